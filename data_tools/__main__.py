@@ -1,0 +1,114 @@
+"""The command line: `python -m data_tools build | inspect | verify` (also installed as `transrec-data`)."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+
+from data_tools.build import DEFAULT_SHARD_BYTES, build
+from data_tools.errors import DataToolsError
+from data_tools.inspection import inspect
+from data_tools.sources import SOURCES
+from data_tools.verify import verify
+from transrec.data.schema import REJECTS_FILE, ShardIndex, ShardSetError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 on success, 1 with a message on standard error otherwise (argparse exits with 2)."""
+    arguments = _parse(sys.argv[1:] if argv is None else argv)
+    try:
+        return int(arguments.run(arguments))
+    except (DataToolsError, ShardSetError, OSError, pa.ArrowException) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="data_tools", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build_parser = commands.add_parser("build", help="turn raw data into shards", allow_abbrev=False)
+    build_parser.set_defaults(run=_run_build)
+    build_parser.add_argument("--source", choices=list(SOURCES), required=True, help="format of the raw data")
+    build_parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="new folder of shards"
+    )
+    build_parser.add_argument(
+        "--strict", action="store_true", help="fail on the first row that cannot be used"
+    )
+    build_parser.add_argument(
+        "--shard-bytes",
+        type=_positive,
+        default=DEFAULT_SHARD_BYTES,
+        metavar="N",
+        help="size of a shard, at most",
+    )
+    if (source := _chosen_source(argv)) in SOURCES:
+        SOURCES[source].add_arguments(build_parser)
+    else:
+        build_parser.epilog = "Each source has options of its own: build --source NAME --help"
+    for name, run, text in (
+        ("inspect", _run_inspect, "show what a folder of shards holds"),
+        ("verify", _run_verify, "check every file of a folder of shards"),
+    ):
+        command = commands.add_parser(name, help=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+        command.add_argument("folder", type=Path, metavar="DIR")
+    return parser.parse_args(argv)
+
+
+def _chosen_source(argv: Sequence[str]) -> str | None:
+    """The value of --source, needed before parsing because each source has its own options."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--source", nargs="?")
+    return parser.parse_known_args(argv)[0].source
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _run_build(arguments: argparse.Namespace) -> int:
+    source = SOURCES[arguments.source].from_arguments(arguments)
+    index = build(source, arguments.source, arguments.output, arguments.shard_bytes, arguments.strict)
+    _print_summary(index, arguments.output)
+    return 0
+
+
+def _print_summary(index: ShardIndex, output: Path) -> None:
+    counts = index.counts
+    megabytes = sum(file.bytes for file in index.files) / 1e6
+    print(f"{counts.users:,} users, {counts.items:,} items ({counts.images:,} with image), ", end="")
+    print(f"{counts.interactions:,} interactions: {output}, {len(index.files)} files, {megabytes:,.1f} MB")
+    if counts.rejects:
+        print(f"{sum(counts.rejects.values()):,} rejects, each in {output / REJECTS_FILE}:")
+        for reason, rows in counts.rejects.items():
+            print(f"  {reason:<18} {rows:,}")
+
+
+def _run_inspect(arguments: argparse.Namespace) -> int:
+    inspect(arguments.folder, Console())
+    return 0
+
+
+def _run_verify(arguments: argparse.Namespace) -> int:
+    problems = verify(arguments.folder)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        return 1
+    counts = ShardIndex.load(arguments.folder).counts
+    print(f"{arguments.folder}: all well, {counts.users:,} users, {counts.items:,} items")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

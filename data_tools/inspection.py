@@ -1,0 +1,164 @@
+"""Shows what lies in a folder of shards, at a glance."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from data_tools.shard_reader import read_blocks, read_catalogue
+from transrec.data.schema import ShardIndex
+
+BAR_CELLS = 16
+SAMPLE_ITEMS = 3
+SAMPLE_HISTORY = 5
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+class UserSummary(NamedTuple):
+    lengths: np.ndarray  # interactions of each user
+    first_time: int  # seconds since 1970
+    last_time: int
+    sample: dict[str, Any]  # one user, as a row of USER_COLUMNS and profile columns
+
+
+def inspect(folder: Path, console: Console) -> None:
+    """Print counts, shares, histograms and samples of the shards in `folder`.
+
+    Raises:
+        ShardSetError: not a complete set of shards.
+    """
+    index = ShardIndex.load(folder)
+    catalogue = read_catalogue(folder)
+    users = _summarise_users(folder)
+    popularity = catalogue["interactions"].to_numpy()
+    console.print(Text(_headline(index), style="bold"))
+    console.print(_facts(index, users))
+    console.print(
+        Columns(
+            [
+                Panel(_histogram(users.lengths, "users"), title="history length", title_align="left"),
+                Panel(_histogram(popularity, "items"), title="interactions per item", title_align="left"),
+            ]
+        )
+    )
+    console.print(_sample_items(folder, catalogue))
+    console.print(_sample_user(catalogue, users.sample))
+
+
+def log_bins(values: np.ndarray) -> list[tuple[str, int]]:
+    """(label, count) of the values in 0, 1, 2-3, 4-7, 8-15, …, from the first bin to the last with any."""
+    exponents = np.where(values > 0, np.floor(np.log2(np.maximum(values, 1))) + 1, 0).astype(int)
+    counts = np.bincount(exponents)
+    labels = ["0", "1", *[f"{2**power:,}-{2 ** (power + 1) - 1:,}" for power in range(1, len(counts))]]
+    return [(labels[bin_], int(count)) for bin_, count in enumerate(counts)][int(exponents.min()) :]
+
+
+def draw_bar(share: float, cells: int = BAR_CELLS) -> str:
+    """A bar `share` of `cells` long, to an eighth of a cell; something above nothing is always seen."""
+    eighths = max(round(share * cells * 8), 1 if share > 0 else 0)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+
+
+def _headline(index: ShardIndex) -> str:
+    counts = index.counts
+    return f"{counts.users:,} users, {counts.items:,} items, {counts.interactions:,} interactions"
+
+
+def _facts(index: ShardIndex, users: UserSummary) -> Table:
+    counts = index.counts
+    size = sum(file.bytes for file in index.files)
+    options = ", ".join(f"{key}={value}" for key, value in index.build.items() if key != "source")
+    rows = {
+        "source": f"{index.build.get('source')} ({options})",
+        "images": f"{counts.images:,} items ({counts.images / counts.items:.1%})",
+        "density": f"{counts.interactions / (counts.users * counts.items):.3%}",
+        "history": f"median {np.median(users.lengths):,.0f}, mean {users.lengths.mean():,.1f}, "
+        f"longest {users.lengths.max():,}",
+        "dates": f"{_format_day(users.first_time)} to {_format_day(users.last_time)}",
+        "text fields": ", ".join(index.text_fields),
+        "profiles": ", ".join(index.user_columns) or "none",
+        "rejects": ", ".join(f"{reason} {n:,}" for reason, n in counts.rejects.items()) or "none",
+        "shards": f"{len(index.of_kind('items')):,} of items, {len(index.of_kind('users')):,} of users; "
+        f"{size / 1e6:,.1f} MB",
+    }
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def _histogram(values: np.ndarray, unit: str) -> Table:
+    bins = log_bins(values)
+    most = max(count for _, count in bins)
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", style="dim")
+    table.add_column(width=BAR_CELLS, style="cyan")
+    table.add_column(justify="right")
+    for label, count in bins:
+        table.add_row(label, draw_bar(count / most), f"{count:,}")
+    table.add_row("", "", Text(unit, style="dim"))
+    return table
+
+
+def _sample_items(folder: Path, catalogue: pa.Table) -> Panel:
+    """First, middle and last of the catalogue, read through its offsets."""
+    last = len(catalogue) - 1
+    positions = sorted({last * step // (SAMPLE_ITEMS - 1) for step in range(SAMPLE_ITEMS)})
+    lines = []
+    for row in catalogue.take(positions).to_pylist():
+        with (folder / row["shard"]).open("rb") as file:
+            file.seek(row["json_offset"])
+            content = json.loads(file.read(row["json_bytes"]))
+        image = "no image" if row["image_offset"] is None else f"image {row['image_bytes'] / 1000:,.1f} kB"
+        lines.append(
+            Text.assemble(
+                (f"{row['index']:,}  ", "dim"),
+                (row["title"], "bold"),
+                (f"  {row['interactions']:,} times, {image}\n", "dim"),
+                content["text"],
+            )
+        )
+    return Panel(Group(*lines), title="items", title_align="left")
+
+
+def _sample_user(catalogue: pa.Table, user: dict[str, Any]) -> Panel:
+    titles = catalogue["title"].take([item - 1 for item in user["items"][-SAMPLE_HISTORY:]]).to_pylist()
+    lines = [
+        Text.assemble((f"{_format_day(time)}  ", "dim"), title)
+        for time, title in zip(user["timestamps"][-SAMPLE_HISTORY:], titles, strict=True)
+    ]
+    profile = [
+        f"{name} {value}" for name, value in user.items() if isinstance(value, str) and name != "user_id"
+    ]
+    caption = ", ".join([f"{user['user_id']}: last {len(lines)} of {len(user['items']):,}", *profile])
+    return Panel(Group(Text(caption, style="dim"), *lines), title="user", title_align="left")
+
+
+def _summarise_users(folder: Path) -> UserSummary:
+    lengths, times, sample = [], [], None
+    for block in read_blocks(folder):
+        lengths += block.lengths
+        bounds = pc.min_max(block.users["timestamps"].flatten()).as_py()
+        times += [bounds["min"], bounds["max"]]
+        if sample is None:
+            enough = [user for user, length in enumerate(block.lengths) if length >= SAMPLE_HISTORY]
+            [sample] = block.users.slice(next(iter(enough), 0), 1).to_pylist()
+    assert sample is not None  # a build without users fails
+    return UserSummary(np.array(lengths), min(times), max(times), sample)
+
+
+def _format_day(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} s"

@@ -1,0 +1,34 @@
+"""Progress of long steps, with rate and time left; silent where standard error is not a terminal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+Advance = Callable[[int], None]
+
+
+class _CountAndRate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        total = "" if task.total is None else f" / {task.total:,.0f}"
+        rate = "" if task.speed is None else f"  {task.speed:,.0f}/s"
+        return Text(f"{task.completed:,.0f}{total}{rate}", style="progress.data.speed")
+
+
+@contextmanager
+def step(name: str, total: int | None = None) -> Iterator[Advance]:
+    """Show a bar called `name` inside the `with`; call what it gives with the number of things just done."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        _CountAndRate(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(name, total=total)
+        yield lambda done: bar.advance(task, done)

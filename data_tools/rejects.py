@@ -1,0 +1,73 @@
+"""Rows that cannot be used: why, where, and the log that counts them."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from data_tools.errors import DataToolsError
+
+
+class Reason(StrEnum):
+    WRONG_FIELD_COUNT = "wrong_field_count"
+    INVALID_UTF8 = "invalid_utf8"
+    NUL_BYTE = "nul_byte"
+    EMPTY_ID = "empty_id"
+    BAD_TIMESTAMP = "bad_timestamp"
+    BAD_RATING = "bad_rating"
+    DUPLICATE_ITEM = "duplicate_item"
+    DUPLICATE_USER = "duplicate_user"
+    UNKNOWN_ITEM = "unknown_item"
+    NO_TEXT = "no_text"
+    MISSING_IMAGE = "missing_image"  # the item stays, without its image
+    BAD_IMAGE = "bad_image"  # likewise
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """`line` counts from 1 and includes the header; in a Parquet file it is the row, from 1."""
+
+    file: str
+    line: int
+    reason: Reason
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.reason}: {self.detail}"
+
+
+class RejectSink(Protocol):
+    """Takes what a source cannot use; raises where rejects are errors."""
+
+    def __call__(self, reject: Reject, /) -> None: ...
+
+
+class StrictError(DataToolsError):
+    """The first reject of a strict build."""
+
+
+class RejectLog:
+    """Writes rejects as JSON lines and counts them by reason; if `strict`, the first raises `StrictError`."""
+
+    def __init__(self, path: Path, strict: bool = False) -> None:
+        self.counts: Counter[str] = Counter()
+        self.path = path
+        self._strict = strict
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+
+    def __call__(self, reject: Reject, /) -> None:
+        if self._strict:
+            raise StrictError(str(reject))
+        self.counts[reject.reason] += 1
+        self._file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
+
+    def __enter__(self) -> "RejectLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,82 @@
+"""Reads a finished folder of shards: its tables, and the blocks of users."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from transrec.data.schema import (
+    BLOCKS_FILE,
+    BLOCKS_SCHEMA,
+    CATALOGUE_FILE,
+    CATALOGUE_SCHEMA,
+    SCHEMA_VERSION,
+    ShardSetError,
+)
+
+
+class ShardFileError(ShardSetError):
+    """One file of a set that is not what it should be."""
+
+    def __init__(self, file: str, message: str) -> None:
+        super().__init__(f"{file}: {message}")
+        self.file = file
+        self.message = message
+
+
+class UserBlock(NamedTuple):
+    shard: str
+    lengths: list[int]
+    users: pa.RecordBatch
+
+
+def read_catalogue(folder: Path) -> pa.Table:
+    return _read_table(folder / CATALOGUE_FILE, CATALOGUE_SCHEMA)
+
+
+def read_block_table(folder: Path) -> pa.Table:
+    return _read_table(folder / BLOCKS_FILE, BLOCKS_SCHEMA)
+
+
+def read_blocks(folder: Path) -> Iterator[UserBlock]:
+    """The user blocks in order, each found by its row in the table of blocks.
+
+    Raises:
+        ShardFileError: a missing shard, a block that is not where the table says or not one record batch.
+    """
+    shard, data = "", pa.py_buffer(b"")
+    for row in read_block_table(folder).to_pylist():
+        if row["shard"] != shard:
+            shard = row["shard"]
+            data = _map_file(folder / shard)
+        yield UserBlock(shard, row["lengths"], _decode_block(data, row))
+
+
+def _map_file(path: Path) -> pa.Buffer:
+    try:
+        return pa.memory_map(str(path)).read_buffer()
+    except OSError as error:
+        raise ShardFileError(path.name, str(error)) from None
+
+
+def _decode_block(data: pa.Buffer, row: dict[str, Any]) -> pa.RecordBatch:
+    try:
+        with pa.ipc.open_stream(data.slice(row["offset"], row["bytes"])) as stream:
+            [users] = stream
+        users.validate(full=True)
+    except (pa.ArrowException, ValueError, IndexError) as error:
+        raise ShardFileError(row["shard"], f"no readable block at offset {row['offset']}: {error}") from None
+    return users
+
+
+def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ShardFileError(path.name, str(error)) from None
+    if table.schema != schema:
+        raise ShardFileError(path.name, f"its columns are not those of schema version {SCHEMA_VERSION}")
+    return table

@@ -1,0 +1,19 @@
+"""The embedded data set, `data_tools/sample/`: wines and their ratings, as tables."""
+
+import argparse
+from pathlib import Path
+from typing import Self
+
+from data_tools.sources.tables import TablesSource
+
+SAMPLE_FOLDER = Path(__file__).parents[1] / "sample"
+
+
+class SampleSource(TablesSource):
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """None: the data lies in the package."""
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(SAMPLE_FOLDER)

@@ -1,0 +1,82 @@
+"""What a raw format must offer to be built into shards.
+
+To add a format: write a class with the methods of `Source` in a file of its own and name it in `SOURCES`.
+A row that cannot be used goes to the `reject` callable and is left out; a source raises `SourceError` only
+where nothing can be read at all. Ids, texts and columns are what the data says; deduplication, unknown items,
+text fallback, images and ordering are the builder's work, the same for every source.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import pyarrow as pa
+
+from data_tools.errors import DataToolsError
+from data_tools.rejects import RejectSink
+
+INTERACTION_COLUMNS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("item_id", pa.string()),
+        ("timestamp", pa.int64()),  # seconds since 1970
+        ("rating", pa.float32()),  # null where unknown
+    ]
+)
+
+
+class SourceError(DataToolsError):
+    """Raw data that cannot be read as this format at all: a missing file or column, a broken header."""
+
+
+class Batch(NamedTuple):
+    """Rows of one file; `lines` has each row's line number (see `Reject.line`)."""
+
+    file: str
+    lines: pa.Int64Array
+    rows: pa.RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item as the source has it; `title` or `text` may be empty, `fields` holds its other columns."""
+
+    file: str
+    line: int
+    item_id: str
+    title: str
+    text: str
+    fields: dict[str, str]
+    image: Path | None
+
+
+class Totals(NamedTuple):
+    """Rows to expect, for progress bars; None where counting would be as long as reading."""
+
+    items: int | None
+    interactions: int | None
+
+
+class Source(Protocol):
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Declare the source's own command line options."""
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self: ...
+
+    def options(self) -> dict[str, Any]:
+        """The options that determine the content, for `index.json`: no paths, no times."""
+
+    def totals(self) -> Totals: ...
+
+    def items(self, reject: RejectSink) -> Iterator[Item]:
+        """The catalogue, in the order that gives the items their indices."""
+
+    def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        """Batches of `INTERACTION_COLUMNS`, in any order; rows of equal time keep their order."""
+
+    def users(self, reject: RejectSink) -> Iterator[Batch]:
+        """Batches of `user_id` and further columns, all strings and the same in each; or no batch."""

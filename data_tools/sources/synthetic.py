@@ -1,0 +1,216 @@
+"""A made-up data set with structure worth learning, of any size.
+
+Topics lie on a circle. Every item has a topic, spoken in the words of its title and text, and a popularity
+that falls by Zipf's law inside the topic. A user walks the circle: mostly on to the next topic, sometimes
+staying (often, if the profile says `steady`), sometimes jumping anywhere. So the topic of the last items
+predicts that of the next, and text tells the topic even of an item never seen.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+
+from data_tools.rejects import RejectSink
+from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
+
+JUMP_SHARE = 0.1
+STAY_SHARE = {"steady": 0.6, "restless": 0.1}
+ITEMS_PER_TOPIC = 32
+MAX_TOPICS = 64
+WORDS_PER_TOPIC = 6
+BATCH_ROWS = 2**18
+_REDRAWS = 8
+_FIRST_DAY = 1_500_000_000
+_SECONDS_PER_YEAR = 365 * 86_400
+_SECONDS_BETWEEN = 6 * 3600.0
+_ONSETS = [
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gl",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "r",
+    "s",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "z",
+]
+_RIMES = ["a", "e", "i", "o", "u", "an", "el", "in", "or", "um"]
+
+
+@dataclass(frozen=True)
+class SyntheticSource:
+    """Seeded: equal fields, equal data.
+
+    Raises:
+        SourceError: fewer than one user, item or interaction.
+    """
+
+    n_users: int = 1000
+    n_items: int = 500
+    n_interactions: int = 20_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.n_users, self.n_items, self.n_interactions) < 1 or self.seed < 0:
+            raise SourceError("--users, --items and --interactions must be at least 1, --seed at least 0")
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--users", type=int, default=1000, metavar="N")
+        parser.add_argument("--items", type=int, default=500, metavar="N")
+        parser.add_argument("--interactions", type=int, default=20_000, metavar="N")
+        parser.add_argument("--seed", type=int, default=0, metavar="N")
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(arguments.users, arguments.items, arguments.interactions, arguments.seed)
+
+    def options(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def totals(self) -> Totals:
+        return Totals(self.n_items, self.n_interactions)
+
+    def items(self, reject: RejectSink) -> Iterator[Item]:
+        rng = self._rng("items")
+        topics = self._topic_of_item()
+        words = _make_words(rng, (self._n_topics + 2) * WORDS_PER_TOPIC + self.n_items)
+        names = words[-self.n_items :]
+        fillers = words[: 2 * WORDS_PER_TOPIC]
+        vocabulary = np.array(words[len(fillers) : -self.n_items]).reshape(self._n_topics, WORDS_PER_TOPIC)
+        for index, topic in enumerate(topics):
+            spoken = rng.permutation(vocabulary[topic])
+            filler = fillers[int(rng.integers(len(fillers)))]
+            yield Item(
+                file="synthetic",
+                line=index + 1,
+                item_id=f"item-{index}",
+                title=f"{names[index].title()} {spoken[0]}",
+                text=f"{names[index].title()} {spoken[0]}: {spoken[1]} {filler} {spoken[2]} and {spoken[3]}.",
+                fields={"topic": f"topic-{topic}"},
+                image=None,
+            )
+
+    def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        rng = self._rng("interactions")
+        users = np.repeat(np.arange(self.n_users), self._history_lengths(rng))
+        steps = self._steps(rng, users)
+        items = self._choose_items(rng, users, self._walk(rng, users, steps))
+        times = self._times(rng, users)
+        ratings = np.where(steps <= 1, rng.integers(4, 6, len(users)), rng.integers(1, 4, len(users)))
+        for first in range(0, len(users), BATCH_ROWS):
+            rows = slice(first, first + BATCH_ROWS)
+            columns = [
+                _name_all("user", users[rows]),
+                _name_all("item", items[rows]),
+                pa.array(times[rows]),
+                pa.array(ratings[rows].astype(np.float32)),
+            ]
+            batch = pa.RecordBatch.from_arrays(columns, schema=INTERACTION_COLUMNS)
+            yield Batch("synthetic", pa.array(np.arange(first + 1, first + 1 + len(batch))), batch)
+
+    def users(self, reject: RejectSink) -> Iterator[Batch]:
+        pace = np.where(self._is_steady(), "steady", "restless")
+        columns = [_name_all("user", np.arange(self.n_users)), pa.array(pace, pa.string())]
+        rows = pa.RecordBatch.from_arrays(columns, ["user_id", "pace"])
+        yield Batch("synthetic", pa.array(np.arange(1, self.n_users + 1)), rows)
+
+    @property
+    def _n_topics(self) -> int:
+        return int(np.clip(self.n_items // ITEMS_PER_TOPIC, 1, MAX_TOPICS))
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *purpose.encode()])
+
+    def _topic_of_item(self) -> np.ndarray:
+        return self._rng("topics").permutation(np.arange(self.n_items) % self._n_topics)
+
+    def _is_steady(self) -> np.ndarray:
+        return self._rng("pace").random(self.n_users) < 0.5
+
+    def _history_lengths(self, rng: np.random.Generator) -> np.ndarray:
+        """Interactions of each user; they sum up to `n_interactions`, nobody far below the others."""
+        least = min(5, self.n_interactions // self.n_users)
+        activity = rng.gamma(2.0, size=self.n_users)
+        extra = rng.multinomial(self.n_interactions - least * self.n_users, activity / activity.sum())
+        return least + extra
+
+    def _steps(self, rng: np.random.Generator, users: np.ndarray) -> np.ndarray:
+        """Topics moved on the circle before each interaction: 0 stays, 1 goes on, 2 and more is a jump."""
+        stay = np.where(self._is_steady(), STAY_SHARE["steady"], STAY_SHARE["restless"])[users]
+        steps = (rng.random(len(users)) >= stay).astype(np.int64)
+        jumps = rng.random(len(users)) < JUMP_SHARE
+        steps[jumps] = rng.integers(2, max(3, self._n_topics), int(jumps.sum()))
+        return steps
+
+    def _walk(self, rng: np.random.Generator, users: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Topic of each interaction: every user starts anywhere and adds up the steps.
+
+        One running sum over all users serves, as each user's random start hides where the one before ended.
+        """
+        start = rng.integers(self._n_topics, size=self.n_users)
+        return (start[users] + np.cumsum(steps)) % self._n_topics
+
+    def _times(self, rng: np.random.Generator, users: np.ndarray) -> np.ndarray:
+        """Seconds since 1970, ascending for each user; everybody starts on some day of the first year."""
+        elapsed = np.cumsum(1 + rng.exponential(_SECONDS_BETWEEN, len(users)).astype(np.int64))
+        firsts = np.flatnonzero(np.diff(users, prepend=-1))
+        start = np.zeros(self.n_users, np.int64)
+        start[users[firsts]] = (
+            _FIRST_DAY + rng.integers(_SECONDS_PER_YEAR, size=len(firsts)) - elapsed[firsts]
+        )
+        return start[users] + elapsed
+
+    def _choose_items(self, rng: np.random.Generator, users: np.ndarray, topics: np.ndarray) -> np.ndarray:
+        """Draw an item of each topic by popularity; redraw, a few times, what the user already had."""
+        by_topic = np.argsort(self._topic_of_item(), kind="stable")
+        sizes = np.bincount(self._topic_of_item(), minlength=self._n_topics)
+        first = np.cumsum(sizes) - sizes
+        rank = np.arange(self.n_items) - np.repeat(first, sizes)
+        mass = 1.0 / (1.0 + rank)
+        total = np.add.reduceat(mass, first)
+        edges = np.cumsum(mass / np.repeat(total, sizes))  # topic t owns the interval t..t+1
+
+        def draw(topic: np.ndarray) -> np.ndarray:
+            position = np.searchsorted(edges, topic + rng.random(len(topic)), side="right")
+            return by_topic[np.clip(position, first[topic], first[topic] + sizes[topic] - 1)]
+
+        items = draw(topics)
+        for _ in range(_REDRAWS):
+            _, fresh = np.unique(users * self.n_items + items, return_index=True)
+            repeated = np.ones(len(items), bool)
+            repeated[fresh] = False
+            items[repeated] = draw(topics[repeated])
+        return items
+
+
+def _make_words(rng: np.random.Generator, count: int) -> list[str]:
+    """Distinct pronounceable words of two or more syllables."""
+    syllables = [onset + rime for onset in _ONSETS for rime in _RIMES]
+    length = 2
+    while len(syllables) ** length < 4 * count:
+        length += 1
+    numbers = rng.choice(len(syllables) ** length, size=count, replace=False, shuffle=True)
+    digits = [(numbers // len(syllables) ** place) % len(syllables) for place in range(length)]
+    return ["".join(syllables[digit] for digit in word) for word in zip(*digits, strict=True)]
+
+
+def _name_all(kind: str, numbers: np.ndarray) -> pa.StringArray:
+    distinct, codes = np.unique(numbers, return_inverse=True)
+    names = pa.array([f"{kind}-{number}" for number in distinct], pa.string())
+    return names.take(pa.array(codes))

@@ -1,0 +1,94 @@
+"""A folder of plain tables.
+
+items.tsv|.parquet           item_id, title and/or text, image (a file under images/), any further columns
+interactions.tsv|.parquet    user_id, item_id, timestamp (seconds since 1970), rating (optional)
+users.tsv|.parquet           user_id and any columns; optional
+images/
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any, Self
+
+from data_tools.rejects import Reason, Reject, RejectSink
+from data_tools.sources.row_files import column_names, count_rows, find_row_file, read_rows
+from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_strings
+
+
+class TablesSource:
+    """Reads the folder.
+
+    Raises:
+        SourceError: a table or a required column is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._images = folder / "images"
+        self._items = _require_table(folder, "items", {"item_id"})
+        self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"})
+        self._users = find_row_file(folder, "users")
+        if not {"title", "text"} & set(column_names(self._items)):
+            raise SourceError(f"{self._items}: needs a column title or text")
+        if self._users is not None:
+            _require_columns(self._users, {"user_id"})
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="folder of the tables")
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(arguments.input)
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def totals(self) -> Totals:
+        return Totals(count_rows(self._items), count_rows(self._interactions))
+
+    def items(self, reject: RejectSink) -> Iterator[Item]:
+        for raw in read_rows(self._items, reject):
+            batch = to_strings(raw, "item_id", reject)
+            for line, row in iterate_rows(batch):
+                yield Item(
+                    file=batch.file,
+                    line=line,
+                    item_id=row.pop("item_id"),
+                    title=row.pop("title", ""),
+                    text=row.pop("text", ""),
+                    image=self._locate_image(row.pop("image", ""), line, reject),
+                    fields=row,
+                )
+
+    def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        for batch in read_rows(self._interactions, reject):
+            yield to_interactions(batch, reject)
+
+    def users(self, reject: RejectSink) -> Iterator[Batch]:
+        if self._users is not None:
+            for batch in read_rows(self._users, reject):
+                yield to_strings(batch, "user_id", reject)
+
+    def _locate_image(self, name: str, line: int, reject: RejectSink) -> Path | None:
+        if not name:
+            return None
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            reject(Reject(self._items.name, line, Reason.BAD_IMAGE, f"{name!r} is outside images/"))
+            return None
+        return self._images / name
+
+
+def _require_table(folder: Path, name: str, columns: set[str]) -> Path:
+    path = find_row_file(folder, name)
+    if path is None:
+        raise SourceError(f"{folder} has no {name}.tsv or {name}.parquet")
+    _require_columns(path, columns)
+    return path
+
+
+def _require_columns(path: Path, columns: set[str]) -> None:
+    found = column_names(path)
+    if missing := columns - set(found):
+        raise SourceError(f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(found)}")

@@ -1,0 +1,101 @@
+"""Turns raw columns into `INTERACTION_COLUMNS` or strings, rejecting the rows that do not parse.
+
+Whole columns are cast at once; only rows that fail are looked at one by one.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_tools.rejects import Reason, Reject, RejectSink
+from data_tools.sources.source import INTERACTION_COLUMNS, Batch, SourceError
+
+_INTEGER = r"^[+-]?[0-9]{1,18}$"
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
+
+
+def to_interactions(batch: Batch, reject: RejectSink) -> Batch:
+    """Read user_id, item_id, timestamp and, where present, rating; fractions of a second are cut off."""
+    rows = batch.rows
+    ids = [_to_string(batch, name) for name in ("user_id", "item_id")]
+    raw_rating = (
+        _to_string(batch, "rating") if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
+    )
+    timestamp, rating = _to_seconds(batch), _to_rating(raw_rating)
+    failures = [
+        (Reason.EMPTY_ID, _is_empty(ids[0]), "user_id", ids[0]),
+        (Reason.EMPTY_ID, _is_empty(ids[1]), "item_id", ids[1]),
+        (Reason.BAD_TIMESTAMP, pc.is_null(timestamp), "timestamp", rows["timestamp"]),
+        (Reason.BAD_RATING, pc.and_not(pc.is_null(rating), _is_empty(raw_rating)), "rating", raw_rating),
+    ]
+    typed = pa.RecordBatch.from_arrays([*ids, timestamp, rating], schema=INTERACTION_COLUMNS)
+    return _without_failures(Batch(batch.file, batch.lines, typed), failures, reject)
+
+
+def to_strings(batch: Batch, id_column: str, reject: RejectSink) -> Batch:
+    """Cast every column to strings, nulls to empty ones; a row without id is rejected."""
+    names = batch.rows.schema.names
+    columns = [pc.fill_null(_to_string(batch, name), "") for name in names]
+    rows = pa.RecordBatch.from_arrays(columns, names)
+    failures = [(Reason.EMPTY_ID, _is_empty(rows[id_column]), id_column, rows[id_column])]
+    return _without_failures(Batch(batch.file, batch.lines, rows), failures, reject)
+
+
+def iterate_rows(batch: Batch) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, row) of each row, as Python objects."""
+    return zip(batch.lines.to_pylist(), batch.rows.to_pylist(), strict=True)
+
+
+def _without_failures(
+    batch: Batch, failures: list[tuple[Reason, pa.BooleanArray, str, pa.Array]], reject: RejectSink
+) -> Batch:
+    """Reject each row that any of (reason, failed, column name, column) marks, for the first that does."""
+    failed = np.array([mask.to_numpy(zero_copy_only=False) for _, mask, _, _ in failures])
+    bad = failed.any(axis=0)
+    if not bad.any():
+        return batch
+    for row in np.flatnonzero(bad):
+        reason, _, name, column = failures[int(failed[:, row].argmax())]
+        reject(Reject(batch.file, batch.lines[row].as_py(), reason, f"{name} is {column[row].as_py()!r}"))
+    keep = pa.array(~bad)
+    return Batch(batch.file, batch.lines.filter(keep), batch.rows.filter(keep))
+
+
+def _is_empty(column: pa.StringArray) -> pa.BooleanArray:
+    return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
+
+
+def _to_string(batch: Batch, name: str) -> pa.StringArray:
+    try:
+        return batch.rows[name].cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SourceError(f"{batch.file}, column {name}: {error}") from None
+
+
+def _to_seconds(batch: Batch) -> pa.Int64Array:
+    """Null where the value is not a number of seconds that fits 64 bits."""
+    column = batch.rows["timestamp"]
+    if pa.types.is_timestamp(column.type):
+        return column.cast(pa.timestamp("s", column.type.tz), safe=False).cast(pa.int64())
+    text = pc.utf8_trim_whitespace(_to_string(batch, "timestamp"))
+    try:
+        return text.cast(pa.int64())
+    except pa.ArrowInvalid:
+        pass
+    integers = _matching(text, _INTEGER).cast(pa.int64())
+    numbers = pc.floor(_matching(text, _NUMBER).cast(pa.float64()))
+    fits = pc.less(pc.abs(numbers), float(2**62))
+    return pc.coalesce(integers, pc.if_else(fits, numbers, None).cast(pa.int64()))
+
+
+def _to_rating(column: pa.StringArray) -> pa.FloatArray:
+    """Null where the value is empty or not a finite number."""
+    text = pc.utf8_trim_whitespace(column)
+    numbers = _matching(text, _NUMBER).cast(pa.float64()).cast(pa.float32(), safe=False)
+    return pc.if_else(pc.is_finite(numbers), numbers, None)
+
+
+def _matching(text: pa.StringArray, pattern: str) -> pa.StringArray:
+    return pc.if_else(pc.match_substring_regex(text, pattern), text, pa.scalar(None, pa.string()))

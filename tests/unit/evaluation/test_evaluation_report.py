@@ -1,0 +1,57 @@
+"""Results as a table and as plain numbers."""
+
+import io
+import json
+
+from rich.console import Console
+
+from transrec.evaluation.metrics import Estimate
+from transrec.evaluation.report import as_json, table
+
+ROWS = {
+    "text [frozen]": {"HR@10": Estimate(0.25, 0.2, 0.3), "MRR@10": Estimate(0.125, 0.1, 0.15)},
+    "popular": {"HR@10": Estimate(0.0625, 0.05, 0.075)},
+}
+
+
+def test_table_shows_every_row_metric_and_interval():
+    columns = {str(column.header): [str(cell) for cell in column.cells] for column in table(ROWS).columns}
+    assert columns == {
+        "": ["text [frozen]", "popular"],
+        "HR@10": ["0.2500 [0.2000, 0.3000]", "0.0625 [0.0500, 0.0750]"],
+        "MRR@10": ["0.1250 [0.1000, 0.1500]", "–"],
+    }
+
+
+def test_brackets_are_not_read_as_markup():
+    console = Console(width=120, file=io.StringIO())
+    console.print(table(ROWS))
+    printed = console.file.getvalue()
+    assert "text [frozen]" in printed
+    assert "0.2500 [0.2000, 0.3000]" in printed
+
+
+def test_only_the_best_of_a_column_is_bold():
+    bold = [
+        [
+            any("bold" in str(span.style) for span in cell.spans) or "bold" in str(cell.style)
+            for cell in column.cells
+        ]
+        for column in table(ROWS).columns
+    ]
+    assert bold == [[False, False], [True, False], [True, False]]
+
+
+def test_a_table_without_rows_is_empty():
+    assert table({}).row_count == 0
+
+
+def test_json_has_values_and_intervals():
+    values = as_json(ROWS["text [frozen]"])
+    assert values == {
+        "HR@10": 0.25,
+        "HR@10_interval": [0.2, 0.3],
+        "MRR@10": 0.125,
+        "MRR@10_interval": [0.1, 0.15],
+    }
+    assert json.loads(json.dumps(values)) == values

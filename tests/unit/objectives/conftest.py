@@ -1,0 +1,46 @@
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from transrec.data.batch import ItemContent, Sampling, SequenceBatch
+
+
+@dataclass
+class Scored:
+    """What an objective gets: user states, the pool, and the batch that points at it."""
+
+    states: Tensor
+    pool: Tensor
+    batch: SequenceBatch
+
+
+@pytest.fixture()
+def make() -> Callable[..., Scored]:
+    """A random case that answers a `Sampling`: B=3 users of 4 positions, U=7 items, D=5."""
+
+    def make(sampling: Sampling, seed: int = 0) -> Scored:
+        generator = torch.Generator().manual_seed(seed)
+        users, length, items, width = 3, 4, 7, 5
+        positions = length if sampling.positions == "all" else 1
+        mask = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]]).bool()
+        popularity = torch.rand(items, generator=generator)
+        targets = torch.randint(items, (users, positions), generator=generator)
+        batch = SequenceBatch(
+            content=ItemContent(items=torch.arange(1, items + 1)),
+            inputs=torch.randint(items, (users, length), generator=generator),
+            input_mask=mask,
+            targets=targets,
+            target_mask=mask[:, -positions:],
+            negatives=torch.randint(items, (users, positions, sampling.negatives), generator=generator),
+            log_popularity=(popularity / popularity.sum()).log(),
+            owned=torch.rand(users, items, generator=generator) < 0.4 if sampling.owned else None,
+            user_ids=["u", "v", "w"],
+        )
+        states = torch.randn(users, positions, width, generator=generator, requires_grad=True)
+        pool = torch.randn(items, width, generator=generator, requires_grad=True)
+        return Scored(states, pool, batch)
+
+    return make

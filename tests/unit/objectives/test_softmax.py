@@ -1,0 +1,80 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from transrec.data.batch import ItemContent, Sampling, SequenceBatch
+from transrec.objectives.next_item import FullSoftmaxConfig, InBatchSoftmaxConfig
+
+# Two users, items a b c d in pool rows 0..3. User 1 went a → b → c, user 2 only c → d.
+POOL = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 0.0]])
+STATES = torch.tensor([[[0.5, 0.0], [0.0, 2.0]], [[9.0, 9.0], [1.0, 0.5]]])
+LOG_POPULARITY = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+BATCH = SequenceBatch(
+    content=ItemContent(items=torch.tensor([1, 2, 3, 4])),
+    inputs=torch.tensor([[0, 1], [0, 2]]),
+    input_mask=torch.tensor([[True, True], [False, True]]),
+    targets=torch.tensor([[1, 2], [0, 3]]),
+    target_mask=torch.tensor([[True, True], [False, True]]),
+    negatives=torch.zeros(2, 2, 0, dtype=torch.long),
+    log_popularity=LOG_POPULARITY,
+    owned=torch.tensor([[True, True, True, False], [False, False, True, True]]),
+    user_ids=["1", "2"],
+)
+
+
+def cross_entropy(logits: dict[str, float], target: str) -> float:
+    return math.log(sum(math.exp(value) for value in logits.values())) - logits[target]
+
+
+def test_in_batch_softmax_by_hand():
+    # Candidates of each prediction: what the user does not own, and the target itself.
+    expected = (
+        cross_entropy({"b": 0.0, "d": 1.0}, "b")  # user 1, state (0.5, 0)
+        + cross_entropy({"c": 2.0, "d": 0.0}, "c")  # user 1, state (0, 2)
+        + cross_entropy({"a": 1.0, "b": 0.5, "d": 2.0}, "d")  # user 2, state (1, 0.5)
+    )
+    loss = InBatchSoftmaxConfig(debias=False).build()(STATES, POOL, BATCH)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_in_batch_softmax_debiased_with_temperature_by_hand():
+    def logit(score, share):
+        return score / 0.5 - math.log(share)
+
+    expected = (
+        cross_entropy({"b": logit(0.0, 0.3), "d": logit(1.0, 0.1)}, "b")
+        + cross_entropy({"c": logit(2.0, 0.2), "d": logit(0.0, 0.1)}, "c")
+        + cross_entropy({"a": logit(1.0, 0.4), "b": logit(0.5, 0.3), "d": logit(2.0, 0.1)}, "d")
+    )
+    loss = InBatchSoftmaxConfig(temperature=0.5).build()(STATES, POOL, BATCH)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_in_batch_softmax_needs_to_know_what_users_own():
+    objective = InBatchSoftmaxConfig().build()
+    assert objective.sampling == Sampling(owned=True)
+    with pytest.raises(ValueError, match=r"batch\.owned"):
+        objective(STATES, POOL, replace(BATCH, owned=None))
+
+
+def test_an_items_own_vectors_gradient_is_zero_where_it_is_masked():
+    pool = POOL.clone().requires_grad_()
+    only_user_1 = torch.tensor([[True, False], [False, False]])
+    objective = InBatchSoftmaxConfig().build()
+    objective(STATES, pool, replace(BATCH, target_mask=only_user_1)).backward()
+    assert pool.grad.any(dim=1).tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
+def test_full_softmax_is_cross_entropy_over_the_catalogue(temperature):
+    objective = FullSoftmaxConfig(temperature=temperature).build()
+    assert objective.sampling == Sampling(pool="catalogue")
+    logits = STATES @ POOL.T / temperature
+    expected = sum(
+        nn.functional.cross_entropy(logits[user, position], BATCH.targets[user, position])
+        for user, position in [(0, 0), (0, 1), (1, 1)]
+    )
+    torch.testing.assert_close(objective(STATES, POOL, replace(BATCH, owned=None)), expected)

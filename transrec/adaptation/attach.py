@@ -1,0 +1,120 @@
+"""The one way an adapter is put into a model: a child module of the site it adapts, and one forward hook.
+
+A site is a place every encoder names alike (`attention_output`, `ffn_output`, …); an adapter is a module that
+sees the site's input and output and returns the new output. Base modules keep their names and values, so
+strict loading, adapter-only checkpoints and sharding work as if nothing had been attached.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from transrec.config import ConfigError
+
+Tower = Literal["item", "user"]
+
+# The sub-layer whose input a parallel adapter at a site reads.
+_SUB_LAYER_INPUT = {"attention_output": "attention_input", "ffn_output": "ffn_input"}
+
+
+@dataclass(frozen=True)
+class Site:
+    tower: Tower
+    name: str
+    layer: int | None  # None where the tower has only one such place
+    module: nn.Module  # its output is what an adapter changes
+    source: nn.Module | None  # its input is the input of the sub-layer that ends in `module`
+
+    @property
+    def width(self) -> int:
+        """Of the site's output."""
+        if not isinstance(self.module, nn.Linear):
+            raise ConfigError(f"site {self}: {type(self.module).__name__} is not a linear layer")
+        return self.module.out_features
+
+    def __str__(self) -> str:
+        return f"{self.tower}.{self.name}" + ("" if self.layer is None else f"[{self.layer}]")
+
+
+def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | None) -> list[Site]:
+    """The places called `name` in the given layers (None: all) of a tower.
+
+    Raises:
+        ConfigError: the tower has no such site or no such layer.
+    """
+    encoder: Any = model.get_submodule(f"{tower}_encoder")
+    paths: dict[str, str] = encoder.site_paths
+    if name not in paths or name in _SUB_LAYER_INPUT.values():
+        known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"
+        raise ConfigError(
+            f"{type(encoder).__name__}, the {tower} tower, has no site {name!r}; its sites: {known}"
+        )
+    source_path = paths.get(_SUB_LAYER_INPUT.get(name, ""))
+
+    def site(layer: int | None) -> Site:
+        source = encoder.get_submodule(source_path.format(layer=layer)) if source_path else None
+        return Site(tower, name, layer, encoder.get_submodule(paths[name].format(layer=layer)), source)
+
+    if "{layer}" not in paths[name]:
+        return [site(None)]
+    chosen = range(encoder.num_layers) if layers is None else layers
+    for layer in chosen:
+        if not 0 <= layer < encoder.num_layers:
+            raise ConfigError(f"`layers`: {layer} is not in 0..{encoder.num_layers - 1} of the {tower} tower")
+    return [site(layer) for layer in chosen]
+
+
+def attach(site: Site, adapter: nn.Module, parallel: bool = False) -> None:
+    """Make `adapter(x, y)` the output of `site`, whose own output is y.
+
+    Args:
+        parallel: x is the input of the sub-layer (attention or FFN) that ends in the site, not the site's
+        own.
+
+    Raises:
+        ConfigError: the site has an adapter already, or no sub-layer to run in parallel to.
+    """
+    if hasattr(site.module, "adapter"):
+        raise ConfigError(f"site {site} has an adapter already")
+    if parallel:
+        if site.source is None:
+            raise ConfigError(f"site {site} does not end a sub-layer: nothing can run in parallel to it")
+        carried = _CarriedInput()
+        site.source.register_forward_pre_hook(carried.keep, with_kwargs=True)
+        site.module.adapter_input = carried  # type: ignore[assignment]  # not a module: it has no parameters
+    site.module.add_module("adapter", adapter)
+    site.module.register_forward_hook(_adapt_output, with_kwargs=True)
+
+
+class _CarriedInput:
+    """Carries a sub-layer's input to the adapter at its end, within one forward pass (or recomputation).
+
+    One object is shared by the two modules; copying or pickling them copies the sharing, never a tensor.
+    """
+
+    def __init__(self) -> None:
+        self.x: Tensor | None = None
+
+    def keep(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.x = _first(args, kwargs)
+
+    def take(self) -> Tensor:
+        if self.x is None:
+            raise RuntimeError("a parallel adapter ran without its sub-layer")
+        x, self.x = self.x, None
+        return x
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _CarriedInput, ()
+
+
+def _adapt_output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Tensor) -> Tensor:
+    carried: Any = getattr(module, "adapter_input", None)
+    x = carried.take() if carried is not None else _first(args, kwargs)
+    return module.get_submodule("adapter")(x, y)
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return args[0] if args else next(iter(kwargs.values()))

@@ -1,0 +1,41 @@
+"""The one partition of a model's parameters; freezing and learning rates both read it."""
+
+from collections.abc import Collection
+from typing import Literal, get_args
+
+from torch import nn
+
+Group = Literal["adapter", "layer_norm", "backbone", "head"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+BACKBONE = "item_encoder.backbone."  # how the names of its parameters begin
+
+
+def parameter_groups(model: nn.Module) -> dict[Group, list[tuple[str, nn.Parameter]]]:
+    """Every parameter of `model` in exactly one group, in the model's order.
+
+    adapter     modules put in by `attach`
+    layer_norm  every LayerNorm, of the backbone and elsewhere
+    backbone    the rest of the item encoder's backbone
+    head        everything else: the projection, the user encoder, item id embeddings
+    """
+    layer_norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
+    in_norms = {id(parameter) for module in layer_norms for parameter in module.parameters()}
+    groups: dict[Group, list[tuple[str, nn.Parameter]]] = {group: [] for group in GROUPS}
+    for name, parameter in model.named_parameters():
+        groups[_group(name, id(parameter) in in_norms)].append((name, parameter))
+    return groups
+
+
+def train_only(model: nn.Module, trainable: Collection[Group]) -> None:
+    """Freeze every parameter outside the `trainable` groups."""
+    for group, members in parameter_groups(model).items():
+        for _, parameter in members:
+            parameter.requires_grad_(group in trainable)
+
+
+def _group(name: str, in_layer_norm: bool) -> Group:
+    if ".adapter." in name:
+        return "adapter"
+    if in_layer_norm:
+        return "layer_norm"
+    return "backbone" if name.startswith(BACKBONE) else "head"

@@ -1,0 +1,103 @@
+"""Training checkpoints: a folder per step, complete or not there.
+
+    checkpoints/step-00000100/            DeepSpeed's files: trained weights, optimizer state
+    checkpoints/step-00000100/state.json  written last: the trainer's state and the hash of every file
+
+Frozen weights are not saved: they are rebuilt from the configuration, and their hash is compared. DeepSpeed's files are
+pickles; they are loaded only if their hashes are those that the run itself wrote down.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transrec.distributed import World
+from transrec.files import rename_folder, write_text
+
+STATE_FILE = "state.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used; the message names it and says what to do."""
+
+
+@dataclass
+class TrainState:
+    """All that training needs beside weights and optimizer: the order and the random numbers follow from the step."""
+
+    step: int = 0  # steps done
+    best: float = -1.0  # validation metric of the export
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
+def save(engine: Any, folder: Path, state: TrainState, base: str, world: World) -> None:
+    """Write the checkpoint of `state.step`; every rank must call it."""
+    final = folder / f"step-{state.step:08d}"
+    partial = final.with_suffix(".partial")
+    if world.is_main:
+        shutil.rmtree(partial, ignore_errors=True)
+    world.barrier()
+    engine.save_checkpoint(str(folder), tag=partial.name, save_latest=False, exclude_frozen_parameters=True)
+    world.barrier()
+    if world.is_main:
+        manifest = {"state": asdict(state), "base_sha256": base, "world_size": world.size, "files": _hashes(partial)}
+        write_text(partial / STATE_FILE, json.dumps(manifest, indent=2) + "\n")
+        shutil.rmtree(final, ignore_errors=True)
+        rename_folder(partial, final)
+        _prune(folder, keep={state.step, state.best_step})
+    world.barrier()
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest complete checkpoint."""
+    complete = sorted(path.parent for path in folder.glob(f"step-????????/{STATE_FILE}"))
+    return complete[-1] if complete else None
+
+
+def load(engine: Any, checkpoint: Path, base: str, world: World) -> TrainState:
+    """Restore `engine` from `checkpoint`; every rank must call it.
+
+    Raises:
+        CheckpointError: changed or missing files, other frozen weights, or another number of ranks.
+    """
+    manifest = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    if manifest["base_sha256"] != base:
+        raise CheckpointError(
+            f"{checkpoint} was trained over other frozen weights than the configuration gives now: "
+            "restore the backbone or the source run it started from, or choose another run_dir"
+        )
+    if manifest["world_size"] != world.size:
+        raise CheckpointError(
+            f"{checkpoint} was written by {manifest['world_size']} ranks, {world.size} are running: start as many"
+        )
+    changed = sorted(name for name, digest in manifest["files"].items() if _hash(checkpoint / name) != digest)
+    if changed:
+        raise CheckpointError(
+            f"{checkpoint}: {', '.join(changed)} changed or is missing. Delete this checkpoint to go on from the one before"
+        )
+    engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name, load_module_strict=False)
+    return TrainState(**manifest["state"])
+
+
+def _prune(folder: Path, keep: set[int]) -> None:
+    for path in folder.glob("step-*"):
+        if path.suffix == ".partial" or int(path.name.removeprefix("step-")) not in keep:
+            shutil.rmtree(path)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): _hash(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "missing"

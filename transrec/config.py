@@ -1,0 +1,153 @@
+"""Typed, strict configuration: YAML file, one `base:`, dotted overrides, pydantic objects.
+
+A component owns its config class (a subclass of `Config`, beside its `nn.Module`). A choice between components is
+a discriminated union on `name`, so a mapping whose `name` changes replaces what it inherits instead of merging with it.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Config(BaseModel):
+    """Base of every configuration object: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says which key and what to write instead."""
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load(schema: type[C], path: Path | str, overrides: Sequence[str] = ()) -> C:
+    """Read `path`, merge it over its `base:`, apply `a.b=value` overrides and validate as `schema`.
+
+    Raises:
+        ConfigError: unreadable file, malformed override, unknown key (naming the nearest valid one) or bad value.
+    """
+    return validate(schema, _merge(read_yaml(Path(path)), parse_overrides(overrides)))
+
+
+def validate(schema: type[C], values: Mapping[str, Any]) -> C:
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(schema, dict(e)) for e in error.errors())) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping merged over the file its `base:` names (relative to the file itself)."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read configuration {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    parent = yaml_base(path, base)
+    return _merge(parent, values)
+
+
+def yaml_base(path: Path, base: Any) -> dict[str, Any]:
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: `base:` takes the path of one YAML file, found {base!r}")
+    target = (path.parent / base).resolve()
+    if target == path.resolve():
+        raise ConfigError(f"{path}: `base:` names the file itself")
+    return read_yaml(target)
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`["a.b=1", "a.c=[x]"]` -> `{"a": {"b": 1, "c": ["x"]}}`; values are YAML scalars, lists or mappings."""
+    nested: dict[str, Any] = {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"override {override!r}: write it as key.subkey=value")
+        node = nested
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"override {override!r}: `{parent}` already has a value")
+        try:
+            node[leaf] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {override!r}: {error}") from None
+    return nested
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as YAML that `load` reads back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inherited = merged.get(key)
+        same_choice = (
+            isinstance(value, Mapping)
+            and isinstance(inherited, Mapping)
+            and value.get("name", inherited.get("name")) == inherited.get("name")
+        )
+        merged[key] = _merge(inherited, value) if same_choice else value  # type: ignore[arg-type]
+    return merged
+
+
+def _explain(schema: type[Config], error: dict[str, Any]) -> str:
+    loc = error["loc"]
+    visible, owner = _walk(schema, loc)
+    where = ".".join(visible)
+    if error["type"] == "extra_forbidden" and owner is not None:
+        valid = list(owner.model_fields)
+        near = difflib.get_close_matches(str(loc[-1]), valid, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"valid keys here: {', '.join(valid)}"
+        return f"unknown key `{where}`: {hint}"
+    if error["type"] == "union_tag_invalid":
+        return f"`{where}.name`: {error['ctx']['tag']!r} is not one of {error['ctx']['expected_tags']}"
+    if error["type"] == "union_tag_not_found":
+        return f"`{where}`: set `{where}.name` to choose a component"
+    return f"`{where or schema.__name__}`: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _walk(schema: type[Config], loc: Sequence[int | str]) -> tuple[list[str], type[Config] | None]:
+    """The location as the user wrote it (union tags left out) and the config class that holds its last key."""
+    visible: list[str] = []
+    owner: type[Config] | None = schema
+    candidates: list[type[Config]] = []
+    for i, part in enumerate(loc):
+        tagged = [c for c in candidates if part in get_args(_name_annotation(c))]
+        if tagged and part not in (owner.model_fields if owner else ()):
+            owner, candidates = tagged[0], []
+            continue
+        visible.append(str(part))
+        if i == len(loc) - 1:
+            break
+        field = owner.model_fields.get(str(part)) if owner else None
+        if field is not None:
+            candidates = list(config_classes(field.annotation))
+            owner = candidates[0] if len(candidates) == 1 else None
+    return visible, owner
+
+
+def config_classes(annotation: Any) -> Iterator[type[Config]]:
+    """Every config class inside a type annotation: unions, lists and `Annotated` are looked into."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from config_classes(argument)
+
+
+def _name_annotation(cls: type[Config]) -> Any:
+    field = cls.model_fields.get("name")
+    return field.annotation if field else None

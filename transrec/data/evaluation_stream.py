@@ -1,0 +1,77 @@
+"""Users to evaluate, a block at a time, dealt to ranks by block."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from transrec.data.interactions import Interactions
+from transrec.data.user_shards import UserBlock
+
+Part = Literal["valid", "test"]
+
+
+@dataclass(frozen=True)
+class EvaluationBatch:
+    """B users with one held-out interaction each, all indices catalogue indices (0: padding, left)."""
+
+    user_ids: list[str]
+    inputs: Tensor  # (B, L) the newest items before the target
+    history: Tensor  # (B, H) everything before the target
+    targets: Tensor  # (B,)
+
+
+def evaluation_batches(
+    interactions: Interactions, part: Part, rank: int = 0, world_size: int = 1
+) -> Iterator[EvaluationBatch | None]:
+    """This rank's batches; None stands for a block with nobody to evaluate, so that every rank gets equally many items."""
+    blocks = len(interactions.shards)
+    for turn in range(-(-blocks // world_size)):
+        number = turn * world_size + rank
+        yield _batch(interactions, part, number) if number < blocks else None
+
+
+def training_sequences(interactions: Interactions) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(items end to end, length of each user's training history), block by block: what baselines count."""
+    for number, stops in enumerate(interactions.train_stops):
+        block = interactions.block(number)
+        position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
+        yield block.items[position < np.repeat(stops, block.lengths)].astype(np.int64), stops
+
+
+def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBatch | None:
+    block = interactions.block(number)
+    split = interactions.split(block)
+    positions = split.valid if part == "valid" else split.test
+    users = np.flatnonzero(positions >= 0)
+    if not len(users):
+        return None
+    history = left_padded([block.history(u)[: positions[u]] for u in users])
+    targets = block.items[block.offsets[users] + positions[users]]
+    return EvaluationBatch(
+        user_ids=_ids(block, users),
+        inputs=newest(history, interactions.max_length),
+        history=history,
+        targets=torch.from_numpy(targets.astype(np.int64)),
+    )
+
+
+def _ids(block: UserBlock, users: NDArray[np.int64]) -> list[str]:
+    return [block.user_ids[int(u)].as_py() for u in users]
+
+
+def left_padded(histories: list[NDArray[np.int32]]) -> Tensor:
+    """(B, H) int64, H the longest history."""
+    padded = torch.zeros((len(histories), max(map(len, histories))), dtype=torch.int64)
+    for row, history in zip(padded, histories, strict=True):
+        row[len(row) - len(history) :] = torch.from_numpy(history.astype(np.int64))
+    return padded
+
+
+def newest(history: Tensor, max_length: int) -> Tensor:
+    """(B, max_length): the last columns of a left-padded history, padded further where it is shorter."""
+    return torch.nn.functional.pad(history, (max(0, max_length - history.shape[1]), 0))[:, -max_length:]

@@ -1,0 +1,88 @@
+"""What one pass over the users tells: the split of every block, item popularity, and which items are candidates."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from transrec.config import Config
+from transrec.data.splits import LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
+from transrec.data.user_shards import UserBlock, UserShards
+
+
+class DataConfig(Config):
+    path: Path = Field(description="folder of shards (`python -m data_tools build`)")
+    fraction: float = Field(1.0, gt=0, le=1, description="use the first fraction of the users: a nested uniform sample")
+    min_interactions: int = Field(5, ge=1, description="users with fewer are left out altogether")
+    windows: Literal["all", "last"] = Field(
+        "all", description="cut a long history into windows, or keep its last interactions only (released code)"
+    )
+    split: Annotated[LeaveOneOutConfig | TemporalConfig, Field(discriminator="name")] = LeaveOneOutConfig()
+    candidates: Literal["occurring", "catalogue"] = Field(
+        "occurring", description="rank items that occur in the data, or the whole catalogue"
+    )
+    workers: int = Field(1, ge=0, description="loader processes per rank")
+    cache: Path = Field(Path("~/.cache/transrec"), description="node-local folder for tokenised content")
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Users of a shard set seen through a split; `max_length` is the number of input positions of the user encoder."""
+
+    shards: UserShards
+    config: DataConfig
+    max_length: int
+    moments: tuple[int, int] | None = None  # temporal split: seconds since 1970
+    train_stops: list[NDArray[np.int64]] = field(default_factory=list)  # per block
+    popularity: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (N + 1,), training only
+    candidates: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # ascending item indices
+
+    @classmethod
+    def scan(cls, config: DataConfig, max_length: int) -> "Interactions":
+        shards = UserShards(config.path.expanduser(), config.fraction)
+        self = cls(shards, config, max_length, moments=_moments(shards, config))
+        num_items = shards.index.counts.items
+        popularity, occurring = np.zeros(num_items + 1, np.int64), np.zeros(num_items + 1, bool)
+        train_stops = []
+        for number in range(len(shards)):
+            block = self.block(number)
+            split = self.split(block)
+            train_stops.append(split.train_stop)
+            position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
+            trained = position < np.repeat(split.train_stop, block.lengths)
+            popularity += np.bincount(block.items[trained], minlength=num_items + 1)
+            kept = (split.train_stop > 0) | (split.test >= 0) | (split.valid >= 0)
+            occurring[block.items[np.repeat(kept, block.lengths)]] = True
+        if config.candidates == "catalogue":
+            occurring[1:] = True
+        return replace(self, train_stops=train_stops, popularity=popularity, candidates=np.flatnonzero(occurring))
+
+    def block(self, number: int) -> UserBlock:
+        """Block `number`, histories shortened to what `windows` keeps."""
+        block = self.shards.block(number)
+        return block if self.config.windows == "all" else _last(block, self.max_length + 3)
+
+    def split(self, block: UserBlock) -> Split:
+        if self.moments is None:
+            return leave_one_out(block.lengths, self.config.min_interactions)
+        return temporal(block.lengths, block.timestamps, self.config.min_interactions, *self.moments)
+
+
+def _moments(shards: UserShards, config: DataConfig) -> tuple[int, int] | None:
+    if not isinstance(config.split, TemporalConfig):
+        return None
+    timestamps = np.sort(np.concatenate([shards.block(n).timestamps for n in range(len(shards))]))
+    quantiles = (config.split.valid_from, config.split.test_from)
+    valid_from, test_from = (int(timestamps[int(q * (len(timestamps) - 1))]) for q in quantiles)
+    return valid_from, test_from
+
+
+def _last(block: UserBlock, keep: int) -> UserBlock:
+    lengths = np.minimum(block.lengths, keep)
+    position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
+    kept = position >= np.repeat(block.lengths - lengths, block.lengths)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return UserBlock(block.user_ids, offsets, block.items[kept], block.timestamps[kept])

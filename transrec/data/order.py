@@ -1,0 +1,75 @@
+"""The order of training windows: a pure function of (seed, epoch, step), whatever the number of ranks and workers.
+
+Designs considered. A global permutation with random access has the best shuffle and reads shards at random, which remote
+storage punishes. A shuffle buffer per worker reads sequentially but its order depends on how many workers there are. Taken:
+*lanes*. An epoch lays the blocks of users end to end (shards in a random order, read front to back, the ring turned by a
+random amount) and cuts that line into equally long lanes. Every global batch takes the same number of windows from each
+lane, so lanes, not ranks, own the data: ranks and workers are dealt slots of the batch. Windows are shuffled inside a block.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MOST_LANES = 64
+_EMPTY = -1
+
+
+class EpochOrder:
+    """Which windows make a step. `block_windows` (blocks,): training windows of each block; `block_shard`: its shard."""
+
+    def __init__(
+        self, block_windows: NDArray[np.int64], block_shard: NDArray[np.int64], batch_size: int, seed: int
+    ) -> None:
+        self.block_windows, self.block_shard = block_windows, block_shard
+        self.batch_size, self.seed = batch_size, seed
+        self.windows = int(block_windows.sum())
+        self.lanes = max(n for n in range(1, min(batch_size, _MOST_LANES) + 1) if batch_size % n == 0)
+        longest_lane = -(-self.windows // self.lanes)
+        self.steps_per_epoch = -(-longest_lane // (batch_size // self.lanes))
+        self._line = lru_cache(maxsize=2)(self._lay_out)
+        self._shuffled = lru_cache(maxsize=1024)(self._shuffle)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_line", "_shuffled")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._line = lru_cache(maxsize=2)(self._lay_out)
+        self._shuffled = lru_cache(maxsize=1024)(self._shuffle)
+
+    def epoch_of(self, step: int) -> tuple[int, int]:
+        """Global step -> (epoch, step within it)."""
+        return divmod(step, self.steps_per_epoch)
+
+    def slots(self, step: int, first: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+        """(block, window within the block) of the slots [first, stop) of global step `step`: (stop - first, 2).
+
+        Slots that the end of an epoch leaves empty are (-1, -1).
+        """
+        epoch, step = self.epoch_of(step)
+        blocks, ends = self._line(epoch)
+        slot = np.arange(first, self.batch_size if stop is None else stop)
+        per_lane = self.batch_size // self.lanes
+        lane = slot // per_lane
+        lane_start, lane_stop = lane * self.windows // self.lanes, (lane + 1) * self.windows // self.lanes
+        position = lane_start + step * per_lane + slot % per_lane
+        found = np.full((len(slot), 2), _EMPTY, np.int64)
+        for i in np.flatnonzero(position < lane_stop):
+            place = int(np.searchsorted(ends, position[i], side="right"))
+            block = int(blocks[place])
+            within = position[i] - (ends[place] - self.block_windows[block])
+            found[i] = block, self._shuffled(epoch, block)[within]
+        return found
+
+    def _lay_out(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Blocks in the order of the epoch, and the position at which each one's windows end."""
+        rng = np.random.default_rng((self.seed, epoch))
+        rank_of_shard = rng.permutation(int(self.block_shard.max(initial=0)) + 1)
+        blocks = np.argsort(rank_of_shard[self.block_shard], kind="stable")
+        blocks = np.roll(blocks, rng.integers(len(blocks)))
+        return blocks, np.cumsum(self.block_windows[blocks])
+
+    def _shuffle(self, epoch: int, block: int) -> NDArray[np.int64]:
+        return np.random.default_rng((self.seed, epoch, block)).permutation(int(self.block_windows[block]))

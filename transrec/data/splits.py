@@ -1,0 +1,64 @@
+"""Which part of a user's history trains, validates and tests: pure functions over one block of users.
+
+A history of n interactions is a half-open range of positions. For every user a split gives `train_stop` (training is
+`[0, train_stop)`) and, for validation and test, the position of the one target (-1: none); what lies before a target is its history.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from transrec.config import Config
+
+Ints = NDArray[np.int64]
+
+
+class LeaveOneOutConfig(Config):
+    """Last interaction tests, the one before validates, the rest trains (Adapter4Rec, the usual next-item protocol)."""
+
+    name: Literal["leave_one_out"] = "leave_one_out"
+
+
+class TemporalConfig(Config):
+    """One point in time for all users: training before `valid_from`, validation up to `test_from`, test after it.
+
+    A user's target is the first interaction of the period. Nothing after a period's beginning informs a model that is
+    judged in it, which leave-one-out does not promise.
+    """
+
+    name: Literal["temporal"] = "temporal"
+    valid_from: float = Field(0.8, gt=0, lt=1, description="quantile of all timestamps")
+    test_from: float = Field(0.9, gt=0, lt=1, description="quantile of all timestamps")
+
+
+@dataclass(frozen=True)
+class Split:
+    train_stop: Ints  # (users,)
+    valid: Ints  # (users,) position of the target, -1 if the user has none
+    test: Ints
+
+
+def leave_one_out(lengths: Ints, min_interactions: int) -> Split:
+    """Users with fewer than `min_interactions` take no part at all."""
+    kept = lengths >= max(min_interactions, 3)
+    return Split(np.where(kept, lengths - 2, 0), np.where(kept, lengths - 2, -1), np.where(kept, lengths - 1, -1))
+
+
+def temporal(lengths: Ints, timestamps: Ints, min_interactions: int, valid_from: int, test_from: int) -> Split:
+    """`timestamps` are those of all users of the block, concatenated; `valid_from` and `test_from` are in their unit."""
+    stops = np.cumsum(lengths)
+    starts = stops - lengths
+    kept = lengths >= min_interactions
+    before_valid = _count_before(timestamps, starts, stops, valid_from)
+    before_test = _count_before(timestamps, starts, stops, test_from)
+    valid = np.where(kept & (before_valid > 0) & (before_test > before_valid), before_valid, -1)
+    test = np.where(kept & (before_test > 0) & (lengths > before_test), before_test, -1)
+    return Split(np.where(kept, before_valid, 0), valid, test)
+
+
+def _count_before(timestamps: Ints, starts: Ints, stops: Ints, moment: int) -> Ints:
+    earlier = np.concatenate([[0], np.cumsum(timestamps < moment)])
+    return earlier[stops] - earlier[starts]

@@ -1,0 +1,183 @@
+"""Training batches by step number: `stream[step]` is a pure function, so resuming is starting at another number.
+
+The designs considered for the interface were an iterator with `state_dict` (webdataset, torchdata) and random access by
+step. The second needs no state but the step, gives the same batches for any number of loader workers (the loader deals out
+step numbers in order), and answers afterwards who was in a step.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from transrec.data.batch import Sampling, SequenceBatch
+from transrec.data.interactions import Interactions
+from transrec.data.item_store import ItemStore
+from transrec.data.negatives import sample_negatives
+from transrec.data.order import EpochOrder
+from transrec.data.windows import count_windows, window_bounds
+
+
+class Window:
+    """One slot of a batch: up to L + 1 consecutive items, and all training items of the user."""
+
+    def __init__(self, user_id: str, start: int, items: NDArray[np.int32], own: NDArray[np.int32]) -> None:
+        self.user_id, self.start, self.items, self.own = user_id, start, items.astype(np.int64), own.astype(np.int64)
+
+
+class TrainStream(Dataset[list[SequenceBatch]]):
+    """`stream[step]`: the micro-batches of this rank for a global step, deterministic in (seed, step).
+
+    The `batch_size` slots of a step go to ranks, and a rank's to its `accumulation` micro-batches, in contiguous runs.
+    """
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        store: ItemStore,
+        sampling: Sampling,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulation: int = 1,
+    ) -> None:
+        self.interactions, self.store, self.sampling = interactions, store, sampling
+        self.seed, self.batch_size = seed, batch_size
+        self.micro_batch_size = batch_size // (world_size * accumulation)
+        self.first_slot, self.accumulation = rank * batch_size // world_size, accumulation
+        per_block = [int(count_windows(stops, interactions.max_length).sum()) for stops in interactions.train_stops]
+        self.order = EpochOrder(np.array(per_block), interactions.shards.block_shard, batch_size, seed)
+        popularity = np.maximum(interactions.popularity, 1)
+        self.log_popularity = np.log(popularity / popularity[1:].sum()).astype(np.float32)
+
+    def __len__(self) -> int:
+        """Steps of one epoch; `stream[step]` takes any step, later epochs follow on."""
+        return self.order.steps_per_epoch
+
+    def __getitem__(self, step: int) -> list[SequenceBatch]:
+        runs = [self.first_slot + i * self.micro_batch_size for i in range(self.accumulation)]
+        return [self._collate(step, first, self.windows(step, first, first + self.micro_batch_size)) for first in runs]
+
+    def windows(self, step: int, first: int = 0, stop: int | None = None) -> list[Window | None]:
+        """What fills the slots [first, stop) of a step; None where the end of an epoch leaves a slot empty."""
+        return [
+            self._window(int(block), int(within)) if block >= 0 else None
+            for block, within in self.order.slots(step, first, stop)
+        ]
+
+    def _window(self, number: int, within: int) -> Window:
+        block = self.interactions.block(number)
+        train_stop = self.interactions.train_stops[number]
+        users, starts, stops = window_bounds(train_stop, self.interactions.max_length)
+        user, start, stop = int(users[within]), int(starts[within]), int(stops[within])
+        history = block.history(user)
+        return Window(block.user_ids[user].as_py(), start, history[start:stop], history[: train_stop[user]])
+
+    def _collate(self, step: int, first_slot: int, windows: list[Window | None]) -> SequenceBatch:
+        sequences = self._left_padded(windows)
+        inputs, targets = sequences[:, :-1], sequences[:, 1:]
+        if self.sampling.positions == "last":
+            targets = targets[:, -1:]
+        scored = np.where(inputs[:, -targets.shape[1] :] > 0, targets, 0)
+        negatives = self._negatives(step, first_slot, windows, scored > 0)
+        content = self.store.content(self._pool(inputs, scored, negatives))
+        rows = _RowLookup(content.items.numpy())
+        return SequenceBatch(
+            content=content,
+            inputs=rows(inputs),
+            input_mask=torch.from_numpy(inputs > 0),
+            targets=rows(scored),
+            target_mask=torch.from_numpy(scored > 0),
+            negatives=rows(negatives),
+            log_popularity=torch.from_numpy(self.log_popularity[content.items.numpy()]),
+            owned=self._owned(windows, rows) if self.sampling.owned else None,
+            user_ids=[w.user_id for w in windows if w is not None],
+            digest=_digest(first_slot, windows),
+        )
+
+    def _left_padded(self, windows: list[Window | None]) -> NDArray[np.int64]:
+        sequences = np.zeros((len(windows), self.interactions.max_length + 1), np.int64)
+        for row, window in zip(sequences, windows, strict=True):
+            if window is not None:
+                row[-len(window.items) :] = window.items
+        return sequences
+
+    def _negatives(
+        self, step: int, first_slot: int, windows: list[Window | None], scored: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """(B, P, K) catalogue indices, 0 where nothing is scored."""
+        drawn = np.zeros((*scored.shape, self.sampling.negatives), np.int64)
+        if self.sampling.negatives == 0:
+            return drawn
+        for row, window in enumerate(windows):
+            if window is not None:
+                rng = np.random.default_rng((self.seed, step, first_slot + row))
+                count = int(scored[row].sum()) * self.sampling.negatives
+                own = sample_negatives(rng, self.interactions.candidates, window.own, count)
+                drawn[row, scored[row]] = own.reshape(-1, self.sampling.negatives)
+        return drawn
+
+    def _pool(self, *indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self.sampling.pool == "catalogue":
+            return self.interactions.candidates
+        distinct = np.unique(np.concatenate([index.ravel() for index in indices]))
+        distinct = distinct[distinct > 0]
+        # An encoder needs something to encode even where a rank's slots are all empty.
+        return distinct if len(distinct) else self.interactions.candidates[:1]
+
+    def _owned(self, windows: list[Window | None], rows: "_RowLookup") -> torch.Tensor:
+        owned = torch.zeros((len(windows), rows.size), dtype=torch.bool)
+        for row, window in enumerate(windows):
+            if window is not None:
+                owned[row, rows.known(window.own)] = True
+        return owned
+
+
+class _RowLookup:
+    """Catalogue indices -> rows of the pool; padding (0) goes to row 0, where masks hide it."""
+
+    def __init__(self, items: NDArray[np.int64]) -> None:
+        self.size = len(items)
+        self._order = np.argsort(items)
+        self._sorted = items[self._order]
+
+    def __call__(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        place = np.searchsorted(self._sorted, indices.ravel())
+        rows = np.where(indices.ravel() > 0, self._order[np.minimum(place, self.size - 1)], 0)
+        return torch.from_numpy(rows.reshape(indices.shape))
+
+    def known(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        """Rows of those `indices` that are in the pool."""
+        place = np.minimum(np.searchsorted(self._sorted, indices), self.size - 1)
+        return torch.from_numpy(self._order[place[self._sorted[place] == indices]])
+
+
+def _digest(first_slot: int, windows: list[Window | None]) -> int:
+    """A number that tells which windows lie in which slots; the digest of a global batch is the sum over its parts."""
+    total = 0
+    for slot, window in enumerate(windows, start=first_slot):
+        if window is not None:
+            text = f"{slot}\0{window.user_id}\0{window.start}".encode()
+            total += int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "little")
+    return total
+
+
+def load_steps(stream: TrainStream, start: int, stop: int, workers: int) -> Iterator[list[SequenceBatch]]:
+    """Batches of the global steps [start, stop), prepared ahead by `workers` processes (0: in this one)."""
+    loader = DataLoader(
+        stream,
+        sampler=range(start, stop),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return iter(loader)
+
+
+def _as_it_is(batches: list[SequenceBatch]) -> list[SequenceBatch]:
+    return batches

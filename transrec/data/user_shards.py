@@ -1,0 +1,84 @@
+"""Random access to the user shards, a block of users at a time, straight out of the tar."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from transrec.data.schema import BLOCKS_FILE, ShardIndex, ShardSetError
+
+_CACHED_BLOCKS = 128
+
+
+@dataclass(frozen=True)
+class UserBlock:
+    """Histories of consecutive users: those of user u are `items[offsets[u]:offsets[u + 1]]`, oldest first."""
+
+    user_ids: pa.StringArray
+    offsets: NDArray[np.int64]  # (users + 1,)
+    items: NDArray[np.int32]  # catalogue indices 1..N
+    timestamps: NDArray[np.int64]  # seconds since 1970
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def history(self, user: int) -> NDArray[np.int32]:
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+
+class UserShards:
+    """The users of a shard set, or the first `fraction` of them (a uniform sample: users lie in hash order)."""
+
+    def __init__(self, folder: Path | str, fraction: float = 1.0) -> None:
+        self.folder = Path(folder)
+        self.index = ShardIndex.load(self.folder)
+        table = pq.read_table(self.folder / BLOCKS_FILE)
+        self._shards: list[str] = table["shard"].to_pylist()
+        self._offsets: list[int] = table["offset"].to_pylist()
+        self._bytes: list[int] = table["bytes"].to_pylist()
+        users = np.fromiter((len(lengths) for lengths in table["lengths"]), np.int64, len(table))
+        ends = np.minimum(np.cumsum(users), int(np.ceil(fraction * users.sum())))
+        self.block_users: NDArray[np.int64] = np.diff(ends, prepend=0)
+        self.block_users = self.block_users[self.block_users > 0]
+        names = {name: i for i, name in enumerate(dict.fromkeys(self._shards))}
+        self.block_shard = np.array([names[shard] for shard in self._shards[: len(self)]], np.int64)
+        self.block = lru_cache(maxsize=_CACHED_BLOCKS)(self._read)
+
+    def __len__(self) -> int:
+        """Number of blocks."""
+        return len(self.block_users)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k != "block"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self.block = lru_cache(maxsize=_CACHED_BLOCKS)(self._read)
+
+    def _read(self, number: int) -> UserBlock:
+        path = self.folder / self._shards[number]
+        try:
+            with path.open("rb") as shard:
+                shard.seek(self._offsets[number])
+                batch = pa.ipc.open_stream(shard.read(self._bytes[number])).read_next_batch()
+        except (OSError, StopIteration, pa.ArrowInvalid) as error:
+            raise ShardSetError(
+                f"{path}: block {number} cannot be read ({error}); "
+                f"check the set with `python -m data_tools verify {self.folder}`"
+            ) from None
+        batch = batch.slice(0, int(self.block_users[number]))
+        items, timestamps = batch.column("items"), batch.column("timestamps")
+        return UserBlock(
+            user_ids=batch.column("user_id"),
+            offsets=items.offsets.to_numpy().astype(np.int64) - items.offsets[0].as_py(),
+            items=items.flatten().to_numpy(zero_copy_only=False),
+            timestamps=timestamps.flatten().to_numpy(zero_copy_only=False),
+        )

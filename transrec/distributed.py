@@ -1,0 +1,86 @@
+"""Processes and the messages between them."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the others. `control` carries small host-side messages, so that they never wait for a device."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = torch.device("cpu")
+    control: dist.ProcessGroup | None = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def gather_ints(self, values: list[int]) -> Tensor:
+        """(size, len(values)) int64: the same number of integers from every rank."""
+        own = torch.tensor(values, dtype=torch.int64)
+        if self.size == 1:
+            return own[None]
+        gathered = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(gathered, own, group=self.control)
+        return torch.stack(gathered)
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Rows (n_r, ...) of every rank, one after another; n_r may differ."""
+        if self.size == 1:
+            return rows
+        counts = self.gather_ints([len(rows)])[:, 0].tolist()
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        gathered = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(gathered, padded)
+        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over ranks of a tensor of equal shape."""
+        if self.size == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values / self.size
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+
+def start() -> World:
+    """Join the process group the launcher described; without a launcher, a group of one."""
+    for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        os.environ.setdefault(key, value)
+    os.environ.setdefault("MASTER_PORT", str(_free_port()))
+    local_rank = int(os.environ["LOCAL_RANK"])
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    else:
+        share_cores(int(os.environ.get("LOCAL_SIZE", os.environ["WORLD_SIZE"])))
+    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+    control = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
+    return World(dist.get_rank(), dist.get_world_size(), local_rank, device, control)
+
+
+def share_cores(processes: int) -> None:
+    """On CPU, give each process of this node its share of the cores unless OMP_NUM_THREADS says otherwise."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,1 @@
+"""Full-catalogue evaluation on plain tensors and callables: ranks, metrics, baselines, tables."""

@@ -1,0 +1,137 @@
+"""A recommender (or a baseline) against the users of a split: full ranking, exact on any number of ranks.
+
+Shape letters: B users, L positions, N items, D width.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from transrec.config import Config
+from transrec.data.batch import ItemContent, to_device
+from transrec.data.evaluation_stream import EvaluationBatch, Part, evaluation_batches
+from transrec.data.interactions import Interactions
+from transrec.data.item_store import ItemStore
+from transrec.distributed import World
+from transrec.evaluation.full_ranking import Score, dot_product_scores, rank_targets
+from transrec.evaluation.metrics import Estimate, evaluate_ranks
+
+_ITEMS_AT_ONCE = 4096
+
+
+class EvaluationConfig(Config):
+    metrics: list[str] = ["HR@10", "NDCG@10", "HR@5", "NDCG@5", "MRR@10"]
+    repeats: Literal["count", "miss"] = Field(
+        "count", description="a target the user already had: rank it, or count a miss as the released code does"
+    )
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class Evaluator:
+    """Ranks held-out items; every rank of `world` must make the same calls."""
+
+    def __init__(self, config: EvaluationConfig, interactions: Interactions, world: World) -> None:
+        self.config, self.interactions, self.world = config, interactions, world
+        self.num_items = interactions.shards.index.counts.items
+        self.candidates = torch.zeros(self.num_items + 1, dtype=torch.bool)
+        self.candidates[torch.from_numpy(interactions.candidates)] = True
+
+    def model(self, model: nn.Module, store: ItemStore, part: Part) -> dict[str, Estimate]:
+        """Metrics of a recommender with `encode_items` and `encode_users`."""
+        with inference(model):
+            vectors = encode_catalogue(model, store, self.num_items, self.world)
+            return self._evaluate(part, lambda batch: user_scores(model, vectors, batch.inputs))
+
+    def baseline(self, baseline: Any, part: Part) -> dict[str, Estimate]:
+        """Metrics of anything with `for_users(history)`."""
+        return self._evaluate(part, lambda batch: baseline.for_users(batch.history))
+
+    def _evaluate(self, part: Part, score: Callable[[EvaluationBatch], Score]) -> dict[str, Estimate]:
+        ranks = [torch.zeros(0, dtype=torch.int64)]
+        for batch in evaluation_batches(self.interactions, part, self.world.rank, self.world.size):
+            # A rank without users in this turn still runs the encoder: under ZeRO-3 all ranks must.
+            scores = score(batch or _nobody(self.interactions.max_length))
+            if batch is not None:
+                ranks.append(self._ranks(batch, scores))
+        everyone = self.world.gather_rows(torch.cat(ranks).to(self.world.device)).cpu()
+        if not len(everyone):
+            raise ValueError(f"no user has a {part} interaction: see data.min_interactions and data.split")
+        return evaluate_ranks(everyone, self.config.metrics, self.config.confidence)
+
+    def _ranks(self, batch: EvaluationBatch, score: Score) -> Tensor:
+        device = self.world.device
+        return rank_targets(
+            score,
+            self.num_items,
+            batch.targets.to(device),
+            batch.history.to(device),
+            self.candidates.to(device),
+            self.config.repeats,
+        ).cpu()
+
+
+class inference:  # noqa: N801 - a context manager, named like torch's
+    """Evaluation mode without gradients; restores the mode the model was in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.was_training = model, model.training
+
+    def __enter__(self) -> None:
+        self.model.eval()
+        self.grad = torch.no_grad()
+        self.grad.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.grad.__exit__(*error)
+        self.model.train(self.was_training)
+
+
+def encode_catalogue(model: Any, store: ItemStore, num_items: int, world: World) -> Tensor:
+    """Vectors of all items (N + 1, D) in fp32, row 0 zero; ranks share the work, in equally many encoder passes."""
+    own = np.arange(1, num_items + 1)[world.rank :: world.size]
+    if not len(own):
+        own = np.array([1])
+    pieces = list(_pieces(store, own))
+    passes = world.gather_ints([len(pieces)]).max()
+    rows: list[Tensor] = []
+    indices: list[Tensor] = []
+    for i in range(int(passes)):
+        piece = to_device(pieces[min(i, len(pieces) - 1)], world.device)
+        vectors = model.encode_items(piece)
+        if i < len(pieces):
+            rows.append(vectors.float())
+            indices.append(piece.items)
+    all_rows, all_indices = world.gather_rows(torch.cat(rows)), world.gather_rows(torch.cat(indices))
+    catalogue = all_rows.new_zeros((num_items + 1, all_rows.shape[1]))
+    catalogue[all_indices] = all_rows
+    return catalogue
+
+
+def user_scores(model: Any, vectors: Tensor, inputs: Tensor) -> Score:
+    """Scores of the catalogue for users with the newest items `inputs` (B, L), left-padded catalogue indices."""
+    inputs = inputs.to(vectors.device)
+    return dot_product_scores(model.encode_users(vectors[inputs], inputs > 0).float(), vectors)
+
+
+def _pieces(store: ItemStore, items: np.ndarray) -> Iterator[ItemContent]:
+    """The content of `items`, one encoder pass a piece."""
+    for start in range(0, len(items), _ITEMS_AT_ONCE):
+        content = store.content(items[start : start + _ITEMS_AT_ONCE])
+        if content.text is None:
+            yield content
+            continue
+        row = 0
+        for chunk in content.text:
+            stop = row + len(chunk["input_ids"])
+            yield ItemContent(items=content.items[row:stop], text=[chunk])
+            row = stop
+
+
+def _nobody(max_length: int) -> EvaluationBatch:
+    inputs = torch.zeros((1, max_length), dtype=torch.int64)
+    inputs[:, -1] = 1
+    return EvaluationBatch([], inputs, inputs, torch.ones(1, dtype=torch.int64))

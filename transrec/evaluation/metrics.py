@@ -1,0 +1,141 @@
+"""Ranking metrics over the rank of each user's one target, with bootstrap confidence intervals over users.
+
+Shape letters: U users, V distinct per-user values (at most k + 1 for a metric@k), R resamples.
+Ranks are 1-based: rank 1 is the top of the list.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_RESAMPLED_COUNTS = 4_000_000  # int64 counts held at once by the bootstrap: 32 MB
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over users and the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def hit_rate(ranks: Tensor, k: int) -> Tensor:
+    """HR@k per user (U,) float64: 1 where the target is among the first k. With one target, also Recall@k."""
+    return (ranks <= k).double()
+
+
+def ndcg(ranks: Tensor, k: int) -> Tensor:
+    """NDCG@k per user (U,) float64, one target of gain 1: 1 / log2(rank + 1) within the first k, else 0."""
+    return hit_rate(ranks, k) / torch.log2(ranks.double() + 1)
+
+
+def reciprocal_rank(ranks: Tensor, k: int) -> Tensor:
+    """The terms of MRR@k (U,) float64: 1 / rank within the first k, else 0."""
+    return hit_rate(ranks, k) / ranks.double()
+
+
+METRICS: dict[str, Callable[[Tensor, int], Tensor]] = {"HR": hit_rate, "NDCG": ndcg, "MRR": reciprocal_rank}
+
+
+def parse(metric: str) -> tuple[str, int]:
+    """`"HR@10"` -> `("HR", 10)`.
+
+    Raises:
+        ValueError: not of the form NAME@K with K >= 1, or NAME is not in `METRICS`.
+    """
+    match = re.fullmatch(r"(\w+)@([1-9][0-9]*)", metric)
+    if match is None:
+        raise ValueError(f"metric {metric!r}: write NAME@K with K of at least 1, such as HR@10")
+    name, k = match.groups()
+    if name not in METRICS:
+        raise ValueError(f"metric {metric!r}: {name!r} is not one of {', '.join(METRICS)}")
+    return name, int(k)
+
+
+def evaluate_ranks(
+    ranks: Tensor, metrics: Sequence[str], confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> dict[str, Estimate]:
+    """Mean of each metric over users, with a percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
+
+    The interval of a metric depends on its ranks and `seed` only, not on which other metrics are asked for.
+
+    Args:
+        ranks: (U,) integers >= 1, one per user.
+        metrics: names that `parse` reads.
+
+    Raises:
+        ValueError: no users, a rank below 1, an unknown metric, or a confidence outside (0, 1).
+    """
+    _check_ranks(ranks)
+    return {m: _estimate(_per_user(ranks, m), confidence, resamples, seed) for m in metrics}
+
+
+def compare_ranks(
+    ranks: Tensor,
+    baseline: Tensor,
+    metrics: Sequence[str],
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Mean difference `ranks` minus `baseline` of each metric, with a paired bootstrap interval over users.
+
+    Args:
+        ranks, baseline: (U,) integers >= 1; entry u of both is the same user.
+
+    Raises:
+        ValueError: as `evaluate_ranks`, or vectors of different length.
+    """
+    _check_ranks(ranks)
+    _check_ranks(baseline)
+    if len(ranks) != len(baseline):
+        raise ValueError(f"a paired comparison needs the same users: {len(ranks)} and {len(baseline)} ranks")
+    differences = {m: _per_user(ranks, m) - _per_user(baseline, m) for m in metrics}
+    return {m: _estimate(values, confidence, resamples, seed) for m, values in differences.items()}
+
+
+def _per_user(ranks: Tensor, metric: str) -> Tensor:
+    name, k = parse(metric)
+    return METRICS[name](ranks, k)
+
+
+def _estimate(values: Tensor, confidence: float, resamples: int, seed: int) -> Estimate:
+    """Mean of `values` (U,) and its bootstrap interval.
+
+    Drawing U users with replacement and counting how often each distinct value comes up is one multinomial
+    draw over the V values, so the exact bootstrap costs O(R V) whatever U is.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence}: give a share between 0 and 1, such as 0.95")
+    if resamples < 1:
+        raise ValueError(f"resamples {resamples}: draw at least 1")
+    distinct, counts = (x.cpu().numpy() for x in torch.unique(values, return_counts=True))
+    users = counts.sum()
+    means = _resampled_sums(distinct, counts / users, users, resamples, seed) / users
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(distinct @ counts / users), float(low), float(high))
+
+
+def _resampled_sums(
+    distinct: np.ndarray, shares: np.ndarray, users: int, resamples: int, seed: int
+) -> np.ndarray:
+    """Sum of the values of `users` users drawn with replacement, (R,), once per resample."""
+    generator = np.random.default_rng(seed)
+    step = max(1, _RESAMPLED_COUNTS // len(distinct))
+    sums = [
+        generator.multinomial(users, shares, size=min(step, resamples - start)) @ distinct
+        for start in range(0, resamples, step)
+    ]
+    return np.concatenate(sums)
+
+
+def _check_ranks(ranks: Tensor) -> None:
+    if ranks.ndim != 1 or len(ranks) == 0:
+        raise ValueError(f"ranks: expected a vector of at least one rank, found shape {tuple(ranks.shape)}")
+    if ranks.is_floating_point() or int(ranks.min()) < 1:
+        raise ValueError("ranks: expected integers that start at 1")

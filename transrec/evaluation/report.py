@@ -1,0 +1,37 @@
+"""Results for people (a table) and for files (plain numbers)."""
+
+from collections.abc import Mapping
+
+from rich.table import Table
+from rich.text import Text
+
+from transrec.evaluation.metrics import Estimate
+
+
+def table(rows: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    """A row for each model, a column for each metric: value and interval, the highest of a column in bold.
+
+    A metric that a row lacks shows as a dash.
+    """
+    metrics = list(dict.fromkeys(metric for estimates in rows.values() for metric in estimates))
+    best = {m: max(estimates[m].value for estimates in rows.values() if m in estimates) for m in metrics}
+    view = Table("", *metrics)
+    for name, estimates in rows.items():
+        view.add_row(Text(name), *(_cell(estimates.get(metric), best[metric]) for metric in metrics))
+    return view
+
+
+def as_json(estimates: Mapping[str, Estimate]) -> dict[str, float | list[float]]:
+    """`{"HR@10": value, "HR@10_interval": [low, high], ...}`."""
+    values: dict[str, float | list[float]] = {}
+    for metric, estimate in estimates.items():
+        values[metric] = estimate.value
+        values[f"{metric}_interval"] = [estimate.low, estimate.high]
+    return values
+
+
+def _cell(estimate: Estimate | None, best: float) -> Text:
+    if estimate is None:
+        return Text("–")
+    text = Text(f"{estimate.value:.4f}", style="bold" if estimate.value == best else "")
+    return Text.assemble(text, Text(f" [{estimate.low:.4f}, {estimate.high:.4f}]", style="dim"))

@@ -1,0 +1,220 @@
+"""A whole run as one typed object, and how its parts are put together."""
+
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import Field
+from torch import nn
+
+from transrec import weights
+from transrec.adaptation import AdaptationConfig, FullConfig
+from transrec.adaptation.groups import parameter_groups
+from transrec.config import Config, ConfigError, dump, load, read_yaml, validate
+from transrec.data.interactions import DataConfig, Interactions
+from transrec.data.item_store import ItemStore
+from transrec.data.schema import ShardIndex
+from transrec.deepspeed_config import ZeroConfig
+from transrec.distributed import World
+from transrec.evaluation.evaluator import EvaluationConfig
+from transrec.files import write_text
+from transrec.models import ModelConfig
+from transrec.optim import OptimizerConfig
+from transrec.tracking import flatten
+from transrec.trainer import TrainConfig
+
+CONFIG_FILE = "config.yaml"
+
+
+class Experiment(Config):
+    """Everything that determines a run. A run folder holds this as `config.yaml`."""
+
+    run_dir: Path = Field(description="where the run lives; the same folder again resumes it")
+    seed: int = 0
+    data: DataConfig
+    model: ModelConfig
+    init_from: Path | None = Field(None, description="run folder whose weights to start from (transfer)")
+    adaptation: AdaptationConfig = FullConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    zero: ZeroConfig = ZeroConfig()
+    deepspeed: dict[str, Any] = Field({}, description="further DeepSpeed keys, passed through")
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def build(self, world: World) -> "Parts":
+        """Data, then model -> source weights -> adapters and freezing: that order is law."""
+        interactions = Interactions.scan(self.data, self.model.max_length)
+        store = open_store(self, self.data.path, world)
+        torch.manual_seed(self.seed)
+        model = self.model.build(interactions.shards.index.counts.items)
+        if self.init_from is not None:
+            start_from(model, self.init_from, interactions.shards.index)
+        check_frozen(self)
+        self.adaptation.apply(model)
+        if self.train.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        return Parts(interactions, store, model, weights.base_hash(model))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of; `base` is the hash of the frozen weights."""
+
+    interactions: Interactions
+    store: ItemStore
+    model: nn.Module
+    base: str
+
+
+def open_store(experiment: Experiment, folder: Path, world: World) -> ItemStore:
+    """The item store of `folder`; the first process of a node fills it, the others wait."""
+    content = experiment.model.item_encoder.content()
+    if world.local_rank == 0:
+        store = ItemStore(folder.expanduser(), content, experiment.data.cache)
+        world.barrier()
+        return store
+    world.barrier()
+    return ItemStore(folder.expanduser(), content, experiment.data.cache)
+
+
+def start_from(model: nn.Module, run_dir: Path, index: ShardIndex) -> None:
+    """Load all weights of another run, strictly, before anything is attached.
+
+    Raises:
+        ConfigError: not a finished run, or item ids of another catalogue where the model embeds ids.
+    """
+    source = load_run(run_dir)
+    export = read_export_config(run_dir)
+    if source.model.item_encoder.name == "id_embedding" and export["item_ids_sha256"] != index.item_ids_sha256:
+        raise ConfigError(f"`init_from`: {run_dir} embeds the ids of another catalogue; ids do not transfer")
+    rebuilt = rebuild(source, run_dir, export["num_items"])
+    base = {name: tensor for name, tensor in rebuilt.state_dict().items() if ".adapter." not in name}
+    weights.load_strictly(model, base)
+
+
+def rebuild(experiment: Experiment, run_dir: Path, num_items: int) -> nn.Module:
+    """The trained model of a run, from its export (and, for an adapted run, the base it names)."""
+    trained_whole = (run_dir / "export" / weights.MODEL_FILE).exists()
+    config = experiment.model.from_export(run_dir / "export") if trained_whole else experiment.model
+    torch.manual_seed(experiment.seed)
+    model = config.build(num_items)
+    if experiment.init_from is not None and not trained_whole:
+        source = load_run(experiment.init_from)
+        source_model = rebuild(source, experiment.init_from, num_items)
+        base = {name: tensor for name, tensor in source_model.state_dict().items() if ".adapter." not in name}
+        weights.load_strictly(model, base)
+    experiment.adaptation.apply(model)
+    weights.load_export(run_dir / "export", model)
+    return model
+
+
+def check_frozen(experiment: Experiment) -> None:
+    """Refuse to freeze weights that were never trained: nothing could be learnt through them, or rebuilt later."""
+    if experiment.init_from is None and "head" not in experiment.adaptation.trainable_groups:
+        raise ConfigError(
+            "without `init_from` the projection and the user encoder are random, and this adaptation freezes them: "
+            "name a trained run with `init_from`, or set `adaptation.also_train=[head]`"
+        )
+
+
+def load_run(run_dir: Path) -> Experiment:
+    """The experiment a run folder holds.
+
+    Raises:
+        ConfigError: the folder is not a run.
+    """
+    path = run_dir / CONFIG_FILE
+    if not path.exists():
+        raise ConfigError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}")
+    return load(Experiment, path)
+
+
+def read_export_config(run_dir: Path) -> dict[str, Any]:
+    path = run_dir / "export" / weights.CONFIG_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigError(f"{run_dir} has no export yet: let its training reach a validation") from None
+
+
+def export_config(experiment: Experiment, index: ShardIndex) -> dict[str, Any]:
+    """`export/config.json`: what the weights are for."""
+    return {
+        "architecture": "transrec",
+        "transrec_version": version("transrec"),
+        "num_items": index.counts.items,
+        "item_ids_sha256": index.item_ids_sha256,
+        "model": experiment.model.model_dump(mode="json"),
+        "adaptation": experiment.adaptation.model_dump(mode="json"),
+        "init_from": str(experiment.init_from) if experiment.init_from else None,
+    }
+
+
+def claim_run_dir(experiment: Experiment) -> None:
+    """Make the run folder, or check that it belongs to the very same experiment.
+
+    Raises:
+        ConfigError: the folder holds another experiment (naming what differs), or something else.
+    """
+    run_dir = experiment.run_dir
+    path = run_dir / CONFIG_FILE
+    if path.exists():
+        differing = differences(validate(Experiment, read_yaml(path)), experiment)
+        if differing:
+            raise ConfigError(
+                f"{run_dir} holds another experiment; it differs in:\n  " + "\n  ".join(differing)
+                + "\nChoose another run_dir, or start with the configuration of that run to resume it."
+            )
+        return
+    if run_dir.exists() and any(run_dir.iterdir()):
+        raise ConfigError(f"{run_dir} is not empty and not a run folder: choose another run_dir")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(run_dir / "environment.yaml", yaml.safe_dump(environment(), sort_keys=False))
+    write_text(path, dump(experiment))
+
+
+def differences(old: Experiment, new: Experiment) -> list[str]:
+    before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
+    return [
+        f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key)
+    ]
+
+
+def environment() -> dict[str, Any]:
+    packages = {}
+    for name in ("transrec", "torch", "deepspeed", "transformers", "tokenizers", "webdataset", "pyarrow", "numpy"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "packages": packages,
+    }
+
+
+def count_parameters(model: nn.Module) -> dict[str, Any]:
+    """Totals, and by parameter group; call before ZeRO partitions them."""
+    groups = {
+        group: {
+            "total": sum(p.numel() for _, p in members),
+            "trainable": sum(p.numel() for _, p in members if p.requires_grad),
+        }
+        for group, members in parameter_groups(model).items()
+    }
+    return {kind: sum(g[kind] for g in groups.values()) for kind in ("total", "trainable")} | {"groups": groups}
+
+

@@ -1,0 +1,10 @@
+"""Item encoders: from an item's content to its vector. Choose one by `name:`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from transrec.item_encoders.id_embedding import IdEmbeddingConfig
+from transrec.item_encoders.text import TextEncoderConfig
+
+ItemEncoderConfig = Annotated[TextEncoderConfig | IdEmbeddingConfig, Field(discriminator="name")]

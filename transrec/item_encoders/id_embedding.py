@@ -1,0 +1,55 @@
+"""Item encoder of the ID baselines: one learned vector per catalogue item.
+
+Shape letters: U distinct items of a batch, D width.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from transrec.config import Config
+from transrec.data.batch import ItemContent
+
+
+class IdEmbeddingConfig(Config):
+    name: Literal["id_embedding"] = "id_embedding"
+    init_std: float = Field(0.02, ge=0)
+
+    def build(self, width: int, num_items: int) -> "IdEmbedding":
+        return IdEmbedding(self, width, num_items)
+
+    def content(self) -> None:
+        """Nothing but the item's index is needed."""
+
+    def save_assets(self, export: Path) -> None:
+        """The weights are all there is."""
+
+    def from_export(self, export: Path) -> "IdEmbeddingConfig":
+        return self
+
+
+class IdEmbedding(nn.Module):
+    """Row `index` of a table of N+1 vectors ~ N(0, init_std²); row 0, the padding item, is zero and stays
+    zero.
+
+    Cannot be carried over to another catalogue: the rows belong to the items of the one it was trained on.
+    """
+
+    num_layers = 0
+
+    def __init__(self, config: IdEmbeddingConfig, width: int, num_items: int):
+        super().__init__()
+        self.embedding = nn.Embedding(num_items + 1, width, padding_idx=0)
+        nn.init.normal_(self.embedding.weight, std=config.init_std)
+        with torch.no_grad():
+            self.embedding.weight[0] = 0
+        self.site_paths: dict[str, str] = {}
+
+    def forward(self, content: ItemContent) -> Tensor:
+        return self.embedding(content.items)
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Nothing to recompute."""

@@ -1,0 +1,72 @@
+"""The sequential recommender: item encoder, user encoder, objective.
+
+Shape letters: B users, L positions, P scored positions, U distinct items of the batch, D width.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from transrec.config import Config
+from transrec.data.batch import ItemContent, Sampling, SequenceBatch
+from transrec.item_encoders import ItemEncoderConfig
+from transrec.objectives import ObjectiveConfig
+from transrec.user_encoders import UserEncoderConfig
+
+
+class SequentialRecommenderConfig(Config):
+    name: Literal["sequential_recommender"] = "sequential_recommender"
+    width: int = Field(64, ge=1)  # of item vectors and user states
+    max_length: int = Field(20, ge=1)  # items of a user that are looked at
+    item_encoder: ItemEncoderConfig
+    user_encoder: UserEncoderConfig
+    objective: ObjectiveConfig
+
+    def build(self, num_items: int) -> "SequentialRecommender":
+        return SequentialRecommender(self, num_items)
+
+    def from_export(self, export: Path) -> "SequentialRecommenderConfig":
+        """This model with all that it needs taken from `export`, which holds every weight of it."""
+        return self.model_copy(update={"item_encoder": self.item_encoder.from_export(export)})
+
+
+class SequentialRecommender(nn.Module):
+    """Scores item i for user u by ⟨h_u, e_i⟩, the state after the user's last item and the item's vector.
+
+    TransRec (Fu et al., WSDM 2024) with a modality encoder, the ID baselines with an ID embedding. A batch's
+    distinct items are encoded once and gathered to the positions where they occur.
+    """
+
+    def __init__(self, config: SequentialRecommenderConfig, num_items: int):
+        super().__init__()
+        self.item_encoder = config.item_encoder.build(config.width, num_items)
+        self.user_encoder = config.user_encoder.build(config.width, config.max_length)
+        self.objective = config.objective.build()
+
+    @property
+    def sampling(self) -> Sampling:
+        """What the training stream has to provide."""
+        return self.objective.sampling
+
+    def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        """The losses to add up, divided by `batch.normaliser`."""
+        pool_UD = self.encode_items(batch.content)
+        inputs_BLD = pool_UD[batch.inputs] * batch.input_mask.unsqueeze(-1)
+        states_BPD = self.user_encoder(inputs_BLD, batch.input_mask)
+        if self.sampling.positions == "last":
+            states_BPD = states_BPD[:, -1:]
+        return {self.objective.name: self.objective(states_BPD, pool_UD, batch) / batch.normaliser}
+
+    def encode_items(self, content: ItemContent) -> Tensor:
+        """Item vectors (U, D)."""
+        return self.item_encoder(content)
+
+    def encode_users(self, items: Tensor, mask: Tensor) -> Tensor:
+        """User vectors (B, D) of left-padded histories: item vectors (B, L, D) and mask (B, L)."""
+        return self.user_encoder(items * mask.unsqueeze(-1), mask)[:, -1]
+
+    def enable_gradient_checkpointing(self) -> None:
+        self.item_encoder.enable_gradient_checkpointing()
+        self.user_encoder.enable_gradient_checkpointing()

@@ -1,0 +1,12 @@
+"""Objectives: from user states and item vectors to a loss. Choose one by `name:`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from transrec.objectives.cpc import CPCConfig
+from transrec.objectives.next_item import FullSoftmaxConfig, InBatchSoftmaxConfig, NextItemConfig
+
+ObjectiveConfig = Annotated[
+    NextItemConfig | InBatchSoftmaxConfig | FullSoftmaxConfig | CPCConfig, Field(discriminator="name")
+]

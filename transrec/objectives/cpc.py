@@ -1,0 +1,20 @@
+"""CPC: the next-item loss at the last position only, one prediction per user and step."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from transrec.config import Config
+from transrec.data.batch import Sampling
+from transrec.objectives.next_item import BinaryCrossEntropy
+
+
+class CPCConfig(Config):
+    """The CPC of TransRec (Fu et al., WSDM 2024): not InfoNCE, but the loss of its SASRec with only the last
+    state."""
+
+    name: Literal["cpc"] = "cpc"
+    negatives: int = Field(1, ge=1)
+
+    def build(self) -> BinaryCrossEntropy:
+        return BinaryCrossEntropy(self.name, Sampling(positions="last", negatives=self.negatives))

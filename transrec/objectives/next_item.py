@@ -1,0 +1,126 @@
+"""Next-item prediction: the state after each item is to score the item that follows above others.
+
+Every loss is the sum over the scored positions, in float32; the model divides it by the normaliser.
+
+Shape letters: B users, P scored positions, K negatives, U items of the pool, D width, S scored positions of
+all users.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from transrec.config import Config
+from transrec.data.batch import Sampling, SequenceBatch
+
+
+class NextItemConfig(Config):
+    name: Literal["next_item"] = "next_item"
+    negatives: int = Field(1, ge=1)
+
+    def build(self) -> "BinaryCrossEntropy":
+        return BinaryCrossEntropy(self.name, Sampling(positions="all", negatives=self.negatives))
+
+
+class InBatchSoftmaxConfig(Config):
+    name: Literal["in_batch_softmax"] = "in_batch_softmax"
+    temperature: float = Field(1.0, gt=0)
+    debias: bool = True  # subtract the log popularity by which the batch over-samples an item
+
+    def build(self) -> "InBatchSoftmax":
+        return InBatchSoftmax(self)
+
+
+class FullSoftmaxConfig(Config):
+    name: Literal["full_softmax"] = "full_softmax"
+    temperature: float = Field(1.0, gt=0)
+
+    def build(self) -> "FullSoftmax":
+        return FullSoftmax(self)
+
+
+class BinaryCrossEntropy(nn.Module):
+    """Σ softplus(−⟨h, e⁺⟩) + (1/K) Σₖ softplus(⟨h, e⁻ₖ⟩): one target, K sampled negatives per position.
+
+    Paper: Kang and McAuley, ICDM 2018, section III-E; Fu et al., WSDM 2024 (two means, added, K = 1).
+    Deviation: with K > 1 the negatives' terms are averaged, so that K does not change the balance between
+    target and negatives.
+    """
+
+    def __init__(self, name: str, sampling: Sampling):
+        super().__init__()
+        self.name = name
+        self.sampling = sampling
+
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+        """
+        Args:
+            states: (B, P, D) user states at the scored positions.
+            pool: (U, D) vectors of the items that `batch` points at.
+        """
+        with torch.autocast(states.device.type, enabled=False):
+            states_BPD, pool_UD = states.float(), pool.float()
+            positive_BP = (states_BPD * pool_UD[batch.targets]).sum(-1)
+            negative_BPK = (pool_UD[batch.negatives] @ states_BPD.unsqueeze(-1)).squeeze(-1)
+            loss_BP = F.softplus(-positive_BP) + F.softplus(negative_BPK).mean(-1)
+            return loss_BP.masked_fill(~batch.target_mask, 0).sum()
+
+
+class InBatchSoftmax(nn.Module):
+    """Σ −log softmax of ⟨h, e⟩/τ − log p(e) over the batch's distinct items but the user's own others.
+
+    Paper: Yuan et al., "Where to Go Next for Recommender Systems? ID- vs. Modality-based Recommender Models
+    Revisited", SIGIR 2023 (debiased in-batch cross-entropy), after Yi et al., RecSys 2019. Deviation: an item
+    that occurs several times in the batch is one class, where the authors have one per occurrence.
+    """
+
+    def __init__(self, config: InBatchSoftmaxConfig):
+        super().__init__()
+        self.name = config.name
+        self.sampling = Sampling(owned=True)
+        self.temperature = config.temperature
+        self.debias = config.debias
+
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+        """Arguments as in `BinaryCrossEntropy.forward`."""
+        if batch.owned is None:
+            raise ValueError("in_batch_softmax needs batch.owned: the stream must be built from `sampling`")
+        with torch.autocast(states.device.type, enabled=False):
+            logits_SU, targets_S = _scores(states, pool, batch, self.temperature)
+            if self.debias:
+                logits_SU = logits_SU - batch.log_popularity
+            users_S = batch.target_mask.nonzero()[:, 0]
+            hidden_SU = batch.owned[users_S].scatter(1, targets_S.unsqueeze(1), False)
+            return F.cross_entropy(logits_SU.masked_fill(hidden_SU, -torch.inf), targets_S, reduction="sum")
+
+
+class FullSoftmax(nn.Module):
+    """Σ −log softmax over the whole catalogue of ⟨h, e⟩/τ; every step encodes every item.
+
+    For ID embeddings and small catalogues: Klenitskiy and Vasilev, "Turning Dross Into Gold Loss: is BERT4Rec
+    really better than SASRec?", RecSys 2023.
+    """
+
+    def __init__(self, config: FullSoftmaxConfig):
+        super().__init__()
+        self.name = config.name
+        self.sampling = Sampling(pool="catalogue")
+        self.temperature = config.temperature
+
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+        """Arguments as in `BinaryCrossEntropy.forward`."""
+        with torch.autocast(states.device.type, enabled=False):
+            logits_SU, targets_S = _scores(states, pool, batch, self.temperature)
+            return F.cross_entropy(logits_SU, targets_S, reduction="sum")
+
+
+def _scores(states: Tensor, pool: Tensor, batch: SequenceBatch, temperature: float) -> tuple[Tensor, Tensor]:
+    """⟨h, e⟩/τ of each scored position with each pool item, and the pool rows of the targets.
+
+    Only the scored positions are kept: a full (B, P, U) table would be the largest tensor of the step.
+    """
+    states_SD = states.float()[batch.target_mask]
+    return states_SD @ pool.float().T / temperature, batch.targets[batch.target_mask]

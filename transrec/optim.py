@@ -1,0 +1,79 @@
+"""Optimizer, parameter groups with their own learning rates, and schedules as pure functions of the step."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from deepspeed.ops.adam import DeepSpeedCPUAdam
+from pydantic import Field
+from torch import nn
+
+from transrec.adaptation.groups import BACKBONE, Group, parameter_groups
+from transrec.config import Config, ConfigError
+
+
+class LearningRates(Config):
+    """Peak learning rate of each parameter group; the reference's values for text (transfer runs usually raise `adapter`)."""
+
+    backbone: float = 5e-5
+    head: float = 1e-4
+    adapter: float = 1.5e-4
+    layer_norm: float | None = Field(None, description="trained LayerNorms; null: as the group they lie in")
+
+
+class OptimizerConfig(Config):
+    """AdamW; without weight decay it is the reference's Adam."""
+
+    lr: LearningRates = LearningRates()
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps")
+
+
+def schedule_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
+    """Learning rate at `step` (0-based) as a share of its peak: linear warm-up, then constant, linear or cosine to zero."""
+    warmup_steps = round(config.warmup * total_steps)
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    if config.schedule == "constant":
+        return 1.0
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def set_learning_rates(optimizer: Any, factor: float) -> dict[str, float]:
+    """Scale every group's peak rate; returns the rate now in force by group name."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module, offload: bool) -> torch.optim.Optimizer:
+    """AdamW over the trainable parameters; matrices decay, vectors (biases, norms) do not.
+
+    Raises:
+        ConfigError: nothing is trainable.
+    """
+    buckets: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for group, members in parameter_groups(model).items():
+        for name, parameter in members:
+            if parameter.requires_grad:
+                key = (_rate_of(group, name, config.lr), parameter.ndim > 1)
+                buckets.setdefault(key, []).append(parameter)
+    if not buckets:
+        raise ConfigError("nothing is trainable: choose another `adaptation`")
+    groups: list[dict[str, Any]] = []
+    for (rate, decays), parameters in buckets.items():
+        lr, decay = getattr(config.lr, rate), config.weight_decay if decays else 0.0
+        groups.append({"params": parameters, "name": rate, "lr": lr, "peak_lr": lr, "weight_decay": decay})
+    if offload:
+        return DeepSpeedCPUAdam(groups, betas=config.betas, adamw_mode=True)
+    return torch.optim.AdamW(groups, betas=config.betas, fused=torch.cuda.is_available())
+
+
+def _rate_of(group: Group, name: str, lr: LearningRates) -> str:
+    """The field of `LearningRates` that holds the rate of a parameter."""
+    if group != "layer_norm" or lr.layer_norm is not None:
+        return group
+    return "backbone" if name.startswith(BACKBONE) else "head"

@@ -1,0 +1,100 @@
+"""What a run shows while it runs and leaves behind: progress bar, TensorBoard, metrics.jsonl."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+METRICS_FILE = "metrics.jsonl"
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+class Tracker:
+    """Records of a run, from `start_step` on; what an interrupted run wrote beyond that step is dropped."""
+
+    def __init__(self, run_dir: Path, start_step: int, total_steps: int) -> None:
+        self._path = run_dir / METRICS_FILE
+        kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= start_step]
+        self._path.write_text("".join(kept), encoding="utf-8")
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+        self.console = Console(stderr=True, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  {task.fields[rate]} users/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._total = total_steps
+        self._task = self._progress.add_task(
+            "training", total=total_steps, completed=start_step, loss="–", rate="–"
+        )
+        self._progress.start()
+        self._began, self._start_step, self._last_line = time.monotonic(), start_step, 0.0
+
+    def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """One line of metrics.jsonl."""
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        for tag, value in values.items():
+            self._board.add_scalar(tag, value, step, new_style=True)
+
+    def advance(self, step: int, loss: float, users_per_second: float) -> None:
+        """Move the progress bar; off a terminal, a line now and then."""
+        self._file.flush()
+        self._progress.update(self._task, completed=step, loss=f"{loss:.4f}", rate=f"{users_per_second:.0f}")
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = (now - self._began) / max(1, step - self._start_step) * (self._total - step)
+            self.say(
+                f"step {step}/{self._total}  loss {loss:.4f}  {users_per_second:.0f} users/s  "
+                f"{left / 60:.1f} min left at most"
+            )
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+    def hyperparameters(self, values: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+        """Show the run in TensorBoard's HParams tab.
+
+        Written into the run's own event file: `SummaryWriter.add_hparams` would make another run of every call.
+        """
+        flat = {key: v if isinstance(v, bool | int | float) else str(v) for key, v in values.items()}
+        for summary in hparams(flat, dict.fromkeys(metrics)):
+            self._board.file_writer.add_summary(summary)
+        self.scalars(step, metrics)
+
+    def close(self) -> None:
+        self._progress.stop()
+        self._file.close()
+        self._board.close()
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines of a file that may have been cut off while it was written."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]

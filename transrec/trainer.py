@@ -1,0 +1,278 @@
+"""The training loop. It knows batches, steps and an engine whose forward returns losses; nothing about models."""
+
+import math
+import resource
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from transrec import checkpoint
+from transrec.checkpoint import TrainState
+from transrec.config import Config
+from transrec.data.batch import SequenceBatch, to_device
+from transrec.data.train_stream import TrainStream, load_steps
+from transrec.deepspeed_config import Precision
+from transrec.distributed import World
+from transrec.optim import OptimizerConfig, schedule_factor, set_learning_rates
+from transrec.tracking import Tracker
+
+Every = Literal["epoch", "never"] | PositiveInt
+
+
+class TrainConfig(Config):
+    epochs: int = Field(20, ge=1)
+    steps: int | None = Field(None, ge=1, description="instead of epochs")
+    batch_size: int = Field(64, ge=1, description="windows per step, over all ranks")
+    accumulation: int = Field(1, ge=1, description="micro-batches a rank's share of a step is cut into")
+    precision: Precision = "fp32"
+    clipping: float = Field(0.0, ge=0, description="largest gradient norm; 0: not clipped")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    evaluate_every: Every = Field("epoch", description="steps between validations")
+    checkpoint_every: Every = Field("epoch", description="steps between checkpoints")
+    patience: int | None = Field(5, ge=1, description="validations without gain before stopping; null: never")
+    monitor: str = Field("NDCG@10", description="validation metric that chooses the best weights")
+    log_every: int = Field(10, ge=1)
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message says where it stopped and what is safe."""
+
+
+class Interrupted(Exception):
+    """SIGTERM came; the run is saved."""
+
+
+@dataclass
+class _Window:
+    """What happened since the last flush."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    digests: list[int] = field(default_factory=list)
+    users: int = 0
+    tokens: int = 0  # computed on
+    padding: int = 0  # of these
+    occurrences: int = 0  # item slots
+    encoded: int = 0  # distinct items encoded for them
+    since: float = field(default_factory=time.monotonic)
+
+
+class Trainer:
+    """Runs steps `state.step` to `total_steps` and leaves the best weights in the export.
+
+    Args:
+        engine: DeepSpeed engine around a module whose forward(batch) returns a dict of losses.
+        validate: called on every rank; returns the same metrics on every rank.
+        save_best: called on every rank when `monitor` has improved.
+        base: hash of the frozen weights.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        optimizer: OptimizerConfig,
+        engine: Any,
+        stream: TrainStream,
+        workers: int,
+        validate: Callable[[], Mapping[str, float]],
+        save_best: Callable[[], None],
+        run_dir: Path,
+        base: str,
+        seed: int,
+        world: World,
+    ) -> None:
+        self.config, self.optimizer, self.engine, self.stream, self.workers = config, optimizer, engine, stream, workers
+        self.validate, self.save_best = validate, save_best
+        self.run_dir, self.base, self.seed, self.world = run_dir, base, seed, world
+        self.total_steps = config.steps or config.epochs * len(stream)
+        self.state = TrainState()
+        self.tracker: Tracker | None = None
+        self.users_seen, self._seconds, self._window = 0, 0.0, _Window()
+        self._rates: dict[str, float] = {}
+        self._stop_asked = False
+
+    def fit(self) -> TrainState:
+        """Train to the end, from the latest checkpoint if there is one.
+
+        Raises:
+            Interrupted: after SIGTERM, with a checkpoint of the last step written.
+            TrainingError: the loss is not finite.
+        """
+        found = checkpoint.latest(self.run_dir / "checkpoints")
+        if found is not None:
+            self.state = checkpoint.load(self.engine, found, self.base, self.world)
+        if self.world.is_main:
+            self.tracker = Tracker(self.run_dir, self.state.step, self.total_steps)
+            self._say(f"resuming after step {self.state.step}" if found else f"training for {self.total_steps} steps")
+        previous = signal.signal(signal.SIGTERM, self._ask_to_stop)
+        try:
+            if not self.state.finished:
+                self._run()
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        return self.state
+
+    @property
+    def users_per_second(self) -> float:
+        """Training windows per second since this process began to train, validation included."""
+        return self.users_seen / max(1e-9, self._seconds)
+
+    def _run(self) -> None:
+        began, seconds_before = time.monotonic(), self.state.seconds
+        steps = load_steps(self.stream, self.state.step, self.total_steps, self.workers)
+        for step, micro_batches in enumerate(steps, start=self.state.step):
+            stop_asked = self._train_step(step, micro_batches)
+            self.state.step = step + 1
+            self._seconds = time.monotonic() - began
+            self.state.seconds = seconds_before + self._seconds
+            last = self.state.step == self.total_steps
+            if last or stop_asked or self.state.step % self.config.log_every == 0:
+                self._flush()
+            improved = self._due(self.config.evaluate_every, last) and self._evaluate()
+            out_of_patience = self.state.evaluations_since_best >= (self.config.patience or math.inf)
+            self.state.finished = last or out_of_patience
+            if self.state.finished or stop_asked or improved or self._due(self.config.checkpoint_every, last):
+                self._flush()
+                checkpoint.save(self.engine, self.run_dir / "checkpoints", self.state, self.base, self.world)
+            if self.state.finished:
+                return
+            if stop_asked:
+                raise Interrupted(f"stopped after step {self.state.step}; the same command goes on from there")
+
+    def _train_step(self, step: int, micro_batches: list[SequenceBatch]) -> bool:
+        """One optimizer step; returns whether any rank was asked to stop."""
+        # Dropout follows from (seed, step, rank), so a resumed run needs no saved random state.
+        torch.manual_seed(int(np.random.SeedSequence((self.seed, step, self.world.rank)).generate_state(1)[0]))
+        micro_batches, stop_asked = self._agree(micro_batches)
+        rates = set_learning_rates(self.engine.optimizer, schedule_factor(self.optimizer, step, self.total_steps))
+        self.engine.train()
+        total = torch.zeros((), device=self.world.device)
+        for batch in micro_batches:
+            losses = self.engine(to_device(batch, self.world.device))
+            loss = torch.stack(list(losses.values())).sum()
+            self.engine.backward(loss)
+            self.engine.step()
+            total += loss.detach().float() / len(micro_batches)
+        self._window.losses.append(total)
+        self._rates = rates
+        return stop_asked
+
+    def _agree(self, micro_batches: list[SequenceBatch]) -> tuple[list[SequenceBatch], bool]:
+        """Tell the ranks of each other's batches: positions to divide by, encoder passes to run, a wish to stop."""
+        tokens = [batch.content.tokens for batch in micro_batches]
+        own = [
+            int(self._stop_asked),
+            sum(batch.scored for batch in micro_batches),
+            sum(batch.digest for batch in micro_batches),
+            sum(len(batch.user_ids) for batch in micro_batches),
+            sum(real for real, _ in tokens),
+            sum(computed for _, computed in tokens),
+            sum(batch.occurrences for batch in micro_batches),
+            sum(len(batch.content.items) for batch in micro_batches),
+            *(batch.content.own_chunks for batch in micro_batches),
+        ]
+        everyone = self.world.gather_ints(own)
+        stop, scored, digest, users, real, computed, occurrences, encoded = everyone[:, :8].sum(0).tolist()
+        window = self._window
+        window.digests.append(digest)
+        window.users, window.occurrences = window.users + users, window.occurrences + occurrences
+        window.tokens, window.padding = window.tokens + computed, window.padding + computed - real
+        window.encoded += encoded
+        # DeepSpeed averages over ranks and micro-batches; dividing by the average count makes that a mean over positions.
+        normaliser = max(1, scored) / (self.world.size * len(micro_batches))
+        chunks = everyone[:, 8:].max(0).values.tolist()
+        agreed = [
+            replace(batch, normaliser=normaliser, content=replace(batch.content, chunks=passes))
+            for batch, passes in zip(micro_batches, chunks, strict=True)
+        ]
+        return agreed, stop > 0
+
+    def _flush(self) -> None:
+        """Write down the steps since the last flush; the only place where the host waits for the device."""
+        window, self._window = self._window, _Window()
+        if not window.losses:
+            return
+        losses = self.world.mean(torch.stack(window.losses)).tolist()
+        first = self.state.step - len(losses)
+        self.users_seen += window.users
+        for step, loss in enumerate(losses, start=first):
+            if not math.isfinite(loss):
+                self._stop_at_bad_loss(step, loss)
+        if self.tracker is None:
+            return
+        for step, (loss, digest) in enumerate(zip(losses, window.digests, strict=True), start=first + 1):
+            epoch = self.stream.order.epoch_of(step - 1)[0]
+            self.tracker.record("step", step, {"epoch": epoch, "loss": loss, "batch": f"{digest:016x}"})
+        users_per_second = window.users / (time.monotonic() - window.since)
+        self.tracker.scalars(self.state.step, self._scalars(window, losses, users_per_second))
+        self.tracker.advance(self.state.step, losses[-1], users_per_second)
+
+    def _scalars(self, window: _Window, losses: list[float], users_per_second: float) -> dict[str, float]:
+        values = {
+            "train/loss": sum(losses) / len(losses),
+            "perf/users_per_second": users_per_second,
+            "perf/duplicate_items_avoided": 1 - window.encoded / max(1, window.occurrences),
+            "perf/peak_memory_bytes": float(peak_memory()),
+        } | {f"learning_rate/{name}": rate for name, rate in self._rates.items()}
+        if window.tokens:
+            values["perf/padding"] = window.padding / window.tokens
+        norm = self.engine.get_global_grad_norm()
+        if norm is not None:
+            values["train/gradient_norm"] = float(norm)
+        return values
+
+    def _stop_at_bad_loss(self, step: int, loss: float) -> None:
+        users = [w.user_id for w in self.stream.windows(step) if w is not None]
+        good = checkpoint.latest(self.run_dir / "checkpoints")
+        listed = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
+        raise TrainingError(
+            f"the loss of step {step + 1} is {loss} (users {listed}). Last good checkpoint: {good or 'none'}. "
+            "Lower the learning rate, set train.clipping, or train in fp32; then start again with another run_dir."
+        )
+
+    def _evaluate(self) -> bool:
+        """Validate; True if the monitored metric is the best so far (its weights are then in the export)."""
+        self._flush()
+        began = time.monotonic()
+        metrics = self.validate()
+        self._window.since = time.monotonic()
+        value = metrics[self.config.monitor]
+        improved = value > self.state.best
+        self.state.evaluations_since_best = 0 if improved else self.state.evaluations_since_best + 1
+        if improved:
+            self.state.best, self.state.best_step = value, self.state.step
+            self.save_best()
+        if self.tracker is not None:
+            self.tracker.record("valid", self.state.step, dict(metrics))
+            self.tracker.scalars(self.state.step, {f"valid/{name}": v for name, v in metrics.items()})
+            shown = "  ".join(f"{name} {v:.4f}" for name, v in metrics.items())
+            took = time.monotonic() - began
+            self._say(f"step {self.state.step}  valid {shown}{'  (best)' if improved else ''}  [{took:.1f} s]")
+        return improved
+
+    def _due(self, every: Every, last: bool) -> bool:
+        if every == "never":
+            return False
+        return last or self.state.step % (len(self.stream) if every == "epoch" else every) == 0
+
+    def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
+        self._stop_asked = True
+
+    def _say(self, text: str) -> None:
+        if self.tracker is not None:
+            self.tracker.say(text)
+
+
+def peak_memory() -> int:
+    """Bytes: of the device where there is one, else resident memory of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

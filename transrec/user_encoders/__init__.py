@@ -1,0 +1,10 @@
+"""User encoders: from the vectors of a user's items to a state after each of them. Choose one by `name:`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from transrec.user_encoders.gru4rec import GRU4RecConfig
+from transrec.user_encoders.sasrec import SASRecConfig
+
+UserEncoderConfig = Annotated[SASRecConfig | GRU4RecConfig, Field(discriminator="name")]

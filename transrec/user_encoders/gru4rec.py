@@ -1,0 +1,59 @@
+"""GRU4Rec: a recurrent network over the items of a user.
+
+Shape letters: B users, L positions, D width.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from transrec.config import Config
+
+
+class GRU4RecConfig(Config):
+    name: Literal["gru4rec"] = "gru4rec"
+    layers: int = Field(1, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    def build(self, width: int, max_length: int) -> "GRU4Rec":
+        return GRU4Rec(self, width)
+
+
+class GRU4Rec(nn.Module):
+    """h = W GRU(Dropout(e)) + b, the state after each item.
+
+    Paper: Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016.
+    Deviations: the loss is the objective's, whole windows instead of session-parallel mini-batches, and items
+    of any encoder instead of one-hot inputs. PyTorch's default initialisation, U(±1/√D).
+    """
+
+    def __init__(self, config: GRU4RecConfig, width: int):
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        self.gru = nn.GRU(width, width, num_layers=config.layers, batch_first=True)
+        self.output = nn.Linear(width, width)
+        self.num_layers = config.layers
+        self.site_paths: dict[str, str] = {}
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """
+        Args:
+            x: (B, L, D) item vectors.
+            mask: (B, L) True where an item is; left-padded.
+        """
+        padding_B = (~mask).sum(1)
+        # Valid positions first: the first item then meets the zero state, not what padding left behind.
+        states, _ = self.gru(_roll(self.dropout(x), padding_B))
+        return self.output(_roll(states, -padding_B))
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Nothing to recompute: the recurrence is one fused operator."""
+
+
+def _roll(x: Tensor, shift_B: Tensor) -> Tensor:
+    """Each row of `x` (B, L, D) rotated to the left by its own shift."""
+    length = x.shape[1]
+    source_BL = (torch.arange(length, device=x.device) + shift_B.unsqueeze(1)) % length
+    return x.gather(1, source_BL.unsqueeze(-1).expand_as(x))

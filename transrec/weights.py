@@ -1,0 +1,156 @@
+"""Weights on disk: safetensors in the Hugging Face folder layout, loaded strictly, gathered under any ZeRO stage.
+
+    export/config.json                 model and adaptation, item vocabulary hash
+    export/model.safetensors           every weight of a fully trained run
+    export/adapter_config.json         } of a run with frozen weights: what it trained,
+    export/adapter_model.safetensors   } and the hash of the base it belongs to
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from transrec.files import replace_atomically, write_text
+
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.safetensors"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_FILE = "adapter_model.safetensors"
+
+
+class WeightsError(ValueError):
+    """Weights that do not fit the model; the message lists what is missing, unexpected or of another shape."""
+
+
+def gather(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """Parameters and buffers by name, whole, in fp32 on the CPU; every rank must call it, every rank gets them."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    whole = {}
+    for name in names:
+        with _whole(tensors[name]):
+            value = tensors[name].detach().cpu()
+            whole[name] = (value.float() if value.is_floating_point() else value).clone().contiguous()
+        if whole[name].numel() == 0:
+            raise WeightsError(f"{name} is empty after gathering: refusing to save it")
+    return whole
+
+
+def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], missing_ok: Sequence[str] = ()) -> None:
+    """Copy `weights` into `model`; only names in `missing_ok` may keep the values they have.
+
+    Raises:
+        WeightsError: a name that the model lacks, one that `weights` lacks, or another shape.
+    """
+    tensors = {n: t for n, t in _tensors(model).items() if n in weights or n not in missing_ok}
+    problems = [f"missing: {n}" for n in tensors if n not in weights]
+    problems += [f"unexpected: {n}" for n in weights if n not in tensors]
+    for name in tensors.keys() & weights.keys():
+        have = tuple(getattr(tensors[name], "ds_shape", tensors[name].shape))
+        if have != tuple(weights[name].shape):
+            problems.append(f"{name}: the model has {have}, the file {tuple(weights[name].shape)}")
+    if problems:
+        raise WeightsError(_listed("weights do not fit the model", sorted(problems)))
+    for name, tensor in tensors.items():
+        with _whole(tensor, modify=True), torch.no_grad():
+            if tensor.numel():  # under ZeRO-3 only the modifying rank holds it
+                tensor.copy_(weights[name])
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot read weights {path}: {error}") from None
+
+
+def write(path: Path, weights: Mapping[str, Tensor]) -> None:
+    with replace_atomically(path) as partial:
+        save_file(dict(weights), partial)
+
+
+def names(model: nn.Module) -> list[str]:
+    return list(_tensors(model))
+
+
+def trainable_names(model: nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def base_hash(model: nn.Module) -> str:
+    """SHA-256 over the frozen weights: an adapter belongs to the base with this hash. Call before ZeRO partitions them."""
+    digest = hashlib.sha256()
+    trainable = set(trainable_names(model))
+    for name, tensor in sorted(_tensors(model).items()):
+        if name not in trainable:
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def export(folder: Path, model: nn.Module, config: Mapping[str, Any], base: str | None, write_files: bool) -> None:
+    """Write the export of a run; `base` is the hash of its frozen weights, or None if everything was trained.
+
+    Every rank must call it (gathering is collective); those with `write_files` write.
+    """
+    weights = gather(model, names(model) if base is None else trainable_names(model))
+    if not write_files:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if base is None:
+        write(folder / MODEL_FILE, weights)
+    else:
+        write(folder / ADAPTER_FILE, weights)
+        adapter = {"adaptation": config["adaptation"], "base_sha256": base}
+        write_text(folder / ADAPTER_CONFIG_FILE, json.dumps(adapter, indent=2) + "\n")
+    write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+
+
+def load_trained(folder: Path, model: nn.Module) -> None:
+    """Load the export back into the model that was trained; its frozen weights are the base already."""
+    adapted = (folder / ADAPTER_FILE).exists()
+    frozen = sorted(set(names(model)) - set(trainable_names(model)))
+    load_strictly(model, read(folder / (ADAPTER_FILE if adapted else MODEL_FILE)), frozen if adapted else ())
+
+
+def load_export(folder: Path, model: nn.Module) -> None:
+    """Load what `export` wrote into a model built the same way.
+
+    Raises:
+        WeightsError: the files do not fit, or the adapter was trained on another base than `model`'s frozen weights.
+    """
+    if (folder / ADAPTER_FILE).exists():
+        expected = json.loads((folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))["base_sha256"]
+        found = base_hash(model)
+        if found != expected:
+            raise WeightsError(
+                f"{folder / ADAPTER_FILE} was trained on a base with hash {expected[:12]}…, this base has "
+                f"{found[:12]}…: load the run's own backbone or `init_from`"
+            )
+    load_trained(folder, model)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What `state_dict` would hold, as the tensors themselves."""
+    persistent = model.state_dict(keep_vars=True).keys()
+    everything = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {name: everything[name] for name in persistent}
+
+
+def _whole(tensor: Tensor, modify: bool = False) -> Any:
+    if not hasattr(tensor, "ds_id"):
+        return nullcontext()
+    return deepspeed.zero.GatheredParameters([tensor], modifier_rank=0 if modify else None)
+
+
+def _listed(title: str, lines: list[str], most: int = 12) -> str:
+    more = [f"… and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n  ".join([title, *lines[:most], *more])

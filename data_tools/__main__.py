@@ -35,18 +35,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     build_parser = commands.add_parser("build", help="turn raw data into shards", allow_abbrev=False)
     build_parser.set_defaults(run=_run_build)
     build_parser.add_argument("--source", choices=list(SOURCES), required=True, help="format of the raw data")
+    build_parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder of shards")
+    build_parser.add_argument("--strict", action="store_true", help="fail on the first row that cannot be used")
     build_parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="new folder of shards"
-    )
-    build_parser.add_argument(
-        "--strict", action="store_true", help="fail on the first row that cannot be used"
-    )
-    build_parser.add_argument(
-        "--shard-bytes",
-        type=_positive,
-        default=DEFAULT_SHARD_BYTES,
-        metavar="N",
-        help="size of a shard, at most",
+        "--shard-bytes", type=_positive, default=DEFAULT_SHARD_BYTES, metavar="N", help="size of a shard, at most"
     )
     if (source := _chosen_source(argv)) in SOURCES:
         SOURCES[source].add_arguments(build_parser)

@@ -135,9 +135,7 @@ def _write_users(
             block = profiles.join(users)
             [placed] = writer.write([(f"{number:09d}.arrow", _to_ipc_stream(block))], samples=len(block))
             lengths = block["items"].value_lengths().to_pylist()
-            rows.append(
-                {"shard": placed.shard, "offset": placed.offset, "bytes": placed.size, "lengths": lengths}
-            )
+            rows.append({"shard": placed.shard, "offset": placed.offset, "bytes": placed.size, "lengths": lengths})
             advance(len(block))
     return pa.Table.from_pylist(rows, BLOCKS_SCHEMA), writer.entries
 
@@ -149,9 +147,7 @@ def _to_ipc_stream(batch: pa.RecordBatch) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _write_parquet(
-    table: pa.Table, path: Path, kind: Literal["catalogue", "blocks"], samples: int
-) -> FileEntry:
+def _write_parquet(table: pa.Table, path: Path, kind: Literal["catalogue", "blocks"], samples: int) -> FileEntry:
     pq.write_table(table, path, compression="zstd")
     return describe_file(path, kind, samples)
 

@@ -124,7 +124,7 @@ def _sample_items(folder: Path, catalogue: pa.Table) -> Panel:
             Text.assemble(
                 (f"{row['index']:,}  ", "dim"),
                 (row["title"], "bold"),
-                (f"  {row['interactions']:,} times, {image}\n", "dim"),
+                (f"  ×{row['interactions']:,}, {image}\n", "dim"),
                 content["text"],
             )
         )
@@ -137,9 +137,7 @@ def _sample_user(catalogue: pa.Table, user: dict[str, Any]) -> Panel:
         Text.assemble((f"{_format_day(time)}  ", "dim"), title)
         for time, title in zip(user["timestamps"][-SAMPLE_HISTORY:], titles, strict=True)
     ]
-    profile = [
-        f"{name} {value}" for name, value in user.items() if isinstance(value, str) and name != "user_id"
-    ]
+    profile = [f"{name} {value}" for name, value in user.items() if isinstance(value, str) and name != "user_id"]
     caption = ", ".join([f"{user['user_id']}: last {len(lines)} of {len(user['items']):,}", *profile])
     return Panel(Group(Text(caption, style="dim"), *lines), title="user", title_align="left")
 

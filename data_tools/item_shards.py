@@ -21,9 +21,7 @@ class ItemShards:
         self._writer, self._reject = writer, reject
         self._first_lines: dict[str, int] = {}
         self._fields: dict[str, None] = {"title": None, "text": None}  # an ordered set
-        self._columns: dict[str, list] = {
-            name: [] for name in CATALOGUE_SCHEMA.names if name != "interactions"
-        }
+        self._columns: dict[str, list] = {name: [] for name in CATALOGUE_SCHEMA.names if name != "interactions"}
 
     @property
     def item_ids(self) -> list[str]:

@@ -19,17 +19,13 @@ class Profiles:
         self._table = pa.Table.from_batches(kept).combine_chunks() if kept else None
         self.columns: list[str] = [name for name in kept[0].schema.names if name != "user_id"] if kept else []
         if clash := set(self.columns) & set(USER_COLUMNS.names):
-            raise SourceError(
-                f"user profile columns must not be called {', '.join(sorted(clash))}: rename them"
-            )
+            raise SourceError(f"user profile columns must not be called {', '.join(sorted(clash))}: rename them")
         self.schema = pa.schema([*USER_COLUMNS, *[(name, pa.string()) for name in self.columns]])
 
     def join(self, users: pa.RecordBatch) -> pa.RecordBatch:
         """Add the profile columns to a batch of `USER_COLUMNS`; null for a user without profile."""
         rows = pa.array([self._row_of.get(user_id) for user_id in users["user_id"].to_pylist()], pa.int64())
-        profiles = (
-            [self._table[name].take(rows).combine_chunks() for name in self.columns] if self._table else []
-        )
+        profiles = [self._table[name].take(rows).combine_chunks() for name in self.columns] if self._table else []
         return pa.RecordBatch.from_arrays([*users.columns, *profiles], schema=self.schema)
 
     def _take_new_users(self, batch: Batch, reject: RejectSink) -> pa.RecordBatch:

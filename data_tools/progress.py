@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 Advance = Callable[[int], None]
@@ -24,7 +25,7 @@ def step(name: str, total: int | None = None) -> Iterator[Advance]:
     bar = Progress(
         TextColumn("{task.description:<14}"),
         BarColumn(),
-        _CountAndRate(),
+        _CountAndRate(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,

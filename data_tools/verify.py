@@ -126,9 +126,7 @@ def _check_item_shard(
             if content.get("item_id") != row["item_id"] or content.get("title") != row["title"]:
                 yield Problem(entry.name, f"item {row['index']} is not {row['item_id']!r} with its title")
             elif unknown := set(content) - {"item_id", *text_fields}:
-                yield Problem(
-                    entry.name, f"item {row['index']} has fields that are not listed: {sorted(unknown)}"
-                )
+                yield Problem(entry.name, f"item {row['index']} has fields that are not listed: {sorted(unknown)}")
 
 
 def _check_users(folder: Path, index: ShardIndex) -> Iterator[Problem]:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from transrec.distributed import World
+from transrec.errors import TransRecError
 from transrec.files import rename_folder, write_text
 
 STATE_FILE = "state.json"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(TransRecError, RuntimeError):
     """A checkpoint that cannot be used; the message names it and says what to do."""
 
 

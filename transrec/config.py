@@ -12,6 +12,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from transrec.errors import TransRecError
+
 
 class Config(BaseModel):
     """Base of every configuration object: immutable, and an unknown key is an error."""
@@ -19,7 +21,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class ConfigError(ValueError):
+class ConfigError(TransRecError, ValueError):
     """A configuration that cannot be used; the message says which key and what to write instead."""
 
 

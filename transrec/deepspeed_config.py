@@ -1,8 +1,13 @@
 """From typed fields to the DeepSpeed dictionary, every default that matters written out."""
 
+import logging
 from typing import Any, Literal
 
+import deepspeed
+import torch
+from deepspeed.ops.adam import DeepSpeedCPUAdam
 from pydantic import Field
+from torch import nn
 
 from transrec.config import Config, ConfigError
 
@@ -56,6 +61,18 @@ def deepspeed_config(
         dtype = {"bf16": "bfloat16", "fp16": "float16"}[precision]
         ours["torch_autocast"] = {"enabled": True, "dtype": dtype}
     return ours | _checked(extra, zero_optimization)
+
+
+def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
+    """The DeepSpeed engine around `model`."""
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    return engine
+
+
+def cpu_adam(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """AdamW whose state lives in host memory; DeepSpeed compiles it at first use."""
+    return DeepSpeedCPUAdam(groups, betas=betas, adamw_mode=True)
 
 
 _SET_BY = {

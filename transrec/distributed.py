@@ -2,7 +2,9 @@
 
 import os
 import socket
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 import deepspeed
 import torch
@@ -17,7 +19,7 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     control: dist.ProcessGroup | None = None
 
     @property
@@ -72,6 +74,16 @@ def start() -> World:
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
     control = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
     return World(dist.get_rank(), dist.get_world_size(), local_rank, device, control)
+
+
+def whole(tensor: Tensor, modify: bool = False) -> AbstractContextManager[Any]:
+    """Within the context a parameter that ZeRO-3 has partitioned is whole; every rank must enter it.
+
+    With `modify`, what rank 0 writes is what all ranks hold afterwards.
+    """
+    if not hasattr(tensor, "ds_id"):
+        return nullcontext()
+    return deepspeed.zero.GatheredParameters([tensor], modifier_rank=0 if modify else None)
 
 
 def share_cores(processes: int) -> None:

@@ -84,33 +84,32 @@ def open_store(experiment: Experiment, folder: Path, world: World) -> ItemStore:
 
 
 def start_from(model: nn.Module, run_dir: Path, index: ShardIndex) -> None:
-    """Load all weights of another run, strictly, before anything is attached.
-
-    Raises:
-        ConfigError: not a finished run, or item ids of another catalogue where the model embeds ids.
-    """
-    source = load_run(run_dir)
-    export = read_export_config(run_dir)
-    if source.model.item_encoder.name == "id_embedding" and export["item_ids_sha256"] != index.item_ids_sha256:
-        raise ConfigError(f"`init_from`: {run_dir} embeds the ids of another catalogue; ids do not transfer")
-    rebuilt = rebuild(source, run_dir, export["num_items"])
-    base = {name: tensor for name, tensor in rebuilt.state_dict().items() if ".adapter." not in name}
+    """Load all weights of another run, strictly, before anything is attached."""
+    source = rebuild_for(load_run(run_dir), run_dir, index)
+    base = {name: tensor for name, tensor in source.state_dict().items() if ".adapter." not in name}
     weights.load_strictly(model, base)
 
 
-def rebuild(experiment: Experiment, run_dir: Path, num_items: int) -> nn.Module:
-    """The trained model of a run, from its export (and, for an adapted run, the base it names)."""
-    trained_whole = (run_dir / "export" / weights.MODEL_FILE).exists()
-    config = experiment.model.from_export(run_dir / "export") if trained_whole else experiment.model
+def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> nn.Module:
+    """The trained model of a run, to be used on the items of `index`.
+
+    A run holds every weight it trained; the frozen ones come from where the run had them: its backbone, its `init_from`.
+
+    Raises:
+        ConfigError: the run has no export, or it embeds the item ids of another catalogue.
+    """
+    export = run_dir / "export"
+    trained_on = read_export_config(run_dir)
+    if experiment.model.item_encoder.name == "id_embedding" and trained_on["item_ids_sha256"] != index.item_ids_sha256:
+        raise ConfigError(f"{run_dir} embeds the item ids of another catalogue: it is of no use for these shards")
+    adapted = (export / weights.ADAPTER_FILE).exists()
     torch.manual_seed(experiment.seed)
-    model = config.build(num_items)
-    if experiment.init_from is not None and not trained_whole:
-        source = load_run(experiment.init_from)
-        source_model = rebuild(source, experiment.init_from, num_items)
-        base = {name: tensor for name, tensor in source_model.state_dict().items() if ".adapter." not in name}
-        weights.load_strictly(model, base)
+    config = experiment.model if adapted else experiment.model.from_export(export)
+    model = config.build(index.counts.items)
+    if adapted and experiment.init_from is not None:
+        start_from(model, experiment.init_from, index)
     experiment.adaptation.apply(model)
-    weights.load_export(run_dir / "export", model)
+    weights.load_export(export, model)
     return model
 
 
@@ -168,7 +167,8 @@ def claim_run_dir(experiment: Experiment) -> None:
         differing = differences(validate(Experiment, read_yaml(path)), experiment)
         if differing:
             raise ConfigError(
-                f"{run_dir} holds another experiment; it differs in:\n  " + "\n  ".join(differing)
+                f"{run_dir} holds another experiment; it differs in:\n  "
+                + "\n  ".join(differing)
                 + "\nChoose another run_dir, or start with the configuration of that run to resume it."
             )
         return
@@ -216,5 +216,3 @@ def count_parameters(model: nn.Module) -> dict[str, Any]:
         for group, members in parameter_groups(model).items()
     }
     return {kind: sum(g[kind] for g in groups.values()) for kind in ("total", "trainable")} | {"groups": groups}
-
-

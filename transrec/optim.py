@@ -4,12 +4,12 @@ import math
 from typing import Any, Literal
 
 import torch
-from deepspeed.ops.adam import DeepSpeedCPUAdam
 from pydantic import Field
 from torch import nn
 
 from transrec.adaptation.groups import BACKBONE, Group, parameter_groups
 from transrec.config import Config, ConfigError
+from transrec.deepspeed_config import cpu_adam
 
 
 class LearningRates(Config):
@@ -68,7 +68,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, offload: bool) ->
         lr, decay = getattr(config.lr, rate), config.weight_decay if decays else 0.0
         groups.append({"params": parameters, "name": rate, "lr": lr, "peak_lr": lr, "weight_decay": decay})
     if offload:
-        return DeepSpeedCPUAdam(groups, betas=config.betas, adamw_mode=True)
+        return cpu_adam(groups, config.betas)
     return torch.optim.AdamW(groups, betas=config.betas, fused=torch.cuda.is_available())
 
 

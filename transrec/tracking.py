@@ -36,9 +36,7 @@ class Tracker:
             disable=not self.console.is_terminal,
         )
         self._total = total_steps
-        self._task = self._progress.add_task(
-            "training", total=total_steps, completed=start_step, loss="–", rate="–"
-        )
+        self._task = self._progress.add_task("training", total=total_steps, completed=start_step, loss="–", rate="–")
         self._progress.start()
         self._began, self._start_step, self._last_line = time.monotonic(), start_step, 0.0
 
@@ -73,7 +71,7 @@ class Tracker:
         """
         flat = {key: v if isinstance(v, bool | int | float) else str(v) for key, v in values.items()}
         for summary in hparams(flat, dict.fromkeys(metrics)):
-            self._board.file_writer.add_summary(summary)
+            self._board._get_file_writer().add_summary(summary)
         self.scalars(step, metrics)
 
     def close(self) -> None:

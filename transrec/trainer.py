@@ -22,6 +22,7 @@ from transrec.data.batch import SequenceBatch, to_device
 from transrec.data.train_stream import TrainStream, load_steps
 from transrec.deepspeed_config import Precision
 from transrec.distributed import World
+from transrec.errors import TransRecError
 from transrec.optim import OptimizerConfig, schedule_factor, set_learning_rates
 from transrec.tracking import Tracker
 
@@ -43,7 +44,7 @@ class TrainConfig(Config):
     log_every: int = Field(10, ge=1)
 
 
-class TrainingError(RuntimeError):
+class TrainingError(TransRecError, RuntimeError):
     """Training that cannot go on; the message says where it stopped and what is safe."""
 
 
@@ -89,7 +90,13 @@ class Trainer:
         seed: int,
         world: World,
     ) -> None:
-        self.config, self.optimizer, self.engine, self.stream, self.workers = config, optimizer, engine, stream, workers
+        self.config, self.optimizer, self.engine, self.stream, self.workers = (
+            config,
+            optimizer,
+            engine,
+            stream,
+            workers,
+        )
         self.validate, self.save_best = validate, save_best
         self.run_dir, self.base, self.seed, self.world = run_dir, base, seed, world
         self.total_steps = config.steps or config.epochs * len(stream)

@@ -1,24 +1,24 @@
 """Weights on disk: safetensors in the Hugging Face folder layout, loaded strictly, gathered under any ZeRO stage.
 
-    export/config.json                 model and adaptation, item vocabulary hash
-    export/model.safetensors           every weight of a fully trained run
-    export/adapter_config.json         } of a run with frozen weights: what it trained,
-    export/adapter_model.safetensors   } and the hash of the base it belongs to
+export/config.json                 model and adaptation, item vocabulary hash
+export/model.safetensors           every weight of a fully trained run
+export/adapter_config.json         } of a run with frozen weights: what it trained,
+export/adapter_model.safetensors   } and the hash of the base it belongs to
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from transrec.distributed import whole
+from transrec.errors import TransRecError
 from transrec.files import replace_atomically, write_text
 
 CONFIG_FILE = "config.json"
@@ -27,21 +27,21 @@ ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 
 
-class WeightsError(ValueError):
+class WeightsError(TransRecError, ValueError):
     """Weights that do not fit the model; the message lists what is missing, unexpected or of another shape."""
 
 
 def gather(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
     """Parameters and buffers by name, whole, in fp32 on the CPU; every rank must call it, every rank gets them."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    whole = {}
+    gathered = {}
     for name in names:
-        with _whole(tensors[name]):
+        with whole(tensors[name]):
             value = tensors[name].detach().cpu()
-            whole[name] = (value.float() if value.is_floating_point() else value).clone().contiguous()
-        if whole[name].numel() == 0:
+            gathered[name] = (value.float() if value.is_floating_point() else value).clone().contiguous()
+        if gathered[name].numel() == 0:
             raise WeightsError(f"{name} is empty after gathering: refusing to save it")
-    return whole
+    return gathered
 
 
 def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], missing_ok: Sequence[str] = ()) -> None:
@@ -60,7 +60,7 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], missing_ok: S
     if problems:
         raise WeightsError(_listed("weights do not fit the model", sorted(problems)))
     for name, tensor in tensors.items():
-        with _whole(tensor, modify=True), torch.no_grad():
+        with whole(tensor, modify=True), torch.no_grad():
             if tensor.numel():  # under ZeRO-3 only the modifying rank holds it
                 tensor.copy_(weights[name])
 
@@ -143,12 +143,6 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     persistent = model.state_dict(keep_vars=True).keys()
     everything = dict(model.named_parameters()) | dict(model.named_buffers())
     return {name: everything[name] for name in persistent}
-
-
-def _whole(tensor: Tensor, modify: bool = False) -> Any:
-    if not hasattr(tensor, "ds_id"):
-        return nullcontext()
-    return deepspeed.zero.GatheredParameters([tensor], modifier_rank=0 if modify else None)
 
 
 def _listed(title: str, lines: list[str], most: int = 12) -> str:

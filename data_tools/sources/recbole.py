@@ -82,9 +82,7 @@ def field_types(path: Path) -> dict[str, str]:
     for column in column_names(path):
         name, _, kind = column.rpartition(":")
         if not name or kind not in TYPES:
-            raise SourceError(
-                f"{path}: column {column!r} is not name:type with type one of {', '.join(TYPES)}"
-            )
+            raise SourceError(f"{path}: column {column!r} is not name:type with type one of {', '.join(TYPES)}")
         types[name] = kind
     return types
 

@@ -27,28 +27,7 @@ _REDRAWS = 8
 _FIRST_DAY = 1_500_000_000
 _SECONDS_PER_YEAR = 365 * 86_400
 _SECONDS_BETWEEN = 6 * 3600.0
-_ONSETS = [
-    "b",
-    "br",
-    "d",
-    "dr",
-    "f",
-    "g",
-    "gl",
-    "k",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pl",
-    "r",
-    "s",
-    "st",
-    "t",
-    "tr",
-    "v",
-    "z",
-]
+_ONSETS = ["b", "br", "d", "dr", "f", "g", "gl", "k", "l", "m", "n", "p", "pl", "r", "s", "st", "t", "tr", "v", "z"]
 _RIMES = ["a", "e", "i", "o", "u", "an", "el", "in", "or", "um"]
 
 
@@ -171,9 +150,7 @@ class SyntheticSource:
         elapsed = np.cumsum(1 + rng.exponential(_SECONDS_BETWEEN, len(users)).astype(np.int64))
         firsts = np.flatnonzero(np.diff(users, prepend=-1))
         start = np.zeros(self.n_users, np.int64)
-        start[users[firsts]] = (
-            _FIRST_DAY + rng.integers(_SECONDS_PER_YEAR, size=len(firsts)) - elapsed[firsts]
-        )
+        start[users[firsts]] = _FIRST_DAY + rng.integers(_SECONDS_PER_YEAR, size=len(firsts)) - elapsed[firsts]
         return start[users] + elapsed
 
     def _choose_items(self, rng: np.random.Generator, users: np.ndarray, topics: np.ndarray) -> np.ndarray:

@@ -20,9 +20,7 @@ def to_interactions(batch: Batch, reject: RejectSink) -> Batch:
     """Read user_id, item_id, timestamp and, where present, rating; fractions of a second are cut off."""
     rows = batch.rows
     ids = [_to_string(batch, name) for name in ("user_id", "item_id")]
-    raw_rating = (
-        _to_string(batch, "rating") if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
-    )
+    raw_rating = _to_string(batch, "rating") if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
     timestamp, rating = _to_seconds(batch), _to_rating(raw_rating)
     failures = [
         (Reason.EMPTY_ID, _is_empty(ids[0]), "user_id", ids[0]),
@@ -80,11 +78,9 @@ def _to_seconds(batch: Batch) -> pa.Int64Array:
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.timestamp("s", column.type.tz), safe=False).cast(pa.int64())
     text = pc.utf8_trim_whitespace(_to_string(batch, "timestamp"))
-    try:
-        return text.cast(pa.int64())
-    except pa.ArrowInvalid:
-        pass
-    integers = _matching(text, _INTEGER).cast(pa.int64())
+    integers = _matching(text, _INTEGER).cast(pa.int64())  # unmatched, Arrow would read 0x10 too
+    if not integers.null_count:
+        return integers
     numbers = pc.floor(_matching(text, _NUMBER).cast(pa.float64()))
     fits = pc.less(pc.abs(numbers), float(2**62))
     return pc.coalesce(integers, pc.if_else(fits, numbers, None).cast(pa.int64()))

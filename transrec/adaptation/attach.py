@@ -48,9 +48,7 @@ def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | Non
     paths: dict[str, str] = encoder.site_paths
     if name not in paths or name in _SUB_LAYER_INPUT.values():
         known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"
-        raise ConfigError(
-            f"{type(encoder).__name__}, the {tower} tower, has no site {name!r}; its sites: {known}"
-        )
+        raise ConfigError(f"{type(encoder).__name__}, the {tower} tower, has no site {name!r}; its sites: {known}")
     source_path = paths.get(_SUB_LAYER_INPUT.get(name, ""))
 
     def site(layer: int | None) -> Site:

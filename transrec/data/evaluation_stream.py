@@ -50,7 +50,7 @@ def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBat
     users = np.flatnonzero(positions >= 0)
     if not len(users):
         return None
-    history = left_padded([block.history(u)[: positions[u]] for u in users])
+    history = left_padded([block.history(int(u))[: positions[u]] for u in users])
     targets = block.items[block.offsets[users] + positions[users]]
     return EvaluationBatch(
         user_ids=_ids(block, users),

@@ -20,6 +20,9 @@ class DataConfig(Config):
     windows: Literal["all", "last"] = Field(
         "all", description="cut a long history into windows, or keep its last interactions only (released code)"
     )
+    stride: int | None = Field(
+        None, ge=1, description="items between the ends of a user's windows; null: the user encoder's length, no overlap"
+    )
     split: Annotated[LeaveOneOutConfig | TemporalConfig, Field(discriminator="name")] = LeaveOneOutConfig()
     candidates: Literal["occurring", "catalogue"] = Field(
         "occurring", description="rank items that occur in the data, or the whole catalogue"
@@ -59,6 +62,10 @@ class Interactions:
         if config.candidates == "catalogue":
             occurring[1:] = True
         return replace(self, train_stops=train_stops, popularity=popularity, candidates=np.flatnonzero(occurring))
+
+    @property
+    def stride(self) -> int:
+        return min(self.config.stride or self.max_length, self.max_length)
 
     def block(self, number: int) -> UserBlock:
         """Block `number`, histories shortened to what `windows` keeps."""

@@ -27,11 +27,15 @@ _SHORTEST_IN_CHUNK = 0.8
 class TextContent(Protocol):
     """How an item encoder wants text: what `item_encoders.text` offers."""
 
-    key: str
-    pad_id: int
     chunk_tokens: int
 
-    def encode(self, records: list[dict[str, Any]]) -> list[list[int]]: ...
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def pad_id(self) -> int: ...
+
+    def encode(self, records: Sequence[dict[str, Any]]) -> list[list[int]]: ...
 
 
 class ItemStore:
@@ -111,13 +115,21 @@ def read_records(folder: Path, index: ShardIndex) -> Iterator[dict[str, Any]]:
     """The text fields of every item, in index order, streamed from the item shards."""
     urls = [str(folder / file.name) for file in index.of_kind("items")]
     expected = 1
-    for sample in webdataset.WebDataset(urls, shardshuffle=False, empty_check=False):
+    samples = webdataset.WebDataset(
+        urls, shardshuffle=False, nodesplitter=_every_shard, workersplitter=_every_shard, empty_check=False
+    )
+    for sample in samples:
         if int(sample["__key__"]) != expected:
             raise ShardSetError(f"{sample['__url__']}: item {expected} is missing; rebuild the shards")
         expected += 1
         yield json.loads(sample["json"])
     if expected != index.counts.items + 1:
         raise ShardSetError(f"{folder}: {expected - 1} of {index.counts.items} items found; rebuild the shards")
+
+
+def _every_shard(urls: Iterator[Any]) -> Iterator[Any]:
+    """Whoever fills the store of a node reads all shards, whatever the rank."""
+    return urls
 
 
 def _batched_records(folder: Path, index: ShardIndex) -> Iterator[Sequence[dict[str, Any]]]:

@@ -19,6 +19,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from transrec.errors import TransRecError
+
 SCHEMA_VERSION = 1
 INDEX_FILE = "index.json"
 CATALOGUE_FILE = "items.parquet"
@@ -60,7 +62,7 @@ USER_COLUMNS = pa.schema(
 )
 
 
-class ShardSetError(ValueError):
+class ShardSetError(TransRecError, ValueError):
     """A folder that is not a complete, readable set of shards; the message names the file and the remedy."""
 
 

@@ -18,14 +18,17 @@ from transrec.data.interactions import Interactions
 from transrec.data.item_store import ItemStore
 from transrec.data.negatives import sample_negatives
 from transrec.data.order import EpochOrder
-from transrec.data.windows import count_windows, window_bounds
+from transrec.data.windows import count_windows, cut_windows
 
 
 class Window:
-    """One slot of a batch: up to L + 1 consecutive items, and all training items of the user."""
+    """One slot of a batch: up to L + 1 consecutive items, the newest `scored` of them targets; all the user's items."""
 
-    def __init__(self, user_id: str, start: int, items: NDArray[np.int32], own: NDArray[np.int32]) -> None:
-        self.user_id, self.start, self.items, self.own = user_id, start, items.astype(np.int64), own.astype(np.int64)
+    def __init__(
+        self, user_id: str, start: int, items: NDArray[np.int32], scored: int, own: NDArray[np.int32]
+    ) -> None:
+        self.user_id, self.start, self.scored = user_id, start, scored
+        self.items, self.own = items.astype(np.int64), own.astype(np.int64)
 
 
 class TrainStream(Dataset[list[SequenceBatch]]):
@@ -49,7 +52,7 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         self.seed, self.batch_size = seed, batch_size
         self.micro_batch_size = batch_size // (world_size * accumulation)
         self.first_slot, self.accumulation = rank * batch_size // world_size, accumulation
-        per_block = [int(count_windows(stops, interactions.max_length).sum()) for stops in interactions.train_stops]
+        per_block = [int(count_windows(stops, interactions.stride).sum()) for stops in interactions.train_stops]
         self.order = EpochOrder(np.array(per_block), interactions.shards.block_shard, batch_size, seed)
         popularity = np.maximum(interactions.popularity, 1)
         self.log_popularity = np.log(popularity / popularity[1:].sum()).astype(np.float32)
@@ -72,17 +75,18 @@ class TrainStream(Dataset[list[SequenceBatch]]):
     def _window(self, number: int, within: int) -> Window:
         block = self.interactions.block(number)
         train_stop = self.interactions.train_stops[number]
-        users, starts, stops = window_bounds(train_stop, self.interactions.max_length)
-        user, start, stop = int(users[within]), int(starts[within]), int(stops[within])
+        cut = cut_windows(train_stop, self.interactions.max_length, self.interactions.stride)
+        user, start, stop, scored = (int(column[within]) for column in cut)
         history = block.history(user)
-        return Window(block.user_ids[user].as_py(), start, history[start:stop], history[: train_stop[user]])
+        return Window(block.user_ids[user].as_py(), start, history[start:stop], scored, history[: train_stop[user]])
 
     def _collate(self, step: int, first_slot: int, windows: list[Window | None]) -> SequenceBatch:
         sequences = self._left_padded(windows)
         inputs, targets = sequences[:, :-1], sequences[:, 1:]
         if self.sampling.positions == "last":
             targets = targets[:, -1:]
-        scored = np.where(inputs[:, -targets.shape[1] :] > 0, targets, 0)
+        is_target = np.arange(targets.shape[1]) >= targets.shape[1] - np.array([[w.scored if w else 0] for w in windows])
+        scored = np.where(is_target, targets, 0)
         negatives = self._negatives(step, first_slot, windows, scored > 0)
         content = self.store.content(self._pool(inputs, scored, negatives))
         rows = _RowLookup(content.items.numpy())

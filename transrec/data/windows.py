@@ -1,4 +1,11 @@
-"""Cutting a training history into windows so that every transition is a target exactly once."""
+"""Cutting a training history into windows so that every transition is a target exactly once.
+
+A window ends every `stride` items and looks back over up to `max_length` inputs. With a stride of `max_length` windows
+do not overlap and a target sees 1 to `max_length` items before it; with a smaller one a target of a long history sees at
+least `max_length - stride + 1`, as it will when the user's next item is predicted.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,18 +13,24 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 
-def count_windows(train_stop: Ints, max_length: int) -> Ints:
-    """Windows of each user: a history of n items has n - 1 transitions, a window predicts up to `max_length` of them."""
-    return np.where(train_stop >= 2, -(-(train_stop - 1) // max_length), 0)
+class Windows(NamedTuple):
+    """Windows of a block of users, user by user, oldest first: items `[start, stop)` of the user's history."""
+
+    user: Ints
+    start: Ints
+    stop: Ints
+    scored: Ints  # how many of the newest items are targets
 
 
-def window_bounds(train_stop: Ints, max_length: int) -> tuple[Ints, Ints, Ints]:
-    """(user, start, stop) of every window of a block, user by user, oldest first.
+def count_windows(train_stop: Ints, stride: int) -> Ints:
+    """Windows of each user: a history of n items has n - 1 transitions, a window predicts up to `stride` of them."""
+    return np.where(train_stop >= 2, -(-(train_stop - 1) // stride), 0)
 
-    A window holds up to `max_length + 1` items; the newest one always ends with the history and the oldest may be short.
-    """
-    counts = count_windows(train_stop, max_length)
+
+def cut_windows(train_stop: Ints, max_length: int, stride: int) -> Windows:
+    """The newest window of a user ends with the training history; the oldest one may score fewer than `stride`."""
+    counts = count_windows(train_stop, stride)
     user = np.repeat(np.arange(len(train_stop)), counts)
     newest_first = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(counts.sum())
-    stop = train_stop[user] - newest_first * max_length
-    return user, np.maximum(stop - max_length - 1, 0), stop
+    stop = train_stop[user] - newest_first * stride
+    return Windows(user, np.maximum(stop - max_length - 1, 0), stop, np.minimum(stride, stop - 1))

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from transrec.config import Config
 from transrec.data.batch import ItemContent, to_device
-from transrec.data.evaluation_stream import EvaluationBatch, Part, evaluation_batches
+from transrec.data.evaluation_stream import EvaluationBatch, Part, evaluation_batches, training_sequences
 from transrec.data.interactions import Interactions
 from transrec.data.item_store import ItemStore
 from transrec.distributed import World
+from transrec.evaluation.baselines import ItemToItem, MostPopular
 from transrec.evaluation.full_ranking import Score, dot_product_scores, rank_targets
 from transrec.evaluation.metrics import Estimate, evaluate_ranks
 
@@ -24,7 +25,7 @@ _ITEMS_AT_ONCE = 4096
 
 
 class EvaluationConfig(Config):
-    metrics: list[str] = ["HR@10", "NDCG@10", "HR@5", "NDCG@5", "MRR@10"]
+    metrics: list[str] = Field(["HR@10", "NDCG@10", "MRR@10"], min_length=1)
     repeats: Literal["count", "miss"] = Field(
         "count", description="a target the user already had: rank it, or count a miss as the released code does"
     )
@@ -74,7 +75,7 @@ class Evaluator:
         ).cpu()
 
 
-class inference:  # noqa: N801 - a context manager, named like torch's
+class inference:
     """Evaluation mode without gradients; restores the mode the model was in."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -88,6 +89,16 @@ class inference:  # noqa: N801 - a context manager, named like torch's
     def __exit__(self, *error: Any) -> None:
         self.grad.__exit__(*error)
         self.model.train(self.was_training)
+
+
+def baselines(config: EvaluationConfig, interactions: Interactions, part: Part) -> dict[str, dict[str, Estimate]]:
+    """Metrics of the baselines that need no training but counting; not collective: any one rank may call it."""
+    alone = Evaluator(config, interactions, World())
+    item_to_item = ItemToItem.fit(training_sequences(interactions), alone.num_items)
+    return {
+        "most_popular": alone.baseline(MostPopular(item_to_item.counts), part),
+        "item_to_item": alone.baseline(item_to_item, part),
+    }
 
 
 def encode_catalogue(model: Any, store: ItemStore, num_items: int, world: World) -> Tensor:

@@ -92,12 +92,7 @@ def rank_targets(
 
 
 def top_items(
-    score: Score,
-    catalogue_size: int,
-    history: Tensor | None,
-    candidates: Tensor,
-    top: int,
-    chunk: int = CHUNK,
+    score: Score, catalogue_size: int, history: Tensor | None, candidates: Tensor, top: int, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
     """The `top` best candidates of each user, best first; of items that tie, the lower index first.
 
@@ -143,9 +138,7 @@ def _scored(score: Score, a: int, b: int, users: int | None) -> Tensor:
         expected = f"({'users' if users is None else users}, {b - a})"
         raise ValueError(f"score({a}, {b}) gave shape {tuple(scores.shape)}, expected {expected}")
     if scores.numel() and scores.amax().isnan():  # the maximum of anything with NaN is NaN
-        raise ValueError(
-            f"score({a}, {b}): {int(scores.isnan().sum())} scores are NaN, so nothing can be ranked"
-        )
+        raise ValueError(f"score({a}, {b}): {int(scores.isnan().sum())} scores are NaN, so nothing can be ranked")
     return scores
 
 

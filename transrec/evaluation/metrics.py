@@ -121,9 +121,7 @@ def _estimate(values: Tensor, confidence: float, resamples: int, seed: int) -> E
     return Estimate(float(distinct @ counts / users), float(low), float(high))
 
 
-def _resampled_sums(
-    distinct: np.ndarray, shares: np.ndarray, users: int, resamples: int, seed: int
-) -> np.ndarray:
+def _resampled_sums(distinct: np.ndarray, shares: np.ndarray, users: int, resamples: int, seed: int) -> np.ndarray:
     """Sum of the values of `users` users drawn with replacement, (R,), once per resample."""
     generator = np.random.default_rng(seed)
     step = max(1, _RESAMPLED_COUNTS // len(distinct))

@@ -69,9 +69,7 @@ def family(model_type: str) -> Family:
     return FAMILIES[model_type]
 
 
-def load_backbone(
-    name: str, *, pretrained: bool, layers: int | None, dropout: float | None
-) -> PreTrainedModel:
+def load_backbone(name: str, *, pretrained: bool, layers: int | None, dropout: float | None) -> PreTrainedModel:
     """A float32 backbone without pooler, in training mode.
 
     Args:

@@ -28,7 +28,7 @@ class NextItemConfig(Config):
 class InBatchSoftmaxConfig(Config):
     name: Literal["in_batch_softmax"] = "in_batch_softmax"
     temperature: float = Field(1.0, gt=0)
-    debias: bool = True  # subtract the log popularity by which the batch over-samples an item
+    debias: bool = True  # correct for popular items being in more batches
 
     def build(self) -> "InBatchSoftmax":
         return InBatchSoftmax(self)
@@ -70,11 +70,14 @@ class BinaryCrossEntropy(nn.Module):
 
 
 class InBatchSoftmax(nn.Module):
-    """Σ −log softmax of ⟨h, e⟩/τ − log p(e) over the batch's distinct items but the user's own others.
+    """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the batch's distinct items but the user's own others.
+
+    q(e) = 1 − (1 − p(e))ⁿ is the chance that an item with a share p of all interactions is among a batch's n: log q is
+    log p and a constant for small batches, and vanishes where a batch holds the whole catalogue.
 
     Paper: Yuan et al., "Where to Go Next for Recommender Systems? ID- vs. Modality-based Recommender Models
     Revisited", SIGIR 2023 (debiased in-batch cross-entropy), after Yi et al., RecSys 2019. Deviation: an item
-    that occurs several times in the batch is one class, where the authors have one per occurrence.
+    that occurs several times in the batch is one class, where the authors have one per occurrence and subtract log p.
     """
 
     def __init__(self, config: InBatchSoftmaxConfig):
@@ -91,7 +94,7 @@ class InBatchSoftmax(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             logits_SU, targets_S = _scores(states, pool, batch, self.temperature)
             if self.debias:
-                logits_SU = logits_SU - batch.log_popularity
+                logits_SU = logits_SU - log_inclusion(batch.log_popularity, int(batch.input_mask.sum()))
             users_S = batch.target_mask.nonzero()[:, 0]
             hidden_SU = batch.owned[users_S].scatter(1, targets_S.unsqueeze(1), False)
             return F.cross_entropy(logits_SU.masked_fill(hidden_SU, -torch.inf), targets_S, reduction="sum")
@@ -115,6 +118,11 @@ class FullSoftmax(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             logits_SU, targets_S = _scores(states, pool, batch, self.temperature)
             return F.cross_entropy(logits_SU, targets_S, reduction="sum")
+
+
+def log_inclusion(log_popularity: Tensor, draws: int) -> Tensor:
+    """log(1 − (1 − p)ⁿ): how likely an item of log popularity log p is to be among n draws."""
+    return torch.log(-torch.expm1(draws * torch.log1p(-log_popularity.exp().clamp(max=1 - 1e-6))))
 
 
 def _scores(states: Tensor, pool: Tensor, batch: SequenceBatch, temperature: float) -> tuple[Tensor, Tensor]:

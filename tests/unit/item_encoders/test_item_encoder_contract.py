@@ -18,7 +18,7 @@ def config(request, tiny_bert) -> Config:
     return request.param(**{key: value for key, value in small.items() if key in request.param.model_fields})
 
 
-@pytest.fixture()
+@pytest.fixture
 def content() -> ItemContent:
     ids = torch.tensor([[2, 5, 3], [2, 8, 3], [2, 9, 3]])
     text = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}]

@@ -22,7 +22,8 @@ def test_encode_adds_special_tokens_and_lower_cases(tiny_bert):
 
 
 def test_truncation_counts_the_special_tokens(tiny_bert):
-    assert content(tiny_bert, max_tokens=4).encode([{"text": "red shoe hat the"}]) == [[CLS, RED_LOWER, SHOE, SEP]]
+    (ids,) = content(tiny_bert, max_tokens=4).encode([{"text": "red shoe hat the"}])
+    assert ids == [CLS, RED_LOWER, SHOE, SEP]
 
 
 def test_fields_are_joined_by_a_space_and_empty_ones_left_out(tiny_bert):

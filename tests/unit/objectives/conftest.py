@@ -17,7 +17,7 @@ class Scored:
     batch: SequenceBatch
 
 
-@pytest.fixture()
+@pytest.fixture
 def make() -> Callable[..., Scored]:
     """A random case that answers a `Sampling`: B=3 users of 4 positions, U=7 items, D=5."""
 

@@ -12,7 +12,7 @@ from transrec.user_encoders.sasrec import SASRecConfig
 B, L, D = 3, 20, 64
 
 
-@pytest.fixture()
+@pytest.fixture
 def encoder():
     torch.manual_seed(0)
     encoder = SASRecConfig(dropout=0.0).build(D, L)

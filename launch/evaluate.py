@@ -1,0 +1,49 @@
+"""Evaluate a run: `python launch/evaluate.py --run R --split valid|test [--data OTHER_SHARDS]`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from transrec import distributed
+from transrec.data.evaluation_stream import Part
+from transrec.data.interactions import Interactions
+from transrec.errors import TransRecError
+from transrec.evaluation.evaluator import Evaluator, baselines
+from transrec.evaluation.report import as_json, table
+from transrec.experiment import load_run, open_store, rebuild_for
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="run folder")
+    parser.add_argument("--split", choices=["valid", "test"], default="test")
+    parser.add_argument("--data", type=Path, help="other shards than those the run was trained on")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # put in by the deepspeed launcher
+    arguments = parser.parse_args(argv)
+    try:
+        evaluate(arguments.run, arguments.split, arguments.data)
+    except TransRecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def evaluate(run_dir: Path, part: Part, data: Path | None) -> None:
+    world = distributed.start()
+    experiment = load_run(run_dir)
+    config = experiment.data.model_copy(update={"path": data}) if data else experiment.data
+    interactions = Interactions.scan(config, experiment.model.max_length)
+    model = rebuild_for(experiment, run_dir, interactions.shards.index).to(world.device)
+    store = open_store(experiment, config.path, world)
+    estimates = Evaluator(experiment.evaluation, interactions, world).model(model, store, part)
+    if world.is_main:
+        rows = baselines(experiment.evaluation, interactions, part)
+        Console().print(table(rows | {run_dir.name: estimates}))
+        print(json.dumps({"run": str(run_dir), "data": str(config.path), part: as_json(estimates)}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Recommend items to histories, also of users and items never trained on.
+
+python launch/recommend.py --run R --history ID,ID,… [--catalogue SHARDS] [--top 10]
+python launch/recommend.py --run R --histories users.jsonl [--catalogue SHARDS] [--top 10] > recommendations.jsonl
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from transrec import distributed
+from transrec.config import ConfigError
+from transrec.data.schema import CATALOGUE_FILE, ShardIndex
+from transrec.errors import TransRecError
+from transrec.evaluation.evaluator import encode_catalogue, inference, user_scores
+from transrec.evaluation.full_ranking import top_items
+from transrec.experiment import load_run, open_store, rebuild_for
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    try:
+        recommender = Recommender(arguments.run, arguments.catalogue)
+        if arguments.history is not None:
+            show(recommender, arguments.history.split(","), arguments.top)
+            return 0
+        for user, history in read_histories(arguments.histories):
+            found = recommender.recommend(history, arguments.top)
+            print(json.dumps({"user": user, "recommendations": found}, ensure_ascii=False))
+    except TransRecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="run folder")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--history", metavar="ID,ID,…", help="item ids, oldest first; shows a table")
+    given.add_argument("--histories", type=Path, help='JSON lines {"user": …, "history": [ids]}; prints JSON lines')
+    parser.add_argument("--catalogue", type=Path, help="shards whose items to recommend (default: the run's)")
+    parser.add_argument("--top", type=int, default=10)
+    return parser.parse_args(argv)
+
+
+class Recommender:
+    """A trained run over a catalogue, every item of which is encoded once."""
+
+    def __init__(self, run_dir: Path, catalogue: Path | None) -> None:
+        world = distributed.start()
+        experiment = load_run(run_dir)
+        folder = (catalogue or experiment.data.path).expanduser()
+        index = ShardIndex.load(folder)
+        self.max_length, self.num_items = experiment.model.max_length, index.counts.items
+        self.model = rebuild_for(experiment, run_dir, index).to(world.device)
+        columns = pq.read_table(folder / CATALOGUE_FILE, columns=["item_id", "title"]).to_pydict()
+        self.item_ids, self.titles = columns["item_id"], columns["title"]
+        self.index_of = {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
+        with inference(self.model):
+            self.vectors = encode_catalogue(self.model, open_store(experiment, folder, world), self.num_items, world)
+
+    def recommend(self, history: list[str], top: int) -> list[dict[str, Any]]:
+        """The `top` items for a user with these item ids, oldest first; the history itself is left out.
+
+        Raises:
+            ConfigError: an id that the catalogue lacks, or an empty history.
+        """
+        unknown = [item_id for item_id in history if item_id not in self.index_of]
+        if unknown or not history:
+            problem = f"unknown item ids: {', '.join(unknown[:5])}" if unknown else "a history needs at least one item"
+            raise ConfigError(f"{problem}; the catalogue has ids such as {', '.join(self.item_ids[:3])}")
+        seen = torch.tensor([[self.index_of[item_id] for item_id in history]])
+        inputs = torch.zeros((1, self.max_length), dtype=torch.int64)
+        newest = seen[:, -self.max_length :]
+        inputs[:, -newest.shape[1] :] = newest
+        candidates = torch.ones(self.num_items + 1, dtype=torch.bool)
+        candidates[0] = False
+        device = self.vectors.device
+        with inference(self.model):
+            score = user_scores(self.model, self.vectors, inputs)
+            scores, items = top_items(score, self.num_items, seen.to(device), candidates.to(device), top)
+        return [
+            {"item_id": self.item_ids[i - 1], "title": self.titles[i - 1], "score": round(s, 6)}
+            for s, i in zip(scores[0].tolist(), items[0].tolist(), strict=True)
+            if i > 0
+        ]
+
+
+def read_histories(path: Path) -> Iterator[tuple[Any, list[str]]]:
+    """
+    Raises:
+        ConfigError: a line that is not an object with a list `history`, named by its number.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            yield record.get("user", number), [str(item_id) for item_id in record["history"]]
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+            raise ConfigError(f'{path}, line {number}: expected {{"user": …, "history": [item ids]}}') from None
+
+
+def show(recommender: Recommender, history: list[str], top: int) -> None:
+    console = Console()
+    recommended = recommender.recommend(history, top)
+    console.print("History, oldest first:", style="bold")
+    for item_id in history:
+        console.print(f"  {recommender.titles[recommender.index_of[item_id] - 1]}", highlight=False, markup=False)
+    table = Table("", "item", "title", "score")
+    for place, found in enumerate(recommended, start=1):
+        table.add_row(str(place), found["item_id"], found["title"], f"{found['score']:.4f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

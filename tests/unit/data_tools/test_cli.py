@@ -1,0 +1,59 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data_tools.__main__ import main
+
+
+def test_build_verify_inspect(
+    write_tables: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    interactions = "user_id\titem_id\ttimestamp\nu\ta\t1\nu\tzz\t2\n"
+    folder = write_tables(interactions=interactions)
+    assert main(["build", "--source", "tables", "--input", str(folder), "--output", out]) == 0
+    text = capsys.readouterr().out
+    assert "1 users, 3 items (1 with image), 1 interactions" in text
+    assert "unknown_item       1" in text
+    assert main(["verify", out]) == 0
+    assert capsys.readouterr().out == f"{out}: all well, 1 users, 3 items\n"
+    assert main(["inspect", out]) == 0
+    assert capsys.readouterr().out.startswith("1 users, 3 items, 1 interactions\n")
+
+
+def test_strict_ends_with_a_message(
+    write_tables: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_tables(items="item_id\ttitle\na\tA\na\tB\n")
+    command = ["build", "--source", "tables", "--input", str(folder), "--output", str(tmp_path / "out"), "--strict"]
+    assert main(command) == 1
+    assert capsys.readouterr().err == "error: items.tsv, line 3: duplicate_item: item 'a' is already on line 2\n"
+
+
+def test_verify_names_the_bad_file(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shards / "rejects.jsonl").write_text("x")
+    assert main(["verify", str(shards)]) == 1
+    assert capsys.readouterr().err == "rejects.jsonl: has 1 bytes, index.json says 0\n"
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_folder_that_is_no_set_of_shards(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, str(tmp_path)]) == 1
+    assert "index.json" in capsys.readouterr().err
+
+
+def test_each_source_has_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["build", "--source", "synthetic", "--help"])
+    assert raised.value.code == 0
+    text = capsys.readouterr().out
+    assert "--seed" in text
+    assert "--input" not in text
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many"])
+def test_shard_bytes_must_be_positive(size: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["build", "--source", "sample", "--output", str(tmp_path / "out"), "--shard-bytes", size])
+    assert raised.value.code == 2

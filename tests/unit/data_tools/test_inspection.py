@@ -1,0 +1,59 @@
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from data_tools.build import build
+from data_tools.inspection import draw_bar, inspect, log_bins
+from data_tools.sources.tables import TablesSource
+
+
+def test_shows_counts_and_samples(shards: Path) -> None:
+    out = io.StringIO()
+    inspect(shards, Console(file=out, width=100))
+    text = out.getvalue()
+    for part in (
+        "3 users, 3 items, 5 interactions",
+        "1 items (33.3%)",
+        "55.556%",
+        "1970-01-01 to 1970-01-01",
+        "Alpha",
+        "First letter",
+        "genre",
+        "█",
+    ):
+        assert part in text
+
+
+def test_titles_are_shown_as_they_are(write_tables: Callable[..., Path], tmp_path: Path) -> None:
+    """Brackets are no markup."""
+    folder = write_tables(items="item_id\ttitle\na\t[bold]Alpha[/x]\nc\tGamma\n")
+    build(TablesSource(folder), "tables", tmp_path / "out")
+    out = io.StringIO()
+    inspect(tmp_path / "out", Console(file=out, width=100))
+    assert out.getvalue().count("[bold]Alpha[/x]") == 2  # title and text
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=50))
+def test_bins_hold_every_value_once(values: list[int]) -> None:
+    bins = log_bins(np.array(values))
+    assert sum(count for _, count in bins) == len(values)
+    assert bins[0][1] > 0
+    assert bins[-1][1] > 0
+
+
+@pytest.mark.parametrize(
+    ("value", "label"), [(0, "0"), (1, "1"), (2, "2-3"), (3, "2-3"), (4, "4-7"), (1023, "512-1,023")]
+)
+def test_bin_of_a_value(value: int, label: str) -> None:
+    assert log_bins(np.array([value])) == [(label, 1)]
+
+
+@pytest.mark.parametrize(("share", "bar"), [(0, ""), (1e-9, "▏"), (0.5, "██"), (0.53, "██▏"), (1, "████")])
+def test_bar(share: float, bar: str) -> None:
+    assert draw_bar(share, cells=4) == bar

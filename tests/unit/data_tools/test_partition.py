@@ -1,0 +1,80 @@
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_tools.partition import INDEXED_COLUMNS, group_by_user
+from transrec.data.schema import USER_COLUMNS, user_order_key
+
+Row = tuple[str, int, int, float | None]  # user, item, timestamp, rating
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from("abcdefg"), st.integers(1, 9), st.integers(-2, 2), st.none() | st.just(1.0) | st.just(2.5)
+    ),
+    max_size=40,
+)
+
+
+def group(rows: list[Row], block_users: int = 2, batch_rows: int = 7) -> list[pa.RecordBatch]:
+    batches = [
+        pa.RecordBatch.from_pylist(
+            [dict(zip(INDEXED_COLUMNS.names, row, strict=True)) for row in rows[first : first + batch_rows]],
+            INDEXED_COLUMNS,
+        )
+        for first in range(0, len(rows), batch_rows)
+    ]
+    grouped = group_by_user(batches, block_users)
+    blocks = list(grouped.blocks)
+    assert grouped.users == sum(map(len, blocks)) == len({row[0] for row in rows})
+    return blocks
+
+
+def histories(blocks: list[pa.RecordBatch]) -> list[dict]:
+    return [user for block in blocks for user in block.to_pylist()]
+
+
+@given(ROWS, st.integers(1, 4))
+def test_agrees_with_the_definition(rows: list[Row], block_users: int) -> None:
+    blocks = group(rows, block_users)
+    expected = []
+    for user in sorted({row[0] for row in rows}, key=lambda user: (user_order_key(user), user)):
+        own = sorted((row for row in rows if row[0] == user), key=lambda row: row[2])  # stable
+        expected.append(
+            {
+                "user_id": user,
+                "items": [row[1] for row in own],
+                "timestamps": [row[2] for row in own],
+                "ratings": [row[3] for row in own],
+            }
+        )
+    assert histories(blocks) == expected
+    assert all(block.schema == USER_COLUMNS for block in blocks)
+    assert all(len(block) == block_users for block in blocks[:-1])
+
+
+def test_ties_keep_the_order_of_the_source() -> None:
+    items = [5, 3, 9, 1, 4, 2, 8, 7, 6]
+    [block] = group([("u", item, 100, None) for item in items])
+    assert block["items"].to_pylist() == [items]
+
+
+def test_leaving_out_users_keeps_the_order_of_the_others() -> None:
+    """So a prefix of a prefix is a prefix, whoever else is in the data."""
+    everyone = [(f"user {number}", 1, 0, None) for number in range(50)]
+    some = everyone[::3]
+    order = [user["user_id"] for user in histories(group(everyone))]
+    kept = {row[0] for row in some}
+    assert [user for user in order if user in kept] == [user["user_id"] for user in histories(group(some))]
+
+
+def test_order_is_that_of_the_hash_and_not_of_the_input() -> None:
+    rows = [(f"{number}", 1, 0, None) for number in range(20)]
+    blocks = group(rows)
+    assert histories(blocks) == histories(group(rows[::-1]))
+    ids = [user["user_id"] for user in histories(blocks)]
+    assert ids == sorted(ids, key=user_order_key)
+    assert ids != sorted(ids)
+    assert ids[:3] == ["18", "6", "2"]  # pinned: shards of different builds must agree
+
+
+def test_no_interactions() -> None:
+    assert group([]) == []

@@ -1,0 +1,56 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_tools.rejects import Reason, Reject
+from data_tools.sources.source import Item, SourceError
+from data_tools.sources.tables import TablesSource
+
+
+def items_of(folder: Path) -> tuple[list[Item], list[Reject]]:
+    rejects: list[Reject] = []
+    return list(TablesSource(folder).items(rejects.append)), rejects
+
+
+def test_items_with_lines_further_columns_and_images(write_tables: Callable[..., Path]) -> None:
+    folder = write_tables()
+    items, rejects = items_of(folder)
+    assert rejects == []
+    assert items[0] == Item(
+        "items.tsv", 2, "a", "Alpha", "First letter", {"genre": "greek"}, folder / "images" / "a.jpg"
+    )
+    assert [(item.line, item.item_id, item.image) for item in items[1:]] == [(3, "b", None), (4, "c", None)]
+
+
+def test_parquet_tables_with_integer_ids(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"item_id": [7], "title": ["T"]}), tmp_path / "items.parquet")
+    pq.write_table(pa.table({"user_id": [1], "item_id": [7], "timestamp": [5]}), tmp_path / "interactions.parquet")
+    items, _ = items_of(tmp_path)
+    assert (items[0].item_id, items[0].text, items[0].line) == ("7", "", 1)
+    [batch] = TablesSource(tmp_path).interactions(pytest.fail)
+    assert batch.rows.to_pylist() == [{"user_id": "1", "item_id": "7", "timestamp": 5, "rating": None}]
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/secret.jpg", "x/../../secret.jpg"])
+def test_image_outside_the_folder_is_rejected(write_tables: Callable[..., Path], name: str) -> None:
+    items, rejects = items_of(write_tables(items=f"item_id\ttitle\timage\na\tAlpha\t{name}\n"))
+    assert items[0].image is None
+    assert rejects == [Reject("items.tsv", 2, Reason.BAD_IMAGE, f"{name!r} is outside images/")]
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"items": None}, r"has no items\.tsv or items\.parquet"),
+        ({"interactions": "user_id\titem_id\n"}, r"interactions\.tsv: no column timestamp; it has user_id, item_id"),
+        ({"items": "item_id\tname\n"}, r"items\.tsv: needs a column title or text"),
+        ({"users": "id\n"}, r"users\.tsv: no column user_id"),
+    ],
+)
+def test_missing_tables_and_columns(write_tables: Callable[..., Path], tables: dict, message: str) -> None:
+    folder = write_tables(**tables)
+    with pytest.raises(SourceError, match=message):
+        TablesSource(folder)

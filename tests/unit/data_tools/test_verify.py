@@ -1,0 +1,135 @@
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from data_tools import build as build_module
+from data_tools.build import build
+from data_tools.partition import UserBlocks, group_by_user
+from data_tools.sources.synthetic import SyntheticSource
+from data_tools.verify import verify
+from transrec.data.schema import ShardSetError
+
+FILES = ["items-000000.tar", "users-000000.tar", "items.parquet", "user_blocks.parquet"]
+
+
+def edit_index(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    edit(index)
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def seal(folder: Path, name: str) -> None:
+    """Make the index agree with the file's present bytes."""
+    data = (folder / name).read_bytes()
+
+    def edit(index: dict[str, Any]) -> None:
+        [entry] = [file for file in index["files"] if file["name"] == name]
+        entry["bytes"], entry["sha256"] = len(data), hashlib.sha256(data).hexdigest()
+
+    edit_index(folder, edit)
+
+
+def test_what_was_built_is_well(shards: Path) -> None:
+    assert verify(shards) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_flipped_byte_is_found_in_its_file(shards: Path, name: str) -> None:
+    data = bytearray((shards / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (shards / name).write_bytes(data)
+    [problem] = verify(shards)
+    assert problem.file == name
+    assert "SHA-256" in problem.message
+
+
+def test_every_bad_file_is_named(shards: Path) -> None:
+    (shards / "items-000000.tar").unlink()
+    with (shards / "users-000000.tar").open("ab") as file:
+        file.write(b"\0")
+    (shards / "stray.tar").touch()
+    problems = {problem.file: problem.message for problem in verify(shards)}
+    assert set(problems) == {"items-000000.tar", "users-000000.tar", "stray.tar"}
+    assert problems["items-000000.tar"] == "is missing"
+
+
+@pytest.mark.parametrize(
+    ("edit", "file"),
+    [
+        (lambda index: index["counts"].update(users=4), "user_blocks.parquet"),
+        (lambda index: index["counts"].update(interactions=6), "user_blocks.parquet"),
+        (lambda index: index["counts"].update(images=0), "items.parquet"),
+        (lambda index: index["counts"].update(rejects={"no_text": 1}), "rejects.jsonl"),
+        (lambda index: index.update(item_ids_sha256="0" * 64), "items.parquet"),
+        (lambda index: index.update(user_columns=[]), "users-000000.tar"),
+        (lambda index: index.update(text_fields=["title", "text"]), "items-000000.tar"),
+        (lambda index: index["files"][0].update(samples=2), "items-000000.tar"),
+        (lambda index: index["files"][1].update(samples=2), "users-000000.tar"),
+    ],
+)
+def test_index_that_says_otherwise(shards: Path, edit: Callable[[dict[str, Any]], None], file: str) -> None:
+    edit_index(shards, edit)
+    assert file in {problem.file for problem in verify(shards)}
+
+
+def test_offsets_that_point_elsewhere(shards: Path) -> None:
+    catalogue = pq.read_table(shards / "items.parquet")
+    moved = catalogue.set_column(5, "json_offset", pc.add(catalogue["json_offset"], 1))
+    pq.write_table(moved, shards / "items.parquet")
+    seal(shards, "items.parquet")
+    assert [problem.file for problem in verify(shards)] == ["items-000000.tar"]
+
+
+def test_item_that_is_not_the_catalogues(shards: Path) -> None:
+    catalogue = pq.read_table(shards / "items.parquet")
+    renamed = catalogue.set_column(2, "title", pa.array(["Alpha", "Gamma", "Cé"]))
+    pq.write_table(renamed, shards / "items.parquet")
+    seal(shards, "items.parquet")
+    [problem] = verify(shards)
+    assert problem.file == "items-000000.tar"
+    assert "item 2" in problem.message
+
+
+def reverse_users(blocks: UserBlocks) -> UserBlocks:
+    return blocks._replace(blocks=(block.take(list(range(len(block)))[::-1]) for block in blocks.blocks))
+
+
+def map_lists(column: str, change: Callable[[list], list]) -> Callable[[UserBlocks], UserBlocks]:
+    def apply(block: pa.RecordBatch) -> pa.RecordBatch:
+        position = block.schema.get_field_index(column)
+        values = [change(value) for value in block[column].to_pylist()]
+        return block.set_column(position, block.schema.field(position), pa.array(values, block[column].type))
+
+    return lambda blocks: blocks._replace(blocks=map(apply, blocks.blocks))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (reverse_users, "not in the order of their hash"),
+        (map_lists("timestamps", lambda times: times[::-1]), "timestamps that do not ascend"),
+        (map_lists("items", lambda items: [0, *items[1:]]), "items 0.."),
+        (map_lists("items", lambda items: [21, *items[1:]]), "not 1..20"),
+        (map_lists("ratings", lambda ratings: ratings[1:]), "ratings are not as long"),
+    ],
+    ids=["users", "timestamps", "item 0", "item 21", "lengths"],
+)
+def test_faults_of_the_builder_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[UserBlocks], UserBlocks], message: str
+) -> None:
+    monkeypatch.setattr(build_module, "group_by_user", lambda rows, size: damage(group_by_user(rows, size)))
+    build(SyntheticSource(n_users=5, n_items=20, n_interactions=60), "synthetic", tmp_path / "out")
+    problems = verify(tmp_path / "out")
+    assert ("users-000000.tar", True) in {(problem.file, message in problem.message) for problem in problems}
+
+
+def test_folder_without_index(tmp_path: Path) -> None:
+    with pytest.raises(ShardSetError, match=r"index\.json"):
+        verify(tmp_path)

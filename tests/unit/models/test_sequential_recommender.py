@@ -1,0 +1,206 @@
+"""The model over every combination of its parts, and the pool against encoding every occurrence.
+
+Shape letters: B users, L positions, P scored positions, K negatives, T tokens, D width.
+"""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from transrec.config import ConfigError, config_classes, load
+from transrec.data.batch import ItemContent, Sampling, SequenceBatch
+from transrec.item_encoders import ItemEncoderConfig
+from transrec.models.sequential_recommender import SequentialRecommender, SequentialRecommenderConfig
+from transrec.objectives import ObjectiveConfig
+from transrec.user_encoders import UserEncoderConfig
+
+NUM_ITEMS, L, D = 12, 5, 16
+HISTORIES = [[3, 7, 3, 9, 1, 2], [4, 3, 7], [8, 1]]  # item 3 occurs three times, once as a target of its own user
+TEXTS = {
+    item: torch.randint(4, 60, (2 + item % 4,), generator=torch.Generator().manual_seed(item)).tolist()
+    for item in range(1, NUM_ITEMS + 1)
+}
+
+SMALL = {"layers": 1, "dropout": 0.0, "pretrained": False, "negatives": 2}
+
+
+def small(member, bert_folder):
+    values = SMALL | {"backbone": str(bert_folder)}
+    return member(**{key: value for key, value in values.items() if key in member.model_fields})
+
+
+def build(bert_folder, item_encoder=None, user_encoder=None, objective=None) -> SequentialRecommender:
+    def chosen(union, name):
+        members = list(config_classes(union))
+        named = [m for m in members if m.model_fields["name"].default == name]
+        return small((named or members)[0], bert_folder)
+
+    torch.manual_seed(0)
+    return SequentialRecommenderConfig(
+        width=D,
+        max_length=L,
+        item_encoder=chosen(ItemEncoderConfig, item_encoder),
+        user_encoder=chosen(UserEncoderConfig, user_encoder),
+        objective=chosen(ObjectiveConfig, objective),
+    ).build(NUM_ITEMS)
+
+
+def tokens(items: list[int]) -> dict[str, Tensor]:
+    longest = max(len(TEXTS[item]) for item in items)
+    ids = [TEXTS[item] + [0] * (longest - len(TEXTS[item])) for item in items]
+    ids_nT = torch.tensor(ids)
+    return {"input_ids": ids_nT, "attention_mask": (ids_nT > 0).long()}
+
+
+def negatives_of(history: list[int], count: int) -> list[int]:
+    return [item for item in range(1, NUM_ITEMS + 1) if item not in history][:count]
+
+
+def make_batch(sampling: Sampling, normaliser: float = 1.0) -> SequenceBatch:
+    """`HISTORIES` as the stream would lay them out, in two chunks."""
+    positions, k = (L if sampling.positions == "all" else 1), sampling.negatives
+    used = {item for history in HISTORIES for item in history}
+    used |= {item for history in HISTORIES for item in negatives_of(history, k)}
+    pool = sorted(used if sampling.pool == "batch" else TEXTS, key=lambda item: (len(TEXTS[item]), item))
+    row = {item: i for i, item in enumerate(pool)}
+    inputs, targets = torch.zeros(len(HISTORIES), L).long(), torch.zeros(len(HISTORIES), L).long()
+    mask = torch.zeros(len(HISTORIES), L, dtype=torch.bool)
+    negatives = torch.zeros(len(HISTORIES), L, k).long()
+    owned = torch.zeros(len(HISTORIES), len(pool), dtype=torch.bool)
+    for user, history in enumerate(HISTORIES):
+        n = len(history) - 1
+        inputs[user, L - n :] = torch.tensor([row[item] for item in history[:-1]])
+        targets[user, L - n :] = torch.tensor([row[item] for item in history[1:]])
+        negatives[user, L - n :] = torch.tensor([row[item] for item in negatives_of(history, k)]).long()
+        mask[user, L - n :] = True
+        owned[user, [row[item] for item in history]] = True
+    half = len(pool) // 2
+    return SequenceBatch(
+        content=ItemContent(torch.tensor(pool), [tokens(pool[:half]), tokens(pool[half:])], chunks=2),
+        inputs=inputs,
+        input_mask=mask,
+        targets=targets[:, -positions:],
+        target_mask=mask[:, -positions:],
+        negatives=negatives[:, -positions:],
+        log_popularity=torch.full((len(pool),), 1 / len(pool)).log(),
+        owned=owned if sampling.owned else None,
+        user_ids=["a", "b", "c"],
+        normaliser=normaliser,
+    )
+
+
+COMBINATIONS = [
+    tuple(member.model_fields["name"].default for member in members)
+    for members in product(*map(config_classes, (ItemEncoderConfig, UserEncoderConfig, ObjectiveConfig)))
+]
+
+
+@pytest.mark.parametrize("names", COMBINATIONS, ids="-".join)
+def test_every_combination_gives_one_finite_loss_that_trains_the_model(bert_folder, names):
+    model = build(bert_folder, *names)
+    batch = make_batch(model.sampling, normaliser=2.0)
+    model.enable_gradient_checkpointing()
+    losses = model(batch)
+    assert list(losses) == [names[2]]
+    (value,) = losses.values()
+    value.backward()
+    assert value.isfinite()
+    for tower in (model.item_encoder, model.user_encoder):
+        assert any(p.grad is not None and p.grad.any() for p in tower.parameters())
+    torch.testing.assert_close(model(replace(batch, normaliser=1.0))[names[2]], 2 * value)
+
+
+@pytest.mark.parametrize("user_encoder", ["sasrec", "gru4rec"])
+@pytest.mark.parametrize("objective", ["next_item", "cpc"])
+def test_the_pool_equals_encoding_every_occurrence(bert_folder, user_encoder, objective):
+    """The reference encodes the text of each input, target and negative where it stands, padding included."""
+    pooled, plain = (build(bert_folder, "text", user_encoder, objective).double() for _ in range(2))
+    batch = make_batch(pooled.sampling)
+    value = pooled(batch)[objective]
+    value.backward()
+
+    def encode_each(rows: Tensor) -> Tensor:
+        items = batch.content.items[rows.flatten()].tolist()
+        vectors = [plain.item_encoder(ItemContent(torch.tensor([i]), [tokens([i])])) for i in items]
+        return torch.cat(vectors).unflatten(0, rows.shape)
+
+    states = plain.user_encoder(encode_each(batch.inputs), batch.input_mask)[:, -batch.targets.shape[1] :]
+    positive = (states * encode_each(batch.targets)).sum(-1)
+    negative = (states.unsqueeze(2) * encode_each(batch.negatives)).sum(-1)
+    bce = nn.functional.binary_cross_entropy_with_logits
+    terms = bce(positive, torch.ones_like(positive), reduction="none")
+    terms = terms + bce(negative, torch.zeros_like(negative), reduction="none").mean(-1)
+    expected = terms[batch.target_mask].sum()
+    expected.backward()
+
+    torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=0)
+    gradients = {name: p.grad for name, p in pooled.named_parameters() if p.grad is not None}
+    references = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+    assert gradients.keys() == references.keys()
+    largest = max(g.abs().max().item() for g in references.values())
+    for name, reference in references.items():
+        torch.testing.assert_close(gradients[name], reference, rtol=1e-5, atol=1e-6 * largest, msg=name)
+
+
+@pytest.mark.parametrize("objective", ["next_item", "cpc", "in_batch_softmax"])
+def test_where_padding_points_at_does_not_matter(bert_folder, objective):
+    model = build(bert_folder, "text", "sasrec", objective)
+    batch = make_batch(model.sampling)
+    elsewhere = replace(
+        batch,
+        inputs=batch.inputs.masked_fill(~batch.input_mask, 3),
+        targets=batch.targets.masked_fill(~batch.target_mask, 2),
+        negatives=batch.negatives.masked_fill(~batch.target_mask.unsqueeze(-1), 1),
+    )
+    gradients = []
+    for case in (batch, elsewhere):
+        model.zero_grad()
+        value = model(case)[objective]
+        value.backward()
+        gradients.append([value.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_later_item_changes_no_earlier_loss(bert_folder):
+    model = build(bert_folder, "text", "sasrec", "next_item")
+    batch = make_batch(model.sampling)
+    first_three = replace(batch, target_mask=batch.target_mask & (torch.arange(L) < 3))
+    changed = batch.inputs.clone()
+    changed[0, 3:] = (changed[0, 3:] + 1) % len(batch.content.items)
+    assert torch.equal(model(first_three)["next_item"], model(replace(first_three, inputs=changed))["next_item"])
+    assert not torch.equal(model(batch)["next_item"], model(replace(batch, inputs=changed))["next_item"])
+
+
+def test_encode_users_is_the_state_the_last_position_was_trained_with(bert_folder):
+    model = build(bert_folder, "text", "sasrec", "cpc").eval()
+    batch = make_batch(model.sampling)
+    pool = model.encode_items(batch.content)
+    users = model.encode_users(pool[batch.inputs], batch.input_mask)
+    assert users.shape == (3, D)
+    positive = (users * pool[batch.targets[:, 0]]).sum(-1)
+    negative = (users.unsqueeze(1) * pool[batch.negatives[:, 0]]).sum(-1)
+    expected = nn.functional.softplus(-positive) + nn.functional.softplus(negative).mean(-1)
+    torch.testing.assert_close(model(batch)["cpc"], expected.sum())
+
+
+def test_chunks_of_other_ranks_change_nothing(bert_folder):
+    model = build(bert_folder, "text")
+    batch = make_batch(model.sampling)
+    more = replace(batch, content=replace(batch.content, chunks=4))
+    assert torch.equal(model(more)["next_item"], model(batch)["next_item"])
+
+
+def test_is_configured_by_names(tmp_path):
+    path = tmp_path / "model.yaml"
+    path.write_text(
+        "item_encoder: {name: id_embedding}\nuser_encoder: {name: sasrec}\nobjective: {name: cpc, negatives: 3}\n"
+    )
+    config = load(SequentialRecommenderConfig, path, ["width=32", "user_encoder.heads=4"])
+    model = config.build(NUM_ITEMS)
+    assert model.sampling == Sampling(positions="last", negatives=3)
+    assert model.item_encoder.embedding.weight.shape == (NUM_ITEMS + 1, 32)
+    with pytest.raises(ConfigError, match="did you mean `heads`"):
+        load(SequentialRecommenderConfig, path, ["user_encoder.head=4"])

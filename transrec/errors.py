@@ -1,0 +1,5 @@
+"""What a user can put right: every such error is one sentence that names the thing and says what to do."""
+
+
+class TransRecError(Exception):
+    """Base of the errors that commands show as one line instead of a traceback."""

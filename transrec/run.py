@@ -1,0 +1,142 @@
+"""A run from its configuration to its summary: what `launch/train.py` starts and a sweep repeats."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from transrec import distributed, weights
+from transrec.config import ConfigError
+from transrec.data.train_stream import TrainStream
+from transrec.deepspeed_config import deepspeed_config, initialize
+from transrec.distributed import World
+from transrec.evaluation.evaluator import Evaluator, baselines
+from transrec.evaluation.metrics import Estimate
+from transrec.evaluation.report import as_json, table
+from transrec.experiment import Experiment, Parts, claim_run_dir, count_parameters, export_config
+from transrec.files import write_text
+from transrec.optim import build_optimizer
+from transrec.tracking import flatten
+from transrec.trainer import Trainer, peak_memory
+
+
+def run(experiment: Experiment) -> dict[str, Any]:
+    """Train (or resume), export the best weights, test them; returns what `summary.json` holds."""
+    world = distributed.start()
+    if world.is_main:
+        claim_run_dir(experiment)
+    world.barrier()
+    parts = experiment.build(world)
+    parameters = count_parameters(parts.model)
+    trainer, engine = build_trainer(experiment, parts, world)
+    state = trainer.fit()
+    evaluator = Evaluator(experiment.evaluation, parts.interactions, world)
+    if not (experiment.run_dir / "export" / weights.CONFIG_FILE).exists():
+        trainer.save_best()
+        world.barrier()
+    weights.load_trained(experiment.run_dir / "export", engine.module)
+    results = {part: evaluator.model(engine.module, parts.store, part) for part in ("valid", "test")}
+    summary = {part: as_json(estimates) for part, estimates in results.items()} | {
+        "parameters": parameters,
+        "steps": state.step,
+        "best_step": state.best_step,
+        "seconds": round(state.seconds, 1),
+        "users_per_second": round(trainer.users_per_second, 1),
+        "peak_memory_bytes": int(world.gather_ints([peak_memory()]).max()),
+    }
+    if world.is_main:
+        write_text(experiment.run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+        show(experiment, evaluator, parts, results["test"], summary)
+        if trainer.tracker is not None:
+            metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].items()}
+            trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
+            trainer.tracker.close()
+    world.barrier()
+    return summary
+
+
+def build_trainer(experiment: Experiment, parts: Parts, world: World) -> tuple[Trainer, Any]:
+    train, model = experiment.train, parts.model
+    share = world.size * train.accumulation
+    if train.batch_size % share:
+        raise ConfigError(
+            f"`train.batch_size` {train.batch_size} must be divisible by ranks × train.accumulation = {share}"
+        )
+    stream = TrainStream(
+        parts.interactions,
+        parts.store,
+        model.sampling,  # type: ignore[arg-type]
+        train.batch_size,
+        experiment.seed,
+        world.rank,
+        world.size,
+        train.accumulation,
+    )
+    optimizer = build_optimizer(experiment.optimizer, model, experiment.zero.offload_optimizer)
+    settings = deepspeed_config(
+        experiment.zero,
+        train.precision,
+        stream.micro_batch_size,
+        train.accumulation,
+        train.clipping,
+        experiment.deepspeed,
+    )
+    engine = initialize(model, optimizer, settings)
+    evaluator = Evaluator(experiment.evaluation, parts.interactions, world)
+
+    def validate() -> Mapping[str, float]:
+        estimates = evaluator.model(engine.module, parts.store, "valid")
+        return {name: estimate.value for name, estimate in estimates.items()}
+
+    def save_best() -> None:
+        save_export(experiment, parts, engine.module, world)
+
+    trainer = Trainer(
+        train,
+        experiment.optimizer,
+        engine,
+        stream,
+        experiment.data.workers,
+        validate,
+        save_best,
+        experiment.run_dir,
+        parts.base,
+        experiment.seed,
+        world,
+    )
+    return trainer, engine
+
+
+def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: World) -> None:
+    frozen = any(not parameter.requires_grad for parameter in model.parameters())
+    config = export_config(experiment, parts.interactions.shards.index)
+    folder = experiment.run_dir / "export"
+    weights.export(folder, model, config, parts.base if frozen else None, write_files=world.is_main)
+    if world.is_main:
+        experiment.model.item_encoder.save_assets(folder)
+
+
+def hyperparameters(experiment: Experiment) -> dict[str, Any]:
+    sections = experiment.model_dump(mode="json", include={"seed", "model", "adaptation", "optimizer", "train", "zero"})
+    return flatten(sections)
+
+
+def show(
+    experiment: Experiment, evaluator: Evaluator, parts: Parts, test: dict[str, Estimate], summary: dict[str, Any]
+) -> None:
+    """The test table beside the baselines, and where to look next."""
+    console = Console()
+    console.print(table(baselines(evaluator.config, parts.interactions, "test") | {"this run": test}))
+    parameters, folder = summary["parameters"], experiment.run_dir
+    console.print(
+        f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained for {summary['steps']} steps; "
+        f"best at step {summary['best_step']}.\n"
+        f"Results    {folder}/summary.json\n"
+        f"Curves     tensorboard --logdir {folder}/tensorboard\n"
+        f"Evaluate   python launch/evaluate.py --run {folder} --split test\n"
+        f"Recommend  python launch/recommend.py --run {folder} --history ID,ID,… --top 10",
+        highlight=False,
+    )
+    print(json.dumps({"run": str(folder), "test": summary["test"]}))

@@ -164,6 +164,17 @@ def test_where_padding_points_at_does_not_matter(bert_folder, objective):
     torch.testing.assert_close(*gradients)
 
 
+def test_user_encoders_see_zeros_where_a_window_is_padded(bert_folder):
+    model = build(bert_folder)
+    batch = make_batch(model.sampling)
+    seen = []
+    model.user_encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model(batch)
+    model.encode_users(torch.ones(3, L, D), batch.input_mask)
+    assert all(not x[~batch.input_mask].any() and x[batch.input_mask].any() for x in seen)
+    assert len(seen) == 2
+
+
 def test_a_later_item_changes_no_earlier_loss(bert_folder):
     model = build(bert_folder, "text", "sasrec", "next_item")
     batch = make_batch(model.sampling)

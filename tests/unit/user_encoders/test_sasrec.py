@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from transrec.config import ConfigError
-from transrec.user_encoders.sasrec import SASRecConfig
+from transrec.user_encoders.sasrec import SASRecConfig, _attendable
 
 B, L, D = 3, 20, 64
 
@@ -86,6 +86,12 @@ def test_dropout_is_everywhere_and_only_in_training():
     assert all(m.p == 0.5 for m in encoder.modules() if isinstance(m, nn.Dropout))
     encoder.eval()
     assert torch.equal(encoder(x, mask), encoder(x, mask))
+
+
+def test_every_query_may_see_some_key():
+    """Some attention kernels give nan where a row is masked out entirely, as a padded query's would be."""
+    mask = torch.arange(L) >= L - torch.tensor([20, 3, 0]).unsqueeze(1)
+    assert _attendable(mask).any(-1).all()
 
 
 def test_heads_must_divide_the_width():

@@ -1,0 +1,86 @@
+"""Shards small enough to check by hand: a source of given histories, and builders around it."""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+import pytest
+
+import data_tools.build
+from data_tools.rejects import RejectSink
+from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, Totals
+from data_tools.sources.synthetic import SyntheticSource
+
+History = Sequence[int | tuple[int, int]]  # item numbers, oldest first, or (item number, timestamp)
+
+
+@dataclass(frozen=True)
+class GivenSource:
+    """Items 1..n (`item-1` gets index 1) and the histories as given; untimed items come 10 seconds apart."""
+
+    n_items: int
+    histories: Mapping[str, History]
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None: ...
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        raise NotImplementedError
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def totals(self) -> Totals:
+        return Totals(None, None)
+
+    def items(self, reject: RejectSink) -> Iterator[Item]:
+        for number in range(1, self.n_items + 1):
+            yield Item("given", number, f"item-{number}", f"Title {number}", f"Text {number}", {}, None)
+
+    def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        rows = [
+            (user, f"item-{entry if isinstance(entry, int) else entry[0]}", timestamp)
+            for user, history in self.histories.items()
+            for place, entry in enumerate(history)
+            for timestamp in [10 * place if isinstance(entry, int) else entry[1]]
+        ]
+        users, items, timestamps = (list(column) for column in zip(*rows, strict=True))
+        columns = [pa.array(users), pa.array(items), pa.array(timestamps), pa.nulls(len(rows), pa.float32())]
+        batch = pa.RecordBatch.from_arrays(columns, schema=INTERACTION_COLUMNS)
+        yield Batch("given", pa.array(range(1, len(rows) + 1)), batch)
+
+    def users(self, reject: RejectSink) -> Iterator[Batch]:
+        return iter(())
+
+
+BuildShards = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def build_shards(tmp_path_factory: pytest.TempPathFactory) -> BuildShards:
+    """`build_shards(histories, n_items)`: a new folder of shards, a few users to a block, a few blocks to a shard."""
+
+    def build_shards(
+        histories: Mapping[str, History], n_items: int, block_users: int = 4, shard_bytes: int = 2**13
+    ) -> Path:
+        folder = tmp_path_factory.mktemp("given") / "shards"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(data_tools.build, "BLOCK_USERS", block_users)
+            data_tools.build.build(GivenSource(n_items, histories), "given", folder, shard_bytes)
+        return folder
+
+    return build_shards
+
+
+@pytest.fixture(scope="session")
+def synthetic_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 users, 60 items, 2400 interactions: 13 blocks of 16 users in several shards."""
+    folder = tmp_path_factory.mktemp("synthetic") / "shards"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_tools.build, "BLOCK_USERS", 16)
+        data_tools.build.build(SyntheticSource(200, 60, 2400, seed=1), "synthetic", folder, shard_bytes=2**15)
+    return folder

@@ -1,6 +1,10 @@
-"""Train an experiment: `deepspeed launch/train.py --config C [a.b=value …]`, or `python launch/train.py` for one process."""
+"""Train an experiment: `deepspeed launch/train.py --config C [a.b=value …]`.
+
+With `python` in place of `deepspeed` it is one process.
+"""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -25,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         print(message, file=sys.stderr)
         return SIGTERM_EXIT
     except TransRecError as error:
-        print(f"error: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        print(f"error: {error}" if rank == "0" else f"error on rank {rank}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -33,7 +33,8 @@ class TrainState:
     best: float = -1.0  # validation metric of the export
     best_step: int = 0
     evaluations_since_best: int = 0
-    seconds: float = 0.0
+    windows: int = 0  # trained on
+    seconds: float = 0.0  # validation included
     finished: bool = False
 
 
@@ -80,7 +81,7 @@ def load(engine: Any, checkpoint: Path, base: str, world: World) -> TrainState:
     changed = sorted(name for name, digest in manifest["files"].items() if _hash(checkpoint / name) != digest)
     if changed:
         raise CheckpointError(
-            f"{checkpoint}: {', '.join(changed)} changed or is missing. Delete this checkpoint to go on from the one before"
+            f"{checkpoint}: {', '.join(changed)} changed or is missing. Delete it to go on from the one before"
         )
     engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name, load_module_strict=False)
     return TrainState(**manifest["state"])

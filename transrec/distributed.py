@@ -2,6 +2,7 @@
 
 import os
 import socket
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class World:
-    """This process among the others. `control` carries small host-side messages, so that they never wait for a device."""
+    """This process among the others; `control` carries small messages that must not wait for a device."""
 
     rank: int = 0
     size: int = 1
@@ -61,6 +62,8 @@ class World:
 
 def start() -> World:
     """Join the process group the launcher described; without a launcher, a group of one."""
+    # DeepSpeed calls names that this torch deprecates; nothing a user could put right.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
         os.environ.setdefault(key, value)
     os.environ.setdefault("MASTER_PORT", str(_free_port()))

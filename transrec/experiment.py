@@ -93,7 +93,8 @@ def start_from(model: nn.Module, run_dir: Path, index: ShardIndex) -> None:
 def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> nn.Module:
     """The trained model of a run, to be used on the items of `index`.
 
-    A run holds every weight it trained; the frozen ones come from where the run had them: its backbone, its `init_from`.
+    A run holds every weight it trained; the frozen ones come from where the run had them: its backbone, its
+    `init_from`.
 
     Raises:
         ConfigError: the run has no export, or it embeds the item ids of another catalogue.
@@ -155,28 +156,32 @@ def export_config(experiment: Experiment, index: ShardIndex) -> dict[str, Any]:
     }
 
 
-def claim_run_dir(experiment: Experiment) -> None:
-    """Make the run folder, or check that it belongs to the very same experiment.
+def check_run_dir(experiment: Experiment) -> None:
+    """A run folder is new, or it belongs to the very same experiment.
 
     Raises:
         ConfigError: the folder holds another experiment (naming what differs), or something else.
     """
-    run_dir = experiment.run_dir
-    path = run_dir / CONFIG_FILE
+    run_dir, path = experiment.run_dir, experiment.run_dir / CONFIG_FILE
     if path.exists():
         differing = differences(validate(Experiment, read_yaml(path)), experiment)
         if differing:
+            listed = "\n  ".join(differing)
             raise ConfigError(
-                f"{run_dir} holds another experiment; it differs in:\n  "
-                + "\n  ".join(differing)
-                + "\nChoose another run_dir, or start with the configuration of that run to resume it."
+                f"{run_dir} holds another experiment; it differs in:\n  {listed}\n"
+                "Choose another run_dir, or start with the configuration of that run to resume it."
             )
-        return
-    if run_dir.exists() and any(run_dir.iterdir()):
+    elif run_dir.exists() and any(run_dir.iterdir()):
         raise ConfigError(f"{run_dir} is not empty and not a run folder: choose another run_dir")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(run_dir / "environment.yaml", yaml.safe_dump(environment(), sort_keys=False))
-    write_text(path, dump(experiment))
+
+
+def write_run_dir(experiment: Experiment) -> None:
+    """Begin a new run folder; one that is there stays as it is."""
+    if (experiment.run_dir / CONFIG_FILE).exists():
+        return
+    experiment.run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(experiment.run_dir / "environment.yaml", yaml.safe_dump(environment(), sort_keys=False))
+    write_text(experiment.run_dir / CONFIG_FILE, dump(experiment))
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:

@@ -13,7 +13,7 @@ from transrec.deepspeed_config import cpu_adam
 
 
 class LearningRates(Config):
-    """Peak learning rate of each parameter group; the reference's values for text (transfer runs usually raise `adapter`)."""
+    """Peak learning rate of each parameter group; the defaults are the reference's for text."""
 
     backbone: float = 5e-5
     head: float = 1e-4
@@ -32,7 +32,7 @@ class OptimizerConfig(Config):
 
 
 def schedule_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Learning rate at `step` (0-based) as a share of its peak: linear warm-up, then constant, linear or cosine to zero."""
+    """Share of the peak rate at `step` (0-based): linear warm-up, then constant, or linear or cosine to zero."""
     warmup_steps = round(config.warmup * total_steps)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)

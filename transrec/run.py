@@ -15,7 +15,7 @@ from transrec.distributed import World
 from transrec.evaluation.evaluator import Evaluator, baselines
 from transrec.evaluation.metrics import Estimate
 from transrec.evaluation.report import as_json, table
-from transrec.experiment import Experiment, Parts, claim_run_dir, count_parameters, export_config
+from transrec.experiment import Experiment, Parts, check_run_dir, count_parameters, export_config, write_run_dir
 from transrec.files import write_text
 from transrec.optim import build_optimizer
 from transrec.tracking import flatten
@@ -25,9 +25,10 @@ from transrec.trainer import Trainer, peak_memory
 def run(experiment: Experiment) -> dict[str, Any]:
     """Train (or resume), export the best weights, test them; returns what `summary.json` holds."""
     world = distributed.start()
-    if world.is_main:
-        claim_run_dir(experiment)
+    check_run_dir(experiment)
     world.barrier()
+    if world.is_main:
+        write_run_dir(experiment)
     parts = experiment.build(world)
     parameters = count_parameters(parts.model)
     trainer, engine = build_trainer(experiment, parts, world)
@@ -43,7 +44,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         "steps": state.step,
         "best_step": state.best_step,
         "seconds": round(state.seconds, 1),
-        "users_per_second": round(trainer.users_per_second, 1),
+        "users_per_second": round(state.windows / max(1e-9, state.seconds), 1),
         "peak_memory_bytes": int(world.gather_ints([peak_memory()]).max()),
     }
     if world.is_main:
@@ -52,7 +53,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         if trainer.tracker is not None:
             metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].items()}
             trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
-            trainer.tracker.close()
+    trainer.close()
     world.barrier()
     return summary
 
@@ -113,9 +114,9 @@ def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: W
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
     config = export_config(experiment, parts.interactions.shards.index)
     folder = experiment.run_dir / "export"
-    weights.export(folder, model, config, parts.base if frozen else None, write_files=world.is_main)
-    if world.is_main:
+    if world.is_main and not folder.exists():
         experiment.model.item_encoder.save_assets(folder)
+    weights.export(folder, model, config, parts.base if frozen else None, write_files=world.is_main)
 
 
 def hyperparameters(experiment: Experiment) -> dict[str, Any]:

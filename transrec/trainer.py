@@ -102,7 +102,7 @@ class Trainer:
         self.total_steps = config.steps or config.epochs * len(stream)
         self.state = TrainState()
         self.tracker: Tracker | None = None
-        self.users_seen, self._seconds, self._window = 0, 0.0, _Window()
+        self._window = _Window()
         self._rates: dict[str, float] = {}
         self._stop_asked = False
 
@@ -123,14 +123,16 @@ class Trainer:
         try:
             if not self.state.finished:
                 self._run()
+        except BaseException:
+            self.close()
+            raise
         finally:
             signal.signal(signal.SIGTERM, previous)
         return self.state
 
-    @property
-    def users_per_second(self) -> float:
-        """Training windows per second since this process began to train, validation included."""
-        return self.users_seen / max(1e-9, self._seconds)
+    def close(self) -> None:
+        if self.tracker is not None:
+            self.tracker.close()
 
     def _run(self) -> None:
         began, seconds_before = time.monotonic(), self.state.seconds
@@ -138,8 +140,7 @@ class Trainer:
         for step, micro_batches in enumerate(steps, start=self.state.step):
             stop_asked = self._train_step(step, micro_batches)
             self.state.step = step + 1
-            self._seconds = time.monotonic() - began
-            self.state.seconds = seconds_before + self._seconds
+            self.state.seconds = seconds_before + time.monotonic() - began
             last = self.state.step == self.total_steps
             if last or stop_asked or self.state.step % self.config.log_every == 0:
                 self._flush()
@@ -193,7 +194,7 @@ class Trainer:
         window.users, window.occurrences = window.users + users, window.occurrences + occurrences
         window.tokens, window.padding = window.tokens + computed, window.padding + computed - real
         window.encoded += encoded
-        # DeepSpeed averages over ranks and micro-batches; dividing by the average count makes that a mean over positions.
+        # DeepSpeed averages over ranks and micro-batches: divided by the average count, that is a mean over positions.
         normaliser = max(1, scored) / (self.world.size * len(micro_batches))
         chunks = everyone[:, 8:].max(0).values.tolist()
         agreed = [
@@ -209,7 +210,7 @@ class Trainer:
             return
         losses = self.world.mean(torch.stack(window.losses)).tolist()
         first = self.state.step - len(losses)
-        self.users_seen += window.users
+        self.state.windows += window.users
         for step, loss in enumerate(losses, start=first):
             if not math.isfinite(loss):
                 self._stop_at_bad_loss(step, loss)

@@ -86,7 +86,7 @@ def trainable_names(model: nn.Module) -> list[str]:
 
 
 def base_hash(model: nn.Module) -> str:
-    """SHA-256 over the frozen weights: an adapter belongs to the base with this hash. Call before ZeRO partitions them."""
+    """SHA-256 over the frozen weights, to which an adapter belongs. Call before ZeRO partitions them."""
     digest = hashlib.sha256()
     trainable = set(trainable_names(model))
     for name, tensor in sorted(_tensors(model).items()):

@@ -280,6 +280,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+# Arguments
+
+# Everything that enters an update, and nothing random: such runs can be compared whatever their number of ranks.
+COMPARABLE = [
+    "model.item_encoder.dropout=0",
+    "model.user_encoder.dropout=0",
+    "train.clipping=1.0",
+    "optimizer.weight_decay=0.01",
+    "optimizer.schedule=linear",
+    "optimizer.warmup=0.25",
+]
+ADAPTATIONS = {
+    "full": "adaptation={name: full}",
+    "houlsby": "adaptation={name: houlsby, also_train: [head], bottleneck: {item: 8, user: 4}}",
+}
+
+
 # What a run leaves behind
 
 

@@ -28,7 +28,7 @@ class EvaluationBatch:
 def evaluation_batches(
     interactions: Interactions, part: Part, rank: int = 0, world_size: int = 1
 ) -> Iterator[EvaluationBatch | None]:
-    """This rank's batches; None stands for a block with nobody to evaluate, so that every rank gets equally many items."""
+    """This rank's batches; None for a block with nobody to evaluate, so that every rank gets equally many."""
     blocks = len(interactions.shards)
     for turn in range(-(-blocks // world_size)):
         number = turn * world_size + rank

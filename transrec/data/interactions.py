@@ -21,7 +21,9 @@ class DataConfig(Config):
         "all", description="cut a long history into windows, or keep its last interactions only (released code)"
     )
     stride: int | None = Field(
-        None, ge=1, description="items between the ends of a user's windows; null: the user encoder's length, no overlap"
+        None,
+        ge=1,
+        description="items between the ends of a user's windows; null: the user encoder's length, no overlap",
     )
     split: Annotated[LeaveOneOutConfig | TemporalConfig, Field(discriminator="name")] = LeaveOneOutConfig()
     candidates: Literal["occurring", "catalogue"] = Field(

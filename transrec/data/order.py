@@ -1,10 +1,11 @@
 """The order of training windows: a pure function of (seed, epoch, step), whatever the number of ranks and workers.
 
-Designs considered. A global permutation with random access has the best shuffle and reads shards at random, which remote
-storage punishes. A shuffle buffer per worker reads sequentially but its order depends on how many workers there are. Taken:
-*lanes*. An epoch lays the blocks of users end to end (shards in a random order, read front to back, the ring turned by a
-random amount) and cuts that line into equally long lanes. Every global batch takes the same number of windows from each
-lane, so lanes, not ranks, own the data: ranks and workers are dealt slots of the batch. Windows are shuffled inside a block.
+Designs considered. A global permutation with random access has the best shuffle and reads shards at random, which
+remote storage punishes. A shuffle buffer per worker reads sequentially but its order depends on how many workers there
+are. Taken: *lanes*. An epoch lays the blocks of users end to end (shards in a random order, read front to back, the
+ring turned by a random amount) and cuts that line into equally long lanes. Every global batch takes the same number of
+windows from each lane, so lanes, not ranks, own the data: ranks and workers are dealt slots of the batch. Windows are
+shuffled inside a block.
 """
 
 from functools import lru_cache
@@ -17,7 +18,7 @@ _EMPTY = -1
 
 
 class EpochOrder:
-    """Which windows make a step. `block_windows` (blocks,): training windows of each block; `block_shard`: its shard."""
+    """Which windows make a step. `block_windows` (blocks,) counts them, `block_shard` (blocks,) numbers shards."""
 
     def __init__(
         self, block_windows: NDArray[np.int64], block_shard: NDArray[np.int64], batch_size: int, seed: int

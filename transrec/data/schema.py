@@ -3,12 +3,12 @@
     index.json            written last; `ShardIndex` below
     items.parquet         the catalogue, one row per item in index order, and the random-access index of the item shards
     user_blocks.parquet   one row per block of users: where it lies, how long its histories are
-    items-{000000}.tar    webdataset samples: `{index:09d}.json` (item_id, title, text, other columns), `{index:09d}.jpg`
+    items-{000000}.tar    webdataset samples: `{index:09d}.json` (item_id, title, text, …) and `.jpg`
     users-{000000}.tar    webdataset samples: `{block:09d}.arrow`, an Arrow IPC stream with one record batch of users
     rejects.jsonl         rows that could not be used: file, line, reason
 
-An item is named by its index, 1..N in catalogue order; 0 is padding everywhere. Users lie in the order of a hash of their
-id, so a prefix of the stream is a uniform sample and smaller prefixes nest in larger ones.
+An item is named by its index, 1..N in catalogue order; 0 is padding everywhere. Users lie in the order of a hash of
+their id, so a prefix of the stream is a uniform sample and smaller prefixes nest in larger ones.
 """
 
 import hashlib
@@ -118,7 +118,7 @@ class ShardIndex(Strict):
             raise ShardSetError(f"{path} is malformed: {error.errors()[0]['msg']}; rebuild the shards") from None
         if index.schema_version != SCHEMA_VERSION:
             raise ShardSetError(
-                f"{path} has schema version {index.schema_version}, this code reads {SCHEMA_VERSION}: rebuild the shards"
+                f"{path} has schema version {index.schema_version}, this code reads {SCHEMA_VERSION}: rebuild"
             )
         return index
 

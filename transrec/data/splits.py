@@ -1,7 +1,8 @@
 """Which part of a user's history trains, validates and tests: pure functions over one block of users.
 
 A history of n interactions is a half-open range of positions. For every user a split gives `train_stop` (training is
-`[0, train_stop)`) and, for validation and test, the position of the one target (-1: none); what lies before a target is its history.
+`[0, train_stop)`) and, for validation and test, the position of the one target (-1: none); what lies before a target is
+its history.
 """
 
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def leave_one_out(lengths: Ints, min_interactions: int) -> Split:
 
 
 def temporal(lengths: Ints, timestamps: Ints, min_interactions: int, valid_from: int, test_from: int) -> Split:
-    """`timestamps` are those of all users of the block, concatenated; `valid_from` and `test_from` are in their unit."""
+    """`timestamps` are those of all users of the block, concatenated, in the unit of the two moments."""
     stops = np.cumsum(lengths)
     starts = stops - lengths
     kept = lengths >= min_interactions

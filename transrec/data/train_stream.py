@@ -1,8 +1,8 @@
 """Training batches by step number: `stream[step]` is a pure function, so resuming is starting at another number.
 
 The designs considered for the interface were an iterator with `state_dict` (webdataset, torchdata) and random access by
-step. The second needs no state but the step, gives the same batches for any number of loader workers (the loader deals out
-step numbers in order), and answers afterwards who was in a step.
+step. The second needs no state but the step, gives the same batches for any number of loader workers (the loader deals
+out step numbers in order), and answers afterwards who was in a step.
 """
 
 import hashlib
@@ -24,9 +24,7 @@ from transrec.data.windows import count_windows, cut_windows
 class Window:
     """One slot of a batch: up to L + 1 consecutive items, the newest `scored` of them targets; all the user's items."""
 
-    def __init__(
-        self, user_id: str, start: int, items: NDArray[np.int32], scored: int, own: NDArray[np.int32]
-    ) -> None:
+    def __init__(self, user_id: str, start: int, items: NDArray[np.int32], scored: int, own: NDArray[np.int32]) -> None:
         self.user_id, self.start, self.scored = user_id, start, scored
         self.items, self.own = items.astype(np.int64), own.astype(np.int64)
 
@@ -85,7 +83,9 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         inputs, targets = sequences[:, :-1], sequences[:, 1:]
         if self.sampling.positions == "last":
             targets = targets[:, -1:]
-        is_target = np.arange(targets.shape[1]) >= targets.shape[1] - np.array([[w.scored if w else 0] for w in windows])
+        is_target = np.arange(targets.shape[1]) >= targets.shape[1] - np.array(
+            [[w.scored if w else 0] for w in windows]
+        )
         scored = np.where(is_target, targets, 0)
         negatives = self._negatives(step, first_slot, windows, scored > 0)
         content = self.store.content(self._pool(inputs, scored, negatives))

@@ -1,8 +1,8 @@
 """Cutting a training history into windows so that every transition is a target exactly once.
 
 A window ends every `stride` items and looks back over up to `max_length` inputs. With a stride of `max_length` windows
-do not overlap and a target sees 1 to `max_length` items before it; with a smaller one a target of a long history sees at
-least `max_length - stride + 1`, as it will when the user's next item is predicted.
+do not overlap and a target sees 1 to `max_length` items before it; with a smaller one a target of a long history sees
+at least `max_length - stride + 1`, as it will when the user's next item is predicted.
 """
 
 from typing import NamedTuple

@@ -1,0 +1,136 @@
+"""ZeRO spreads a run over ranks and changes nothing else: one loss curve, one gradient norm, one export.
+
+The single-process run that all are compared with is itself compared with a plain PyTorch loop in tests/numerics.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import (
+    ADAPTATIONS,
+    COMPARABLE,
+    Commands,
+    ForkedCommands,
+    LaunchedCommands,
+    Tiny,
+    exported,
+    gradient_norms,
+    hashes,
+    losses,
+    plain_loop,
+)
+
+from transrec.config import load
+from transrec.experiment import Experiment
+
+TOLERANCE = 1e-5
+STEPS = 12  # an epoch has 8; in its last one rank 1 of 2 has no window at all
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def train(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, commands: ForkedCommands) -> Train:
+    """Train with some overrides, unless the session did so before; gives the run folder."""
+    done: dict[tuple[object, ...], Path] = {}
+
+    def train(*overrides: str, ranks: int = 1, commands: Commands = commands) -> Path:
+        key = (overrides, ranks, commands)
+        if key not in done:
+            run_dir = tmp_path_factory.mktemp("zero") / "run"
+            arguments = ["--config", tiny.config, f"run_dir={run_dir}", f"train.steps={STEPS}", *COMPARABLE, *overrides]
+            finished = commands.run("train", *arguments, ranks=ranks)
+            assert finished.code == 0, finished.stderr
+            done[key] = run_dir
+        return done[key]
+
+    return train
+
+
+def assert_same_curve(run: Path, reference: Path) -> None:
+    assert len(losses(run)) == STEPS
+    assert hashes(run) == hashes(reference)
+    np.testing.assert_allclose(losses(run), losses(reference), rtol=TOLERANCE)
+
+
+def assert_same_weights(run: Path, reference: Path) -> None:
+    weights, expected = exported(run), exported(reference)
+    assert weights.keys() == expected.keys()
+    assert all(tensor.numel() for tensor in weights.values())
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+# Stages
+
+
+@pytest.mark.parametrize("stage", [0, 3, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (1, 2))])
+@pytest.mark.parametrize("adaptation", ["full", "houlsby"])
+def test_every_stage_trains_alike(train: Train, tiny: Tiny, adaptation: str, stage: int) -> None:
+    check_stage(train(ADAPTATIONS[adaptation], f"zero.stage={stage}", ranks=2), train, tiny, adaptation, stage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("adaptation", ["full", "houlsby"])
+def test_every_stage_trains_alike_under_the_launcher(
+    train: Train, tiny: Tiny, launched: LaunchedCommands, adaptation: str, stage: int
+) -> None:
+    run = train(ADAPTATIONS[adaptation], f"zero.stage={stage}", ranks=2, commands=launched)
+    check_stage(run, train, tiny, adaptation, stage)
+
+
+def check_stage(run: Path, train: Train, tiny: Tiny, adaptation: str, stage: int) -> None:
+    reference = train(ADAPTATIONS[adaptation])
+    assert_same_curve(run, reference)
+    assert_same_weights(run, reference)
+    plain = plain_loop(load(Experiment, tiny.config, ["run_dir=unused", *COMPARABLE, ADAPTATIONS[adaptation]]))
+    np.testing.assert_allclose(losses(run), plain.losses, rtol=TOLERANCE)
+    if stage > 0:  # DeepSpeed does not tell the norm without ZeRO
+        np.testing.assert_allclose(gradient_norms(run), plain.gradient_norms, rtol=1e-4)
+
+
+def test_an_adapter_export_holds_what_was_trained_and_no_more(train: Train, tiny: Tiny) -> None:
+    experiment = load(Experiment, tiny.config, ["run_dir=unused", ADAPTATIONS["houlsby"]])
+    model = experiment.model.build(num_items=80)
+    experiment.adaptation.apply(model)
+    shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
+    assert 0 < sum(".adapter." in name for name in shapes) < len(shapes)
+    for stage in (0, 3):
+        run = train(ADAPTATIONS["houlsby"], f"zero.stage={stage}", ranks=2)
+        assert {name: tensor.shape for name, tensor in exported(run).items()} == shapes
+
+
+# Micro-batches
+
+
+@pytest.mark.parametrize(
+    ("ranks", "cut"),
+    [(2, "train.accumulation=1"), (1, "train.accumulation=2"), (1, "train.accumulation=8"), (2, "train.accumulation=2")],
+    ids=["2x8", "1x8x2", "1x2x8", "2x4x2"],
+)
+@pytest.mark.parametrize("objective", ["next_item", "cpc", "full_softmax"])
+def test_ranks_and_accumulation_do_not_change_a_step(train: Train, objective: str, ranks: int, cut: str) -> None:
+    choice = f"model.objective.name={objective}"
+    run, whole = train(choice, cut, ranks=ranks), train(choice)
+    assert_same_curve(run, whole)
+    assert_same_weights(run, whole)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "stage"), [(1, 0), pytest.param(2, 0, marks=pytest.mark.slow), pytest.param(2, 3, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("adaptation", ["full", "houlsby"])
+def test_gradient_checkpointing_changes_nothing(train: Train, adaptation: str, ranks: int, stage: int) -> None:
+    run = train(ADAPTATIONS[adaptation], f"zero.stage={stage}", "train.gradient_checkpointing=true", ranks=ranks)
+    assert_same_curve(run, train(ADAPTATIONS[adaptation]))
+
+
+@pytest.mark.slow
+def test_gradient_checkpointing_repeats_the_dropout_of_the_forward_pass(train: Train) -> None:
+    dropout = ["model.item_encoder.dropout=0.2", "model.user_encoder.dropout=0.2"]
+    on, off = (train(*dropout, f"train.gradient_checkpointing={value}") for value in ("true", "false"))
+    assert_same_curve(on, off)

@@ -13,7 +13,7 @@ from transrec.data.interactions import Interactions
 from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import Evaluator, baselines
 from transrec.evaluation.report import as_json, table
-from transrec.experiment import load_run, open_store, rebuild_for
+from transrec.experiment import load_run, model_of, open_store, rebuild_for
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,12 +32,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate(run_dir: Path, part: Part, data: Path | None) -> None:
-    world = distributed.start()
+    world = distributed.join()
     experiment = load_run(run_dir)
     config = experiment.data.model_copy(update={"path": data}) if data else experiment.data
     interactions = Interactions.scan(config, experiment.model.max_length)
     model = rebuild_for(experiment, run_dir, interactions.shards.index).to(world.device)
-    store = open_store(experiment, config.path, world)
+    store = open_store(model_of(experiment, run_dir), config.path, config.cache, world)
     estimates = Evaluator(experiment.evaluation, interactions, world).model(model, store, part)
     if world.is_main:
         rows = baselines(experiment.evaluation, interactions, part)

@@ -22,7 +22,7 @@ from transrec.data.schema import CATALOGUE_FILE, ShardIndex
 from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import encode_catalogue, inference, user_scores
 from transrec.evaluation.full_ranking import top_items
-from transrec.experiment import load_run, open_store, rebuild_for
+from transrec.experiment import load_run, model_of, open_store, rebuild_for
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +56,7 @@ class Recommender:
     """A trained run over a catalogue, every item of which is encoded once."""
 
     def __init__(self, run_dir: Path, catalogue: Path | None) -> None:
-        world = distributed.start()
+        world = distributed.join()
         experiment = load_run(run_dir)
         folder = (catalogue or experiment.data.path).expanduser()
         index = ShardIndex.load(folder)
@@ -65,8 +65,9 @@ class Recommender:
         columns = pq.read_table(folder / CATALOGUE_FILE, columns=["item_id", "title"]).to_pydict()
         self.item_ids, self.titles = columns["item_id"], columns["title"]
         self.index_of = {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
+        store = open_store(model_of(experiment, run_dir), folder, experiment.data.cache, world)
         with inference(self.model):
-            self.vectors = encode_catalogue(self.model, open_store(experiment, folder, world), self.num_items, world)
+            self.vectors = encode_catalogue(self.model, store, self.num_items, world)
 
     def recommend(self, history: list[str], top: int) -> list[dict[str, Any]]:
         """The `top` items for a user with these item ids, oldest first; the history itself is left out.

@@ -10,6 +10,7 @@ pickles; they are loaded only if their hashes are those that the run itself wrot
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,11 @@ class TrainState:
     finished: bool = False
 
 
-def save(engine: Any, folder: Path, state: TrainState, base: str, world: World) -> None:
-    """Write the checkpoint of `state.step`; every rank must call it."""
+def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, str], world: World) -> None:
+    """Write the checkpoint of `state.step`; every rank must call it.
+
+    `identity` names what the checkpoint cannot do without and its hash: the frozen weights, the shards.
+    """
     final = folder / f"step-{state.step:08d}"
     partial = final.with_suffix(".partial")
     if world.is_main:
@@ -48,7 +52,12 @@ def save(engine: Any, folder: Path, state: TrainState, base: str, world: World) 
     engine.save_checkpoint(str(folder), tag=partial.name, save_latest=False, exclude_frozen_parameters=True)
     world.barrier()
     if world.is_main:
-        manifest = {"state": asdict(state), "base_sha256": base, "world_size": world.size, "files": _hashes(partial)}
+        manifest = {
+            "state": asdict(state),
+            "identity": dict(identity),
+            "world_size": world.size,
+            "files": _hashes(partial),
+        }
         write_text(partial / STATE_FILE, json.dumps(manifest, indent=2) + "\n")
         shutil.rmtree(final, ignore_errors=True)
         rename_folder(partial, final)
@@ -62,17 +71,18 @@ def latest(folder: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def load(engine: Any, checkpoint: Path, base: str, world: World) -> TrainState:
+def load(engine: Any, checkpoint: Path, identity: Mapping[str, str], world: World) -> TrainState:
     """Restore `engine` from `checkpoint`; every rank must call it.
 
     Raises:
-        CheckpointError: changed or missing files, other frozen weights, or another number of ranks.
+        CheckpointError: changed or missing files, another identity, or another number of ranks.
     """
     manifest = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-    if manifest["base_sha256"] != base:
+    other = [name for name, digest in identity.items() if manifest["identity"].get(name) != digest]
+    if other:
         raise CheckpointError(
-            f"{checkpoint} was trained over other frozen weights than the configuration gives now: "
-            "restore the backbone or the source run it started from, or choose another run_dir"
+            f"{checkpoint} was trained with other {' and other '.join(other)} than the configuration gives now: "
+            "restore them, or choose another run_dir"
         )
     if manifest["world_size"] != world.size:
         raise CheckpointError(

@@ -7,10 +7,10 @@ a discriminated union on `name`, so a mapping whose `name` changes replaces what
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from transrec.errors import TransRecError
 
@@ -19,6 +19,9 @@ class Config(BaseModel):
     """Base of every configuration object: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class ConfigError(TransRecError, ValueError):

@@ -33,8 +33,9 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """The whole dictionary for `deepspeed.initialize`.
 
-    bf16 and fp16 are DeepSpeed's autocast: weights and optimizer state stay fp32, matrix products run in 16 bits. So a
-    checkpoint or an export never depends on the precision it was trained in.
+    bf16 is autocast: weights and optimizer state stay fp32, matrix products run in 16 bits. fp16 is DeepSpeed's own
+    mode, fp16 weights over fp32 master weights with a dynamic loss scale, which autocast has not under ZeRO (its scaler
+    neither backs off there nor is it saved); an export then holds the fp16 values.
 
     Raises:
         ConfigError: `extra` holds a key that the typed fields set, or an offload that the stage does not have.
@@ -57,9 +58,10 @@ def deepspeed_config(
         "steps_per_print": 10**12,  # progress is ours to show
         "wall_clock_breakdown": False,
     }
-    if precision != "fp32":
-        dtype = {"bf16": "bfloat16", "fp16": "float16"}[precision]
-        ours["torch_autocast"] = {"enabled": True, "dtype": dtype}
+    if precision == "bf16":
+        ours["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    if precision == "fp16":
+        ours["fp16"] = {"enabled": True, "initial_scale_power": 16, "loss_scale_window": 1000, "hysteresis": 2}
     return ours | _checked(extra, zero_optimization)
 
 

@@ -7,10 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import deepspeed
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+if not torch.accelerator.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed says on stdout, at import, that it found none
+import deepspeed
 
 
 @dataclass(frozen=True)
@@ -61,22 +64,30 @@ class World:
 
 
 def start() -> World:
-    """Join the process group the launcher described; without a launcher, a group of one."""
-    # DeepSpeed calls names that this torch deprecates; nothing a user could put right.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    """Join the process group that the launcher described; without a launcher, make a group of one."""
     for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
         os.environ.setdefault(key, value)
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
-    local_rank = int(os.environ["LOCAL_RANK"])
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    else:
-        share_cores(int(os.environ.get("LOCAL_SIZE", os.environ["WORLD_SIZE"])))
+    # DeepSpeed calls names that this torch deprecates; nothing a user could put right.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    device = _own_device(int(os.environ["LOCAL_RANK"]))
+    cuda = device.type == "cuda"
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
     control = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
-    return World(dist.get_rank(), dist.get_world_size(), local_rank, device, control)
+    return World(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]), device, control)
+
+
+def join() -> World:
+    """As `start`, but a process without a launcher stays alone, without a process group: all that inference needs."""
+    return start() if "RANK" in os.environ else World(device=_own_device(0))
+
+
+def _own_device(local_rank: int) -> torch.device:
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    share_cores(int(os.environ.get("LOCAL_SIZE", os.environ.get("WORLD_SIZE", "1"))))
+    return torch.device("cpu")
 
 
 def whole(tensor: Tensor, modify: bool = False) -> AbstractContextManager[Any]:

@@ -6,20 +6,21 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from transrec import weights
 from transrec.adaptation import AdaptationConfig, FullConfig
 from transrec.adaptation.groups import parameter_groups
-from transrec.config import Config, ConfigError, dump, load, read_yaml, validate
+from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml, validate
 from transrec.data.interactions import DataConfig, Interactions
 from transrec.data.item_store import ItemStore
 from transrec.data.schema import ShardIndex
+from transrec.data.splits import TemporalConfig
 from transrec.deepspeed_config import ZeroConfig
 from transrec.distributed import World
 from transrec.evaluation.evaluator import EvaluationConfig
@@ -35,11 +36,11 @@ CONFIG_FILE = "config.yaml"
 class Experiment(Config):
     """Everything that determines a run. A run folder holds this as `config.yaml`."""
 
-    run_dir: Path = Field(description="where the run lives; the same folder again resumes it")
-    seed: int = 0
+    run_dir: UserPath = Field(description="where the run lives; the same folder again resumes it")
+    seed: int = Field(0, ge=0)
     data: DataConfig
     model: ModelConfig
-    init_from: Path | None = Field(None, description="run folder whose weights to start from (transfer)")
+    init_from: UserPath | None = Field(None, description="run folder whose weights to start from (transfer)")
     adaptation: AdaptationConfig = FullConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
@@ -50,7 +51,7 @@ class Experiment(Config):
     def build(self, world: World) -> "Parts":
         """Data, then model -> source weights -> adapters and freezing: that order is law."""
         interactions = Interactions.scan(self.data, self.model.max_length)
-        store = open_store(self, self.data.path, world)
+        store = open_store(self.model, self.data.path, self.data.cache, world)
         torch.manual_seed(self.seed)
         model = self.model.build(interactions.shards.index.counts.items)
         if self.init_from is not None:
@@ -60,6 +61,16 @@ class Experiment(Config):
         if self.train.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         return Parts(interactions, store, model, weights.base_hash(model))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.train.monitor not in self.evaluation.metrics:
+            raise ValueError(f"train.monitor {self.train.monitor!r} is not among evaluation.metrics")
+        if (self.data.stride or 0) > self.model.max_length:
+            raise ValueError(f"data.stride {self.data.stride} exceeds model.max_length {self.model.max_length}")
+        if self.data.windows == "last" and isinstance(self.data.split, TemporalConfig):
+            raise ValueError("data.windows=last keeps interactions that data.split.name=temporal may not see")
+        return self
 
 
 @dataclass(frozen=True)
@@ -72,22 +83,27 @@ class Parts:
     base: str
 
 
-def open_store(experiment: Experiment, folder: Path, world: World) -> ItemStore:
+def open_store(model: ModelConfig, folder: Path, cache: Path, world: World) -> ItemStore:
     """The item store of `folder`; the first process of a node fills it, the others wait."""
-    content = experiment.model.item_encoder.content()
+    content = model.item_encoder.content()
     if world.local_rank == 0:
-        store = ItemStore(folder.expanduser(), content, experiment.data.cache)
+        store = ItemStore(folder, content, cache)
         world.barrier()
         return store
     world.barrier()
-    return ItemStore(folder.expanduser(), content, experiment.data.cache)
+    return ItemStore(folder, content, cache)
 
 
 def start_from(model: nn.Module, run_dir: Path, index: ShardIndex) -> None:
-    """Load all weights of another run, strictly, before anything is attached."""
-    source = rebuild_for(load_run(run_dir), run_dir, index)
-    base = {name: tensor for name, tensor in source.state_dict().items() if ".adapter." not in name}
-    weights.load_strictly(model, base)
+    """Load all weights of another run, strictly, before anything is attached.
+
+    Raises:
+        ConfigError: the run was trained with adapters, without which its other weights are not what it learnt.
+    """
+    source = rebuild_for(load_run(run_dir), run_dir, index).state_dict()
+    if any(".adapter." in name for name in source):
+        raise ConfigError(f"`init_from`: {run_dir} was trained with adapters; start from a fully trained run")
+    weights.load_strictly(model, source)
 
 
 def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> nn.Module:
@@ -105,13 +121,18 @@ def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> nn.
         raise ConfigError(f"{run_dir} embeds the item ids of another catalogue: it is of no use for these shards")
     adapted = (export / weights.ADAPTER_FILE).exists()
     torch.manual_seed(experiment.seed)
-    config = experiment.model if adapted else experiment.model.from_export(export)
-    model = config.build(index.counts.items)
+    model = model_of(experiment, run_dir).build(index.counts.items)
     if adapted and experiment.init_from is not None:
         start_from(model, experiment.init_from, index)
     experiment.adaptation.apply(model)
     weights.load_export(export, model)
     return model
+
+
+def model_of(experiment: Experiment, run_dir: Path) -> ModelConfig:
+    """How to build a run's model: a fully trained one takes all it needs from its export, tokenizer included."""
+    export = run_dir / "export"
+    return experiment.model if (export / weights.ADAPTER_FILE).exists() else experiment.model.from_export(export)
 
 
 def check_frozen(experiment: Experiment) -> None:
@@ -180,8 +201,8 @@ def write_run_dir(experiment: Experiment) -> None:
     if (experiment.run_dir / CONFIG_FILE).exists():
         return
     experiment.run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(experiment.run_dir / "environment.yaml", yaml.safe_dump(environment(), sort_keys=False))
     write_text(experiment.run_dir / CONFIG_FILE, dump(experiment))
+    write_text(experiment.run_dir / "environment.yaml", yaml.safe_dump(environment(), sort_keys=False))
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:

@@ -31,14 +31,15 @@ def run(experiment: Experiment) -> dict[str, Any]:
         write_run_dir(experiment)
     parts = experiment.build(world)
     parameters = count_parameters(parts.model)
-    trainer, engine = build_trainer(experiment, parts, world)
-    state = trainer.fit()
     evaluator = Evaluator(experiment.evaluation, parts.interactions, world)
-    if not (experiment.run_dir / "export" / weights.CONFIG_FILE).exists():
+    trainer = build_trainer(experiment, parts, evaluator, world)
+    state = trainer.fit()
+    if state.best_step == 0:  # never validated
         trainer.save_best()
-        world.barrier()
-    weights.load_trained(experiment.run_dir / "export", engine.module)
-    results = {part: evaluator.model(engine.module, parts.store, part) for part in ("valid", "test")}
+    world.barrier()
+    model = trainer.engine.module
+    weights.load_trained(experiment.run_dir / "export", model)
+    results = {part: evaluator.model(model, parts.store, part) for part in ("valid", "test")}
     summary = {part: as_json(estimates) for part, estimates in results.items()} | {
         "parameters": parameters,
         "steps": state.step,
@@ -47,18 +48,17 @@ def run(experiment: Experiment) -> dict[str, Any]:
         "users_per_second": round(state.windows / max(1e-9, state.seconds), 1),
         "peak_memory_bytes": int(world.gather_ints([peak_memory()]).max()),
     }
-    if world.is_main:
-        write_text(experiment.run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
-        show(experiment, evaluator, parts, results["test"], summary)
-        if trainer.tracker is not None:
-            metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].items()}
-            trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
-    trainer.close()
     world.barrier()
+    if trainer.tracker is not None:  # the main process; the others are done
+        write_text(experiment.run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+        metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].items()}
+        trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
+        trainer.close()
+        show(experiment, parts, results["test"], summary)
     return summary
 
 
-def build_trainer(experiment: Experiment, parts: Parts, world: World) -> tuple[Trainer, Any]:
+def build_trainer(experiment: Experiment, parts: Parts, evaluator: Evaluator, world: World) -> Trainer:
     train, model = experiment.train, parts.model
     share = world.size * train.accumulation
     if train.batch_size % share:
@@ -85,36 +85,30 @@ def build_trainer(experiment: Experiment, parts: Parts, world: World) -> tuple[T
         experiment.deepspeed,
     )
     engine = initialize(model, optimizer, settings)
-    evaluator = Evaluator(experiment.evaluation, parts.interactions, world)
 
     def validate() -> Mapping[str, float]:
         estimates = evaluator.model(engine.module, parts.store, "valid")
         return {name: estimate.value for name, estimate in estimates.items()}
 
-    def save_best() -> None:
-        save_export(experiment, parts, engine.module, world)
-
-    trainer = Trainer(
+    return Trainer(
         train,
         experiment.optimizer,
         engine,
         stream,
         experiment.data.workers,
         validate,
-        save_best,
+        lambda: save_export(experiment, parts, engine.module, world),
         experiment.run_dir,
-        parts.base,
-        experiment.seed,
+        {"frozen weights": parts.base, "shards": parts.interactions.shards.index_sha256},
         world,
     )
-    return trainer, engine
 
 
 def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: World) -> None:
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
     config = export_config(experiment, parts.interactions.shards.index)
     folder = experiment.run_dir / "export"
-    if world.is_main and not folder.exists():
+    if world.is_main:
         experiment.model.item_encoder.save_assets(folder)
     weights.export(folder, model, config, parts.base if frozen else None, write_files=world.is_main)
 
@@ -124,12 +118,10 @@ def hyperparameters(experiment: Experiment) -> dict[str, Any]:
     return flatten(sections)
 
 
-def show(
-    experiment: Experiment, evaluator: Evaluator, parts: Parts, test: dict[str, Estimate], summary: dict[str, Any]
-) -> None:
+def show(experiment: Experiment, parts: Parts, test: dict[str, Estimate], summary: dict[str, Any]) -> None:
     """The test table beside the baselines, and where to look next."""
     console = Console()
-    console.print(table(baselines(evaluator.config, parts.interactions, "test") | {"this run": test}))
+    console.print(table(baselines(experiment.evaluation, parts.interactions, "test") | {"this run": test}))
     parameters, folder = summary["parameters"], experiment.run_dir
     console.print(
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained for {summary['steps']} steps; "

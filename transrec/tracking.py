@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from transrec.files import write_text
+
 METRICS_FILE = "metrics.jsonl"
 _SECONDS_BETWEEN_LINES = 30.0
 
@@ -21,7 +23,7 @@ class Tracker:
     def __init__(self, run_dir: Path, start_step: int, total_steps: int) -> None:
         self._path = run_dir / METRICS_FILE
         kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= start_step]
-        self._path.write_text("".join(kept), encoding="utf-8")
+        write_text(self._path, "".join(kept))
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step + 1 if start_step else None)
         self.console = Console(stderr=True, soft_wrap=True)
@@ -73,6 +75,11 @@ class Tracker:
         for summary in hparams(flat, dict.fromkeys(metrics)):
             self._board._get_file_writer().add_summary(summary)
         self.scalars(step, metrics)
+
+    def flush(self) -> None:
+        """On disk before a checkpoint is: what came before it is not written again after a crash."""
+        self._file.flush()
+        self._board.flush()
 
     def close(self) -> None:
         self._progress.stop()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ class Trainer:
         engine: DeepSpeed engine around a module whose forward(batch) returns a dict of losses.
         validate: called on every rank; returns the same metrics on every rank.
         save_best: called on every rank when `monitor` has improved.
-        base: hash of the frozen weights.
+        identity: hashes of what a checkpoint cannot do without, by name.
     """
 
     def __init__(
@@ -86,24 +86,19 @@ class Trainer:
         validate: Callable[[], Mapping[str, float]],
         save_best: Callable[[], None],
         run_dir: Path,
-        base: str,
-        seed: int,
+        identity: Mapping[str, str],
         world: World,
     ) -> None:
-        self.config, self.optimizer, self.engine, self.stream, self.workers = (
-            config,
-            optimizer,
-            engine,
-            stream,
-            workers,
-        )
+        self.config, self.optimizer, self.engine = config, optimizer, engine
+        self.stream, self.workers = stream, workers
         self.validate, self.save_best = validate, save_best
-        self.run_dir, self.base, self.seed, self.world = run_dir, base, seed, world
+        self.run_dir, self.identity, self.world = run_dir, identity, world
         self.total_steps = config.steps or config.epochs * len(stream)
         self.state = TrainState()
         self.tracker: Tracker | None = None
         self._window = _Window()
         self._rates: dict[str, float] = {}
+        self._gradient_norm: float | None = None
         self._stop_asked = False
 
     def fit(self) -> TrainState:
@@ -115,7 +110,7 @@ class Trainer:
         """
         found = checkpoint.latest(self.run_dir / "checkpoints")
         if found is not None:
-            self.state = checkpoint.load(self.engine, found, self.base, self.world)
+            self.state = checkpoint.load(self.engine, found, self.identity, self.world)
         if self.world.is_main:
             self.tracker = Tracker(self.run_dir, self.state.step, self.total_steps)
             self._say(f"resuming after step {self.state.step}" if found else f"training for {self.total_steps} steps")
@@ -148,17 +143,31 @@ class Trainer:
             out_of_patience = self.state.evaluations_since_best >= (self.config.patience or math.inf)
             self.state.finished = last or out_of_patience
             if self.state.finished or stop_asked or improved or self._due(self.config.checkpoint_every, last):
-                self._flush()
-                checkpoint.save(self.engine, self.run_dir / "checkpoints", self.state, self.base, self.world)
+                self._save()
             if self.state.finished:
                 return
             if stop_asked:
                 raise Interrupted(f"stopped after step {self.state.step}; the same command goes on from there")
 
+    def _save(self) -> None:
+        self._flush()
+        if not self._weights_are_finite():
+            self._stop_at("the weights are not finite after", self.state.step - 1)
+        if self.tracker is not None:
+            self.tracker.flush()
+        checkpoint.save(self.engine, self.run_dir / "checkpoints", self.state, self.identity, self.world)
+
+    def _weights_are_finite(self) -> bool:
+        """Of all ranks' parts of the trained weights: a loss says nothing about the update that followed it."""
+        trained = (p for p in self.engine.module.parameters() if p.requires_grad)
+        parts = [getattr(p, "ds_tensor", p).detach() for p in trained]  # under ZeRO-3 a rank holds a part
+        finite = torch.stack([torch.isfinite(part).all() for part in parts]).all()
+        return bool(self.world.gather_ints([int(finite)]).all())
+
     def _train_step(self, step: int, micro_batches: list[SequenceBatch]) -> bool:
         """One optimizer step; returns whether any rank was asked to stop."""
         # Dropout follows from (seed, step, rank), so a resumed run needs no saved random state.
-        torch.manual_seed(int(np.random.SeedSequence((self.seed, step, self.world.rank)).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence((self.stream.seed, step, self.world.rank)).generate_state(1)[0]))
         micro_batches, stop_asked = self._agree(micro_batches)
         rates = set_learning_rates(self.engine.optimizer, schedule_factor(self.optimizer, step, self.total_steps))
         self.engine.train()
@@ -167,11 +176,23 @@ class Trainer:
             losses = self.engine(to_device(batch, self.world.device))
             loss = torch.stack(list(losses.values())).sum()
             self.engine.backward(loss)
+            if self._shows(step):
+                self._gradient_norm = self._norm_without_zero()
             self.engine.step()
             total += loss.detach().float() / len(micro_batches)
         self._window.losses.append(total)
         self._rates = rates
         return stop_asked
+
+    def _shows(self, step: int) -> bool:
+        return (step + 1) % self.config.log_every == 0 and self.engine.is_gradient_accumulation_boundary()
+
+    def _norm_without_zero(self) -> float | None:
+        """Norm of the averaged gradient where DeepSpeed keeps none: stage 0 leaves gradients on the parameters."""
+        gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+        if self.engine.zero_optimization() or not gradients:
+            return None
+        return float(torch.nn.utils.get_total_norm(gradients))
 
     def _agree(self, micro_batches: list[SequenceBatch]) -> tuple[list[SequenceBatch], bool]:
         """Tell the ranks of each other's batches: positions to divide by, encoder passes to run, a wish to stop."""
@@ -213,7 +234,7 @@ class Trainer:
         self.state.windows += window.users
         for step, loss in enumerate(losses, start=first):
             if not math.isfinite(loss):
-                self._stop_at_bad_loss(step, loss)
+                self._stop_at(f"the loss is {loss} at", step)
         if self.tracker is None:
             return
         for step, (loss, digest) in enumerate(zip(losses, window.digests, strict=True), start=first + 1):
@@ -232,17 +253,17 @@ class Trainer:
         } | {f"learning_rate/{name}": rate for name, rate in self._rates.items()}
         if window.tokens:
             values["perf/padding"] = window.padding / window.tokens
-        norm = self.engine.get_global_grad_norm()
+        norm = self.engine.get_global_grad_norm() or self._gradient_norm
         if norm is not None:
             values["train/gradient_norm"] = float(norm)
         return values
 
-    def _stop_at_bad_loss(self, step: int, loss: float) -> None:
+    def _stop_at(self, problem: str, step: int) -> NoReturn:
         users = [w.user_id for w in self.stream.windows(step) if w is not None]
         good = checkpoint.latest(self.run_dir / "checkpoints")
         listed = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
         raise TrainingError(
-            f"the loss of step {step + 1} is {loss} (users {listed}). Last good checkpoint: {good or 'none'}. "
+            f"{problem} step {step + 1} (users {listed}). Last good checkpoint: {good or 'none'}. "
             "Lower the learning rate, set train.clipping, or train in fp32; then start again with another run_dir."
         )
 

@@ -5,7 +5,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "numerics"))
 
-from tiny_runs import ForkedCommands, LaunchedCommands, Tiny, write_tiny  # noqa: E402
+from tiny_runs import ForkedCommands, LaunchedCommands, Tiny, write_tiny
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A run against the loop that PyTorch's documentation would write: no engine, no ranks, no micro-batches."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ import torch
 from tiny_runs import ADAPTATIONS, COMPARABLE, ForkedCommands, Tiny, exported, losses, plain_loop
 
 from transrec.config import load
+from transrec.data.interactions import Interactions
+from transrec.data.item_store import ItemStore
+from transrec.data.train_stream import TrainStream
 from transrec.experiment import Experiment
 
 TOLERANCE = 1e-5
@@ -51,13 +55,7 @@ def test_clipping_and_schedule_show_in_the_curve(tiny: Tiny) -> None:
 
 
 def test_gradients_do_not_depend_on_how_a_step_is_cut(tiny: Tiny) -> None:
-    """The eighth step has one window: fifteen of sixteen micro-batches add nothing, and it weighs as much as any step."""
-    from dataclasses import replace
-
-    from transrec.data.interactions import Interactions
-    from transrec.data.item_store import ItemStore
-    from transrec.data.train_stream import TrainStream
-
+    """The eighth step has one window: fifteen of sixteen micro-batches add nothing, and it weighs as much as any."""
     run = experiment(tiny)
     interactions = Interactions.scan(run.data, run.model.max_length)
     store = ItemStore(run.data.path, run.model.item_encoder.content(), run.data.cache)

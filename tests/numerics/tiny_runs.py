@@ -1,7 +1,8 @@
-"""Tiny data, a tiny language model and ways to run the real commands on them; shared by numerics and integration tests.
+"""Tiny data, a tiny language model and ways to run the real commands on them; for numerics and integration tests.
 
-A command costs ten seconds of imports and tenths of a second of work. `ForkedCommands` therefore forks it from a process
-that has the imports done: still one fresh process per rank, with its own exit code, output and process group to kill.
+A command costs ten seconds of imports and tenths of a second of work. `ForkedCommands` therefore forks it from a
+process that has the imports done: still one fresh process per rank, with its own exit code, output and process group
+to kill.
 `LaunchedCommands` starts it as a user does, with `python` or the `deepspeed` launcher.
 """
 
@@ -53,7 +54,9 @@ def build_shards(folder: Path, users: int = 200, items: int = 80, interactions: 
 
 def build_backbone(folder: Path, *shard_sets: Path, hidden: int = 32) -> Path:
     """A random BERT and a WordPiece tokenizer over every word of the shards, in the Hugging Face layout."""
-    texts = [record["text"].lower() for shards in shard_sets for record in read_records(shards, ShardIndex.load(shards))]
+    texts = [
+        record["text"].lower() for shards in shard_sets for record in read_records(shards, ShardIndex.load(shards))
+    ]
     words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)})
     vocabulary = {word: i for i, word in enumerate([*SPECIAL_TOKENS, *words])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
@@ -103,7 +106,13 @@ def write_tiny(folder: Path) -> Tiny:
             "user_encoder": {"name": "sasrec", "layers": 1},
             "objective": {"name": "next_item"},
         },
-        "train": {"steps": 12, "batch_size": 16, "log_every": 1, "evaluate_every": "never", "checkpoint_every": "never"},
+        "train": {
+            "steps": 12,
+            "batch_size": 16,
+            "log_every": 1,
+            "evaluate_every": "never",
+            "checkpoint_every": "never",
+        },
         "optimizer": {"lr": {"backbone": 2e-4, "head": 1e-3, "adapter": 2e-3}},
     }
     config = folder / "tiny.yaml"
@@ -264,6 +273,7 @@ def _run_main(command: str, argv: list[str], environment: dict[str, str], out: P
         os.dup2(file, stream)
     os.chdir(REPOSITORY)
     os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # what a process of its own would use
     sys.argv = [f"launch/{command}.py", *argv]
     torch.set_num_threads(1)
     module = importlib.import_module(f"launch.{command}")

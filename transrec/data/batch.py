@@ -4,14 +4,16 @@ Shape letters: B windows, L input positions, P scored positions (L, or 1 when on
 U distinct items of the batch (the pool), n items of a chunk, T tokens of a chunk.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from transrec.config import Config
 
+Batch = TypeVar("Batch")
 TokenChunk = dict[str, Tensor]  # Hugging Face names: input_ids (n, T), attention_mask (n, T)
 
 
@@ -31,6 +33,9 @@ class ItemContent:
     items: Tensor  # (U,) int64, catalogue indices 1..N
     text: list[TokenChunk] | None = None  # contiguous runs of `items`, sorted by length; row counts sum to U
     chunks: int = 1  # encoder passes every rank runs for this batch; at least the number of own chunks
+
+    def pin_memory(self) -> "ItemContent":
+        return map_tensors(self, Tensor.pin_memory)
 
     @property
     def own_chunks(self) -> int:
@@ -54,10 +59,14 @@ class SequenceBatch:
     target_mask: Tensor  # (B, P) bool
     negatives: Tensor  # (B, P, K) int64 pool rows
     log_popularity: Tensor  # (U,) float32, log of each pool item's share of training interactions
+    draws: int  # item occurrences the pool was made of
     owned: Tensor | None  # (B, U) bool, see Sampling.owned
     user_ids: list[str]  # B, or fewer where the last batch of an epoch is filled up with empty windows
     digest: int = 0  # which windows lie in which slots; adds up over the parts of a global batch
     normaliser: float = 1.0  # scored positions per micro-batch, averaged over all ranks and micro-batches of the step
+
+    def pin_memory(self) -> "SequenceBatch":
+        return map_tensors(self, Tensor.pin_memory)
 
     @property
     def scored(self) -> int:
@@ -69,14 +78,18 @@ class SequenceBatch:
         return int(self.input_mask.sum()) + len(self.user_ids) + self.scored * self.negatives.shape[-1]
 
 
-def to_device(value: Any, device: torch.device) -> Any:
-    """`value` with every tensor inside moved to `device` (dataclasses, lists and dicts are rebuilt)."""
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`value` with `change` applied to every tensor inside; dataclasses, lists and dicts are rebuilt."""
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return change(value)
     if isinstance(value, ItemContent | SequenceBatch):
-        return replace(value, **{f.name: to_device(getattr(value, f.name), device) for f in fields(value)})
+        return replace(value, **{f.name: map_tensors(getattr(value, f.name), change) for f in fields(value)})
     if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
+        return {key: map_tensors(item, change) for key, item in value.items()}
     if isinstance(value, list):
-        return [to_device(item, device) for item in value]
+        return [map_tensors(item, change) for item in value]
     return value

@@ -8,14 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from transrec.config import Config
+from transrec.config import Config, ConfigError, UserPath
 from transrec.data.splits import LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
 from transrec.data.user_shards import UserBlock, UserShards
 
 
 class DataConfig(Config):
-    path: Path = Field(description="folder of shards (`python -m data_tools build`)")
-    fraction: float = Field(1.0, gt=0, le=1, description="use the first fraction of the users: a nested uniform sample")
+    path: UserPath = Field(description="folder of shards (`python -m data_tools build`)")
+    fraction: float = Field(
+        1.0, gt=0, le=1, description="train on this first part of the users, a nested uniform sample; evaluate all"
+    )
     min_interactions: int = Field(5, ge=1, description="users with fewer are left out altogether")
     windows: Literal["all", "last"] = Field(
         "all", description="cut a long history into windows, or keep its last interactions only (released code)"
@@ -30,7 +32,9 @@ class DataConfig(Config):
         "occurring", description="rank items that occur in the data, or the whole catalogue"
     )
     workers: int = Field(1, ge=0, description="loader processes per rank")
-    cache: Path = Field(Path("~/.cache/transrec"), description="node-local folder for tokenised content")
+    cache: UserPath = Field(
+        Path("~/.cache/transrec").expanduser(), description="node-local folder for tokenised content"
+    )
 
 
 @dataclass(frozen=True)
@@ -47,23 +51,35 @@ class Interactions:
 
     @classmethod
     def scan(cls, config: DataConfig, max_length: int) -> "Interactions":
-        shards = UserShards(config.path.expanduser(), config.fraction)
+        shards = UserShards(config.path)
         self = cls(shards, config, max_length, moments=_moments(shards, config))
         num_items = shards.index.counts.items
         popularity, occurring = np.zeros(num_items + 1, np.int64), np.zeros(num_items + 1, bool)
         train_stops = []
+        left = int(np.ceil(config.fraction * shards.block_users.sum()))
         for number in range(len(shards)):
             block = self.block(number)
             split = self.split(block)
-            train_stops.append(split.train_stop)
+            train_stop = np.where(np.arange(len(block)) < left, split.train_stop, 0)
+            train_stops.append(train_stop)
+            left -= len(block)
             position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
-            trained = position < np.repeat(split.train_stop, block.lengths)
+            trained = position < np.repeat(train_stop, block.lengths)
             popularity += np.bincount(block.items[trained], minlength=num_items + 1)
             kept = (split.train_stop > 0) | (split.test >= 0) | (split.valid >= 0)
             occurring[block.items[np.repeat(kept, block.lengths)]] = True
         if config.candidates == "catalogue":
             occurring[1:] = True
+        if not popularity.any():
+            raise ConfigError(
+                f"no user of {config.path} has anything to train on: see data.min_interactions and data.fraction"
+            )
         return replace(self, train_stops=train_stops, popularity=popularity, candidates=np.flatnonzero(occurring))
+
+    @property
+    def sampled(self) -> NDArray[np.int64]:
+        """Items that training may meet as negatives: the candidates (as the reference), without the future's."""
+        return self.candidates if self.moments is None else np.flatnonzero(self.popularity)
 
     @property
     def stride(self) -> int:

@@ -6,11 +6,11 @@ its history.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from transrec.config import Config
 
@@ -26,13 +26,20 @@ class LeaveOneOutConfig(Config):
 class TemporalConfig(Config):
     """One point in time for all users: training before `valid_from`, validation up to `test_from`, test after it.
 
-    A user's target is the first interaction of the period. Nothing after a period's beginning informs a model that is
-    judged in it, which leave-one-out does not promise.
+    A user's target is the first interaction of the period, and only what the user did before it counts towards the
+    smallest history. Nothing after a period's beginning informs a model that is judged in it, which leave-one-out does
+    not promise. Only the list of candidates to rank knows items that came later.
     """
 
     name: Literal["temporal"] = "temporal"
     valid_from: float = Field(0.8, gt=0, lt=1, description="quantile of all timestamps")
     test_from: float = Field(0.9, gt=0, lt=1, description="quantile of all timestamps")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.valid_from >= self.test_from:
+            raise ValueError("valid_from must lie before test_from")
+        return self
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,12 @@ def temporal(lengths: Ints, timestamps: Ints, min_interactions: int, valid_from:
     """`timestamps` are those of all users of the block, concatenated, in the unit of the two moments."""
     stops = np.cumsum(lengths)
     starts = stops - lengths
-    kept = lengths >= min_interactions
     before_valid = _count_before(timestamps, starts, stops, valid_from)
     before_test = _count_before(timestamps, starts, stops, test_from)
-    valid = np.where(kept & (before_valid > 0) & (before_test > before_valid), before_valid, -1)
-    test = np.where(kept & (before_test > 0) & (lengths > before_test), before_test, -1)
-    return Split(np.where(kept, before_valid, 0), valid, test)
+    history = max(1, min_interactions - 1)  # as leave-one-out's test: one of the interactions is the target
+    valid = np.where((before_valid >= history) & (before_test > before_valid), before_valid, -1)
+    test = np.where((before_test >= history) & (lengths > before_test), before_test, -1)
+    return Split(np.where(before_valid >= history, before_valid, 0), valid, test)
 
 
 def _count_before(timestamps: Ints, starts: Ints, stops: Ints, moment: int) -> Ints:

@@ -6,6 +6,7 @@ out step numbers in order), and answers afterwards who was in a step.
 """
 
 import hashlib
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -98,6 +99,7 @@ class TrainStream(Dataset[list[SequenceBatch]]):
             target_mask=torch.from_numpy(scored > 0),
             negatives=rows(negatives),
             log_popularity=torch.from_numpy(self.log_popularity[content.items.numpy()]),
+            draws=int((inputs > 0).sum()) + sum(w is not None for w in windows),
             owned=self._owned(windows, rows) if self.sampling.owned else None,
             user_ids=[w.user_id for w in windows if w is not None],
             digest=_digest(first_slot, windows),
@@ -121,17 +123,17 @@ class TrainStream(Dataset[list[SequenceBatch]]):
             if window is not None:
                 rng = np.random.default_rng((self.seed, step, first_slot + row))
                 count = int(scored[row].sum()) * self.sampling.negatives
-                own = sample_negatives(rng, self.interactions.candidates, window.own, count)
+                own = sample_negatives(rng, self.interactions.sampled, window.own, count)
                 drawn[row, scored[row]] = own.reshape(-1, self.sampling.negatives)
         return drawn
 
     def _pool(self, *indices: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.sampling.pool == "catalogue":
-            return self.interactions.candidates
+            return self.interactions.sampled
         distinct = np.unique(np.concatenate([index.ravel() for index in indices]))
         distinct = distinct[distinct > 0]
         # An encoder needs something to encode even where a rank's slots are all empty.
-        return distinct if len(distinct) else self.interactions.candidates[:1]
+        return distinct if len(distinct) else self.interactions.sampled[:1]
 
     def _owned(self, windows: list[Window | None], rows: "_RowLookup") -> torch.Tensor:
         owned = torch.zeros((len(windows), rows.size), dtype=torch.bool)
@@ -179,8 +181,14 @@ def load_steps(stream: TrainStream, start: int, stop: int, workers: int) -> Iter
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_sigterm_to_the_trainer,
     )
     return iter(loader)
+
+
+def _leave_sigterm_to_the_trainer(worker: int) -> None:
+    """Launchers and schedulers signal the whole process tree; a loader that died of it would fail the last save."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_it_is(batches: list[SequenceBatch]) -> list[SequenceBatch]:

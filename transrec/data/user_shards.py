@@ -1,15 +1,17 @@
 """Random access to the user shards, a block of users at a time, straight out of the tar."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from transrec.data.schema import BLOCKS_FILE, ShardIndex, ShardSetError
+from transrec.data.schema import BLOCKS_FILE, INDEX_FILE, ShardIndex, ShardSetError
 
 _CACHED_BLOCKS = 128
 
@@ -35,21 +37,19 @@ class UserBlock:
 
 
 class UserShards:
-    """The users of a shard set, or the first `fraction` of them (a uniform sample: users lie in hash order)."""
+    """The users of a shard set, in hash order."""
 
-    def __init__(self, folder: Path | str, fraction: float = 1.0) -> None:
+    def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.index = ShardIndex.load(self.folder)
+        self.index_sha256 = hashlib.sha256((self.folder / INDEX_FILE).read_bytes()).hexdigest()
         table = pq.read_table(self.folder / BLOCKS_FILE)
         self._shards: list[str] = table["shard"].to_pylist()
         self._offsets: list[int] = table["offset"].to_pylist()
         self._bytes: list[int] = table["bytes"].to_pylist()
-        users = np.fromiter((len(lengths) for lengths in table["lengths"]), np.int64, len(table))
-        ends = np.minimum(np.cumsum(users), int(np.ceil(fraction * users.sum())))
-        self.block_users: NDArray[np.int64] = np.diff(ends, prepend=0)
-        self.block_users = self.block_users[self.block_users > 0]
+        self.block_users = pc.list_value_length(table["lengths"]).to_numpy().astype(np.int64)
         names = {name: i for i, name in enumerate(dict.fromkeys(self._shards))}
-        self.block_shard = np.array([names[shard] for shard in self._shards[: len(self)]], np.int64)
+        self.block_shard = np.array([names[shard] for shard in self._shards], np.int64)
         self.block = lru_cache(maxsize=_CACHED_BLOCKS)(self._read)
 
     def __len__(self) -> int:
@@ -74,7 +74,6 @@ class UserShards:
                 f"{path}: block {number} cannot be read ({error}); "
                 f"check the set with `python -m data_tools verify {self.folder}`"
             ) from None
-        batch = batch.slice(0, int(self.block_users[number]))
         items, timestamps = batch.column("items"), batch.column("timestamps")
         return UserBlock(
             user_ids=batch.column("user_id"),

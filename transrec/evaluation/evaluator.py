@@ -4,29 +4,37 @@ Shape letters: B users, L positions, N items, D width.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from transrec.config import Config
+from transrec.config import Config, ConfigError
 from transrec.data.batch import ItemContent, to_device
 from transrec.data.evaluation_stream import EvaluationBatch, Part, evaluation_batches, training_sequences
 from transrec.data.interactions import Interactions
 from transrec.data.item_store import ItemStore
 from transrec.distributed import World
 from transrec.evaluation.baselines import ItemToItem, MostPopular
-from transrec.evaluation.full_ranking import Score, dot_product_scores, rank_targets
-from transrec.evaluation.metrics import Estimate, evaluate_ranks
+from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets
+from transrec.evaluation.metrics import Estimate, evaluate_ranks, parse
 
 _ITEMS_AT_ONCE = 4096
 
 
+def _known(metric: str) -> str:
+    parse(metric)
+    return metric
+
+
+Metric = Annotated[str, AfterValidator(_known)]
+
+
 class EvaluationConfig(Config):
-    metrics: list[str] = Field(["HR@10", "NDCG@10", "MRR@10"], min_length=1)
-    repeats: Literal["count", "miss"] = Field(
+    metrics: list[Metric] = Field(["HR@10", "NDCG@10", "MRR@10"], min_length=1)
+    repeats: Repeats = Field(
         "count", description="a target the user already had: rank it, or count a miss as the released code does"
     )
     confidence: float = Field(0.95, gt=0, lt=1)
@@ -60,7 +68,7 @@ class Evaluator:
                 ranks.append(self._ranks(batch, scores))
         everyone = self.world.gather_rows(torch.cat(ranks).to(self.world.device)).cpu()
         if not len(everyone):
-            raise ValueError(f"no user has a {part} interaction: see data.min_interactions and data.split")
+            raise ConfigError(f"no user has a {part} interaction: see data.min_interactions and data.split")
         return evaluate_ranks(everyone, self.config.metrics, self.config.confidence)
 
     def _ranks(self, batch: EvaluationBatch, score: Score) -> Tensor:

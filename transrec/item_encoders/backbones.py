@@ -197,7 +197,11 @@ def _quiet() -> Iterator[None]:
 
 
 def save_architecture(name: str, folder: Path) -> None:
-    """Write the configuration and the tokenizer of `name` to `folder`, without weights."""
+    """Write the configuration and the tokenizer of `name` to `folder`, without weights, unless they are there."""
+    if folder.exists():
+        return
+    partial = folder.with_name(f".{folder.name}.partial")
     with _explained(name):
-        _load_config(name).save_pretrained(folder)
-    load_tokenizer(name).save_pretrained(folder)
+        _load_config(name).save_pretrained(partial)
+    load_tokenizer(name).save_pretrained(partial)
+    partial.rename(folder)

@@ -16,7 +16,7 @@ from transrec.data.batch import ItemContent
 
 class IdEmbeddingConfig(Config):
     name: Literal["id_embedding"] = "id_embedding"
-    init_std: float = Field(0.02, ge=0)
+    init_std: float = Field(0.1, ge=0)
 
     def build(self, width: int, num_items: int) -> "IdEmbedding":
         return IdEmbedding(self, width, num_items)

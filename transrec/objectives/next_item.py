@@ -72,6 +72,7 @@ class BinaryCrossEntropy(nn.Module):
 class InBatchSoftmax(nn.Module):
     """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the batch's distinct items but the user's own others.
 
+    The pool is the rank's own micro-batch: accumulation or more ranks at the same batch size make it smaller.
     q(e) = 1 − (1 − p(e))ⁿ is the chance that an item with a share p of all interactions is among a batch's n: log q is
     log p and a constant for small batches, and vanishes where a batch holds the whole catalogue.
 
@@ -94,7 +95,7 @@ class InBatchSoftmax(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             logits_SU, targets_S = _scores(states, pool, batch, self.temperature)
             if self.debias:
-                logits_SU = logits_SU - log_inclusion(batch.log_popularity, int(batch.input_mask.sum()))
+                logits_SU = logits_SU - log_inclusion(batch.log_popularity, batch.draws)
             users_S = batch.target_mask.nonzero()[:, 0]
             hidden_SU = batch.owned[users_S].scatter(1, targets_S.unsqueeze(1), False)
             return F.cross_entropy(logits_SU.masked_fill(hidden_SU, -torch.inf), targets_S, reduction="sum")

@@ -10,15 +10,11 @@ from hypothesis import strategies as st
 from transrec.data.evaluation_stream import evaluation_batches, left_padded, newest, training_sequences
 from transrec.data.interactions import Interactions
 
-HISTORIES = {
-    "long": [1, 2, 3, 4, 5, 6, 7, 8],
-    "plain": [2, 3, 2, 4, 9],
-    "short": [1, 9],
-}
+HISTORIES = {"long": [1, 2, 3, 4, 5, 6, 7, 8], "plain": [2, 3, 2, 4, 9], "short": [1, 9]}
 
 
 @pytest.fixture(scope="module")
-def given_shards(build_shards) -> Path:  # noqa: ANN001
+def given_shards(build_shards) -> Path:
     return build_shards(HISTORIES, n_items=9, block_users=1)
 
 
@@ -75,9 +71,7 @@ def test_no_target_is_an_input_of_training(scan: Callable[..., Interactions]) ->
             assert int(target) == block.history(place)[stop]
 
 
-def test_training_sequences_are_the_training_histories(
-    scan: Callable[..., Interactions], given_shards: Path
-) -> None:
+def test_training_sequences_are_the_training_histories(scan: Callable[..., Interactions], given_shards: Path) -> None:
     interactions = scan(path=given_shards)
     found = [(items.tolist(), lengths.tolist()) for items, lengths in training_sequences(interactions)]
     expected = {"long": ([1, 2, 3, 4, 5, 6], [6]), "plain": ([2, 3, 2], [3]), "short": ([], [0])}

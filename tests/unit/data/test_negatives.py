@@ -11,10 +11,10 @@ def test_drawn_from_the_candidates_but_the_users_own(
     candidates: set[int], data: st.DataObject, count: int, seed: int
 ) -> None:
     others = data.draw(st.sets(st.sampled_from(sorted(candidates)), min_size=1))
-    own = np.array(sorted(candidates - others) + [99], np.int64)
+    own = np.array([*sorted(candidates - others), 99], np.int64)
     drawn = sample_negatives(np.random.default_rng(seed), np.array(sorted(candidates)), own, count)
     assert drawn.shape == (count,)
-    # A user who owns all but one of many candidates may keep a rejected draw; with 40 that has a chance below (39/40)^100.
+    # Who owns nearly all candidates may keep a rejected draw; with half of them that has a chance of 2^-100.
     if len(others) * 2 >= len(candidates):
         assert set(drawn.tolist()) <= others
     assert set(drawn.tolist()) <= candidates

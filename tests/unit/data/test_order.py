@@ -46,7 +46,7 @@ def test_parts_of_the_ranks_concatenate_to_the_global_step(order: EpochOrder, da
 
 
 @given(orders(), st.randoms(use_true_random=False))
-def test_a_step_does_not_depend_on_the_steps_asked_before(order: EpochOrder, random) -> None:  # noqa: ANN001
+def test_a_step_does_not_depend_on_the_steps_asked_before(order: EpochOrder, random) -> None:
     fresh = EpochOrder(order.block_windows, order.block_shard, order.batch_size, order.seed)
     in_order = [order.slots(step) for step in range(2 * order.steps_per_epoch)]
     shuffled = list(range(len(in_order)))

@@ -69,7 +69,7 @@ def test_temporal_targets_are_the_first_of_their_period_and_training_is_before_i
         assert test == (in_test[0] if kept and in_test and in_test[0] > 0 else -1)
 
 
-@pytest.mark.xfail(strict=True, reason="TemporalConfig takes a test period before the validation period: test items leak")
+@pytest.mark.xfail(strict=True, reason="a test period before the validation period is taken: test items train")
 def test_test_period_before_the_validation_period_is_refused() -> None:
     with pytest.raises(ConfigError, match="valid_from"):
         validate(TemporalConfig, {"valid_from": 0.9, "test_from": 0.8})

@@ -13,7 +13,7 @@ HISTORIES = {f"u{n}": [1 + (n + i) % 9 for i in range(3 + n % 4)] for n in range
 
 
 @pytest.fixture(scope="module")
-def shards(build_shards) -> Path:  # noqa: ANN001
+def shards(build_shards) -> Path:
     """Ten users, four to a block, two blocks to a shard or less."""
     return build_shards(HISTORIES, n_items=9, block_users=4, shard_bytes=4096)
 
@@ -85,7 +85,7 @@ def test_an_unreadable_shard_is_named(shards: Path, tmp_path: Path, damage: str)
         "index.json",
         pytest.param(
             BLOCKS_FILE,
-            marks=pytest.mark.xfail(strict=True, raises=FileNotFoundError, reason="UserShards lets pyarrow's error out"),
+            marks=pytest.mark.xfail(strict=True, raises=FileNotFoundError, reason="pyarrow's error gets out"),
         ),
     ],
 )
@@ -100,5 +100,5 @@ def test_another_schema_version_is_refused(shards: Path, tmp_path: Path) -> None
     copy = Path(shutil.copytree(shards, tmp_path / "copy"))
     index = copy / "index.json"
     index.write_text(index.read_text().replace('"schema_version": 1', '"schema_version": 99'))
-    with pytest.raises(ShardSetError, match="schema version 99.*rebuild"):
+    with pytest.raises(ShardSetError, match=r"schema version 99.*rebuild"):
         UserShards(copy)

@@ -1,0 +1,135 @@
+"""`launch/recommend.py`: what it recommends is what scoring every item, one by one, puts on top."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tiny_runs import Finished, ForkedCommands, Tiny, build_shards
+
+from transrec.data.item_store import ItemStore
+from transrec.data.schema import CATALOGUE_FILE, ShardIndex
+from transrec.experiment import load_run, rebuild_for
+
+HISTORIES = {"ann": ["item-3", "item-17", "item-3"], "bob": [f"item-{i}" for i in range(20, 50)], "eve": ["item-0"]}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, commands: ForkedCommands) -> Path:
+    run_dir = tmp_path_factory.mktemp("recommend") / "run"
+    finished = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}")
+    assert finished.code == 0, finished.stderr
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def other_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_shards(tmp_path_factory.mktemp("catalogue") / "other", users=50, items=60, interactions=600, seed=5)
+
+
+@pytest.fixture
+def histories(tmp_path: Path) -> Path:
+    path = tmp_path / "histories.jsonl"
+    lines = [json.dumps({"user": user, "history": history}) + "\n" for user, history in HISTORIES.items()]
+    path.write_text("".join(lines))
+    return path
+
+
+def recommendations(finished: Finished) -> dict[str, list[dict[str, Any]]]:
+    assert finished.code == 0, finished.stderr
+    lines = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
+    return {line["user"]: line["recommendations"] for line in lines}
+
+
+def brute_force(run: Path, shards: Path, history: list[str], top: int) -> list[tuple[str, float]]:
+    """Every item encoded alone, the user alone, every product taken alone."""
+    experiment = load_run(run)
+    model = rebuild_for(experiment, run, ShardIndex.load(shards)).eval()
+    store = ItemStore(shards, experiment.model.item_encoder.content(), experiment.data.cache)
+    item_ids = pq.read_table(shards / CATALOGUE_FILE)["item_id"].to_pylist()
+    index_of = {item_id: i for i, item_id in enumerate(item_ids, start=1)}
+    with torch.no_grad():
+        vectors = [model.encode_items(store.content(np.array([i])))[0] for i in range(1, len(item_ids) + 1)]
+        length, width = experiment.model.max_length, experiment.model.width
+        newest = [vectors[index_of[item_id] - 1] for item_id in history[-length:]]
+        inputs = torch.stack([torch.zeros(width)] * (length - len(newest)) + newest)
+        mask = torch.arange(length) >= length - len(newest)
+        user = model.encode_users(inputs[None], mask[None])[0]
+    scores = {item_id: float(vector @ user) for item_id, vector in zip(item_ids, vectors, strict=True)}
+    best = sorted((item_id for item_id in item_ids if item_id not in history), key=lambda i: -scores[i])
+    return [(item_id, scores[item_id]) for item_id in best[:top]]
+
+
+def test_recommends_what_scoring_every_item_puts_on_top(
+    commands: ForkedCommands, tiny: Tiny, run: Path, histories: Path
+) -> None:
+    found = recommendations(commands.run("recommend", "--run", run, "--histories", histories, "--top", "7"))
+    assert found.keys() == HISTORIES.keys()
+    titles = pq.read_table(tiny.shards / CATALOGUE_FILE).select(["item_id", "title"]).to_pylist()
+    for user, history in HISTORIES.items():
+        expected = brute_force(run, tiny.shards, history, top=7)
+        assert [item["item_id"] for item in found[user]] == [item_id for item_id, _ in expected]
+        assert [item["score"] for item in found[user]] == pytest.approx([score for _, score in expected], abs=2e-5)
+        assert not {item["item_id"] for item in found[user]} & set(history)
+        assert all({"item_id": item["item_id"], "title": item["title"]} in titles for item in found[user])
+
+
+def test_recommends_items_of_another_catalogue(
+    commands: ForkedCommands, run: Path, other_shards: Path, histories: Path
+) -> None:
+    finished = commands.run("recommend", "--run", run, "--histories", histories, "--catalogue", other_shards)
+    for user, items in recommendations(finished).items():
+        expected = brute_force(run, other_shards, HISTORIES[user], top=10)
+        assert [item["item_id"] for item in items] == [item_id for item_id, _ in expected]
+
+
+def test_never_runs_out_into_padding(commands: ForkedCommands, run: Path, histories: Path) -> None:
+    found = recommendations(commands.run("recommend", "--run", run, "--histories", histories, "--top", "500"))
+    for user, history in HISTORIES.items():
+        assert len({item["item_id"] for item in found[user]}) == len(found[user]) == 80 - len(set(history))
+
+
+def test_one_history_shows_a_table(commands: ForkedCommands, tiny: Tiny, run: Path) -> None:
+    finished = commands.run("recommend", "--run", run, "--history", "item-3,item-17", "--top", "3")
+    assert finished.code == 0, finished.stderr
+    rows = [line for line in finished.stdout.splitlines() if " item-" in line]
+    expected = brute_force(run, tiny.shards, ["item-3", "item-17"], top=3)
+    assert [row.split()[3] for row in rows] == [item_id for item_id, _ in expected]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--history", "item-3,item-999"], "unknown item ids: item-999; the catalogue has ids such as item-"),
+        (["--history", ""], "unknown item ids: "),
+        (["--histories", "/nowhere.jsonl"], "cannot read /nowhere.jsonl"),
+        (["--history", "item-3", "--catalogue", "/nowhere"], "/nowhere/index.json"),
+    ],
+)
+def test_a_mistake_is_explained(commands: ForkedCommands, run: Path, arguments: list[str], message: str) -> None:
+    finished = commands.run("recommend", "--run", run, *arguments)
+    assert finished.code == 1
+    assert f"error: {message}" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("no json", 'line 2: expected {"user": …, "history": [item ids]}'),
+        ('{"user": 1}', "line 2: expected"),
+        ('{"user": 1, "history": 5}', "line 2: expected"),
+        ('{"user": 1, "history": []}', "a history needs at least one item"),
+        ('{"user": 1, "history": ["item-1000"]}', "unknown item ids: item-1000"),
+    ],
+)
+def test_a_bad_line_is_named(commands: ForkedCommands, run: Path, tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "histories.jsonl"
+    path.write_text('{"user": 0, "history": ["item-3"]}\n' + line + "\n")
+    finished = commands.run("recommend", "--run", run, "--histories", path)
+    assert finished.code == 1
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr

@@ -1,0 +1,129 @@
+"""A run that was killed anywhere and started again is, to the last bit, the run that was not."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tiny_runs import Commands, ForkedCommands, Tiny, exported, records
+
+STEPS = 36
+
+
+def arguments(tiny: Tiny, run_dir: Path, *more: str) -> list[str | Path]:
+    """Dropout on, a loader worker, momentum and a schedule; validations and checkpoints at different steps."""
+    cadence = ["train.log_every=2", "train.evaluate_every=12", "train.checkpoint_every=8", "train.patience=null"]
+    schedule = ["optimizer.schedule=cosine", "optimizer.warmup=0.1", "train.clipping=1.0"]
+    steps = [f"train.steps={STEPS}", "data.workers=1"]
+    return ["--config", tiny.config, f"run_dir={run_dir}", *steps, *cadence, *schedule, *more]
+
+
+def kill_at(commands: Commands, step: int, run_dir: Path, arguments: list[str | Path], ranks: int = 1) -> None:
+    """Start the command, and kill it without warning as soon as `step` is written down, or a little later."""
+    running = commands.start("train", *arguments, ranks=ranks)
+    running.wait_until(lambda: len(records(run_dir, "step")) >= step)
+    time.sleep(random.random() * 0.05)
+    running.kill()
+    assert not (run_dir / "summary.json").exists(), "the run was over before it could be killed"
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    assert records(run, "step") == records(other, "step")
+    assert [record["step"] for record in records(run, "step")] == list(range(1, STEPS + 1))
+    assert records(run, "valid") == records(other, "valid")
+    weights, expected = exported(run), exported(other)
+    assert weights.keys() == expected.keys()
+    assert all(weights[name].equal(tensor) for name, tensor in expected.items())
+    results = [json.loads((folder / "summary.json").read_text()) for folder in (run, other)]
+    for key in ("valid", "test", "steps", "best_step", "parameters"):
+        assert results[0][key] == results[1][key]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, commands: ForkedCommands) -> Path:
+    run_dir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    finished = commands.run("train", *arguments(tiny, run_dir))
+    assert finished.code == 0, finished.stderr
+    return run_dir
+
+
+def test_killed_once(tiny: Tiny, commands: ForkedCommands, uninterrupted: Path, run_dir: Path) -> None:
+    kill_at(commands, random.randint(8, STEPS - 8), run_dir, arguments(tiny, run_dir))
+    finished = commands.run("train", *arguments(tiny, run_dir))
+    assert finished.code == 0, finished.stderr
+    assert "resuming after step" in finished.stderr
+    assert_same_run(run_dir, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "ranks", "stage"),
+    [("launched", 1, 0), ("launched", 2, 0), ("commands", 2, 1), ("commands", 2, 2), ("commands", 2, 3)],
+)
+def test_killed_five_times(
+    request: pytest.FixtureRequest, tiny: Tiny, tmp_path: Path, launcher: str, ranks: int, stage: int
+) -> None:
+    commands: Commands = request.getfixturevalue(launcher)
+    zero, whole, killed = f"zero.stage={stage}", tmp_path / "whole", tmp_path / "killed"
+    assert commands.run("train", *arguments(tiny, whole, zero), ranks=ranks).code == 0
+    for step in sorted(random.sample(range(2, STEPS - 8), 5)):
+        kill_at(commands, step, killed, arguments(tiny, killed, zero), ranks)
+    finished = commands.run("train", *arguments(tiny, killed, zero), ranks=ranks)
+    assert finished.code == 0, finished.stderr
+    assert_same_run(killed, whole)
+
+
+@pytest.mark.slow
+def test_killed_with_adapters(tiny: Tiny, commands: ForkedCommands, tmp_path: Path) -> None:
+    """The checkpoint leaves the frozen weights out; they have to come back from where they came."""
+    houlsby, whole, killed = "adaptation={name: houlsby, also_train: [head]}", tmp_path / "whole", tmp_path / "killed"
+    assert commands.run("train", *arguments(tiny, whole, houlsby)).code == 0
+    kill_at(commands, 20, killed, arguments(tiny, killed, houlsby))
+    assert commands.run("train", *arguments(tiny, killed, houlsby)).code == 0
+    assert_same_run(killed, whole)
+
+
+def test_a_validation_is_written_down_before_the_checkpoint_that_follows_it(
+    tiny: Tiny, commands: ForkedCommands, run_dir: Path
+) -> None:
+    """A run resumed from that checkpoint does not validate again."""
+    more = arguments(tiny, run_dir, "train.log_every=1000", "train.evaluate_every=12", "train.checkpoint_every=12")
+    running = commands.start("train", *more)
+    running.wait_until(lambda: any((run_dir / "checkpoints").glob("step-????????/state.json")))
+    running.kill()
+    checkpoints = sorted(path.parent.name for path in (run_dir / "checkpoints").glob("step-????????/state.json"))
+    saved = int(checkpoints[-1].removeprefix("step-"))
+    assert [record["step"] for record in records(run_dir, "valid")] == list(range(12, saved + 1, 12))
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(
+    tiny: Tiny, commands: ForkedCommands, uninterrupted: Path, run_dir: Path
+) -> None:
+    running = commands.start("train", *arguments(tiny, run_dir))
+    running.wait_until(lambda: len(records(run_dir, "step")) >= 7)
+    running.signal(signal.SIGTERM)
+    finished = running.wait()
+    assert finished.code == 143, finished.stderr
+    stopped_after = len(records(run_dir, "step"))
+    assert f"stopped after step {stopped_after}" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert (run_dir / "checkpoints" / f"step-{stopped_after:08d}" / "state.json").exists()
+    again = commands.run("train", *arguments(tiny, run_dir))
+    assert again.code == 0, again.stderr
+    assert f"resuming after step {stopped_after}" in again.stderr
+    assert_same_run(run_dir, uninterrupted)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_ranks_stops_both(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
+    running = commands.start("train", *arguments(tiny, run_dir), ranks=2)
+    running.wait_until(lambda: len(records(run_dir, "step")) >= 7)
+    pid = running.processes[1].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    assert running.wait().code == 143
+    assert all(process.wait(0) == 143 for process in running.processes)
+    assert commands.run("train", *arguments(tiny, run_dir), ranks=2).code == 0

@@ -1,0 +1,155 @@
+"""`launch/train.py` with every configuration of the repository, and with mistakes in them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_runs import REPOSITORY, Commands, Finished, ForkedCommands, LaunchedCommands, Tiny, exported, records
+from transformers import AutoConfig, AutoTokenizer
+
+from transrec.config import load, read_yaml
+from transrec.experiment import Experiment
+
+CONFIGS = sorted([*REPOSITORY.glob("configs/quickstart.yaml"), *REPOSITORY.glob("configs/transrec/*.yaml")])
+
+
+def arguments(config: Path, tiny: Tiny, run_dir: Path) -> list[str | Path]:
+    """Three steps of `config` on the tiny data, with the tiny backbone where it wants one."""
+    small = [f"run_dir={run_dir}", f"data.path={tiny.shards}", f"data.cache={tiny.config.parent / 'cache'}"]
+    short = ["data.workers=0", "train={steps: 3, batch_size: 16}"]
+    encoder = read_yaml(config)["model"]["item_encoder"]
+    backbone = [f"model.item_encoder.backbone={tiny.backbone}"] if encoder["name"] != "id_embedding" else []
+    return ["--config", config, *small, *short, *backbone]
+
+
+def train(commands: Commands, config: Path, tiny: Tiny, run_dir: Path) -> Finished:
+    """Train `config`; a run it starts from is made first, of the same model."""
+    source = []
+    if read_yaml(config).get("init_from") is not None:
+        before = run_dir.with_name("source")
+        fresh = commands.run("train", *arguments(config, tiny, before), "init_from=null", "adaptation={name: full}")
+        assert fresh.code == 0, fresh.stderr
+        source = [f"init_from={before}"]
+    return commands.run("train", *arguments(config, tiny, run_dir), *source)
+
+
+def test_there_are_configurations() -> None:
+    assert {"quickstart", "id_sasrec", "text_houlsby"} <= {config.stem for config in CONFIGS}
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_trains(config: Path, tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
+    finished = train(commands, config, tiny, run_dir)
+    assert finished.code == 0, finished.stderr
+    check_run(run_dir)
+    check_stdout(finished.stdout, run_dir)
+
+
+def test_the_command_as_it_is_typed(tiny: Tiny, launched: LaunchedCommands, run_dir: Path) -> None:
+    finished = train(launched, REPOSITORY / "configs/transrec/id_sasrec.yaml", tiny, run_dir)
+    assert finished.code == 0, finished.stderr
+    check_run(run_dir)
+    check_stdout(finished.stdout, run_dir)
+
+
+def check_run(run_dir: Path) -> None:
+    experiment = load(Experiment, run_dir / "config.yaml")
+    assert experiment.run_dir == run_dir
+    environment = yaml.safe_load((run_dir / "environment.yaml").read_text())
+    assert {"torch", "deepspeed", "transformers"} <= environment["packages"].keys()
+    assert [record["step"] for record in records(run_dir, "step")] == [1, 2, 3]
+    check_summary(json.loads((run_dir / "summary.json").read_text()), experiment)
+    check_export(run_dir, experiment)
+    assert list((run_dir / "tensorboard").glob("events.out.tfevents.*"))
+    assert list((run_dir / "checkpoints").glob("step-00000003/state.json"))
+
+
+def check_summary(summary: dict[str, Any], experiment: Experiment) -> None:
+    for part in ("valid", "test"):
+        for metric in experiment.evaluation.metrics:
+            low, high = summary[part][f"{metric}_interval"]
+            assert 0 <= low <= summary[part][metric] <= high <= 1
+    assert 0 < summary["parameters"]["trainable"] <= summary["parameters"]["total"]
+    assert summary["steps"] == summary["best_step"] == 3
+    assert summary["seconds"] >= 0
+    assert summary["users_per_second"] > 0
+    assert summary["peak_memory_bytes"] > 2**20
+
+
+def check_export(run_dir: Path, experiment: Experiment) -> None:
+    export = run_dir / "export"
+    config = json.loads((export / "config.json").read_text())
+    assert config["architecture"] == "transrec"
+    assert config["num_items"] == 80
+    weights = exported(run_dir)
+    assert all(tensor.numel() for tensor in weights.values())
+    adapted = experiment.adaptation.name != "full"
+    assert (export / "adapter_config.json").exists() == adapted
+    assert (export / ("adapter_model.safetensors" if adapted else "model.safetensors")).exists()
+    if experiment.model.item_encoder.name == "text":
+        AutoConfig.from_pretrained(export / "backbone")
+        assert AutoTokenizer.from_pretrained(export / "backbone")("and")["input_ids"]
+
+
+def check_stdout(stdout: str, run_dir: Path) -> None:
+    """A table for people, the last line for programs."""
+    assert "most_popular" in stdout
+    last = json.loads(stdout.splitlines()[-1])
+    assert last == {"run": str(run_dir), "test": json.loads((run_dir / "summary.json").read_text())["test"]}
+
+
+# Configuration
+
+
+def test_print_config_shows_the_whole_run_and_starts_none(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
+    finished = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", "seed=3", "--print-config")
+    assert finished.code == 0, finished.stderr
+    assert not run_dir.exists()
+    expected = load(Experiment, tiny.config, [f"run_dir={run_dir}", "seed=3"])
+    assert Experiment.model_validate(yaml.safe_load(finished.stdout)) == expected
+    assert expected.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batchsize=3", "unknown key `train.batchsize`: did you mean `batch_size`?"),
+        ("model.item_encoder.poling=mean", "unknown key `model.item_encoder.poling`: did you mean `pooling`?"),
+        ("model.user_encoder.name=sasrek", "`model.user_encoder.name`: 'sasrek' is not one of"),
+        ("train.batch_size=many", "`train.batch_size`: "),
+        ("train.batch_size", "override 'train.batch_size': write it as key.subkey=value"),
+        ("train.monitor=HR@7", "`train.monitor`"),
+        ("evaluation.metrics=[HR]", "`evaluation.metrics`"),
+        ("deepspeed.gradient_clipping=1", "`deepspeed.gradient_clipping` is set by `train.clipping`"),
+        ("zero.offload_optimizer=true", "`zero.offload_optimizer` needs `zero.stage`"),
+        ("data.path=/nowhere", "/nowhere/index.json"),
+        ("model.item_encoder.backbone=/nowhere", "`backbone`: cannot load '/nowhere'"),
+        ("adaptation.name=houlsby", "without `init_from` the projection and the user encoder are random"),
+        ("init_from=/nowhere", "/nowhere is not a run folder"),
+    ],
+)
+def test_a_mistake_is_explained(
+    tiny: Tiny, commands: ForkedCommands, run_dir: Path, override: str, message: str
+) -> None:
+    finished = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", "train.steps=1", override)
+    assert finished.code == 1
+    assert finished.stderr.startswith("error: ")
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_mistake_leaves_the_run_folder_free(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
+    """The corrected command may use the same run_dir: a run that has not begun is no other experiment."""
+    wrong = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", "train.steps=1", "data.path=/nowhere")
+    assert wrong.code == 1
+    right = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", "train.steps=1")
+    assert right.code == 0, right.stderr
+
+
+def test_two_ranks_print_a_mistake_once(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
+    finished = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", "train.batchsize=3", ranks=2)
+    assert finished.code == 1
+    assert finished.stderr.count("did you mean `batch_size`?") >= 1
+    assert "Traceback" not in finished.stderr

@@ -1,0 +1,219 @@
+"""Who may import whom, and what must not be in the code at all."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("transrec", "data_tools", "launch")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+FAMILIES = {"item_encoders", "user_encoders", "objectives", "adaptation"}
+LOOP = {"models", "experiment", "run", "trainer", "data"}  # what a component must not know
+LONGEST_FUNCTION = 60
+# Decode pickles, or YAML that names Python objects.
+UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+UNSAFE_CALLS = {"yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "eval", "exec", "os.system"}
+
+
+def name_of(path: Path) -> str:
+    """`transrec/data/order.py` -> `transrec.data.order`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of everything imported, anywhere in a file: `from a.b import c` gives `a.b.c`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where a name comes from"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+TREES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+IMPORTS = {module: sorted(set(imports(tree))) for module, tree in TREES.items()}
+EVERY_MODULE = pytest.mark.parametrize("module", sorted(TREES))
+
+
+def within(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def imported(module: str, *packages: str) -> set[str]:
+    return {name for name in IMPORTS[module] if within(name, *packages)}
+
+
+def of_package(package: str) -> list[str]:
+    found = [module for module in TREES if within(module, package)]
+    assert found, f"nothing lies in {package}: the rule guards an empty room"
+    return found
+
+
+def test_the_walk_finds_the_code() -> None:
+    assert {"transrec.trainer", "transrec.item_encoders.text", "data_tools.build", "launch.train"} <= TREES.keys()
+    assert "transrec.data.batch.ItemContent" in IMPORTS["transrec.item_encoders.text"]
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_family_imports_no_other_family_and_nothing_of_the_loop(family: str) -> None:
+    others = [f"transrec.{name}" for name in FAMILIES - {family} | LOOP]
+    for module in of_package(f"transrec.{family}"):
+        assert not {name for name in imported(module, *others) if not within(name, "transrec.data.batch")}, module
+
+
+@pytest.mark.parametrize("family", ["user_encoders", "adaptation"])
+def test_what_sees_only_vectors_knows_no_batch(family: str) -> None:
+    assert not {name for module in of_package(f"transrec.{family}") for name in imported(module, "transrec.data")}
+
+
+def test_models_are_put_together_from_families_and_the_batch() -> None:
+    allowed = ("item_encoders", "user_encoders", "objectives", "models", "config", "errors", "data.batch")
+    for module in of_package("transrec.models"):
+        rest = {n for n in imported(module, "transrec") if not within(n, *(f"transrec.{name}" for name in allowed))}
+        assert not rest, module
+
+
+def test_data_knows_no_model_and_no_loop() -> None:
+    for module in of_package("transrec.data"):
+        rest = {n for n in imported(module, "transrec") if not within(n, *(f"transrec.{x}" for x in ALLOWED_IN_DATA))}
+        assert not rest, module
+
+
+ALLOWED_IN_DATA = ("data", "config", "errors")
+
+
+def test_evaluation_knows_data_and_metrics_only() -> None:
+    for module in of_package("transrec.evaluation"):
+        rest = imported(module, "transrec") - imported(
+            module, "transrec.evaluation", "transrec.config", "transrec.errors", "transrec.distributed", "transrec.data"
+        )
+        assert not rest, module
+        if module != "transrec.evaluation.evaluator":
+            assert not imported(module, "transrec.data"), f"{module}: metrics are functions of ranks and scores"
+
+
+def test_the_trainer_does_not_know_which_model_it_trains() -> None:
+    components = [f"transrec.{name}" for name in (*FAMILIES, "models", "evaluation", "experiment", "run")]
+    assert not imported("transrec.trainer", *components)
+
+
+def test_the_foundations_know_nothing_above_them() -> None:
+    """Each may import only itself, the errors and what is named here."""
+    foundations = {
+        "config": (),
+        "errors": (),
+        "files": (),
+        "distributed": (),
+        "tracking": (),
+        "weights": ("distributed", "files"),
+        "deepspeed_config": ("config",),
+        "optim": ("adaptation.groups", "config", "deepspeed_config"),
+        "checkpoint": ("distributed", "files"),
+    }
+    for name, allowed in foundations.items():
+        rest = imported(f"transrec.{name}", "transrec") - imported(
+            f"transrec.{name}", "transrec.errors", *(f"transrec.{other}" for other in allowed)
+        )
+        assert not rest, name
+
+
+def test_commands_leave_components_to_the_experiment() -> None:
+    components = [f"transrec.{name}" for name in (*FAMILIES, "models", "optim", "deepspeed_config", "checkpoint")]
+    for module in of_package("launch"):
+        assert not imported(module, *components), module
+
+
+def test_nothing_imports_a_command() -> None:
+    for module in (*of_package("transrec"), *of_package("data_tools")):
+        assert not imported(module, "launch"), module
+
+
+def test_the_shard_builder_shares_only_the_schema_with_training() -> None:
+    for module in of_package("data_tools"):
+        assert imported(module, "transrec") == imported(module, "transrec.data.schema", "transrec.errors"), module
+    for module in of_package("transrec"):
+        assert not imported(module, "data_tools"), module
+
+
+@pytest.mark.parametrize(
+    ("library", "homes"),
+    [
+        ("deepspeed", ("transrec.deepspeed_config", "transrec.distributed", "transrec.checkpoint", "transrec.trainer")),
+        ("transformers", ("transrec.item_encoders",)),
+        ("tokenizers", ("transrec.item_encoders",)),
+        ("webdataset", ("transrec.data", "data_tools")),
+        ("ray", ("launch",)),
+        ("argparse", ("launch", "data_tools")),
+        ("tensorboard", ("transrec.tracking",)),
+        ("torch.utils.tensorboard", ("transrec.tracking",)),
+        ("torch.distributed", ("transrec.distributed",)),
+    ],
+)
+def test_a_library_stays_in_its_place(library: str, homes: tuple[str, ...]) -> None:
+    assert {module for module in TREES if imported(module, library) and not within(module, *homes)} == set()
+
+
+@pytest.mark.parametrize("library", ["torch", "deepspeed", "transformers"])
+def test_the_shard_builder_needs_no(library: str) -> None:
+    """Directly; of transrec it imports the schema alone, which must not need it either."""
+    for module in (*of_package("data_tools"), "transrec", "transrec.data", "transrec.data.schema", "transrec.errors"):
+        assert not imported(module, library), module
+
+
+@EVERY_MODULE
+def test_no_file_is_named_for_nothing(module: str) -> None:
+    assert module.split(".")[-1] not in {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+@EVERY_MODULE
+def test_functions_fit_a_screen(module: str) -> None:
+    long = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION
+    }
+    assert not long
+
+
+@EVERY_MODULE
+def test_nothing_decodes_what_can_run_code(module: str) -> None:
+    assert not imported(module, *UNSAFE_MODULES)
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert called not in UNSAFE_CALLS
+            assert called != "torch.load" or keywords.get("weights_only") == "True"
+            assert keywords.get("allow_pickle", "False") == "False"
+            assert keywords.get("shell", "False") == "False"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "yaml.load(text, Loader)",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+        "subprocess.run(command, shell=True)",
+    ],
+)
+def test_the_search_for_unsafe_code_finds_it(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = ast.parse(code)
+    monkeypatch.setitem(TREES, "bad", tree)
+    monkeypatch.setitem(IMPORTS, "bad", sorted(imports(tree)))
+    with pytest.raises(AssertionError):
+        test_nothing_decodes_what_can_run_code("bad")
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Without packages, pytest tells them apart by name alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
+    assert not list((ROOT / "tests").rglob("__init__.py"))

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 from deepspeed.ops.adam import DeepSpeedCPUAdam
 from pydantic import Field
 from torch import nn
@@ -38,7 +39,8 @@ def deepspeed_config(
     neither backs off there nor is it saved); an export then holds the fp16 values.
 
     Raises:
-        ConfigError: `extra` holds a key that the typed fields set, or an offload that the stage does not have.
+        ConfigError: `extra` holds a key that the typed fields set; an offload that the stage does not have; fp16 on a
+            device without it.
     """
     if zero.offload_optimizer and zero.stage == 0:
         raise ConfigError("`zero.offload_optimizer` needs `zero.stage` 1, 2 or 3")
@@ -61,6 +63,8 @@ def deepspeed_config(
     if precision == "bf16":
         ours["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     if precision == "fp16":
+        if not get_accelerator().is_fp16_supported():
+            raise ConfigError("`train.precision=fp16` is not supported on this device: use bf16 or fp32")
         ours["fp16"] = {"enabled": True, "initial_scale_power": 16, "loss_scale_window": 1000, "hysteresis": 2}
     return ours | _checked(extra, zero_optimization)
 

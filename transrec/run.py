@@ -26,13 +26,13 @@ def run(experiment: Experiment) -> dict[str, Any]:
     """Train (or resume), export the best weights, test them; returns what `summary.json` holds."""
     world = distributed.start()
     check_run_dir(experiment)
-    world.barrier()
-    if world.is_main:
-        write_run_dir(experiment)
     parts = experiment.build(world)
     parameters = count_parameters(parts.model)
     evaluator = Evaluator(experiment.evaluation, parts.interactions, world)
     trainer = build_trainer(experiment, parts, evaluator, world)
+    if world.is_main:  # only now: a run that cannot start leaves no folder behind
+        write_run_dir(experiment)
+    world.barrier()
     state = trainer.fit()
     if state.best_step == 0:  # never validated
         trainer.save_best()

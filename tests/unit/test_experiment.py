@@ -91,6 +91,14 @@ def test_source_weights_are_loaded_before_adapters_are_attached(tmp_path: Path, 
     assert {name for name, p in model.named_parameters() if p.requires_grad} == model.state_dict().keys() - base.keys()
 
 
+def test_adapters_of_the_source_stay_behind(tmp_path: Path, synthetic_shards: Path) -> None:
+    source = export_run(make(tmp_path / "source", synthetic_shards, adaptation=HOULSBY | {"also_train": ["head"]}))
+    model = make(tmp_path / "run", synthetic_shards, init_from=str(tmp_path / "source")).build(World()).model
+    assert any(".adapter." in name for name in source.state_dict())
+    assert not any(".adapter." in name for name in model.state_dict())
+    assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
 @pytest.mark.parametrize("adaptation", [{"name": "full"}, HOULSBY | {"also_train": ["head"]}], ids=["full", "adapted"])
 def test_a_run_is_rebuilt_from_its_folder(tmp_path: Path, synthetic_shards: Path, adaptation: dict[str, Any]) -> None:
     trained = export_run(make(tmp_path / "run", synthetic_shards, adaptation=adaptation))

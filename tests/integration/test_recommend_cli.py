@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_runs import Finished, ForkedCommands, Tiny, build_shards
 
+from launch.recommend import main
 from transrec.data.item_store import ItemStore
 from transrec.data.schema import CATALOGUE_FILE, ShardIndex
 from transrec.experiment import load_run, rebuild_for
@@ -109,11 +110,11 @@ def test_one_history_shows_a_table(commands: ForkedCommands, tiny: Tiny, run: Pa
         (["--history", "item-3", "--catalogue", "/nowhere"], "/nowhere/index.json"),
     ],
 )
-def test_a_mistake_is_explained(commands: ForkedCommands, run: Path, arguments: list[str], message: str) -> None:
-    finished = commands.run("recommend", "--run", run, *arguments)
-    assert finished.code == 1
-    assert f"error: {message}" in finished.stderr
-    assert "Traceback" not in finished.stderr
+def test_a_mistake_is_explained(
+    run: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--run", str(run), *arguments]) == 1
+    assert f"error: {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -126,10 +127,10 @@ def test_a_mistake_is_explained(commands: ForkedCommands, run: Path, arguments: 
         ('{"user": 1, "history": ["item-1000"]}', "unknown item ids: item-1000"),
     ],
 )
-def test_a_bad_line_is_named(commands: ForkedCommands, run: Path, tmp_path: Path, line: str, message: str) -> None:
+def test_a_bad_line_is_named(
+    run: Path, tmp_path: Path, line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "histories.jsonl"
     path.write_text('{"user": 0, "history": ["item-3"]}\n' + line + "\n")
-    finished = commands.run("recommend", "--run", run, "--histories", path)
-    assert finished.code == 1
-    assert message in finished.stderr
-    assert "Traceback" not in finished.stderr
+    assert main(["--run", str(run), "--histories", str(path)]) == 1
+    assert message in capsys.readouterr().err

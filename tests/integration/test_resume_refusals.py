@@ -114,7 +114,7 @@ BROKEN = ["optimizer.lr={backbone: 1.0e+30, head: 1.0e+30, adapter: 1.0e+30}", "
 def test_a_loss_that_is_not_finite(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
     message = refused(train(commands, tiny, run_dir, *BROKEN, "train.checkpoint_every=1"))
     step = len(records(run_dir, "step")) + 1
-    assert f"the loss of step {step} is nan" in message
+    assert f"the loss is nan at step {step}" in message
     assert re.search(r"\(users user-\d+, ", message)
     assert f"Last good checkpoint: {run_dir}/checkpoints/step-{step - 1:08d}" in message
 

@@ -9,6 +9,7 @@ import yaml
 from tiny_runs import REPOSITORY, Commands, Finished, ForkedCommands, LaunchedCommands, Tiny, exported, records
 from transformers import AutoConfig, AutoTokenizer
 
+from launch.train import main
 from transrec.config import load, read_yaml
 from transrec.experiment import Experiment
 
@@ -115,13 +116,28 @@ def test_print_config_shows_the_whole_run_and_starts_none(tiny: Tiny, commands: 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.batchsize=3", "unknown key `train.batchsize`: did you mean `batch_size`?"),
+        ("train.batchsize=3", "error: unknown key `train.batchsize`: did you mean `batch_size`?"),
         ("model.item_encoder.poling=mean", "unknown key `model.item_encoder.poling`: did you mean `pooling`?"),
         ("model.user_encoder.name=sasrek", "`model.user_encoder.name`: 'sasrek' is not one of"),
         ("train.batch_size=many", "`train.batch_size`: "),
         ("train.batch_size", "override 'train.batch_size': write it as key.subkey=value"),
-        ("train.monitor=HR@7", "`train.monitor`"),
-        ("evaluation.metrics=[HR]", "`evaluation.metrics`"),
+        ("train.monitor=HR@7", "train.monitor 'HR@7'"),
+        ("evaluation.metrics=[HR]", "write NAME@K"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_explained(
+    tiny: Tiny, run_dir: Path, override: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--config", str(tiny.config), f"run_dir={run_dir}", override]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
         ("deepspeed.gradient_clipping=1", "`deepspeed.gradient_clipping` is set by `train.clipping`"),
         ("zero.offload_optimizer=true", "`zero.offload_optimizer` needs `zero.stage`"),
         ("data.path=/nowhere", "/nowhere/index.json"),
@@ -135,8 +151,7 @@ def test_a_mistake_is_explained(
 ) -> None:
     finished = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", "train.steps=1", override)
     assert finished.code == 1
-    assert finished.stderr.startswith("error: ")
-    assert message in finished.stderr
+    assert f"error: {message}" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 

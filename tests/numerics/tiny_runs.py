@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -161,7 +162,8 @@ class Running:
         """SIGKILL to everything that the command started."""
         for process in self.processes:
             assert process.pid is not None
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # a rank ends by itself when it misses the other
+                os.killpg(process.pid, signal.SIGKILL)
         for process in self.processes:
             process.wait(30)
 

@@ -106,7 +106,7 @@ def test_the_foundations_know_nothing_above_them() -> None:
         "errors": (),
         "files": (),
         "distributed": (),
-        "tracking": (),
+        "tracking": ("files",),
         "weights": ("distributed", "files"),
         "deepspeed_config": ("config",),
         "optim": ("adaptation.groups", "config", "deepspeed_config"),

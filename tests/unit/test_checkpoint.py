@@ -10,7 +10,7 @@ from transrec import checkpoint
 from transrec.checkpoint import CheckpointError, TrainState
 from transrec.distributed import World
 
-BASE = "hash of the frozen weights"
+IDENTITY = {"frozen weights": "0a", "shards": "1b"}
 ALONE = World()
 
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 def save(folder: Path, step: int, best_step: int = 0, content: str = "weights") -> Path:
     state = TrainState(step=step, best=0.25, best_step=best_step, evaluations_since_best=2, seconds=1.5)
-    checkpoint.save(FilesEngine(content), folder, state, BASE, ALONE)
+    checkpoint.save(FilesEngine(content), folder, state, IDENTITY, ALONE)
     return folder / f"step-{step:08d}"
 
 
@@ -51,14 +51,14 @@ def test_state_and_weights_come_back(folder: Path) -> None:
     path = save(folder, 10, 5, content="trained")
     engine = FilesEngine("fresh")
     assert checkpoint.latest(folder) == path
-    state = checkpoint.load(engine, path, BASE, ALONE)
+    state = checkpoint.load(engine, path, IDENTITY, ALONE)
     assert state == TrainState(step=10, best=0.25, best_step=5, evaluations_since_best=2, seconds=1.5)
     assert engine.content == "trained"
 
 
 def test_frozen_weights_are_left_out(folder: Path) -> None:
     engine = FilesEngine()
-    checkpoint.save(engine, folder, TrainState(1), BASE, ALONE)
+    checkpoint.save(engine, folder, TrainState(1), IDENTITY, ALONE)
     assert engine.calls == [{"save_latest": False, "exclude_frozen_parameters": True}]
 
 
@@ -102,10 +102,10 @@ def test_a_save_that_fails_keeps_the_one_before(folder: Path) -> None:
 
     before = save(folder, 10, content="good")
     with pytest.raises(OSError, match="disk full"):
-        checkpoint.save(Broken(), folder, TrainState(20), BASE, ALONE)
+        checkpoint.save(Broken(), folder, TrainState(20), IDENTITY, ALONE)
     assert checkpoint.latest(folder) == before
     engine = FilesEngine()
-    checkpoint.load(engine, before, BASE, ALONE)
+    checkpoint.load(engine, before, IDENTITY, ALONE)
     assert engine.content == "good"
 
 
@@ -136,7 +136,7 @@ def test_saving_a_step_again_replaces_it(folder: Path) -> None:
     save(folder, 10, content="one")
     path = save(folder, 10, content="two")
     engine = FilesEngine()
-    checkpoint.load(engine, path, BASE, ALONE)
+    checkpoint.load(engine, path, IDENTITY, ALONE)
     assert engine.content == "two"
 
 
@@ -152,7 +152,7 @@ def test_a_damaged_file_is_named_and_nothing_is_loaded(folder: Path, name: str, 
         (path / name).unlink()
     engine = FilesEngine("untouched")
     with pytest.raises(CheckpointError, match=f"step-00000010: {name} changed"):
-        checkpoint.load(engine, path, BASE, ALONE)
+        checkpoint.load(engine, path, IDENTITY, ALONE)
     assert engine.content == "untouched"
 
 
@@ -163,7 +163,7 @@ def test_a_file_that_the_run_did_not_write_is_refused(folder: Path) -> None:
     path = save(folder, 10)
     (path / "zero_pp_rank_1_mp_rank_00_optim_states.pt").write_text("somebody else's pickle")
     with pytest.raises(CheckpointError, match="zero_pp_rank_1"):
-        checkpoint.load(FilesEngine(), path, BASE, ALONE)
+        checkpoint.load(FilesEngine(), path, IDENTITY, ALONE)
 
 
 @pytest.mark.xfail(strict=True, reason="a damaged state.json ends in json's traceback")
@@ -172,17 +172,27 @@ def test_a_damaged_state_file_is_a_readable_error(folder: Path, text: str) -> No
     path = save(folder, 10)
     (path / "state.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"state\.json"):
-        checkpoint.load(FilesEngine(), path, BASE, ALONE)
+        checkpoint.load(FilesEngine(), path, IDENTITY, ALONE)
 
 
-def test_other_frozen_weights_are_refused(folder: Path) -> None:
-    with pytest.raises(CheckpointError, match="other frozen weights"):
-        checkpoint.load(FilesEngine(), save(folder, 10), "another hash", ALONE)
+@pytest.mark.parametrize(
+    ("now", "named"),
+    [
+        ({"frozen weights": "ff"}, "other frozen weights than"),
+        ({"shards": "ff"}, "other shards than"),
+        ({"frozen weights": "ff", "shards": "ff"}, "other frozen weights and other shards than"),
+    ],
+)
+def test_another_identity_is_refused_and_what_differs_is_named(folder: Path, now: dict[str, str], named: str) -> None:
+    engine = FilesEngine("untouched")
+    with pytest.raises(CheckpointError, match=named):
+        checkpoint.load(engine, save(folder, 10), IDENTITY | now, ALONE)
+    assert engine.content == "untouched"
 
 
 def test_another_number_of_ranks_is_refused(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="written by 1 ranks, 2 are running"):
-        checkpoint.load(FilesEngine(), save(folder, 10), BASE, World(size=2))
+        checkpoint.load(FilesEngine(), save(folder, 10), IDENTITY, World(size=2))
 
 
 def test_only_the_first_rank_writes_what_is_ours(folder: Path) -> None:
@@ -191,13 +201,13 @@ def test_only_the_first_rank_writes_what_is_ours(folder: Path) -> None:
     class NoBarrier(World):
         def barrier(self) -> None: ...
 
-    checkpoint.save(FilesEngine(), folder, TrainState(10), BASE, NoBarrier(rank=1, size=2))
+    checkpoint.save(FilesEngine(), folder, TrainState(10), IDENTITY, NoBarrier(rank=1, size=2))
     assert names(folder) == ["step-00000010.partial"]
 
 
 def test_state_is_readable_by_people(folder: Path) -> None:
     manifest = json.loads((save(folder, 10, 5) / "state.json").read_text())
     assert manifest["state"]["step"] == 10
-    assert manifest["base_sha256"] == BASE
+    assert manifest["identity"] == IDENTITY
     assert manifest["world_size"] == 1
     assert sorted(manifest["files"]) == ["nested/model.pt", "optimizer.pt"]

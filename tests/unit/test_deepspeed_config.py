@@ -2,8 +2,17 @@ from typing import Any
 
 import pytest
 
+import transrec.deepspeed_config
 from transrec.config import ConfigError
 from transrec.deepspeed_config import _SET_BY, ZeroConfig, deepspeed_config
+
+
+class Device:
+    def __init__(self, fp16: bool) -> None:
+        self.fp16 = fp16
+
+    def is_fp16_supported(self) -> bool:
+        return self.fp16
 
 
 def make(zero: ZeroConfig = ZeroConfig(), precision: Any = "fp32", **extra: Any) -> dict[str, Any]:  # noqa: B008 (immutable)
@@ -29,12 +38,24 @@ def test_clipping_is_written_where_it_is_off_too() -> None:
 
 @pytest.mark.parametrize(
     ("precision", "expected"),
-    [("fp32", None), ("bf16", {"enabled": True, "dtype": "bfloat16"}), ("fp16", {"enabled": True, "dtype": "float16"})],
+    [
+        ("fp32", {}),
+        ("bf16", {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}),
+        ("fp16", {"fp16": {"enabled": True, "initial_scale_power": 16, "loss_scale_window": 1000, "hysteresis": 2}}),
+    ],
 )
-def test_precision_is_autocast_over_fp32_weights(precision: str, expected: dict[str, Any] | None) -> None:
-    settings = make(precision=precision)
-    assert settings.get("torch_autocast") == expected
-    assert not {"bf16", "fp16", "amp"} & settings.keys()
+def test_bf16_is_autocast_and_fp16_deepspeeds_own_mode(
+    precision: str, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transrec.deepspeed_config, "get_accelerator", lambda: Device(fp16=True))
+    written = make(precision=precision)
+    assert {key: written[key] for key in ("torch_autocast", "bf16", "fp16", "amp") if key in written} == expected
+
+
+def test_fp16_on_a_device_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transrec.deepspeed_config, "get_accelerator", lambda: Device(fp16=False))
+    with pytest.raises(ConfigError, match=r"train\.precision=fp16.*use bf16 or fp32"):
+        make(precision="fp16")
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

@@ -56,12 +56,11 @@ def test_last_windows_keep_three_more_interactions_than_the_encoder_reads(
     assert interactions.candidates.tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
 
 
-@pytest.mark.xfail(strict=True, reason="min_interactions is compared with the length after windows='last' has cut it")
 def test_last_windows_shorter_than_the_minimum_are_refused(
     scan: Callable[..., Interactions], given_shards: Path
 ) -> None:
     """Every user would be too short."""
-    with pytest.raises(ConfigError, match="min_interactions"):
+    with pytest.raises(ConfigError, match=r"anything to train on: see data\.min_interactions"):
         scan(max_length=4, path=given_shards, windows="last", min_interactions=8)
 
 
@@ -92,14 +91,52 @@ def test_temporal_moments_are_quantiles_of_the_whole_histories(
     """Sorted: 0 ×3, 10 ×3, 20 ×3, 30 ×2, 40 ×2, 50, …, 90; the 0.5 quantile of 18 is that at place 8, 0.8 at 13."""
     split = {"name": "temporal", "valid_from": 0.5, "test_from": 0.8}
     for windows in ("all", "last"):
-        assert scan(max_length=2, path=given_shards, split=split, windows=windows).moments == (20, 50)
+        interactions = scan(max_length=2, path=given_shards, split=split, windows=windows, min_interactions=1)
+        assert interactions.moments == (20, 50)
 
 
-def test_a_fraction_counts_its_users_only(scan: Callable[..., Interactions]) -> None:
-    some, everyone = scan(fraction=0.3), scan()
-    assert sum(map(len, some.train_stops)) == 60
-    assert 0 < some.popularity.sum() < everyone.popularity.sum()
-    assert set(some.candidates) <= set(everyone.candidates)
+def trained_on(interactions: Interactions) -> list[str]:
+    return [user for user, (_, stop) in by_user(interactions).items() if stop > 0]
+
+
+@pytest.mark.parametrize("users", [1, 15, 16, 17, 60, 199, 200])
+def test_a_fraction_trains_on_the_first_users_cut_inside_a_block_too(
+    scan: Callable[..., Interactions], users: int
+) -> None:
+    """All 200 synthetic users are long enough, 16 to a block."""
+    everyone, some = by_user(scan()), scan(fraction=users / 200)
+    assert trained_on(some) == list(everyone)[:users]
+    assert all(by_user(some)[user] == everyone[user] for user in trained_on(some))
+
+
+def test_a_fraction_is_a_uniform_sample(scan: Callable[..., Interactions]) -> None:
+    """The mean number in the ids of the users trained on is that of all, within three standard errors."""
+    numbers = np.array([int(user.removeprefix("user-")) for user in trained_on(scan(fraction=0.4))])
+    assert len(numbers) == 80
+    assert abs(numbers.mean() - 99.5) < 3 * 57.7 / np.sqrt(80)
+
+
+def test_a_fraction_leaves_evaluation_as_it_is(scan: Callable[..., Interactions]) -> None:
+    some, everyone = scan(fraction=0.1), scan()
+    assert some.candidates.tolist() == everyone.candidates.tolist()
+    for number in range(len(everyone.shards)):
+        one, other = (i.split(i.block(number)) for i in (some, everyone))
+        assert one.test.tolist() == other.test.tolist()
+        assert one.valid.tolist() == other.valid.tolist()
+
+
+def test_a_fraction_counts_the_popularity_of_its_users_only(scan: Callable[..., Interactions]) -> None:
+    some = scan(fraction=0.3)
+    training = [item for history, stop in by_user(some).values() for item in history[:stop]]
+    assert some.popularity.tolist() == np.bincount(training, minlength=61).tolist()
+
+
+def test_training_meets_no_item_of_the_future(scan: Callable[..., Interactions]) -> None:
+    """With one point in time for all, an item that nobody had before it cannot be a negative."""
+    interactions = scan(split={"name": "temporal", "valid_from": 0.02, "test_from": 0.5})
+    assert interactions.sampled.tolist() == np.flatnonzero(interactions.popularity).tolist()
+    assert len(interactions.sampled) < len(interactions.candidates)
+    assert scan().sampled.tolist() == scan().candidates.tolist()
 
 
 @pytest.mark.parametrize(("stride", "expected"), [(None, 5), (2, 2), (9, 5)])

@@ -31,20 +31,22 @@ def test_leave_one_out_parts_are_disjoint_and_cover(lengths: list[int], min_inte
 
 
 def test_temporal_by_hand() -> None:
-    """Validation from 100 on, test from 200 on."""
+    """Validation from 100 on, test from 200 on; a history of two is the least."""
     histories = [
         [10, 20, 100, 150, 200, 300],  # a bit of everything
         [10, 20, 250],  # nothing in the validation period
         [10, 20, 30],  # all of it before
         [120, 130, 220],  # nothing to train on: what is tested has a history all the same
         [210, 220, 230],  # all of it after
+        [10, 110, 120],  # too little before the validation period
+        [10, 110, 220],  # too little to train on or validate, enough to test
         [10, 100],  # too short
     ]
     lengths = np.array([len(h) for h in histories])
     split = temporal(lengths, np.concatenate(histories), 3, valid_from=100, test_from=200)
-    assert split.train_stop.tolist() == [2, 2, 3, 0, 0, 0]
-    assert split.valid.tolist() == [2, -1, -1, -1, -1, -1]
-    assert split.test.tolist() == [4, 2, -1, 2, -1, -1]
+    assert split.train_stop.tolist() == [2, 2, 3, 0, 0, 0, 0, 0]
+    assert split.valid.tolist() == [2, -1, -1, -1, -1, -1, -1, -1]
+    assert split.test.tolist() == [4, 2, -1, 2, -1, -1, 2, -1]
 
 
 @given(
@@ -57,19 +59,32 @@ def test_temporal_targets_are_the_first_of_their_period_and_training_is_before_i
     histories: list[list[int]], min_interactions: int, one: int, other: int
 ) -> None:
     valid_from, test_from = sorted((one, other))
+    least = max(1, min_interactions - 1)
     lengths = np.array([len(h) for h in histories])
     timestamps = np.array([t for h in histories for t in h], np.int64)
     split = temporal(lengths, timestamps, min_interactions, valid_from, test_from)
     for times, stop, valid, test in zip(histories, split.train_stop, split.valid, split.test, strict=True):
-        kept = len(times) >= min_interactions
-        assert stop == (sum(t < valid_from for t in times) if kept else 0)
-        in_validation = [i for i, t in enumerate(times) if valid_from <= t < test_from]
-        in_test = [i for i, t in enumerate(times) if t >= test_from]
-        assert valid == (in_validation[0] if kept and in_validation and in_validation[0] > 0 else -1)
-        assert test == (in_test[0] if kept and in_test and in_test[0] > 0 else -1)
+        before = sum(t < valid_from for t in times)
+        assert stop == (before if before >= least else 0)
+        for found, period in ((valid, range(valid_from, test_from)), (test, range(test_from, 51))):
+            first = next((i for i, t in enumerate(times) if t in period), -1)
+            assert found == (first if first >= least else -1)
 
 
-@pytest.mark.xfail(strict=True, reason="a test period before the validation period is taken: test items train")
+@given(st.lists(st.integers(0, 50), max_size=12).map(sorted), st.integers(1, 5), st.integers(0, 50), st.data())
+def test_temporal_training_does_not_know_what_came_later(
+    times: list[int], min_interactions: int, valid_from: int, data: st.DataObject
+) -> None:
+    """Whatever a user does from the validation period on, the training part is the same."""
+    later = data.draw(st.lists(st.integers(valid_from, 60), max_size=5).map(sorted))
+    past = [t for t in times if t < valid_from]
+    one, other = (
+        temporal(np.array([len(h)]), np.array(h, np.int64), min_interactions, valid_from, 60)
+        for h in (past, past + later)
+    )
+    assert one.train_stop.tolist() == other.train_stop.tolist()
+
+
 def test_test_period_before_the_validation_period_is_refused() -> None:
     with pytest.raises(ConfigError, match="valid_from"):
         validate(TemporalConfig, {"valid_from": 0.9, "test_from": 0.8})

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from transrec.config import ConfigError
 from transrec.data.batch import ItemContent, Sampling, SequenceBatch, to_device
 from transrec.data.interactions import Interactions
 from transrec.data.item_store import ItemStore
@@ -142,7 +143,7 @@ def test_the_pool_is_the_distinct_items_of_the_batch(make_stream: MakeStream, sa
 def test_the_catalogue_pool_is_every_candidate(make_stream: MakeStream) -> None:
     stream = make_stream(SAMPLINGS["catalogue"])
     for batch in epoch(stream):
-        assert batch.content.items.tolist() == stream.interactions.candidates.tolist()
+        assert batch.content.items.tolist() == stream.interactions.sampled.tolist()
 
 
 def test_rows_point_at_the_right_items_of_a_pool_sorted_by_length(
@@ -176,7 +177,7 @@ def test_negatives_are_candidates_that_the_user_did_not_train_on(make_stream: Ma
             negatives = batch.content.items[batch.negatives[row][batch.target_mask[row]]].ravel().tolist()
             assert not set(negatives) & set(histories[user])
             drawn |= set(negatives)
-    assert drawn == set(stream.interactions.candidates.tolist()), "all candidates are drawn in an epoch this long"
+    assert drawn == set(stream.interactions.sampled.tolist()), "all candidates are drawn in an epoch this long"
 
 
 def test_negatives_differ_by_slot_step_and_seed(make_stream: MakeStream) -> None:
@@ -316,13 +317,32 @@ def test_a_rank_whose_slots_are_all_empty_still_gets_a_batch(
         assert batch.scored == (0 if not batch.user_ids else 1 if sampling.positions == "last" else 2)
 
 
-@pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="no training window: division by zero, not a message")
+@pytest.mark.parametrize(
+    ("history", "least"),
+    [
+        ([1, 2], 5),
+        pytest.param(
+            [1, 2, 3],
+            3,
+            marks=pytest.mark.xfail(
+                strict=True, raises=ZeroDivisionError, reason="single items to train on, but no transition between two"
+            ),
+        ),
+    ],
+)
 def test_data_without_a_training_window_is_a_readable_error(
-    build_shards: Callable[..., Path], make_stream: MakeStream
+    build_shards: Callable[..., Path], make_stream: MakeStream, history: list[int], least: int
 ) -> None:
-    path = build_shards({"short": [1, 2]}, n_items=3)
-    with pytest.raises(ValueError, match="min_interactions"):
-        make_stream(path=path)[0]
+    path = build_shards({"short": history}, n_items=3)
+    with pytest.raises(ConfigError, match="min_interactions"):
+        make_stream(path=path, min_interactions=least)[0]
+
+
+def test_draws_are_the_items_of_all_windows(make_stream: MakeStream) -> None:
+    stream = make_stream(NEGATIVES)
+    for step in range(len(stream)):
+        windows = [window for window in stream.windows(step) if window is not None]
+        assert stream[step][0].draws == sum(len(window.items) for window in windows)
 
 
 def test_occurrences_are_what_an_encoder_without_a_pool_would_run(make_stream: MakeStream) -> None:

@@ -1,9 +1,7 @@
-import math
 import pickle
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from transrec.data.schema import BLOCKS_FILE, ShardSetError, user_order_key
@@ -38,28 +36,8 @@ def test_users_lie_in_hash_order(shards: Path) -> None:
     assert list(read_all(UserShards(shards))) == sorted(HISTORIES, key=user_order_key)
 
 
-@pytest.mark.parametrize("users", range(1, 11))
-def test_a_fraction_is_the_first_users_cut_inside_a_block_too(shards: Path, users: int) -> None:
-    everyone = read_all(UserShards(shards))
-    some = UserShards(shards, fraction=users / 10)
-    assert read_all(some) == dict(list(everyone.items())[:users])
-    assert int(some.block_users.sum()) == users
-    assert len(some.block_shard) == len(some)
-
-
-def test_a_tiny_fraction_keeps_one_user(shards: Path) -> None:
-    assert len(read_all(UserShards(shards, fraction=1e-9))) == 1
-
-
-def test_a_fraction_is_a_uniform_sample(synthetic_shards: Path) -> None:
-    """The mean number of the user ids of a prefix is that of all, within three standard errors."""
-    numbers = np.array([int(u.removeprefix("user-")) for u in read_all(UserShards(synthetic_shards, fraction=0.4))])
-    assert len(numbers) == math.ceil(0.4 * 200)
-    assert abs(numbers.mean() - 99.5) < 3 * 57.7 / math.sqrt(len(numbers))
-
-
 def test_pickled_shards_read_the_same(shards: Path) -> None:
-    original = UserShards(shards, 0.7)
+    original = UserShards(shards)
     original.block(0)
     assert read_all(pickle.loads(pickle.dumps(original))) == read_all(original)
 
@@ -94,6 +72,12 @@ def test_an_incomplete_folder_is_a_readable_error(shards: Path, tmp_path: Path, 
     (copy / name).unlink()
     with pytest.raises(ShardSetError, match=name):
         UserShards(copy)
+
+
+def test_the_hash_of_the_index_is_the_identity_of_the_set(shards: Path, synthetic_shards: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(shards, tmp_path / "copy"))
+    assert UserShards(copy).index_sha256 == UserShards(shards).index_sha256
+    assert UserShards(synthetic_shards).index_sha256 != UserShards(shards).index_sha256
 
 
 def test_another_schema_version_is_refused(shards: Path, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def make_batch(sampling: Sampling, normaliser: float = 1.0) -> SequenceBatch:
         target_mask=mask[:, -positions:],
         negatives=negatives[:, -positions:],
         log_popularity=torch.full((len(pool),), 1 / len(pool)).log(),
+        draws=12,
         owned=owned if sampling.owned else None,
         user_ids=["a", "b", "c"],
         normaliser=normaliser,

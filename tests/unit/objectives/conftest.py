@@ -36,6 +36,7 @@ def make() -> Callable[..., Scored]:
             target_mask=mask[:, -positions:],
             negatives=torch.randint(items, (users, positions, sampling.negatives), generator=generator),
             log_popularity=(popularity / popularity.sum()).log(),
+            draws=12,
             owned=torch.rand(users, items, generator=generator) < 0.4 if sampling.owned else None,
             user_ids=["u", "v", "w"],
         )

@@ -20,6 +20,7 @@ BATCH = SequenceBatch(
     target_mask=torch.tensor([[True, True], [False, True]]),
     negatives=torch.zeros(2, 2, 0, dtype=torch.long),
     log_popularity=LOG_POPULARITY,
+    draws=3,
     owned=torch.tensor([[True, True, True, False], [False, False, True, True]]),
     user_ids=["1", "2"],
 )
@@ -42,7 +43,7 @@ def test_in_batch_softmax_by_hand():
 
 def test_in_batch_softmax_debiased_with_temperature_by_hand():
     def logit(score, share):
-        return score / 0.5 - math.log(1 - (1 - share) ** 3)  # the batch holds three interactions
+        return score / 0.5 - math.log(1 - (1 - share) ** 3)  # the batch holds three draws
 
     expected = (
         cross_entropy({"b": logit(0.0, 0.3), "d": logit(1.0, 0.1)}, "b")

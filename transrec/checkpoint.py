@@ -77,7 +77,7 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str], world: Worl
     Raises:
         CheckpointError: changed or missing files, another identity, or another number of ranks.
     """
-    manifest = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    manifest = _read_manifest(checkpoint)
     other = [name for name, digest in identity.items() if manifest["identity"].get(name) != digest]
     if other:
         raise CheckpointError(
@@ -88,18 +88,33 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str], world: Worl
         raise CheckpointError(
             f"{checkpoint} was written by {manifest['world_size']} ranks, {world.size} are running: start as many"
         )
-    changed = sorted(name for name, digest in manifest["files"].items() if _hash(checkpoint / name) != digest)
+    written = manifest["files"]
+    found = {name: digest for name, digest in _hashes(checkpoint).items() if name != STATE_FILE}
+    changed = sorted(name for name in found.keys() | written.keys() if found.get(name) != written.get(name))
     if changed:
         raise CheckpointError(
-            f"{checkpoint}: {', '.join(changed)} changed or is missing. Delete it to go on from the one before"
+            f"{checkpoint}: {', '.join(changed)} changed, is missing or is none of the run's. "
+            "Delete this checkpoint to go on from the one before"
         )
     engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name, load_module_strict=False)
     return TrainState(**manifest["state"])
 
 
+def _read_manifest(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / STATE_FILE
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return {key: manifest[key] for key in ("state", "identity", "world_size", "files")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}). Delete {checkpoint} to go on from the checkpoint before"
+        ) from None
+
+
 def _prune(folder: Path, keep: set[int]) -> None:
-    for path in folder.glob("step-*"):
-        if path.suffix == ".partial" or int(path.name.removeprefix("step-")) not in keep:
+    kept = {f"step-{step:08d}" for step in keep}
+    for path in (*folder.glob("step-????????"), *folder.glob("step-????????.partial")):
+        if path.name not in kept:
             shutil.rmtree(path)
 
 

@@ -5,6 +5,7 @@ a discriminated union on `name`, so a mapping whose `name` changes replaces what
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -31,6 +32,26 @@ class ConfigError(TransRecError, ValueError):
 C = TypeVar("C", bound=Config)
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-5 is a number (YAML 1.1 wants 1.0e-5) and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that `_Loader` would take for numbers."""
+
+
+_EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+
+
 def load(schema: type[C], path: Path | str, overrides: Sequence[str] = ()) -> C:
     """Read `path`, merge it over its `base:`, apply `a.b=value` overrides and validate as `schema`.
 
@@ -47,10 +68,10 @@ def validate(schema: type[C], values: Mapping[str, Any]) -> C:
         raise ConfigError("\n".join(_explain(schema, dict(e)) for e in error.errors())) from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     """A YAML mapping merged over the file its `base:` names (relative to the file itself)."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read configuration {path}: {error}") from None
     if not isinstance(values, dict):
@@ -58,17 +79,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return values
-    parent = yaml_base(path, base)
-    return _merge(parent, values)
+    return _merge(_read_base(path, base, (*above, path.resolve())), values)
 
 
-def yaml_base(path: Path, base: Any) -> dict[str, Any]:
+def _read_base(path: Path, base: Any, above: Sequence[Path]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ConfigError(f"{path}: `base:` takes the path of one YAML file, found {base!r}")
     target = (path.parent / base).resolve()
-    if target == path.resolve():
-        raise ConfigError(f"{path}: `base:` names the file itself")
-    return read_yaml(target)
+    if target in above:
+        found = "the file itself" if len(above) == 1 else f"{target}, which is based on this file"
+        raise ConfigError(f"{path}: `base:` names {found}")
+    return read_yaml(target, above)
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -85,7 +106,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise ConfigError(f"override {override!r}: `{parent}` already has a value")
         try:
-            node[leaf] = yaml.safe_load(text)
+            node[leaf] = _Loader(text).get_single_data()
         except yaml.YAMLError as error:
             raise ConfigError(f"override {override!r}: {error}") from None
     return nested
@@ -93,7 +114,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 def dump(config: Config) -> str:
     """The resolved configuration as YAML that `load` reads back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

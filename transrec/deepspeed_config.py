@@ -101,6 +101,8 @@ _SET_BY = {
 
 
 def _checked(extra: dict[str, Any], zero_optimization: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(extra.get("zero_optimization", {}), dict):
+        raise ConfigError("`deepspeed.zero_optimization` takes a mapping; its stage is `zero.stage`")
     nested = {f"zero_optimization.{key}": value for key, value in extra.get("zero_optimization", {}).items()}
     for key in (*extra, *nested):
         if key in _SET_BY:

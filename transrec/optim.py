@@ -1,32 +1,34 @@
 """Optimizer, parameter groups with their own learning rates, and schedules as pure functions of the step."""
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 from torch import nn
 
 from transrec.adaptation.groups import BACKBONE, Group, parameter_groups
 from transrec.config import Config, ConfigError
 from transrec.deepspeed_config import cpu_adam
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class LearningRates(Config):
     """Peak learning rate of each parameter group; the defaults are the reference's for text."""
 
-    backbone: float = 5e-5
-    head: float = 1e-4
-    adapter: float = 1.5e-4
-    layer_norm: float | None = Field(None, description="trained LayerNorms; null: as the group they lie in")
+    backbone: NonNegativeFloat = 5e-5
+    head: NonNegativeFloat = 1e-4
+    adapter: NonNegativeFloat = 1.5e-4
+    layer_norm: NonNegativeFloat | None = Field(None, description="trained LayerNorms; null: as the group they lie in")
 
 
 class OptimizerConfig(Config):
     """AdamW; without weight decay it is the reference's Adam."""
 
     lr: LearningRates = LearningRates()
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 0.0
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps")
 

@@ -1,6 +1,7 @@
 """What a run shows while it runs and leaves behind: progress bar, TensorBoard, metrics.jsonl."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ class Tracker:
         kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= start_step]
         write_text(self._path, "".join(kept))
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step + 1)
         self.console = Console(stderr=True, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -44,7 +45,7 @@ class Tracker:
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl."""
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._file.write(json.dumps({"kind": kind, "step": step, **_finite(values)}) + "\n")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for tag, value in values.items():
@@ -96,6 +97,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: null stands for them."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def _lines(path: Path) -> list[str]:

@@ -26,6 +26,8 @@ from transrec.errors import TransRecError
 from transrec.optim import OptimizerConfig, schedule_factor, set_learning_rates
 from transrec.tracking import Tracker
 
+_DROPOUT = 4  # what random numbers are for, beside those of the stream
+
 Every = Literal["epoch", "never"] | PositiveInt
 
 
@@ -167,7 +169,9 @@ class Trainer:
     def _train_step(self, step: int, micro_batches: list[SequenceBatch]) -> bool:
         """One optimizer step; returns whether any rank was asked to stop."""
         # Dropout follows from (seed, step, rank), so a resumed run needs no saved random state.
-        torch.manual_seed(int(np.random.SeedSequence((self.stream.seed, step, self.world.rank)).generate_state(1)[0]))
+        torch.manual_seed(
+            int(np.random.SeedSequence((_DROPOUT, self.stream.seed, step, self.world.rank)).generate_state(1)[0])
+        )
         micro_batches, stop_asked = self._agree(micro_batches)
         rates = set_learning_rates(self.engine.optimizer, schedule_factor(self.optimizer, step, self.total_steps))
         self.engine.train()

@@ -88,10 +88,6 @@ def test_scalars_are_readable_by_tensorboard(open_tracker: OpenTracker, tmp_path
     assert scalars(tmp_path, "perf/padding") == [(2, 0.25)]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="TensorBoard without its fast loader takes the first START for no restart; each run must write one",
-)
 def test_resuming_purges_later_scalars(open_tracker: OpenTracker, tmp_path: Path) -> None:
     first = open_tracker()
     for step in (1, 2, 3, 4):
@@ -103,7 +99,6 @@ def test_resuming_purges_later_scalars(open_tracker: OpenTracker, tmp_path: Path
     assert scalars(tmp_path, "train/loss") == [(1, 1.0), (2, 2.0), (3, 30.0)]
 
 
-@pytest.mark.xfail(strict=True, reason="purge_step is not set where training starts over at 0 in the same folder")
 def test_starting_over_purges_all_scalars(open_tracker: OpenTracker, tmp_path: Path) -> None:
     """Killed before its first checkpoint, and started again: metrics.jsonl begins anew, TensorBoard must too."""
     first = open_tracker()
@@ -165,7 +160,6 @@ def test_flatten_joins_keys_with_dots() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
 
 
-@pytest.mark.xfail(strict=True, reason="json.dumps writes NaN, which is not JSON")
 def test_a_metric_that_is_no_number_is_still_json(open_tracker: OpenTracker, tmp_path: Path) -> None:
     tracker = open_tracker()
     tracker.record("valid", 1, {"AUC": math.nan})

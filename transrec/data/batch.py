@@ -61,7 +61,7 @@ class SequenceBatch:
     log_popularity: Tensor  # (U,) float32, log of each pool item's share of training interactions
     draws: int  # item occurrences the pool was made of
     owned: Tensor | None  # (B, U) bool, see Sampling.owned
-    user_ids: list[str]  # B, or fewer where the last batch of an epoch is filled up with empty windows
+    user_ids: list[str]  # of the windows that are not empty: the end of an epoch leaves gaps, so rows need not line up
     digest: int = 0  # which windows lie in which slots; adds up over the parts of a global batch
     normaliser: float = 1.0  # scored positions per micro-batch, averaged over all ranks and micro-batches of the step
 

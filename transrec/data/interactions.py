@@ -70,7 +70,7 @@ class Interactions:
             occurring[block.items[np.repeat(kept, block.lengths)]] = True
         if config.candidates == "catalogue":
             occurring[1:] = True
-        if not popularity.any():
+        if not any((stops >= 2).any() for stops in train_stops):
             raise ConfigError(
                 f"no user of {config.path} has anything to train on: see data.min_interactions and data.fraction"
             )

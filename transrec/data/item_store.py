@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -97,11 +98,12 @@ def tokenise(folder: Path, text: TextContent, cache: Path) -> Path:
     try:
         tokens, lengths = [], [0]
         for records in _batched_records(folder, index):
-            encoded = text.encode(records)
+            encoded = [ids or [text.pad_id] for ids in text.encode(records)]  # an encoder needs something
             lengths += [len(ids) for ids in encoded]
             tokens.append(np.fromiter((t for ids in encoded for t in ids), np.int32))
         np.save(partial / "tokens.npy", np.concatenate(tokens))
         np.save(partial / "offsets.npy", np.cumsum(lengths))
+        partial.chmod(0o755)  # shared by all users of the node
         partial.rename(target)
     except OSError:
         if not target.exists():  # else another process was first, with the same content
@@ -118,11 +120,17 @@ def read_records(folder: Path, index: ShardIndex) -> Iterator[dict[str, Any]]:
     samples = webdataset.WebDataset(
         urls, shardshuffle=False, nodesplitter=_every_shard, workersplitter=_every_shard, empty_check=False
     )
-    for sample in samples:
-        if int(sample["__key__"]) != expected:
-            raise ShardSetError(f"{sample['__url__']}: item {expected} is missing; rebuild the shards")
-        expected += 1
-        yield json.loads(sample["json"])
+    try:
+        for sample in samples:
+            if int(sample["__key__"]) != expected:
+                raise ShardSetError(f"{sample['__url__']}: item {expected} is missing; rebuild the shards")
+            expected += 1
+            yield json.loads(sample["json"])
+    except (OSError, tarfile.TarError) as error:
+        raise ShardSetError(
+            f"{folder}: an item shard cannot be read ({error}); "
+            f"check the set with `python -m data_tools verify {folder}`"
+        ) from None
     if expected != index.counts.items + 1:
         raise ShardSetError(f"{folder}: {expected - 1} of {index.counts.items} items found; rebuild the shards")
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 _MOST_LANES = 64
 _EMPTY = -1
+_LINE, _BLOCK = 1, 2  # what random numbers are for: equal seeds must not give equal streams
 
 
 class EpochOrder:
@@ -66,11 +67,11 @@ class EpochOrder:
 
     def _lay_out(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Blocks in the order of the epoch, and the position at which each one's windows end."""
-        rng = np.random.default_rng((self.seed, epoch))
+        rng = np.random.default_rng((_LINE, self.seed, epoch))
         rank_of_shard = rng.permutation(int(self.block_shard.max(initial=0)) + 1)
         blocks = np.argsort(rank_of_shard[self.block_shard], kind="stable")
         blocks = np.roll(blocks, rng.integers(len(blocks)))
         return blocks, np.cumsum(self.block_windows[blocks])
 
     def _shuffle(self, epoch: int, block: int) -> NDArray[np.int64]:
-        return np.random.default_rng((self.seed, epoch, block)).permutation(int(self.block_windows[block]))
+        return np.random.default_rng((_BLOCK, self.seed, epoch, block)).permutation(int(self.block_windows[block]))

@@ -21,6 +21,8 @@ from transrec.data.negatives import sample_negatives
 from transrec.data.order import EpochOrder
 from transrec.data.windows import count_windows, cut_windows
 
+_NEGATIVES = 3  # what random numbers are for, beside those of the order
+
 
 class Window:
     """One slot of a batch: up to L + 1 consecutive items, the newest `scored` of them targets; all the user's items."""
@@ -121,7 +123,7 @@ class TrainStream(Dataset[list[SequenceBatch]]):
             return drawn
         for row, window in enumerate(windows):
             if window is not None:
-                rng = np.random.default_rng((self.seed, step, first_slot + row))
+                rng = np.random.default_rng((_NEGATIVES, self.seed, step, first_slot + row))
                 count = int(scored[row].sum()) * self.sampling.negatives
                 own = sample_negatives(rng, self.interactions.sampled, window.own, count)
                 drawn[row, scored[row]] = own.reshape(-1, self.sampling.negatives)

@@ -43,7 +43,10 @@ class UserShards:
         self.folder = Path(folder)
         self.index = ShardIndex.load(self.folder)
         self.index_sha256 = hashlib.sha256((self.folder / INDEX_FILE).read_bytes()).hexdigest()
-        table = pq.read_table(self.folder / BLOCKS_FILE)
+        try:
+            table = pq.read_table(self.folder / BLOCKS_FILE)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ShardSetError(f"{self.folder / BLOCKS_FILE} cannot be read ({error}); rebuild the shards") from None
         self._shards: list[str] = table["shard"].to_pylist()
         self._offsets: list[int] = table["offset"].to_pylist()
         self._bytes: list[int] = table["bytes"].to_pylist()

@@ -33,10 +33,7 @@ def test_brackets_are_not_read_as_markup():
 
 def test_only_the_best_of_a_column_is_bold():
     bold = [
-        [
-            any("bold" in str(span.style) for span in cell.spans) or "bold" in str(cell.style)
-            for cell in column.cells
-        ]
+        [any("bold" in str(span.style) for span in cell.spans) or "bold" in str(cell.style) for cell in column.cells]
         for column in table(ROWS).columns
     ]
     assert bold == [[False, False], [True, False], [True, False]]
@@ -48,10 +45,5 @@ def test_a_table_without_rows_is_empty():
 
 def test_json_has_values_and_intervals():
     values = as_json(ROWS["text [frozen]"])
-    assert values == {
-        "HR@10": 0.25,
-        "HR@10_interval": [0.2, 0.3],
-        "MRR@10": 0.125,
-        "MRR@10_interval": [0.1, 0.15],
-    }
+    assert values == {"HR@10": 0.25, "HR@10_interval": [0.2, 0.3], "MRR@10": 0.125, "MRR@10_interval": [0.1, 0.15]}
     assert json.loads(json.dumps(values)) == values

@@ -64,9 +64,7 @@ def sorted_rank(case: Case, user: int) -> int:
     """Place of the target among what may be shown, sorted so that of equals the target comes last."""
     target = int(case.targets[user])
     seen = set(case.history[user].tolist()) - {target}
-    shown = [
-        i for i in range(1, case.catalogue_size + 1) if i == target or (case.candidates[i] and i not in seen)
-    ]
+    shown = [i for i in range(1, case.catalogue_size + 1) if i == target or (case.candidates[i] and i not in seen)]
     scores = case.scores[user].tolist()
     return 1 + sorted(shown, key=lambda i: (-scores[i], i == target)).index(target)
 
@@ -102,9 +100,7 @@ def test_the_released_convention_without_ties(case):
     for user, found in enumerate(rank(case, "miss")):
         if int(case.targets[user]) in case.history[user]:
             # the released sort puts a masked target behind every item that is not masked
-            assert released_rank(case, user) > case.catalogue_size - len(
-                set(case.history[user].tolist()) - {0}
-            )
+            assert released_rank(case, user) > case.catalogue_size - len(set(case.history[user].tolist()) - {0})
             assert found == case.catalogue_size + 1
         else:
             assert found == released_rank(case, user)

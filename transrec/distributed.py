@@ -70,6 +70,9 @@ def start() -> World:
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
     # DeepSpeed calls names that this torch deprecates; nothing a user could put right.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    # DeepSpeed's shared-memory all-reduce for CPUs is compiled at first use and leaves its buffers in /dev/shm when a
+    # run ends, 66 MiB a rank. Without it gloo does the work.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     device = _own_device(int(os.environ["LOCAL_RANK"]))
     cuda = device.type == "cuda"
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)

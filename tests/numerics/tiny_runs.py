@@ -153,6 +153,11 @@ class Running:
             raise TimeoutError(f"still running after {timeout} s:\n{stdout[-2000:]}\n{stderr[-2000:]}")
         return Finished(next((code for code in codes if code), 0) or 0, stdout, stderr)
 
+    @property
+    def stderr(self) -> str:
+        path = self._out.with_suffix(".stderr")
+        return path.read_text("utf-8") if path.exists() else ""
+
     def signal(self, number: int) -> None:
         for process in self.processes:
             assert process.pid is not None
@@ -162,8 +167,9 @@ class Running:
         """SIGKILL to everything that the command started."""
         for process in self.processes:
             assert process.pid is not None
-            with suppress(ProcessLookupError):  # a rank ends by itself when it misses the other
-                os.killpg(process.pid, signal.SIGKILL)
+            for kill in (os.killpg, os.kill):  # the second for one that has not made its group yet
+                with suppress(ProcessLookupError):  # a rank ends by itself when it misses the other
+                    kill(process.pid, signal.SIGKILL)
         for process in self.processes:
             process.wait(30)
 

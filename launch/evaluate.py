@@ -39,6 +39,7 @@ def evaluate(run_dir: Path, part: Part, data: Path | None) -> None:
     model = rebuild_for(experiment, run_dir, interactions.shards.index).to(world.device)
     store = open_store(model_of(experiment, run_dir), config.path, config.cache, world)
     estimates = Evaluator(experiment.evaluation, interactions, world).model(model, store, part)
+    distributed.stop(world)
     if world.is_main:
         rows = baselines(experiment.evaluation, interactions, part)
         Console().print(table(rows | {run_dir.name: estimates}))

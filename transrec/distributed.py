@@ -85,6 +85,13 @@ def join() -> World:
     return start() if "RANK" in os.environ else World(device=_own_device(0))
 
 
+def stop(world: World) -> None:
+    """Leave the process group, together: threads of a group that is still alive can abort a process at its exit."""
+    if dist.is_initialized():
+        world.barrier()
+        dist.destroy_process_group()
+
+
 def _own_device(local_rank: int) -> torch.device:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)

@@ -3,3 +3,7 @@
 
 class TransRecError(Exception):
     """Base of the errors that commands show as one line instead of a traceback."""
+
+
+class NotFiniteError(TransRecError, ValueError):
+    """Scores that are not numbers, so nothing can be ranked by them."""

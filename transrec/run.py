@@ -48,7 +48,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         "users_per_second": round(state.windows / max(1e-9, state.seconds), 1),
         "peak_memory_bytes": int(world.gather_ints([peak_memory()]).max()),
     }
-    world.barrier()
+    distributed.stop(world)
     if trainer.tracker is not None:  # the main process; the others are done
         write_text(experiment.run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
         metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].items()}
@@ -75,7 +75,6 @@ def build_trainer(experiment: Experiment, parts: Parts, evaluator: Evaluator, wo
         world.size,
         train.accumulation,
     )
-    optimizer = build_optimizer(experiment.optimizer, model, experiment.zero.offload_optimizer)
     settings = deepspeed_config(
         experiment.zero,
         train.precision,
@@ -84,6 +83,7 @@ def build_trainer(experiment: Experiment, parts: Parts, evaluator: Evaluator, wo
         train.clipping,
         experiment.deepspeed,
     )
+    optimizer = build_optimizer(experiment.optimizer, model, experiment.zero.offload_optimizer)
     engine = initialize(model, optimizer, settings)
 
     def validate() -> Mapping[str, float]:

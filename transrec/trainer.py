@@ -22,7 +22,7 @@ from transrec.data.batch import SequenceBatch, to_device
 from transrec.data.train_stream import TrainStream, load_steps
 from transrec.deepspeed_config import Precision
 from transrec.distributed import World
-from transrec.errors import TransRecError
+from transrec.errors import NotFiniteError, TransRecError
 from transrec.optim import OptimizerConfig, schedule_factor, set_learning_rates
 from transrec.tracking import Tracker
 
@@ -153,18 +153,18 @@ class Trainer:
 
     def _save(self) -> None:
         self._flush()
-        if not self._weights_are_finite():
-            self._stop_at("the weights are not finite after", self.state.step - 1)
+        self._check_weights()
         if self.tracker is not None:
             self.tracker.flush()
         checkpoint.save(self.engine, self.run_dir / "checkpoints", self.state, self.identity, self.world)
 
-    def _weights_are_finite(self) -> bool:
-        """Of all ranks' parts of the trained weights: a loss says nothing about the update that followed it."""
+    def _check_weights(self) -> None:
+        """Stop where an update broke the trained weights: the loss that led to it says nothing about that."""
         trained = (p for p in self.engine.module.parameters() if p.requires_grad)
         parts = [getattr(p, "ds_tensor", p).detach() for p in trained]  # under ZeRO-3 a rank holds a part
         finite = torch.stack([torch.isfinite(part).all() for part in parts]).all()
-        return bool(self.world.gather_ints([int(finite)]).all())
+        if not self.world.gather_ints([int(finite)]).all():
+            self._stop_at("the weights are not finite after", self.state.step - 1)
 
     def _train_step(self, step: int, micro_batches: list[SequenceBatch]) -> bool:
         """One optimizer step; returns whether any rank was asked to stop."""
@@ -273,8 +273,12 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Validate; True if the monitored metric is the best so far (its weights are then in the export)."""
         self._flush()
+        self._check_weights()
         began = time.monotonic()
-        metrics = self.validate()
+        try:
+            metrics = self.validate()
+        except NotFiniteError:
+            self._stop_at("the scores of the validation are not finite after", self.state.step - 1)
         self._window.since = time.monotonic()
         value = metrics[self.config.monitor]
         improved = value > self.state.best

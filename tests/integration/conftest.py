@@ -1,10 +1,6 @@
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "numerics"))
-
 from tiny_runs import ForkedCommands, LaunchedCommands, Tiny, write_tiny
 
 

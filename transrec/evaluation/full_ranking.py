@@ -20,6 +20,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from transrec.errors import NotFiniteError
+
 Score = Callable[[int, int], Tensor]  # (a, b) -> (B, b - a), the scores of items a..b-1
 Repeats = Literal["count", "miss"]
 
@@ -71,7 +73,8 @@ def rank_targets(
         (B,) int64, 1..N, or N + 1 for a miss.
 
     Raises:
-        ValueError: arguments of the wrong shape or range, or a score that is NaN or of the wrong shape.
+        ValueError: arguments or scores of the wrong shape or range.
+        NotFiniteError: a score is NaN.
     """
     _check_items(catalogue_size, candidates, chunk)
     _check_users(catalogue_size, targets, history)
@@ -107,7 +110,8 @@ def top_items(
         rest is score -inf and index 0.
 
     Raises:
-        ValueError: arguments of the wrong shape or range, or a score that is NaN or of the wrong shape.
+        ValueError: arguments or scores of the wrong shape or range.
+        NotFiniteError: a score is NaN.
     """
     _check_items(catalogue_size, candidates, chunk)
     if top < 1:
@@ -138,7 +142,7 @@ def _scored(score: Score, a: int, b: int, users: int | None) -> Tensor:
         expected = f"({'users' if users is None else users}, {b - a})"
         raise ValueError(f"score({a}, {b}) gave shape {tuple(scores.shape)}, expected {expected}")
     if scores.numel() and scores.amax().isnan():  # the maximum of anything with NaN is NaN
-        raise ValueError(f"score({a}, {b}): {int(scores.isnan().sum())} scores are NaN, so nothing can be ranked")
+        raise NotFiniteError(f"score({a}, {b}): {int(scores.isnan().sum())} scores are NaN, so nothing can be ranked")
     return scores
 
 

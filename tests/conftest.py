@@ -1,4 +1,4 @@
-"""Shards small enough to check by hand: a source of given histories, and builders around it."""
+"""Shards small enough to check by hand: a source of given histories, and builders around it; commands run whole."""
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 import pytest
+from tiny_runs import ForkedCommands, LaunchedCommands, Tiny, write_tiny
 
 import data_tools.build
 from data_tools.rejects import RejectSink
@@ -84,3 +85,26 @@ def synthetic_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(data_tools.build, "BLOCK_USERS", 16)
         data_tools.build.build(SyntheticSource(200, 60, 2400, seed=1), "synthetic", folder, shard_bytes=2**15)
     return folder
+
+
+# Commands run whole, over a set of shards and a language model that take no time
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> ForkedCommands:
+    return ForkedCommands(tmp_path_factory.mktemp("forked"))
+
+
+@pytest.fixture(scope="session")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> LaunchedCommands:
+    return LaunchedCommands(tmp_path_factory.mktemp("launched"))
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return tmp_path / "run"

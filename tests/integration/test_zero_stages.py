@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tiny_runs import (
     ADAPTATIONS,
     COMPARABLE,
@@ -62,11 +61,13 @@ def assert_same_weights(run: Path, reference: Path) -> None:
     weights, expected = exported(run), exported(reference)
     assert weights.keys() == expected.keys()
     assert all(tensor.numel() for tensor in weights.values())
-    # Adam divides by the root of the second moment: where a gradient is all but zero, rounding decides the update.
-    for name, tensor in expected.items():
-        far = ~torch.isclose(weights[name], tensor, rtol=1e-4, atol=1e-5)
-        assert far.float().mean() < 0.005, name
-        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+    # Adam divides by the root of the second moment: where a gradient is all but zero, rounding decides the update. So a
+    # few single elements may be off by what such updates add up to, all others not.
+    differences = {name: (weights[name] - tensor).abs() for name, tensor in expected.items()}
+    far = {name: difference > 1e-5 + 1e-4 * expected[name].abs() for name, difference in differences.items()}
+    total = sum(tensor.numel() for tensor in expected.values())
+    assert sum(int(tensor.sum()) for tensor in far.values()) <= 1e-3 * total, {n: int(t.sum()) for n, t in far.items()}
+    assert max(float(difference.max()) for difference in differences.values()) < 1e-3
 
 
 # Stages

@@ -51,7 +51,7 @@ class TrainingError(TransRecError, RuntimeError):
 
 
 class Interrupted(Exception):
-    """SIGTERM came; the run is saved."""
+    """SIGTERM or Ctrl-C came; the run is saved."""
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Trainer:
         """Train to the end, from the latest checkpoint if there is one.
 
         Raises:
-            Interrupted: after SIGTERM, with a checkpoint of the last step written.
+            Interrupted: after SIGTERM or Ctrl-C, with a checkpoint of the last step written.
             TrainingError: the loss is not finite.
         """
         found = checkpoint.latest(self.run_dir / "checkpoints")
@@ -116,7 +116,7 @@ class Trainer:
         if self.world.is_main:
             self.tracker = Tracker(self.run_dir, self.state.step, self.total_steps)
             self._say(f"resuming after step {self.state.step}" if found else f"training for {self.total_steps} steps")
-        previous = signal.signal(signal.SIGTERM, self._ask_to_stop)
+        previous = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             if not self.state.finished:
                 self._run()
@@ -124,7 +124,8 @@ class Trainer:
             self.close()
             raise
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
         return self.state
 
     def close(self) -> None:
@@ -301,6 +302,8 @@ class Trainer:
 
     def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
         self._stop_asked = True
+        if signum == signal.SIGINT:  # a second Ctrl-C does not wait for the step
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _say(self, text: str) -> None:
         if self.tracker is not None:

@@ -183,14 +183,15 @@ def load_steps(stream: TrainStream, start: int, stop: int, workers: int) -> Iter
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_sigterm_to_the_trainer,
+        worker_init_fn=_leave_signals_to_the_trainer,
     )
     return iter(loader)
 
 
-def _leave_sigterm_to_the_trainer(worker: int) -> None:
-    """Launchers and schedulers signal the whole process tree; a loader that died of it would fail the last save."""
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Launchers, schedulers and terminals signal every process; a loader that died would fail the last save."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batches: list[SequenceBatch]) -> list[SequenceBatch]:

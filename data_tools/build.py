@@ -135,7 +135,15 @@ def _write_users(
             block = profiles.join(users)
             [placed] = writer.write([(f"{number:09d}.arrow", _to_ipc_stream(block))], samples=len(block))
             lengths = block["items"].value_lengths().to_pylist()
-            rows.append({"shard": placed.shard, "offset": placed.offset, "bytes": placed.size, "lengths": lengths})
+            rows.append(
+                {
+                    "shard": placed.shard,
+                    "offset": placed.offset,
+                    "bytes": placed.size,
+                    "crc32": placed.crc32,
+                    "lengths": lengths,
+                }
+            )
             advance(len(block))
     return pa.Table.from_pylist(rows, BLOCKS_SCHEMA), writer.entries
 

@@ -61,17 +61,19 @@ class ItemShards:
         if (jpeg := self._load_image(item)) is not None:
             members.append((f"{index:09d}.jpg", jpeg))
             self.images += 1
-        placed = self._writer.write(members)
-        image_offset, image_bytes = (placed[1].offset, placed[1].size) if len(placed) == 2 else (None, None)
+        json_placed, *images = self._writer.write(members)
+        image = images[0] if images else None
         row = {
             "index": index,
             "item_id": item.item_id,
             "title": item.title,
-            "shard": placed[0].shard,
-            "json_offset": placed[0].offset,
-            "json_bytes": placed[0].size,
-            "image_offset": image_offset,
-            "image_bytes": image_bytes,
+            "shard": json_placed.shard,
+            "json_offset": json_placed.offset,
+            "json_bytes": json_placed.size,
+            "json_crc32": json_placed.crc32,
+            "image_offset": image.offset if image else None,
+            "image_bytes": image.size if image else None,
+            "image_crc32": image.crc32 if image else None,
         }
         for name, value in row.items():
             self._columns[name].append(value)

@@ -6,6 +6,7 @@ Same samples, same bytes: USTAR headers with time, ids and names zeroed, members
 import hashlib
 import os
 import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +16,12 @@ from transrec.data.schema import FileEntry
 
 
 class Placed(NamedTuple):
-    """Where a member's content lies: `size` bytes from `offset` on in the file `shard`."""
+    """Where a member's content lies: `size` bytes from `offset` on in the file `shard`; `crc32` is of the content."""
 
     shard: str
     offset: int
     size: int
+    crc32: int
 
 
 class ShardWriter:
@@ -70,7 +72,7 @@ class _OpenShard:
         member = tarfile.TarInfo(name)  # its defaults are all zero: time, owner and group
         member.mode, member.size = 0o444, len(content)
         self._write(member.tobuf(tarfile.USTAR_FORMAT))
-        placed = Placed(self.path.name, self.position, len(content))
+        placed = Placed(self.path.name, self.position, len(content), zlib.crc32(content))
         self._write(content)
         self._pad_to(tarfile.BLOCKSIZE)
         return placed

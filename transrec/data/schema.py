@@ -21,13 +21,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from transrec.errors import TransRecError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 INDEX_FILE = "index.json"
 CATALOGUE_FILE = "items.parquet"
 BLOCKS_FILE = "user_blocks.parquet"
 REJECTS_FILE = "rejects.jsonl"
 
-# Offsets and sizes are those of the member's content inside the uncompressed tar, so `seek` and `read` suffice.
+# Offsets and sizes are those of the member's content inside the uncompressed tar, so `seek` and `read` suffice; the
+# checksum is that of the content, so what is read can be trusted without reading the whole shard.
 CATALOGUE_SCHEMA = pa.schema(
     [
         ("index", pa.int32()),
@@ -37,8 +38,10 @@ CATALOGUE_SCHEMA = pa.schema(
         ("shard", pa.string()),
         ("json_offset", pa.int64()),
         ("json_bytes", pa.int64()),
+        ("json_crc32", pa.uint32()),
         ("image_offset", pa.int64()),  # null: no image
         ("image_bytes", pa.int64()),
+        ("image_crc32", pa.uint32()),
     ]
 )
 
@@ -47,6 +50,7 @@ BLOCKS_SCHEMA = pa.schema(
         ("shard", pa.string()),
         ("offset", pa.int64()),
         ("bytes", pa.int64()),
+        ("crc32", pa.uint32()),
         ("lengths", pa.list_(pa.int32())),  # interactions of each user in the block, in order
     ]
 )

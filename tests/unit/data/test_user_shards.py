@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from transrec.data.schema import BLOCKS_FILE, ShardSetError, user_order_key
+from transrec.data.schema import BLOCKS_FILE, SCHEMA_VERSION, ShardSetError, user_order_key
 from transrec.data.user_shards import UserShards
 
 HISTORIES = {f"u{n}": [1 + (n + i) % 9 for i in range(3 + n % 4)] for n in range(10)}
@@ -74,6 +74,6 @@ def test_the_hash_of_the_index_is_the_identity_of_the_set(shards: Path, syntheti
 def test_another_schema_version_is_refused(shards: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(shards, tmp_path / "copy"))
     index = copy / "index.json"
-    index.write_text(index.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    index.write_text(index.read_text().replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     with pytest.raises(ShardSetError, match=r"schema version 99.*rebuild"):
         UserShards(copy)

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from transrec.watchdog import Watchdog
+
 if not torch.accelerator.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed says on stdout, at import, that it found none
 import deepspeed
@@ -25,6 +27,7 @@ class World:
     local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     control: dist.ProcessGroup | None = None
+    watchdog: Watchdog | None = None
 
     @property
     def is_main(self) -> bool:
@@ -35,6 +38,7 @@ class World:
         own = torch.tensor(values, dtype=torch.int64)
         if self.size == 1:
             return own[None]
+        self._arrive()
         gathered = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(gathered, own, group=self.control)
         return torch.stack(gathered)
@@ -60,11 +64,17 @@ class World:
 
     def barrier(self) -> None:
         if self.size > 1:
+            self._arrive()
             dist.barrier(group=self.control)
+
+    def _arrive(self) -> None:
+        if self.watchdog is not None:
+            self.watchdog.arrive()
 
 
 def start() -> World:
     """Join the process group that the launcher described; without a launcher, make a group of one."""
+    launched = "RANK" in os.environ
     for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
         os.environ.setdefault(key, value)
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
@@ -77,7 +87,19 @@ def start() -> World:
     cuda = device.type == "cuda"
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
     control = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
-    return World(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]), device, control)
+    watchdog = _watch() if launched else None
+    return World(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]), device, control, watchdog)
+
+
+def _watch() -> Watchdog:
+    """Start the watchdog; its messages go over the store that brought the process group together."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False) if size > 1 else None
+    watchdog = Watchdog(rank, size, store)
+    dist.barrier()
+    watchdog.start()
+    return watchdog
 
 
 def join() -> World:
@@ -89,6 +111,8 @@ def stop(world: World) -> None:
     """Leave the process group, together: threads of a group that is still alive can abort a process at its exit."""
     if dist.is_initialized():
         world.barrier()
+        if world.watchdog is not None:
+            world.watchdog.stop()
         dist.destroy_process_group()
 
 

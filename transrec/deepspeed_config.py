@@ -7,10 +7,12 @@ import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
 from deepspeed.ops.adam import DeepSpeedCPUAdam
+from deepspeed.ops.op_builder import CPUAdamBuilder
 from pydantic import Field
 from torch import nn
 
 from transrec.config import Config, ConfigError
+from transrec.extension_locks import clear_stale_lock
 
 
 class ZeroConfig(Config):
@@ -78,6 +80,7 @@ def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, settings: dic
 
 def cpu_adam(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.Optimizer:
     """AdamW whose state lives in host memory; DeepSpeed compiles it at first use."""
+    clear_stale_lock(CPUAdamBuilder.NAME)
     return DeepSpeedCPUAdam(groups, betas=betas, adamw_mode=True)
 
 

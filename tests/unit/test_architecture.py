@@ -105,10 +105,12 @@ def test_the_foundations_know_nothing_above_them() -> None:
         "config": (),
         "errors": (),
         "files": (),
-        "distributed": (),
+        "distributed": ("watchdog",),
+        "watchdog": (),
+        "extension_locks": (),
         "tracking": ("files",),
         "weights": ("distributed", "files"),
-        "deepspeed_config": ("config",),
+        "deepspeed_config": ("config", "extension_locks"),
         "optim": ("adaptation.groups", "config", "deepspeed_config"),
         "checkpoint": ("distributed", "files"),
     }
@@ -148,7 +150,7 @@ def test_the_shard_builder_shares_only_the_schema_with_training() -> None:
         ("argparse", ("launch", "data_tools")),
         ("tensorboard", ("transrec.tracking",)),
         ("torch.utils.tensorboard", ("transrec.tracking",)),
-        ("torch.distributed", ("transrec.distributed",)),
+        ("torch.distributed", ("transrec.distributed", "transrec.watchdog")),
     ],
 )
 def test_a_library_stays_in_its_place(library: str, homes: tuple[str, ...]) -> None:

@@ -88,6 +88,12 @@ class Tracker:
         self._board.close()
 
 
+def steps_done(run_dir: Path) -> int:
+    """Steps that a run has written down."""
+    records = (json.loads(line) for line in reversed(_lines(run_dir / METRICS_FILE)))
+    return next((int(record["step"]) for record in records if record["kind"] == "step"), 0)
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
     flat: dict[str, Any] = {}

@@ -65,6 +65,17 @@ class EpochOrder:
             found[i] = block, self._shuffled(epoch, block)[within]
         return found
 
+    def places(self, epoch: int, block: int, within: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(global step, slot) of windows of a block in an epoch, (n, 2): the inverse of `slots`."""
+        blocks, ends = self._line(epoch)
+        first = ends[int(np.flatnonzero(blocks == block)[0])] - self.block_windows[block]
+        position = first + np.argsort(self._shuffled(epoch, block))[within]
+        lane_starts = np.arange(self.lanes) * self.windows // self.lanes
+        lane = np.searchsorted(lane_starts, position, side="right") - 1
+        per_lane = self.batch_size // self.lanes
+        step, slot = np.divmod(position - lane_starts[lane], per_lane)
+        return np.stack([epoch * self.steps_per_epoch + step, lane * per_lane + slot], axis=1)
+
     def _lay_out(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Blocks in the order of the epoch, and the position at which each one's windows end."""
         rng = np.random.default_rng((_LINE, self.seed, epoch))

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from transrec.data.schema import BLOCKS_FILE, INDEX_FILE, ShardIndex, ShardSetError
+from transrec.data.schema import BLOCKS_FILE, INDEX_FILE, ShardIndex, ShardSetError, user_order_key
 
 _CACHED_BLOCKS = 128
 
@@ -58,6 +58,23 @@ class UserShards:
     def __len__(self) -> int:
         """Number of blocks."""
         return len(self.block_users)
+
+    def find(self, user_id: str) -> tuple[int, int]:
+        """(block, position in it) of a user, by bisection: users lie in the order of a hash.
+
+        Raises:
+            KeyError: no such user.
+        """
+        wanted = (user_order_key(user_id), user_id)
+        low, high = 0, len(self)  # the last block whose first user is not after the wanted one
+        while high - low > 1:
+            middle = (low + high) // 2
+            first = self.block(middle).user_ids[0].as_py()
+            low, high = (middle, high) if (user_order_key(first), first) <= wanted else (low, middle)
+        users = self.block(low).user_ids.to_pylist()
+        if user_id not in users:
+            raise KeyError(user_id)
+        return low, users.index(user_id)
 
     def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k != "block"}

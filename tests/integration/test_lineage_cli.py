@@ -1,0 +1,82 @@
+"""`lineage.py` against the batch hashes that a run recorded."""
+
+import contextlib
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import ForkedCommands, Tiny, hashes
+
+from launch import lineage as command
+from launch.lineage import Answers
+from transrec.data.train_stream import _digest
+
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, commands: ForkedCommands) -> Path:
+    run_dir = tmp_path_factory.mktemp("recorded") / "run"
+    more = [f"train.steps={STEPS}", "train.accumulation=2", "data.workers=1"]
+    finished = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", *more, ranks=2)
+    assert finished.code == 0, finished.stderr
+    return run_dir
+
+
+def ask(run_dir: Path, *question: str) -> tuple[int, dict[str, Any], str]:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = command.main(["--run", str(run_dir), *question])
+    lines = out.getvalue().splitlines()
+    return code, json.loads(lines[-1]) if code == 0 else {}, out.getvalue()
+
+
+def test_a_thousand_answers_agree_with_the_recorded_run(recorded: Path) -> None:
+    lineage = Answers(recorded).lineage
+    assert lineage.steps == STEPS
+    users_of = {}
+    for number, recorded_hash in enumerate(hashes(recorded), start=1):
+        windows = lineage.step(number).windows
+        slots = [windows.get(slot) for slot in range(max(windows) + 1)]
+        assert f"{_digest(0, slots):016x}" == recorded_hash, "the step is not the one that was trained on"
+        users_of[number] = {window.user_id for window in slots if window is not None}
+    users = sorted(set().union(*users_of.values()))
+    steps_of = {user: {sighting.step for sighting in lineage.user(user)} for user in users}
+    agreed = [
+        (step in steps_of[user]) == (user in users_of[step])
+        for step, user in ((random.randint(1, STEPS), random.choice(users)) for _ in range(1000))
+    ]
+    assert all(agreed)
+    assert len(agreed) == 1000
+
+
+def test_answers_are_a_table_and_a_line_of_json(recorded: Path) -> None:
+    code, step, shown = ask(recorded, "--step", "1")
+    assert code == 0
+    assert "step 1" in shown
+    window = step["windows"][0]
+    assert set(window["items"]) <= set(step["items"])
+    code, user, shown = ask(recorded, "--user", window["user"])
+    assert {"step": 1, "slot": window["slot"], "user": window["user"], "start": window["start"]} in user["windows"]
+    code, item, shown = ask(recorded, "--item", window["items"][0])
+    assert (1, window["slot"]) in {(place["step"], place["slot"]) for place in item["windows"]}
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        (("--step", "0"), f"this run has steps 1 to {STEPS}"),
+        (("--step", str(STEPS + 1)), f"this run has steps 1 to {STEPS}"),
+        (("--user", "nobody"), "user 'nobody' is not in the shards"),
+        (("--item", "nothing"), "item 'nothing' is not in the catalogue"),
+    ],
+)
+def test_what_was_never_there(
+    recorded: Path, capsys: pytest.CaptureFixture[str], question: tuple[str, str], message: str
+) -> None:
+    code, _, _ = ask(recorded, *question)
+    assert code == 1
+    assert message in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""Who made a step, and which steps saw a user or an item: asked of the order itself, so no log can be wrong or lost.
+
+Steps count from 1, as in `metrics.jsonl`.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transrec.data.train_stream import TrainStream, Window
+from transrec.data.windows import cut_windows
+
+
+@dataclass(frozen=True)
+class Step:
+    """The windows of a step by slot, and every item it knew: of the windows, and drawn as negatives."""
+
+    windows: dict[int, Window]
+    items: NDArray[np.int64]  # distinct catalogue indices, ascending
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A window of a user in a step."""
+
+    step: int
+    slot: int
+    user_id: str
+    start: int  # the window's first item in the user's history
+    items: NDArray[np.int64]  # catalogue indices
+
+
+class Lineage:
+    """Of the first `steps` steps of a run; `stream` must be that of one rank alone, without accumulation."""
+
+    def __init__(self, stream: TrainStream, steps: int) -> None:
+        self._stream, self._interactions, self.steps = stream, stream.interactions, steps
+
+    def step(self, step: int) -> Step:
+        (batch,) = self._stream[step - 1]
+        windows = {slot: w for slot, w in enumerate(self._stream.windows(step - 1)) if w is not None}
+        return Step(windows, np.sort(batch.content.items.numpy()))
+
+    def user(self, user_id: str) -> list[Sighting]:
+        """Where the user's windows were, in order of steps; nothing for a user who does not train.
+
+        Raises:
+            KeyError: no such user in the shards.
+        """
+        block, user = self._interactions.shards.find(user_id)
+        windows = cut_windows(
+            self._interactions.train_stops[block], self._interactions.max_length, self._interactions.stride
+        )
+        return self._sightings([(block, np.flatnonzero(windows.user == user))])
+
+    def item(self, item: int) -> list[Sighting]:
+        """Where a catalogue index was in a window, as input or target, in order of steps."""
+        return self._sightings(self._windows_with(item))
+
+    def _windows_with(self, item: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """(block, windows in it)."""
+        for number, stops in enumerate(self._interactions.train_stops):
+            block = self._interactions.block(number)
+            windows = cut_windows(stops, self._interactions.max_length, self._interactions.stride)
+            before = np.concatenate([[0], np.cumsum(block.items == item)])
+            first = block.offsets[windows.user]
+            within = np.flatnonzero(before[first + windows.stop] > before[first + windows.start])
+            if len(within):
+                yield number, within
+
+    def _sightings(self, windows: Iterable[tuple[int, NDArray[np.int64]]]) -> list[Sighting]:
+        order = self._stream.order
+        epochs = -(-self.steps // order.steps_per_epoch)
+        places = [
+            place
+            for block, within in windows
+            for epoch in range(epochs)
+            for place in order.places(epoch, block, within).tolist()
+            if place[0] < self.steps
+        ]
+        return [self._sighting(step, slot) for step, slot in sorted(places)]
+
+    def _sighting(self, step: int, slot: int) -> Sighting:
+        (window,) = self._stream.windows(step, slot, slot + 1)
+        assert window is not None, "the order's inverse names slots that are filled"
+        return Sighting(step + 1, slot, window.user_id, window.start, window.items)

@@ -48,6 +48,10 @@ class RejectSink(Protocol):
     def __call__(self, reject: Reject, /) -> None: ...
 
 
+def ignore(reject: Reject, /) -> None:
+    """The sink of a look at rows that a later one reports."""
+
+
 class StrictError(DataToolsError):
     """The first reject of a strict build."""
 

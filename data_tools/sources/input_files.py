@@ -1,7 +1,7 @@
 """Input files given by patterns, and names that tell them apart."""
 
 from collections.abc import Sequence
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 
 from data_tools.sources.source import SourceError
@@ -10,16 +10,25 @@ from data_tools.sources.source import SourceError
 def find_files(patterns: Sequence[str]) -> list[Path]:
     """The files of each pattern (`*`, `?`, `**`) by name, in the order of the patterns.
 
+    A folder stands for the files in it but those whose name begins with `.` or `_`.
+
     Raises:
         SourceError: a pattern without a file, or a file found twice.
     """
     found: list[Path] = []
     for pattern in patterns:
-        paths = [path for name in sorted(glob(pattern, recursive=True)) if (path := Path(name)).is_file()]
+        names = glob(f"{escape(pattern)}/[!._]*" if Path(pattern).is_dir() else pattern, recursive=True)
+        paths = [path for path in map(Path, sorted(names)) if path.is_file()]
         if not paths:
             raise SourceError(f"{pattern}: no such file")
         found += paths
     return require_distinct_paths(found)
+
+
+def require_file(path: Path) -> Path:
+    if not path.is_file():
+        raise SourceError(f"{path} is missing")
+    return path
 
 
 def require_distinct_paths(paths: list[Path]) -> list[Path]:

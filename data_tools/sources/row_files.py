@@ -49,7 +49,7 @@ def require_distinct(path: Path, names: list[str]) -> None:
 
 def count_rows(path: Path) -> int | None:
     """Number of rows; for a tab-separated file the number of newlines, good enough for a progress bar."""
-    return int(_open_parquet(path).metadata.num_rows) if path.suffix == ".parquet" else count_lines(path)
+    return int(_open_parquet(path).metadata.num_rows) if path.suffix == ".parquet" else count_lines([path])
 
 
 def read_rows(path: Path, reject: RejectSink, label: str | None = None) -> Iterator[Batch]:

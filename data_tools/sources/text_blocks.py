@@ -5,10 +5,10 @@ and takes a lone CR for a line's end. A file that ends in `.gz` is unpacked on t
 """
 
 import gzip
+import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -57,12 +57,10 @@ def first_line(path: Path) -> str:
     return text
 
 
-def count_lines(path: Path) -> int | None:
-    """Number of newlines, good enough for a progress bar; None where the file must be unpacked for that."""
-    if path.suffix == ".gz":
-        return None
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK_BYTES), b""))
+def count_lines(paths: Iterable[Path]) -> int | None:
+    """Number of newlines, good enough for a progress bar; None where a file must be unpacked for that."""
+    paths = list(paths)
+    return None if any(path.suffix == ".gz" for path in paths) else sum(map(_count_newlines, paths))
 
 
 def split_block(
@@ -102,7 +100,12 @@ def describe_bad_utf8(line: bytes) -> str:
     raise AssertionError("only called on a line that is not UTF-8")
 
 
-def _open(path: Path) -> IO[bytes]:
+def _count_newlines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK_BYTES), b""))
+
+
+def _open(path: Path) -> io.BufferedIOBase:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 

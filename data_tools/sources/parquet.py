@@ -145,10 +145,8 @@ def _require_title(items: _Table) -> None:
 
 
 def _require_same_columns(users: _Table) -> None:
-    first, *others = [*users.names.items()] or [(None, {})]
-    for path, names in others:
-        if list(names) != list(first[1]):
-            raise SourceError(f"{path} has not the columns of {first[0]}, {', '.join(first[1])}, in this order")
+    if len({tuple(names) for names in users.names.values()}) > 1:
+        raise SourceError("--users: the files must all have the same columns, in the same order")
 
 
 def _require_use(mapping: list[tuple[str, str]], tables: list[_Table]) -> None:

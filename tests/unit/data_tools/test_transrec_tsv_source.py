@@ -39,7 +39,9 @@ def test_rejects(options: list[object], tmp_path: Path) -> None:
         file.write("u3 i1\nu1\ti1\n\ti1\n")
     with (tmp_path / "items.tsv").open("a") as file:
         file.write("i3\tThree\n")
-    assert read_source("transrec_tsv", *options).reasons() == [
+    reading = read_source("transrec_tsv", *options)
+    assert len(reading.interactions) == 4
+    assert reading.reasons() == [
         ("items.tsv", 3, "wrong_field_count"),
         ("users.tsv", 3, "wrong_field_count"),
         ("users.tsv", 5, "empty_id"),

@@ -109,14 +109,16 @@ class _Records:
         return "".join(f"{line}\n" for line in self._lines[position:]).encode("utf-8", "surrogateescape")
 
     def _is_sound(self, line: int, fields: list[str]) -> bool:
-        text = "".join(fields) if self._suspect else ""
+        if not self._suspect and len(fields) == len(self._names):
+            return True
+        text = "".join(fields)
         if "\0" in text:
-            self._reject(Reject(self._file, line, Reason.NUL_BYTE, "NUL in the record"))
-        elif not text.isascii() and not is_utf8(text.encode("utf-8", "surrogateescape")):
-            self._reject(Reject(self._file, line, Reason.INVALID_UTF8, "the record is not UTF-8"))
+            reason, detail = Reason.NUL_BYTE, "NUL in the record"
+        elif not is_utf8(text.encode("utf-8", "surrogateescape")):
+            reason, detail = Reason.INVALID_UTF8, "the record is not UTF-8"
         elif len(fields) != len(self._names):
-            detail = f"{len(fields)} fields instead of {len(self._names)}"
-            self._reject(Reject(self._file, line, Reason.WRONG_FIELD_COUNT, detail))
+            reason, detail = Reason.WRONG_FIELD_COUNT, f"{len(fields)} fields instead of {len(self._names)}"
         else:
             return True
+        self._reject(Reject(self._file, line, reason, detail))
         return False

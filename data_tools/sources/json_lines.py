@@ -34,7 +34,10 @@ def read_objects(path: Path, reject: RejectSink, label: str | None = None) -> It
 
 
 def to_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """Text and None as they are, anything else as JSON writes it."""
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
 
 
 def _parse_blocks(path: Path, reject: RejectSink, label: str) -> Iterator[list[tuple[int, dict[str, Any]]]]:

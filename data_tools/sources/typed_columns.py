@@ -21,8 +21,8 @@ def to_interactions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
     """Read user_id, item_id, timestamp (as in `to_seconds`) and, where present, rating."""
     rows = batch.rows
     ids = [_to_string(batch, name) for name in ("user_id", "item_id")]
-    raw_rating = rows["rating"] if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
-    timestamp, rating = to_seconds(rows["timestamp"], time), _to_rating(raw_rating)
+    raw_rating = _to_plain(batch, "rating") if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
+    timestamp, rating = to_seconds(_to_plain(batch, "timestamp"), time), _to_rating(raw_rating)
     failures = [
         (Reason.EMPTY_ID, is_empty(ids[0]), "user_id", ids[0]),
         (Reason.EMPTY_ID, is_empty(ids[1]), "item_id", ids[1]),
@@ -63,7 +63,7 @@ def without_failures(
 
 
 def is_empty(column: pa.Array) -> pa.BooleanArray:
-    """Whether a value is null or a text of nothing but white space."""
+    """Whether a value is null or a string of nothing but white space."""
     if not pa.types.is_string(column.type):
         return pc.is_null(column)
     return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
@@ -94,6 +94,13 @@ def _to_string(batch: Batch, name: str) -> pa.StringArray:
         raise SourceError(f"{batch.file}, column {name}: {error}") from None
 
 
+def _to_plain(batch: Batch, name: str) -> pa.Array:
+    """Numbers and times as they are, anything else as strings."""
+    column = batch.rows[name]
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_date, pa.types.is_timestamp)
+    return column if any(is_kind(column.type) for is_kind in kinds) else _to_string(batch, name)
+
+
 def _to_integers(column: pa.Array) -> pa.Int64Array:
     """Null where the value is not a number that fits 64 bits; fractions are cut off."""
     if pa.types.is_signed_integer(column.type):
@@ -114,9 +121,8 @@ def _floor(numbers: pa.DoubleArray) -> pa.Int64Array:
 
 def _to_rating(column: pa.Array) -> pa.FloatArray:
     """Null where the value is empty or not a finite number."""
-    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-        column = _matching(text, _NUMBER).cast(pa.float64())
+    if pa.types.is_string(column.type):
+        column = _matching(pc.utf8_trim_whitespace(column), _NUMBER).cast(pa.float64())
     numbers = column.cast(pa.float32(), safe=False)
     return pc.if_else(pc.is_finite(numbers), numbers, None)
 

@@ -3,7 +3,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_tools.rejects import Reason, Reject
@@ -70,6 +70,7 @@ def test_a_quote_that_never_closes_costs_one_record(tmp_path: Path) -> None:
     assert [line for line, _ in rows] == list(range(3, 50_003))
 
 
+@settings(deadline=None)  # it writes files
 @given(
     records=st.lists(
         st.tuples(*[st.text(st.sampled_from('ab,"\n '), max_size=6)] * 2).filter(lambda r: r != ("", "")), max_size=12

@@ -15,6 +15,9 @@ class Reason(StrEnum):
     WRONG_FIELD_COUNT = "wrong_field_count"
     INVALID_UTF8 = "invalid_utf8"
     NUL_BYTE = "nul_byte"
+    BAD_QUOTING = "bad_quoting"
+    BAD_JSON = "bad_json"
+    NOT_AN_ITEM = "not_an_item"  # an event that is no item view: a front page
     EMPTY_ID = "empty_id"
     BAD_TIMESTAMP = "bad_timestamp"
     BAD_RATING = "bad_rating"
@@ -28,7 +31,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """`line` counts from 1 and includes the header; in a Parquet file it is the row, from 1."""
+    """`line`, where the row starts, counts from 1 and includes the header; in a Parquet file it is the row, from 1."""
 
     file: str
     line: int
@@ -43,6 +46,10 @@ class RejectSink(Protocol):
     """Takes what a source cannot use; raises where rejects are errors."""
 
     def __call__(self, reject: Reject, /) -> None: ...
+
+
+def ignore(reject: Reject, /) -> None:
+    """The sink of a look at rows that a later one reports."""
 
 
 class StrictError(DataToolsError):

@@ -1,14 +1,28 @@
 """Raw formats, one file each; `--source` chooses by the name here."""
 
+from data_tools.sources.adressa import AdressaSource
+from data_tools.sources.amazon_reviews import AmazonReviewsSource
+from data_tools.sources.hm import HMSource
+from data_tools.sources.mind import MindSource
+from data_tools.sources.ninerec import NineRecSource
+from data_tools.sources.parquet import ParquetSource
 from data_tools.sources.recbole import RecBoleSource
 from data_tools.sources.sample import SampleSource
 from data_tools.sources.source import Source
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.sources.tables import TablesSource
+from data_tools.sources.transrec_tsv import TransRecTsvSource
 
 SOURCES: dict[str, type[Source]] = {
     "tables": TablesSource,
     "recbole": RecBoleSource,
+    "parquet": ParquetSource,
+    "mind": MindSource,
+    "hm": HMSource,
+    "amazon_reviews": AmazonReviewsSource,
+    "adressa": AdressaSource,
+    "ninerec": NineRecSource,
+    "transrec_tsv": TransRecTsvSource,
     "synthetic": SyntheticSource,
     "sample": SampleSource,
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from data_tools.rejects import RejectSink
+from data_tools.sources.item_text import compose_text
 from data_tools.sources.row_files import column_names, count_rows, read_rows
 from data_tools.sources.source import Batch, Item, SourceError, Totals
 from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_strings
@@ -58,7 +59,7 @@ class RecBoleSource:
         for raw in _read_fields(self._items, reject):
             batch = to_strings(raw, "item_id", reject)
             for line, row in iterate_rows(batch):
-                item_id, text = row.pop("item_id"), _compose_text(row, text_fields)
+                item_id, text = row.pop("item_id"), compose_text(row[name] for name in text_fields)
                 title = row.pop(title_field) if title_field else ""
                 yield Item(batch.file, line, item_id, title, text, row, image=None)
 
@@ -112,8 +113,3 @@ def _choose_title(types: dict[str, str], text_fields: list[str]) -> str | None:
     named = [name for name in text_fields if "title" in name.lower() or "name" in name.lower()]
     sequences = [name for name in text_fields if types[name] == "token_seq"]
     return next(iter(named + sequences), None)
-
-
-def _compose_text(row: dict[str, str], text_fields: list[str]) -> str:
-    parts = [row[name].strip() for name in text_fields]
-    return " ".join(part if part.endswith(".") else f"{part}." for part in parts if part)

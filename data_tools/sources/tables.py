@@ -8,10 +8,11 @@ images/
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Self
 
-from data_tools.rejects import Reason, Reject, RejectSink
+from data_tools.rejects import RejectSink
+from data_tools.sources.image_folder import ImageFolder
 from data_tools.sources.row_files import column_names, count_rows, find_row_file, read_rows
 from data_tools.sources.source import Batch, Item, SourceError, Totals
 from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_strings
@@ -25,7 +26,7 @@ class TablesSource:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._images = folder / "images"
+        self._images = ImageFolder(folder / "images")
         self._items = _require_table(folder, "items", {"item_id"})
         self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"})
         self._users = find_row_file(folder, "users")
@@ -58,7 +59,7 @@ class TablesSource:
                     item_id=row.pop("item_id"),
                     title=row.pop("title", ""),
                     text=row.pop("text", ""),
-                    image=self._locate_image(row.pop("image", ""), line, reject),
+                    image=self._images.locate(row.pop("image", ""), batch.file, line, reject),
                     fields=row,
                 )
 
@@ -70,14 +71,6 @@ class TablesSource:
         if self._users is not None:
             for batch in read_rows(self._users, reject):
                 yield to_strings(batch, "user_id", reject)
-
-    def _locate_image(self, name: str, line: int, reject: RejectSink) -> Path | None:
-        if not name:
-            return None
-        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            reject(Reject(self._items.name, line, Reason.BAD_IMAGE, f"{name!r} is outside images/"))
-            return None
-        return self._images / name
 
 
 def _require_table(folder: Path, name: str, columns: set[str]) -> Path:

@@ -12,24 +12,25 @@ import pyarrow.compute as pc
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, SourceError
 
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # of a time, in a second
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
 
-def to_interactions(batch: Batch, reject: RejectSink) -> Batch:
-    """Read user_id, item_id, timestamp and, where present, rating; fractions of a second are cut off."""
+def to_interactions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
+    """Read user_id, item_id, timestamp (as in `to_seconds`) and, where present, rating."""
     rows = batch.rows
     ids = [_to_string(batch, name) for name in ("user_id", "item_id")]
-    raw_rating = _to_string(batch, "rating") if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
-    timestamp, rating = _to_seconds(batch), _to_rating(raw_rating)
+    raw_rating = _to_plain(batch, "rating") if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
+    timestamp, rating = to_seconds(_to_plain(batch, "timestamp"), time), _to_rating(raw_rating)
     failures = [
-        (Reason.EMPTY_ID, _is_empty(ids[0]), "user_id", ids[0]),
-        (Reason.EMPTY_ID, _is_empty(ids[1]), "item_id", ids[1]),
+        (Reason.EMPTY_ID, is_empty(ids[0]), "user_id", ids[0]),
+        (Reason.EMPTY_ID, is_empty(ids[1]), "item_id", ids[1]),
         (Reason.BAD_TIMESTAMP, pc.is_null(timestamp), "timestamp", rows["timestamp"]),
-        (Reason.BAD_RATING, pc.and_not(pc.is_null(rating), _is_empty(raw_rating)), "rating", raw_rating),
+        (Reason.BAD_RATING, pc.and_not(pc.is_null(rating), is_empty(raw_rating)), "rating", raw_rating),
     ]
     typed = pa.RecordBatch.from_arrays([*ids, timestamp, rating], schema=INTERACTION_COLUMNS)
-    return _without_failures(Batch(batch.file, batch.lines, typed), failures, reject)
+    return without_failures(Batch(batch.file, batch.lines, typed), failures, reject)
 
 
 def to_strings(batch: Batch, id_column: str, reject: RejectSink) -> Batch:
@@ -37,8 +38,8 @@ def to_strings(batch: Batch, id_column: str, reject: RejectSink) -> Batch:
     names = batch.rows.schema.names
     columns = [pc.fill_null(_to_string(batch, name), "") for name in names]
     rows = pa.RecordBatch.from_arrays(columns, names)
-    failures = [(Reason.EMPTY_ID, _is_empty(rows[id_column]), id_column, rows[id_column])]
-    return _without_failures(Batch(batch.file, batch.lines, rows), failures, reject)
+    failures = [(Reason.EMPTY_ID, is_empty(rows[id_column]), id_column, rows[id_column])]
+    return without_failures(Batch(batch.file, batch.lines, rows), failures, reject)
 
 
 def iterate_rows(batch: Batch) -> Iterator[tuple[int, dict[str, str]]]:
@@ -46,7 +47,7 @@ def iterate_rows(batch: Batch) -> Iterator[tuple[int, dict[str, str]]]:
     return zip(batch.lines.to_pylist(), batch.rows.to_pylist(), strict=True)
 
 
-def _without_failures(
+def without_failures(
     batch: Batch, failures: list[tuple[Reason, pa.BooleanArray, str, pa.Array]], reject: RejectSink
 ) -> Batch:
     """Reject each row that any of (reason, failed, column name, column) marks, for the first that does."""
@@ -61,8 +62,29 @@ def _without_failures(
     return Batch(batch.file, batch.lines.filter(keep), batch.rows.filter(keep))
 
 
-def _is_empty(column: pa.StringArray) -> pa.BooleanArray:
+def is_empty(column: pa.Array) -> pa.BooleanArray:
+    """Whether a value is null or a string of nothing but white space."""
+    if not pa.types.is_string(column.type):
+        return pc.is_null(column)
     return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
+
+
+def to_seconds(column: pa.Array, time: str = "s") -> pa.Int64Array:
+    """Seconds since 1970, null where the value is no time; fractions of a second are cut off.
+
+    Numbers, also as text, are in the unit `time` of `UNITS`; any other `time` is the format, as strptime
+    knows it, of texts, which are UTC. Columns of dates or timestamps have a unit of their own.
+    """
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        zone = getattr(column.type, "tz", None)
+        return column.cast(pa.timestamp("s", zone), safe=False).cast(pa.int64())
+    if time not in UNITS:
+        return pc.strptime(column, format=time, unit="s", error_is_null=True).cast(pa.int64())
+    numbers = _to_integers(column)
+    if UNITS[time] == 1:
+        return numbers
+    seconds = numbers.fill_null(0).to_numpy() // UNITS[time]
+    return pa.array(seconds, mask=numbers.is_null().to_numpy(zero_copy_only=False))
 
 
 def _to_string(batch: Batch, name: str) -> pa.StringArray:
@@ -72,24 +94,36 @@ def _to_string(batch: Batch, name: str) -> pa.StringArray:
         raise SourceError(f"{batch.file}, column {name}: {error}") from None
 
 
-def _to_seconds(batch: Batch) -> pa.Int64Array:
-    """Null where the value is not a number of seconds that fits 64 bits."""
-    column = batch.rows["timestamp"]
-    if pa.types.is_timestamp(column.type):
-        return column.cast(pa.timestamp("s", column.type.tz), safe=False).cast(pa.int64())
-    text = pc.utf8_trim_whitespace(_to_string(batch, "timestamp"))
+def _to_plain(batch: Batch, name: str) -> pa.Array:
+    """Numbers and times as they are, anything else as strings."""
+    column = batch.rows[name]
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_date, pa.types.is_timestamp)
+    return column if any(is_kind(column.type) for is_kind in kinds) else _to_string(batch, name)
+
+
+def _to_integers(column: pa.Array) -> pa.Int64Array:
+    """Null where the value is not a number that fits 64 bits; fractions are cut off."""
+    if pa.types.is_signed_integer(column.type):
+        return column.cast(pa.int64())
+    if pa.types.is_floating(column.type):
+        return _floor(column.cast(pa.float64()))
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
     integers = _matching(text, _INTEGER).cast(pa.int64())  # unmatched, Arrow would read 0x10 too
     if not integers.null_count:
         return integers
-    numbers = pc.floor(_matching(text, _NUMBER).cast(pa.float64()))
-    fits = pc.less(pc.abs(numbers), float(2**62))
-    return pc.coalesce(integers, pc.if_else(fits, numbers, None).cast(pa.int64()))
+    return pc.coalesce(integers, _floor(_matching(text, _NUMBER).cast(pa.float64())))
 
 
-def _to_rating(column: pa.StringArray) -> pa.FloatArray:
+def _floor(numbers: pa.DoubleArray) -> pa.Int64Array:
+    fits = pc.less(pc.abs(numbers), float(2**62))  # false for what is not a number
+    return pc.if_else(fits, pc.floor(numbers), None).cast(pa.int64())
+
+
+def _to_rating(column: pa.Array) -> pa.FloatArray:
     """Null where the value is empty or not a finite number."""
-    text = pc.utf8_trim_whitespace(column)
-    numbers = _matching(text, _NUMBER).cast(pa.float64()).cast(pa.float32(), safe=False)
+    if pa.types.is_string(column.type):
+        column = _matching(pc.utf8_trim_whitespace(column), _NUMBER).cast(pa.float64())
+    numbers = column.cast(pa.float32(), safe=False)
     return pc.if_else(pc.is_finite(numbers), numbers, None)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.rejects import Reason, Reject
-from data_tools.sources import row_files
+from data_tools.sources import text_blocks
 from data_tools.sources.row_files import column_names, count_rows, find_row_file, read_rows
 from data_tools.sources.source import SourceError
 
@@ -48,8 +48,8 @@ def test_fields_are_taken_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason", "detail"),
     [
-        (b"1", Reason.WRONG_FIELD_COUNT, "1 fields, the header has 2"),
-        (b"1\t2\t3", Reason.WRONG_FIELD_COUNT, "3 fields, the header has 2"),
+        (b"1", Reason.WRONG_FIELD_COUNT, "1 fields instead of 2"),
+        (b"1\t2\t3", Reason.WRONG_FIELD_COUNT, "3 fields instead of 2"),
         (b"1\t\0", Reason.NUL_BYTE, "NUL at byte 3 of the line"),
         (b"1\t\xff", Reason.INVALID_UTF8, "invalid start byte 0xff at byte 3 of the line"),
     ],
@@ -70,7 +70,7 @@ def test_every_line_is_a_row_or_a_reject(
     """Whatever the bytes and wherever the blocks are cut."""
     path = write(tmp_path_factory.mktemp("lines"), b"x\ty\n" + b"".join(line + b"\n" for line in lines))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_files, "BLOCK_BYTES", block_bytes)
+        patch.setattr(text_blocks, "BLOCK_BYTES", block_bytes)
         rows, rejects = read(path)
     found = {number: "\t".join(row.values()).encode() for number, row in rows}
     rejected = {reject.line for reject in rejects}

@@ -64,3 +64,16 @@ def test_nested_column_is_an_error_naming_it() -> None:
     batch = Batch("f", pa.array([1]), pa.RecordBatch.from_pydict({"user_id": ["u"], "tags": [[{"a": 1}]]}))
     with pytest.raises(SourceError, match="f, column tags"):
         to_strings(batch, "user_id", lambda reject: None)
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int8(), pa.string()), pa.decimal128(3, 1)])
+def test_columns_that_are_numbers_in_other_words(kind: pa.DataType) -> None:
+    rows, rejects = interactions(rating=pa.array(["4.5", None]).cast(kind), timestamp=pa.array([7, 8], pa.uint64()))
+    assert [(row["timestamp"], row["rating"]) for row in rows] == [(7, 4.5), (8, None)]
+    assert rejects == []
+
+
+@pytest.mark.parametrize("name", ["user_id", "timestamp", "rating"])
+def test_a_column_that_is_no_value_is_an_error_naming_it(name: str) -> None:
+    with pytest.raises(SourceError, match=f"f, column {name}: "):
+        interactions(**{name: [{"x": 1}]})

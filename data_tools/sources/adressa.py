@@ -1,0 +1,97 @@
+"""Adressa, the news of Adresseavisen (https://reclab.idi.ntnu.no/dataset): one JSON event per line, a file per day.
+
+An event is a page somebody opened: `userId`, `time` (seconds since 1970), `id` of the article (or
+`documentId`), `title`, `category1`, `keywords`, and `activeTime`, the seconds spent on it, which is kept as
+the rating. An event without id or title, as of the front page, is no view of an item: it is rejected as
+`not_an_item`, which makes up much of the data and any build `--strict` fail. The articles are those that the
+events speak of, each as its first event has it; the files are read twice, and the ids of articles held.
+"""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any, Self
+
+import pyarrow.compute as pc
+
+from data_tools.rejects import Reason, RejectSink, ignore
+from data_tools.sources.input_files import find_files, label_files
+from data_tools.sources.item_text import compose_text
+from data_tools.sources.json_lines import read_json_lines
+from data_tools.sources.source import Batch, Item, Totals
+from data_tools.sources.text_blocks import count_lines
+from data_tools.sources.typed_columns import is_empty, iterate_rows, to_interactions, to_strings, without_failures
+
+KEYS = {
+    "userId": "user_id",
+    "id": "item_id",
+    "time": "timestamp",
+    "activeTime": "rating",
+    "documentId": "documentId",
+    "title": "title",
+    "category1": "category1",
+    "keywords": "keywords",
+}
+
+
+class AdressaSource:
+    """Reads the files in the order given, those of a folder by name.
+
+    Raises:
+        SourceError: a file is not there.
+    """
+
+    def __init__(self, inputs: list[str]) -> None:
+        self._files = label_files(find_files(inputs))
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--input", nargs="+", required=True, metavar="PATH", help="files of events (.gz too), or folders of them"
+        )
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(arguments.input)
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def totals(self) -> Totals:
+        return Totals(None, count_lines(self._files))
+
+    def items(self, reject: RejectSink) -> Iterator[Item]:
+        """The articles; events that cannot be used are reported with the interactions."""
+        seen: set[str] = set()
+        for raw in self._views(ignore):
+            for line, row in iterate_rows(to_strings(raw, "item_id", ignore)):
+                if row["item_id"] not in seen:
+                    seen.add(row["item_id"])
+                    yield Item(
+                        file=raw.file,
+                        line=line,
+                        item_id=row["item_id"],
+                        title=row["title"],
+                        text=compose_text([row["title"], row["keywords"].replace(",", ", ")]),
+                        fields={"category": row["category1"]},
+                        image=None,
+                    )
+
+    def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        for batch in self._views(reject):
+            yield to_interactions(batch, reject)
+
+    def users(self, reject: RejectSink) -> Iterator[Batch]:
+        return iter(())
+
+    def _views(self, reject: RejectSink) -> Iterator[Batch]:
+        """The events that have an article."""
+        for path, label in self._files.items():
+            for batch in read_json_lines(path, list(KEYS), reject, label):
+                rows = batch.rows.rename_columns(list(KEYS.values()))
+                item_id = pc.if_else(is_empty(rows["item_id"]), rows["documentId"], rows["item_id"])
+                rows = rows.set_column(rows.schema.get_field_index("item_id"), "item_id", item_id)
+                failures = [
+                    (Reason.NOT_AN_ITEM, is_empty(item_id), "id", item_id),
+                    (Reason.NOT_AN_ITEM, is_empty(rows["title"]), "title", rows["title"]),
+                ]
+                yield without_failures(batch._replace(rows=rows), failures, reject)

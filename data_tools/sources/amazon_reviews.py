@@ -1,0 +1,128 @@
+"""Amazon Reviews of 2018 (https://nijianmo.github.io/amazon) and 2023 (https://amazon-reviews-2023.github.io).
+
+A folder of JSON lines, one or more categories: `meta_<category>.jsonl` has the products, any other file
+reviews; `.json` and `.gz` serve too. The keys of a review file's first line tell the generation:
+
+          user        item         rating   time
+    2018  reviewerID  asin         overall  unixReviewTime (seconds)
+    2023  user_id     parent_asin  rating   timestamp (milliseconds)
+
+Times are UTC. Text is title, features and description; `brand` (of 2023 the store), `category` and
+`image_url` have the same names in both, so a model of one generation reads the other. The files hold addresses
+of images, not images: those in `images/<asin>.jpg`, if that folder is there, are taken.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from data_tools.rejects import Reason, Reject, RejectSink, ignore
+from data_tools.sources.image_folder import ImageFolder
+from data_tools.sources.item_text import compose_text, flatten
+from data_tools.sources.json_lines import read_json_lines, read_objects, to_text
+from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.sources.text_blocks import count_lines
+from data_tools.sources.typed_columns import to_interactions
+
+SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+class ReviewKeys(NamedTuple):
+    user_id: str
+    item_id: str
+    rating: str
+    timestamp: str
+
+
+GENERATIONS = {
+    ReviewKeys("reviewerID", "asin", "overall", "unixReviewTime"): "s",
+    ReviewKeys("user_id", "parent_asin", "rating", "timestamp"): "ms",
+}
+
+
+class AmazonReviewsSource:
+    """Reads the folder.
+
+    Raises:
+        SourceError: no file of reviews or of products, or reviews of neither generation.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        files = sorted(path for path in folder.glob("*") if path.name.endswith(SUFFIXES) and path.is_file())
+        self._products = [path for path in files if path.name.startswith("meta_")]
+        self._reviews = {path: _detect_keys(path) for path in files if not path.name.startswith("meta_")}
+        self._images = ImageFolder.find(folder / "images")
+        if not self._products or not self._reviews:
+            found = ", ".join(path.name for path in files) or "none"
+            raise SourceError(f"{folder} must hold files of reviews and, named meta_…, of products; found {found}")
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--input", type=Path, required=True, metavar="DIR", help="folder of reviews and meta_ files"
+        )
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(arguments.input)
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def totals(self) -> Totals:
+        return Totals(count_lines(self._products), count_lines(self._reviews))
+
+    def items(self, reject: RejectSink) -> Iterator[Item]:
+        for path in self._products:
+            for line, product in read_objects(path, reject):
+                item_id = to_text(product.get("parent_asin") or product.get("asin")) or ""
+                if item_id.strip():
+                    yield self._to_item(path.name, line, item_id, product, reject)
+                else:
+                    reject(Reject(path.name, line, Reason.EMPTY_ID, "neither parent_asin nor asin"))
+
+    def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        for path, keys in self._reviews.items():
+            for batch in read_json_lines(path, keys, reject):
+                rows = batch.rows.rename_columns(list(ReviewKeys._fields))
+                yield to_interactions(batch._replace(rows=rows), reject, GENERATIONS[keys])
+
+    def users(self, reject: RejectSink) -> Iterator[Batch]:
+        return iter(())
+
+    def _to_item(self, file: str, line: int, item_id: str, product: dict[str, Any], reject: RejectSink) -> Item:
+        title = " ".join(flatten(product.get("title")))
+        return Item(
+            file=file,
+            line=line,
+            item_id=item_id,
+            title=title,
+            text=compose_text([title, *flatten(product.get("features")), *flatten(product.get("description"))]),
+            fields={
+                "brand": next(iter(flatten(product.get("brand")) + flatten(product.get("store"))), ""),
+                "category": " > ".join(flatten(product.get("category"))) or to_text(product.get("main_category")) or "",
+                "image_url": _image_url(product),
+            },
+            image=self._images.locate(f"{item_id}.jpg", file, line, reject) if self._images else None,
+        )
+
+
+def _detect_keys(path: Path) -> ReviewKeys:
+    _, review = next(read_objects(path, ignore), (0, {}))
+    for keys in GENERATIONS:
+        if {keys.user_id, keys.item_id, keys.timestamp} <= set(review):
+            return keys
+    raise SourceError(
+        f"{path}: no reviews of 2018 (reviewerID, asin, unixReviewTime) or 2023 (user_id, parent_asin, timestamp); "
+        f"its first object has {', '.join(review) or 'nothing'}"
+    )
+
+
+def _image_url(product: dict[str, Any]) -> str:
+    """Address of the first image, as large as there is; "" if none."""
+    if urls := flatten(product.get("imageURLHighRes")):
+        return urls[0]
+    images = product.get("images")
+    first = images[0] if isinstance(images, list) and images and isinstance(images[0], dict) else {}
+    return next(iter(flatten(first.get("hi_res")) + flatten(first.get("large"))), "")

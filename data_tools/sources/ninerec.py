@@ -1,0 +1,111 @@
+"""NineRec (https://github.com/westlake-repl/NineRec): a folder such as `QB/`, without headers.
+
+QB_item.csv        item, title in Chinese, title in English (which may be missing)
+QB_pair.csv        user, item, timestamp (seconds since 1970, UTC); Bili_2M has the item first
+QB_behaviour.tsv   user<TAB>item item …, oldest first; QB and TN have no timestamps, so this is read instead
+QB_cover/          <item>.jpg; optional. A folder that several sets share, *_cover, will do where it is the only one.
+
+The title is the English one, or else the Chinese, which also stands in `title_zh`.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from data_tools.rejects import RejectSink
+from data_tools.sources.csv_files import first_record, read_headless_csv
+from data_tools.sources.image_folder import ImageFolder
+from data_tools.sources.sequences import read_user_sequences
+from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.sources.text_blocks import count_lines
+from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_strings
+
+TITLES = ["title_zh", "title_en"]
+
+
+class NineRecSource:
+    """Reads the folder.
+
+    Raises:
+        SourceError: not exactly one data set in the folder, no interactions, or a file of other columns.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        found = sorted(folder.glob("*_item.csv"))
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found) or "none"
+            raise SourceError(f"{folder} must hold exactly one file *_item.csv, found {names}")
+        [self._items] = found
+        self._name = self._items.name.removesuffix("_item.csv")
+        self._titles = TITLES[: _count_columns(self._items, {2, 3}) - 1]
+        self._pairs, self._sequences = self._find_interactions(folder)
+        self._images = _find_covers(folder, self._name)
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="folder of one data set")
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(arguments.input)
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def totals(self) -> Totals:
+        return Totals(count_lines([self._items]), count_lines([self._pairs]) if self._pairs else None)
+
+    def items(self, reject: RejectSink) -> Iterator[Item]:
+        for raw in read_headless_csv(self._items, ["item_id", *self._titles], reject):
+            batch = to_strings(raw, "item_id", reject)
+            for line, row in iterate_rows(batch):
+                item_id = row["item_id"]
+                title = row.get("title_en", "").strip() or row["title_zh"]
+                yield Item(
+                    file=batch.file,
+                    line=line,
+                    item_id=item_id,
+                    title=title,
+                    text=title,
+                    fields={"title_zh": row["title_zh"]},
+                    image=self._images.locate(f"{item_id}.jpg", batch.file, line, reject) if self._images else None,
+                )
+
+    def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        if self._sequences:
+            yield from read_user_sequences(self._sequences, reject)
+        if self._pairs:
+            for batch in read_headless_csv(self._pairs, _pair_columns(self._pairs), reject):
+                yield to_interactions(batch, reject)
+
+    def users(self, reject: RejectSink) -> Iterator[Batch]:
+        return iter(())
+
+    def _find_interactions(self, folder: Path) -> tuple[Path | None, Path | None]:
+        """The pairs where they have times, else the sequences."""
+        pairs, sequences = folder / f"{self._name}_pair.csv", folder / f"{self._name}_behaviour.tsv"
+        if pairs.is_file() and _count_columns(pairs, {2, 3}) == 3:
+            return pairs, None
+        if sequences.is_file():
+            return None, sequences
+        raise SourceError(f"{folder} needs {pairs.name} with timestamps, or {sequences.name}")
+
+
+def _count_columns(path: Path, allowed: set[int]) -> int:
+    columns = len(first_record(path))
+    if columns not in allowed:
+        raise SourceError(f"{path}, line 1: {columns} columns, expected {' or '.join(map(str, sorted(allowed)))}")
+    return columns
+
+
+def _pair_columns(path: Path) -> list[str]:
+    """Ids begin with `u` or `v` for what they stand for, which tells the order."""
+    first, second, _ = first_record(path)
+    swapped = first.startswith("v") and second.startswith("u")
+    return ["item_id", "user_id", "timestamp"] if swapped else ["user_id", "item_id", "timestamp"]
+
+
+def _find_covers(folder: Path, name: str) -> ImageFolder | None:
+    others = sorted(path for path in folder.glob("*_cover") if path.is_dir())
+    return ImageFolder.find(others[0] if len(others) == 1 else folder / f"{name}_cover")

@@ -1,0 +1,155 @@
+"""Any Parquet files, their columns mapped by options.
+
+Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title`
+or `text` and may have `image`, a file in `images/` beside the items; users need `user_id`. Columns of other
+names are mapped: `--columns user_id=uid,item_id=sku,item_id=id`. A name may come several times: each file uses
+the first that it has. Further columns of items and users are kept, of interactions not even read.
+
+Timestamps are numbers of `--timestamp-unit` or Parquet's dates and timestamps; UTC. Whole batches are converted
+at once and only the columns that are needed are read, so tens of millions of rows take minutes.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from data_tools.rejects import RejectSink
+from data_tools.sources.image_folder import ImageFolder
+from data_tools.sources.input_files import find_files, label_files
+from data_tools.sources.row_files import column_names, count_rows, read_parquet
+from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
+from data_tools.sources.typed_columns import UNITS, iterate_rows, to_interactions, to_strings
+
+
+class ParquetSource:
+    """Reads the files of each kind, given by patterns or as folders, in the order given.
+
+    Raises:
+        SourceError: a file or a column is missing, a mapped column is in no file, or an unknown unit.
+    """
+
+    def __init__(
+        self,
+        interactions: list[str],
+        items: list[str],
+        users: list[str] | None = None,
+        columns: list[tuple[str, str]] | None = None,
+        timestamp_unit: str = "s",
+    ) -> None:
+        if timestamp_unit not in UNITS:
+            raise SourceError(f"--timestamp-unit is {timestamp_unit!r}, expected one of {', '.join(UNITS)}")
+        self._mapping, self._unit = columns or [], timestamp_unit
+        self._interactions = _Table(interactions, self._mapping, {"user_id", "item_id", "timestamp"})
+        self._items = _Table(items, self._mapping, {"item_id"})
+        self._users = _Table(users or [], self._mapping, {"user_id"})
+        _require_title(self._items)
+        _require_same_columns(self._users)
+        _require_use(self._mapping, [self._interactions, self._items, self._users])
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        for kind in ("interactions", "items", "users"):
+            parser.add_argument(f"--{kind}", nargs="+", required=kind != "users", metavar="FILE")
+        parser.add_argument(
+            "--columns", type=_parse_mapping, default=[], metavar="NAME=COLUMN,…", help="e.g. user_id=uid,item_id=sku"
+        )
+        parser.add_argument("--timestamp-unit", choices=list(UNITS), default="s", help="of timestamps that are numbers")
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(
+            arguments.interactions, arguments.items, arguments.users, arguments.columns, arguments.timestamp_unit
+        )
+
+    def options(self) -> dict[str, Any]:
+        columns = ",".join(f"{name}={column}" for name, column in self._mapping)
+        return {"columns": columns, "timestamp_unit": self._unit}
+
+    def totals(self) -> Totals:
+        return Totals(self._items.count(), self._interactions.count())
+
+    def items(self, reject: RejectSink) -> Iterator[Item]:
+        for path in self._items.files:
+            images = ImageFolder(path.parent / "images")
+            for raw in self._items.read(path):
+                batch = to_strings(raw, "item_id", reject)
+                for line, row in iterate_rows(batch):
+                    yield Item(
+                        file=batch.file,
+                        line=line,
+                        item_id=row.pop("item_id"),
+                        title=row.pop("title", ""),
+                        text=row.pop("text", ""),
+                        image=images.locate(row.pop("image", ""), batch.file, line, reject),
+                        fields=row,
+                    )
+
+    def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        for path in self._interactions.files:
+            for batch in self._interactions.read(path, set(INTERACTION_COLUMNS.names)):
+                yield to_interactions(batch, reject, self._unit)
+
+    def users(self, reject: RejectSink) -> Iterator[Batch]:
+        for path in self._users.files:
+            for batch in self._users.read(path):
+                yield to_strings(batch, "user_id", reject)
+
+
+class _Table:
+    """Files of one kind; `names` maps, for each file, our names to the file's."""
+
+    def __init__(self, patterns: list[str], mapping: list[tuple[str, str]], required: set[str]) -> None:
+        self.files = label_files(find_files(patterns))
+        self.names = {path: _map_names(column_names(path), mapping) for path in self.files}
+        for path, names in self.names.items():
+            if missing := required - set(names):
+                found = ", ".join(column_names(path))
+                raise SourceError(
+                    f"{path}: no column {', '.join(sorted(missing))}; map one with --columns, it has {found}"
+                )
+
+    def count(self) -> int:
+        return sum(count_rows(path) or 0 for path in self.files)
+
+    def read(self, path: Path, wanted: set[str] | None = None) -> Iterator[Batch]:
+        names = {name: column for name, column in self.names[path].items() if wanted is None or name in wanted}
+        for batch in read_parquet(path, list(names.values()), self.files[path]):
+            rows = batch.rows.select(list(names.values())).rename_columns(list(names))
+            yield batch._replace(rows=rows)
+
+
+def _map_names(columns: list[str], mapping: list[tuple[str, str]]) -> dict[str, str]:
+    """Our name -> the file's column; what is not mapped keeps its name unless that is taken."""
+    names: dict[str, str] = {}
+    for name, column in mapping:
+        if column in columns:
+            names.setdefault(name, column)
+    for column in columns:
+        if column not in names.values():
+            names.setdefault(column, column)
+    return names
+
+
+def _parse_mapping(text: str) -> list[tuple[str, str]]:
+    pairs = [part.split("=", 1) for part in text.split(",")]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise argparse.ArgumentTypeError(f"expected NAME=COLUMN,NAME=COLUMN, found {text!r}")
+    return [(name, column) for name, column in pairs]
+
+
+def _require_title(items: _Table) -> None:
+    for path, names in items.names.items():
+        if not {"title", "text"} & set(names):
+            raise SourceError(f"{path}: needs a column title or text; map one with --columns")
+
+
+def _require_same_columns(users: _Table) -> None:
+    if len({tuple(names) for names in users.names.values()}) > 1:
+        raise SourceError("--users: the files must all have the same columns, in the same order")
+
+
+def _require_use(mapping: list[tuple[str, str]], tables: list[_Table]) -> None:
+    used = {column for table in tables for names in table.names.values() for column in names.values()}
+    if unused := [column for _, column in mapping if column not in used]:
+        raise SourceError(f"--columns: no file has a column {', '.join(unused)}")

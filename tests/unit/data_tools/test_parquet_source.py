@@ -1,0 +1,125 @@
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from source_reading import build_twice, make_source, read_source
+
+from data_tools.sources.parquet import ParquetSource
+from data_tools.sources.source import SourceError
+
+COLUMNS = "user_id=uid,item_id=sku,item_id=id,timestamp=ts,title=name"
+
+
+@pytest.fixture
+def options(tmp_path: Path, image_bytes: Callable[..., bytes]) -> list[object]:
+    """Two files of interactions, items and users, none with our names."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "7.jpg").write_bytes(image_bytes())
+    for part, users in enumerate([[1, 2], [1]]):
+        times = [1_500_000_000_999 + part * 1000 + row for row in range(len(users))]
+        table = {"junk": [[0]] * len(users), "ts": times, "sku": [7] * len(users), "uid": users}
+        pq.write_table(pa.table(table), tmp_path / f"clicks-{part}.parquet")
+    items = {"id": [7, 8], "name": ["Seven", "Eight"], "image": ["7.jpg", None], "colour": ["red", None]}
+    pq.write_table(pa.table(items), tmp_path / "items.parquet")
+    pq.write_table(pa.table({"uid": [1], "age": [30]}), tmp_path / "users.parquet")
+    return [
+        "--interactions", f"{tmp_path}/clicks-*.parquet", "--items", tmp_path / "items.parquet",
+        "--users", tmp_path / "users.parquet", "--columns", COLUMNS, "--timestamp-unit", "ms",
+    ]  # fmt: skip
+
+
+def write_clicks(folder: Path, **columns: pa.Array | list) -> list[object]:
+    """Options for one file of interactions with our names."""
+    pq.write_table(pa.table({"user_id": ["u"], "item_id": ["i"], **columns}), folder / "clicks.parquet")
+    pq.write_table(pa.table({"item_id": ["i"], "title": ["T"]}), folder / "items.parquet")
+    return ["--interactions", folder / "clicks.parquet", "--items", folder / "items.parquet"]
+
+
+def test_mapped_columns_of_several_files(options: list[object], tmp_path: Path) -> None:
+    reading = read_source("parquet", *options)
+    assert reading.interactions == [
+        ("1", "7", 1_500_000_000, None), ("2", "7", 1_500_000_001, None), ("1", "7", 1_500_000_001, None)
+    ]  # fmt: skip
+    assert reading.lines == [("clicks-0.parquet", 1), ("clicks-0.parquet", 2), ("clicks-1.parquet", 1)]
+    seven, eight = reading.items
+    assert (seven.line, seven.item_id, seven.title, seven.fields) == (1, "7", "Seven", {"colour": "red"})
+    assert (seven.image, eight.image) == (tmp_path / "images" / "7.jpg", None)
+    assert reading.users == [{"user_id": "1", "age": "30"}]
+    assert reading.rejects == []
+
+
+def test_options_are_those_that_decide_the_content(options: list[object]) -> None:
+    assert make_source("parquet", *options).options() == {"columns": COLUMNS, "timestamp_unit": "ms"}
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "unit"),
+    [
+        ([1_500_000_000], "s"),
+        ([1_500_000_000.9], "s"),
+        (["1500000000999"], "ms"),
+        ([1_500_000_000_999_999], "us"),
+        ([1_500_000_000_999_999_999], "ns"),
+        ([datetime(2017, 7, 14, 2, 40, 0, 999, tzinfo=UTC)], "ms"),
+    ],
+)
+def test_units(tmp_path: Path, timestamp: list, unit: str) -> None:
+    reading = read_source("parquet", *write_clicks(tmp_path, timestamp=timestamp), "--timestamp-unit", unit)
+    assert reading.interactions == [("u", "i", 1_500_000_000, None)]
+
+
+def test_dates_and_times_before_1970(tmp_path: Path) -> None:
+    day = read_source("parquet", *write_clicks(tmp_path, timestamp=[date(2018, 9, 20)]))
+    assert day.interactions == [("u", "i", 1537401600, None)]
+    old = read_source("parquet", *write_clicks(tmp_path, timestamp=[-1]), "--timestamp-unit", "ms")
+    assert old.interactions == [("u", "i", -1, None)]
+
+
+def test_rejects_name_file_and_row(tmp_path: Path) -> None:
+    columns = {
+        "user_id": ["u", None, "u", "u"],
+        "item_id": ["i"] * 4,
+        "timestamp": [1.0, 1.0, float("nan"), 1.0],
+        "rating": [None, 1.0, 1.0, float("inf")],
+    }
+    reading = read_source("parquet", *write_clicks(tmp_path, **columns))
+    assert reading.interactions == [("u", "i", 1, None)]
+    assert reading.reasons() == [
+        ("clicks.parquet", 2, "empty_id"),
+        ("clicks.parquet", 3, "bad_timestamp"),
+        ("clicks.parquet", 4, "bad_rating"),
+    ]
+
+
+def test_build(options: list[object], tmp_path: Path) -> None:
+    index = build_twice("parquet", options, tmp_path)
+    assert index.counts.model_dump() == {
+        "users": 2, "items": 2, "interactions": 3, "images": 1, "rejects": {}
+    }  # fmt: skip
+    assert index.build["timestamp_unit"] == "ms"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("user_id=uid,item_id=sku", r"clicks-0\.parquet: no column timestamp; map one with --columns, it has junk, ts"),
+        (f"{COLUMNS},rating=stars", "--columns: no file has a column stars"),
+        (COLUMNS.removesuffix(",title=name"), r"items\.parquet: needs a column title or text"),
+    ],
+)
+def test_columns_that_are_not_there(options: list[object], columns: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        make_source("parquet", *options, "--columns", columns)
+
+
+def test_wrong_unit_and_users_of_different_columns(tmp_path: Path) -> None:
+    options = write_clicks(tmp_path, timestamp=[1])
+    with pytest.raises(SourceError, match="--timestamp-unit is 'minutes'"):
+        ParquetSource([str(options[1])], [str(options[3])], timestamp_unit="minutes")
+    for name in ("age", "town"):
+        pq.write_table(pa.table({"user_id": ["u"], name: ["x"]}), tmp_path / f"users-{name}.parquet")
+    with pytest.raises(SourceError, match="--users: the files must all have the same columns"):
+        make_source("parquet", *options, "--users", f"{tmp_path}/users-*")

@@ -258,14 +258,15 @@ def _restore(engine: Any, checkpoint: Path, names: list[str]) -> None:
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(checkpoint / name, framework="pt")) for name in names]
         where = {key: file for file in files for key in file.keys()}  # noqa: SIM118 (no mapping)
-        expected = {
-            f"{kind}:{name}": shape for name, shape in weights.shapes(parameters).items() for kind in (WEIGHT, *MOMENTS)
+        found = {
+            key.removeprefix(f"{WEIGHT}:"): tuple(file.get_slice(key).get_shape())
+            for key, file in where.items()
+            if key.startswith(f"{WEIGHT}:")
         }
-        problems = weights.misfits(expected, {k: tuple(f.get_slice(k).get_shape()) for k, f in where.items()})
+        problems = weights.misfits(weights.shapes(parameters), found)
         if problems:
-            raise CheckpointError(
-                weights.listed(f"{checkpoint} is not of this model; choose another run_dir", problems)
-            )
+            title = f"{checkpoint} is of another model, choose another run_dir:"
+            raise CheckpointError(weights.listed(title, problems))
         _complete_state(engine)
         for name, parameter in parameters.items():
             for kind in (WEIGHT, *MOMENTS):

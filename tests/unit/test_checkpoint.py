@@ -4,9 +4,7 @@ Other stages and numbers of ranks are trained and resumed in tests/integration.
 """
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from safetensors.torch import load_file
+from small_disk import SmallDisk
 from torch import Tensor, nn
 
 from transrec import checkpoint
@@ -291,26 +290,17 @@ def test_a_disk_too_small_is_seen_before_anything_is_gathered(folder: Path, monk
     assert names(folder) == [before.name]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.system(f"mount -t tmpfs -o size=1m tmpfs {disk} 2>/dev/null"):
-        pytest.skip("mounting is not allowed here")
-    yield disk
-    os.system(f"umount {disk}")
-
-
-def test_a_disk_that_fills_up_while_a_checkpoint_is_written(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = small_disk / "checkpoints"
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written(
+    small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = small_disk.path / "checkpoints"
     before = save(folder, 10)
     usage = shutil.disk_usage(folder)._replace(free=2**40)  # so it was, when the writing began
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(
         StorageError, match=rf"cannot write .*step-00000020\.partial/{FILE}: .*No space left.*Make room"
     ):
-        save(folder, 20, engine=PlainEngine(width=50_000))
+        save(folder, 20, engine=PlainEngine(width=200_000))
     assert names(folder) == [before.name]
     checkpoint.load(PlainEngine(), before, IDENTITY)
     assert names(save(folder, 20)) == [FILE, "state.json"]

@@ -11,10 +11,8 @@ class SmallDisk:
 
     def mount(self, *options: str) -> bool:
         """False where mounting is not allowed."""
-        command = (
-            ["mount", *options, self.path] if options else ["mount", "-t", "tmpfs", "-o", "size=8m", "x", self.path]
-        )
-        return subprocess.run(command, capture_output=True).returncode == 0
+        options = options or ("-t", "tmpfs", "-o", "size=8m", "tmpfs")
+        return subprocess.run(["mount", *options, self.path], capture_output=True).returncode == 0
 
     def unmount(self) -> None:
         subprocess.run(["umount", "-l", self.path], check=True)

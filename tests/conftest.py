@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 import pytest
+from small_disk import SmallDisk
 from tiny_runs import ForkedCommands, LaunchedCommands, Tiny, write_tiny
 
 import data_tools.build
@@ -108,3 +109,14 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> LaunchedCommands:
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     return tmp_path / "run"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    path = tmp_path / "disk"
+    path.mkdir()
+    disk = SmallDisk(path)
+    if not disk.mount():
+        pytest.skip("mounting is not allowed here")
+    yield disk
+    disk.unmount()

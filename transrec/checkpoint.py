@@ -1,25 +1,54 @@
-"""Training checkpoints: a folder per step, complete or not there.
+"""Training checkpoints: a folder per step, complete or not there, for any number of ranks and any ZeRO stage.
 
-    checkpoints/step-00000100/            DeepSpeed's files: trained weights, optimizer state
-    checkpoints/step-00000100/state.json  written last: the trainer's state and the hash of every file
+    checkpoints/step-00000100/rank-00000-of-00002.safetensors  every other trained parameter, whole and in fp32:
+                                                               `weight:NAME`, `exp_avg:NAME`, `exp_avg_sq:NAME`
+    checkpoints/step-00000100/rank-00001-of-00002.safetensors  the others
+    checkpoints/step-00000100/state.json                       written last: the trainer's state, Adam's step, the loss
+                                                               scale, and the hash of every file
 
-Frozen weights are not saved: they are rebuilt from the configuration, and their hash is compared. DeepSpeed's files are
-pickles; they are loaded only if their hashes are those that the run itself wrote down.
+Frozen weights are not saved: they are rebuilt from the configuration, and their hash is compared.
+
+Designs considered. DeepSpeed's own files are pickles, cut up as the ranks and the stage were; `ds_to_universal` makes
+them readable for other topologies, in a step of its own, and not at stage 0. torch's distributed checkpoints are free
+of topology, but DeepSpeed's flat partitions are no DTensors, and their metadata is a pickle. Taken: parameters by name,
+each gathered whole and written by one rank. That takes host memory for a rank's share, 12 bytes a parameter, and a
+gathering of every parameter; in return, to resume as before and to resume as something else are one code path.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from transrec.distributed import World
+import torch
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from transrec import weights
+from transrec.distributed import World, whole
 from transrec.errors import TransRecError
-from transrec.files import rename_folder, write_text
+from transrec.files import StorageError, rename_folder, write_text, writing
 
 STATE_FILE = "state.json"
+FORMAT = 1
+WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
+BYTES_PER_PARAMETER = 12  # fp32 weight and two moments
+_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+
+T = TypeVar("T")
 
 
 class CheckpointError(TransRecError, RuntimeError):
@@ -39,30 +68,37 @@ class TrainState:
     finished: bool = False
 
 
+# The folder
+
+
 def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, str], world: World) -> None:
     """Write the checkpoint of `state.step`; every rank must call it.
 
     `identity` names what the checkpoint cannot do without and its hash: the frozen weights, the shards.
+
+    Raises:
+        StorageError: the disk is full or read-only; the checkpoint before is as it was.
+        CheckpointError: the same happened to another rank.
     """
     final = folder / f"step-{state.step:08d}"
     partial = final.with_suffix(".partial")
-    if world.is_main:
-        shutil.rmtree(partial, ignore_errors=True)
-    world.barrier()
-    engine.save_checkpoint(str(folder), tag=partial.name, save_latest=False, exclude_frozen_parameters=True)
-    world.barrier()
-    if world.is_main:
+    try:
+        _on_all(world, lambda: _make_partial(partial, engine.module) if world.is_main else None)
+        share = _gather_share(engine, world)
+        name = f"rank-{world.rank:05d}-of-{world.size:05d}.safetensors"
+        digest = _on_all(world, lambda: _write(partial / name, share))
         manifest = {
+            "format": FORMAT,
             "state": asdict(state),
             "identity": dict(identity),
-            "world_size": world.size,
-            "files": _hashes(partial),
+            "optimizer": _read_numbers(engine),
+            "files": _digests(digest, world),
         }
-        write_text(partial / STATE_FILE, json.dumps(manifest, indent=2) + "\n")
-        shutil.rmtree(final, ignore_errors=True)
-        rename_folder(partial, final)
-        _prune(folder, keep={state.step, state.best_step})
-    world.barrier()
+        _on_all(world, lambda: _finish(partial, final, manifest, state) if world.is_main else None)
+    except TransRecError:
+        if world.is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def latest(folder: Path) -> Path | None:
@@ -71,11 +107,11 @@ def latest(folder: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def load(engine: Any, checkpoint: Path, identity: Mapping[str, str], world: World) -> TrainState:
-    """Restore `engine` from `checkpoint`; every rank must call it.
+def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainState:
+    """Restore `engine` from `checkpoint`, whatever ranks and stage wrote it; every rank must call it.
 
     Raises:
-        CheckpointError: changed or missing files, another identity, or another number of ranks.
+        CheckpointError: changed or missing files, another format, another identity or another model.
     """
     manifest = _read_manifest(checkpoint)
     other = [name for name, digest in identity.items() if manifest["identity"].get(name) != digest]
@@ -83,10 +119,6 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str], world: Worl
         raise CheckpointError(
             f"{checkpoint} was trained with other {' and other '.join(other)} than the configuration gives now: "
             "restore them, or choose another run_dir"
-        )
-    if manifest["world_size"] != world.size:
-        raise CheckpointError(
-            f"{checkpoint} was written by {manifest['world_size']} ranks, {world.size} are running: start as many"
         )
     written = manifest["files"]
     found = {name: digest for name, digest in _hashes(checkpoint).items() if name != STATE_FILE}
@@ -96,26 +128,98 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str], world: Worl
             f"{checkpoint}: {', '.join(changed)} changed, is missing or is none of the run's. "
             "Delete this checkpoint to go on from the one before"
         )
-    engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name, load_module_strict=False)
-    return TrainState(**manifest["state"])
-
-
-def _read_manifest(checkpoint: Path) -> dict[str, Any]:
-    path = checkpoint / STATE_FILE
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        return {key: manifest[key] for key in ("state", "identity", "world_size", "files")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _restore(engine, checkpoint, sorted(written))
+        _set_numbers(engine, manifest["optimizer"])
+        return TrainState(**manifest["state"])
+    except (SafetensorError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} is damaged ({error}). Delete {checkpoint} to go on from the checkpoint before"
+            f"{checkpoint} cannot be read ({error}): delete it to go on from the one before"
         ) from None
+
+
+def _on_all(world: World, action: Callable[[], T]) -> T:
+    """Do `action` on every rank; where it fails on one it fails on all, or the others would wait for it."""
+    failure = result = None
+    try:
+        result = action()
+    except TransRecError as error:
+        failure = error
+    failed = world.gather_ints([int(failure is not None)])[:, 0].nonzero()
+    if failure is not None:
+        raise failure
+    if len(failed):
+        raise CheckpointError(f"rank {int(failed[0])} could not write its part of the checkpoint; it says why")
+    return result  # type: ignore[return-value]
+
+
+def _make_partial(partial: Path, model: nn.Module) -> None:
+    with writing(partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    trained = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
+    needed, free = BYTES_PER_PARAMETER * trained, shutil.disk_usage(partial).free
+    if free < needed:
+        raise StorageError(
+            f"{partial.parent} has {_mebibytes(free)} left and a checkpoint needs {_mebibytes(needed)} "
+            f"({BYTES_PER_PARAMETER} bytes for each of {trained:,} trained parameters): "
+            "make room on that disk, then start the same command again"
+        )
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def _write(path: Path, share: Mapping[str, Tensor]) -> str:
+    weights.write(path, share)
+    return _hash(path)
+
+
+def _digests(own: str, world: World) -> dict[str, str]:
+    """Every rank's file and its SHA-256."""
+    everyone = world.gather_ints(list(bytes.fromhex(own))).tolist()
+    return {
+        f"rank-{rank:05d}-of-{world.size:05d}.safetensors": bytes(digest).hex() for rank, digest in enumerate(everyone)
+    }
+
+
+def _finish(partial: Path, final: Path, manifest: Mapping[str, Any], state: TrainState) -> None:
+    write_text(partial / STATE_FILE, json.dumps(manifest, indent=2) + "\n")
+    with writing(final):
+        _remove(final)
+        rename_folder(partial, final)
+        _prune(final.parent, keep={state.step, state.best_step})
 
 
 def _prune(folder: Path, keep: set[int]) -> None:
     kept = {f"step-{step:08d}" for step in keep}
     for path in (*folder.glob("step-????????"), *folder.glob("step-????????.partial")):
         if path.name not in kept:
-            shutil.rmtree(path)
+            _remove(path)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Its state first: half a checkpoint must not pass for a whole one."""
+    (checkpoint / STATE_FILE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _read_manifest(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / STATE_FILE
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        written_as = manifest.get("format")
+        if written_as == FORMAT:
+            return {key: manifest[key] for key in ("state", "identity", "optimizer", "files")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}). Delete {checkpoint} to go on from the checkpoint before"
+        ) from None
+    raise CheckpointError(
+        f"{path} is of format {written_as}, this version reads format {FORMAT}: "
+        "go on with the version that wrote it, or choose another run_dir"
+    )
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -128,3 +232,139 @@ def _hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return "missing"
+
+
+# The engine: weights and Adam's state by parameter, whatever the stage
+
+
+def _trained(engine: Any) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in engine.module.named_parameters() if p.requires_grad}
+
+
+def _gather_share(engine: Any, world: World) -> dict[str, Tensor]:
+    """This rank's parameters with their state; all ranks gather each, its owner keeps it."""
+    _complete_state(engine)
+    share = {}
+    for number, (name, parameter) in enumerate(_trained(engine).items()):
+        for kind in (WEIGHT, *MOMENTS):
+            value = _get(engine, parameter, kind)
+            if number % world.size == world.rank:
+                share[f"{kind}:{name}"] = value.detach().cpu().contiguous()
+    return share
+
+
+def _restore(engine: Any, checkpoint: Path, names: list[str]) -> None:
+    parameters = _trained(engine)
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(checkpoint / name, framework="pt")) for name in names]
+        where = {key: file for file in files for key in file.keys()}  # noqa: SIM118 (no mapping)
+        found = {
+            key.removeprefix(f"{WEIGHT}:"): tuple(file.get_slice(key).get_shape())
+            for key, file in where.items()
+            if key.startswith(f"{WEIGHT}:")
+        }
+        problems = weights.misfits(weights.shapes(parameters), found)
+        if problems:
+            title = f"{checkpoint} is of another model, choose another run_dir:"
+            raise CheckpointError(weights.listed(title, problems))
+        _complete_state(engine)
+        for name, parameter in parameters.items():
+            for kind in (WEIGHT, *MOMENTS):
+                _set(engine, parameter, kind, where[f"{kind}:{name}"].get_tensor(f"{kind}:{name}"))
+
+
+def _get(engine: Any, parameter: nn.Parameter, kind: str) -> Tensor:
+    if not engine.zero_optimization():
+        master = _master(engine, parameter)
+        return master if kind == WEIGHT else engine.basic_optimizer.state[master][kind]
+    return safe_get_full_fp32_param(parameter) if kind == WEIGHT else safe_get_full_optimizer_state(parameter, kind)
+
+
+@torch.no_grad()
+def _set(engine: Any, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
+    if kind == WEIGHT:  # what the model computes with; the optimizer may have its own, in fp32 or in host memory
+        with whole(parameter, modify=True):
+            if parameter.numel():
+                parameter.copy_(value)
+    if not engine.zero_optimization():
+        _get(engine, parameter, kind).copy_(value)
+    elif hasattr(parameter, "ds_id"):
+        _set_partition(parameter, kind, value)
+    elif kind == WEIGHT:
+        safe_set_full_fp32_param(parameter, value)
+    else:
+        safe_set_full_optimizer_state(parameter, value, kind)
+
+
+def _set_partition(parameter: Any, kind: str, value: Tensor) -> None:
+    """Under ZeRO-3. DeepSpeed's setter of whole values cannot cut those that ranks do not divide; we pad them."""
+    size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
+    own = value.new_zeros(size)
+    part = value.flatten()[rank * size : (rank + 1) * size]
+    own[: len(part)] = part
+    if kind == WEIGHT:
+        safe_set_local_fp32_param(parameter, own)
+    else:
+        safe_set_local_optimizer_state(parameter, own, kind)
+
+
+def _master(engine: Any, parameter: nn.Parameter) -> Tensor:
+    """What Adam updates for a parameter without ZeRO: its fp32 copy in fp16 training, else the parameter itself."""
+    halves, masters = (getattr(engine.optimizer, groups, []) for groups in ("fp16_groups", "fp32_groups"))
+    pairs = zip(chain(*halves), chain(*masters), strict=True)
+    return next((master for half, master in pairs if half is parameter), parameter)
+
+
+def _masters(engine: Any) -> list[Tensor]:
+    """Everything that Adam updates on this rank: parameters, or flat partitions of many."""
+    if hasattr(engine.optimizer, "fp32_partitioned_groups_flat"):  # ZeRO-3 shows them to Adam one by one
+        return engine.optimizer.fp32_partitioned_groups_flat
+    return [master for group in engine.basic_optimizer.param_groups for master in group["params"]]
+
+
+def _complete_state(engine: Any) -> None:
+    """Let Adam make the state that it makes in its first step, by one of rate and gradient zero."""
+    adam, masters = engine.basic_optimizer, _masters(engine)
+    new = [master for master in masters if not adam.state[master]]
+    if new:
+        groups, gradients = adam.param_groups, [master.grad for master in new]
+        for master in new:
+            master.grad = torch.zeros_like(master)
+        adam.param_groups = [groups[0] | {"params": new, "lr": 0.0}]
+        adam.step()
+        adam.param_groups = groups
+        for master, gradient in zip(new, gradients, strict=True):
+            master.grad = gradient
+        _set_adam_step(adam, new, 0)
+    if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):
+        # DeepSpeed links parameters to their state after the first group's first step, when other groups have none.
+        engine.optimizer._hp_optimizer_states_linked = False
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def _read_numbers(engine: Any) -> dict[str, Any]:
+    """Adam's step count, which skipped fp16 steps keep below the trainer's, and the loss scale."""
+    scaler = _loss_scaler(engine)
+    return {
+        "step": int(max(engine.basic_optimizer.state[master]["step"] for master in _masters(engine))),
+        "loss_scaler": {name: getattr(scaler, name) for name in _SCALER if hasattr(scaler, name)},
+    }
+
+
+def _set_numbers(engine: Any, numbers: Mapping[str, Any]) -> None:
+    _set_adam_step(engine.basic_optimizer, _masters(engine), numbers["step"])
+    scaler = _loss_scaler(engine)
+    for name, value in numbers["loss_scaler"].items():
+        if hasattr(scaler, name):  # stage 0 counts no hysteresis
+            setattr(scaler, name, value)
+
+
+def _set_adam_step(adam: torch.optim.Optimizer, masters: list[Tensor], step: int) -> None:
+    for master in masters:
+        count = adam.state[master]["step"]
+        adam.state[master]["step"] = count.fill_(step) if isinstance(count, Tensor) else step
+
+
+def _loss_scaler(engine: Any) -> Any:
+    """With ZeRO an object of its own, without it numbers beside the fp16 optimizer; None where nothing is scaled."""
+    return getattr(engine.optimizer, "loss_scaler", getattr(engine.optimizer, "loss_scale_config", None))

@@ -24,13 +24,26 @@ from transrec.data.splits import TemporalConfig
 from transrec.deepspeed_config import ZeroConfig
 from transrec.distributed import World
 from transrec.evaluation.evaluator import EvaluationConfig
-from transrec.files import write_text
+from transrec.files import write_text, writing
 from transrec.models import ModelConfig
 from transrec.optim import OptimizerConfig
 from transrec.tracking import flatten
 from transrec.trainer import TrainConfig
 
 CONFIG_FILE = "config.yaml"
+
+# What may differ when a run is resumed: how the work is done, not what is learnt.
+MAY_DIFFER = (
+    "zero",  # where weights and optimizer state lie
+    "deepspeed.zero_optimization",  # how they travel; other DeepSpeed keys may change the arithmetic
+    "data.path",  # the checkpoint holds the hash of the shards
+    "data.cache",
+    "data.workers",  # steps are dealt out to them in order
+    "train.accumulation",  # a batch is cut up as other numbers of ranks cut it
+    "train.gradient_checkpointing",
+    "train.log_every",
+    "train.checkpoint_every",
+)
 
 
 class Experiment(Config):
@@ -178,14 +191,15 @@ def export_config(experiment: Experiment, index: ShardIndex) -> dict[str, Any]:
 
 
 def check_run_dir(experiment: Experiment) -> None:
-    """A run folder is new, or it belongs to the very same experiment.
+    """A run folder is new, or it belongs to the same experiment, but for what `MAY_DIFFER`.
 
     Raises:
         ConfigError: the folder holds another experiment (naming what differs), or something else.
     """
     run_dir, path = experiment.run_dir, experiment.run_dir / CONFIG_FILE
     if path.exists():
-        differing = differences(validate(Experiment, read_yaml(path)), experiment)
+        changed = differences(validate(Experiment, read_yaml(path)), experiment)
+        differing = [text for key, text in changed.items() if not _may_differ(key)]
         if differing:
             listed = "\n  ".join(differing)
             raise ConfigError(
@@ -197,21 +211,30 @@ def check_run_dir(experiment: Experiment) -> None:
 
 
 def write_run_dir(experiment: Experiment) -> None:
-    """Begin a new run folder; one that is there stays as it is."""
-    if (experiment.run_dir / CONFIG_FILE).exists():
+    """Begin a new run folder; in one that is there, write down what now differs."""
+    path = experiment.run_dir / CONFIG_FILE
+    if path.exists():
+        if differences(validate(Experiment, read_yaml(path)), experiment):
+            write_text(path, dump(experiment))
         return
-    experiment.run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(experiment.run_dir / CONFIG_FILE, dump(experiment))
+    with writing(experiment.run_dir):
+        experiment.run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(path, dump(experiment))
     write_text(experiment.run_dir / "environment.yaml", yaml.safe_dump(environment(), sort_keys=False))
 
 
-def differences(old: Experiment, new: Experiment) -> list[str]:
+def differences(old: Experiment, new: Experiment) -> dict[str, str]:
+    """By dotted key, what it was and what it is."""
     before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
-    return [
-        f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
+    return {
+        key: f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
         for key in dict.fromkeys([*before, *after])
         if before.get(key) != after.get(key)
-    ]
+    }
+
+
+def _may_differ(key: str) -> bool:
+    return any(key == field or key.startswith(f"{field}.") for field in MAY_DIFFER)
 
 
 def environment() -> dict[str, Any]:

@@ -30,7 +30,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
     parameters = count_parameters(parts.model)
     evaluator = Evaluator(experiment.evaluation, parts.interactions, world)
     trainer = build_trainer(experiment, parts, evaluator, world)
-    if world.is_main:  # only now: a run that cannot start leaves no folder behind
+    trainer.resume()
+    if world.is_main:  # only now: a run that cannot start leaves no folder behind, or the folder as it was
         write_run_dir(experiment)
     world.barrier()
     state = trainer.fit()

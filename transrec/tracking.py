@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from transrec.files import write_text
+from transrec.files import write_text, writing
 
 METRICS_FILE = "metrics.jsonl"
 _SECONDS_BETWEEN_LINES = 30.0
@@ -23,10 +25,14 @@ class Tracker:
 
     def __init__(self, run_dir: Path, start_step: int, total_steps: int) -> None:
         self._path = run_dir / METRICS_FILE
+        self._events = run_dir / "tensorboard"
         kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= start_step]
         write_text(self._path, "".join(kept))
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step + 1)
+        with writing(self._path):
+            self._file = self._path.open("a", encoding="utf-8")
+        threading.excepthook = _without_tensorboard
+        with writing(self._events):
+            self._board = SummaryWriter(str(self._events), purge_step=start_step + 1)
         self.console = Console(stderr=True, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -45,15 +51,18 @@ class Tracker:
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl."""
-        self._file.write(json.dumps({"kind": kind, "step": step, **_finite(values)}) + "\n")
+        with writing(self._path):
+            self._file.write(json.dumps({"kind": kind, "step": step, **_finite(values)}) + "\n")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        for tag, value in values.items():
-            self._board.add_scalar(tag, value, step, new_style=True)
+        with writing(self._events):
+            for tag, value in values.items():
+                self._board.add_scalar(tag, value, step, new_style=True)
 
     def advance(self, step: int, loss: float, users_per_second: float) -> None:
         """Move the progress bar; off a terminal, a line now and then."""
-        self._file.flush()
+        with writing(self._path):
+            self._file.flush()
         self._progress.update(self._task, completed=step, loss=f"{loss:.4f}", rate=f"{users_per_second:.0f}")
         now = time.monotonic()
         if not self.console.is_terminal and now - self._last_line > _SECONDS_BETWEEN_LINES:
@@ -73,19 +82,24 @@ class Tracker:
         Written into the run's own event file: `SummaryWriter.add_hparams` would make another run of every call.
         """
         flat = {key: v if isinstance(v, bool | int | float) else str(v) for key, v in values.items()}
-        for summary in hparams(flat, dict.fromkeys(metrics)):
-            self._board._get_file_writer().add_summary(summary)
+        with writing(self._events):
+            for summary in hparams(flat, dict.fromkeys(metrics)):
+                self._board._get_file_writer().add_summary(summary)
         self.scalars(step, metrics)
 
     def flush(self) -> None:
         """On disk before a checkpoint is: what came before it is not written again after a crash."""
-        self._file.flush()
-        self._board.flush()
+        with writing(self._path):
+            self._file.flush()
+        with writing(self._events):
+            self._board.flush()
 
     def close(self) -> None:
         self._progress.stop()
-        self._file.close()
-        self._board.close()
+        with writing(self._path):
+            self._file.close()
+        with writing(self._events):
+            self._board.close()
 
 
 def steps_done(run_dir: Path) -> int:
@@ -103,6 +117,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _without_tensorboard(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread keeps its failure for the next call, which we report: no traceback of it as well."""
+    if not isinstance(failure.thread, _AsyncWriterThread):
+        threading.__excepthook__(failure)
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:

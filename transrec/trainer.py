@@ -5,6 +5,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -23,6 +24,7 @@ from transrec.data.train_stream import TrainStream, load_steps
 from transrec.deepspeed_config import Precision
 from transrec.distributed import World
 from transrec.errors import NotFiniteError, TransRecError
+from transrec.files import StorageError
 from transrec.optim import OptimizerConfig, schedule_factor, set_learning_rates
 from transrec.tracking import Tracker
 
@@ -103,25 +105,35 @@ class Trainer:
         self._gradient_norm: float | None = None
         self._stop_asked = False
 
+    def resume(self) -> None:
+        """Take up the latest checkpoint, if there is one; nothing is written.
+
+        Raises:
+            CheckpointError: it cannot be used.
+        """
+        found = checkpoint.latest(self.run_dir / "checkpoints")
+        if found is not None:
+            self.state = checkpoint.load(self.engine, found, self.identity)
+
     def fit(self) -> TrainState:
-        """Train to the end, from the latest checkpoint if there is one.
+        """Train to the end.
 
         Raises:
             Interrupted: after SIGTERM or Ctrl-C, with a checkpoint of the last step written.
             TrainingError: the loss is not finite.
+            StorageError: the disk is full or read-only.
         """
-        found = checkpoint.latest(self.run_dir / "checkpoints")
-        if found is not None:
-            self.state = checkpoint.load(self.engine, found, self.identity, self.world)
         if self.world.is_main:
             self.tracker = Tracker(self.run_dir, self.state.step, self.total_steps)
-            self._say(f"resuming after step {self.state.step}" if found else f"training for {self.total_steps} steps")
+            resumed = f"resuming after step {self.state.step}"
+            self._say(resumed if self.state.step else f"training for {self.total_steps} steps")
         previous = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             if not self.state.finished:
                 self._run()
         except BaseException:
-            self.close()
+            with suppress(StorageError):  # what stopped the run is what it says
+                self.close()
             raise
         finally:
             for number, handler in previous.items():
@@ -134,6 +146,9 @@ class Trainer:
 
     def _run(self) -> None:
         began, seconds_before = time.monotonic(), self.state.seconds
+        if self.tracker is not None:
+            stage = int(self.engine.zero_optimization_stage())
+            self.tracker.record("start", self.state.step, {"ranks": self.world.size, "stage": stage})
         steps = load_steps(self.stream, self.state.step, self.total_steps, self.workers)
         for step, micro_batches in enumerate(steps, start=self.state.step):
             stop_asked = self._train_step(step, micro_batches)

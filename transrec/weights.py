@@ -26,6 +26,8 @@ MODEL_FILE = "model.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 
+Shape = tuple[int, ...]
+
 
 class WeightsError(TransRecError, ValueError):
     """Weights that do not fit the model; the message lists what is missing, unexpected or of another shape."""
@@ -51,18 +53,27 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], missing_ok: S
         WeightsError: a name that the model lacks, one that `weights` lacks, or another shape.
     """
     tensors = {n: t for n, t in _tensors(model).items() if n in weights or n not in missing_ok}
-    problems = [f"missing: {n}" for n in tensors if n not in weights]
-    problems += [f"unexpected: {n}" for n in weights if n not in tensors]
-    for name in tensors.keys() & weights.keys():
-        have = tuple(getattr(tensors[name], "ds_shape", tensors[name].shape))
-        if have != tuple(weights[name].shape):
-            problems.append(f"{name}: the model has {have}, the file {tuple(weights[name].shape)}")
+    problems = misfits(shapes(tensors), shapes(weights))
     if problems:
-        raise WeightsError(_listed("weights do not fit the model", sorted(problems)))
+        raise WeightsError(listed("weights do not fit the model", problems))
     for name, tensor in tensors.items():
         with whole(tensor, modify=True), torch.no_grad():
             if tensor.numel():  # under ZeRO-3 only the modifying rank holds it
                 tensor.copy_(weights[name])
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """By name; of a parameter that ZeRO-3 has partitioned, the whole one's."""
+    return {name: tuple(getattr(tensor, "ds_shape", tensor.shape)) for name, tensor in tensors.items()}
+
+
+def misfits(model: Mapping[str, Shape], file: Mapping[str, Shape]) -> list[str]:
+    """What keeps a file's tensors from being the model's: names and shapes, a line each."""
+    problems = [f"missing: {name}" for name in model if name not in file]
+    problems += [f"unexpected: {name}" for name in file if name not in model]
+    both = model.keys() & file.keys()
+    problems += [f"{n}: the model has {model[n]}, the file {file[n]}" for n in both if model[n] != file[n]]
+    return sorted(problems)
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -74,7 +85,10 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def write(path: Path, weights: Mapping[str, Tensor]) -> None:
     with replace_atomically(path) as partial:
-        save_file(dict(weights), partial)
+        try:
+            save_file(dict(weights), partial)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(str(error)) from None
 
 
 def names(model: nn.Module) -> list[str]:
@@ -145,6 +159,6 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: everything[name] for name in persistent}
 
 
-def _listed(title: str, lines: list[str], most: int = 12) -> str:
+def listed(title: str, lines: list[str], most: int = 12) -> str:
     more = [f"… and {len(lines) - most} more"] if len(lines) > most else []
     return "\n  ".join([title, *lines[:most], *more])

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,40 @@ def test_killed_five_times(
     finished = commands.run("train", *arguments(tiny, killed, zero), ranks=ranks)
     assert finished.code == 0, finished.stderr
     assert_same_run(killed, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "stage"), [(1, 0), (2, 2)])
+def test_killed_twenty_times_while_a_checkpoint_is_written(
+    tiny: Tiny, commands: ForkedCommands, tmp_path: Path, ranks: int, stage: int
+) -> None:
+    """Every start reads what the kill before left, and checks its hashes: an unusable state would end it."""
+    zero, whole, killed = f"zero.stage={stage}", tmp_path / "whole", tmp_path / "killed"
+    assert commands.run("train", *arguments(tiny, whole, zero), ranks=ranks).code == 0
+    often = arguments(tiny, killed, zero, "train.checkpoint_every=2")
+    left = [kill_in_checkpoint(commands, killed, often, ranks) for _ in range(20)]
+    assert any(left), "no kill met a checkpoint that was not finished"
+    finished = commands.run("train", *often, ranks=ranks)
+    assert finished.code == 0, finished.stderr
+    assert "resuming after step" in finished.stderr
+    assert_same_run(killed, whole)
+
+
+def kill_in_checkpoint(commands: Commands, run_dir: Path, arguments: list[str | Path], ranks: int) -> bool:
+    """Kill the run at any moment from the beginning of a checkpoint to just after it; True if it was not finished."""
+    began = time.time_ns()
+
+    def unfinished() -> list[Path]:
+        partials = (run_dir / "checkpoints").glob("*.partial")
+        with suppress(FileNotFoundError):  # it got its name meanwhile
+            return [path for path in partials if path.stat().st_mtime_ns > began]
+        return []
+
+    running = commands.start("train", *arguments, ranks=ranks)
+    running.wait_until(lambda: bool(unfinished()))
+    time.sleep(random.random() * 0.03)
+    running.kill()
+    return bool(unfinished())
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_runs import Finished, ForkedCommands, Tiny, records
+from tiny_runs import Finished, ForkedCommands, Tiny, build_shards, records
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_changed_byte_in_a_checkpoint(
     tiny: Tiny, commands: ForkedCommands, finished_run: Path, run_copy: Path
 ) -> None:
     give_to(run_copy, finished_run)
-    (file,) = (run_copy / "checkpoints" / "step-00000004").glob("*.pt")
+    (file,) = (run_copy / "checkpoints" / "step-00000004").glob("*.safetensors")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -94,11 +94,17 @@ def test_a_checkpoint_without_its_state_does_not_count(
     assert records(run_copy, "step") == records(finished_run, "step")
 
 
-def test_another_number_of_ranks(tiny: Tiny, commands: ForkedCommands, finished_run: Path, run_copy: Path) -> None:
+def test_shards_that_moved_and_shards_that_are_others(
+    tiny: Tiny, commands: ForkedCommands, finished_run: Path, run_copy: Path, tmp_path: Path
+) -> None:
     give_to(run_copy, finished_run)
-    finished = train(commands, tiny, run_copy, ranks=2)
-    assert finished.code == 1
-    assert "was written by 1 ranks, 2 are running" in finished.stderr
+    moved, other = shutil.copytree(tiny.shards, tmp_path / "moved"), build_shards(tmp_path / "other", seed=1)
+    before = (run_copy / "config.yaml").read_bytes()
+    assert "trained with other shards" in refused(train(commands, tiny, run_copy, f"data.path={other}"))
+    assert (run_copy / "config.yaml").read_bytes() == before
+    finished = train(commands, tiny, run_copy, f"data.path={moved}")
+    assert finished.code == 0, finished.stderr
+    assert f"path: {moved}\n" in (run_copy / "config.yaml").read_text()
 
 
 def test_a_batch_that_cannot_be_cut(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:

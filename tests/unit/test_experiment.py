@@ -11,6 +11,7 @@ from transrec.data.interactions import Interactions
 from transrec.data.schema import ShardIndex
 from transrec.distributed import World
 from transrec.experiment import (
+    MAY_DIFFER,
     Experiment,
     check_frozen,
     check_run_dir,
@@ -160,6 +161,38 @@ def test_the_same_experiment_may_go_on(experiment: Experiment) -> None:
     assert (experiment.run_dir / "environment.yaml").stat().st_mtime_ns == before
 
 
+HOW = ["zero.stage=2", "deepspeed.zero_optimization.overlap_comm=false", "data.path=/moved", "data.cache=/elsewhere"]
+HOW += ["data.workers=3", "train.accumulation=2", "train.gradient_checkpointing=true", "train.log_every=3"]
+HOW += ["train.checkpoint_every=7"]
+
+
+def test_what_does_not_change_what_is_learnt_may_differ_and_is_written_down(experiment: Experiment) -> None:
+    write_run_dir(experiment)
+    before = (experiment.run_dir / "environment.yaml").read_bytes()
+    path = experiment.run_dir / "config.yaml"
+    for override in HOW:
+        now = load(Experiment, path, [override])
+        assert now != load_run(experiment.run_dir)
+        check_run_dir(now)
+        write_run_dir(now)
+        assert load_run(experiment.run_dir) == now
+    assert (experiment.run_dir / "environment.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "override", ["deepspeed.prescale_gradients=true", "data.fraction=0.5", "train.precision=bf16", "train.steps=3"]
+)
+def test_what_changes_what_is_learnt_may_not_differ(experiment: Experiment, override: str) -> None:
+    write_run_dir(experiment)
+    key = override.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"differs in:\n  {key}: .* there, .* now\nChoose"):
+        check_run_dir(load(Experiment, experiment.run_dir / "config.yaml", [override, "zero.stage=1"]))
+
+
+def test_every_field_that_may_differ_exists(experiment: Experiment) -> None:
+    assert all(any(f == o.partition("=")[0] or o.startswith(f"{f}.") for o in HOW) for f in MAY_DIFFER)
+
+
 def test_another_experiment_is_refused_and_what_differs_is_named(experiment: Experiment) -> None:
     write_run_dir(experiment)
     other = load(Experiment, experiment.run_dir / "config.yaml", ["seed=3", "train.batch_size=32"])
@@ -199,7 +232,7 @@ def test_differences_see_a_component_swapped(experiment: Experiment) -> None:
     other = validate(
         Experiment, experiment.model_dump(mode="json") | {"model": model | {"user_encoder": {"name": "gru4rec"}}}
     )
-    assert "model.user_encoder.name: 'sasrec' there, 'gru4rec' now" in differences(experiment, other)
+    assert "model.user_encoder.name: 'sasrec' there, 'gru4rec' now" in differences(experiment, other).values()
     assert not differences(experiment, experiment)
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from transrec.files import rename_folder, replace_atomically, write_text
+from transrec.files import StorageError, rename_folder, replace_atomically, write_text, writing
 
 
 def test_written_text_replaces_what_was_there(tmp_path: Path) -> None:
@@ -58,3 +58,27 @@ def test_a_finished_folder_gets_its_name_after_its_content_is_on_disk(
     assert (final / "deep" / "file").read_text() == "content"
     assert not partial.exists()
     assert flushed == [("deep", False), ("file", False), ("x.partial", False), (tmp_path.name, True)]
+
+
+@pytest.mark.parametrize(("number", "reason"), [(28, "No space left on device"), (30, "Read-only file system")])
+def test_a_write_that_fails_is_one_sentence_that_names_the_file(tmp_path: Path, number: int, reason: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with pytest.raises(StorageError) as raised, writing(path):
+        raise OSError(number, reason)
+    assert f"cannot write {path}: {reason}. Make room" in str(raised.value)
+    assert "same command" in str(raised.value)
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_text(path, "old")
+
+    def fill() -> None:
+        with replace_atomically(path) as partial:
+            partial.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(StorageError, match=str(path)):
+        fill()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

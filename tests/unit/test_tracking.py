@@ -1,13 +1,16 @@
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_disk import SmallDisk
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from transrec.files import StorageError
 from transrec.tracking import Tracker, flatten
 
 OpenTracker = Callable[..., Tracker]
@@ -165,3 +168,28 @@ def test_a_metric_that_is_no_number_is_still_json(open_tracker: OpenTracker, tmp
     tracker.record("valid", 1, {"AUC": math.nan})
     tracker.close()
     json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("file", ["metrics.jsonl", "tensorboard"])
+def test_a_full_disk_is_one_sentence_that_names_the_file(small_disk: SmallDisk, file: str) -> None:
+    """TensorBoard writes in a thread, whose traceback nobody asked for."""
+    tracker = Tracker(small_disk.path, 0, 10)
+    tracker.scalars(0, {"train/loss": 1.0})
+    tracker.flush()
+    small_disk.fill()
+
+    def write() -> None:
+        for step in range(1, 2000):
+            if file == "metrics.jsonl":
+                tracker.record("step", step, {"loss": 0.5})
+            else:
+                tracker.scalars(step, {"train/loss": 0.5})
+        tracker.flush()
+
+    with pytest.raises(
+        StorageError, match=f"cannot write {small_disk.path}/{file}: No space left on device. Make room"
+    ):
+        write()
+    with suppress(StorageError):
+        tracker.close()

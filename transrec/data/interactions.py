@@ -9,12 +9,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from transrec.config import Config, ConfigError, UserPath
+from transrec.data.bad_samples import Agree, check_share, find_bad
+from transrec.data.quantiles import order_statistics
+from transrec.data.remote import Place
+from transrec.data.shard_folder import DEFAULT_CACHE, DEFAULT_CACHE_BYTES, ShardFolder
 from transrec.data.splits import LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
 from transrec.data.user_shards import UserBlock, UserShards
 
 
 class DataConfig(Config):
-    path: UserPath = Field(description="folder of shards (`python -m data_tools build`)")
+    path: Place = Field(description="folder or URL of shards (`python -m data_tools build`)")
     fraction: float = Field(
         1.0, gt=0, le=1, description="train on this first part of the users, a nested uniform sample; evaluate all"
     )
@@ -32,9 +36,12 @@ class DataConfig(Config):
         "occurring", description="rank items that occur in the data, or the whole catalogue"
     )
     workers: int = Field(1, ge=0, description="loader processes per rank")
-    cache: UserPath = Field(
-        Path("~/.cache/transrec").expanduser(), description="node-local folder for tokenised content"
+    cache: UserPath = Field(DEFAULT_CACHE, description="node-local folder for tokenised content and remote shards")
+    cache_bytes: int = Field(DEFAULT_CACHE_BYTES, ge=0, description="of remote shards; the least recently used go first")
+    on_bad_sample: Literal["stop", "skip"] = Field(
+        "stop", description="an unreadable block of users or item stops the run, or is left out"
     )
+    most_bad_share: float = Field(0.01, ge=0, le=1, description="of users or items left out; more stop the run")
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,14 @@ class Interactions:
     candidates: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # ascending item indices
 
     @classmethod
-    def scan(cls, config: DataConfig, max_length: int) -> "Interactions":
-        shards = UserShards(config.path)
+    def scan(cls, config: DataConfig, max_length: int, agree: Agree = set) -> "Interactions":
+        """One pass over the users; with several ranks `agree` makes them leave out the same blocks.
+
+        Raises:
+            ShardSetError: unreadable shards, or more of them than may be left out.
+            ConfigError: nobody to train on.
+        """
+        shards = open_users(config, agree)
         self = cls(shards, config, max_length, moments=_moments(shards, config))
         num_items = shards.index.counts.items
         popularity, occurring = np.zeros(num_items + 1, np.int64), np.zeros(num_items + 1, bool)
@@ -62,7 +75,7 @@ class Interactions:
             split = self.split(block)
             train_stop = np.where(np.arange(len(block)) < left, split.train_stop, 0)
             train_stops.append(train_stop)
-            left -= len(block)
+            left -= int(shards.block_users[number])
             position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
             trained = position < np.repeat(train_stop, block.lengths)
             popularity += np.bincount(block.items[trained], minlength=num_items + 1)
@@ -72,7 +85,7 @@ class Interactions:
             occurring[1:] = True
         if not any((stops >= 2).any() for stops in train_stops):
             raise ConfigError(
-                f"no user of {config.path} has anything to train on: see data.min_interactions and data.fraction"
+                f"no user of {shards.folder} has anything to train on: see data.min_interactions and data.fraction"
             )
         return replace(self, train_stops=train_stops, popularity=popularity, candidates=np.flatnonzero(occurring))
 
@@ -96,12 +109,28 @@ class Interactions:
         return temporal(block.lengths, block.timestamps, self.config.min_interactions, *self.moments)
 
 
+def open_folder(config: DataConfig, path: Path | str | None = None) -> ShardFolder:
+    """The shards of the configuration, or those at another `path`."""
+    return ShardFolder(path or config.path, config.cache, config.cache_bytes)
+
+
+def open_users(config: DataConfig, agree: Agree) -> UserShards:
+    shards = UserShards(open_folder(config))
+    if config.on_bad_sample == "skip":
+        shards.skip(find_bad(shards, range(len(shards)), agree))
+        lost = int(shards.block_users[list(shards.skipped)].sum())
+        check_share(shards.skipped, lost, int(shards.block_users.sum()), config.most_bad_share, "users")
+    return shards
+
+
 def _moments(shards: UserShards, config: DataConfig) -> tuple[int, int] | None:
     if not isinstance(config.split, TemporalConfig):
         return None
-    timestamps = np.sort(np.concatenate([shards.block(n).timestamps for n in range(len(shards))]))
-    quantiles = (config.split.valid_from, config.split.test_from)
-    valid_from, test_from = (int(timestamps[int(q * (len(timestamps) - 1))]) for q in quantiles)
+    last = sum(len(shards.block(n).timestamps) for n in range(len(shards))) - 1
+    places = [int(q * last) for q in (config.split.valid_from, config.split.test_from)]
+    valid_from, test_from = order_statistics(
+        lambda: (shards.block(n).timestamps for n in range(len(shards))), places
+    )
     return valid_from, test_from
 
 

@@ -6,6 +6,7 @@ looked for once, before anything else, and agreed on. What cannot be read later 
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,11 @@ class BadSample(ShardSetError):
             f"`python -m data_tools verify {folder}`, or leave out what is bad with data.on_bad_sample=skip"
         )
         self.record = {"file": name, "what": what, "reason": reason}
+        self._given = str(folder), name, what, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Loader processes send it to the one that trains."""
+        return BadSample, self._given
 
 
 class Samples(Protocol):
@@ -61,10 +67,10 @@ def check_share(skipped: Skipped, lost: int, total: int, most: float, unit: str)
         )
 
 
-def summary(*skipped: Skipped) -> str:
-    """`2 samples cannot be read …`; empty if all can."""
-    count = sum(map(len, skipped))
-    return f"{count} unreadable {'sample is' if count == 1 else 'samples are'} left out" if count else ""
+def warn(users: Skipped, items: Skipped) -> None:
+    """A line on stderr, if anything is left out."""
+    if users or items:
+        print(f"left out as unreadable: {len(users)} blocks of users, {len(items)} items", file=sys.stderr)
 
 
 def write_skipped(run_dir: Path, *skipped: Skipped) -> None:

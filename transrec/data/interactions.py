@@ -1,5 +1,6 @@
 """What one pass over the users tells: the split of every block, item popularity, and which items are candidates."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +13,7 @@ from transrec.config import Config, ConfigError, UserPath
 from transrec.data.bad_samples import Agree, check_share, find_bad
 from transrec.data.quantiles import order_statistics
 from transrec.data.remote import Place
+from transrec.data.schema import ShardSetError
 from transrec.data.shard_folder import DEFAULT_CACHE, DEFAULT_CACHE_BYTES, ShardFolder
 from transrec.data.splits import LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
 from transrec.data.user_shards import UserBlock, UserShards
@@ -37,7 +39,9 @@ class DataConfig(Config):
     )
     workers: int = Field(1, ge=0, description="loader processes per rank")
     cache: UserPath = Field(DEFAULT_CACHE, description="node-local folder for tokenised content and remote shards")
-    cache_bytes: int = Field(DEFAULT_CACHE_BYTES, ge=0, description="of remote shards; the least recently used go first")
+    cache_bytes: int = Field(
+        DEFAULT_CACHE_BYTES, ge=0, description="of remote shards; the least recently used go first"
+    )
     on_bad_sample: Literal["stop", "skip"] = Field(
         "stop", description="an unreadable block of users or item stops the run, or is left out"
     )
@@ -116,6 +120,8 @@ def open_folder(config: DataConfig, path: Path | str | None = None) -> ShardFold
 
 def open_users(config: DataConfig, agree: Agree) -> UserShards:
     shards = UserShards(open_folder(config))
+    if len(agree([int(shards.folder.index_sha256[:15], 16)])) > 1:
+        raise ShardSetError(f"{shards.folder} changed while the run was starting: start again")
     if config.on_bad_sample == "skip":
         shards.skip(find_bad(shards, range(len(shards)), agree))
         lost = int(shards.block_users[list(shards.skipped)].sum())
@@ -126,10 +132,13 @@ def open_users(config: DataConfig, agree: Agree) -> UserShards:
 def _moments(shards: UserShards, config: DataConfig) -> tuple[int, int] | None:
     if not isinstance(config.split, TemporalConfig):
         return None
-    last = sum(len(shards.block(n).timestamps) for n in range(len(shards))) - 1
-    places = [int(q * last) for q in (config.split.valid_from, config.split.test_from)]
+
+    def timestamps() -> Iterator[NDArray[np.int64]]:
+        return (shards.block(number).timestamps for number in range(len(shards)))
+
+    last = sum(map(len, timestamps())) - 1
     valid_from, test_from = order_statistics(
-        lambda: (shards.block(n).timestamps for n in range(len(shards))), places
+        timestamps, [int(q * last) for q in (config.split.valid_from, config.split.test_from)]
     )
     return valid_from, test_from
 

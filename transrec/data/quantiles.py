@@ -22,7 +22,8 @@ def _select(read: Callable[[], Iterable[Ints]], place: int, low: int, high: int)
         counts = np.zeros(_BINS, np.int64)
         for block in read():
             inside = block[(block >= low) & (block <= high)]
-            counts += np.bincount((inside - low) // width, minlength=_BINS)
+            distance = (inside - np.int64(low)).view(np.uint64)  # may exceed int64
+            counts += np.bincount((distance // np.uint64(width)).astype(np.int64), minlength=_BINS)
         before = np.cumsum(counts) - counts
         found = int(np.searchsorted(before, place, side="right")) - 1
         place -= int(before[found])

@@ -39,9 +39,7 @@ class ShardFolder:
         UrlError, RemoteError: a URL that is none, or that cannot be read.
     """
 
-    def __init__(
-        self, place: Path | str, cache: Path = DEFAULT_CACHE, cache_bytes: int = DEFAULT_CACHE_BYTES
-    ) -> None:
+    def __init__(self, place: Path | str, cache: Path = DEFAULT_CACHE, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         self.place = remote.parse_place(place)
         data = self._read_index()
         self.index = ShardIndex.parse(data, self.locate(INDEX_FILE))
@@ -102,7 +100,7 @@ class ShardFolder:
         return content
 
     def table(self, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file of the set, checked as a whole; `columns` of it, or all.
+        """A Parquet file of the set, checked as a whole; `columns` of it, or all, which must have no nulls.
 
         Raises:
             UnreadableError: missing, damaged, or with other columns than `schema`.
@@ -114,9 +112,12 @@ class ShardFolder:
         try:
             if pq.read_schema(pa.BufferReader(data)) != schema:
                 raise self._unreadable(name, "its columns are not those of the schema")
-            return pq.read_table(pa.BufferReader(data), columns=columns)
+            table = pq.read_table(pa.BufferReader(data), columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise self._unreadable(name, str(error)) from None
+        if any(table[column].null_count for column in table.column_names):
+            raise self._unreadable(name, "it has rows with nothing in them")
+        return table
 
     @property
     def _key(self) -> str:

@@ -94,10 +94,9 @@ class UserShards:
 
     def _fault(self, number: int, batch: pa.RecordBatch) -> str | None:
         """What would lead astray: a checksum says that a block is as it was written, not what was written."""
-        names = USER_COLUMNS.names[:3]
-        if batch.schema.names[:3] != names or any(batch.schema.field(n).type != USER_COLUMNS.field(n).type for n in names):
+        if list(batch.schema)[:3] != list(USER_COLUMNS)[:3]:
             return f"its columns are {batch.schema.names}"
-        users, items, timestamps = (batch.column(name) for name in names)
+        users, items, timestamps = batch.columns[:3]
         values = (users, items, timestamps, items.flatten(), timestamps.flatten())
         if len(batch) != self.block_users[number] or any(column.null_count for column in values):
             return f"it does not hold {self.block_users[number]} users and their interactions"

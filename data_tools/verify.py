@@ -33,6 +33,7 @@ from transrec.data.schema import (
     user_order_key,
 )
 
+END = tarfile.NUL * tarfile.BLOCKSIZE
 ITEM_MEMBER = re.compile(r"\d{9}\.(json|jpg)")
 USER_MEMBER = re.compile(r"\d{9}\.arrow")
 
@@ -232,7 +233,7 @@ def _tar_members(path: Path, names: re.Pattern[str]) -> dict[str, Member]:
     members: dict[str, Member] = {}
     try:
         with path.open("rb") as shard:
-            while any(header := shard.read(tarfile.BLOCKSIZE)) or not header:
+            while (header := shard.read(tarfile.BLOCKSIZE)) != END:
                 info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
                 if info.type != tarfile.REGTYPE or not names.fullmatch(info.name) or info.name in members:
                     raise ShardFileError(path.name, f"member {info.name!r} has no place in a shard")

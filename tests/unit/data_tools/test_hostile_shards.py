@@ -44,11 +44,9 @@ def add_member(path: Path, info: tarfile.TarInfo, content: bytes = b"", tar_form
         tar.addfile(info, io.BytesIO(content))
 
 
-def member(
-    name: str, kind: bytes = tarfile.REGTYPE, link: str = "", pax: dict[str, str] | None = None
-) -> tarfile.TarInfo:
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", **pax: str) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.pax_headers = kind, link, pax or {}
+    info.type, info.linkname, info.pax_headers = kind, link, {key.replace("_", "."): v for key, v in pax.items()}
     return info
 
 

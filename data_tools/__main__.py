@@ -12,8 +12,12 @@ from data_tools.build import DEFAULT_SHARD_BYTES, build
 from data_tools.errors import DataToolsError
 from data_tools.inspection import inspect
 from data_tools.sources import SOURCES
+from data_tools.upload import upload_after
 from data_tools.verify import verify
-from transrec.data.schema import REJECTS_FILE, ShardIndex, ShardSetError
+from transrec.data.remote import public
+from transrec.data.schema import REJECTS_FILE, ShardIndex
+from transrec.data.shard_folder import ShardFolder
+from transrec.errors import TransRecError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(sys.argv[1:] if argv is None else argv)
     try:
         return int(arguments.run(arguments))
-    except (DataToolsError, ShardSetError, OSError, pa.ArrowException) as error:
+    except (DataToolsError, TransRecError, OSError, pa.ArrowException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -35,7 +39,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     build_parser = commands.add_parser("build", help="turn raw data into shards", allow_abbrev=False)
     build_parser.set_defaults(run=_run_build)
     build_parser.add_argument("--source", choices=list(SOURCES), required=True, help="format of the raw data")
-    build_parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder of shards")
+    build_parser.add_argument("--output", required=True, metavar="DIR|URL", help="new folder of shards")
     build_parser.add_argument("--strict", action="store_true", help="fail on the first row that cannot be used")
     build_parser.add_argument(
         "--shard-bytes", type=_positive, default=DEFAULT_SHARD_BYTES, metavar="N", help="size of a shard, at most"
@@ -50,7 +54,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     ):
         command = commands.add_parser(name, help=text, allow_abbrev=False)
         command.set_defaults(run=run)
-        command.add_argument("folder", type=Path, metavar="DIR")
+        command.add_argument("place", metavar="DIR|URL")
     return parser.parse_args(argv)
 
 
@@ -70,36 +74,43 @@ def _positive(text: str) -> int:
 
 def _run_build(arguments: argparse.Namespace) -> int:
     source = SOURCES[arguments.source].from_arguments(arguments)
-    index = build(source, arguments.source, arguments.output, arguments.shard_bytes, arguments.strict)
-    _print_summary(index, arguments.output)
+    with upload_after(arguments.output) as output:
+        index = build(source, arguments.source, output, arguments.shard_bytes, arguments.strict)
+    _print_summary(index, public(arguments.output))
     return 0
 
 
-def _print_summary(index: ShardIndex, output: Path) -> None:
+def _print_summary(index: ShardIndex, output: str) -> None:
     counts = index.counts
     megabytes = sum(file.bytes for file in index.files) / 1e6
     print(f"{counts.users:,} users, {counts.items:,} items ({counts.images:,} with image), ", end="")
     print(f"{counts.interactions:,} interactions: {output}, {len(index.files)} files, {megabytes:,.1f} MB")
     if counts.rejects:
-        print(f"{sum(counts.rejects.values()):,} rejects, each in {output / REJECTS_FILE}:")
+        print(f"{sum(counts.rejects.values()):,} rejects, each in {output}/{REJECTS_FILE}:")
         for reason, rows in counts.rejects.items():
             print(f"  {reason:<18} {rows:,}")
 
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
-    inspect(arguments.folder, Console())
+    inspect(_local(arguments.place), Console())
     return 0
 
 
 def _run_verify(arguments: argparse.Namespace) -> int:
-    problems = verify(arguments.folder)
+    folder = _local(arguments.place)
+    problems = verify(folder)
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
         return 1
-    counts = ShardIndex.load(arguments.folder).counts
-    print(f"{arguments.folder}: all well, {counts.users:,} users, {counts.items:,} items")
+    counts = ShardIndex.load(folder).counts
+    print(f"{public(arguments.place)}: all well, {counts.users:,} users, {counts.items:,} items")
     return 0
+
+
+def _local(place: str) -> Path:
+    """The folder, or one with all that lies at the URL."""
+    return ShardFolder(place, cache_bytes=sys.maxsize).copy()
 
 
 if __name__ == "__main__":

@@ -79,4 +79,8 @@ def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
         raise ShardFileError(path.name, str(error)) from None
     if table.schema != schema:
         raise ShardFileError(path.name, f"its columns are not those of schema version {SCHEMA_VERSION}")
+    if missing := [name for name in schema.names if table[name].null_count and not name.startswith("image_")]:
+        raise ShardFileError(path.name, f"has rows without {missing[0]}")
+    if outside := [name for name in table["shard"].unique().to_pylist() if Path(name).name != name]:
+        raise ShardFileError(path.name, f"names {outside[0]!r}, which is no file of the folder")
     return table

@@ -5,11 +5,14 @@ is a fault of the build and not of the disk.
 """
 
 import json
+import os
+import re
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +32,18 @@ from transrec.data.schema import (
     hash_item_ids,
     user_order_key,
 )
+
+END = tarfile.NUL * tarfile.BLOCKSIZE
+ITEM_MEMBER = re.compile(r"\d{9}\.(json|jpg)")
+USER_MEMBER = re.compile(r"\d{9}\.arrow")
+
+
+class Member(NamedTuple):
+    """Where the content of a tar's member lies, and its checksum."""
+
+    offset: int
+    size: int
+    crc32: int
 
 
 class Problem(NamedTuple):
@@ -110,14 +125,14 @@ def _check_item_shard(
 ) -> Iterator[Problem]:
     expected = {}
     for row in rows:
-        expected[f"{row['index']:09d}.json"] = (row["json_offset"], row["json_bytes"])
+        expected[f"{row['index']:09d}.json"] = Member(row["json_offset"], row["json_bytes"], row["json_crc32"])
         if row["image_offset"] is not None:
-            expected[f"{row['index']:09d}.jpg"] = (row["image_offset"], row["image_bytes"])
-    members = _tar_members(folder / entry.name)
+            expected[f"{row['index']:09d}.jpg"] = Member(row["image_offset"], row["image_bytes"], row["image_crc32"])
+    members = _tar_members(folder / entry.name, ITEM_MEMBER)
     samples = sum(name.endswith(".json") for name in members)
     yield from _compare(entry.name, "samples", samples, entry.samples)
     if members != expected:
-        yield Problem(entry.name, f"its members are not where {CATALOGUE_FILE} says")
+        yield Problem(entry.name, f"its members are not where {CATALOGUE_FILE} says, or not what it says")
         return
     with (folder / entry.name).open("rb") as file:
         for row in rows:
@@ -130,7 +145,10 @@ def _check_item_shard(
 
 
 def _check_users(folder: Path, index: ShardIndex) -> Iterator[Problem]:
-    yield from _check_user_shards(folder, index)
+    misplaced = list(_check_user_shards(folder, index))
+    yield from misplaced
+    if misplaced:
+        return
     profile_columns = [(name, pa.string()) for name in index.user_columns]
     schema = pa.schema([*USER_COLUMNS, *profile_columns])
     counts = np.zeros(index.counts.items + 1, np.int64)
@@ -140,8 +158,10 @@ def _check_users(folder: Path, index: ShardIndex) -> Iterator[Problem]:
             if block.users.schema != schema:
                 yield Problem(block.shard, f"columns are {block.users.schema.names}, not {schema.names}")
                 return
-            for message in _block_faults(block.users, block.lengths, index.counts.items):
-                yield Problem(block.shard, message)
+            faults = list(_block_faults(block.users, block.lengths, index.counts.items))
+            yield from (Problem(block.shard, message) for message in faults)
+            if faults:
+                return
             keys = [(user_order_key(user_id), user_id) for user_id in block.users["user_id"].to_pylist()]
             if any(later <= earlier for earlier, later in zip([last_key, *keys], keys, strict=False)):
                 yield Problem(block.shard, "users are not in the order of their hash")
@@ -157,20 +177,23 @@ def _check_users(folder: Path, index: ShardIndex) -> Iterator[Problem]:
 
 def _check_user_shards(folder: Path, index: ShardIndex) -> Iterator[Problem]:
     """Do the tars hold exactly the blocks of the table, where it says?"""
-    expected: dict[str, dict[str, tuple[int, int]]] = {}
+    expected: dict[str, dict[str, Member]] = {}
     users: Counter[str] = Counter()
     for number, row in enumerate(read_block_table(folder).to_pylist()):
-        expected.setdefault(row["shard"], {})[f"{number:09d}.arrow"] = (row["offset"], row["bytes"])
+        expected.setdefault(row["shard"], {})[f"{number:09d}.arrow"] = Member(row["offset"], row["bytes"], row["crc32"])
         users[row["shard"]] += len(row["lengths"])
     for entry in index.of_kind("users"):
         yield from _compare(entry.name, "samples", users[entry.name], entry.samples)
-        if _tar_members(folder / entry.name) != expected.pop(entry.name, {}):
-            yield Problem(entry.name, f"its members are not where {BLOCKS_FILE} says")
+        if _tar_members(folder / entry.name, USER_MEMBER) != expected.pop(entry.name, {}):
+            yield Problem(entry.name, f"its members are not where {BLOCKS_FILE} says, or not what it says")
     for shard in expected:
         yield Problem(BLOCKS_FILE, f"has blocks in {shard}, which {INDEX_FILE} does not list")
 
 
 def _block_faults(users: pa.RecordBatch, lengths: list[int], n_items: int) -> Iterator[str]:
+    if not len(users) or any(users[name].null_count for name in ("user_id", "items", "timestamps")):
+        yield "a block has no users, or some without id or interactions"
+        return
     first = users["user_id"][0].as_py()
     for name in ("items", "timestamps", "ratings"):
         if users[name].value_lengths().to_pylist() != lengths:
@@ -198,13 +221,37 @@ def _compare(file: str, what: str, found: object, expected: object) -> Iterator[
         yield Problem(file, f"{what}: found {found}, {INDEX_FILE} says {expected}")
 
 
-def _tar_members(path: Path) -> dict[str, tuple[int, int]]:
-    """Member name -> (offset, size) of its content."""
+def _tar_members(path: Path, names: re.Pattern[str]) -> dict[str, Member]:
+    """Member name -> where its content lies.
+
+    Walks the headers itself: `tarfile` would follow what extended and sparse ones say, and a shard has none.
+
+    Raises:
+        ShardFileError: no tar, or a member that has no place in a shard: a link, a device, a path, an extended header,
+            another kind of content, a name given twice.
+    """
+    members: dict[str, Member] = {}
     try:
-        with tarfile.open(path, "r:") as tar:
-            return {member.name: (member.offset_data, member.size) for member in tar}
-    except tarfile.TarError as error:
+        with path.open("rb") as shard:
+            while (header := shard.read(tarfile.BLOCKSIZE)) != END:
+                info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+                if info.type != tarfile.REGTYPE or not names.fullmatch(info.name) or info.name in members:
+                    raise ShardFileError(path.name, f"member {info.name!r} has no place in a shard")
+                members[info.name] = _read_member(shard, info)
+            if any(shard.read()):
+                raise ShardFileError(path.name, "something follows the end of the tar")
+    except (tarfile.TarError, OSError) as error:
         raise ShardFileError(path.name, f"not a readable tar: {error}") from None
+    return members
+
+
+def _read_member(shard: BinaryIO, info: tarfile.TarInfo) -> Member:
+    offset = shard.tell()
+    if not 0 <= info.size <= os.fstat(shard.fileno()).st_size - offset:
+        raise tarfile.TarError(f"member {info.name!r} is longer than the file")
+    content = shard.read(info.size)
+    shard.seek(-info.size % tarfile.BLOCKSIZE, os.SEEK_CUR)
+    return Member(offset, info.size, zlib.crc32(content))
 
 
 def _parse_object(data: bytes) -> dict[str, Any]:

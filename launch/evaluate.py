@@ -8,8 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from transrec import distributed
+from transrec.data import bad_samples
 from transrec.data.evaluation_stream import Part
 from transrec.data.interactions import Interactions
+from transrec.data.remote import parse_place
 from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import Evaluator, baselines
 from transrec.evaluation.report import as_json, table
@@ -20,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run folder")
     parser.add_argument("--split", choices=["valid", "test"], default="test")
-    parser.add_argument("--data", type=Path, help="other shards than those the run was trained on")
+    parser.add_argument("--data", metavar="DIR|URL", help="other shards than those the run was trained on")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # put in by the deepspeed launcher
     arguments = parser.parse_args(argv)
     try:
@@ -31,19 +33,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def evaluate(run_dir: Path, part: Part, data: Path | None) -> None:
+def evaluate(run_dir: Path, part: Part, data: str | None) -> None:
     world = distributed.join()
     experiment = load_run(run_dir)
-    config = experiment.data.model_copy(update={"path": data}) if data else experiment.data
-    interactions = Interactions.scan(config, experiment.model.max_length)
+    config = experiment.data.model_copy(update={"path": parse_place(data)}) if data else experiment.data
+    interactions = Interactions.scan(config, experiment.model.max_length, world.union)
     model = rebuild_for(experiment, run_dir, interactions.shards.index).to(world.device)
-    store = open_store(model_of(experiment, run_dir), config.path, config.cache, world)
+    store = open_store(model_of(experiment, run_dir), interactions.shards.folder, config, world)
     estimates = Evaluator(experiment.evaluation, interactions, world).model(model, store, part)
     distributed.stop(world)
     if world.is_main:
+        bad_samples.warn(interactions.shards.skipped, store.skipped)
         rows = baselines(experiment.evaluation, interactions, part)
         Console().print(table(rows | {run_dir.name: estimates}))
-        print(json.dumps({"run": str(run_dir), "data": str(config.path), part: as_json(estimates)}))
+        print(json.dumps({"run": str(run_dir), "data": str(interactions.shards.folder), part: as_json(estimates)}))
 
 
 if __name__ == "__main__":

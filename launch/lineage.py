@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +17,7 @@ from transrec.config import ConfigError
 from transrec.data.interactions import Interactions
 from transrec.data.item_store import ItemStore
 from transrec.data.lineage import Lineage, Sighting
-from transrec.data.schema import CATALOGUE_FILE
+from transrec.data.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.train_stream import TrainStream
 from transrec.errors import TransRecError
 from transrec.experiment import load_run
@@ -55,11 +54,12 @@ class Answers:
     def __init__(self, run_dir: Path) -> None:
         experiment = load_run(run_dir)
         interactions = Interactions.scan(experiment.data, experiment.model.max_length)
-        store = ItemStore(experiment.data.path, None, experiment.data.cache)
+        folder = interactions.shards.folder
+        store = ItemStore(folder, None, experiment.data.cache)
         sampling = experiment.model.objective.build().sampling
         stream = TrainStream(interactions, store, sampling, experiment.train.batch_size, experiment.seed)
         self.lineage = Lineage(stream, steps_done(run_dir))
-        catalogue = pq.read_table(experiment.data.path / CATALOGUE_FILE, columns=["item_id", "title"]).to_pydict()
+        catalogue = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
         self.item_ids, self.titles = catalogue["item_id"], catalogue["title"]
 
     def step(self, number: int) -> tuple[Table, dict[str, Any]]:

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from transrec import distributed
 from transrec.config import ConfigError
-from transrec.data.schema import CATALOGUE_FILE, ShardIndex
+from transrec.data import bad_samples
+from transrec.data.interactions import open_folder
+from transrec.data.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import encode_catalogue, inference, user_scores
 from transrec.evaluation.full_ranking import top_items
@@ -47,7 +48,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--history", metavar="ID,ID,…", help="item ids, oldest first; shows a table")
     given.add_argument("--histories", type=Path, help='JSON lines {"user": …, "history": [ids]}; prints JSON lines')
-    parser.add_argument("--catalogue", type=Path, help="shards whose items to recommend (default: the run's)")
+    parser.add_argument("--catalogue", metavar="DIR|URL", help="shards whose items to recommend (default: the run's)")
     parser.add_argument("--top", type=int, default=10)
     return parser.parse_args(argv)
 
@@ -55,17 +56,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 class Recommender:
     """A trained run over a catalogue, every item of which is encoded once."""
 
-    def __init__(self, run_dir: Path, catalogue: Path | None) -> None:
+    def __init__(self, run_dir: Path, catalogue: str | None) -> None:
         world = distributed.join()
         experiment = load_run(run_dir)
-        folder = (catalogue or experiment.data.path).expanduser()
-        index = ShardIndex.load(folder)
+        folder = open_folder(experiment.data, catalogue)
+        index = folder.index
         self.max_length, self.num_items = experiment.model.max_length, index.counts.items
         self.model = rebuild_for(experiment, run_dir, index).to(world.device)
-        columns = pq.read_table(folder / CATALOGUE_FILE, columns=["item_id", "title"]).to_pydict()
+        columns = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
         self.item_ids, self.titles = columns["item_id"], columns["title"]
         self.index_of = {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
-        store = open_store(model_of(experiment, run_dir), folder, experiment.data.cache, world)
+        store = open_store(model_of(experiment, run_dir), folder, experiment.data, world)
+        bad_samples.warn({}, store.skipped)
         with inference(self.model):
             self.vectors = encode_catalogue(self.model, store, self.num_items, world)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import hypothesis
 import pyarrow as pa
 import pytest
 from small_disk import SmallDisk
@@ -15,6 +16,9 @@ import data_tools.build
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, Totals
 from data_tools.sources.synthetic import SyntheticSource
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # how fast a machine is proves nothing here
+hypothesis.settings.load_profile("untimed")
 
 History = Sequence[int | tuple[int, int]]  # item numbers, oldest first, or (item number, timestamp)
 

@@ -35,8 +35,9 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from data_tools.build import build
 from data_tools.sources.synthetic import SyntheticSource
 from transrec.data.interactions import Interactions
-from transrec.data.item_store import ItemStore, read_records
-from transrec.data.schema import ShardIndex
+from transrec.data.item_shards import ItemShards
+from transrec.data.item_store import ItemStore
+from transrec.data.shard_folder import ShardFolder
 from transrec.data.train_stream import TrainStream
 from transrec.experiment import Experiment
 
@@ -55,9 +56,7 @@ def build_shards(folder: Path, users: int = 200, items: int = 80, interactions: 
 
 def build_backbone(folder: Path, *shard_sets: Path, hidden: int = 32) -> Path:
     """A random BERT and a WordPiece tokenizer over every word of the shards, in the Hugging Face layout."""
-    texts = [
-        record["text"].lower() for shards in shard_sets for record in read_records(shards, ShardIndex.load(shards))
-    ]
+    texts = [record["text"].lower() for shards in shard_sets for record in ItemShards(ShardFolder(shards))]
     words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)})
     vocabulary = {word: i for i, word in enumerate([*SPECIAL_TOKENS, *words])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
@@ -364,7 +363,7 @@ def plain_loop(experiment: Experiment, without: set[str] = frozenset()) -> Curve
     """
     interactions = Interactions.scan(experiment.data, experiment.model.max_length)
     num_items = interactions.shards.index.counts.items
-    store = ItemStore(experiment.data.path, experiment.model.item_encoder.content(), experiment.data.cache)
+    store = ItemStore(interactions.shards.folder, experiment.model.item_encoder.content(), experiment.data.cache)
     torch.manual_seed(experiment.seed)
     model = experiment.model.build(num_items)
     experiment.adaptation.apply(model)

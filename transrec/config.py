@@ -6,6 +6,7 @@ a discriminated union on `name`, so a mapping whose `name` changes replaces what
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -32,13 +33,34 @@ class ConfigError(TransRecError, ValueError):
 C = TypeVar("C", bound=Config)
 
 
+_MOST_BYTES, _DEEPEST = 2**20, 32  # of a configuration file, of its nesting
+_FAULTS = (yaml.YAMLError, ValueError)  # the second: a number or a date that is none
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-5 is a number (YAML 1.1 wants 1.0e-5) and a key given twice is an error."""
+    """Safe YAML in which 1e-5 is a number (YAML 1.1 wants 1.0e-5) and a key given twice is an error.
+
+    Aliases are refused (a few lines of them stand for gigabytes), and so is nesting without end.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        mark: Any = event.start_mark
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not read here: repeat it", mark)
+        if self._depth == _DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"nested deeper than {_DEEPEST}", mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for key in keys:
-            if keys.count(key) > 1:
+            if keys[key] > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -71,9 +93,11 @@ def validate(schema: type[C], values: Mapping[str, Any]) -> C:
 def read_yaml(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     """A YAML mapping merged over the file its `base:` names (relative to the file itself)."""
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
         values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read configuration {path}: {error}") from None
+    except (OSError, *_FAULTS) as error:
+        raise ConfigError(f"cannot read configuration {path}: {_one_line(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}")
     base = values.pop("base", None)
@@ -107,9 +131,15 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
                 raise ConfigError(f"override {override!r}: `{parent}` already has a value")
         try:
             node[leaf] = _Loader(text).get_single_data()
-        except yaml.YAMLError as error:
-            raise ConfigError(f"override {override!r}: {error}") from None
+        except _FAULTS as error:
+            raise ConfigError(f"override {override!r}: {_one_line(error)}") from None
     return nested
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def dump(config: Config) -> str:

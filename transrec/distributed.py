@@ -3,6 +3,7 @@
 import os
 import socket
 import warnings
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,14 @@ class World:
         gathered = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(gathered, own, group=self.control)
         return torch.stack(gathered)
+
+    def union(self, values: Iterable[int]) -> set[int]:
+        """All the integers from 0 on that any rank gives."""
+        own = sorted(values)
+        most = int(self.gather_ints([len(own)]).max())
+        if most == 0:
+            return set()
+        return set(self.gather_ints([*own, *[-1] * (most - len(own))]).flatten().tolist()) - {-1}
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """Rows (n_r, ...) of every rank, one after another; n_r may differ."""

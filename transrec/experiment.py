@@ -17,9 +17,13 @@ from transrec import weights
 from transrec.adaptation import AdaptationConfig, FullConfig
 from transrec.adaptation.groups import parameter_groups
 from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml, validate
+from transrec.data.bad_samples import Skipped, check_share, find_bad
 from transrec.data.interactions import DataConfig, Interactions
-from transrec.data.item_store import ItemStore
+from transrec.data.item_shards import ItemShards
+from transrec.data.item_store import ItemStore, is_tokenised
+from transrec.data.remote import public
 from transrec.data.schema import ShardIndex
+from transrec.data.shard_folder import ShardFolder
 from transrec.data.splits import TemporalConfig
 from transrec.deepspeed_config import ZeroConfig
 from transrec.distributed import World
@@ -38,6 +42,7 @@ MAY_DIFFER = (
     "deepspeed.zero_optimization",  # how they travel; other DeepSpeed keys may change the arithmetic
     "data.path",  # the checkpoint holds the hash of the shards
     "data.cache",
+    "data.cache_bytes",
     "data.workers",  # steps are dealt out to them in order
     "train.accumulation",  # a batch is cut up as other numbers of ranks cut it
     "train.gradient_checkpointing",
@@ -63,8 +68,8 @@ class Experiment(Config):
 
     def build(self, world: World) -> "Parts":
         """Data, then model -> source weights -> adapters and freezing: that order is law."""
-        interactions = Interactions.scan(self.data, self.model.max_length)
-        store = open_store(self.model, self.data.path, self.data.cache, world)
+        interactions = Interactions.scan(self.data, self.model.max_length, world.union)
+        store = open_store(self.model, interactions.shards.folder, self.data, world)
         torch.manual_seed(self.seed)
         model = self.model.build(interactions.shards.index.counts.items)
         if self.init_from is not None:
@@ -95,16 +100,27 @@ class Parts:
     model: nn.Module
     base: str
 
+    @property
+    def skipped(self) -> tuple[Skipped, Skipped]:
+        """The blocks of users and the items that are left out."""
+        return self.interactions.shards.skipped, self.store.skipped
 
-def open_store(model: ModelConfig, folder: Path, cache: Path, world: World) -> ItemStore:
+
+def open_store(model: ModelConfig, folder: ShardFolder, data: DataConfig, world: World) -> ItemStore:
     """The item store of `folder`; the first process of a node fills it, the others wait."""
     content = model.item_encoder.content()
-    if world.local_rank == 0:
-        store = ItemStore(folder, content, cache)
+    first_of_node, skipped = world.local_rank == 0, {}
+    if content is not None and data.on_bad_sample == "skip":
+        items = ItemShards(folder)
+        unknown = first_of_node and not is_tokenised(folder, content, data.cache)
+        skipped = find_bad(items, items.numbers if unknown else (), world.union)
+        check_share(skipped, len(skipped), len(items.numbers), data.most_bad_share, "items")
+    if first_of_node:
+        store = ItemStore(folder, content, data.cache, skipped)
         world.barrier()
         return store
     world.barrier()
-    return ItemStore(folder, content, cache)
+    return ItemStore(folder, content, data.cache, skipped)
 
 
 def start_from(model: nn.Module, run_dir: Path, index: ShardIndex) -> None:
@@ -227,7 +243,7 @@ def differences(old: Experiment, new: Experiment) -> dict[str, str]:
     """By dotted key, what it was and what it is."""
     before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
     return {
-        key: f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
+        key: public(f"{key}: {before.get(key)!r}") + " there, " + public(f"{after.get(key)!r} now")
         for key in dict.fromkeys([*before, *after])
         if before.get(key) != after.get(key)
     }
@@ -239,14 +255,14 @@ def _may_differ(key: str) -> bool:
 
 def environment() -> dict[str, Any]:
     packages = {}
-    for name in ("transrec", "torch", "deepspeed", "transformers", "tokenizers", "webdataset", "pyarrow", "numpy"):
+    for name in ("transrec", "torch", "deepspeed", "transformers", "tokenizers", "pyarrow", "numpy"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
-        "command": sys.argv,
+        "command": [public(argument) for argument in sys.argv],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,

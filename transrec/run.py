@@ -9,6 +9,7 @@ from torch import nn
 
 from transrec import distributed, weights
 from transrec.config import ConfigError
+from transrec.data import bad_samples
 from transrec.data.train_stream import TrainStream
 from transrec.deepspeed_config import deepspeed_config, initialize
 from transrec.distributed import World
@@ -33,6 +34,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
     trainer.resume()
     if world.is_main:  # only now: a run that cannot start leaves no folder behind, or the folder as it was
         write_run_dir(experiment)
+        bad_samples.write_skipped(experiment.run_dir, *parts.skipped)
+        bad_samples.warn(*parts.skipped)
     world.barrier()
     state = trainer.fit()
     if state.best_step == 0:  # never validated
@@ -100,7 +103,11 @@ def build_trainer(experiment: Experiment, parts: Parts, evaluator: Evaluator, wo
         validate,
         lambda: save_export(experiment, parts, engine.module, world),
         experiment.run_dir,
-        {"frozen weights": parts.base, "shards": parts.interactions.shards.index_sha256},
+        {
+            "frozen weights": parts.base,
+            "shards": parts.interactions.shards.folder.index_sha256,
+            "unreadable samples": bad_samples.digest(*parts.skipped),
+        },
         world,
     )
 

@@ -13,6 +13,7 @@ from tiny_runs import Finished, ForkedCommands, Tiny, build_shards
 from launch.recommend import main
 from transrec.data.item_store import ItemStore
 from transrec.data.schema import CATALOGUE_FILE, ShardIndex
+from transrec.data.shard_folder import ShardFolder
 from transrec.experiment import load_run, rebuild_for
 
 HISTORIES = {"ann": ["item-3", "item-17", "item-3"], "bob": [f"item-{i}" for i in range(20, 50)], "eve": ["item-0"]}
@@ -49,7 +50,7 @@ def brute_force(run: Path, shards: Path, history: list[str], top: int) -> list[t
     """Every item encoded alone, the user alone, every product taken alone."""
     experiment = load_run(run)
     model = rebuild_for(experiment, run, ShardIndex.load(shards)).eval()
-    store = ItemStore(shards, experiment.model.item_encoder.content(), experiment.data.cache)
+    store = ItemStore(ShardFolder(shards), experiment.model.item_encoder.content(), experiment.data.cache)
     item_ids = pq.read_table(shards / CATALOGUE_FILE)["item_id"].to_pylist()
     index_of = {item_id: i for i, item_id in enumerate(item_ids, start=1)}
     with torch.no_grad():

@@ -58,7 +58,7 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut(tiny: Tiny) -> None:
     """The eighth step has one window: fifteen of sixteen micro-batches add nothing, and it weighs as much as any."""
     run = experiment(tiny)
     interactions = Interactions.scan(run.data, run.model.max_length)
-    store = ItemStore(run.data.path, run.model.item_encoder.content(), run.data.cache)
+    store = ItemStore(interactions.shards.folder, run.model.item_encoder.content(), run.data.cache)
     torch.manual_seed(0)
     model = run.model.build(interactions.shards.index.counts.items)
     assert len(TrainStream(interactions, store, model.sampling, 16, run.seed)) == 8

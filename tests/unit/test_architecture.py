@@ -81,7 +81,7 @@ def test_data_knows_no_model_and_no_loop() -> None:
         assert not rest, module
 
 
-ALLOWED_IN_DATA = ("data", "config", "errors")
+ALLOWED_IN_DATA = ("data", "config", "errors", "files")
 
 
 def test_evaluation_knows_data_and_metrics_only() -> None:
@@ -132,9 +132,12 @@ def test_nothing_imports_a_command() -> None:
         assert not imported(module, "launch"), module
 
 
-def test_the_shard_builder_shares_only_the_schema_with_training() -> None:
+SHARED = ("transrec.data.schema", "transrec.data.shard_folder", "transrec.data.remote", "transrec.errors")
+
+
+def test_the_shard_builder_shares_only_the_schema_and_the_place_of_shards_with_training() -> None:
     for module in of_package("data_tools"):
-        assert imported(module, "transrec") == imported(module, "transrec.data.schema", "transrec.errors"), module
+        assert imported(module, "transrec") == imported(module, *SHARED), module
     for module in of_package("transrec"):
         assert not imported(module, "data_tools"), module
 
@@ -159,8 +162,9 @@ def test_a_library_stays_in_its_place(library: str, homes: tuple[str, ...]) -> N
 
 @pytest.mark.parametrize("library", ["torch", "deepspeed", "transformers"])
 def test_the_shard_builder_needs_no(library: str) -> None:
-    """Directly; of transrec it imports the schema alone, which must not need it either."""
-    for module in (*of_package("data_tools"), "transrec", "transrec.data", "transrec.data.schema", "transrec.errors"):
+    """Directly; nor must what it imports of transrec."""
+    shared = (*SHARED, "transrec", "transrec.data", "transrec.data.shard_cache", "transrec.files")
+    for module in (*of_package("data_tools"), *shared):
         assert not imported(module, library), module
 
 

@@ -154,6 +154,8 @@ def test_overrides_nest_and_the_last_one_wins() -> None:
         (["pen=3", "pen.width=3"], "`pen` already has a value"),
         (["pen=[1"], "override 'pen=\\[1'"),
         (["pen=!!python/object/apply:os.system [true]"], "could not determine a constructor"),
+        (["pen=[&a 1, *a]"], "aliases are not read here"),
+        (["pen=" + "[" * 10_000], "nested deeper than 32"),
     ],
 )
 def test_a_malformed_override_is_an_error_that_shows_it(overrides: list[str], message: str) -> None:
@@ -188,14 +190,25 @@ def test_floats_with_an_exponent_are_floats_where_any_value_goes(write) -> None:
         ("base: [a.yaml]", "`base:` takes the path of one YAML file"),
         ("base: nowhere.yaml", "cannot read configuration .*nowhere.yaml"),
         ("base: config.yaml", "`base:` names the file itself"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]", "line 2: aliases are not read here"),
+        ("a: &a {b: *a}", "aliases are not read here"),
+        ("<<: *a", "aliases are not read here"),
+        ("further: " + "[" * 10_000, "nested deeper than 32"),
+        ("further: " + "{a: " * 40 + "1" + "}" * 40, "nested deeper than 32"),
+        ("pen: {width: " + "9" * 5000 + "}", "cannot read configuration"),
+        ("folder: 2020-99-99", "cannot read configuration"),
+        ("folder: " + "x" * 2**20, "larger than 1048576 bytes"),
+        ("\n".join(f"? [{i}]\n: 1" for i in range(3)), "unhashable"),
+        ("\0", "cannot read configuration"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_a_readable_error(
     write, text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as raised:
         load(Drawing, write(text))
+    assert "\n" not in str(raised.value)
     assert not (tmp_path / "executed").exists()
 
 

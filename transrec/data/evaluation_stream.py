@@ -40,7 +40,7 @@ def training_sequences(interactions: Interactions) -> Iterator[tuple[NDArray[np.
     for number, stops in enumerate(interactions.train_stops):
         block = interactions.block(number)
         position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
-        yield block.items[position < np.repeat(stops, block.lengths)].astype(np.int64), stops
+        yield block.items[position < np.repeat(stops, block.lengths)].astype(np.int64), stops.astype(np.int64)
 
 
 def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBatch | None:

@@ -1,5 +1,6 @@
 """What one pass over the users tells: the split of every block, item popularity, and which items are candidates."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,12 +10,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from transrec.config import Config, ConfigError, UserPath
+from transrec.data.bad_samples import Agree, check_share, find_bad
+from transrec.data.quantiles import order_statistics
+from transrec.data.remote import Place
+from transrec.data.schema import ShardSetError
+from transrec.data.shard_folder import DEFAULT_CACHE, DEFAULT_CACHE_BYTES, ShardFolder
 from transrec.data.splits import LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
 from transrec.data.user_shards import UserBlock, UserShards
 
 
 class DataConfig(Config):
-    path: UserPath = Field(description="folder of shards (`python -m data_tools build`)")
+    path: Place = Field(description="folder or URL of shards (`python -m data_tools build`)")
     fraction: float = Field(
         1.0, gt=0, le=1, description="train on this first part of the users, a nested uniform sample; evaluate all"
     )
@@ -32,9 +38,14 @@ class DataConfig(Config):
         "occurring", description="rank items that occur in the data, or the whole catalogue"
     )
     workers: int = Field(1, ge=0, description="loader processes per rank")
-    cache: UserPath = Field(
-        Path("~/.cache/transrec").expanduser(), description="node-local folder for tokenised content"
+    cache: UserPath = Field(DEFAULT_CACHE, description="node-local folder for tokenised content and remote shards")
+    cache_bytes: int = Field(
+        DEFAULT_CACHE_BYTES, ge=0, description="of remote shards; the least recently used go first"
     )
+    on_bad_sample: Literal["stop", "skip"] = Field(
+        "stop", description="an unreadable block of users or item stops the run, or is left out"
+    )
+    most_bad_share: float = Field(0.01, ge=0, le=1, description="of users or items left out; more stop the run")
 
 
 @dataclass(frozen=True)
@@ -45,13 +56,19 @@ class Interactions:
     config: DataConfig
     max_length: int
     moments: tuple[int, int] | None = None  # temporal split: seconds since 1970
-    train_stops: list[NDArray[np.int64]] = field(default_factory=list)  # per block
+    train_stops: list[NDArray[np.int32]] = field(default_factory=list)  # per block; one number for every user there is
     popularity: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (N + 1,), training only
     candidates: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # ascending item indices
 
     @classmethod
-    def scan(cls, config: DataConfig, max_length: int) -> "Interactions":
-        shards = UserShards(config.path)
+    def scan(cls, config: DataConfig, max_length: int, agree: Agree = set) -> "Interactions":
+        """One pass over the users; with several ranks `agree` makes them leave out the same blocks.
+
+        Raises:
+            ShardSetError: unreadable shards, or more of them than may be left out.
+            ConfigError: nobody to train on.
+        """
+        shards = open_users(config, agree)
         self = cls(shards, config, max_length, moments=_moments(shards, config))
         num_items = shards.index.counts.items
         popularity, occurring = np.zeros(num_items + 1, np.int64), np.zeros(num_items + 1, bool)
@@ -61,8 +78,8 @@ class Interactions:
             block = self.block(number)
             split = self.split(block)
             train_stop = np.where(np.arange(len(block)) < left, split.train_stop, 0)
-            train_stops.append(train_stop)
-            left -= len(block)
+            train_stops.append(train_stop.astype(np.int32))
+            left -= int(shards.block_users[number])
             position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
             trained = position < np.repeat(train_stop, block.lengths)
             popularity += np.bincount(block.items[trained], minlength=num_items + 1)
@@ -72,7 +89,7 @@ class Interactions:
             occurring[1:] = True
         if not any((stops >= 2).any() for stops in train_stops):
             raise ConfigError(
-                f"no user of {config.path} has anything to train on: see data.min_interactions and data.fraction"
+                f"no user of {shards.folder} has anything to train on: see data.min_interactions and data.fraction"
             )
         return replace(self, train_stops=train_stops, popularity=popularity, candidates=np.flatnonzero(occurring))
 
@@ -96,12 +113,33 @@ class Interactions:
         return temporal(block.lengths, block.timestamps, self.config.min_interactions, *self.moments)
 
 
+def open_folder(config: DataConfig, path: Path | str | None = None) -> ShardFolder:
+    """The shards of the configuration, or those at another `path`."""
+    return ShardFolder(path or config.path, config.cache, config.cache_bytes)
+
+
+def open_users(config: DataConfig, agree: Agree) -> UserShards:
+    shards = UserShards(open_folder(config))
+    if len(agree([int(shards.folder.index_sha256[:15], 16)])) > 1:
+        raise ShardSetError(f"{shards.folder} changed while the run was starting: start again")
+    if config.on_bad_sample == "skip":
+        shards.skip(find_bad(shards, range(len(shards)), agree))
+        lost = int(shards.block_users[list(shards.skipped)].sum())
+        check_share(shards.skipped, lost, int(shards.block_users.sum()), config.most_bad_share, "users")
+    return shards
+
+
 def _moments(shards: UserShards, config: DataConfig) -> tuple[int, int] | None:
     if not isinstance(config.split, TemporalConfig):
         return None
-    timestamps = np.sort(np.concatenate([shards.block(n).timestamps for n in range(len(shards))]))
-    quantiles = (config.split.valid_from, config.split.test_from)
-    valid_from, test_from = (int(timestamps[int(q * (len(timestamps) - 1))]) for q in quantiles)
+
+    def timestamps() -> Iterator[NDArray[np.int64]]:
+        return (shards.block(number).timestamps for number in range(len(shards)))
+
+    last = sum(map(len, timestamps())) - 1
+    valid_from, test_from = order_statistics(
+        timestamps, [int(q * last) for q in (config.split.valid_from, config.split.test_from)]
+    )
     return valid_from, test_from
 
 

@@ -1,12 +1,10 @@
 """The node-local item store: content of every item, filled once by streaming the item shards, then read by index."""
 
 import hashlib
-import json
-import os
 import shutil
-import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-os.environ.setdefault("WDS_SECURE", "1")  # no pickles and no shell commands out of shards; read at webdataset's import
-import webdataset
-
+from transrec.data.bad_samples import Skipped
 from transrec.data.batch import ItemContent, TokenChunk
-from transrec.data.schema import ShardIndex, ShardSetError
+from transrec.data.item_shards import ItemShards
+from transrec.data.shard_folder import ShardFolder
 
 _TOKENISE_AT_ONCE = 4096
 # A chunk takes no item shorter than this share of its longest one: bounds the work spent on padding to 1 - share.
@@ -40,13 +37,18 @@ class TextContent(Protocol):
 
 
 class ItemStore:
-    """Content of the items of a shard set; `text` says how the item encoder wants its text, if it wants any."""
+    """Content of the items of a shard set; `text` says how the item encoder wants its text, if it wants any.
 
-    def __init__(self, folder: Path, text: TextContent | None, cache: Path) -> None:
-        self.text = text
+    Items of `skipped` have the content of an empty text.
+    """
+
+    def __init__(
+        self, folder: ShardFolder, text: TextContent | None, cache: Path, skipped: Skipped | None = None
+    ) -> None:
+        self.text, self.skipped = text, skipped or {}
         self._tokens = self._offsets = np.zeros(0, np.int32)
         if text is not None:
-            cached = tokenise(folder, text, cache.expanduser())
+            cached = tokenise(folder, text, cache.expanduser(), self.skipped)
             self._tokens = np.load(cached / "tokens.npy", mmap_mode="r")
             self._offsets = np.load(cached / "offsets.npy", mmap_mode="r")
 
@@ -83,21 +85,22 @@ def plan_chunks(lengths: NDArray[np.int64], chunk_tokens: int) -> list[tuple[int
     return runs
 
 
-def tokenise(folder: Path, text: TextContent, cache: Path) -> Path:
-    """Folder with `tokens.npy` (int32, all items end to end) and `offsets.npy` (N + 1); made unless it is there.
+def is_tokenised(folder: ShardFolder, text: TextContent, cache: Path) -> bool:
+    """Has every item been read and tokenised here before?"""
+    return _target(folder, text, cache.expanduser(), {}).exists()
 
-    The name is a hash of the tokenizer, its settings and the item shards, so a stale cache is never read.
-    """
-    index = ShardIndex.load(folder)
-    parts = [text.key, *(file.sha256 for file in index.of_kind("items"))]
-    target = cache / f"tokens-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:24]}"
+
+def tokenise(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> Path:
+    """Folder with `tokens.npy` (int32, all items end to end) and `offsets.npy` (N + 1); made unless it is there."""
+    target = _target(folder, text, cache, skipped)
     if target.exists():
         return target
     cache.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=cache))
     try:
         tokens, lengths = [], [0]
-        for records in _batched_records(folder, index):
+        items = iter(ItemShards(folder, skipped))
+        while records := list(islice(items, _TOKENISE_AT_ONCE)):
             encoded = [ids or [text.pad_id] for ids in text.encode(records)]  # an encoder needs something
             lengths += [len(ids) for ids in encoded]
             tokens.append(np.fromiter((t for ids in encoded for t in ids), np.int32))
@@ -113,39 +116,7 @@ def tokenise(folder: Path, text: TextContent, cache: Path) -> Path:
     return target
 
 
-def read_records(folder: Path, index: ShardIndex) -> Iterator[dict[str, Any]]:
-    """The text fields of every item, in index order, streamed from the item shards."""
-    urls = [str(folder / file.name) for file in index.of_kind("items")]
-    expected = 1
-    samples = webdataset.WebDataset(
-        urls, shardshuffle=False, nodesplitter=_every_shard, workersplitter=_every_shard, empty_check=False
-    )
-    try:
-        for sample in samples:
-            if int(sample["__key__"]) != expected:
-                raise ShardSetError(f"{sample['__url__']}: item {expected} is missing; rebuild the shards")
-            expected += 1
-            yield json.loads(sample["json"])
-    except (OSError, tarfile.TarError) as error:
-        raise ShardSetError(
-            f"{folder}: an item shard cannot be read ({error}); "
-            f"check the set with `python -m data_tools verify {folder}`"
-        ) from None
-    if expected != index.counts.items + 1:
-        raise ShardSetError(f"{folder}: {expected - 1} of {index.counts.items} items found; rebuild the shards")
-
-
-def _every_shard(urls: Iterator[Any]) -> Iterator[Any]:
-    """Whoever fills the store of a node reads all shards, whatever the rank."""
-    return urls
-
-
-def _batched_records(folder: Path, index: ShardIndex) -> Iterator[Sequence[dict[str, Any]]]:
-    pending: list[dict[str, Any]] = []
-    for record in read_records(folder, index):
-        pending.append(record)
-        if len(pending) == _TOKENISE_AT_ONCE:
-            yield pending
-            pending = []
-    if pending:
-        yield pending
+def _target(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> Path:
+    """Named by a hash of the tokenizer, its settings, the item shards and what is left out: never a stale one."""
+    parts = [text.key, *(file.sha256 for file in folder.index.of_kind("items")), *map(str, skipped)]
+    return cache / f"tokens-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:24]}"

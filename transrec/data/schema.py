@@ -12,16 +12,17 @@ their id, so a prefix of the stream is a uniform sample and smaller prefixes nes
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from transrec.errors import TransRecError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 INDEX_FILE = "index.json"
 CATALOGUE_FILE = "items.parquet"
 BLOCKS_FILE = "user_blocks.parquet"
@@ -77,10 +78,10 @@ class Strict(BaseModel):
 class FileEntry(Strict):
     """One file of the set: `samples` are items or users; `sha256` is of the whole file."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # of a file in the folder, never a path out of it
     kind: Literal["items", "users", "catalogue", "blocks", "rejects"]
     samples: int
-    bytes: int
+    bytes: int = Field(ge=0)
     sha256: str
 
 
@@ -101,6 +102,13 @@ class ShardIndex(Strict):
     item_ids_sha256: str
     files: list[FileEntry]
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of all the rest, so that damage to the index is noticed wherever it is."""
+        rest = self.model_dump(mode="json", exclude={"checksum"})
+        return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
     @classmethod
     def load(cls, folder: Path | str) -> "ShardIndex":
         """Read `folder/index.json`.
@@ -109,25 +117,51 @@ class ShardIndex(Strict):
             ShardSetError: no index (the build did not finish), another schema version, or a malformed file.
         """
         path = Path(folder) / INDEX_FILE
+        return cls.parse(read_index(path), str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> "ShardIndex":
+        """The index in `data`, which came from `where`.
+
+        Raises:
+            ShardSetError: another schema version, or malformed.
+        """
         try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ShardSetError(
-                f"{path}: {error.strerror}. A complete set of shards has an index.json, written last: "
-                "build it with `python -m data_tools build` (again, if the build was cut off)."
-            ) from None
+            fields = json.loads(data)
+            version, checksum = fields["schema_version"], fields.pop("checksum", None)
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+            raise ShardSetError(f"{where} is malformed ({error!r}); rebuild the shards") from None
+        if version != SCHEMA_VERSION:
+            raise ShardSetError(f"{where} has schema version {version}, this code reads {SCHEMA_VERSION}: rebuild")
         try:
-            index = cls.model_validate_json(text)
+            index = cls.model_validate(fields)
         except ValidationError as error:
-            raise ShardSetError(f"{path} is malformed: {error.errors()[0]['msg']}; rebuild the shards") from None
-        if index.schema_version != SCHEMA_VERSION:
-            raise ShardSetError(
-                f"{path} has schema version {index.schema_version}, this code reads {SCHEMA_VERSION}: rebuild"
-            )
+            raise ShardSetError(f"{where} is malformed: {_first(error)}; rebuild the shards") from None
+        if index.checksum != checksum:
+            raise ShardSetError(f"{where} is damaged: its checksum is another; copy it again, or rebuild the shards")
         return index
 
     def of_kind(self, kind: str) -> list[FileEntry]:
         return [file for file in self.files if file.kind == kind]
+
+
+def read_index(path: Path) -> bytes:
+    """
+    Raises:
+        ShardSetError: it is not there.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ShardSetError(
+            f"{path}: {error.strerror}. A complete set of shards has an index.json, written last: "
+            "build it with `python -m data_tools build` (again, if the build was cut off)."
+        ) from None
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    return f"`{'.'.join(map(str, found['loc']))}`: {found['msg']}"
 
 
 def hash_item_ids(item_ids: Iterable[str]) -> str:

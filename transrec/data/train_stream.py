@@ -20,6 +20,7 @@ from transrec.data.item_store import ItemStore
 from transrec.data.negatives import sample_negatives
 from transrec.data.order import EpochOrder
 from transrec.data.windows import count_windows, cut_windows
+from transrec.errors import TransRecError
 
 _NEGATIVES = 3  # what random numbers are for, beside those of the order
 
@@ -177,7 +178,7 @@ def _digest(first_slot: int, windows: list[Window | None]) -> int:
 def load_steps(stream: TrainStream, start: int, stop: int, workers: int) -> Iterator[list[SequenceBatch]]:
     """Batches of the global steps [start, stop), prepared ahead by `workers` processes (0: in this one)."""
     loader = DataLoader(
-        stream,
+        _Answers(stream),
         sampler=range(start, stop),
         batch_size=None,
         num_workers=workers,
@@ -185,7 +186,26 @@ def load_steps(stream: TrainStream, start: int, stop: int, workers: int) -> Iter
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_signals_to_the_trainer,
     )
-    return iter(loader)
+    return map(_batches, iter(loader))
+
+
+class _Answers(Dataset["list[SequenceBatch] | TransRecError"]):
+    """The stream with errors as values: raised in a loader process, they would come back inside a traceback."""
+
+    def __init__(self, stream: TrainStream) -> None:
+        self.stream = stream
+
+    def __getitem__(self, step: int) -> list[SequenceBatch] | TransRecError:
+        try:
+            return self.stream[step]
+        except TransRecError as error:
+            return error
+
+
+def _batches(answer: list[SequenceBatch] | TransRecError) -> list[SequenceBatch]:
+    if isinstance(answer, TransRecError):
+        raise answer
+    return answer
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
@@ -194,5 +214,5 @@ def _leave_signals_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _as_it_is(batches: list[SequenceBatch]) -> list[SequenceBatch]:
-    return batches
+def _as_it_is(answer: list[SequenceBatch] | TransRecError) -> list[SequenceBatch] | TransRecError:
+    return answer

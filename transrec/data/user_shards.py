@@ -1,17 +1,17 @@
 """Random access to the user shards, a block of users at a time, straight out of the tar."""
 
-import hashlib
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from transrec.data.schema import BLOCKS_FILE, INDEX_FILE, ShardIndex, ShardSetError, user_order_key
+from transrec.data.bad_samples import BadSample, Skipped
+from transrec.data.schema import BLOCKS_FILE, BLOCKS_SCHEMA, USER_COLUMNS, user_order_key
+from transrec.data.shard_folder import ShardFolder, UnreadableError
 
 _CACHED_BLOCKS = 128
 
@@ -37,23 +37,20 @@ class UserBlock:
 
 
 class UserShards:
-    """The users of a shard set, in hash order."""
+    """The users of a shard set, in hash order; blocks of `skipped` are empty."""
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        self.index = ShardIndex.load(self.folder)
-        self.index_sha256 = hashlib.sha256((self.folder / INDEX_FILE).read_bytes()).hexdigest()
-        try:
-            table = pq.read_table(self.folder / BLOCKS_FILE)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ShardSetError(f"{self.folder / BLOCKS_FILE} cannot be read ({error}); rebuild the shards") from None
-        self._shards: list[str] = table["shard"].to_pylist()
-        self._offsets: list[int] = table["offset"].to_pylist()
-        self._bytes: list[int] = table["bytes"].to_pylist()
+    def __init__(self, folder: ShardFolder) -> None:
+        self.folder, self.index = folder, folder.index
+        self.skipped: Skipped = {}
+        table = folder.table(BLOCKS_FILE, BLOCKS_SCHEMA)
+        shards = table["shard"].combine_chunks().dictionary_encode()
+        self._names: list[str] = shards.dictionary.to_pylist()
+        self.block_shard = shards.indices.to_numpy().astype(np.int64)
+        self._offset, self._bytes, self._crc32 = (np.array(table[name]) for name in ("offset", "bytes", "crc32"))
         self.block_users = pc.list_value_length(table["lengths"]).to_numpy().astype(np.int64)
-        names = {name: i for i, name in enumerate(dict.fromkeys(self._shards))}
-        self.block_shard = np.array([names[shard] for shard in self._shards], np.int64)
-        self.block = lru_cache(maxsize=_CACHED_BLOCKS)(self._read)
+        del table  # has a length for every user
+        pa.default_memory_pool().release_unused()
+        self.block = lru_cache(maxsize=_CACHED_BLOCKS)(self.read)
 
     def __len__(self) -> int:
         """Number of blocks."""
@@ -65,35 +62,46 @@ class UserShards:
         Raises:
             KeyError: no such user.
         """
-        wanted = (user_order_key(user_id), user_id)
-        low, high = 0, len(self)  # the last block whose first user is not after the wanted one
-        while high - low > 1:
-            middle = (low + high) // 2
-            first = self.block(middle).user_ids[0].as_py()
-            low, high = (middle, high) if (user_order_key(first), first) <= wanted else (low, middle)
-        users = self.block(low).user_ids.to_pylist()
+        wanted, readable = (user_order_key(user_id), user_id), [n for n in range(len(self)) if n not in self.skipped]
+
+        def first_user(number: int) -> tuple[bytes, str]:
+            first = self.block(number).user_ids[0].as_py()
+            return user_order_key(first), first
+
+        last_not_after = bisect_right(readable, wanted, key=first_user) - 1
+        users = self.block(readable[last_not_after]).user_ids.to_pylist() if last_not_after >= 0 else []
         if user_id not in users:
             raise KeyError(user_id)
-        return low, users.index(user_id)
+        return readable[last_not_after], users.index(user_id)
 
     def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k != "block"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self.block = lru_cache(maxsize=_CACHED_BLOCKS)(self._read)
+        self.block = lru_cache(maxsize=_CACHED_BLOCKS)(self.read)
 
-    def _read(self, number: int) -> UserBlock:
-        path = self.folder / self._shards[number]
+    def skip(self, bad: Skipped) -> None:
+        self.skipped = bad
+        self.block.cache_clear()
+
+    def read(self, number: int) -> UserBlock:
+        """
+        Raises:
+            BadSample: the block cannot be read, or it is not what the set says it is.
+        """
+        if number in self.skipped:
+            return _NOBODY
+        place = self._names[self.block_shard[number]], int(self._offset[number]), int(self._bytes[number])
         try:
-            with path.open("rb") as shard:
-                shard.seek(self._offsets[number])
-                batch = pa.ipc.open_stream(shard.read(self._bytes[number])).read_next_batch()
-        except (OSError, StopIteration, pa.ArrowInvalid) as error:
-            raise ShardSetError(
-                f"{path}: block {number} cannot be read ({error}); "
-                f"check the set with `python -m data_tools verify {self.folder}`"
-            ) from None
+            batch = pa.ipc.open_stream(self.folder.read(*place, int(self._crc32[number]))).read_next_batch()
+            batch.validate(full=True)
+        except UnreadableError as error:
+            raise self.bad(number, error.reason) from None
+        except (StopIteration, OSError, pa.ArrowException) as error:
+            raise self.bad(number, f"no Arrow: {error}") from None
+        if fault := self._fault(number, batch):
+            raise self.bad(number, fault)
         items, timestamps = batch.column("items"), batch.column("timestamps")
         return UserBlock(
             user_ids=batch.column("user_id"),
@@ -101,3 +109,24 @@ class UserShards:
             items=items.flatten().to_numpy(zero_copy_only=False),
             timestamps=timestamps.flatten().to_numpy(zero_copy_only=False),
         )
+
+    def bad(self, number: int, reason: str) -> BadSample:
+        return BadSample(self.folder, self._names[self.block_shard[number]], f"block {number}", reason)
+
+    def _fault(self, number: int, batch: pa.RecordBatch) -> str | None:
+        """What would lead astray: a checksum says that a block is as it was written, not what was written."""
+        if list(batch.schema)[:3] != list(USER_COLUMNS)[:3]:
+            return f"its columns are {batch.schema.names}"
+        users, items, timestamps = batch.columns[:3]
+        values = (users, items, timestamps, items.flatten(), timestamps.flatten())
+        if len(batch) != self.block_users[number] or any(column.null_count for column in values):
+            return f"it does not hold {self.block_users[number]} users and their interactions"
+        if not items.value_lengths().equals(timestamps.value_lengths()):
+            return "items and timestamps are not equally many"
+        bounds = pc.min_max(items.flatten()).as_py()
+        if bounds["min"] is not None and not 1 <= bounds["min"] <= bounds["max"] <= self.index.counts.items:
+            return f"it has items {bounds['min']} to {bounds['max']}, not 1 to {self.index.counts.items}"
+        return None
+
+
+_NOBODY = UserBlock(pa.array([], pa.string()), np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64))

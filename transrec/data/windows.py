@@ -22,12 +22,12 @@ class Windows(NamedTuple):
     scored: Ints  # how many of the newest items are targets
 
 
-def count_windows(train_stop: Ints, stride: int) -> Ints:
+def count_windows(train_stop: NDArray[np.int32], stride: int) -> Ints:
     """Windows of each user: a history of n items has n - 1 transitions, a window predicts up to `stride` of them."""
-    return np.where(train_stop >= 2, -(-(train_stop - 1) // stride), 0)
+    return np.where(train_stop >= 2, -(-(train_stop.astype(np.int64) - 1) // stride), 0)
 
 
-def cut_windows(train_stop: Ints, max_length: int, stride: int) -> Windows:
+def cut_windows(train_stop: NDArray[np.int32], max_length: int, stride: int) -> Windows:
     """The newest window of a user ends with the training history; the oldest one may score fewer than `stride`."""
     counts = count_windows(train_stop, stride)
     user = np.repeat(np.arange(len(train_stop)), counts)

@@ -1,7 +1,3 @@
-import io
-import pickle
-import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transrec.data.item_store import ItemStore, plan_chunks, read_records, tokenise
-from transrec.data.schema import ShardIndex, ShardSetError
+from transrec.data.item_shards import ItemShards
+from transrec.data.item_store import ItemStore, plan_chunks, tokenise
+from transrec.data.shard_folder import ShardFolder
 
 N = 50
 lengths_and_budget = st.tuples(
@@ -67,7 +64,7 @@ def test_an_item_without_a_token_is_one_of_padding(
         def encode(self, records: Any) -> list[list[int]]:
             return [[] if ids[0] == 1002 else ids for ids in super().encode(records)]
 
-    content = ItemStore(shards, Silent(), tmp_path).content(np.array([2]))
+    content = ItemStore(ShardFolder(shards), Silent(), tmp_path).content(np.array([2]))
     assert content.text is not None
     assert content.text[0]["input_ids"].tolist() == [[Silent.pad_id]]
     assert content.text[0]["attention_mask"].tolist() == [[1]]
@@ -104,7 +101,7 @@ def store_of_all(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Item
             numbers = [int(record["item_id"].removeprefix("item-")) for record in records]
             return [[1000 + number] * (number % 7 + 1) for number in numbers]
 
-    return ItemStore(shards, Content(), tmp_path_factory.mktemp("store"))
+    return ItemStore(ShardFolder(shards), Content(), tmp_path_factory.mktemp("store"))
 
 
 def test_chunks_agreed_on_are_not_fewer_than_the_own(store_of_all: ItemStore) -> None:
@@ -114,7 +111,7 @@ def test_chunks_agreed_on_are_not_fewer_than_the_own(store_of_all: ItemStore) ->
 
 
 def test_without_text_items_keep_their_order(shards: Path, tmp_path: Path) -> None:
-    content = ItemStore(shards, None, tmp_path).content(np.array([7, 2, 30]))
+    content = ItemStore(ShardFolder(shards), None, tmp_path).content(np.array([7, 2, 30]))
     assert content.items.tolist() == [7, 2, 30]
     assert content.text is None
     assert content.own_chunks == 1
@@ -123,7 +120,7 @@ def test_without_text_items_keep_their_order(shards: Path, tmp_path: Path) -> No
 
 def test_second_opening_tokenises_nothing(shards: Path, tmp_path: Path, numbered_content: Callable[..., Any]) -> None:
     first, second = numbered_content(), numbered_content()
-    opened = [ItemStore(shards, content, tmp_path) for content in (first, second)]
+    opened = [ItemStore(ShardFolder(shards), content, tmp_path) for content in (first, second)]
     assert (first.encoded, second.encoded) == (N, 0)
     one, other = (store.content(np.array([3, 9])).text for store in opened)
     assert one is not None
@@ -134,7 +131,9 @@ def test_second_opening_tokenises_nothing(shards: Path, tmp_path: Path, numbered
 def test_another_tokenizer_has_another_folder(
     shards: Path, tmp_path: Path, numbered_content: Callable[..., Any]
 ) -> None:
-    assert tokenise(shards, numbered_content("a"), tmp_path) != tokenise(shards, numbered_content("b"), tmp_path)
+    assert tokenise(ShardFolder(shards), numbered_content("a"), tmp_path, {}) != tokenise(
+        ShardFolder(shards), numbered_content("b"), tmp_path, {}
+    )
 
 
 def test_other_items_have_another_folder(
@@ -142,7 +141,7 @@ def test_other_items_have_another_folder(
 ) -> None:
     other = build_shards({"u": [1]}, n_items=N - 1)
     content = numbered_content()
-    assert tokenise(shards, content, tmp_path) != tokenise(other, content, tmp_path)
+    assert tokenise(ShardFolder(shards), content, tmp_path, {}) != tokenise(ShardFolder(other), content, tmp_path, {})
     assert content.encoded == N + N - 1
 
 
@@ -151,7 +150,7 @@ def test_other_users_of_the_same_items_share_the_folder(
 ) -> None:
     other = build_shards({"v": [5, 6]}, n_items=N, shard_bytes=20_000)
     content = numbered_content()
-    assert tokenise(shards, content, tmp_path) == tokenise(other, content, tmp_path)
+    assert tokenise(ShardFolder(shards), content, tmp_path, {}) == tokenise(ShardFolder(other), content, tmp_path, {})
 
 
 def test_a_failed_tokenisation_leaves_nothing_behind(
@@ -162,9 +161,9 @@ def test_a_failed_tokenisation_leaves_nothing_behind(
             raise RuntimeError("no tokenizer")
 
     with pytest.raises(RuntimeError, match="no tokenizer"):
-        tokenise(shards, Broken(), tmp_path)
+        tokenise(ShardFolder(shards), Broken(), tmp_path, {})
     assert not list(tmp_path.iterdir())
-    assert tokenise(shards, numbered_content(), tmp_path).is_dir()
+    assert tokenise(ShardFolder(shards), numbered_content(), tmp_path, {}).is_dir()
 
 
 def test_who_comes_second_takes_what_the_first_made(
@@ -174,86 +173,29 @@ def test_who_comes_second_takes_what_the_first_made(
 
     class Overtaken(numbered_content):  # type: ignore[misc, valid-type]
         def encode(self, records: Any) -> list[list[int]]:
-            tokenise(shards, numbered_content(), tmp_path)
+            tokenise(ShardFolder(shards), numbered_content(), tmp_path, {})
             return super().encode(records)
 
-    target = tokenise(shards, Overtaken(), tmp_path)
+    target = tokenise(ShardFolder(shards), Overtaken(), tmp_path, {})
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert len(np.load(target / "offsets.npy")) == N + 1
 
 
-def test_records_come_in_index_order(shards: Path) -> None:
-    records = list(read_records(shards, ShardIndex.load(shards)))
-    assert [record["item_id"] for record in records] == [f"item-{n}" for n in range(1, N + 1)]
-    assert records[4]["text"] == "Text 5"
-
-
-def rewrite(shard: Path, keep: Callable[[str], bool]) -> None:
-    """The tar with only those members that `keep` wants."""
-    old = shard.rename(shard.with_suffix(".old"))
-    with tarfile.open(old) as source, tarfile.open(shard, "w") as target:
-        for member in source:
-            if keep(member.name):
-                target.addfile(member, source.extractfile(member))
-    old.unlink()
-
-
-@pytest.mark.parametrize(("gone", "message"), [(2, "item 2 is missing"), (N, f"{N - 1} of {N} items")])
-def test_a_missing_item_is_an_error(
-    shards: Path, tmp_path: Path, numbered_content: Callable[..., Any], gone: int, message: str
+def test_a_text_left_out_has_a_store_of_its_own(
+    shards: Path, tmp_path: Path, numbered_content: Callable[..., Any]
 ) -> None:
-    copy = Path(shutil.copytree(shards, tmp_path / "copy"))
-    for shard in sorted(copy.glob("items-*.tar")):
-        rewrite(shard, lambda name: name != f"{gone:09d}.json")
-    with pytest.raises(ShardSetError, match=f"{message}.*rebuild"):
-        ItemStore(copy, numbered_content(), tmp_path / "cache")
+    """Once the shard is mended, the item must have its text again."""
 
+    class Lengths(numbered_content):  # type: ignore[misc, valid-type]
+        def encode(self, records: Any) -> list[list[int]]:
+            return [[7] * len(record["text"]) for record in records]
 
-@pytest.mark.parametrize("damage", ["missing", "truncated"])
-def test_an_unreadable_item_shard_is_named(
-    shards: Path, tmp_path: Path, numbered_content: Callable[..., Any], damage: str
-) -> None:
-    copy = Path(shutil.copytree(shards, tmp_path / "copy"))
-    broken = copy / "items-000000.tar"
-    if damage == "missing":
-        broken.unlink()
-    else:
-        broken.write_bytes(broken.read_bytes()[:5000])
-    with pytest.raises(ShardSetError, match=r"items-000000\.tar"):
-        ItemStore(copy, numbered_content(), tmp_path / "cache")
-
-
-def test_members_that_run_code_are_not_decoded(shards: Path, tmp_path: Path) -> None:
-    """A pickle in a shard is just bytes: nothing of it is executed."""
-    marker = tmp_path / "executed"
-
-    class Bomb:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (marker,)
-
-    copy = Path(shutil.copytree(shards, tmp_path / "copy"))
-    payload = pickle.dumps(Bomb())
-    old = (copy / "items-000000.tar").rename(tmp_path / "old.tar")
-    with tarfile.open(old) as source, tarfile.open(copy / "items-000000.tar", "w") as target:
-        for member in source:
-            target.addfile(member, source.extractfile(member))
-            if member.name == "000000001.json":
-                for ending in ("pyd", "pickle"):
-                    info = tarfile.TarInfo(f"000000001.{ending}")
-                    info.size = len(payload)
-                    target.addfile(info, io.BytesIO(payload))
-    assert len(list(read_records(copy, ShardIndex.load(copy)))) == N
-    assert not marker.exists()
-
-
-def test_a_shard_name_that_is_a_command_is_not_run(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """webdataset runs `pipe:` names in a shell; an index from elsewhere must not be able to."""
-    copy = Path(shutil.copytree(shards, tmp_path / "copy"))
-    index = copy / "index.json"
-    index.write_text(index.read_text().replace("items-000000.tar", "pipe:touch executed; cat items-000000.tar"))
-    monkeypatch.chdir(copy)
-    with pytest.raises((ShardSetError, ValueError)):
-        list(read_records(Path(), ShardIndex.load(Path())))
-    assert not (copy / "executed").exists()
+    folder = ShardFolder(shards)
+    skipped = {4: ItemShards(folder).bad(4, "a test")}
+    for store, length in (
+        (ItemStore(folder, Lengths(), tmp_path, skipped), 1),
+        (ItemStore(folder, Lengths(), tmp_path), len("Text 4")),
+    ):
+        content = store.content(np.array([4]))
+        assert content.text is not None
+        assert content.text[0]["input_ids"].shape == (1, length)

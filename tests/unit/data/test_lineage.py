@@ -19,8 +19,9 @@ BATCH, EPOCHS = 12, 3
 @pytest.fixture
 def stream(synthetic_shards: Path, tmp_path: Path) -> TrainStream:
     config = DataConfig(path=synthetic_shards, stride=3, fraction=0.6)
-    store = ItemStore(synthetic_shards, None, tmp_path)
-    return TrainStream(Interactions.scan(config, 5), store, Sampling(negatives=1), BATCH, seed=3)
+    interactions = Interactions.scan(config, 5)
+    store = ItemStore(interactions.shards.folder, None, tmp_path)
+    return TrainStream(interactions, store, Sampling(negatives=1), BATCH, seed=3)
 
 
 def test_places_are_the_inverse_of_slots(stream: TrainStream) -> None:

@@ -151,9 +151,9 @@ def test_rows_point_at_the_right_items_of_a_pool_sorted_by_length(
 ) -> None:
     """With text the pool is in the order of its chunks, not of the item indices."""
     interactions = scan()
-    store = ItemStore(interactions.config.path, numbered_content(), interactions.config.cache)
+    store = ItemStore(interactions.shards.folder, numbered_content(), interactions.config.cache)
     stream = TrainStream(interactions, store, NEGATIVES, 24, seed=7)
-    plain = TrainStream(interactions, ItemStore(interactions.config.path, None, Path()), NEGATIVES, 24, seed=7)
+    plain = TrainStream(interactions, ItemStore(interactions.shards.folder, None, Path()), NEGATIVES, 24, seed=7)
     for step in range(len(stream)):
         [with_text], [without] = stream[step], plain[step]
         assert with_text.content.items.tolist() != without.content.items.tolist()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from transrec.data.schema import BLOCKS_FILE, SCHEMA_VERSION, ShardSetError, user_order_key
+from transrec.data.shard_folder import ShardFolder
 from transrec.data.user_shards import UserShards
 
 HISTORIES = {f"u{n}": [1 + (n + i) % 9 for i in range(3 + n % 4)] for n in range(10)}
@@ -25,7 +26,7 @@ def read_all(shards: UserShards) -> dict[str, list[int]]:
 
 
 def test_every_history_as_it_was_given(shards: Path) -> None:
-    found = UserShards(shards)
+    found = UserShards(ShardFolder(shards))
     assert read_all(found) == HISTORIES
     assert len(set(found.block_shard)) > 1, "the test needs several shards"
     assert found.block(0).timestamps[:3].tolist() == [0, 10, 20]
@@ -33,11 +34,11 @@ def test_every_history_as_it_was_given(shards: Path) -> None:
 
 
 def test_users_lie_in_hash_order(shards: Path) -> None:
-    assert list(read_all(UserShards(shards))) == sorted(HISTORIES, key=user_order_key)
+    assert list(read_all(UserShards(ShardFolder(shards)))) == sorted(HISTORIES, key=user_order_key)
 
 
 def test_pickled_shards_read_the_same(shards: Path) -> None:
-    original = UserShards(shards)
+    original = UserShards(ShardFolder(shards))
     original.block(0)
     assert read_all(pickle.loads(pickle.dumps(original))) == read_all(original)
 
@@ -54,7 +55,7 @@ def test_an_unreadable_shard_is_named(shards: Path, tmp_path: Path, damage: str)
     else:
         broken.write_bytes(b"\xff" * broken.stat().st_size)
     with pytest.raises(ShardSetError, match=r"users-000000\.tar: block 0 cannot be read.*data_tools verify"):
-        UserShards(copy).block(0)
+        UserShards(ShardFolder(copy)).block(0)
 
 
 @pytest.mark.parametrize("name", ["index.json", pytest.param(BLOCKS_FILE)])
@@ -62,13 +63,13 @@ def test_an_incomplete_folder_is_a_readable_error(shards: Path, tmp_path: Path, 
     copy = Path(shutil.copytree(shards, tmp_path / "copy"))
     (copy / name).unlink()
     with pytest.raises(ShardSetError, match=name):
-        UserShards(copy)
+        UserShards(ShardFolder(copy))
 
 
 def test_the_hash_of_the_index_is_the_identity_of_the_set(shards: Path, synthetic_shards: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(shards, tmp_path / "copy"))
-    assert UserShards(copy).index_sha256 == UserShards(shards).index_sha256
-    assert UserShards(synthetic_shards).index_sha256 != UserShards(shards).index_sha256
+    assert ShardFolder(copy).index_sha256 == ShardFolder(shards).index_sha256
+    assert ShardFolder(synthetic_shards).index_sha256 != ShardFolder(shards).index_sha256
 
 
 def test_another_schema_version_is_refused(shards: Path, tmp_path: Path) -> None:
@@ -76,4 +77,4 @@ def test_another_schema_version_is_refused(shards: Path, tmp_path: Path) -> None
     index = copy / "index.json"
     index.write_text(index.read_text().replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     with pytest.raises(ShardSetError, match=r"schema version 99.*rebuild"):
-        UserShards(copy)
+        UserShards(ShardFolder(copy))

@@ -1,5 +1,3 @@
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from shard_sets import edit_index, seal
 
 from data_tools import build as build_module
 from data_tools.build import build
@@ -17,23 +16,6 @@ from data_tools.verify import verify
 from transrec.data.schema import ShardSetError
 
 FILES = ["items-000000.tar", "users-000000.tar", "items.parquet", "user_blocks.parquet"]
-
-
-def edit_index(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    index = json.loads((folder / "index.json").read_text())
-    edit(index)
-    (folder / "index.json").write_text(json.dumps(index))
-
-
-def seal(folder: Path, name: str) -> None:
-    """Make the index agree with the file's present bytes."""
-    data = (folder / name).read_bytes()
-
-    def edit(index: dict[str, Any]) -> None:
-        [entry] = [file for file in index["files"] if file["name"] == name]
-        entry["bytes"], entry["sha256"] = len(data), hashlib.sha256(data).hexdigest()
-
-    edit_index(folder, edit)
 
 
 def test_what_was_built_is_well(shards: Path) -> None:

@@ -1,0 +1,54 @@
+"""Sends a finished set of shards to a URL of fsspec: built on this machine first, `index.json` sent last."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_tools.errors import DataToolsError
+from data_tools.progress import step
+from transrec.data.remote import filesystem, parse_place, public
+from transrec.data.schema import INDEX_FILE, ShardIndex
+
+
+@contextmanager
+def upload_after(output: str) -> Iterator[Path]:
+    """Yields the folder to build in: `output` itself, or for a URL a temporary one that is uploaded at the end."""
+    place = parse_place(output)
+    if isinstance(place, Path):
+        yield place
+        return
+    refuse(place)
+    with tempfile.TemporaryDirectory(prefix="transrec-build-") as folder:
+        yield Path(folder) / "shards"
+        upload(Path(folder) / "shards", place)
+
+
+def refuse(url: str) -> None:
+    """
+    Raises:
+        DataToolsError: nothing can be written there, or a set of shards is there already.
+    """
+    if url.startswith(("http://", "https://")):
+        raise DataToolsError(f"{public(url)}: http takes no uploads; build into a folder, or to s3:// or the like")
+    files, path = filesystem(url)
+    if files.exists(f"{path}/{INDEX_FILE}"):
+        raise DataToolsError(f"{public(url)} already holds a set of shards: choose another --output or delete it")
+
+
+def upload(folder: Path, url: str) -> None:
+    """Send every file of the set; a reader finds a complete set or none, for `index.json` comes last.
+
+    Raises:
+        DataToolsError: a file that arrived with another size.
+    """
+    index = ShardIndex.load(folder)
+    files, path = filesystem(url)
+    files.makedirs(path, exist_ok=True)
+    with step("upload", sum(entry.bytes for entry in index.files)) as advance:
+        for name in (*(entry.name for entry in index.files), INDEX_FILE):
+            size = (folder / name).stat().st_size
+            files.put_file(str(folder / name), f"{path}/{name}")
+            if files.size(f"{path}/{name}") != size:
+                raise DataToolsError(f"{public(url)}/{name} did not arrive whole: start the build again")
+            advance(size)

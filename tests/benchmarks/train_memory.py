@@ -1,0 +1,104 @@
+"""What training costs in memory and in time to its first batch, by number of interactions.
+
+    python tests/benchmarks/train_memory.py --folder /tmp/train_memory --interactions 1000000 20000000
+
+Builds a synthetic set per size, where it is not there yet (20 interactions a user, 20,000 items). Then prints, each
+measured in processes of its own: resident memory of a scan of the interactions, the time to a first batch of a cold
+start and of one at 90 % of an epoch, and (with `--train`) the peak memory of two ranks that train 100 steps.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from data_tools.build import build
+from data_tools.sources.synthetic import SyntheticSource
+from transrec.data.batch import Sampling
+from transrec.data.interactions import DataConfig, Interactions
+from transrec.data.item_store import ItemStore
+from transrec.data.train_stream import TrainStream, load_steps
+
+ROOT = Path(__file__).parents[2]
+ITEMS, INTERACTIONS_PER_USER = 20_000, 20
+MAX_LENGTH, BATCH = 20, 256
+SPLITS = ("leave_one_out", "temporal")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--interactions", type=int, nargs="+", default=[1_000_000, 20_000_000])
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--measure", nargs=2, metavar=("SPLIT", "PLACE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        split, place = arguments.measure
+        print(json.dumps(measure(arguments.folder, split, float(place))))
+        return
+    sets = {count: shards_of(arguments.folder, count) for count in arguments.interactions}
+    for split in SPLITS:
+        compare_scans(split, sets)
+    if arguments.train:
+        for count, shards in sets.items():
+            print(f"training {count:,} interactions: {train(shards) / 2**20:.0f} MiB, the larger of two ranks")
+
+
+def compare_scans(split: str, sets: dict[int, Path]) -> None:
+    peaks = {}
+    for count, shards in sets.items():
+        cold, resumed = (in_own_process(shards, split, place) for place in (0.0, 0.9))
+        peaks[count] = cold["scan_bytes"]
+        seconds = f"first batch after {cold['seconds']:.2f} s, at 90 % after {resumed['seconds']:.2f} s"
+        print(f"{split}, {count:,} interactions: scan {peaks[count] / 2**20:.1f} MiB; {seconds}", flush=True)
+    few, many = min(peaks), max(peaks)
+    if many > few:
+        print(f"{split}: {(peaks[many] - peaks[few]) / (many - few):.2f} bytes per interaction")
+
+
+def shards_of(folder: Path, interactions: int) -> Path:
+    shards = folder / f"shards-{interactions}"
+    if not shards.exists():
+        build(SyntheticSource(interactions // INTERACTIONS_PER_USER, ITEMS, interactions), "synthetic", shards)
+    return shards
+
+
+def in_own_process(shards: Path, split: str, place: float) -> dict[str, float]:
+    command = [sys.executable, __file__, "--folder", str(shards), "--measure", split, str(place)]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=os.environ)
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def measure(shards: Path, split: str, place: float) -> dict[str, float]:
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    began = time.perf_counter()
+    interactions = Interactions.scan(DataConfig(path=shards, split={"name": split}), MAX_LENGTH)  # type: ignore[arg-type]
+    scanned = resident("VmHWM") - before
+    store = ItemStore(interactions.shards.folder, None, Path())
+    stream = TrainStream(interactions, store, Sampling(), BATCH, seed=0)
+    start = int(place * len(stream))
+    next(load_steps(stream, start, start + 1, workers=0))
+    return {"scan_bytes": scanned, "seconds": time.perf_counter() - began}
+
+
+def train(shards: Path) -> int:
+    run_dir = shards.with_name(f"run-{shards.name}-{os.getpid()}")
+    overrides = [f"data.path={shards}", f"run_dir={run_dir}", "train.steps=100", "train.evaluate_every=never"]
+    launcher = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", "launch/train.py"]
+    config = ["--config", "configs/transrec/id_sasrec.yaml"]
+    subprocess.run([*launcher, *config, *overrides], check=True, cwd=ROOT, env=os.environ)
+    return json.loads((run_dir / "summary.json").read_text())["peak_memory_bytes"]
+
+
+def resident(field: str) -> int:
+    """Bytes of resident memory: now (`VmRSS`), or at most (`VmHWM`)."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[field].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    main()

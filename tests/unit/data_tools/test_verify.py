@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from data_tools.partition import UserBlocks, group_by_user
 
 from data_tools import build as build_module
 from data_tools.build import build
-from data_tools.partition import UserBlocks, group_by_user
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.verify import verify
 from transrec.data.schema import ShardSetError

@@ -1,8 +1,8 @@
 import pyarrow as pa
+from data_tools.partition import INDEXED_COLUMNS, group_by_user
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.partition import INDEXED_COLUMNS, group_by_user
 from transrec.data.schema import USER_COLUMNS, user_order_key
 
 Row = tuple[str, int, int, float | None]  # user, item, timestamp, rating

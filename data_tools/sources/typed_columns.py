@@ -77,6 +77,8 @@ def _to_seconds(batch: Batch) -> pa.Int64Array:
     column = batch.rows["timestamp"]
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.timestamp("s", column.type.tz), safe=False).cast(pa.int64())
+    if pa.types.is_signed_integer(column.type):
+        return column.cast(pa.int64())
     text = pc.utf8_trim_whitespace(_to_string(batch, "timestamp"))
     integers = _matching(text, _INTEGER).cast(pa.int64())  # unmatched, Arrow would read 0x10 too
     if not integers.null_count:

@@ -10,7 +10,7 @@ import pyarrow.ipc
 from data_tools.rejects import Reason, Reject
 from data_tools.sources.source import Batch
 
-PIECE_ROWS = 2**19
+PIECE_ROWS = 2**18
 
 
 @dataclass(frozen=True)

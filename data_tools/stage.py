@@ -10,6 +10,7 @@ mapped, since mapped pages count as resident memory.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,7 @@ def fragment_path(folder: Path, name: str, number: int) -> Path:
 def write_fragment(rows: pa.RecordBatch, path: Path) -> NDArray[np.int64]:
     """Write rows by bucket, those of a bucket in the order given; give the number of rows of each."""
     users = rows["user_id"].dictionary_encode()
-    bucket_of_user = np.array([_bucket(user_id) for user_id in users.dictionary.to_pylist()], np.int16)
-    bucket = bucket_of_user[users.indices.to_numpy()]
+    bucket = _buckets_of(users.dictionary)[users.indices.to_numpy()]
     sorted_rows = rows.take(pa.array(np.argsort(bucket, kind="stable")))
     counts = np.bincount(bucket, minlength=BUCKETS)
     first = 0
@@ -78,6 +78,9 @@ def cut_tasks(rows: NDArray[np.int64], task_rows: int = TASK_ROWS) -> Iterator[r
         yield range(first, len(rows))
 
 
-def _bucket(user_id: str) -> int:
-    """Buckets ascend with the order of users."""
-    return int.from_bytes(user_order_key(user_id)[:2], "big") >> (16 - _BUCKET_BITS)
+def _buckets_of(user_ids: pa.StringArray) -> NDArray[np.int16]:
+    """The bucket of each user; buckets ascend with the order of users."""
+    few_at_once = (user_ids.slice(first, 4096).to_pylist() for first in range(0, len(user_ids), 4096))
+    keys = map(user_order_key, chain.from_iterable(few_at_once))
+    buckets = (int.from_bytes(key[:2], "big") >> (16 - _BUCKET_BITS) for key in keys)
+    return np.fromiter(buckets, np.int16, len(user_ids))

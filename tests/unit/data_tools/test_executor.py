@@ -94,7 +94,7 @@ def test_workers_end_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
     assert workers
     main.kill()
     main.wait()
-    gone, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
 
 

@@ -84,7 +84,7 @@ class RayCluster(ExitStack):
             raise DataToolsError("--ray needs Ray: pip install 'transrec[ray]'") from None
         local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
+            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **local)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise DataToolsError(f"no Ray cluster at {address}: {error}") from None
         self._ray = ray
@@ -98,11 +98,12 @@ class RayCluster(ExitStack):
         try:
             for reference in _read_ahead((remote.remote(shared, task) for task in tasks), self._workers):
                 yield self._ray.get(reference)
-        except errors.RayTaskError as error:
-            raise error.cause from None
         except errors.RayError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DataToolsError(f"a Ray worker died: {reason}; try again, with fewer --workers") from None
+            cause = getattr(error, "cause", error)
+            if not isinstance(cause, errors.RayError):
+                raise cause from None
+            reason = str(cause).strip().splitlines()[0]
+            raise DataToolsError(f"a Ray worker failed: {reason}; try again, with fewer --workers if it died") from None
 
 
 def _call(function: Callable[[_Task], _Result], task: _Task) -> _Result:

@@ -58,10 +58,13 @@ def write_fragment(rows: pa.RecordBatch, path: Path) -> NDArray[np.int64]:
     bucket = _buckets_of(users.dictionary)[users.indices.to_numpy()]
     sorted_rows = rows.take(pa.array(np.argsort(bucket, kind="stable")))
     counts = np.bincount(bucket, minlength=BUCKETS)
+    empty = pa.RecordBatch.from_pylist(
+        [], rows.schema
+    )  # Arrow writes a slice of no rows with all that it is a slice of
     first = 0
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, rows.schema) as fragment:
         for count in counts.tolist():
-            fragment.write_batch(sorted_rows.slice(first, count))
+            fragment.write_batch(sorted_rows.slice(first, count) if count else empty)
             first += count
     return counts
 

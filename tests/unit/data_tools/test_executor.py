@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -35,11 +35,20 @@ def die(number: int) -> int:
     return number
 
 
+@contextmanager
+def local_ray(workers: int) -> Iterator[Executor]:
+    """Its workers can import this file."""
+    pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{Path(__file__).parent}")
+        with RayCluster("local", workers) as executor:
+            yield executor
+
+
 @pytest.fixture(params=["one process", "two processes", pytest.param("ray", marks=pytest.mark.slow)])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param == "ray":
-        pytest.importorskip("ray")
-        with RayCluster("local", 2) as executor:
+        with local_ray(2) as executor:
             yield executor
     else:
         with ProcessPool(2) if request.param == "two processes" else InProcess() as executor:
@@ -156,8 +165,7 @@ def test_the_same_bytes_on_a_cluster_of_two_nodes(raw: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_dead_ray_worker_is_one_clear_error() -> None:
-    pytest.importorskip("ray")
-    with RayCluster("local", 1) as ray, pytest.raises(DataToolsError, match="a Ray worker died"):
+    with local_ray(1) as ray, pytest.raises(DataToolsError, match="a Ray worker failed"):
         list(ray.map(die, [1]))
 
 

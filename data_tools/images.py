@@ -1,28 +1,36 @@
-"""Item images as JPEG bytes."""
+"""Item images as JPEG bytes, upright and in RGB or grey, so that whoever reads them need not care."""
 
 import io
+import warnings
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
 
 from data_tools.rejects import Reason
 
 MAX_PIXELS = 64 * 2**20
 JPEG_QUALITY = 95
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_JPEG_START = b"\xff\xd8"
+_BACKGROUND = "white"  # behind what is transparent, as shops show their products
+_REDUCING_GAP = 3.0  # a coarse reduction, to no less than three times the size, comes before the good filter
 
 
 class ImageError(Exception):
     """An image that cannot be used; `reason` and `detail` as in a reject."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
 
 
-def load_jpeg(path: Path) -> bytes:
-    """Read an image that decodes: JPEG bytes as they are, other formats encoded as JPEG.
+def load_jpeg(path: Path, shorter_side: int | None = None) -> bytes:
+    """Read an image that decodes; of an animation the first frame.
+
+    An upright JPEG in RGB or grey stays as it is, byte for byte, unless its shorter side is longer than
+    `shorter_side`; all else is encoded anew. Nothing is enlarged.
 
     Raises:
         ImageError: no such file, not an image, truncated, or of more than `MAX_PIXELS`.
@@ -32,23 +40,61 @@ def load_jpeg(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         raise ImageError(Reason.MISSING_IMAGE, f"{path.name}: {_describe(error)}") from None
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(
-                    Reason.BAD_IMAGE, f"{path.name}: {image.width}x{image.height} is over {MAX_PIXELS} pixels"
-                )
-            image.load()
-            return data if data.startswith(b"\xff\xd8") else _encode_jpeg(image)
-    except ImageError:
-        raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ours is the stricter bound
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                return _to_jpeg(image, data, shorter_side)
     except Exception as error:  # decoders of damaged files raise struct.error, IndexError, SyntaxError, …
         detail = "not an image" if isinstance(error, Image.UnidentifiedImageError) else _describe(error)
         raise ImageError(Reason.BAD_IMAGE, f"{path.name}: {detail}") from None
 
 
-def _encode_jpeg(image: Image.Image) -> bytes:
+def _to_jpeg(image: Image.Image, data: bytes, shorter_side: int | None) -> bytes:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} is over {MAX_PIXELS} pixels")
+    size = _fit(image.size, shorter_side)
+    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    if data.startswith(_JPEG_START) and image.mode in ("RGB", "L") and upright and size == image.size:
+        image.draft(None, (1, 1))  # the smallest scale: decoding is to find damage only
+        image.load()
+        return data
+    if size != image.size:
+        image.draft(None, (round(size[0] * _REDUCING_GAP), round(size[1] * _REDUCING_GAP)))
+    rgb = _to_rgb(image)
+    if size != image.size:
+        rgb = rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+    return _encode(_turn_upright(rgb, image))
+
+
+def _fit(size: tuple[int, int], shorter_side: int | None) -> tuple[int, int]:
+    """The size with the shorter side brought down to `shorter_side`."""
+    shorter = min(size)
+    if shorter_side is None or shorter <= shorter_side:
+        return size
+    width, height = (max(1, round(side * shorter_side / shorter)) for side in size)
+    return width, height
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
+        return Image.fromarray((np.asarray(image).clip(0, 65_535) // 256).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, _BACKGROUND)
+        canvas.alpha_composite(image)
+        return canvas.convert("RGB")
+    return image.convert("RGB")
+
+
+def _turn_upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    image.info["exif"] = original.getexif().tobytes()
+    return ImageOps.exif_transpose(image)
+
+
+def _encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY)
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 

@@ -86,6 +86,7 @@ def _facts(index: ShardIndex, users: UserSummary) -> Table:
         "dates": f"{_format_day(users.first_time)} to {_format_day(users.last_time)}",
         "text fields": ", ".join(index.text_fields),
         "profiles": ", ".join(index.user_columns) or "none",
+        "dropped": ", ".join(f"{name} {rows:,}" for name, rows in counts.dropped.items()) or "nothing",
         "rejects": ", ".join(f"{reason} {n:,}" for reason, n in counts.rejects.items()) or "none",
         "shards": f"{len(index.of_kind('items')):,} of items, {len(index.of_kind('users')):,} of users; "
         f"{size / 1e6:,.1f} MB",
@@ -145,14 +146,14 @@ def _sample_user(catalogue: pa.Table, user: dict[str, Any]) -> Panel:
 def _summarise_users(folder: Path) -> UserSummary:
     lengths, times, sample = [], [], None
     for block in read_blocks(folder):
-        lengths += block.lengths
+        lengths.append(block.lengths.to_numpy())
         bounds = pc.min_max(block.users["timestamps"].flatten()).as_py()
         times += [bounds["min"], bounds["max"]]
         if sample is None:
-            enough = [user for user, length in enumerate(block.lengths) if length >= SAMPLE_HISTORY]
-            [sample] = block.users.slice(next(iter(enough), 0), 1).to_pylist()
+            enough = int(np.argmax(block.lengths.to_numpy() >= SAMPLE_HISTORY))  # 0 if nobody has
+            [sample] = block.users.slice(enough, 1).to_pylist()
     assert sample is not None  # a build without users fails
-    return UserSummary(np.array(lengths), min(times), max(times), sample)
+    return UserSummary(np.concatenate(lengths), min(times), max(times), sample)
 
 
 def _format_day(seconds: int) -> str:

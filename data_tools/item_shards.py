@@ -1,24 +1,52 @@
-"""Writes the items: gives them their indices, checks and packs them, and keeps what the catalogue needs."""
+"""Writes the items: gives them their indices, packs them with their images, and keeps what the catalogue needs."""
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice, tee
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 
+from data_tools.executor import Executor
 from data_tools.images import ImageError, load_jpeg
+from data_tools.progress import Advance
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.shard_writer import ShardWriter
 from data_tools.sources.source import Item
-from transrec.data.schema import CATALOGUE_SCHEMA
+from transrec.data.schema import CATALOGUE_SCHEMA, FileEntry
+
+_CHUNK_ITEMS = 16
+
+
+@dataclass(frozen=True)
+class LoadImages:
+    """The task: the JPEG of each image of a chunk, or why there is none; None stays None."""
+
+    shorter_side: int | None
+
+    def __call__(self, paths: list[Path | None]) -> list[bytes | ImageError | None]:
+        return [self._load(path) for path in paths]
+
+    def _load(self, path: Path | None) -> bytes | ImageError | None:
+        try:
+            return None if path is None else load_jpeg(path, self.shorter_side)
+        except ImageError as error:
+            return error
 
 
 class ItemShards:
-    """Takes items in source order; each that can be used gets the next index from 1 on."""
+    """Takes items in source order; each that can be used gets the next index from 1 on.
 
-    def __init__(self, writer: ShardWriter, reject: RejectSink) -> None:
+    Use as a context manager; `entries` is complete after it.
+    """
+
+    def __init__(self, folder: Path, shard_bytes: int) -> None:
         self.images = 0
-        self._writer, self._reject = writer, reject
+        self._shards = ShardWriter(folder, "items", shard_bytes)
         self._first_lines: dict[str, int] = {}
         self._fields: dict[str, None] = {"title": None, "text": None}  # an ordered set
         self._columns: dict[str, list] = {name: [] for name in CATALOGUE_SCHEMA.names if name != "interactions"}
@@ -32,17 +60,31 @@ class ItemShards:
     def text_fields(self) -> list[str]:
         return list(self._fields)
 
-    def add(self, item: Item) -> None:
-        """Write the item, with its image where it has a usable one, or reject it."""
-        item = _with_text_fallback(item)
-        if item.item_id in self._first_lines:
-            detail = f"item {item.item_id!r} is already on line {self._first_lines[item.item_id]}"
-            self._reject(Reject(item.file, item.line, Reason.DUPLICATE_ITEM, detail))
-        elif not item.title:
-            detail = f"item {item.item_id!r} has neither title nor text"
-            self._reject(Reject(item.file, item.line, Reason.NO_TEXT, detail))
-        else:
-            self._write(item)
+    @property
+    def entries(self) -> list[FileEntry]:
+        return self._shards.entries
+
+    def write(
+        self,
+        items: Iterator[Item],
+        load: LoadImages,
+        executor: Executor,
+        advance: Advance,
+        reject: RejectSink,
+        reject_image: RejectSink,
+    ) -> None:
+        """Write the items that can be used, each with its image where that can be.
+
+        Items are read some way ahead of the images, so the two are rejected to different places.
+        """
+        chunks, again = tee(_cut_chunks(self._usable(items, reject)))
+        images_of_chunk = executor.map(load, ([item.image for item in chunk] for chunk in chunks))
+        for images, chunk in zip(images_of_chunk, again, strict=True):
+            for item, image in zip(chunk, images, strict=True):
+                if isinstance(image, ImageError):
+                    reject_image(Reject(item.file, item.line, image.reason, image.detail))
+                self._write(item, None if isinstance(image, ImageError) else image)
+            advance(len(chunk))
 
     def catalogue(self, interactions: np.ndarray) -> pa.Table:
         """The catalogue, given the number of interactions of each item in index order."""
@@ -52,16 +94,27 @@ class ItemShards:
             .cast(CATALOGUE_SCHEMA)
         )
 
-    def _write(self, item: Item) -> None:
-        self._first_lines[item.item_id] = item.line
+    def _usable(self, items: Iterator[Item], reject: RejectSink) -> Iterator[Item]:
+        for item in map(_with_text_fallback, items):
+            if item.item_id in self._first_lines:
+                detail = f"item {item.item_id!r} is already on line {self._first_lines[item.item_id]}"
+                reject(Reject(item.file, item.line, Reason.DUPLICATE_ITEM, detail))
+            elif not item.title:
+                detail = f"item {item.item_id!r} has neither title nor text"
+                reject(Reject(item.file, item.line, Reason.NO_TEXT, detail))
+            else:
+                self._first_lines[item.item_id] = item.line
+                yield item
+
+    def _write(self, item: Item, jpeg: bytes | None) -> None:
         self._fields.update(dict.fromkeys(item.fields))
-        index = len(self._first_lines)
+        index = len(self.item_ids) + 1
         content = {"item_id": item.item_id, "title": item.title, "text": item.text, **item.fields}
         members = [(f"{index:09d}.json", json.dumps(content, ensure_ascii=False).encode())]
-        if (jpeg := self._load_image(item)) is not None:
+        if jpeg is not None:
             members.append((f"{index:09d}.jpg", jpeg))
             self.images += 1
-        json_placed, *images = self._writer.write(members)
+        json_placed, *images = self._shards.write(members)
         image = images[0] if images else None
         row = {
             "index": index,
@@ -78,17 +131,21 @@ class ItemShards:
         for name, value in row.items():
             self._columns[name].append(value)
 
-    def _load_image(self, item: Item) -> bytes | None:
-        if item.image is None:
-            return None
-        try:
-            return load_jpeg(item.image)
-        except ImageError as error:
-            self._reject(Reject(item.file, item.line, error.reason, error.detail))
-            return None
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shards.__exit__(kind, error, trace)
 
 
 def _with_text_fallback(item: Item) -> Item:
     """Strip title and text; an empty one takes the other's place."""
     title, text = item.title.strip(), item.text.strip()
     return replace(item, title=title or text, text=text or title)
+
+
+def _cut_chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
+    while chunk := list(islice(items, _CHUNK_ITEMS)):
+        yield chunk

@@ -1,40 +1,82 @@
 """User profiles: the columns that follow `USER_COLUMNS`."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from data_tools.executor import Executor
+from data_tools.pieces import Piece, cut_pieces
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.sources.source import Batch, SourceError
+from data_tools.stage import BUCKETS, Fragments, fragment_path, write_fragment
 from transrec.data.schema import USER_COLUMNS
+
+_NAME = "profiles"
+_ORIGIN = [("user_id", pa.string()), ("file", pa.string()), ("line", pa.int64())]
+_PREFIX = "profile."  # so that a profile may have a column called file
+
+
+def stage_profiles(batches: Iterable[Batch], stage: Path, executor: Executor) -> Fragments:
+    """Write batches of `user_id` and strings as fragments."""
+    rows, count, schema = np.zeros(BUCKETS, np.int64), 0, pa.schema(_ORIGIN)
+    for spilled in executor.map(_Spill(stage), cut_pieces(batches)):
+        rows += spilled.rows
+        count += 1
+        schema = spilled.schema
+    return Fragments(stage, _NAME, schema, rows, count)
+
+
+def columns_of(profiles: Fragments) -> list[str]:
+    """Names of the profile columns."""
+    return [name.removeprefix(_PREFIX) for name in profiles.schema.names if name.startswith(_PREFIX)]
+
+
+class _Spilled(NamedTuple):
+    rows: NDArray[np.int64]
+    schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class _Spill:
+    stage: Path
+
+    def __call__(self, piece: Piece) -> _Spilled:
+        rows = piece.unpack()
+        columns = [name for name in rows.columns.schema.names if name != "user_id"]
+        if clash := set(columns) & set(USER_COLUMNS.names):
+            raise SourceError(f"user profile columns must not be called {', '.join(sorted(clash))}: rename them")
+        files = np.repeat(piece.files, np.diff(piece.ends, prepend=0))
+        origin = [rows.columns["user_id"], pa.array(files, pa.string()), pa.array(rows.lines)]
+        schema = pa.schema([*_ORIGIN, *[(_PREFIX + name, pa.string()) for name in columns]])
+        profiles = pa.RecordBatch.from_arrays([*origin, *[rows.columns[name] for name in columns]], schema=schema)
+        return _Spilled(write_fragment(profiles, fragment_path(self.stage, _NAME, piece.number)), schema)
 
 
 class Profiles:
-    """All profiles, by user id; `schema` is that of a user record batch with them."""
+    """The profiles of some users, from a table of fragments; a user's second one is rejected."""
 
-    def __init__(self, batches: Iterable[Batch], reject: RejectSink) -> None:
-        self._row_of: dict[str, int] = {}
-        kept = [self._take_new_users(batch, reject) for batch in batches]
-        self._table = pa.Table.from_batches(kept).combine_chunks() if kept else None
-        self.columns: list[str] = [name for name in kept[0].schema.names if name != "user_id"] if kept else []
-        if clash := set(self.columns) & set(USER_COLUMNS.names):
-            raise SourceError(f"user profile columns must not be called {', '.join(sorted(clash))}: rename them")
-        self.schema = pa.schema([*USER_COLUMNS, *[(name, pa.string()) for name in self.columns]])
+    def __init__(self, table: pa.Table, reject: RejectSink) -> None:
+        users = table["user_id"].combine_chunks().dictionary_encode()
+        first_row = np.unique(users.indices.to_numpy(), return_index=True)[1]
+        repeated = np.ones(len(table), bool)
+        repeated[first_row] = False
+        for row in table.select(["user_id", "file", "line"]).filter(pa.array(repeated)).to_pylist():
+            detail = f"user {row['user_id']!r} already has a profile"
+            reject(Reject(row["file"], row["line"], Reason.DUPLICATE_USER, detail))
+        names = [name for name in table.schema.names if name.startswith(_PREFIX)]
+        self._user_ids = users.dictionary
+        self._table = table.select(names).take(pa.array(first_row)).combine_chunks()
+        columns = [(name.removeprefix(_PREFIX), pa.string()) for name in names]
+        self.schema = pa.schema([*USER_COLUMNS, *columns])
 
     def join(self, users: pa.RecordBatch) -> pa.RecordBatch:
         """Add the profile columns to a batch of `USER_COLUMNS`; null for a user without profile."""
-        rows = pa.array([self._row_of.get(user_id) for user_id in users["user_id"].to_pylist()], pa.int64())
-        profiles = [self._table[name].take(rows).combine_chunks() for name in self.columns] if self._table else []
+        rows = pc.index_in(users["user_id"], self._user_ids)
+        profiles = [column.take(rows).combine_chunks() for column in self._table.columns]
         return pa.RecordBatch.from_arrays([*users.columns, *profiles], schema=self.schema)
-
-    def _take_new_users(self, batch: Batch, reject: RejectSink) -> pa.RecordBatch:
-        keep = np.ones(len(batch.rows), bool)
-        for row, user_id in enumerate(batch.rows["user_id"].to_pylist()):
-            if user_id in self._row_of:
-                keep[row] = False
-                detail = f"user {user_id!r} already has a profile"
-                reject(Reject(batch.file, batch.lines[row].as_py(), Reason.DUPLICATE_USER, detail))
-            else:
-                self._row_of[user_id] = len(self._row_of)
-        return batch.rows.filter(pa.array(keep))

@@ -62,14 +62,22 @@ class RejectLog:
     def __init__(self, path: Path, strict: bool = False) -> None:
         self.counts: Counter[str] = Counter()
         self.path = path
-        self._strict = strict
+        self.strict = strict
         self._file = path.open("w", encoding="utf-8", newline="\n")
 
     def __call__(self, reject: Reject, /) -> None:
-        if self._strict:
+        if self.strict:
             raise StrictError(str(reject))
         self.counts[reject.reason] += 1
         self._file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
+
+    def take_over(self, path: Path) -> None:
+        """Append the rejects that a worker wrote, and remove its file."""
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                self.counts[json.loads(line)["reason"]] += 1
+                self._file.write(line)
+        path.unlink()
 
     def __enter__(self) -> "RejectLog":
         return self

@@ -29,7 +29,7 @@ class ShardFileError(ShardSetError):
 
 class UserBlock(NamedTuple):
     shard: str
-    lengths: list[int]
+    lengths: pa.Int32Array  # interactions of each user, as the table of blocks has them
     users: pa.RecordBatch
 
 
@@ -48,11 +48,13 @@ def read_blocks(folder: Path) -> Iterator[UserBlock]:
         ShardFileError: a missing shard, a block that is not where the table says or not one record batch.
     """
     shard, data = "", pa.py_buffer(b"")
-    for row in read_block_table(folder).to_pylist():
-        if row["shard"] != shard:
-            shard = row["shard"]
-            data = _map_file(folder / shard)
-        yield UserBlock(shard, row["lengths"], _decode_block(data, row))
+    for rows in read_block_table(folder).to_batches():
+        places = rows.select(["shard", "offset", "bytes"]).to_pylist()
+        for number, place in enumerate(places):
+            if place["shard"] != shard:
+                shard = place["shard"]
+                data = _map_file(folder / shard)
+            yield UserBlock(shard, rows["lengths"][number].values, _decode_block(data, place))
 
 
 def _map_file(path: Path) -> pa.Buffer:

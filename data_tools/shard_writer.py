@@ -8,6 +8,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple
@@ -52,7 +53,10 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close_shard()
+        if error is None:
+            self._close_shard()
+        elif self._shard is not None:
+            self._shard.abandon()
 
     def _close_shard(self) -> None:
         if self._shard is not None:
@@ -81,6 +85,10 @@ class _OpenShard:
         self._write(tarfile.NUL * 2 * tarfile.BLOCKSIZE)  # the end of the archive
         self._pad_to(tarfile.RECORDSIZE)
         self._file.close()
+
+    def abandon(self) -> None:
+        with suppress(OSError):  # what could not be written is tried once more
+            self._file.close()
 
     def _write(self, data: bytes) -> None:
         self.position += self._file.write(data)

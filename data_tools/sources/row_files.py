@@ -89,7 +89,7 @@ def read_parquet(path: Path, columns: Sequence[str], label: str) -> Iterator[Bat
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, pre_buffer=False)  # buffering ahead, it ends up holding the whole file
     except pa.ArrowInvalid as error:
         raise SourceError(f"{path} is not a readable Parquet file: {error}") from None
 

@@ -9,10 +9,12 @@ predicts that of the next, and text tells the topic even of an item never seen.
 import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
@@ -87,27 +89,32 @@ class SyntheticSource:
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         rng = self._rng("interactions")
-        users = np.repeat(np.arange(self.n_users), self._history_lengths(rng))
-        steps = self._steps(rng, users)
-        items = self._choose_items(rng, users, self._walk(rng, users, steps))
-        times = self._times(rng, users)
-        ratings = np.where(steps <= 1, rng.integers(4, 6, len(users)), rng.integers(1, 4, len(users)))
-        for first in range(0, len(users), BATCH_ROWS):
-            rows = slice(first, first + BATCH_ROWS)
+        lengths = self._history_lengths(rng)
+        steady, popularity = self._is_steady(), _Popularity.of(self._topic_of_item(), self._n_topics)
+        line = 1
+        for chosen in _cut_users(lengths):
+            users = np.repeat(np.arange(chosen.stop - chosen.start), lengths[chosen])
+            steps = self._steps(rng, steady[chosen][users])
+            items = popularity.choose(rng, users, self._walk(rng, users, steps))
+            times = self._times(rng, users)
+            ratings = np.where(steps <= 1, rng.integers(4, 6, len(users)), rng.integers(1, 4, len(users)))
             columns = [
-                _name_all("user", users[rows]),
-                _name_all("item", items[rows]),
-                pa.array(times[rows]),
-                pa.array(ratings[rows].astype(np.float32)),
+                _name_all("user", chosen.start + users),
+                _name_all("item", items),
+                pa.array(times),
+                pa.array(ratings.astype(np.float32)),
             ]
             batch = pa.RecordBatch.from_arrays(columns, schema=INTERACTION_COLUMNS)
-            yield Batch("synthetic", pa.array(np.arange(first + 1, first + 1 + len(batch))), batch)
+            yield Batch("synthetic", pa.array(np.arange(line, line + len(batch))), batch)
+            line += len(batch)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         pace = np.where(self._is_steady(), "steady", "restless")
-        columns = [_name_all("user", np.arange(self.n_users)), pa.array(pace, pa.string())]
-        rows = pa.RecordBatch.from_arrays(columns, ["user_id", "pace"])
-        yield Batch("synthetic", pa.array(np.arange(1, self.n_users + 1)), rows)
+        for first in range(0, self.n_users, BATCH_ROWS):
+            numbers = np.arange(first, min(first + BATCH_ROWS, self.n_users))
+            columns = [_name_all("user", numbers), pa.array(pace[numbers], pa.string())]
+            rows = pa.RecordBatch.from_arrays(columns, ["user_id", "pace"])
+            yield Batch("synthetic", pa.array(numbers + 1), rows)
 
     @property
     def _n_topics(self) -> int:
@@ -129,11 +136,11 @@ class SyntheticSource:
         extra = rng.multinomial(self.n_interactions - least * self.n_users, activity / activity.sum())
         return least + extra
 
-    def _steps(self, rng: np.random.Generator, users: np.ndarray) -> np.ndarray:
+    def _steps(self, rng: np.random.Generator, steady: np.ndarray) -> np.ndarray:
         """Topics moved on the circle before each interaction: 0 stays, 1 goes on, 2 and more is a jump."""
-        stay = np.where(self._is_steady(), STAY_SHARE["steady"], STAY_SHARE["restless"])[users]
-        steps = (rng.random(len(users)) >= stay).astype(np.int64)
-        jumps = rng.random(len(users)) < JUMP_SHARE
+        stay = np.where(steady, STAY_SHARE["steady"], STAY_SHARE["restless"])
+        steps = (rng.random(len(steady)) >= stay).astype(np.int64)
+        jumps = rng.random(len(steady)) < JUMP_SHARE
         steps[jumps] = rng.integers(2, max(3, self._n_topics), int(jumps.sum()))
         return steps
 
@@ -142,38 +149,63 @@ class SyntheticSource:
 
         One running sum over all users serves, as each user's random start hides where the one before ended.
         """
-        start = rng.integers(self._n_topics, size=self.n_users)
+        start = rng.integers(self._n_topics, size=_count(users))
         return (start[users] + np.cumsum(steps)) % self._n_topics
 
     def _times(self, rng: np.random.Generator, users: np.ndarray) -> np.ndarray:
         """Seconds since 1970, ascending for each user; everybody starts on some day of the first year."""
         elapsed = np.cumsum(1 + rng.exponential(_SECONDS_BETWEEN, len(users)).astype(np.int64))
         firsts = np.flatnonzero(np.diff(users, prepend=-1))
-        start = np.zeros(self.n_users, np.int64)
+        start = np.zeros(_count(users), np.int64)
         start[users[firsts]] = _FIRST_DAY + rng.integers(_SECONDS_PER_YEAR, size=len(firsts)) - elapsed[firsts]
         return start[users] + elapsed
 
-    def _choose_items(self, rng: np.random.Generator, users: np.ndarray, topics: np.ndarray) -> np.ndarray:
-        """Draw an item of each topic by popularity; redraw, a few times, what the user already had."""
-        by_topic = np.argsort(self._topic_of_item(), kind="stable")
-        sizes = np.bincount(self._topic_of_item(), minlength=self._n_topics)
+
+@dataclass(frozen=True)
+class _Popularity:
+    """The items topic by topic; those of topic t share the interval t..t+1 by popularity."""
+
+    items: np.ndarray
+    edges: np.ndarray
+    first: np.ndarray  # of each topic's items
+    sizes: np.ndarray  # of each topic
+
+    @classmethod
+    def of(cls, topic_of_item: np.ndarray, n_topics: int) -> Self:
+        sizes = np.bincount(topic_of_item, minlength=n_topics)
         first = np.cumsum(sizes) - sizes
-        rank = np.arange(self.n_items) - np.repeat(first, sizes)
+        rank = np.arange(len(topic_of_item)) - np.repeat(first, sizes)
         mass = 1.0 / (1.0 + rank)
-        total = np.add.reduceat(mass, first)
-        edges = np.cumsum(mass / np.repeat(total, sizes))  # topic t owns the interval t..t+1
+        edges = np.cumsum(mass / np.repeat(np.add.reduceat(mass, first), sizes))
+        return cls(np.argsort(topic_of_item, kind="stable"), edges, first, sizes)
 
-        def draw(topic: np.ndarray) -> np.ndarray:
-            position = np.searchsorted(edges, topic + rng.random(len(topic)), side="right")
-            return by_topic[np.clip(position, first[topic], first[topic] + sizes[topic] - 1)]
-
-        items = draw(topics)
+    def choose(self, rng: np.random.Generator, users: np.ndarray, topics: np.ndarray) -> np.ndarray:
+        """Draw an item of each topic by popularity; redraw, a few times, what the user already had."""
+        items = self._draw(rng, topics)
         for _ in range(_REDRAWS):
-            _, fresh = np.unique(users * self.n_items + items, return_index=True)
+            _, fresh = np.unique(users * len(self.items) + items, return_index=True)
             repeated = np.ones(len(items), bool)
             repeated[fresh] = False
-            items[repeated] = draw(topics[repeated])
+            items[repeated] = self._draw(rng, topics[repeated])
         return items
+
+    def _draw(self, rng: np.random.Generator, topics: np.ndarray) -> np.ndarray:
+        position = np.searchsorted(self.edges, topics + rng.random(len(topics)), side="right")
+        first = self.first[topics]
+        return self.items[np.clip(position, first, first + self.sizes[topics] - 1)]
+
+
+def _cut_users(lengths: np.ndarray) -> Iterator[slice]:
+    """Consecutive users who have about `BATCH_ROWS` interactions together."""
+    ends = np.cumsum(lengths)
+    bounds = np.searchsorted(ends, np.arange(BATCH_ROWS, ends[-1], BATCH_ROWS)) + 1
+    edges = np.unique([0, *bounds, len(lengths)])
+    yield from (slice(first, last) for first, last in pairwise(edges.tolist()))
+
+
+def _count(users: np.ndarray) -> int:
+    """Users numbered from 0 in ascending order, up to the last who has any interaction."""
+    return int(users.max(initial=-1)) + 1
 
 
 def _make_words(rng: np.random.Generator, count: int) -> list[str]:
@@ -188,6 +220,4 @@ def _make_words(rng: np.random.Generator, count: int) -> list[str]:
 
 
 def _name_all(kind: str, numbers: np.ndarray) -> pa.StringArray:
-    distinct, codes = np.unique(numbers, return_inverse=True)
-    names = pa.array([f"{kind}-{number}" for number in distinct], pa.string())
-    return names.take(pa.array(codes))
+    return pc.binary_join_element_wise(kind, pa.array(numbers).cast(pa.string()), "-")

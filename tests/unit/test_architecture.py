@@ -149,7 +149,7 @@ def test_the_shard_builder_shares_only_the_schema_and_the_place_of_shards_with_t
         ("transformers", ("transrec.item_encoders",)),
         ("tokenizers", ("transrec.item_encoders",)),
         ("webdataset", ("transrec.data", "data_tools")),
-        ("ray", ("launch",)),
+        ("ray", ("launch", "data_tools.executor")),
         ("argparse", ("launch", "data_tools")),
         ("tensorboard", ("transrec.tracking",)),
         ("torch.utils.tensorboard", ("transrec.tracking",)),

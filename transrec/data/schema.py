@@ -91,6 +91,7 @@ class Counts(Strict):
     interactions: int
     images: int
     rejects: dict[str, int]  # reason -> rows
+    dropped: dict[str, int]  # filter -> interactions
 
 
 class ShardIndex(Strict):

@@ -78,7 +78,7 @@ def test_index(shards: Path) -> None:
     index = ShardIndex.load(shards)
     assert index.build == {"source": "tables", "shard_bytes": 128 * 2**20}
     assert index.counts.model_dump() == {
-        "users": 3, "items": 3, "interactions": 5, "images": 1, "rejects": {}
+        "users": 3, "items": 3, "interactions": 5, "images": 1, "rejects": {}, "dropped": {}
     }  # fmt: skip
     assert index.text_fields == ["title", "text", "genre"]
     assert index.user_columns == ["age"]

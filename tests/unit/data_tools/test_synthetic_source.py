@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from data_tools.sources import synthetic
 from data_tools.sources.source import SourceError
 from data_tools.sources.synthetic import SyntheticSource
 
@@ -54,6 +55,17 @@ def test_text_and_order_predict_the_next_item_better_than_popularity() -> None:
     by_popularity = np.mean([item in popular[:10] for _, item in pairs])
     by_topic = np.mean([item in of_topic[(topic[last] + 1) % n_topics] for last, item in pairs])
     assert by_topic > 2 * by_popularity
+
+
+def test_batches_hold_whole_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "BATCH_ROWS", 1000)
+    batches = [batch.rows for batch in SMALL.interactions(pytest.fail)]
+    assert len(batches) > 8
+    assert max(map(len, batches)) < 1300
+    assert sum(map(len, batches)) == 12_000
+    users = [set(batch["user_id"].to_pylist()) for batch in batches]
+    assert sum(map(len, users)) == len(set.union(*users)) == 400
+    assert [len(batch.rows) for batch in SMALL.users(pytest.fail)] == [400]
 
 
 @pytest.mark.parametrize("counts", [(1, 1, 1), (5, 1, 20), (10, 3, 4), (1, 2000, 100)])

@@ -8,9 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from shard_sets import edit_index, seal
 
-from data_tools import build as build_module
 from data_tools.build import build
-from data_tools.partition import UserBlocks, group_by_user
+from data_tools.histories import Histories
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.verify import verify
 from transrec.data.schema import ShardSetError
@@ -79,17 +78,20 @@ def test_item_that_is_not_the_catalogues(shards: Path) -> None:
     assert "item 2" in problem.message
 
 
-def reverse_users(blocks: UserBlocks) -> UserBlocks:
-    return blocks._replace(blocks=(block.take(list(range(len(block)))[::-1]) for block in blocks.blocks))
+Damage = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 
-def map_lists(column: str, change: Callable[[list], list]) -> Callable[[UserBlocks], UserBlocks]:
+def reverse_users(block: pa.RecordBatch) -> pa.RecordBatch:
+    return block.take(list(range(len(block)))[::-1])
+
+
+def map_lists(column: str, change: Callable[[list], list]) -> Damage:
     def apply(block: pa.RecordBatch) -> pa.RecordBatch:
         position = block.schema.get_field_index(column)
         values = [change(value) for value in block[column].to_pylist()]
         return block.set_column(position, block.schema.field(position), pa.array(values, block[column].type))
 
-    return lambda blocks: blocks._replace(blocks=map(apply, blocks.blocks))
+    return apply
 
 
 @pytest.mark.parametrize(
@@ -104,9 +106,10 @@ def map_lists(column: str, change: Callable[[list], list]) -> Callable[[UserBloc
     ids=["users", "timestamps", "item 0", "item 21", "lengths"],
 )
 def test_faults_of_the_builder_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[UserBlocks], UserBlocks], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Damage, message: str
 ) -> None:
-    monkeypatch.setattr(build_module, "group_by_user", lambda rows, size: damage(group_by_user(rows, size)))
+    cut_blocks = Histories.cut_blocks
+    monkeypatch.setattr(Histories, "cut_blocks", lambda self, size: map(damage, cut_blocks(self, size)))
     build(SyntheticSource(n_users=5, n_items=20, n_interactions=60), "synthetic", tmp_path / "out")
     problems = verify(tmp_path / "out")
     assert ("users-000000.tar", True) in {(problem.file, message in problem.message) for problem in problems}

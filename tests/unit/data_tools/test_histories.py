@@ -1,8 +1,9 @@
+import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.partition import INDEXED_COLUMNS, group_by_user
+from data_tools.histories import INDEXED_COLUMNS, Histories
 from transrec.data.schema import USER_COLUMNS, user_order_key
 
 Row = tuple[str, int, int, float | None]  # user, item, timestamp, rating
@@ -14,17 +15,11 @@ ROWS = st.lists(
 )
 
 
-def group(rows: list[Row], block_users: int = 2, batch_rows: int = 7) -> list[pa.RecordBatch]:
-    batches = [
-        pa.RecordBatch.from_pylist(
-            [dict(zip(INDEXED_COLUMNS.names, row, strict=True)) for row in rows[first : first + batch_rows]],
-            INDEXED_COLUMNS,
-        )
-        for first in range(0, len(rows), batch_rows)
-    ]
-    grouped = group_by_user(batches, block_users)
-    blocks = list(grouped.blocks)
-    assert grouped.users == sum(map(len, blocks)) == len({row[0] for row in rows})
+def group(rows: list[Row], block_users: int = 2) -> list[pa.RecordBatch]:
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(INDEXED_COLUMNS)
+    grouped = Histories.group(pa.table(columns, schema=INDEXED_COLUMNS))
+    blocks = list(grouped.cut_blocks(block_users))
+    assert len(grouped.user_ids) == sum(map(len, blocks)) == len({row[0] for row in rows})
     return blocks
 
 
@@ -78,3 +73,14 @@ def test_order_is_that_of_the_hash_and_not_of_the_input() -> None:
 
 def test_no_interactions() -> None:
     assert group([]) == []
+
+
+@given(ROWS, st.data())
+def test_keeping_rows_is_grouping_them_alone(rows: list[Row], data: st.DataObject) -> None:
+    grouped = Histories.group(pa.table([list(c) for c in zip(*rows, strict=True)] or [[]] * 4, schema=INDEXED_COLUMNS))
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows))), bool)
+    kept = grouped.keep(mask)
+    users = np.repeat(grouped.user_ids.to_numpy(zero_copy_only=False), grouped.lengths)[mask]
+    assert kept.items.tolist() == grouped.items[mask].tolist()
+    assert np.repeat(kept.user_ids.to_numpy(zero_copy_only=False), kept.lengths).tolist() == users.tolist()
+    assert kept.lengths.all()

@@ -1,0 +1,114 @@
+"""Filters: which interactions and users are built at all, the same for every source.
+
+Rows are filtered by date and rating as they are read; users by length, and users and items by the k-core, once all
+rows of a user lie together. Items stay in the catalogue even if nothing of theirs is left.
+"""
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from data_tools.histories import Histories
+
+
+@dataclass(frozen=True)
+class Filters:
+    """None leaves a filter out."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    min_rating: float | None = None
+    min_length: int | None = None
+    k_core: int | None = None
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group(
+            "filters", "what each drops is counted in index.json; items are never dropped"
+        )
+        group.add_argument("--since", type=_date, metavar="DATE", help="only interactions from this date on (UTC)")
+        group.add_argument("--until", type=_date, metavar="DATE", help="only interactions before this date (UTC)")
+        group.add_argument("--min-rating", type=_finite, metavar="R", help="only interactions rated R or more")
+        group.add_argument("--min-length", type=_positive, metavar="N", help="only users with N interactions or more")
+        group.add_argument(
+            "--k-core",
+            type=_positive,
+            metavar="K",
+            help="only the part where users and items have K interactions or more",
+        )
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(**{name: getattr(arguments, name) for name in cls.__dataclass_fields__})
+
+    def options(self) -> dict[str, Any]:
+        """Those that are set, for `index.json`."""
+        chosen = {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in chosen.items()}
+
+    @property
+    def user_minimum(self) -> int:
+        """Interactions that every user has in the end."""
+        return max(self.min_length or 1, self.k_core or 1)
+
+    def keep_rows(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Counter[str]]:
+        """The rows of `INDEXED_COLUMNS` that pass, and how many each filter drops; an unrated row has no rating R."""
+        dropped: Counter[str] = Counter()
+        for name, passes in self._row_filters():
+            kept = rows.filter(passes)
+            dropped[name] = len(rows) - len(kept)
+            rows = kept
+        return rows, dropped
+
+    def keep_users(self, histories: Histories, core: NDArray[np.bool_] | None) -> tuple[Histories, Counter[str]]:
+        """The users that pass, and how many interactions each filter drops; `core` marks the items of the k-core."""
+        dropped: Counter[str] = Counter()
+        if self.min_length is not None:
+            kept = histories.keep_users(histories.lengths >= self.min_length)
+            dropped["min_length"] = len(histories.items) - len(kept.items)
+            histories = kept
+        if core is not None:
+            kept = histories.keep(core[histories.items])
+            kept = kept.keep_users(kept.lengths >= self.user_minimum)
+            dropped["k_core"] = len(histories.items) - len(kept.items)
+            histories = kept
+        return histories, dropped
+
+    def _row_filters(self) -> Iterator[tuple[str, pc.Expression]]:
+        if self.since is not None:
+            yield "since", pc.field("timestamp") >= math.ceil(self.since.timestamp())
+        if self.until is not None:
+            yield "until", pc.field("timestamp") < math.ceil(self.until.timestamp())
+        if self.min_rating is not None:
+            yield "min_rating", pc.field("rating") >= pa.scalar(self.min_rating, pa.float32())
+
+
+NO_FILTERS = Filters()
+
+
+def _date(text: str) -> datetime:
+    date = datetime.fromisoformat(text)
+    return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not np.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value

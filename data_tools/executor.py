@@ -85,7 +85,7 @@ class RayCluster(ExitStack):
         local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **local)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises plain ones too
             raise DataToolsError(f"no Ray cluster at {address}: {error}") from None
         self._ray = ray
         self._workers = workers or int(ray.cluster_resources().get("CPU", 1))

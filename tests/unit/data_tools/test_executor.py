@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -35,21 +35,20 @@ def die(number: int) -> int:
     return number
 
 
-@contextmanager
-def local_ray(workers: int) -> Iterator[Executor]:
-    """Its workers can import this file."""
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Executor]:
+    """A cluster of this process's own, whose workers can import this file."""
     pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{Path(__file__).parent}")
-        with RayCluster("local", workers) as executor:
+        with RayCluster("local", 2) as executor:
             yield executor
 
 
 @pytest.fixture(params=["one process", "two processes", pytest.param("ray", marks=pytest.mark.slow)])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param == "ray":
-        with local_ray(2) as executor:
-            yield executor
+        yield request.getfixturevalue("ray")
     else:
         with ProcessPool(2) if request.param == "two processes" else InProcess() as executor:
             yield executor
@@ -149,24 +148,25 @@ def test_the_same_bytes_wherever_it_is_built(raw: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_bytes_on_a_cluster_of_two_nodes(raw: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    try:
-        cluster.add_node(num_cpus=1)
-        assert built(raw, tmp_path / "ray", RayCluster(cluster.address, None)) == built(
-            raw, tmp_path / "1", InProcess()
-        )
-    finally:
-        cluster.shutdown()
+def test_a_dead_ray_worker_is_one_clear_error(ray: Executor) -> None:
+    with pytest.raises(DataToolsError, match="a Ray worker failed"):
+        list(ray.map(die, [1]))
 
 
 @pytest.mark.slow
-def test_a_dead_ray_worker_is_one_clear_error() -> None:
-    with local_ray(1) as ray, pytest.raises(DataToolsError, match="a Ray worker failed"):
-        list(ray.map(die, [1]))
+def test_the_same_bytes_on_a_cluster_of_two_nodes(raw: Path, tmp_path: Path) -> None:
+    """Last of this file: it needs a process that has no cluster of its own."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        on_ray = built(raw, tmp_path / "ray", RayCluster(cluster.address, None))
+        assert on_ray == built(raw, tmp_path / "1", InProcess())
+    finally:
+        cluster.shutdown()
 
 
 def _command(process: psutil.Process) -> str:

@@ -163,7 +163,7 @@ def test_the_same_experiment_may_go_on(experiment: Experiment) -> None:
 
 HOW = ["zero.stage=2", "deepspeed.zero_optimization.overlap_comm=false", "data.path=/moved", "data.cache=/elsewhere"]
 HOW += ["data.workers=3", "train.accumulation=2", "train.gradient_checkpointing=true", "train.log_every=3"]
-HOW += ["train.checkpoint_every=7"]
+HOW += ["train.checkpoint_every=7", "data.cache_bytes=5"]
 
 
 def test_what_does_not_change_what_is_learnt_may_differ_and_is_written_down(experiment: Experiment) -> None:

@@ -97,7 +97,7 @@ def test_rejects_name_file_and_row(tmp_path: Path) -> None:
 def test_build(options: list[object], tmp_path: Path) -> None:
     index = build_twice("parquet", options, tmp_path)
     assert index.counts.model_dump() == {
-        "users": 2, "items": 2, "interactions": 3, "images": 1, "rejects": {}
+        "users": 2, "items": 2, "interactions": 3, "images": 1, "rejects": {}, "dropped": {}
     }  # fmt: skip
     assert index.build["timestamp_unit"] == "ms"
 

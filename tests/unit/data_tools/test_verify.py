@@ -82,7 +82,7 @@ Damage = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 
 def reverse_users(block: pa.RecordBatch) -> pa.RecordBatch:
-    return block.take(list(range(len(block)))[::-1])
+    return block.set_column(0, block.schema.field(0), block["user_id"].take(pa.array(range(len(block))[::-1])))
 
 
 def map_lists(column: str, change: Callable[[list], list]) -> Damage:

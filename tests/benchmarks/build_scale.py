@@ -24,8 +24,6 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import webdataset
-from rich.console import Console
-from rich.table import Table
 
 from data_tools.shard_reader import read_block_table
 
@@ -44,7 +42,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--rows", type=int, nargs="+", default=[10**6, 10**7, 5 * 10**7])
     arguments = parser.parse_args()
-    table = Table("rows", "workers", "peak MB", "peak / first", "rows/s / first", "time / ShardWriter")
+    columns = ("rows", "workers", "peak MB", "peak / first", "rows/s / first", "time / ShardWriter")
+    print(*(f"{name:>18}" for name in columns))
     first = None
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         for rows in arguments.rows:
@@ -56,12 +55,10 @@ def main() -> None:
                 first = first or (cost.peak_bytes, speed)
                 baseline = write_with_webdataset(shards, Path(folder, "baseline"))
                 ratios = (cost.peak_bytes / first[0], speed / first[1], cost.seconds / baseline)
-                table.add_row(
-                    f"{rows:,}", str(workers), f"{cost.peak_bytes / 1e6:,.0f}", *(f"{ratio:.2f}" for ratio in ratios)
-                )
+                row = (f"{rows:,}", workers, f"{cost.peak_bytes / 1e6:,.0f}", *(f"{ratio:.2f}" for ratio in ratios))
+                print(*(f"{value:>18}" for value in row), flush=True)
                 shutil.rmtree(shards)
             shutil.rmtree(raw)
-    Console().print(table)
 
 
 def write_tables(folder: Path, rows: int) -> None:

@@ -156,7 +156,7 @@ def test_scaled_decoding_looks_like_the_filter_alone(tmp_path: Path) -> None:
     assert np.abs(found - expected).mean() < 2
 
 
-SIDE = 30_000
+SIDE = 9000  # over our bound, under that of Pillow
 
 
 def png_bomb() -> bytes:
@@ -181,7 +181,7 @@ def tiff_bomb() -> bytes:
 def test_bombs_are_refused_by_their_header(tmp_path: Path, bomb: Callable[[], bytes]) -> None:
     (tmp_path / "x").write_bytes(bomb())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ImageError, match="pixels") as raised:
+    with pytest.raises(ImageError, match="9000x9000 is over") as raised:
         load_jpeg(tmp_path / "x")
     assert raised.value.reason == Reason.BAD_IMAGE
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 * 1024

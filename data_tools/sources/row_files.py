@@ -16,6 +16,7 @@ from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.sources.source import Batch, SourceError
 
 BLOCK_BYTES = 8 * 2**20
+_PARQUET_BUFFER = 2**20
 _TAB, _NEWLINE, _NUL = b"\t\n\0"
 
 
@@ -63,7 +64,8 @@ def read_rows(path: Path, reject: RejectSink) -> Iterator[Batch]:
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, pre_buffer=False)  # buffering ahead, it ends up holding the whole file
+        # Buffering ahead, it would end up holding the whole file; unbuffered, it holds whole columns of a row group.
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
     except pa.ArrowInvalid as error:
         raise SourceError(f"{path} is not a readable Parquet file: {error}") from None
 

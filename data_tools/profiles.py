@@ -18,6 +18,7 @@ from data_tools.stage import BUCKETS, Fragments, fragment_path, write_fragment
 from transrec.data.schema import USER_COLUMNS
 
 _NAME = "profiles"
+_PIECE_ROWS = 2**16  # every row another user, of any width
 _ORIGIN = [("user_id", pa.string()), ("file", pa.string()), ("line", pa.int64())]
 _PREFIX = "profile."  # so that a profile may have a column called file
 
@@ -25,7 +26,7 @@ _PREFIX = "profile."  # so that a profile may have a column called file
 def stage_profiles(batches: Iterable[Batch], stage: Path, executor: Executor) -> Fragments:
     """Write batches of `user_id` and strings as fragments."""
     rows, count, schema = np.zeros(BUCKETS, np.int64), 0, pa.schema(_ORIGIN)
-    for spilled in executor.map(_Spill(stage), cut_pieces(batches)):
+    for spilled in executor.map(_Spill(stage), cut_pieces(batches, _PIECE_ROWS)):
         rows += spilled.rows
         count += 1
         schema = spilled.schema
@@ -51,8 +52,9 @@ class _Spill:
         columns = [name for name in rows.columns.schema.names if name != "user_id"]
         if clash := set(columns) & set(USER_COLUMNS.names):
             raise SourceError(f"user profile columns must not be called {', '.join(sorted(clash))}: rename them")
-        files = np.repeat(piece.files, np.diff(piece.ends, prepend=0))
-        origin = [rows.columns["user_id"], pa.array(files, pa.string()), pa.array(rows.lines)]
+        batch_of_row = np.repeat(np.arange(len(piece.files)), np.diff(piece.ends, prepend=0))
+        files = pa.array(piece.files, pa.string()).take(pa.array(batch_of_row))
+        origin = [rows.columns["user_id"], files, pa.array(rows.lines)]
         schema = pa.schema([*_ORIGIN, *[(_PREFIX + name, pa.string()) for name in columns]])
         profiles = pa.RecordBatch.from_arrays([*origin, *[rows.columns[name] for name in columns]], schema=schema)
         return _Spilled(write_fragment(profiles, fragment_path(self.stage, _NAME, piece.number)), schema)

@@ -15,6 +15,8 @@ from data_tools.rejects import RejectSink
 from data_tools.sources.source import Batch, SourceError
 from data_tools.sources.text_blocks import count_lines, first_line, line_blocks, split_block
 
+_PARQUET_BUFFER = 2**20
+
 
 def find_row_file(folder: Path, name: str) -> Path | None:
     """`folder/name.tsv` or `folder/name.parquet`, whichever is there.
@@ -89,7 +91,8 @@ def read_parquet(path: Path, columns: Sequence[str], label: str) -> Iterator[Bat
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, pre_buffer=False)  # buffering ahead, it ends up holding the whole file
+        # Buffering ahead, it would end up holding the whole file; unbuffered, it holds whole columns of a row group.
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
     except pa.ArrowInvalid as error:
         raise SourceError(f"{path} is not a readable Parquet file: {error}") from None
 

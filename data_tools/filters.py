@@ -96,7 +96,10 @@ NO_FILTERS = Filters()
 
 
 def _date(text: str) -> datetime:
-    date = datetime.fromisoformat(text)
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2024-05-31 or 2024-05-31T12:00") from None
     return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
 
 

@@ -5,8 +5,6 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from transrec import distributed
 from transrec.data import bad_samples
 from transrec.data.evaluation_stream import Part
@@ -14,7 +12,7 @@ from transrec.data.interactions import Interactions
 from transrec.data.remote import parse_place
 from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import Evaluator, baselines
-from transrec.evaluation.report import as_json, table
+from transrec.evaluation.report import as_json, console, table
 from transrec.experiment import load_run, model_of, open_store, rebuild_for
 
 
@@ -45,7 +43,7 @@ def evaluate(run_dir: Path, part: Part, data: str | None) -> None:
     if world.is_main:
         bad_samples.warn(interactions.shards.skipped, store.skipped)
         rows = baselines(experiment.evaluation, interactions, part)
-        Console().print(table(rows | {run_dir.name: estimates}))
+        console().print(table(rows | {run_dir.name: estimates}))
         print(json.dumps({"run": str(run_dir), "data": str(interactions.shards.folder), part: as_json(estimates)}))
 
 

@@ -12,11 +12,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from transrec.errors import TransRecError
 from transrec.watchdog import Watchdog
 
 if not torch.accelerator.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed says on stdout, at import, that it found none
 import deepspeed
+
+
+class RendezvousError(TransRecError, RuntimeError):
+    """The processes of a run did not find each other."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,14 @@ def start() -> World:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     device = _own_device(int(os.environ["LOCAL_RANK"]))
     cuda = device.type == "cuda"
-    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+    try:
+        deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+    except dist.DistNetworkError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise RendezvousError(
+            f"the ranks cannot meet at {place} ({str(error).splitlines()[0][:200]}). If another run of this machine "
+            "meets there, choose another port: `deepspeed --master_port N …`"
+        ) from None
     control = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
     watchdog = _watch() if launched else None
     return World(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]), device, control, watchdog)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from torch import nn
 
 from transrec import distributed, weights
@@ -15,7 +14,7 @@ from transrec.deepspeed_config import deepspeed_config, initialize
 from transrec.distributed import World
 from transrec.evaluation.evaluator import Evaluator, baselines
 from transrec.evaluation.metrics import Estimate
-from transrec.evaluation.report import as_json, table
+from transrec.evaluation.report import as_json, console, table
 from transrec.experiment import Experiment, Parts, check_run_dir, count_parameters, export_config, write_run_dir
 from transrec.files import write_text
 from transrec.optim import build_optimizer
@@ -128,10 +127,10 @@ def hyperparameters(experiment: Experiment) -> dict[str, Any]:
 
 def show(experiment: Experiment, parts: Parts, test: dict[str, Estimate], summary: dict[str, Any]) -> None:
     """The test table beside the baselines, and where to look next."""
-    console = Console()
-    console.print(table(baselines(experiment.evaluation, parts.interactions, "test") | {"this run": test}))
+    output = console()
+    output.print(table(baselines(experiment.evaluation, parts.interactions, "test") | {"this run": test}))
     parameters, folder = summary["parameters"], experiment.run_dir
-    console.print(
+    output.print(
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained for {summary['steps']} steps; "
         f"best at step {summary['best_step']}.\n"
         f"Results    {folder}/summary.json\n"

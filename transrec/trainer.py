@@ -163,6 +163,8 @@ class Trainer:
             if self.state.finished or stop_asked or improved or self._due(self.config.checkpoint_every, last):
                 self._save()
             if self.state.finished:
+                if self.world.gather_ints([int(self._stop_asked)]).any():
+                    raise Interrupted("stopped after training; the same command evaluates what was trained")
                 return
             if stop_asked:
                 raise Interrupted(f"stopped after step {self.state.step}; the same command goes on from there")

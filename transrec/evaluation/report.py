@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,12 @@ def table(rows: Mapping[str, Mapping[str, Estimate]]) -> Table:
     for name, estimates in rows.items():
         view.add_row(Text(name), *(_cell(estimates.get(metric), best[metric]) for metric in metrics))
     return view
+
+
+def console() -> Console:
+    """Where tables go: in a log or a pipe, which have no width, they keep their lines whole."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=120)
 
 
 def as_json(estimates: Mapping[str, Estimate]) -> dict[str, float | list[float]]:

@@ -20,7 +20,7 @@ from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml
 from transrec.data.bad_samples import Skipped, check_share, find_bad
 from transrec.data.interactions import DataConfig, Interactions
 from transrec.data.item_shards import ItemShards
-from transrec.data.item_store import ItemStore, is_tokenised
+from transrec.data.item_store import ItemStore, is_filled
 from transrec.data.remote import public
 from transrec.data.schema import ShardIndex
 from transrec.data.shard_folder import ShardFolder
@@ -108,19 +108,19 @@ class Parts:
 
 def open_store(model: ModelConfig, folder: ShardFolder, data: DataConfig, world: World) -> ItemStore:
     """The item store of `folder`; the first process of a node fills it, the others wait."""
-    content = model.item_encoder.content()
+    wanted = model.item_encoder.content()
     first_of_node, skipped = world.local_rank == 0, {}
-    if content is not None and data.on_bad_sample == "skip":
+    if wanted and data.on_bad_sample == "skip":
         items = ItemShards(folder)
-        unknown = first_of_node and not is_tokenised(folder, content, data.cache)
+        unknown = first_of_node and not is_filled(folder, wanted, data.cache)
         skipped = find_bad(items, items.numbers if unknown else (), world.union)
         check_share(skipped, len(skipped), len(items.numbers), data.most_bad_share, "items")
     if first_of_node:
-        store = ItemStore(folder, content, data.cache, skipped)
+        store = ItemStore(folder, wanted, data.cache, skipped)
         world.barrier()
         return store
     world.barrier()
-    return ItemStore(folder, content, data.cache, skipped)
+    return ItemStore(folder, wanted, data.cache, skipped)
 
 
 def start_from(model: nn.Module, run_dir: Path, index: ShardIndex) -> None:

@@ -227,7 +227,7 @@ class Trainer:
             sum(computed for _, computed in tokens),
             sum(batch.occurrences for batch in micro_batches),
             sum(len(batch.content.items) for batch in micro_batches),
-            *(batch.content.own_chunks for batch in micro_batches),
+            *(passes for batch in micro_batches for passes in batch.content.passes),
         ]
         everyone = self.world.gather_ints(own)
         stop, scored, digest, users, real, computed, occurrences, encoded = everyone[:, :8].sum(0).tolist()
@@ -238,10 +238,10 @@ class Trainer:
         window.encoded += encoded
         # DeepSpeed averages over ranks and micro-batches: divided by the average count, that is a mean over positions.
         normaliser = max(1, scored) / (self.world.size * len(micro_batches))
-        chunks = everyone[:, 8:].max(0).values.tolist()
+        passes = everyone[:, 8:].max(0).values.reshape(len(micro_batches), -1).tolist()
         agreed = [
-            replace(batch, normaliser=normaliser, content=replace(batch.content, chunks=passes))
-            for batch, passes in zip(micro_batches, chunks, strict=True)
+            replace(batch, normaliser=normaliser, content=batch.content.with_passes(agreed_passes))
+            for batch, agreed_passes in zip(micro_batches, passes, strict=True)
         ]
         return agreed, stop > 0
 

@@ -15,6 +15,8 @@ from transrec.config import ConfigError
 
 Tower = Literal["item", "user"]
 
+OF_THE_TOWER = ("embeddings", "readout")  # sites that are not of a layer
+
 # The sub-layer whose input a parallel adapter at a site reads.
 _SUB_LAYER_INPUT = {"attention_output": "attention_input", "ffn_output": "ffn_input"}
 
@@ -26,13 +28,12 @@ class Site:
     layer: int | None  # None where the tower has only one such place
     module: nn.Module  # its output is what an adapter changes
     source: nn.Module | None  # its input is the input of the sub-layer that ends in `module`
+    tower_width: int  # of the tower's last hidden states
 
     @property
     def width(self) -> int:
         """Of the site's output."""
-        if not isinstance(self.module, nn.Linear):
-            raise ConfigError(f"site {self}: {type(self.module).__name__} is not a linear layer")
-        return self.module.out_features
+        return self.module.out_features if isinstance(self.module, nn.Linear) else self.tower_width
 
     def __str__(self) -> str:
         return f"{self.tower}.{self.name}" + ("" if self.layer is None else f"[{self.layer}]")
@@ -45,23 +46,29 @@ def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | Non
         ConfigError: the tower has no such site or no such layer.
     """
     encoder: Any = model.get_submodule(f"{tower}_encoder")
-    paths: dict[str, str] = encoder.site_paths
+    paths: dict[str, list[str]] = encoder.site_paths
     if name not in paths or name in _SUB_LAYER_INPUT.values():
         known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"
         raise ConfigError(f"{type(encoder).__name__}, the {tower} tower, has no site {name!r}; its sites: {known}")
-    source_path = paths.get(_SUB_LAYER_INPUT.get(name, ""))
-
-    def site(layer: int | None) -> Site:
-        source = encoder.get_submodule(source_path.format(layer=layer)) if source_path else None
-        return Site(tower, name, layer, encoder.get_submodule(paths[name].format(layer=layer)), source)
-
-    if "{layer}" not in paths[name]:
-        return [site(None)]
+    if name in OF_THE_TOWER:
+        (path,) = paths[name]
+        return [Site(tower, name, None, encoder.get_submodule(path), None, encoder.hidden_size)]
     chosen = range(encoder.num_layers) if layers is None else layers
     for layer in chosen:
         if not 0 <= layer < encoder.num_layers:
             raise ConfigError(f"`layers`: {layer} is not in 0..{encoder.num_layers - 1} of the {tower} tower")
-    return [site(layer) for layer in chosen]
+    sources = paths.get(_SUB_LAYER_INPUT.get(name, ""))
+    return [
+        Site(
+            tower,
+            name,
+            layer,
+            encoder.get_submodule(paths[name][layer]),
+            encoder.get_submodule(sources[layer]) if sources else None,
+            encoder.hidden_size,
+        )
+        for layer in chosen
+    ]
 
 
 def attach(site: Site, adapter: nn.Module, parallel: bool = False) -> None:

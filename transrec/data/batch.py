@@ -1,10 +1,10 @@
 """The batch contract between the streams and the models: item indices, and the content of each distinct item once.
 
 Shape letters: B windows, L input positions, P scored positions (L, or 1 when only the last is scored), K negatives,
-U distinct items of the batch (the pool), n items of a chunk, T tokens of a chunk.
+U distinct items of the batch (the pool), M of them that have a modality, n items of a chunk, T tokens of a chunk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from transrec.config import Config
 
 Batch = TypeVar("Batch")
-TokenChunk = dict[str, Tensor]  # Hugging Face names: input_ids (n, T), attention_mask (n, T)
+Chunk = dict[str, Tensor]  # inputs of one encoder pass, n items first: input_ids and attention_mask (n, T), …
 
 
 class Sampling(Config):
@@ -27,25 +27,36 @@ class Sampling(Config):
 
 
 @dataclass(frozen=True)
+class ModalityContent:
+    """One modality of the pool, cut into encoder passes. Items that lack it are in no pass."""
+
+    rows: Tensor  # (M,) int64, pool rows in the order of the chunks
+    chunks: list[Chunk]  # contiguous runs of `rows`
+    blank: Chunk  # of one item: what a pass runs on that only keeps step with the other ranks
+    passes: int  # encoder passes every rank runs for this batch: at least one, and the number of own chunks
+
+
+@dataclass(frozen=True)
 class ItemContent:
-    """The distinct items of a batch, in the order of their chunks: pool row u is item `items[u]`."""
+    """The distinct items of a batch: pool row u is item `items[u]`."""
 
     items: Tensor  # (U,) int64, catalogue indices 1..N
-    text: list[TokenChunk] | None = None  # contiguous runs of `items`, sorted by length; row counts sum to U
-    chunks: int = 1  # encoder passes every rank runs for this batch; at least the number of own chunks
-
-    def pin_memory(self) -> "ItemContent":
-        return map_tensors(self, Tensor.pin_memory)
+    modalities: dict[str, ModalityContent]  # by name, those that the item encoder reads
 
     @property
-    def own_chunks(self) -> int:
-        return len(self.text) if self.text is not None else 1
+    def passes(self) -> list[int]:
+        """Encoder passes by modality, in the order of `modalities`."""
+        return [modality.passes for modality in self.modalities.values()]
+
+    def with_passes(self, passes: Sequence[int]) -> "ItemContent":
+        pairs = zip(self.modalities.items(), passes, strict=True)
+        return replace(self, modalities={name: replace(modality, passes=n) for (name, modality), n in pairs})
 
     @property
     def tokens(self) -> tuple[int, int]:
         """(tokens that carry text, tokens computed on, padding included)."""
-        chunks = self.text or []
-        return sum(int(c["attention_mask"].sum()) for c in chunks), sum(c["input_ids"].numel() for c in chunks)
+        masks = [c["attention_mask"] for m in self.modalities.values() for c in m.chunks if "attention_mask" in c]
+        return sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """`value` with `change` applied to every tensor inside; dataclasses, lists and dicts are rebuilt."""
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, ItemContent | SequenceBatch):
+    if isinstance(value, ModalityContent | ItemContent | SequenceBatch):
         return replace(value, **{f.name: map_tensors(getattr(value, f.name), change) for f in fields(value)})
     if isinstance(value, dict):
         return {key: map_tensors(item, change) for key, item in value.items()}

@@ -1,10 +1,10 @@
-"""The node-local item store: content of every item, filled once by streaming the item shards, then read by index."""
+"""The node-local item store: what the item encoder reads of every item, by index.
 
-import hashlib
-import shutil
-import tempfile
-from collections.abc import Sequence
-from itertools import islice
+Each modality has a store of its own, filled once from the item shards by the first process of a node and mapped into
+memory by the others. What lies in a cache is named by a hash of all it depends on, so a stale one is never found.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,110 +13,47 @@ import torch
 from numpy.typing import NDArray
 
 from transrec.data.bad_samples import Skipped
-from transrec.data.batch import ItemContent, TokenChunk
-from transrec.data.item_shards import ItemShards
+from transrec.data.batch import ItemContent, ModalityContent
 from transrec.data.shard_folder import ShardFolder
+from transrec.data.text_store import TextStore
 
-_TOKENISE_AT_ONCE = 4096
-# A chunk takes no item shorter than this share of its longest one: bounds the work spent on padding to 1 - share.
-_SHORTEST_IN_CHUNK = 0.8
+ITEMS_AT_ONCE = 4096  # of a modality that does not say otherwise
 
 
-class TextContent(Protocol):
-    """How an item encoder wants text: what `item_encoders.text` offers."""
+class ModalityStore(Protocol):
+    items_at_once: int  # whose content is to be held in memory together
 
-    chunk_tokens: int
+    def content(self, items: NDArray[np.int64]) -> ModalityContent:
+        """Content of the distinct catalogue indices `items`; the rows are places in `items`."""
+        ...
 
-    @property
-    def key(self) -> str: ...
 
-    @property
-    def pad_id(self) -> int: ...
+STORES: dict[str, Any] = {"text": TextStore}
 
-    def encode(self, records: Sequence[dict[str, Any]]) -> list[list[int]]: ...
+# By modality, how the item encoder wants it: what `content()` of its configuration returns.
+Wanted = Mapping[str, Any]
 
 
 class ItemStore:
-    """Content of the items of a shard set; `text` says how the item encoder wants its text, if it wants any.
+    """Content of the items of a shard set in the modalities that are `wanted`.
 
-    Items of `skipped` have the content of an empty text.
+    Items of `skipped` have no content.
     """
 
-    def __init__(
-        self, folder: ShardFolder, text: TextContent | None, cache: Path, skipped: Skipped | None = None
-    ) -> None:
-        self.text, self.skipped = text, skipped or {}
-        self._tokens = self._offsets = np.zeros(0, np.int32)
-        if text is not None:
-            cached = tokenise(folder, text, cache.expanduser(), self.skipped)
-            self._tokens = np.load(cached / "tokens.npy", mmap_mode="r")
-            self._offsets = np.load(cached / "offsets.npy", mmap_mode="r")
-
-    def content(self, items: NDArray[np.int64], chunks: int = 1) -> ItemContent:
-        """Content of the distinct catalogue indices `items`, in an order that makes chunks contiguous."""
-        if self.text is None:
-            return ItemContent(items=torch.from_numpy(items), chunks=chunks)
-        lengths = self._offsets[items] - self._offsets[items - 1]
-        by_length = np.argsort(-lengths, kind="stable")
-        items, lengths = items[by_length], lengths[by_length]
-        text = [self._chunk(items[a:b], self.text.pad_id) for a, b in plan_chunks(lengths, self.text.chunk_tokens)]
-        return ItemContent(items=torch.from_numpy(items), text=text, chunks=max(chunks, len(text)))
-
-    def _chunk(self, items: NDArray[np.int64], pad_id: int) -> TokenChunk:
-        starts, stops = self._offsets[items - 1], self._offsets[items]
-        position = starts[:, None] + np.arange(int((stops - starts).max()))
-        real = position < stops[:, None]
-        tokens = np.where(real, self._tokens[np.where(real, position, 0)], pad_id)
-        return {
-            "input_ids": torch.from_numpy(tokens.astype(np.int64)),
-            "attention_mask": torch.from_numpy(real.astype(np.int64)),
+    def __init__(self, folder: ShardFolder, wanted: Wanted, cache: Path, skipped: Skipped | None = None) -> None:
+        self.skipped = skipped or {}
+        self._stores: dict[str, ModalityStore] = {
+            modality: STORES[modality](folder, how, cache.expanduser(), self.skipped)
+            for modality, how in wanted.items()
         }
+        self.items_at_once = min([ITEMS_AT_ONCE, *(store.items_at_once for store in self._stores.values())])
+
+    def content(self, items: NDArray[np.int64]) -> ItemContent:
+        """Content of the distinct catalogue indices `items`; pool row u is `items[u]`."""
+        modalities = {modality: store.content(items) for modality, store in self._stores.items()}
+        return ItemContent(torch.from_numpy(items), modalities)
 
 
-def plan_chunks(lengths: NDArray[np.int64], chunk_tokens: int) -> list[tuple[int, int]]:
-    """Cut items sorted by falling length into runs of at most `chunk_tokens` tokens, padding included."""
-    runs, start = [], 0
-    while start < len(lengths):
-        longest = int(lengths[start])
-        similar = int(np.searchsorted(-lengths, -_SHORTEST_IN_CHUNK * longest, side="right"))
-        stop = min(similar, start + max(1, chunk_tokens // longest))
-        runs.append((start, stop))
-        start = stop
-    return runs
-
-
-def is_tokenised(folder: ShardFolder, text: TextContent, cache: Path) -> bool:
-    """Has every item been read and tokenised here before?"""
-    return _target(folder, text, cache.expanduser(), {}).exists()
-
-
-def tokenise(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> Path:
-    """Folder with `tokens.npy` (int32, all items end to end) and `offsets.npy` (N + 1); made unless it is there."""
-    target = _target(folder, text, cache, skipped)
-    if target.exists():
-        return target
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=cache))
-    try:
-        tokens, lengths = [], [0]
-        items = iter(ItemShards(folder, skipped))
-        while records := list(islice(items, _TOKENISE_AT_ONCE)):
-            encoded = [ids or [text.pad_id] for ids in text.encode(records)]  # an encoder needs something
-            lengths += [len(ids) for ids in encoded]
-            tokens.append(np.fromiter((t for ids in encoded for t in ids), np.int32))
-        np.save(partial / "tokens.npy", np.concatenate(tokens))
-        np.save(partial / "offsets.npy", np.cumsum(lengths))
-        partial.chmod(0o755)  # shared by all users of the node
-        partial.rename(target)
-    except OSError:
-        if not target.exists():  # else another process was first, with the same content
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return target
-
-
-def _target(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> Path:
-    """Named by a hash of the tokenizer, its settings, the item shards and what is left out: never a stale one."""
-    parts = [text.key, *(file.sha256 for file in folder.index.of_kind("items")), *map(str, skipped)]
-    return cache / f"tokens-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:24]}"
+def is_filled(folder: ShardFolder, wanted: Wanted, cache: Path) -> bool:
+    """Has every item been read here before, in every modality?"""
+    return all(STORES[modality].is_filled(folder, how, cache.expanduser()) for modality, how in wanted.items())

@@ -3,7 +3,7 @@
 Shape letters: B users, L positions, N items, D width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from transrec.config import Config, ConfigError
-from transrec.data.batch import ItemContent, to_device
+from transrec.data.batch import to_device
 from transrec.data.evaluation_stream import EvaluationBatch, Part, evaluation_batches, training_sequences
 from transrec.data.interactions import Interactions
 from transrec.data.item_store import ItemStore
@@ -20,8 +20,6 @@ from transrec.distributed import World
 from transrec.evaluation.baselines import ItemToItem, MostPopular
 from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets
 from transrec.evaluation.metrics import Estimate, evaluate_ranks, parse
-
-_ITEMS_AT_ONCE = 4096
 
 
 def _known(metric: str) -> str:
@@ -112,19 +110,17 @@ def baselines(config: EvaluationConfig, interactions: Interactions, part: Part) 
 def encode_catalogue(model: Any, store: ItemStore, num_items: int, world: World) -> Tensor:
     """Vectors of all items (N + 1, D) in fp32, row 0 zero; ranks share the work, in equally many encoder passes."""
     own = np.arange(1, num_items + 1)[world.rank :: world.size]
-    if not len(own):
-        own = np.array([1])
-    pieces = list(_pieces(store, own))
-    passes = world.gather_ints([len(pieces)]).max()
+    pieces = [own[start : start + store.items_at_once] for start in range(0, len(own), store.items_at_once)]
+    most = -(-len(range(0, num_items, world.size)) // store.items_at_once)  # pieces of rank 0, which has the most
     rows: list[Tensor] = []
-    indices: list[Tensor] = []
-    for i in range(int(passes)):
-        piece = to_device(pieces[min(i, len(pieces) - 1)], world.device)
-        vectors = model.encode_items(piece)
-        if i < len(pieces):
-            rows.append(vectors.float())
-            indices.append(piece.items)
-    all_rows, all_indices = world.gather_rows(torch.cat(rows)), world.gather_rows(torch.cat(indices))
+    for i in range(most):
+        piece = pieces[i] if i < len(pieces) else np.array([1])
+        content = store.content(piece)
+        passes = world.gather_ints(content.passes).max(0).values.tolist() if content.passes else []
+        vectors = model.encode_items(to_device(content.with_passes(passes), world.device)).float()
+        rows.append(vectors if i < len(pieces) else vectors[:0])
+    all_rows = world.gather_rows(torch.cat(rows))
+    all_indices = world.gather_rows(torch.from_numpy(own).to(world.device))
     catalogue = all_rows.new_zeros((num_items + 1, all_rows.shape[1]))
     catalogue[all_indices] = all_rows
     return catalogue
@@ -134,20 +130,6 @@ def user_scores(model: Any, vectors: Tensor, inputs: Tensor) -> Score:
     """Scores of the catalogue for users with the newest items `inputs` (B, L), left-padded catalogue indices."""
     inputs = inputs.to(vectors.device)
     return dot_product_scores(model.encode_users(vectors[inputs], inputs > 0).float(), vectors)
-
-
-def _pieces(store: ItemStore, items: np.ndarray) -> Iterator[ItemContent]:
-    """The content of `items`, one encoder pass a piece."""
-    for start in range(0, len(items), _ITEMS_AT_ONCE):
-        content = store.content(items[start : start + _ITEMS_AT_ONCE])
-        if content.text is None:
-            yield content
-            continue
-        row = 0
-        for chunk in content.text:
-            stop = row + len(chunk["input_ids"])
-            yield ItemContent(items=content.items[row:stop], text=[chunk])
-            row = stop
 
 
 def _nobody(max_length: int) -> EvaluationBatch:

@@ -5,41 +5,141 @@ The only file that knows Hugging Face internals. A new backbone of a known modal
 """
 
 import importlib.util
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.masking_utils import create_bidirectional_mask
 
 from transrec.config import ConfigError
+from transrec.hidden import Hidden
+
+Inputs = Mapping[str, Tensor]  # input_ids and attention_mask (n, T), or pixel_values (n, 3, side, side)
 
 
 @dataclass(frozen=True)
 class Family:
-    """Where the parts of one `model_type` lie, as paths relative to the backbone; `{layer}` counts from 0."""
+    """How the models of one `model_type` are made up; paths are relative to the backbone, those of sites to a layer.
 
+    A backbone is run here as embeddings -> layers -> norm instead of by its own forward: a pass can then start at any
+    layer and keep the states of any, and an adapter may lengthen the sequence. A test holds it equal to that forward.
+    """
+
+    modality: Literal["text", "image"]
     sites: dict[str, str]
+    layers: Callable[[PretrainedConfig], list[str]]  # paths of the layers, first to last
+    embed: Callable[[Any, Inputs], Tensor]
+    run_layer: Callable[[Any, int, Tensor, Tensor | None], Tensor]
+    norm: str | None = None  # after the last layer
+    has_pooler: bool = True  # that its constructor can be told to leave out
+    has_class_token: bool = True
     reserved_positions: int = 0  # position embeddings that no token uses
 
 
-_BERT_SITES = {
-    "embeddings": "embeddings",
-    "query": "encoder.layer.{layer}.attention.self.query",
-    "value": "encoder.layer.{layer}.attention.self.value",
-    "attention_input": "encoder.layer.{layer}.attention",
-    "attention_output": "encoder.layer.{layer}.attention.output.dense",
-    "ffn_input": "encoder.layer.{layer}.intermediate",
-    "ffn_output": "encoder.layer.{layer}.output.dense",
+def _stack(path: str) -> Callable[[PretrainedConfig], list[str]]:
+    return lambda config: [f"{path}.{layer}" for layer in range(config.num_hidden_layers)]
+
+
+def _swin_layers(config: PretrainedConfig) -> list[str]:
+    return [f"encoder.layers.{s}.blocks.{b}" for s, depth in enumerate(config.depths) for b in range(depth)]
+
+
+def _embed_text(backbone: Any, inputs: Inputs) -> Tensor:
+    return backbone.embeddings(input_ids=inputs["input_ids"])
+
+
+def _embed_image(backbone: Any, inputs: Inputs) -> Tensor:
+    pixels = inputs["pixel_values"]
+    return backbone.embeddings(pixels, interpolate_pos_encoding=_other_size(backbone, pixels))
+
+
+def _embed_mae(backbone: Any, inputs: Inputs) -> Tensor:
+    """Without masking the patches stay in their order: it changes nothing but the rounding, which then repeats."""
+    pixels, noise = inputs["pixel_values"], None
+    if not backbone.config.mask_ratio:
+        patches = (pixels.shape[-1] // backbone.config.patch_size) ** 2
+        noise = torch.arange(patches, device=pixels.device, dtype=pixels.dtype).expand(len(pixels), -1)
+    states, *_ = backbone.embeddings(pixels, noise, _other_size(backbone, pixels))
+    return states
+
+
+def _embed_dinov2(backbone: Any, inputs: Inputs) -> Tensor:
+    return backbone.embeddings(inputs["pixel_values"])
+
+
+def _embed_swin(backbone: Any, inputs: Inputs) -> Tensor:
+    states, _ = backbone.embeddings(inputs["pixel_values"])
+    return states
+
+
+def _other_size(backbone: Any, pixels: Tensor) -> bool:
+    return tuple(pixels.shape[-2:]) != (backbone.config.image_size,) * 2
+
+
+def _run_layer(backbone: Any, layer: int, states: Tensor, mask: Tensor | None) -> Tensor:
+    path = family(backbone.config.model_type).layers(backbone.config)[layer]
+    return backbone.get_submodule(path)(states, mask)
+
+
+def _run_swin_layer(backbone: Any, layer: int, states: Tensor, mask: Tensor | None) -> Tensor:
+    *_, stage_number, _, block = _swin_layers(backbone.config)[layer].split(".")
+    stage, side = backbone.encoder.layers[int(stage_number)], math.isqrt(states.shape[1])
+    states, _ = stage.blocks[int(block)](states, (side, side))
+    if stage.downsample is not None and int(block) == len(stage.blocks) - 1:
+        states = stage.downsample(states, (side, side))
+    return states
+
+
+_BERT = Family(
+    modality="text",
+    sites={
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "attention_input": "attention",
+        "attention_output": "attention.output.dense",
+        "ffn_input": "intermediate",
+        "ffn_hidden": "intermediate",
+        "ffn_output": "output.dense",
+    },
+    layers=_stack("encoder.layer"),
+    embed=_embed_text,
+    run_layer=_run_layer,
+)
+_VIT_SITES = {
+    "query": "attention.q_proj",
+    "key": "attention.k_proj",
+    "value": "attention.v_proj",
+    "attention_input": "attention",
+    "attention_output": "attention.o_proj",
+    "ffn_input": "mlp",
+    "ffn_hidden": "mlp.activation_fn",
+    "ffn_output": "mlp.fc2",
 }
+_VIT = Family(
+    modality="image",
+    sites=_VIT_SITES,
+    layers=_stack("layers"),
+    embed=_embed_image,
+    run_layer=_run_layer,
+    norm="layernorm",
+)
 
 FAMILIES = {
-    "bert": Family(sites=_BERT_SITES),
+    "bert": _BERT,
     # Positions start after the padding index, so two of RoBERTa's 514 rows are never a token's.
-    "roberta": Family(sites=_BERT_SITES, reserved_positions=2),
+    "roberta": replace(_BERT, reserved_positions=2),
+    "vit": _VIT,
+    "vit_mae": replace(_VIT, embed=_embed_mae, has_pooler=False),
+    "dinov2": replace(_VIT, layers=_stack("encoder.layer"), embed=_embed_dinov2, has_pooler=False),
+    "swin": replace(_VIT, layers=_swin_layers, embed=_embed_swin, run_layer=_run_swin_layer, has_class_token=False),
 }
 
 # Backbones that also come as an installable Python package: name -> (hub id, package, folder in the package).
@@ -69,33 +169,49 @@ def family(model_type: str) -> Family:
     return FAMILIES[model_type]
 
 
-def load_backbone(name: str, *, pretrained: bool, layers: int | None, dropout: float | None) -> PreTrainedModel:
+def load_backbone(
+    name: str, modality: str, *, pretrained: bool, layers: int | None, dropout: float | None
+) -> PreTrainedModel:
     """A float32 backbone without pooler, in training mode.
 
     Args:
         name: a folder, a hub id or a name in `PACKAGED`.
+        modality: what it has to read.
         pretrained: False builds it from its configuration with random weights.
         layers: keep only the first so many layers.
-        dropout: replaces the backbone's own hidden and attention dropout.
+        dropout: replaces the backbone's own hidden and attention dropout, and puts an end to stochastic depth.
 
     Raises:
         ConfigError: nothing of that name, an unsupported model type, or no complete safetensors weights.
     """
     with _explained(name):
         config = _load_config(name)
+    kind = family(config.model_type)
+    if kind.modality != modality:
+        raise ConfigError(f"`backbone`: {name!r} reads {kind.modality}; this item encoder wants one for {modality}")
     if layers is not None:
-        if not 1 <= layers <= config.num_hidden_layers:
-            raise ConfigError(
-                f"`layers`: {layers} is not between 1 and the {config.num_hidden_layers} of backbone {name!r}"
-            )
-        config.num_hidden_layers = layers
+        _keep_layers(config, layers, name)
     if dropout is not None:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+        config.drop_path_rate = 0.0
     if pretrained:
         backbone = _load_weights(name, config)
     else:
-        backbone = AutoModel.from_config(config, dtype=torch.float32, add_pooling_layer=False)
+        backbone = AutoModel.from_config(config, dtype=torch.float32, **_without_pooler(kind))
     return backbone.train()
+
+
+def _keep_layers(config: PretrainedConfig, layers: int, name: str) -> None:
+    known = len(family(config.model_type).layers(config))
+    if config.model_type == "swin":
+        raise ConfigError(f"`layers`: the layers of backbone {name!r} differ in width; it is used whole")
+    if not 1 <= layers <= known:
+        raise ConfigError(f"`layers`: {layers} is not between 1 and the {known} of backbone {name!r}")
+    config.num_hidden_layers = layers
+
+
+def _without_pooler(kind: Family) -> dict[str, bool]:
+    return {"add_pooling_layer": False} if kind.has_pooler else {}
 
 
 def _load_config(name: str) -> PretrainedConfig:
@@ -109,7 +225,7 @@ def _load_weights(name: str, config: PretrainedConfig) -> PreTrainedModel:
         backbone, info = AutoModel.from_pretrained(
             resolve(name),
             config=config,
-            add_pooling_layer=False,
+            **_without_pooler(family(config.model_type)),
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,  # some repositories pin a low precision in their configuration
@@ -143,16 +259,51 @@ def max_tokens(backbone: PreTrainedModel) -> int:
 
 
 def hidden_size(backbone: PreTrainedModel) -> int:
+    """The width of the last hidden states."""
     return backbone.config.hidden_size
 
 
+def has_class_token(backbone: PreTrainedModel) -> bool:
+    """Does the first position stand for the whole input?"""
+    return family(backbone.config.model_type).has_class_token
+
+
+def site_paths(backbone: PreTrainedModel) -> dict[str, list[str]]:
+    """Paths of the sites, relative to the backbone: one a layer, or one for all of them."""
+    kind = family(backbone.config.model_type)
+    layers = kind.layers(backbone.config)
+    paths = {site: [f"{layer}.{path}" for layer in layers] for site, path in kind.sites.items()}
+    return paths | ({"embeddings": ["embeddings"]} if kind.has_class_token else {})
+
+
 def num_layers(backbone: PreTrainedModel) -> int:
-    return backbone.config.num_hidden_layers
+    return len(family(backbone.config.model_type).layers(backbone.config))
 
 
-def site_paths(backbone: PreTrainedModel) -> dict[str, str]:
-    """Path templates of the sites, relative to the backbone."""
-    return family(backbone.config.model_type).sites
+def embed(backbone: PreTrainedModel, inputs: Inputs) -> Tensor:
+    """Input of the first layer (n, T, H)."""
+    return family(backbone.config.model_type).embed(backbone, inputs)
+
+
+def run_layers(
+    backbone: PreTrainedModel, states: Tensor, mask: Tensor | None, start: int = 0, keep_all: bool = False
+) -> Hidden:
+    """Layers `start` to the last, then the final norm, on the input of the first of them (n, T, H).
+
+    Args:
+        mask: (n, T), not 0 where a position counts; None where all do.
+        keep_all: return the input of every layer too, not the last states alone.
+    """
+    kind = family(backbone.config.model_type)
+    attendable = create_bidirectional_mask(config=backbone.config, inputs_embeds=states, attention_mask=mask)
+    kept = []
+    for layer in range(start, num_layers(backbone)):
+        if keep_all:
+            kept.append(states)
+        states = kind.run_layer(backbone, layer, states, attendable)
+    if kind.norm is not None:
+        states = backbone.get_submodule(kind.norm)(states)
+    return Hidden([*kept, states], None if mask is None else mask.bool())
 
 
 def enable_gradient_checkpointing(backbone: PreTrainedModel) -> None:

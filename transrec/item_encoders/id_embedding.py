@@ -4,7 +4,7 @@ Shape letters: U distinct items of a batch, D width.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -21,8 +21,9 @@ class IdEmbeddingConfig(Config):
     def build(self, width: int, num_items: int) -> "IdEmbedding":
         return IdEmbedding(self, width, num_items)
 
-    def content(self) -> None:
+    def content(self) -> dict[str, Any]:
         """Nothing but the item's index is needed."""
+        return {}
 
     def save_assets(self, export: Path) -> None:
         """The weights are all there is."""
@@ -46,7 +47,7 @@ class IdEmbedding(nn.Module):
         nn.init.normal_(self.embedding.weight, std=config.init_std)
         with torch.no_grad():
             self.embedding.weight[0] = 0
-        self.site_paths: dict[str, str] = {}
+        self.site_paths: dict[str, list[str]] = {}
 
     def forward(self, content: ItemContent) -> Tensor:
         return self.embedding(content.items)

@@ -1,7 +1,6 @@
 """Text item encoder: a pretrained language model and a projection to the recommender's width.
 
-Shape letters: U distinct items of a batch, n items of a chunk, T tokens of a chunk, H width of the backbone,
-D width of the recommender.
+Shape letters: see `backbone_encoder`.
 """
 
 import hashlib
@@ -12,14 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from transrec.config import Config, ConfigError
-from transrec.data.batch import ItemContent, TokenChunk
 from transrec.item_encoders import backbones
+from transrec.item_encoders.backbone_encoder import BackboneEncoder
 
 BACKBONE_FOLDER = "backbone"
 
@@ -39,8 +35,9 @@ class TextEncoderConfig(Config):
     def build(self, width: int, num_items: int) -> "TextEncoder":
         return TextEncoder(self, width)
 
-    def content(self) -> "TextContent":
-        return TextContent(self)
+    def content(self) -> dict[str, Any]:
+        """What the item store has to hold, by modality."""
+        return {"text": TextContent(self)}
 
     def save_assets(self, export: Path) -> None:
         """Put beside the weights what is needed to build this encoder again: architecture and tokenizer."""
@@ -110,7 +107,7 @@ class TextContent:
         return TextContent, (self.config,)
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(BackboneEncoder):
     """e = GELU(W pool(Backbone(tokens)) + b): the text encoder of TransRec.
 
     Paper: Fu et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024; W is the
@@ -119,48 +116,15 @@ class TextEncoder(nn.Module):
     share one mask); the unused pooler is not built; mean pooling is offered too.
     """
 
+    modality = "text"
+
     def __init__(self, config: TextEncoderConfig, width: int):
-        super().__init__()
-        self.backbone = backbones.load_backbone(
-            config.backbone, pretrained=config.pretrained, layers=config.layers, dropout=config.dropout
+        backbone = backbones.load_backbone(
+            config.backbone, "text", pretrained=config.pretrained, layers=config.layers, dropout=config.dropout
         )
-        longest = backbones.max_tokens(self.backbone)
+        longest = backbones.max_tokens(backbone)
         if config.max_tokens > longest:
             raise ConfigError(
                 f"`max_tokens`: {config.max_tokens} exceeds the {longest} of backbone {config.backbone!r}"
             )
-        self.projection = nn.Linear(backbones.hidden_size(self.backbone), width)
-        self.pooling = config.pooling
-        self.num_layers = backbones.num_layers(self.backbone)
-        paths = backbones.site_paths(self.backbone)
-        self.site_paths = {site: f"backbone.{path}" for site, path in paths.items()}
-
-    def forward(self, content: ItemContent) -> Tensor:
-        if not content.text:
-            raise ValueError("the text encoder needs a batch with text: build the stream with content()")
-        pooled_UH = torch.cat([self._pool(chunk) for chunk in content.text])
-        for _ in range(content.chunks - len(content.text)):
-            pooled_UH = self._with_extra_pass(pooled_UH, content.text[0])
-        return F.gelu(self.projection(pooled_UH))
-
-    def enable_gradient_checkpointing(self) -> None:
-        backbones.enable_gradient_checkpointing(self.backbone)
-
-    def _pool(self, chunk: TokenChunk) -> Tensor:
-        mask_nT = chunk["attention_mask"]
-        hidden_nTH = self.backbone(input_ids=chunk["input_ids"], attention_mask=mask_nT).last_hidden_state
-        if self.pooling == "cls":
-            return hidden_nTH[:, 0]
-        weight_nT1 = mask_nT.unsqueeze(-1).to(hidden_nTH.dtype)
-        return (hidden_nTH * weight_nT1).sum(1) / weight_nT1.sum(1).clamp(min=1)
-
-    def _with_extra_pass(self, pooled_UH: Tensor, chunk: TokenChunk) -> Tensor:
-        """`pooled_UH` unchanged, with one more pass of the backbone in its graph.
-
-        ZeRO-3 gathers a layer's parameters on all ranks together, forward and backward, so a rank with fewer
-        chunks has to run the passes of the others. Multiplying by zero keeps the pass in the graph (autograd
-        does not look at values) and leaves outputs and gradients alone. 0 * inf would be nan, but the pass
-        repeats the batch's own first row: where it overflows, the batch has overflowed already.
-        """
-        extra_1H = self._pool({name: tensor[:1] for name, tensor in chunk.items()})
-        return pooled_UH + 0 * extra_1H
+        super().__init__(backbone, config.pooling, width)

@@ -35,7 +35,7 @@ class GRU4Rec(nn.Module):
         self.gru = nn.GRU(width, width, num_layers=config.layers, batch_first=True)
         self.output = nn.Linear(width, width)
         self.num_layers = config.layers
-        self.site_paths: dict[str, str] = {}
+        self.site_paths: dict[str, list[str]] = {}
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """

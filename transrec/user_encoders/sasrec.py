@@ -12,8 +12,21 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from transrec.config import Config, ConfigError
+from transrec.hidden import Hidden, Readout
 
 LAYER_NORM_EPS = 1e-6
+
+
+_SITES = {
+    "query": "attention.query",
+    "key": "attention.key",
+    "value": "attention.value",
+    "attention_input": "attention",
+    "attention_output": "attention.output",
+    "ffn_input": "ffn",
+    "ffn_hidden": "ffn.activation",
+    "ffn_output": "ffn.output",
+}
 
 
 class SASRecConfig(Config):
@@ -45,14 +58,11 @@ class SASRec(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, width) for _ in range(config.layers))
         self.num_layers = config.layers
+        self.readout = Readout()
+        self.hidden_size = width
         self.site_paths = {
-            "query": "blocks.{layer}.attention.query",
-            "value": "blocks.{layer}.attention.value",
-            "attention_input": "blocks.{layer}.attention",
-            "attention_output": "blocks.{layer}.attention.output",
-            "ffn_input": "blocks.{layer}.ffn",
-            "ffn_output": "blocks.{layer}.ffn.output",
-        }
+            site: [f"blocks.{layer}.{path}" for layer in range(config.layers)] for site, path in _SITES.items()
+        } | {"readout": ["readout"]}
         self.checkpointing = False
         self.apply(_initialise)
 
@@ -65,12 +75,14 @@ class SASRec(nn.Module):
         positions_LD = self.positions(torch.arange(x.shape[1], device=x.device))
         x = self.dropout(self.input_norm(x + positions_LD))
         attendable = _attendable(mask)
+        inputs = []
         for block in self.blocks:
+            inputs.append(x)
             if self.checkpointing and self.training:
                 x = checkpoint(block, x, attendable, use_reentrant=False)
             else:
                 x = block(x, attendable)
-        return x
+        return self.readout(Hidden([*(inputs if self.readout.reads_all else ()), x], mask))
 
     def enable_gradient_checkpointing(self) -> None:
         self.checkpointing = True
@@ -116,10 +128,11 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, hidden: int):
         super().__init__()
         self.hidden = nn.Linear(width, hidden)
+        self.activation = nn.ReLU()
         self.output = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(F.relu(self.hidden(x)))
+        return self.output(self.activation(self.hidden(x)))
 
 
 def _attendable(mask: Tensor) -> Tensor:

@@ -1,0 +1,101 @@
+"""States of the items behind the frozen layers of a tower: computed once, kept on disk, read by index in its place.
+
+Shape letters: n items of a chunk, P positions kept of an item, W numbers kept of a position.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from transrec.data.batch import Chunk, ModalityContent, modality_content
+from transrec.data.filled_folder import filled_folder
+from transrec.data.item_store import ModalityStore
+from transrec.data.text_store import plan_chunks
+
+KeptPrecision = Literal["fp32", "bf16"]
+Compute = Callable[[Chunk], Tensor]
+
+_COMPUTED_AT_ONCE = 512  # items
+_POSITIONS_IN_CHUNK = 16384
+
+
+class PrefixStore:
+    """What `compute` makes of the content in `store`, for every item; an item that lacks the modality keeps nothing.
+
+    Args:
+        target: folder to keep it in, named by all that it depends on; filled unless it is there.
+    """
+
+    items_at_once = 4096
+
+    def __init__(
+        self, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision, target: Path
+    ) -> None:
+        kept = filled_folder(target, lambda partial: _fill(partial, store, items, compute, precision))
+        shape = json.loads((kept / "shape.json").read_text(encoding="utf-8"))
+        self._offsets = np.load(kept / "offsets.npy", mmap_mode="r")
+        self._states = np.memmap(
+            kept / "states.bin", dtype=_DTYPES[precision], mode="r", shape=(int(self._offsets[-1]), shape["width"])
+        )
+        self._masked, self._precision = shape["masked"], precision
+
+    def content(self, items: NDArray[np.int64]) -> ModalityContent:
+        """A chunk holds `prefix` (n, P, W) and, where the tower wants one, `attention_mask` (n, P)."""
+        lengths = self._offsets[items] - self._offsets[items - 1]
+        rows = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+        runs = plan_chunks(lengths[rows], _POSITIONS_IN_CHUNK)
+        blank = self._blank(np.zeros((1, 1, self._states.shape[1]), self._states.dtype), np.ones((1, 1), np.int64))
+        return modality_content(rows, [self._chunk(items[rows[start:stop]]) for start, stop in runs], blank)
+
+    def _chunk(self, items: NDArray[np.int64]) -> Chunk:
+        starts, stops = self._offsets[items - 1], self._offsets[items]
+        position = starts[:, None] + np.arange(int((stops - starts).max()))
+        real = position < stops[:, None]
+        return self._blank(self._states[np.where(real, position, starts[:, None])], real.astype(np.int64))
+
+    def _blank(self, states: NDArray[np.generic], mask: NDArray[np.int64]) -> Chunk:
+        tensor = torch.from_numpy(np.ascontiguousarray(states))
+        prefix = tensor.view(torch.bfloat16) if self._precision == "bf16" else tensor
+        return {"prefix": prefix} | ({"attention_mask": torch.from_numpy(mask)} if self._masked else {})
+
+
+_DTYPES = {"fp32": np.float32, "bf16": np.uint16}  # numpy has no bfloat16
+
+
+def _fill(partial: Path, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision) -> None:
+    """`states.bin` (positions of all items end to end, W numbers each), `offsets.npy` (N + 1) and `shape.json`."""
+    lengths = np.zeros(items + 1, np.int64)
+    width, masked = 0, False
+    with (partial / "states.bin").open("wb") as file:
+        for start in range(1, items + 1, _COMPUTED_AT_ONCE):
+            numbers = np.arange(start, min(items + 1, start + _COMPUTED_AT_ONCE))
+            content = store.content(numbers)
+            kept: dict[int, Tensor] = {}
+            for rows, chunk in zip(_rows_of(content), content.chunks, strict=True):
+                states = compute(chunk)
+                masked = "attention_mask" in chunk and states.shape[1] == chunk["attention_mask"].shape[1]
+                real = chunk["attention_mask"].sum(1).tolist() if masked else [states.shape[1]] * len(states)
+                kept |= {row: state[:length] for row, state, length in zip(rows, states, real, strict=True)}
+            for row in sorted(kept):
+                lengths[start + row], width = kept[row].shape
+                file.write(_numbers(kept[row], precision).data)
+    np.save(partial / "offsets.npy", np.cumsum(lengths))
+    (partial / "shape.json").write_text(json.dumps({"width": width, "masked": masked}), encoding="utf-8")
+
+
+def _rows_of(content: ModalityContent) -> Iterable[list[int]]:
+    sizes = [len(next(iter(chunk.values()))) for chunk in content.chunks]
+    return (rows.tolist() for rows in content.rows.split(sizes))
+
+
+def _numbers(state: Tensor, precision: KeptPrecision) -> NDArray[np.generic]:
+    state = state.detach().cpu().contiguous()
+    if precision == "bf16":
+        return state.to(torch.bfloat16).view(torch.uint16).numpy()
+    return state.float().numpy()

@@ -73,8 +73,8 @@ class Experiment(Config):
         model = self.model.build(interactions.shards.index.counts.items)
         if self.init_from is not None:
             start_from(model, self.init_from, interactions.shards.index)
-        check_frozen(self)
         self.adaptation.apply(model)
+        check_frozen(self, model)
         if self.train.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         return Parts(interactions, store, model, weights.base_hash(model))
@@ -163,9 +163,10 @@ def model_of(experiment: Experiment, run_dir: Path) -> ModelConfig:
     return experiment.model if (export / weights.ADAPTER_FILE).exists() else experiment.model.from_export(export)
 
 
-def check_frozen(experiment: Experiment) -> None:
+def check_frozen(experiment: Experiment, model: nn.Module) -> None:
     """Refuse to freeze weights that were never trained: nothing could be learnt through them, or rebuilt later."""
-    if experiment.init_from is None and "head" not in experiment.adaptation.trainable_groups:
+    frozen = [name for name, parameter in parameter_groups(model)["head"] if not parameter.requires_grad]
+    if experiment.init_from is None and frozen:
         raise ConfigError(
             "without `init_from` the projection and the user encoder are random, and this adaptation freezes them: "
             "name a trained run with `init_from`, or set `adaptation.also_train=[head]`"

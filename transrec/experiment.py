@@ -30,6 +30,7 @@ from transrec.evaluation.evaluator import EvaluationConfig
 from transrec.files import write_text, writing
 from transrec.models import ModelConfig
 from transrec.optim import OptimizerConfig
+from transrec.prefix_cache import PrefixCacheConfig, keep_prefixes
 from transrec.tracking import flatten
 from transrec.trainer import TrainConfig
 
@@ -59,6 +60,7 @@ class Experiment(Config):
     model: ModelConfig
     init_from: UserPath | None = Field(None, description="run folder whose weights to start from (transfer)")
     adaptation: AdaptationConfig = FullConfig()
+    prefix_cache: PrefixCacheConfig = PrefixCacheConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     zero: ZeroConfig = ZeroConfig()
@@ -75,6 +77,7 @@ class Experiment(Config):
             start_from(model, self.init_from, interactions.shards.index)
         self.adaptation.apply(model)
         check_frozen(self, model)
+        keep_prefixes(self.prefix_cache, model, store, self.data.cache, self.train.precision, world)
         if self.train.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         return Parts(interactions, store, model, weights.base_hash(model))

@@ -83,6 +83,8 @@ COMBINATION_RATES: dict[Tower, Rates] = {"item": Rates(5e-5, 1e-4), "user": Rate
 class KAdapter(nn.Module):
     """h_i = K_i(s_i + h_{i-1}), h_0 = 0; pool(W [s_last; h_m] + b), with W = [I; 0] and b = 0 at the start."""
 
+    reads_pooled = False
+
     def __init__(self, config: KAdapterConfig, tower: Tower, width: int, reads: list[int]):
         super().__init__()
         inner, heads = getattr(config.bottleneck, tower), getattr(config.heads, tower)

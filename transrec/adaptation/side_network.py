@@ -67,6 +67,8 @@ class SideNetwork(nn.Module):
     s are pooled states, y the last of them; B and C are bottlenecks, B with skip, C without; g = σ(gate), ½ at first.
     """
 
+    reads_pooled = True
+
     def __init__(self, width: int, bottleneck: int, init_std: float, reads: list[int]):
         super().__init__()
         self.reads = reads

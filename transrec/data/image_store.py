@@ -43,6 +43,7 @@ class ImageStore:
     def __init__(self, folder: ShardFolder, image: ImageContent, cache: Path, skipped: Skipped) -> None:
         self._chunk_images = image.chunk_images
         self._images = ItemImages(folder, image.size, skipped)
+        self.key = _target(folder, image.size, cache, skipped).name
         self._pixels: NDArray[np.uint8] | None = None
         if image.decoded_cache:
             decoded = decode_all(self._images, _target(folder, image.size, cache, skipped))

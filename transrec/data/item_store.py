@@ -24,6 +24,11 @@ ITEMS_AT_ONCE = 4096  # of a modality that does not say otherwise
 class ModalityStore(Protocol):
     items_at_once: int  # whose content is to be held in memory together
 
+    @property
+    def key(self) -> str:
+        """Names what the content depends on."""
+        ...
+
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
         """Content of the distinct catalogue indices `items`; the rows are places in `items`."""
         ...
@@ -42,12 +47,23 @@ class ItemStore:
     """
 
     def __init__(self, folder: ShardFolder, wanted: Wanted, cache: Path, skipped: Skipped | None = None) -> None:
-        self.skipped = skipped or {}
+        self.skipped, self.num_items = skipped or {}, folder.index.counts.items
         self._stores: dict[str, ModalityStore] = {
             modality: STORES[modality](folder, how, cache.expanduser(), self.skipped)
             for modality, how in wanted.items()
         }
-        self.items_at_once = min([ITEMS_AT_ONCE, *(store.items_at_once for store in self._stores.values())])
+
+    @property
+    def items_at_once(self) -> int:
+        """Whose content is to be held in memory together."""
+        return min([ITEMS_AT_ONCE, *(store.items_at_once for store in self._stores.values())])
+
+    def of(self, modality: str) -> ModalityStore:
+        return self._stores[modality]
+
+    def replace(self, modality: str, store: ModalityStore) -> None:
+        """From now on the content of `modality` is what `store` has."""
+        self._stores[modality] = store
 
     def content(self, items: NDArray[np.int64]) -> ItemContent:
         """Content of the distinct catalogue indices `items`; pool row u is `items[u]`."""

@@ -37,6 +37,7 @@ class PrefixStore:
     def __init__(
         self, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision, target: Path
     ) -> None:
+        self.key = target.name
         kept = filled_folder(target, lambda partial: _fill(partial, store, items, compute, precision))
         shape = json.loads((kept / "shape.json").read_text(encoding="utf-8"))
         self._offsets = np.load(kept / "offsets.npy", mmap_mode="r")

@@ -47,6 +47,7 @@ class TextStore:
     def __init__(self, folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> None:
         self.text = text
         cached = tokenise(folder, text, cache, skipped)
+        self.key = cached.name
         self._tokens = np.load(cached / "tokens.npy", mmap_mode="r")
         self._offsets = np.load(cached / "offsets.npy", mmap_mode="r")
 
@@ -68,7 +69,10 @@ class TextStore:
 
     @property
     def _blank(self) -> Chunk:
-        return {"input_ids": torch.full((1, 1), self.text.pad_id), "attention_mask": torch.ones(1, 1, dtype=torch.int64)}
+        return {
+            "input_ids": torch.full((1, 1), self.text.pad_id),
+            "attention_mask": torch.ones(1, 1, dtype=torch.int64),
+        }
 
     def _chunk(self, items: NDArray[np.int64]) -> Chunk:
         starts, stops = self._offsets[items - 1], self._offsets[items]

@@ -5,7 +5,7 @@ chunk, H width of the backbone, D width of the recommender.
 """
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class BackboneEncoder(nn.Module):
         self.readout = Readout(backbones.state_widths(backbone))
         self.projection = nn.Linear(backbones.hidden_size(backbone), width)
         self.pooling = pooling
+        self.frozen_prefix: Any = None  # a FrozenPrefix, where content holds the states behind it
         self.num_layers = backbones.num_layers(backbone)
         self.hidden_size = backbones.hidden_size(backbone)
         paths = backbones.site_paths(backbone)
@@ -62,19 +63,28 @@ class BackboneEncoder(nn.Module):
         """Vectors (n, D) of the items of a chunk."""
         return F.gelu(self.projection(self.readout(self.hidden(chunk))))
 
-    def hidden(self, chunk: Chunk) -> Hidden:
-        """Hidden states of a chunk's items: the last, and all of them if an adapter reads them.
+    def hidden(self, chunk: Chunk, keep_all: bool = False) -> Hidden:
+        """Hidden states of a chunk's items: the last, and all of them if an adapter reads them or `keep_all`.
 
         Where nothing of the backbone trains, nothing is kept for a backward pass through it.
         """
+        if self.frozen_prefix is not None:
+            return self.frozen_prefix.resume(self, chunk["prefix"], chunk.get("attention_mask"))
         learns = any(parameter.requires_grad for parameter in self.backbone.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            states = backbones.embed(self.backbone, self.inputs(chunk))
-            mask = chunk.get("attention_mask")
-            if mask is not None:  # prompts may have been put in after the class token
-                mask = F.pad(mask, (states.shape[1] - mask.shape[1], 0), value=1)
-            hidden = backbones.run_layers(self.backbone, states, mask, keep_all=self.readout.reads_all)
-        return replace(hidden, pool=self._pool)
+            return self.run(*self.embed(chunk), keep_all=keep_all or self.readout.reads_all)
+
+    def embed(self, chunk: Chunk) -> tuple[Tensor, Tensor | None]:
+        """What enters the first layer (n, T, H), and which positions count (n, T)."""
+        states = backbones.embed(self.backbone, self.inputs(chunk))
+        mask = chunk.get("attention_mask")
+        if mask is not None:  # prompts may have been put in after the class token
+            mask = F.pad(mask, (states.shape[1] - mask.shape[1], 0), value=1)
+        return states, mask
+
+    def run(self, states: Tensor, mask: Tensor | None, start: int = 0, keep_all: bool = False) -> Hidden:
+        """The layers from `start` on."""
+        return replace(backbones.run_layers(self.backbone, states, mask, start, keep_all=keep_all), pool=self.pool)
 
     def inputs(self, chunk: Chunk) -> Chunk:
         """What the backbone takes."""
@@ -84,7 +94,7 @@ class BackboneEncoder(nn.Module):
         """What prompts (count, H) start as: embeddings of random words, or zeros in the midst of patches."""
         return backbones.draw_prompts(self.backbone, count)
 
-    def _pool(self, states_nTH: Tensor, mask: Tensor | None) -> Tensor:
+    def pool(self, states_nTH: Tensor, mask: Tensor | None) -> Tensor:
         """The class token, or the mean over all others of an image, over every token of a text; prompts are tokens."""
         if self.pooling == "cls":
             return states_nTH[:, 0]

@@ -5,6 +5,7 @@ The only file that knows Hugging Face internals. A new backbone of a known modal
 """
 
 import importlib.util
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
@@ -313,24 +314,40 @@ def embed(backbone: PreTrainedModel, inputs: Inputs) -> Tensor:
 
 
 def run_layers(
-    backbone: PreTrainedModel, states: Tensor, mask: Tensor | None, start: int = 0, keep_all: bool = False
+    backbone: PreTrainedModel,
+    states: Tensor,
+    mask: Tensor | None,
+    start: int = 0,
+    stop: int | None = None,
+    keep_all: bool = False,
 ) -> Hidden:
     """Layers `start` to the last, then the final norm, on the input of the first of them (n, T, H).
 
     Args:
         mask: (n, T), not 0 where a position counts; None where all do.
+        stop: run the layers before this one only, and no norm.
         keep_all: return the input of every layer too, not the last states alone.
     """
-    kind = family(backbone.config.model_type)
+    kind, last = family(backbone.config.model_type), num_layers(backbone)
     attendable = create_bidirectional_mask(config=backbone.config, inputs_embeds=states, attention_mask=mask)
     kept = []
-    for layer in range(start, num_layers(backbone)):
+    for layer in range(start, last if stop is None else stop):
         if keep_all:
             kept.append(states)
         states = kind.run_layer(backbone, layer, states, attendable)
-    if kind.norm is not None:
+    if kind.norm is not None and stop is None:
         states = backbone.get_submodule(kind.norm)(states)
     return Hidden([*kept, states], None if mask is None else mask.bool())
+
+
+def stages(backbone: PreTrainedModel) -> list[list[nn.Module]]:
+    """The modules of each part a pass runs through, in order: embeddings, every layer, what comes behind the last."""
+    kind = family(backbone.config.model_type)
+    layers = [[backbone.get_submodule(path)] for path in kind.layers(backbone.config)]
+    if backbone.config.model_type == "swin":  # patches are merged behind the last block of a stage
+        for stage, end in zip(backbone.encoder.layers, itertools.accumulate(backbone.config.depths), strict=True):
+            layers[end - 1] += [] if stage.downsample is None else [stage.downsample]
+    return [[backbone.embeddings], *layers, [backbone.get_submodule(kind.norm)] if kind.norm else []]
 
 
 def enable_gradient_checkpointing(backbone: PreTrainedModel) -> None:

@@ -8,6 +8,7 @@ Shape letters: n items of a chunk, P positions kept of an item, W numbers kept o
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,8 @@ class FrozenPrefix:
     def digest(self, encoder: BackboneEncoder) -> str:
         """Names what `compute` depends on besides the content."""
         digest = hashlib.sha256(f"{self} {encoder.pooling if self.pooled else ''}".encode())
-        for module in _below(encoder, self.layer):
+        below = backbones.stages(encoder.backbone)[: None if self.layer is None else self.layer + 1]
+        for module in itertools.chain.from_iterable(below):
             for name, tensor in module.state_dict().items():
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())
                 digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -65,15 +67,11 @@ class FrozenPrefix:
 
 def frozen_prefix(encoder: BackboneEncoder) -> FrozenPrefix | None:
     """The longest one, or None where already the embeddings or the first layer train."""
-    frozen = 0
-    embeddings, *layers = backbones.stages(encoder.backbone)
-    if _trains([embeddings]):
-        return None
-    while frozen < encoder.num_layers and not _trains([layers[frozen]]):
-        frozen += 1
-    if frozen < encoder.num_layers or _trains(layers[frozen:]):
+    training = [_trains(modules) for modules in backbones.stages(encoder.backbone)]
+    if any(training):
+        layer = training.index(True) - 1
         # An adapter at the readout looks at states that a pass from a layer on does not have.
-        return FrozenPrefix(frozen) if frozen and not encoder.readout.reads_all else None
+        return FrozenPrefix(layer) if layer > 0 and not encoder.readout.reads_all else None
     adapter: Any = getattr(encoder.readout, "adapter", None)
     if adapter is None:
         return FrozenPrefix(None, (encoder.num_layers,), pooled=True)
@@ -90,10 +88,6 @@ def why_not_exact(encoder: BackboneEncoder) -> str | None:
     if getattr(config, "mask_ratio", 0.0):
         return "it masks patches at random; set `mask_ratio` to 0"
     return None
-
-
-def _below(encoder: BackboneEncoder, layer: int | None) -> list[nn.Module]:
-    return backbones.stages(encoder.backbone)[: None if layer is None else layer + 1]
 
 
 def _trains(modules: Iterable[nn.Module]) -> bool:

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import nn
 
-from transrec.adaptation.groups import BACKBONE, Group, parameter_groups
+from transrec.adaptation.groups import Group, in_backbone, parameter_groups
 from transrec.config import Config, ConfigError
 from transrec.deepspeed_config import cpu_adam
 
@@ -78,4 +78,4 @@ def _rate_of(group: Group, name: str, lr: LearningRates) -> str:
     """The field of `LearningRates` that holds the rate of a parameter."""
     if group != "layer_norm" or lr.layer_norm is not None:
         return group
-    return "backbone" if name.startswith(BACKBONE) else "head"
+    return "backbone" if in_backbone(name) else "head"

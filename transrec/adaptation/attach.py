@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from transrec.config import ConfigError
 
-Tower = Literal["item", "user"]
+Tower = Literal["item", "text", "image", "user"]  # item: all of the item encoder
 
 OF_THE_TOWER = ("embeddings", "readout")  # sites that are not of a layer
 
@@ -45,7 +45,23 @@ def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | Non
     Raises:
         ConfigError: the tower has no such site or no such layer.
     """
-    encoder: Any = model.get_submodule(f"{tower}_encoder")
+    return [site for encoder in _encoders(model, tower) for site in _sites(encoder, tower, name, layers)]
+
+
+def _encoders(model: nn.Module, tower: Tower) -> list[nn.Module]:
+    """What a tower is made of: several encoders, if the item encoder reads several modalities."""
+    if tower == "user":
+        return [model.get_submodule("user_encoder")]
+    item_encoder: Any = model.get_submodule("item_encoder")
+    towers: dict[str, nn.Module] = item_encoder.towers
+    if tower == "item":
+        return list(towers.values()) or [item_encoder]
+    if tower not in towers:
+        raise ConfigError(f"`towers`: the item encoder has no {tower} tower; it has: {', '.join(towers) or 'none'}")
+    return [towers[tower]]
+
+
+def _sites(encoder: Any, tower: Tower, name: str, layers: Sequence[int] | None) -> list[Site]:
     paths: dict[str, list[str]] = encoder.site_paths
     if name not in paths or name in _SUB_LAYER_INPUT.values():
         known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"

@@ -34,7 +34,7 @@ class HoulsbyConfig(Config):
     name: Literal["houlsby"] = "houlsby"
     towers: list[Tower] = Field(["item", "user"], min_length=1)
     sites: list[SubLayerEnd] = Field(["attention_output", "ffn_output"], min_length=1)
-    layers: list[int] | None = Field(None, min_length=1)  # of the item tower; None: all
+    layers: list[int] | None = Field(None, min_length=1)  # of the item towers; None: all
     mode: Literal["serial", "parallel"] = "serial"
     bottleneck: BottleneckWidths = BottleneckWidths()
     init_std: float = Field(0.01, ge=0)
@@ -47,9 +47,9 @@ class HoulsbyConfig(Config):
     def apply(self, model: nn.Module) -> None:
         parallel = self.mode == "parallel"
         for tower in self.towers:
-            width: int = getattr(self.bottleneck, tower)
+            width = self.bottleneck.user if tower == "user" else self.bottleneck.item
             for name in self.sites:
-                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                for site in sites(model, tower, name, self.layers if tower != "user" else None):
                     attach(site, Bottleneck(site.width, width, self.init_std, parallel), parallel)
         train_only(model, self.trainable_groups)
 

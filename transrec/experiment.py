@@ -19,7 +19,7 @@ from transrec.adaptation.groups import parameter_groups
 from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml, validate
 from transrec.data.bad_samples import BadSample, Skipped, check_share, find_bad
 from transrec.data.interactions import DataConfig, Interactions
-from transrec.data.item_store import ItemStore, samples_to_check
+from transrec.data.item_store import ItemStore, unchecked
 from transrec.data.remote import public
 from transrec.data.schema import ShardIndex
 from transrec.data.shard_folder import ShardFolder
@@ -114,8 +114,8 @@ def open_store(model: ModelConfig, folder: ShardFolder, data: DataConfig, world:
     first_of_node = world.local_rank == 0
     skipped: dict[int, BadSample] = {}
     if data.on_bad_sample == "skip":
-        for samples, unknown in samples_to_check(folder, wanted, data.cache):
-            skipped |= find_bad(samples, samples.numbers if unknown and first_of_node else (), world.union)
+        for samples, numbers in unchecked(folder, wanted, data.cache):
+            skipped |= find_bad(samples, numbers if first_of_node else (), world.union)
         check_share(skipped, len(skipped), folder.index.counts.items, data.most_bad_share, "items")
     if first_of_node:
         store = ItemStore(folder, wanted, data.cache, skipped)
@@ -148,7 +148,7 @@ def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> nn.
     """
     export = run_dir / "export"
     trained_on = read_export_config(run_dir)
-    if experiment.model.item_encoder.name == "id_embedding" and trained_on["item_ids_sha256"] != index.item_ids_sha256:
+    if experiment.model.item_encoder.embeds_ids and trained_on["item_ids_sha256"] != index.item_ids_sha256:
         raise ConfigError(f"{run_dir} embeds the item ids of another catalogue: it is of no use for these shards")
     adapted = (export / weights.ADAPTER_FILE).exists()
     torch.manual_seed(experiment.seed)
@@ -258,7 +258,7 @@ def _may_differ(key: str) -> bool:
 
 def environment() -> dict[str, Any]:
     packages = {}
-    for name in ("transrec", "torch", "deepspeed", "transformers", "tokenizers", "pyarrow", "numpy"):
+    for name in ("transrec", "torch", "deepspeed", "transformers", "tokenizers", "pillow", "pyarrow", "numpy"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

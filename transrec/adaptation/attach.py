@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from transrec.config import ConfigError
 
-Tower = Literal["item", "user"]
+Tower = Literal["item", "text", "image", "user"]  # item: all of the item encoder
 Modality = Literal["text", "image"]
 
 OF_THE_TOWER = ("embeddings", "readout")  # sites that are not of a layer
@@ -42,12 +42,30 @@ def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | Non
     Raises:
         ConfigError: the tower has no such site or no such layer.
     """
-    encoder: Any = model.get_submodule(f"{tower}_encoder")
+    towers: Any = model.get_submodule("item_encoder")
+    items: Modality = next(iter(towers.towers), "text")  # type: ignore[assignment]
+    encoders = _encoders(model, tower)
+    return [s for e in encoders for s in _sites(e, tower, name, layers, getattr(e, "modality", items))]
+
+
+def _encoders(model: nn.Module, tower: Tower) -> list[nn.Module]:
+    """What a tower is made of: several encoders, if the item encoder reads several modalities."""
+    if tower == "user":
+        return [model.get_submodule("user_encoder")]
+    item_encoder: Any = model.get_submodule("item_encoder")
+    towers: dict[str, nn.Module] = item_encoder.towers
+    if tower == "item":
+        return list(towers.values()) or [item_encoder]
+    if tower not in towers:
+        raise ConfigError(f"`towers`: the item encoder has no {tower} tower; it has: {', '.join(towers) or 'none'}")
+    return [towers[tower]]
+
+
+def _sites(encoder: Any, tower: Tower, name: str, layers: Sequence[int] | None, modality: Modality) -> list[Site]:
     paths: dict[str, list[str]] = encoder.site_paths
     if name not in paths or name in _SUB_LAYER_INPUT.values():
         known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"
         raise ConfigError(f"{type(encoder).__name__}, the {tower} tower, has no site {name!r}; its sites: {known}")
-    modality = getattr(model.get_submodule("item_encoder"), "modality", "text")
     if name in OF_THE_TOWER:
         (path,) = paths[name]
         return [Site(tower, name, None, encoder.get_submodule(path), None, encoder.hidden_size, modality)]

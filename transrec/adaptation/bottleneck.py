@@ -22,7 +22,7 @@ class BottleneckWidths(Config):
     user: int = Field(16, ge=1)
 
     def of(self, tower: Tower) -> int:
-        return self.item if tower == "item" else self.user
+        return self.user if tower == "user" else self.item
 
 
 class BottleneckMethod(AdapterMethod):
@@ -38,7 +38,7 @@ class BottleneckMethod(AdapterMethod):
         parallel = self.mode == "parallel"
         for tower in self.towers:
             for name in self.sites:
-                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                for site in sites(model, tower, name, self.layers if tower != "user" else None):
                     width = self.bottleneck.of(tower)
                     self.put(site, Bottleneck(site.width, width, self.init_std, parallel), parallel)
 
@@ -79,7 +79,7 @@ class PfeifferConfig(BottleneckMethod):
         if self.variant == "canonical":
             return super().attach(model)
         for tower in self.towers:
-            for site in sites(model, tower, "ffn_norm", self.layers if tower == "item" else None):
+            for site in sites(model, tower, "ffn_norm", self.layers if tower != "user" else None):
                 self.put(site, NormedBottleneck(site.width, self.bottleneck.of(tower), self.init_std))
         return None
 

@@ -40,7 +40,7 @@ class CompacterConfig(AdapterMethod):
         for tower in self.towers:
             width = self.bottleneck.of(tower)
             for name in self.sites:
-                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                for site in sites(model, tower, name, self.layers if tower != "user" else None):
                     if site.width % self.terms or width % self.terms:
                         raise ConfigError(f"`terms`: {self.terms} does not divide {site.width} and {width} at {site}")
                     self.put(site, Compacter(site.width, width, shared, skip=self.variant == "canonical"))

@@ -26,7 +26,7 @@ class IA3Config(AdapterMethod):
     def attach(self, model: nn.Module) -> None:
         for tower in self.towers:
             for name in self.sites:
-                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                for site in sites(model, tower, name, self.layers if tower != "user" else None):
                     self.put(site, Scale(site.width))
 
 

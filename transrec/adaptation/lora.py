@@ -23,7 +23,7 @@ class Ranks(Config):
     user: int = Field(4, ge=1)
 
     def of(self, tower: Tower) -> int:
-        return self.item if tower == "item" else self.user
+        return self.user if tower == "user" else self.item
 
 
 class LoRAConfig(AdapterMethod):
@@ -49,7 +49,7 @@ class LoRAConfig(AdapterMethod):
         kind = LowRank if self.variant == "canonical" else FreshLowRank
         for tower in self.towers:
             for name in self.sites:
-                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                for site in sites(model, tower, name, self.layers if tower != "user" else None):
                     linear: Any = site.module
                     self.put(site, kind(linear.in_features, linear.out_features, self.rank.of(tower), self.alpha))
 

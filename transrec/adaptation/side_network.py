@@ -51,7 +51,7 @@ class SideNetworkConfig(AdapterMethod):
         widths: tuple[int, ...] = site.module.widths  # type: ignore[assignment]
         last = len(widths) - 1
         alike = [layer for layer in range(last) if widths[layer] == site.width]  # not so where layers merge patches
-        chosen = self.layers if site.tower == "item" and self.layers is not None else alike[::2]
+        chosen = self.layers if site.tower != "user" and self.layers is not None else alike[::2]
         odd = [layer for layer in chosen if layer not in alike]
         if odd:
             raise ConfigError(

@@ -39,9 +39,6 @@ class BadSample(ShardSetError):
 class Samples(Protocol):
     """Numbered samples of a set."""
 
-    @property
-    def numbers(self) -> Iterable[int]: ...
-
     def read(self, number: int, /) -> Any: ...
 
     def bad(self, number: int, reason: str, /) -> BadSample: ...

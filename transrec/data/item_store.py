@@ -4,7 +4,7 @@ Each modality has a store of its own, filled once from the item shards by the fi
 memory by the others. What lies in a cache is named by a hash of all it depends on, so a stale one is never found.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,8 +71,9 @@ class ItemStore:
         return ItemContent(torch.from_numpy(items), modalities)
 
 
-def samples_to_check(folder: ShardFolder, wanted: Wanted, cache: Path) -> Iterator[tuple[Samples, bool]]:
-    """By modality, what would be read of every item, and whether it was never read in full here before."""
+def unchecked(folder: ShardFolder, wanted: Wanted, cache: Path) -> Iterator[tuple[Samples, Iterable[int]]]:
+    """By modality, what is read of the items, and of which: of none if all were read here before."""
     for modality, how in wanted.items():
-        store = STORES[modality]
-        yield store.samples(folder, how), not store.is_filled(folder, how, cache.expanduser())
+        samples = STORES[modality].samples(folder, how)
+        filled = STORES[modality].is_filled(folder, how, cache.expanduser())
+        yield samples, () if filled else samples.numbers

@@ -100,7 +100,7 @@ class ShardFolder:
         return content
 
     def table(self, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file of the set, checked as a whole; `columns` of it, or all, without nulls where there can be none.
+        """A Parquet file of the set, checked as a whole; `columns` of it, or all; no nulls but in `NULLABLE`.
 
         Raises:
             UnreadableError: missing, damaged, or with other columns than `schema`.

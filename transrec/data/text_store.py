@@ -25,7 +25,6 @@ class TextContent(Protocol):
     """How an item encoder wants text: what `item_encoders.text` offers."""
 
     chunk_tokens: int
-    omits_empty: bool  # an item without any text lacks the modality
 
     @property
     def key(self) -> str: ...
@@ -33,7 +32,7 @@ class TextContent(Protocol):
     @property
     def pad_id(self) -> int: ...
 
-    def encode(self, records: Sequence[dict[str, Any]]) -> list[list[int]]: ...
+    def encode(self, records: Sequence[dict[str, Any]]) -> Sequence[list[int] | None]: ...  # None: it has no text
 
 
 class TextStore:
@@ -103,9 +102,9 @@ def tokenise(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipp
     def fill(partial: Path) -> None:
         tokens, lengths = [], [0]
         items = iter(ItemShards(folder, skipped))
-        nothing = [] if text.omits_empty else [text.pad_id]  # an encoder needs something
         while records := list(islice(items, _TOKENISE_AT_ONCE)):
-            encoded = [ids or nothing for ids in text.encode(records)]
+            # An encoder needs something of a text without tokens.
+            encoded = [[] if ids is None else ids or [text.pad_id] for ids in text.encode(records)]
             lengths += [len(ids) for ids in encoded]
             tokens.append(np.fromiter((t for ids in encoded for t in ids), np.int32))
         np.save(partial / "tokens.npy", np.concatenate(tokens))

@@ -47,7 +47,7 @@ def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | Non
     if name not in paths or name in _SUB_LAYER_INPUT.values():
         known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"
         raise ConfigError(f"{type(encoder).__name__}, the {tower} tower, has no site {name!r}; its sites: {known}")
-    modality = getattr(model.get_submodule("item_encoder"), "modality", "text")
+    modality: Modality = getattr(model.get_submodule("item_encoder"), "modality", "text")
     if name in OF_THE_TOWER:
         (path,) = paths[name]
         return [Site(tower, name, None, encoder.get_submodule(path), None, encoder.hidden_size, modality)]

@@ -43,7 +43,7 @@ def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | Non
         ConfigError: the tower has no such site or no such layer.
     """
     towers: Any = model.get_submodule("item_encoder")
-    items: Modality = next(iter(towers.towers), "text")  # type: ignore[assignment]
+    items: Modality = next(iter(towers.towers), "text")
     encoders = _encoders(model, tower)
     return [s for e in encoders for s in _sites(e, tower, name, layers, getattr(e, "modality", items))]
 

@@ -17,11 +17,11 @@ class PromptConfig(AdapterMethod):
     """Prompts follow the class token of every item; everything else is frozen.
 
     Papers: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", EMNLP 2021; for images the
-    shallow form of Jia et al., "Visual Prompt Tuning", ECCV 2022. The number is that of Fu et al., WSDM 2024, for text; for
-    images they have 10. Deviations: they enter behind the embeddings' LayerNorm, as the embeddings of random words, or
-    zeros among patches; pooling by mean counts them in. The code of Fu et al. puts them in the place of the title's
-    first tokens, of which it reads no more (`variant: released`; for images it is the canonical one). They are not near
-    the pretrained function at the start: every other position can attend to them.
+    shallow form of Jia et al., "Visual Prompt Tuning", ECCV 2022. The number is that of Fu et al., WSDM 2024, for text;
+    for images they have 10. Deviations: they enter behind the embeddings' LayerNorm, as the embeddings of random words,
+    or zeros among patches; pooling by mean counts them in. The code of Fu et al. puts them in the place of the title's
+    first tokens, which it therefore does not read (`variant: released`; for images that is the canonical form). Prompts
+    do not start near the pretrained function: every other position can attend to them.
     """
 
     rates = Rates(text=5e-5, image=2e-4)

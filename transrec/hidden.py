@@ -10,7 +10,9 @@ layer (a side network) works on (n, S, H), while one that attends over positions
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 Pool = Callable[[Tensor, Tensor | None], Tensor]  # (states (n, T, H), mask) to what is read off them
@@ -33,7 +35,10 @@ class Hidden:
 
 
 class Readout(nn.Module):
-    """What is read off the last hidden states. A module so that an adapter that reads several layers has a site."""
+    """What is read off the last hidden states. A module so that an adapter that reads several layers has a site.
+
+    Such an adapter says by their indices which states it `reads`, and whether only pooled ones (`reads_pooled`).
+    """
 
     def __init__(self, widths: Sequence[int]):
         """
@@ -45,7 +50,37 @@ class Readout(nn.Module):
 
     @property
     def reads_all(self) -> bool:
+        """Is more read than the last states?"""
         return hasattr(self, "adapter")
+
+    @property
+    def reads(self) -> list[int]:
+        """Indices of the states that are read; the last, which always is, has -1."""
+        others = set(self._adapter.reads) - {len(self.widths) - 1} if self.reads_all else set()
+        return [*sorted(others), -1]
+
+    @property
+    def reads_pooled(self) -> bool:
+        return not self.reads_all or self._adapter.reads_pooled
+
+    @property
+    def _adapter(self) -> Any:
+        return self.get_submodule("adapter")
 
     def forward(self, hidden: Hidden) -> Tensor:
         return hidden.pooled(hidden.states[-1])
+
+    def pooled(self, hidden: Hidden) -> Tensor:
+        """(n, S·H) of the S states that are read, pooled: what `from_pooled` starts from."""
+        return torch.cat([hidden.pooled(hidden.states[read]) for read in self.reads], dim=-1)
+
+    def from_pooled(self, pooled: Tensor) -> Tensor:
+        """What `forward` gives for the states behind `pooled`, if only pooled ones are read."""
+        return self(Hidden(self.placed(pooled), mask=None))
+
+    def placed(self, states: Tensor) -> list[Any]:
+        """Each of the states that are read (…, S·H) at its index; None at the others."""
+        places: list[Any] = [None] * len(self.widths)
+        for read, state in zip(self.reads, states.chunk(len(self.reads), dim=-1), strict=True):
+            places[read] = state
+        return places

@@ -16,7 +16,7 @@ from torch import Tensor
 from transrec.data.batch import Chunk, ModalityContent, modality_content
 from transrec.data.filled_folder import filled_folder
 from transrec.data.item_store import ModalityStore
-from transrec.data.text_store import plan_chunks
+from transrec.data.ragged import Ragged
 
 KeptPrecision = Literal["fp32", "bf16"]
 Compute = Callable[[Chunk], Tensor]
@@ -39,38 +39,32 @@ class PrefixStore:
     ) -> None:
         self.key = target.name
         kept = filled_folder(target, lambda partial: _fill(partial, store, items, compute, precision))
-        shape = json.loads((kept / "shape.json").read_text(encoding="utf-8"))
-        self._offsets = np.load(kept / "offsets.npy", mmap_mode="r")
-        self._states = np.memmap(
-            kept / "states.bin", dtype=_DTYPES[precision], mode="r", shape=(int(self._offsets[-1]), shape["width"])
-        )
-        self._masked, self._precision = shape["masked"], precision
+        how = json.loads((kept / "how.json").read_text(encoding="utf-8"))
+        offsets = np.load(kept / "offsets.npy", mmap_mode="r")
+        self._ragged = Ragged(offsets)
+        shape = (int(offsets[-1]), how["width"])
+        self._states = np.memmap(kept / "states.bin", dtype=_DTYPES[precision], mode="r", shape=shape)
+        self._masked, self._precision = how["masked"], precision
 
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
         """A chunk holds `prefix` (n, P, W) and, where the tower wants one, `attention_mask` (n, P)."""
-        lengths = self._offsets[items] - self._offsets[items - 1]
-        rows = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
-        runs = plan_chunks(lengths[rows], _POSITIONS_IN_CHUNK)
-        blank = self._blank(np.zeros((1, 1, self._states.shape[1]), self._states.dtype), np.ones((1, 1), np.int64))
-        return modality_content(rows, [self._chunk(items[rows[start:stop]]) for start, stop in runs], blank)
+        rows, chunks = self._ragged.chunks(items, _POSITIONS_IN_CHUNK)
+        blank = self._chunk(np.zeros((1, 1), np.int64), np.ones((1, 1), np.bool_))
+        return modality_content(rows, [self._chunk(places, real) for places, real in chunks], blank)
 
-    def _chunk(self, items: NDArray[np.int64]) -> Chunk:
-        starts, stops = self._offsets[items - 1], self._offsets[items]
-        position = starts[:, None] + np.arange(int((stops - starts).max()))
-        real = position < stops[:, None]
-        return self._blank(self._states[np.where(real, position, starts[:, None])], real.astype(np.int64))
-
-    def _blank(self, states: NDArray[np.generic], mask: NDArray[np.int64]) -> Chunk:
-        tensor = torch.from_numpy(np.ascontiguousarray(states))
-        prefix = tensor.view(torch.bfloat16) if self._precision == "bf16" else tensor
-        return {"prefix": prefix} | ({"attention_mask": torch.from_numpy(mask)} if self._masked else {})
+    def _chunk(self, places: NDArray[np.int64], real: NDArray[np.bool_]) -> Chunk:
+        states = torch.from_numpy(self._states[places])
+        prefix = states.view(torch.bfloat16) if self._precision == "bf16" else states
+        return {"prefix": prefix} | (
+            {"attention_mask": torch.from_numpy(real.astype(np.int64))} if self._masked else {}
+        )
 
 
 _DTYPES = {"fp32": np.float32, "bf16": np.uint16}  # numpy has no bfloat16
 
 
 def _fill(partial: Path, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision) -> None:
-    """`states.bin` (positions of all items end to end, W numbers each), `offsets.npy` (N + 1) and `shape.json`."""
+    """`states.bin` (positions of all items end to end, W numbers each), `offsets.npy` (N + 1) and `how.json`."""
     lengths = np.zeros(items + 1, np.int64)
     width, masked = 0, False
     with (partial / "states.bin").open("wb") as file:
@@ -87,7 +81,7 @@ def _fill(partial: Path, store: ModalityStore, items: int, compute: Compute, pre
                 lengths[start + row], width = kept[row].shape
                 file.write(_numbers(kept[row], precision).data)
     np.save(partial / "offsets.npy", np.cumsum(lengths))
-    (partial / "shape.json").write_text(json.dumps({"width": width, "masked": masked}), encoding="utf-8")
+    (partial / "how.json").write_text(json.dumps({"width": width, "masked": masked}), encoding="utf-8")
 
 
 def _rows_of(content: ModalityContent) -> Iterable[list[int]]:

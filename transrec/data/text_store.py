@@ -14,11 +14,10 @@ from transrec.data.bad_samples import Skipped
 from transrec.data.batch import Chunk, ModalityContent, modality_content
 from transrec.data.filled_folder import filled_folder
 from transrec.data.item_shards import ItemShards
+from transrec.data.ragged import Ragged
 from transrec.data.shard_folder import ShardFolder
 
 _TOKENISE_AT_ONCE = 4096
-# A chunk takes no item shorter than this share of its longest one: bounds the work spent on padding to 1 - share.
-_SHORTEST_IN_CHUNK = 0.8
 
 
 class TextContent(Protocol):
@@ -48,7 +47,7 @@ class TextStore:
         cached = tokenise(folder, text, cache, skipped)
         self.key = cached.name
         self._tokens = np.load(cached / "tokens.npy", mmap_mode="r")
-        self._offsets = np.load(cached / "offsets.npy", mmap_mode="r")
+        self._ragged = Ragged(np.load(cached / "offsets.npy", mmap_mode="r"))
 
     @staticmethod
     def is_filled(folder: ShardFolder, text: TextContent, cache: Path) -> bool:
@@ -60,11 +59,8 @@ class TextStore:
 
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
         """A chunk holds texts of similar length."""
-        lengths = self._offsets[items] - self._offsets[items - 1]
-        rows = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
-        runs = plan_chunks(lengths[rows], self.text.chunk_tokens)
-        chunks = [self._chunk(items[rows[start:stop]]) for start, stop in runs]
-        return modality_content(rows, chunks, self._blank)
+        rows, chunks = self._ragged.chunks(items, self.text.chunk_tokens)
+        return modality_content(rows, [self._chunk(places, real) for places, real in chunks], self._blank)
 
     @property
     def _blank(self) -> Chunk:
@@ -73,27 +69,12 @@ class TextStore:
             "attention_mask": torch.ones(1, 1, dtype=torch.int64),
         }
 
-    def _chunk(self, items: NDArray[np.int64]) -> Chunk:
-        starts, stops = self._offsets[items - 1], self._offsets[items]
-        position = starts[:, None] + np.arange(int((stops - starts).max()))
-        real = position < stops[:, None]
-        tokens = np.where(real, self._tokens[np.where(real, position, 0)], self.text.pad_id)
+    def _chunk(self, places: NDArray[np.int64], real: NDArray[np.bool_]) -> Chunk:
+        tokens = np.where(real, self._tokens[places], self.text.pad_id)
         return {
             "input_ids": torch.from_numpy(tokens.astype(np.int64)),
             "attention_mask": torch.from_numpy(real.astype(np.int64)),
         }
-
-
-def plan_chunks(lengths: NDArray[np.int64], chunk_tokens: int) -> list[tuple[int, int]]:
-    """Cut items sorted by falling length into runs of at most `chunk_tokens` tokens, padding included."""
-    runs, start = [], 0
-    while start < len(lengths):
-        longest = int(lengths[start])
-        similar = int(np.searchsorted(-lengths, -_SHORTEST_IN_CHUNK * longest, side="right"))
-        stop = min(similar, start + max(1, chunk_tokens // longest))
-        runs.append((start, stop))
-        start = stop
-    return runs
 
 
 def tokenise(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> Path:

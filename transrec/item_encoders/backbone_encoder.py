@@ -57,8 +57,10 @@ class BackboneEncoder(nn.Module):
         own = content.modalities[self.modality]
         vectors_UD = self.projection.weight.new_zeros(len(content.items), self.projection.out_features)
         if own.chunks:
-            vectors_MD = torch.cat([self._encode(chunk) for chunk in own.chunks])
-            vectors_UD = vectors_UD.to(vectors_MD.dtype).index_copy(0, own.rows, vectors_MD)
+            features = torch.cat([self._features(chunk) for chunk in own.chunks])
+            rows_M, order_M = own.rows.sort()  # however the items were cut into chunks, the same product is computed
+            vectors_MD = self._vectors(features[order_M])
+            vectors_UD = vectors_UD.to(vectors_MD.dtype).index_copy(0, rows_M, vectors_MD)
         for _ in range(own.passes - len(own.chunks)):
             vectors_UD = vectors_UD + self._nothing(own.blank)
         return vectors_UD
@@ -66,12 +68,20 @@ class BackboneEncoder(nn.Module):
     def enable_gradient_checkpointing(self) -> None:
         backbones.enable_gradient_checkpointing(self.backbone)
 
-    def _encode(self, chunk: Chunk) -> Tensor:
-        """Vectors (n, D) of the items of a chunk."""
-        return F.gelu(self.projection(self.readout(self.hidden(chunk))))
+    def _features(self, chunk: Chunk) -> Tensor:
+        """What is read off the backbone for the items of a chunk (n, W), or what a readout starts from that pools."""
+        if self.frozen_prefix is not None and self.frozen_prefix.features:
+            return chunk["prefix"][:, 0]
+        hidden = self.hidden(chunk)
+        return self.readout.pooled(hidden) if self.readout.reads_pooled else self.readout(hidden)
 
-    def hidden(self, chunk: Chunk, keep_all: bool = False) -> Hidden:
-        """Hidden states of a chunk's items: the last, and all of them if an adapter reads them or `keep_all`.
+    def _vectors(self, features: Tensor) -> Tensor:
+        """Item vectors (n, D) of features (n, W)."""
+        pooled = self.readout.from_pooled(features) if self.readout.reads_pooled else features
+        return F.gelu(self.projection(pooled))
+
+    def hidden(self, chunk: Chunk) -> Hidden:
+        """Hidden states of a chunk's items: the last, and all of them if an adapter reads them.
 
         Where nothing of the backbone trains, nothing is kept for a backward pass through it.
         """
@@ -79,7 +89,7 @@ class BackboneEncoder(nn.Module):
             return self.frozen_prefix.resume(self, chunk["prefix"], chunk.get("attention_mask"))
         learns = any(parameter.requires_grad for parameter in self.backbone.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            return self.run(*self.embed(chunk), keep_all=keep_all or self.readout.reads_all)
+            return self.run(*self.embed(chunk), keep_all=self.readout.reads_all)
 
     def embed(self, chunk: Chunk) -> tuple[Tensor, Tensor | None]:
         """What enters the first layer (n, T, H), and which positions count (n, T)."""
@@ -119,4 +129,4 @@ class BackboneEncoder(nn.Module):
         and gradients alone. 0 * inf would be nan, but where there is an item of one's own the pass repeats it: where it
         overflows, the batch has overflowed already.
         """
-        return 0 * self._encode({name: tensor[:1] for name, tensor in blank.items()})
+        return 0 * self._vectors(self._features({name: tensor[:1] for name, tensor in blank.items()}))

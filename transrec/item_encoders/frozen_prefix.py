@@ -24,39 +24,36 @@ from transrec.item_encoders.backbone_encoder import BackboneEncoder
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """Where the trained part of a tower begins.
+    """Where the trained part of a tower begins, and what is kept of an item for it.
 
-    At a layer: kept are the states that enter it, (T, H) an item. Behind the backbone, if all of that is frozen: kept
-    are the states that are read off, pooled already where nobody looks at positions, (T or 1, S·H) for S of them.
+    layer k         the states that enter it, (T, H)
+    layer None      behind the backbone, all of which is frozen: the S states that are read, (T, S·H)
+    features        the same, if only pooled states are read, (1, S·H)
     """
 
-    layer: int | None  # None: behind the backbone
-    reads: tuple[int, ...] = ()  # indices of the states that are read, the last among them
-    pooled: bool = False
+    layer: int | None
+    features: bool = False
 
     def compute(self, encoder: BackboneEncoder, chunk: Chunk) -> Tensor:
         """(n, P, W), without a graph."""
         with torch.no_grad():
             if self.layer is not None:
                 return backbones.run_layers(encoder.backbone, *encoder.embed(chunk), stop=self.layer).states[-1]
-            hidden = encoder.hidden(chunk, keep_all=True)
-            states = [hidden.states[read] for read in self.reads]
-            return torch.cat([hidden.pooled(s).unsqueeze(1) if self.pooled else s for s in states], dim=-1)
+            hidden = encoder.hidden(chunk)
+            if self.features:
+                return encoder.readout.pooled(hidden).unsqueeze(1)
+            return torch.cat([hidden.states[read] for read in encoder.readout.reads], dim=-1)
 
     def resume(self, encoder: BackboneEncoder, kept: Tensor, mask: Tensor | None) -> Hidden:
-        """The hidden states of items for which `compute` gave `kept`."""
+        """The hidden states of items for which `compute` gave `kept`, unless these are features."""
         if self.layer is not None:
             return encoder.run(kept, mask, start=self.layer)
-        states: list[Any] = [None] * (encoder.num_layers + 1)
-        for read, state in zip(self.reads, kept.chunk(len(self.reads), dim=-1), strict=True):
-            states[read] = state
-        if self.pooled:
-            return Hidden(states, None, pool=_only_position)
-        return Hidden(states, None if mask is None else mask.bool(), pool=encoder.pool)
+        return Hidden(encoder.readout.placed(kept), None if mask is None else mask.bool(), encoder.pool)
 
     def digest(self, encoder: BackboneEncoder) -> str:
         """Names what `compute` depends on besides the content."""
-        digest = hashlib.sha256(f"{self} {encoder.pooling if self.pooled else ''}".encode())
+        read = [encoder.readout.reads, encoder.pooling] if self.layer is None else []
+        digest = hashlib.sha256(f"{self} {read}".encode())
         below = backbones.stages(encoder.backbone)[: None if self.layer is None else self.layer + 1]
         for module in itertools.chain.from_iterable(below):
             for name, tensor in module.state_dict().items():
@@ -68,15 +65,11 @@ class FrozenPrefix:
 def frozen_prefix(encoder: BackboneEncoder) -> FrozenPrefix | None:
     """The longest one, or None where already the embeddings or the first layer train."""
     training = [_trains(modules) for modules in backbones.stages(encoder.backbone)]
-    if any(training):
-        layer = training.index(True) - 1
-        # An adapter at the readout looks at states that a pass from a layer on does not have.
-        return FrozenPrefix(layer) if layer > 0 and not encoder.readout.reads_all else None
-    adapter: Any = getattr(encoder.readout, "adapter", None)
-    if adapter is None:
-        return FrozenPrefix(None, (encoder.num_layers,), pooled=True)
-    reads = tuple(sorted({*adapter.reads, encoder.num_layers}))
-    return FrozenPrefix(None, reads, pooled=adapter.reads_pooled)
+    if not any(training):
+        return FrozenPrefix(None, features=encoder.readout.reads_pooled)
+    layer = training.index(True) - 1
+    # An adapter at the readout looks at states that a pass from a layer on does not have.
+    return FrozenPrefix(layer) if layer > 0 and not encoder.readout.reads_all else None
 
 
 def why_not_exact(encoder: BackboneEncoder) -> str | None:
@@ -92,7 +85,3 @@ def why_not_exact(encoder: BackboneEncoder) -> str | None:
 
 def _trains(modules: Iterable[nn.Module]) -> bool:
     return any(parameter.requires_grad for module in modules for parameter in module.parameters())
-
-
-def _only_position(states: Tensor, mask: Tensor | None) -> Tensor:
-    return states[:, 0]

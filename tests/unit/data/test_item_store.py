@@ -11,13 +11,9 @@ from hypothesis import strategies as st
 from transrec.data.item_shards import ItemShards
 from transrec.data.item_store import ItemStore
 from transrec.data.shard_folder import ShardFolder
-from transrec.data.text_store import plan_chunks, tokenise
+from transrec.data.text_store import tokenise
 
 N = 50
-lengths_and_budget = st.tuples(
-    st.lists(st.integers(1, 60), max_size=80).map(lambda x: np.array(sorted(x, reverse=True), np.int64)),
-    st.integers(1, 400),
-)
 
 
 @pytest.fixture(scope="module")
@@ -26,34 +22,6 @@ def shards(build_shards) -> Path:
     folder = build_shards({"u": [1, 2, 3]}, n_items=N, shard_bytes=20_000)
     assert len(list(folder.glob("items-*.tar"))) > 1
     return folder
-
-
-@given(lengths_and_budget)
-def test_chunks_are_contiguous_and_cover_every_item(case: tuple[np.ndarray, int]) -> None:
-    lengths, budget = case
-    places = [i for a, b in plan_chunks(lengths, budget) for i in range(a, b)]
-    assert places == list(range(len(lengths)))
-
-
-@given(lengths_and_budget)
-def test_a_chunk_keeps_to_the_budget_unless_it_is_one_item(case: tuple[np.ndarray, int]) -> None:
-    lengths, budget = case
-    for a, b in plan_chunks(lengths, budget):
-        assert b - a == 1 or (b - a) * lengths[a] <= budget
-
-
-@given(lengths_and_budget)
-def test_less_than_a_fifth_of_a_chunk_is_padding(case: tuple[np.ndarray, int]) -> None:
-    lengths, budget = case
-    for a, b in plan_chunks(lengths, budget):
-        assert lengths[a:b].min() >= 0.8 * lengths[a:b].max()
-
-
-@given(lengths_and_budget)
-def test_a_chunk_ends_only_for_the_budget_or_the_padding(case: tuple[np.ndarray, int]) -> None:
-    lengths, budget = case
-    for a, b in plan_chunks(lengths, budget)[:-1]:
-        assert (b - a + 1) * lengths[a] > budget or lengths[b] < 0.8 * lengths[a]
 
 
 def test_an_item_without_a_token_is_one_of_padding(

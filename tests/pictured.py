@@ -24,7 +24,9 @@ TINY_VISION: dict[str, dict[str, Any]] = {
         "patch_size": 4,
     }
     for model_type in ("vit", "vit_mae", "dinov2")
-} | {"swin": {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 2, "image_size": 16, "patch_size": 4}}
+} | {
+    "swin": {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 2, "image_size": 16, "patch_size": 4}
+}
 
 
 def vision_model(model_type: str, **changes: Any) -> PreTrainedModel:
@@ -72,4 +74,6 @@ def random_histories(users: int, n_items: int, seed: int = 0) -> list[list[int]]
     """Users who mostly take the next item, so that there is something to learn."""
     rng = np.random.default_rng(seed)
     starts = rng.integers(1, n_items + 1, users)
-    return [[int((start + k * rng.integers(1, 3)) % n_items) + 1 for k in range(rng.integers(5, 9))] for start in starts]
+    return [
+        [int((start + k * rng.integers(1, 3)) % n_items) + 1 for k in range(rng.integers(5, 9))] for start in starts
+    ]

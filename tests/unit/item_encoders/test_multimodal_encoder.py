@@ -1,6 +1,5 @@
 import pytest
 import torch
-from pictured import vision_model
 from pydantic import ValidationError
 
 from transrec.adaptation.attach import sites
@@ -18,12 +17,10 @@ FUSIONS = pytest.mark.parametrize("fusion", ["sum", "concat", "gated"])
 
 
 @pytest.fixture(scope="module")
-def config(tiny_bert, tmp_path_factory) -> MultimodalEncoderConfig:
-    folder = tmp_path_factory.mktemp("vit")
-    vision_model("vit").save_pretrained(folder)
+def config(tiny_bert, tiny_vit) -> MultimodalEncoderConfig:
     return MultimodalEncoderConfig(
         text=TextEncoderConfig(backbone=str(tiny_bert), dropout=0.0),
-        image=ImageEncoderConfig(backbone=str(folder), dropout=0.0),
+        image=ImageEncoderConfig(backbone=str(tiny_vit), dropout=0.0),
     )
 
 

@@ -70,8 +70,8 @@ class KAdapterConfig(AdapterMethod):
         odd = [read - 1 for read in chosen if read not in alike]
         if odd:
             raise ConfigError(
-                f"`layers`: {odd[0]} of the {site.tower} tower is not one of its layers 0..{last - 1} with the width of "
-                f"the last, {site.width}"
+                f"`layers`: {odd[0]} of the {site.tower} tower is not one of its layers 0..{last - 1} with the width "
+                f"of the last, {site.width}"
             )
         return chosen
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pictured import vision_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import Whitespace
@@ -37,4 +38,12 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sep_token="[SEP]",
         mask_token="[MASK]",
     ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like a downloaded ViT's for images of 16 pixels, without a preprocessor."""
+    folder = tmp_path_factory.mktemp("tiny_vit")
+    vision_model("vit").save_pretrained(folder)
     return folder

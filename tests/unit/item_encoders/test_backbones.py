@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pictured import vision_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, BertModel
@@ -21,6 +22,7 @@ TINY = {
 }
 
 
+FAMILIES = sorted(backbones.FAMILIES)
 TEXT_FAMILIES = sorted(name for name, family in backbones.FAMILIES.items() if family.modality == "text")
 
 
@@ -29,17 +31,49 @@ def random_model(model_type: str) -> nn.Module:
     return AutoModel.from_config(AutoConfig.for_model(model_type, **TINY), add_pooling_layer=False).eval()
 
 
-@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
+def any_model(model_type: str) -> nn.Module:
+    if model_type in TEXT_FAMILIES:
+        return random_model(model_type)
+    # Without masking; there is no way to have its own forward leave the patches in their order but this noise.
+    return vision_model(model_type, **({"mask_ratio": 0.0} if model_type == "vit_mae" else {}))
+
+
+def inputs_of(model_type: str) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    if model_type not in TEXT_FAMILIES:
+        return {"pixel_values": torch.randn(2, 3, 16, 16, generator=generator)}
+    tokens = torch.randint(5, 30, (2, 6), generator=generator)
+    return {"input_ids": tokens, "attention_mask": (torch.arange(6) < torch.tensor([[6], [4]])).long()}
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_path_of_the_table_leads_to_the_right_kind_of_module(model_type):
-    model = random_model(model_type)
+    model = any_model(model_type)
     sites = backbones.site_paths(model)
+    layers = [model.get_submodule(path) for path in backbones.FAMILIES[model_type].layers(model.config)]
+    assert len(layers) == backbones.num_layers(model) == (3 if model_type == "swin" else 2)
     for site in ("query", "key", "value", "attention_output", "ffn_output"):
-        assert len(sites[site]) == backbones.num_layers(model)
-        for module in map(model.get_submodule, sites[site]):
+        assert len(sites[site]) == len(layers)
+        for path, layer in zip(sites[site], layers, strict=True):
+            module = model.get_submodule(path)
             assert isinstance(module, nn.Linear)
-            assert module.out_features == backbones.hidden_size(model)
-    (embeddings,) = sites["embeddings"]
-    assert isinstance(model.get_submodule(embeddings), nn.Module)
+            assert module in list(layer.modules())
+            if model_type != "swin":  # whose layers differ in width
+                assert module.out_features == backbones.hidden_size(model)
+    for site in ("attention_input", "ffn_input", "ffn_hidden"):
+        assert all(isinstance(model.get_submodule(path), nn.Module) for path in sites[site])
+    for path in sites.get("embeddings", []):
+        assert isinstance(model.get_submodule(path), nn.Module)
+    assert ("embeddings" in sites) == backbones.has_class_token(model)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_layer_by_layer_is_bit_for_bit_the_model_s_own_forward(model_type):
+    model, inputs = any_model(model_type), inputs_of(model_type)
+    own = {"noise": torch.arange(16.0).expand(2, -1)} if model_type == "vit_mae" else {}
+    hidden = backbones.run_layers(model, backbones.embed(model, inputs), inputs.get("attention_mask"), keep_all=True)
+    assert torch.equal(hidden.states[-1], model(**inputs, **own).last_hidden_state)
+    assert len(hidden.states) == 1 + backbones.num_layers(model)
 
 
 @pytest.mark.parametrize("model_type", TEXT_FAMILIES)

@@ -1,9 +1,10 @@
 """From the bytes of an image to pixels of the size an encoder wants.
 
 Considered: decoding in full (twice the work, where a photo of 1000 pixels becomes one of 98), a decoder of its own for
-JPEG (simplejpeg: a tenth faster with the resizing, for a second code path and package), and this: Pillow, which leaves out the frequencies of a
-JPEG that a small picture cannot show, down to no less than three times the size, and then resizes with an antialiasing
-filter. Pixels then differ from those of a full decoding by less than half a step of 255 on average.
+JPEG (simplejpeg: a tenth faster with the resizing, for a second code path and package), and this: Pillow, which leaves
+out the frequencies of a JPEG that a small picture cannot show, down to no less than three times the size, and then
+resizes with an antialiasing filter. Pixels then differ from those of a full decoding by less than half a step of 255 on
+average.
 """
 
 import io

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +33,7 @@ def test_a_chunk_keeps_to_the_budget_unless_it_is_one_sequence(case: tuple[list[
 @given(lengths_and_budget)
 def test_chunks_of_one_length_but_the_last_are_full(case: tuple[list[int], int]) -> None:
     shapes = [where.shape for where, _ in chunks_of(*case)[1]]
-    for (n, length), (_, following) in zip(shapes, shapes[1:], strict=False):
+    for (n, length), (_, following) in itertools.pairwise(shapes):
         assert following < length or (n + 1) * length > case[1]
 
 

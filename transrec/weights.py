@@ -152,6 +152,14 @@ def load_export(folder: Path, model: nn.Module) -> None:
     load_trained(folder, model)
 
 
+def share_frozen(model: nn.Module, base: Mapping[str, Tensor]) -> None:
+    """Let the frozen tensors of `model` be those of `base` where they are equal: many models then hold one base."""
+    trained = set(trainable_names(model))
+    for name, tensor in _tensors(model).items():
+        if name not in trained and name in base and torch.equal(tensor, base[name]):
+            tensor.data = base[name]
+
+
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """What `state_dict` would hold, as the tensors themselves."""
     persistent = model.state_dict(keep_vars=True).keys()

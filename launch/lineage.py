@@ -55,7 +55,7 @@ class Answers:
         experiment = load_run(run_dir)
         interactions = Interactions.scan(experiment.data, experiment.model.max_length)
         folder = interactions.shards.folder
-        store = ItemStore(folder, None, experiment.data.cache)
+        store = ItemStore(folder, {}, experiment.data.cache)
         sampling = experiment.model.objective.build().sampling
         stream = TrainStream(interactions, store, sampling, experiment.train.batch_size, experiment.seed)
         self.lineage = Lineage(stream, steps_done(run_dir))

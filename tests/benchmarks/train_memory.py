@@ -78,7 +78,7 @@ def measure(shards: Path, split: str, place: float) -> dict[str, float]:
     began = time.perf_counter()
     interactions = Interactions.scan(DataConfig(path=shards, split={"name": split}), MAX_LENGTH)  # type: ignore[arg-type]
     scanned = resident("VmHWM") - before
-    store = ItemStore(interactions.shards.folder, None, Path())
+    store = ItemStore(interactions.shards.folder, {}, Path())
     stream = TrainStream(interactions, store, Sampling(), BATCH, seed=0)
     start = int(place * len(stream))
     next(load_steps(stream, start, start + 1, workers=0))

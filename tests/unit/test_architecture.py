@@ -53,7 +53,7 @@ def of_package(package: str) -> list[str]:
 
 def test_the_walk_finds_the_code() -> None:
     assert {"transrec.trainer", "transrec.item_encoders.text", "data_tools.build", "launch.train"} <= TREES.keys()
-    assert "transrec.data.batch.ItemContent" in IMPORTS["transrec.item_encoders.text"]
+    assert "transrec.data.batch.ItemContent" in IMPORTS["transrec.item_encoders.backbone_encoder"]
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from contents import of_text
 from torch import Tensor
 from transformers import BertConfig
 
-from transrec.data.batch import ItemContent
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.text import TextEncoderConfig
 from transrec.models.sequential_recommender import SequentialRecommender, SequentialRecommenderConfig
@@ -48,7 +48,7 @@ def build(bert_folder: Path) -> Callable[..., SequentialRecommender]:
 def run() -> Callable[[SequentialRecommender], tuple[Tensor, Tensor]]:
     """Item and user vectors of a fixed input."""
     ids = torch.randint(1, 60, (6, 7), generator=torch.Generator().manual_seed(1))
-    content = ItemContent(torch.arange(1, 7), [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}])
+    content = of_text(torch.arange(1, 7), [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}])
     mask = torch.arange(L) >= torch.tensor([[0], [3]])
 
     def run(model: SequentialRecommender) -> tuple[Tensor, Tensor]:

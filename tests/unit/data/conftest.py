@@ -58,7 +58,7 @@ def make_stream(scan: Callable[..., Interactions]) -> Callable[..., TrainStream]
         **data: Any,
     ) -> TrainStream:
         interactions = scan(**data)
-        store = ItemStore(interactions.shards.folder, None, interactions.config.cache)
+        store = ItemStore(interactions.shards.folder, {}, interactions.config.cache)
         return TrainStream(interactions, store, sampling, batch_size, seed, rank, world_size, accumulation)
 
     return make_stream

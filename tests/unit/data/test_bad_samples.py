@@ -67,7 +67,7 @@ def test_a_bad_item_stops_the_run_and_names_it(
 ) -> None:
     shard = flip(copy, "items.parquet", 6, "json_")
     with pytest.raises(ShardSetError, match=rf"{shard}: item 7 cannot be read \(.*checksum.*data_tools verify.*skip"):
-        ItemStore(ShardFolder(copy), numbered_content(), tmp_path / "cache")
+        ItemStore(ShardFolder(copy), {"text": numbered_content()}, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("data", [{}, {"windows": "last"}, {"split": {"name": "temporal"}}])
@@ -132,7 +132,7 @@ def test_ranks_leave_out_what_any_of_them_cannot_read(
     assert [list(rank.shards.skipped) for rank in ranks] == [[5, 9], [5, 9]]
     assert ranks[0].popularity.tolist() == ranks[1].popularity.tolist()
     streams = [
-        TrainStream(rank, ItemStore(rank.shards.folder, None, Path()), Sampling(), 24, 7, number, 2)
+        TrainStream(rank, ItemStore(rank.shards.folder, {}, Path()), Sampling(), 24, 7, number, 2)
         for number, rank in enumerate(ranks)
     ]
     assert [order.order.slots(3).tolist() for order in streams] == [streams[0].order.slots(3).tolist()] * 2

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transrec.data.item_shards import ItemShards
-from transrec.data.item_store import ItemStore, plan_chunks, tokenise
+from transrec.data.item_store import ItemStore
 from transrec.data.shard_folder import ShardFolder
+from transrec.data.text_store import plan_chunks, tokenise
 
 N = 50
 lengths_and_budget = st.tuples(
@@ -64,22 +65,23 @@ def test_an_item_without_a_token_is_one_of_padding(
         def encode(self, records: Any) -> list[list[int]]:
             return [[] if ids[0] == 1002 else ids for ids in super().encode(records)]
 
-    content = ItemStore(ShardFolder(shards), Silent(), tmp_path).content(np.array([2]))
-    assert content.text is not None
-    assert content.text[0]["input_ids"].tolist() == [[Silent.pad_id]]
-    assert content.text[0]["attention_mask"].tolist() == [[1]]
+    content = ItemStore(ShardFolder(shards), {"text": Silent()}, tmp_path).content(np.array([2]))
+    (chunk,) = content.modalities["text"].chunks
+    assert chunk["input_ids"].tolist() == [[Silent.pad_id]]
+    assert chunk["attention_mask"].tolist() == [[1]]
 
 
 @given(st.sets(st.integers(1, N), min_size=1))
 def test_rows_of_the_chunks_are_the_tokens_of_their_items(store_of_all: ItemStore, chosen: set[int]) -> None:
     content = store_of_all.content(np.array(sorted(chosen)))
-    assert content.text is not None
-    assert sorted(content.items.tolist()) == sorted(chosen)
+    text = content.modalities["text"]
+    assert content.items.tolist() == sorted(chosen)
+    assert sorted(text.rows.tolist()) == list(range(len(chosen)))
     row = 0
-    for chunk in content.text:
+    for chunk in text.chunks:
         assert chunk["input_ids"].dtype == chunk["attention_mask"].dtype == torch.int64
         for ids, mask in zip(chunk["input_ids"], chunk["attention_mask"], strict=True):
-            item = int(content.items[row])
+            item = int(content.items[text.rows[row]])
             length = item % 7 + 1
             assert ids[:length].tolist() == [1000 + item] * length
             assert ids[length:].tolist() == [3] * (len(ids) - length), "the rest is padding"
@@ -88,7 +90,7 @@ def test_rows_of_the_chunks_are_the_tokens_of_their_items(store_of_all: ItemStor
     assert row == len(chosen)
     assert content.tokens == (
         sum(item % 7 + 1 for item in chosen),
-        sum(chunk["input_ids"].numel() for chunk in content.text),
+        sum(chunk["input_ids"].numel() for chunk in text.chunks),
     )
 
 
@@ -101,30 +103,27 @@ def store_of_all(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Item
             numbers = [int(record["item_id"].removeprefix("item-")) for record in records]
             return [[1000 + number] * (number % 7 + 1) for number in numbers]
 
-    return ItemStore(ShardFolder(shards), Content(), tmp_path_factory.mktemp("store"))
+    return ItemStore(ShardFolder(shards), {"text": Content()}, tmp_path_factory.mktemp("store"))
 
 
-def test_chunks_agreed_on_are_not_fewer_than_the_own(store_of_all: ItemStore) -> None:
+def test_passes_are_the_own_chunks_until_more_are_agreed_on(store_of_all: ItemStore) -> None:
     content = store_of_all.content(np.arange(1, N + 1))
-    assert content.chunks == content.own_chunks > 1
-    assert store_of_all.content(np.array([1]), chunks=9).chunks == 9
+    assert content.passes == [len(content.modalities["text"].chunks)] > [1]
+    assert content.with_passes([9]).passes == [9]
 
 
 def test_without_text_items_keep_their_order(shards: Path, tmp_path: Path) -> None:
-    content = ItemStore(ShardFolder(shards), None, tmp_path).content(np.array([7, 2, 30]))
+    content = ItemStore(ShardFolder(shards), {}, tmp_path).content(np.array([7, 2, 30]))
     assert content.items.tolist() == [7, 2, 30]
-    assert content.text is None
-    assert content.own_chunks == 1
+    assert content.passes == []
     assert not list(tmp_path.iterdir()), "nothing to cache"
 
 
 def test_second_opening_tokenises_nothing(shards: Path, tmp_path: Path, numbered_content: Callable[..., Any]) -> None:
     first, second = numbered_content(), numbered_content()
-    opened = [ItemStore(ShardFolder(shards), content, tmp_path) for content in (first, second)]
+    opened = [ItemStore(ShardFolder(shards), {"text": content}, tmp_path) for content in (first, second)]
     assert (first.encoded, second.encoded) == (N, 0)
-    one, other = (store.content(np.array([3, 9])).text for store in opened)
-    assert one is not None
-    assert other is not None
+    one, other = (store.content(np.array([3, 9])).modalities["text"].chunks for store in opened)
     assert all(torch.equal(a[k], b[k]) for a, b in zip(one, other, strict=True) for k in a)
 
 
@@ -193,9 +192,8 @@ def test_a_text_left_out_has_a_store_of_its_own(
     folder = ShardFolder(shards)
     skipped = {4: ItemShards(folder).bad(4, "a test")}
     for store, length in (
-        (ItemStore(folder, Lengths(), tmp_path, skipped), 1),
-        (ItemStore(folder, Lengths(), tmp_path), len("Text 4")),
+        (ItemStore(folder, {"text": Lengths()}, tmp_path, skipped), 1),
+        (ItemStore(folder, {"text": Lengths()}, tmp_path), len("Text 4")),
     ):
         content = store.content(np.array([4]))
-        assert content.text is not None
-        assert content.text[0]["input_ids"].shape == (1, length)
+        assert content.modalities["text"].chunks[0]["input_ids"].shape == (1, length)

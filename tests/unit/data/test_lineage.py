@@ -20,7 +20,7 @@ BATCH, EPOCHS = 12, 3
 def stream(synthetic_shards: Path, tmp_path: Path) -> TrainStream:
     config = DataConfig(path=synthetic_shards, stride=3, fraction=0.6)
     interactions = Interactions.scan(config, 5)
-    store = ItemStore(interactions.shards.folder, None, tmp_path)
+    store = ItemStore(interactions.shards.folder, {}, tmp_path)
     return TrainStream(interactions, store, Sampling(negatives=1), BATCH, seed=3)
 
 

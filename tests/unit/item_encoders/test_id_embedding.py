@@ -1,12 +1,12 @@
 import torch
+from contents import without_content
 
-from transrec.data.batch import ItemContent
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 
 
 def test_rows_are_looked_up_by_catalogue_index():
     encoder = IdEmbeddingConfig().build(4, num_items=5)
-    vectors = encoder(ItemContent(items=torch.tensor([5, 1])))
+    vectors = encoder(without_content(torch.tensor([5, 1])))
     assert torch.equal(vectors, encoder.embedding.weight[[5, 1]])
 
 
@@ -20,6 +20,6 @@ def test_initialisation_and_the_padding_row():
 
 def test_the_padding_row_never_learns():
     encoder = IdEmbeddingConfig().build(4, num_items=5)
-    encoder(ItemContent(items=torch.tensor([0, 2]))).sum().backward()
+    encoder(without_content(torch.tensor([0, 2]))).sum().backward()
     assert encoder.embedding.weight.grad[0].eq(0).all()
     assert encoder.embedding.weight.grad[2].eq(1).all()

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from contents import of_text
 from torch import nn
 
+from transrec.adaptation.attach import OF_THE_TOWER
 from transrec.config import Config, config_classes
 from transrec.data.batch import ItemContent
 from transrec.item_encoders import ItemEncoderConfig
@@ -22,7 +24,7 @@ def config(request, tiny_bert) -> Config:
 def content() -> ItemContent:
     ids = torch.tensor([[2, 5, 3], [2, 8, 3], [2, 9, 3]])
     text = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}]
-    return ItemContent(items=torch.tensor([4, 1, 6]), text=text)
+    return of_text(torch.tensor([4, 1, 6]), text)
 
 
 def test_one_vector_per_item_that_learns(config, content):
@@ -35,11 +37,9 @@ def test_one_vector_per_item_that_learns(config, content):
 
 def test_sites_lead_to_modules(config):
     encoder = config.build(WIDTH, NUM_ITEMS)
-    for path in encoder.site_paths.values():
-        for layer in range(encoder.num_layers):
-            assert isinstance(encoder.get_submodule(path.format(layer=layer)), nn.Module)
-    if any("{layer}" in path for path in encoder.site_paths.values()):
-        assert encoder.num_layers >= 1
+    for site, paths in encoder.site_paths.items():
+        assert len(paths) == (1 if site in OF_THE_TOWER else encoder.num_layers)
+        assert all(isinstance(encoder.get_submodule(path), nn.Module) for path in paths)
 
 
 def test_gradient_checkpointing_changes_no_gradient(config, content):
@@ -55,8 +55,7 @@ def test_gradient_checkpointing_changes_no_gradient(config, content):
 
 
 def test_content_says_how_records_are_read_or_that_none_are_needed(config):
-    content = config.content()
-    assert content is None or content.key
+    assert all(how.key for how in config.content().values())
 
 
 def test_configs_are_told_apart_by_name():

@@ -11,7 +11,7 @@ CLS, SEP, UNK, RED_LOWER, RED_UPPER, SHOE, HAT = 2, 3, 1, 5, 7, 8, 9
 
 
 def content(folder, **fields) -> TextContent:
-    return TextEncoderConfig(backbone=str(folder), **fields).content()
+    return TextEncoderConfig(backbone=str(folder), **fields).content()["text"]
 
 
 def test_encode_adds_special_tokens_and_lower_cases(tiny_bert):

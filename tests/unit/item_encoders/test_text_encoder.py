@@ -1,5 +1,6 @@
 import pytest
 import torch
+from contents import of_text, without_content
 from torch import nn
 
 from transrec.config import ConfigError
@@ -25,7 +26,7 @@ ROWS = [[2, 5, 3], [2, 8, 3], [2, 5, 8, 9, 3], [2, 9, 9, 8, 5, 3]]
 
 def content(*chunks: dict[str, torch.Tensor], passes: int | None = None) -> ItemContent:
     items = torch.arange(1, 1 + sum(len(c["input_ids"]) for c in chunks))
-    return ItemContent(items=items, text=list(chunks), chunks=passes or len(chunks))
+    return of_text(items, list(chunks), passes)
 
 
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -101,4 +102,4 @@ def test_more_tokens_than_positions_is_an_error(tiny_bert):
 
 def test_a_batch_without_text_is_an_error(tiny_bert):
     with pytest.raises(ValueError, match="needs a batch with text"):
-        encoder(tiny_bert)(ItemContent(items=torch.tensor([1])))
+        encoder(tiny_bert)(without_content(torch.tensor([1])))

@@ -8,10 +8,11 @@ from itertools import product
 
 import pytest
 import torch
+from contents import of_text
 from torch import Tensor, nn
 
 from transrec.config import ConfigError, config_classes, load
-from transrec.data.batch import ItemContent, Sampling, SequenceBatch
+from transrec.data.batch import Sampling, SequenceBatch
 from transrec.item_encoders import ItemEncoderConfig
 from transrec.models.sequential_recommender import SequentialRecommender, SequentialRecommenderConfig
 from transrec.objectives import ObjectiveConfig
@@ -79,7 +80,7 @@ def make_batch(sampling: Sampling, normaliser: float = 1.0) -> SequenceBatch:
         owned[user, [row[item] for item in history]] = True
     half = len(pool) // 2
     return SequenceBatch(
-        content=ItemContent(torch.tensor(pool), [tokens(pool[:half]), tokens(pool[half:])], chunks=2),
+        content=of_text(torch.tensor(pool), [tokens(pool[:half]), tokens(pool[half:])]),
         inputs=inputs,
         input_mask=mask,
         targets=targets[:, -positions:],
@@ -125,7 +126,7 @@ def test_the_pool_equals_encoding_every_occurrence(bert_folder, user_encoder, ob
 
     def encode_each(rows: Tensor) -> Tensor:
         items = batch.content.items[rows.flatten()].tolist()
-        vectors = [plain.item_encoder(ItemContent(torch.tensor([i]), [tokens([i])])) for i in items]
+        vectors = [plain.item_encoder(of_text(torch.tensor([i]), [tokens([i])])) for i in items]
         return torch.cat(vectors).unflatten(0, rows.shape)
 
     states = plain.user_encoder(encode_each(batch.inputs), batch.input_mask)[:, -batch.targets.shape[1] :]
@@ -201,7 +202,7 @@ def test_encode_users_is_the_state_the_last_position_was_trained_with(bert_folde
 def test_chunks_of_other_ranks_change_nothing(bert_folder):
     model = build(bert_folder, "text")
     batch = make_batch(model.sampling)
-    more = replace(batch, content=replace(batch.content, chunks=4))
+    more = replace(batch, content=batch.content.with_passes([4]))
     assert torch.equal(model(more)["next_item"], model(batch)["next_item"])
 
 

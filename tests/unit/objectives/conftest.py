@@ -3,9 +3,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from contents import without_content
 from torch import Tensor
 
-from transrec.data.batch import ItemContent, Sampling, SequenceBatch
+from transrec.data.batch import Sampling, SequenceBatch
 
 
 @dataclass
@@ -29,7 +30,7 @@ def make() -> Callable[..., Scored]:
         popularity = torch.rand(items, generator=generator)
         targets = torch.randint(items, (users, positions), generator=generator)
         batch = SequenceBatch(
-            content=ItemContent(items=torch.arange(1, items + 1)),
+            content=without_content(torch.arange(1, items + 1)),
             inputs=torch.randint(items, (users, length), generator=generator),
             input_mask=mask,
             targets=targets,

@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from contents import without_content
 from torch import nn
 
-from transrec.data.batch import ItemContent, Sampling, SequenceBatch
+from transrec.data.batch import Sampling, SequenceBatch
 from transrec.objectives.next_item import FullSoftmaxConfig, InBatchSoftmaxConfig
 
 # Two users, items a b c d in pool rows 0..3. User 1 went a → b → c, user 2 only c → d.
@@ -13,7 +14,7 @@ POOL = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 0.0]])
 STATES = torch.tensor([[[0.5, 0.0], [0.0, 2.0]], [[9.0, 9.0], [1.0, 0.5]]])
 LOG_POPULARITY = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
 BATCH = SequenceBatch(
-    content=ItemContent(items=torch.tensor([1, 2, 3, 4])),
+    content=without_content(torch.tensor([1, 2, 3, 4])),
     inputs=torch.tensor([[0, 1], [0, 2]]),
     input_mask=torch.tensor([[True, True], [False, True]]),
     targets=torch.tensor([[1, 2], [0, 3]]),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from transrec.adaptation.attach import OF_THE_TOWER
 from transrec.config import config_classes
 from transrec.user_encoders import UserEncoderConfig
 
@@ -98,9 +99,9 @@ def test_gradient_checkpointing_changes_no_gradient(member):
 def test_sites_lead_to_modules(member):
     encoder = build(member)
     assert encoder.num_layers >= 1
-    for path in encoder.site_paths.values():
-        for layer in range(encoder.num_layers):
-            assert isinstance(encoder.get_submodule(path.format(layer=layer)), nn.Module)
+    for site, paths in encoder.site_paths.items():
+        assert len(paths) == (1 if site in OF_THE_TOWER else encoder.num_layers)
+        assert all(isinstance(encoder.get_submodule(path), nn.Module) for path in paths)
 
 
 @every_member

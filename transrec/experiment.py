@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from transrec import weights
 from transrec.adaptation import AdaptationConfig, FullConfig
-from transrec.adaptation.groups import parameter_groups
 from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml, validate
 from transrec.data.bad_samples import Skipped, check_share, find_bad
 from transrec.data.interactions import DataConfig, Interactions
@@ -147,14 +146,17 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
     try:
         weights.load_strictly(model, kept, fresh)
     except weights.WeightsError as error:
-        there = flatten(load_run(source).model.model_dump(mode="json"))
-        now = flatten(experiment.model.model_dump(mode="json"))
-        differing = [f"model.{key}={there[key]} there, {now[key]} now" for key in there if there[key] != now.get(key)]
-        hint = " (it has one embedding for each position)" if "max_length" in str(differing) else ""
-        raise ConfigError(
-            f"`init_from`: {source} does not fit: {error}\nSet the model as it is there: {', '.join(differing)}{hint}"
-        ) from None
+        raise ConfigError(f"`init_from`: {source}: {error}{_how_models_differ(load_run(source), experiment)}") from None
     torch.manual_seed(experiment.seed)  # what is drawn next follows from the seed, not from how the source was read
+
+
+def _how_models_differ(source: Experiment, target: Experiment) -> str:
+    there, now = (flatten(experiment.model.model_dump(mode="json")) for experiment in (source, target))
+    common = [key for key in there if key in now and not key.startswith("objective.")]
+    lines = [f"model.{key} is {there[key]} there, {now[key]} here" for key in common if there[key] != now[key]]
+    if there["max_length"] != now["max_length"]:
+        lines.append(f"the user encoder has an embedding for each position: set model.max_length={there['max_length']}")
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def source_weights(run_dir: Path) -> dict[str, Tensor]:
@@ -385,15 +387,3 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "packages": packages,
     }
-
-
-def count_parameters(model: nn.Module) -> dict[str, Any]:
-    """Totals, and by parameter group; call before ZeRO partitions them."""
-    groups = {
-        group: {
-            "total": sum(p.numel() for _, p in members),
-            "trainable": sum(p.numel() for _, p in members if p.requires_grad),
-        }
-        for group, members in parameter_groups(model).items()
-    }
-    return {kind: sum(g[kind] for g in groups.values()) for kind in ("total", "trainable")} | {"groups": groups}

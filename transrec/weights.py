@@ -128,6 +128,11 @@ def export(folder: Path, model: nn.Module, config: Mapping[str, Any], base: str 
     write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
+def size(folder: Path) -> dict[str, int]:
+    """Bytes of the weights of an export, by file name."""
+    return {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+
+
 def load_trained(folder: Path, model: nn.Module) -> None:
     """Load the export back into the model that was trained; its frozen weights are the base already."""
     adapted = (folder / ADAPTER_FILE).exists()

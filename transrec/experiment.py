@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from transrec import weights
 from transrec.adaptation import AdaptationConfig, FullConfig
+from transrec.adaptation.groups import parameter_groups
 from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml, validate
 from transrec.data.bad_samples import Skipped, check_share, find_bad
 from transrec.data.interactions import DataConfig, Interactions
@@ -76,9 +77,8 @@ class Experiment(Config):
         model = self.model.build(interactions.shards.index.counts.items)
         if self.init_from is not None:
             start_from(model, self, interactions.shards.index)
-        check_frozen(self)
         self.adaptation.apply(model)
-        check_fresh(model, self.init_except)
+        check_frozen(self, model)
         if self.train.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         return Parts(interactions, store, model, weights.base_hash(model))
@@ -274,16 +274,15 @@ def is_adapted(export: Path) -> bool:
     return (export / weights.ADAPTER_FILE).exists()
 
 
-def check_fresh(model: nn.Module, init_except: Sequence[str]) -> None:
-    """Refuse to freeze what was left fresh: nothing would ever train it."""
-    frozen = [name for name in left_out(model, init_except) if name not in weights.trainable_names(model)]
-    if frozen:
-        raise ConfigError(f"`init_except`: {frozen[0]} would be random and frozen; set `adaptation.also_train=[head]`")
-
-
-def check_frozen(experiment: Experiment) -> None:
+def check_frozen(experiment: Experiment, model: nn.Module) -> None:
     """Refuse to freeze weights that were never trained: nothing could be learnt through them, or rebuilt later."""
-    if experiment.init_from is None and "head" not in experiment.adaptation.trainable_groups:
+    never = [name for name, _ in parameter_groups(model)["head"]]
+    if experiment.init_from is not None:
+        never = left_out(model, experiment.init_except)
+    frozen = [name for name, parameter in model.named_parameters() if name in never and not parameter.requires_grad]
+    if frozen and experiment.init_from is not None:
+        raise ConfigError(f"`init_except`: {frozen[0]} would be random and frozen; set `adaptation.also_train=[head]`")
+    if frozen:
         raise ConfigError(
             "without `init_from` the projection and the user encoder are random, and this adaptation freezes them: "
             "name a trained run with `init_from`, or set `adaptation.also_train=[head]`"

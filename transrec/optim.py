@@ -15,11 +15,14 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LearningRates(Config):
-    """Peak learning rate of each parameter group; the defaults are the reference's for text."""
+    """Peak learning rate of each parameter group; the defaults are the reference's for text.
+
+    Adapters without one learn at that of their method and of the modality of the items.
+    """
 
     backbone: NonNegativeFloat = 5e-5
     head: NonNegativeFloat = 1e-4
-    adapter: NonNegativeFloat = 1.5e-4
+    adapter: NonNegativeFloat | None = Field(None, description="null: what the adaptation method says")
     layer_norm: NonNegativeFloat | None = Field(None, description="trained LayerNorms; null: as the group they lie in")
 
 
@@ -57,25 +60,37 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, offload: bool) ->
     Raises:
         ConfigError: nothing is trainable.
     """
-    buckets: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    own = _own_rates(model)
+    buckets: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
     for group, members in parameter_groups(model).items():
         for name, parameter in members:
             if parameter.requires_grad:
-                key = (_rate_of(group, name, config.lr), parameter.ndim > 1)
+                key = (*_rate_of(group, name, own.get(parameter), config.lr), parameter.ndim > 1)
                 buckets.setdefault(key, []).append(parameter)
     if not buckets:
         raise ConfigError("nothing is trainable: choose another `adaptation`")
     groups: list[dict[str, Any]] = []
-    for (rate, decays), parameters in buckets.items():
-        lr, decay = getattr(config.lr, rate), config.weight_decay if decays else 0.0
-        groups.append({"params": parameters, "name": rate, "lr": lr, "peak_lr": lr, "weight_decay": decay})
+    for (name, lr, decays), parameters in buckets.items():
+        decay = config.weight_decay if decays else 0.0
+        groups.append({"params": parameters, "name": name, "lr": lr, "peak_lr": lr, "weight_decay": decay})
     if offload:
         return cpu_adam(groups, config.betas)
     return torch.optim.AdamW(groups, betas=config.betas, fused=torch.cuda.is_available())
 
 
-def _rate_of(group: Group, name: str, lr: LearningRates) -> str:
-    """The field of `LearningRates` that holds the rate of a parameter."""
-    if group != "layer_norm" or lr.layer_norm is not None:
-        return group
-    return "backbone" if name.startswith(BACKBONE) else "head"
+def _own_rates(model: nn.Module) -> dict[nn.Parameter, float]:
+    """The rates that adapters brought along; of modules within each other, the inner one's."""
+    bringing = [module for module in model.modules() if hasattr(module, "learning_rate")]
+    return {parameter: module.learning_rate for module in bringing for parameter in module.parameters()}  # type: ignore[misc]
+
+
+def _rate_of(group: Group, name: str, own: float | None, lr: LearningRates) -> tuple[str, float]:
+    """The learning rate of a parameter, and what it is called in the curves."""
+    if group == "adapter" and lr.adapter is None:
+        if own is None:
+            raise ConfigError("the adapters bring no learning rate along: set `optimizer.lr.adapter`")
+        return f"adapter_{own:g}", own
+    field = group
+    if group == "layer_norm" and lr.layer_norm is None:
+        field = "backbone" if name.startswith(BACKBONE) else "head"
+    return field, getattr(lr, field)

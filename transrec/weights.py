@@ -166,10 +166,10 @@ def share_frozen(model: nn.Module, base: Mapping[str, Tensor]) -> None:
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What `state_dict` would hold, as the tensors themselves."""
+    """What `state_dict` would hold, as the tensors themselves; what modules share has only its first name."""
     persistent = model.state_dict(keep_vars=True).keys()
     everything = dict(model.named_parameters()) | dict(model.named_buffers())
-    return {name: everything[name] for name in persistent}
+    return {name: everything[name] for name in persistent if name in everything}
 
 
 def listed(title: str, lines: list[str], most: int = 12) -> str:

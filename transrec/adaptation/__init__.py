@@ -1,10 +1,56 @@
-"""Adaptation: which parameters of a model learn, and what is added for that. Choose one by `name:`."""
+"""Adaptation: which parameters of a model learn, and what is added for that. Choose one by `name:`, or list several."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from torch import nn
 
-from transrec.adaptation.bottleneck import HoulsbyConfig
-from transrec.adaptation.selective import FullConfig, HeadOnlyConfig
+from transrec.adaptation.bottleneck import HoulsbyConfig, PfeifferConfig
+from transrec.adaptation.compacter import CompacterConfig
+from transrec.adaptation.groups import Group
+from transrec.adaptation.ia3 import IA3Config
+from transrec.adaptation.k_adapter import KAdapterConfig
+from transrec.adaptation.lora import LoRAConfig
+from transrec.adaptation.method import Method
+from transrec.adaptation.prompt import PromptConfig
+from transrec.adaptation.selective import BitFitConfig, FullConfig, HeadOnlyConfig, LayerNormConfig
+from transrec.adaptation.side_network import SideNetworkConfig
 
-AdaptationConfig = Annotated[FullConfig | HeadOnlyConfig | HoulsbyConfig, Field(discriminator="name")]
+MethodConfig = Annotated[
+    FullConfig
+    | HeadOnlyConfig
+    | LayerNormConfig
+    | BitFitConfig
+    | HoulsbyConfig
+    | PfeifferConfig
+    | CompacterConfig
+    | KAdapterConfig
+    | LoRAConfig
+    | IA3Config
+    | PromptConfig
+    | SideNetworkConfig,
+    Field(discriminator="name"),
+]
+
+
+class CombinedConfig(Method):
+    """Several methods at once: all their adapters, and what any of them trains."""
+
+    name: Literal["combined"] = "combined"
+    methods: list[MethodConfig] = Field(min_length=1)
+
+    def attach(self, model: nn.Module) -> None:
+        for method in self.methods:
+            method.attach(model)
+
+    def trains(self, group: Group, name: str) -> bool:
+        return any(method.trains(group, name) for method in self.methods)
+
+
+def _combined(value: Any) -> Any:
+    return {"name": "combined", "methods": value} if isinstance(value, list) else value
+
+
+AdaptationConfig = Annotated[
+    Annotated[MethodConfig | CombinedConfig, Field(discriminator="name")], BeforeValidator(_combined)
+]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transrec.config import ConfigError
 
 Tower = Literal["item", "user"]
+Modality = Literal["text", "image"]
 
 OF_THE_TOWER = ("embeddings", "readout")  # sites that are not of a layer
 
@@ -28,12 +29,8 @@ class Site:
     layer: int | None  # None where the tower has only one such place
     module: nn.Module  # its output is what an adapter changes
     source: nn.Module | None  # its input is the input of the sub-layer that ends in `module`
-    tower_width: int  # of the tower's last hidden states
-
-    @property
-    def width(self) -> int:
-        """Of the site's output."""
-        return self.module.out_features if isinstance(self.module, nn.Linear) else self.tower_width
+    width: int  # of the site's output
+    modality: Modality  # of the items; it has a say in how fast an adapter learns
 
     def __str__(self) -> str:
         return f"{self.tower}.{self.name}" + ("" if self.layer is None else f"[{self.layer}]")
@@ -50,25 +47,26 @@ def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | Non
     if name not in paths or name in _SUB_LAYER_INPUT.values():
         known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"
         raise ConfigError(f"{type(encoder).__name__}, the {tower} tower, has no site {name!r}; its sites: {known}")
+    modality: Modality = getattr(model.get_submodule("item_encoder"), "modality", "text")
     if name in OF_THE_TOWER:
         (path,) = paths[name]
-        return [Site(tower, name, None, encoder.get_submodule(path), None, encoder.hidden_size)]
+        return [Site(tower, name, None, encoder.get_submodule(path), None, encoder.hidden_size, modality)]
     chosen = range(encoder.num_layers) if layers is None else layers
     for layer in chosen:
         if not 0 <= layer < encoder.num_layers:
             raise ConfigError(f"`layers`: {layer} is not in 0..{encoder.num_layers - 1} of the {tower} tower")
-    sources = paths.get(_SUB_LAYER_INPUT.get(name, ""))
-    return [
-        Site(
-            tower,
-            name,
-            layer,
-            encoder.get_submodule(paths[name][layer]),
-            encoder.get_submodule(sources[layer]) if sources else None,
-            encoder.hidden_size,
-        )
-        for layer in chosen
-    ]
+    return [_site_of_layer(encoder, tower, name, layer, modality) for layer in chosen]
+
+
+def _site_of_layer(encoder: Any, tower: Tower, name: str, layer: int, modality: Modality) -> Site:
+    def module(site: str) -> Any:
+        return encoder.get_submodule(encoder.site_paths[site][layer])
+
+    end = module("ffn_output")
+    widths = {"ffn_hidden": end.in_features, "ffn_norm": end.out_features}
+    source = module(_SUB_LAYER_INPUT[name]) if name in _SUB_LAYER_INPUT else None
+    width = widths[name] if name in widths else module(name).out_features
+    return Site(tower, name, layer, module(name), source, width, modality)
 
 
 def attach(site: Site, adapter: nn.Module, parallel: bool = False) -> None:
@@ -82,7 +80,8 @@ def attach(site: Site, adapter: nn.Module, parallel: bool = False) -> None:
         ConfigError: the site has an adapter already, or no sub-layer to run in parallel to.
     """
     if hasattr(site.module, "adapter"):
-        raise ConfigError(f"site {site} has an adapter already")
+        there, wanted = (type(module).__name__ for module in (site.module.get_submodule("adapter"), adapter))
+        raise ConfigError(f"site {site} has an adapter already, {there}: it does not take {wanted} too")
     if parallel:
         if site.source is None:
             raise ConfigError(f"site {site} does not end a sub-layer: nothing can run in parallel to it")
@@ -91,6 +90,14 @@ def attach(site: Site, adapter: nn.Module, parallel: bool = False) -> None:
         site.module.adapter_input = carried  # type: ignore[assignment]  # not a module: it has no parameters
     site.module.add_module("adapter", adapter)
     site.module.register_forward_hook(_adapt_output, with_kwargs=True)
+
+
+def detach(module: nn.Module) -> None:
+    """Undo `attach` of an adapter that is not parallel."""
+    del module.adapter
+    for handle in [key for key, hook in module._forward_hooks.items() if hook is _adapt_output]:
+        del module._forward_hooks[handle]
+        module._forward_hooks_with_kwargs.pop(handle, None)
 
 
 class _CarriedInput:
@@ -115,10 +122,11 @@ class _CarriedInput:
         return _CarriedInput, ()
 
 
-def _adapt_output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Tensor) -> Tensor:
+def _adapt_output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Any) -> Any:
     carried: Any = getattr(module, "adapter_input", None)
     x = carried.take() if carried is not None else _first(args, kwargs)
-    return module.get_submodule("adapter")(x, y)
+    adapter = module.get_submodule("adapter")
+    return (adapter(x, y[0]), *y[1:]) if isinstance(y, tuple) else adapter(x, y)
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -9,19 +9,41 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transrec.adaptation.attach import Tower, attach, sites
-from transrec.adaptation.groups import Group, train_only
+from transrec.adaptation.attach import Tower, sites
+from transrec.adaptation.method import AdapterMethod, Rates
 from transrec.config import Config
 
 SubLayerEnd = Literal["attention_output", "ffn_output"]
+Mode = Literal["serial", "parallel"]
 
 
 class BottleneckWidths(Config):
     item: int = Field(64, ge=1)
     user: int = Field(16, ge=1)
 
+    def of(self, tower: Tower) -> int:
+        return self.item if tower == "item" else self.user
 
-class HoulsbyConfig(Config):
+
+class BottleneckMethod(AdapterMethod):
+    """Adapters at the ends of sub-layers."""
+
+    sites: list[SubLayerEnd] = Field(min_length=1)
+    layers: list[int] | None = Field(None, min_length=1)  # of the item tower; None: all
+    mode: Mode = "serial"
+    bottleneck: BottleneckWidths = BottleneckWidths()
+    init_std: float = Field(0.01, ge=0)
+
+    def attach(self, model: nn.Module) -> None:
+        parallel = self.mode == "parallel"
+        for tower in self.towers:
+            for name in self.sites:
+                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                    width = self.bottleneck.of(tower)
+                    self.put(site, Bottleneck(site.width, width, self.init_std, parallel), parallel)
+
+
+class HoulsbyConfig(BottleneckMethod):
     """Adapters after the attention and after the FFN of each layer; everything else is frozen.
 
     Paper: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019, in both towers as in Fu
@@ -31,27 +53,35 @@ class HoulsbyConfig(Config):
     pretrained function).
     """
 
+    rates = Rates(text=1.5e-4, image=4e-4)
+
     name: Literal["houlsby"] = "houlsby"
-    towers: list[Tower] = Field(["item", "user"], min_length=1)
     sites: list[SubLayerEnd] = Field(["attention_output", "ffn_output"], min_length=1)
-    layers: list[int] | None = Field(None, min_length=1)  # of the item tower; None: all
-    mode: Literal["serial", "parallel"] = "serial"
-    bottleneck: BottleneckWidths = BottleneckWidths()
-    init_std: float = Field(0.01, ge=0)
-    also_train: list[Literal["head", "layer_norm"]] = Field([])
 
-    @property
-    def trainable_groups(self) -> set[Group]:
-        return {"adapter", *self.also_train}
 
-    def apply(self, model: nn.Module) -> None:
-        parallel = self.mode == "parallel"
+class PfeifferConfig(BottleneckMethod):
+    """Adapters after the FFN of each layer only.
+
+    Paper: Pfeiffer et al., "AdapterFusion: Non-Destructive Task Composition for Transfer Learning", EACL 2021.
+    What Fu et al. benchmark under this name adapts after the attention only: `sites: [attention_output]`. Their code
+    has a form of the paper's too (`variant: released`, for post-LN towers; `sites` and `mode` have no say in it):
+    around the frozen LayerNorm after the FFN, and with a LayerNorm of its own, so it does not start near the
+    pretrained function.
+    """
+
+    rates = Rates(text=1e-4, image=4e-4)
+
+    name: Literal["pfeiffer"] = "pfeiffer"
+    sites: list[SubLayerEnd] = Field(["ffn_output"], min_length=1)
+    variant: Literal["canonical", "released"] = "canonical"
+
+    def attach(self, model: nn.Module) -> None:
+        if self.variant == "canonical":
+            return super().attach(model)
         for tower in self.towers:
-            width: int = getattr(self.bottleneck, tower)
-            for name in self.sites:
-                for site in sites(model, tower, name, self.layers if tower == "item" else None):
-                    attach(site, Bottleneck(site.width, width, self.init_std, parallel), parallel)
-        train_only(model, self.trainable_groups)
+            for site in sites(model, tower, "ffn_norm", self.layers if tower == "item" else None):
+                self.put(site, NormedBottleneck(site.width, self.bottleneck.of(tower), self.init_std))
+        return None
 
 
 class Bottleneck(nn.Module):
@@ -61,7 +91,7 @@ class Bottleneck(nn.Module):
     (which, like any network of zeros, then learns only its output bias).
     """
 
-    def __init__(self, width: int, bottleneck: int, init_std: float, parallel: bool):
+    def __init__(self, width: int, bottleneck: int, init_std: float, parallel: bool = False):
         super().__init__()
         self.down = nn.Linear(width, bottleneck)
         self.up = nn.Linear(bottleneck, width)
@@ -71,4 +101,18 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return y + self.up(F.relu(self.down(x if self.parallel else y)))
+        return y + self.change(x if self.parallel else y)
+
+    def change(self, z: Tensor) -> Tensor:
+        return self.up(F.relu(self.down(z)))
+
+
+class NormedBottleneck(Bottleneck):
+    """LN(W_up ReLU(W_down y + b_down) + b_up + x), where the frozen LayerNorm made y of the residual sum x."""
+
+    def __init__(self, width: int, bottleneck: int, init_std: float):
+        super().__init__(width, bottleneck, init_std)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.norm(x + self.change(y))

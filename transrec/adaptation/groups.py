@@ -1,6 +1,6 @@
 """The one partition of a model's parameters; freezing and learning rates both read it."""
 
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import Literal, get_args
 
 from torch import nn
@@ -26,11 +26,11 @@ def parameter_groups(model: nn.Module) -> dict[Group, list[tuple[str, nn.Paramet
     return groups
 
 
-def train_only(model: nn.Module, trainable: Collection[Group]) -> None:
-    """Freeze every parameter outside the `trainable` groups."""
+def train_only(model: nn.Module, trains: Callable[[Group, str], bool]) -> None:
+    """Freeze every parameter but those of which `trains(group, name)` is true."""
     for group, members in parameter_groups(model).items():
-        for _, parameter in members:
-            parameter.requires_grad_(group in trainable)
+        for name, parameter in members:
+            parameter.requires_grad_(trains(group, name))
 
 
 def _group(name: str, in_layer_norm: bool) -> Group:

@@ -1,36 +1,59 @@
-"""Adaptation that adds nothing: only which parameters train."""
+"""Adaptation that adds nothing: only which parameters train. They learn at the rates of the groups they lie in."""
 
 from typing import Literal
 
 from pydantic import Field
-from torch import nn
 
-from transrec.adaptation.groups import GROUPS, Group, train_only
-from transrec.config import Config
+from transrec.adaptation.attach import Tower
+from transrec.adaptation.groups import Group
+from transrec.adaptation.method import Method, trains_in
 
 
-class FullConfig(Config):
+class FullConfig(Method):
     """Every parameter trains (FTA in Fu et al., WSDM 2024)."""
 
     name: Literal["full"] = "full"
 
-    @property
-    def trainable_groups(self) -> set[Group]:
-        return set(GROUPS)
-
-    def apply(self, model: nn.Module) -> None:
-        train_only(model, self.trainable_groups)
+    def trains(self, group: Group, name: str) -> bool:
+        return True
 
 
-class HeadOnlyConfig(Config):
+class HeadOnlyConfig(Method):
     """The backbone and every LayerNorm are frozen; the projection and the user encoder train."""
 
     name: Literal["head_only"] = "head_only"
     also_train: list[Literal["layer_norm"]] = Field([])
 
-    @property
-    def trainable_groups(self) -> set[Group]:
-        return {"head", *self.also_train}
+    def trains(self, group: Group, name: str) -> bool:
+        return group == "head" or group in self.also_train
 
-    def apply(self, model: nn.Module) -> None:
-        train_only(model, self.trainable_groups)
+
+class LayerNormConfig(Method):
+    """The LayerNorms of the towers train, the embeddings' and the last one included.
+
+    As in Fu et al., WSDM 2024; for images first in Frankle et al., "Training BatchNorm and Only BatchNorm", ICLR 2021.
+    """
+
+    name: Literal["layer_norm"] = "layer_norm"
+    towers: list[Tower] = Field(["item", "user"], min_length=1)
+    also_train: list[Literal["head"]] = Field([])
+
+    def trains(self, group: Group, name: str) -> bool:
+        return (group == "layer_norm" and trains_in(self.towers, name)) or group in self.also_train
+
+
+class BitFitConfig(Method):
+    """Every bias vector of the towers trains, LayerNorms' and the projection's included.
+
+    Paper: Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
+    Language-models", ACL 2022.
+    """
+
+    name: Literal["bitfit"] = "bitfit"
+    towers: list[Tower] = Field(["item", "user"], min_length=1)
+    also_train: list[Literal["head", "layer_norm"]] = Field([])
+
+    def trains(self, group: Group, name: str) -> bool:
+        leaf = name.rpartition(".")[2]
+        bias = leaf == "bias" or leaf.startswith("bias_")  # the second: a recurrent network's
+        return (bias and group != "adapter" and trains_in(self.towers, name)) or group in self.also_train

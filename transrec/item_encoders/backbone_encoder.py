@@ -4,6 +4,7 @@ Shape letters: U distinct items of a batch, M of them that have the modality, n 
 chunk, H width of the backbone, D width of the recommender.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ class BackboneEncoder(nn.Module):
         if pooling == "cls" and not backbones.has_class_token(backbone):
             raise ConfigError(f"`pooling`: {backbone.config.model_type} has no class token; set it to mean")
         self.backbone = backbone
-        self.readout = Readout()
+        self.readout = Readout(backbones.state_widths(backbone))
         self.projection = nn.Linear(backbones.hidden_size(backbone), width)
         self.pooling = pooling
         self.num_layers = backbones.num_layers(backbone)
@@ -59,28 +60,38 @@ class BackboneEncoder(nn.Module):
 
     def _encode(self, chunk: Chunk) -> Tensor:
         """Vectors (n, D) of the items of a chunk."""
-        return F.gelu(self.projection(self._pool(self.hidden(chunk))))
+        return F.gelu(self.projection(self.readout(self.hidden(chunk))))
 
     def hidden(self, chunk: Chunk) -> Hidden:
-        """Hidden states of a chunk's items: the last, and all of them if an adapter reads them."""
-        states = backbones.embed(self.backbone, self.inputs(chunk))
-        mask = chunk.get("attention_mask")
-        if mask is not None:  # prompts may have been put in after the class token
-            mask = F.pad(mask, (states.shape[1] - mask.shape[1], 0), value=1)
-        return backbones.run_layers(self.backbone, states, mask, keep_all=self.readout.reads_all)
+        """Hidden states of a chunk's items: the last, and all of them if an adapter reads them.
+
+        Where nothing of the backbone trains, nothing is kept for a backward pass through it.
+        """
+        learns = any(parameter.requires_grad for parameter in self.backbone.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            states = backbones.embed(self.backbone, self.inputs(chunk))
+            mask = chunk.get("attention_mask")
+            if mask is not None:  # prompts may have been put in after the class token
+                mask = F.pad(mask, (states.shape[1] - mask.shape[1], 0), value=1)
+            hidden = backbones.run_layers(self.backbone, states, mask, keep_all=self.readout.reads_all)
+        return replace(hidden, pool=self._pool)
 
     def inputs(self, chunk: Chunk) -> Chunk:
         """What the backbone takes."""
         return chunk
 
-    def _pool(self, hidden: Hidden) -> Tensor:
-        last_nTH = self.readout(hidden)
+    def draw_prompts(self, count: int) -> Tensor:
+        """What prompts (count, H) start as: embeddings of random words, or zeros in the midst of patches."""
+        return backbones.draw_prompts(self.backbone, count)
+
+    def _pool(self, states_nTH: Tensor, mask: Tensor | None) -> Tensor:
+        """The class token, or the mean over all others of an image, over every token of a text; prompts are tokens."""
         if self.pooling == "cls":
-            return last_nTH[:, 0]
-        if hidden.mask is None:
-            return last_nTH[:, int(backbones.has_class_token(self.backbone)) :].mean(1)
-        weight_nT1 = hidden.mask.unsqueeze(-1).to(last_nTH.dtype)
-        return (last_nTH * weight_nT1).sum(1) / weight_nT1.sum(1).clamp(min=1)
+            return states_nTH[:, 0]
+        if mask is None:
+            return states_nTH[:, int(backbones.has_class_token(self.backbone)) :].mean(1)
+        weight_nT1 = mask.unsqueeze(-1).to(states_nTH.dtype)
+        return (states_nTH * weight_nT1).sum(1) / weight_nT1.sum(1).clamp(min=1)
 
     def _nothing(self, blank: Chunk) -> Tensor:
         """Zero (1, D), with a whole pass in its graph.

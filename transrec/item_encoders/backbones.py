@@ -108,6 +108,7 @@ _BERT = Family(
         "ffn_input": "intermediate",
         "ffn_hidden": "intermediate",
         "ffn_output": "output.dense",
+        "ffn_norm": "output.LayerNorm",
     },
     layers=_stack("encoder.layer"),
     embed=_embed_text,
@@ -261,6 +262,32 @@ def max_tokens(backbone: PreTrainedModel) -> int:
 def hidden_size(backbone: PreTrainedModel) -> int:
     """The width of the last hidden states."""
     return backbone.config.hidden_size
+
+
+def state_widths(backbone: PreTrainedModel) -> list[int]:
+    """Widths of the states that `run_layers` can keep: the input of each layer, then what the last one gives."""
+    config = backbone.config
+    if config.model_type != "swin":
+        return [config.hidden_size] * (num_layers(backbone) + 1)
+    widths = [config.embed_dim * 2**stage for stage, depth in enumerate(config.depths) for _ in range(depth)]
+    return [*widths, config.hidden_size]
+
+
+def draw_prompts(backbone: PreTrainedModel, count: int) -> Tensor:
+    """What prompts (count, H) start as: random rows of the vocabulary, embedded as any token is; zeros for images.
+
+    Raises:
+        ConfigError: more than a text has positions.
+    """
+    if family(backbone.config.model_type).modality == "image":
+        return torch.zeros(count, hidden_size(backbone))
+    if count > max_tokens(backbone):
+        raise ConfigError(f"`tokens`: {count} exceeds the {max_tokens(backbone)} of the backbone")
+    training, rows = backbone.training, torch.randint(backbone.config.vocab_size, (1, count))
+    with torch.no_grad():
+        embedded = embed(backbone.eval(), {"input_ids": rows}).squeeze(0)
+    backbone.train(training)
+    return embedded
 
 
 def has_class_token(backbone: PreTrainedModel) -> bool:

@@ -8,14 +8,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from transrec.config import Config, ConfigError
 from transrec.hidden import Hidden, Readout
-
-LAYER_NORM_EPS = 1e-6
-
+from transrec.transformer import LAYER_NORM_EPS, Block, attendable, initialise
 
 _SITES = {
     "query": "attention.query",
@@ -26,6 +23,7 @@ _SITES = {
     "ffn_input": "ffn",
     "ffn_hidden": "ffn.activation",
     "ffn_output": "ffn.output",
+    "ffn_norm": "ffn_norm",
 }
 
 
@@ -56,15 +54,17 @@ class SASRec(nn.Module):
         self.positions = nn.Embedding(max_length, width)
         self.input_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, width) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, config.ffn_multiplier * width, config.dropout) for _ in range(config.layers)
+        )
         self.num_layers = config.layers
-        self.readout = Readout()
+        self.readout = Readout([width] * (config.layers + 1))
         self.hidden_size = width
         self.site_paths = {
             site: [f"blocks.{layer}.{path}" for layer in range(config.layers)] for site, path in _SITES.items()
         } | {"readout": ["readout"]}
         self.checkpointing = False
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """
@@ -74,77 +74,15 @@ class SASRec(nn.Module):
         """
         positions_LD = self.positions(torch.arange(x.shape[1], device=x.device))
         x = self.dropout(self.input_norm(x + positions_LD))
-        attendable = _attendable(mask)
+        allowed = attendable(mask, causal=True)
         inputs = []
         for block in self.blocks:
             inputs.append(x)
             if self.checkpointing and self.training:
-                x = checkpoint(block, x, attendable, use_reentrant=False)
+                x = checkpoint(block, x, allowed, use_reentrant=False)
             else:
-                x = block(x, attendable)
+                x = block(x, allowed)
         return self.readout(Hidden([*(inputs if self.readout.reads_all else ()), x], mask))
 
     def enable_gradient_checkpointing(self) -> None:
         self.checkpointing = True
-
-
-class Block(nn.Module):
-    def __init__(self, config: SASRecConfig, width: int):
-        super().__init__()
-        self.attention = Attention(width, config.heads, config.dropout)
-        self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.ffn = FeedForward(width, config.ffn_multiplier * width)
-        self.ffn_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, attendable: Tensor) -> Tensor:
-        a = self.attention_norm(x + self.dropout(self.attention(x, attendable)))
-        return self.ffn_norm(a + self.dropout(self.ffn(a)))
-
-
-class Attention(nn.Module):
-    """Multi-head attention without biases, scale 1/√d, dropout on the probabilities."""
-
-    def __init__(self, width: int, heads: int, dropout: float):
-        super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
-
-    def forward(self, x: Tensor, attendable: Tensor) -> Tensor:
-        q_BhLd, k_BhLd, v_BhLd = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection in (self.query, self.key, self.value)
-        )
-        dropout = self.dropout if self.training else 0.0
-        y_BhLd = F.scaled_dot_product_attention(q_BhLd, k_BhLd, v_BhLd, attendable, dropout)
-        return self.output(y_BhLd.transpose(1, 2).flatten(2))
-
-
-class FeedForward(nn.Module):
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.hidden = nn.Linear(width, hidden)
-        self.activation = nn.ReLU()
-        self.output = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.activation(self.hidden(x)))
-
-
-def _attendable(mask: Tensor) -> Tensor:
-    """(B, 1, L, L) True where i may see j: a valid j ≤ i, or i itself, which keeps padding finite."""
-    length = mask.shape[1]
-    causal_LL = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-    itself_LL = torch.eye(length, dtype=torch.bool, device=mask.device)
-    return (causal_LL & mask[:, None, None, :]) | itself_LL
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.xavier_normal_(module.weight)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)

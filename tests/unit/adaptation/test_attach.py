@@ -39,9 +39,7 @@ def test_sites_of_both_towers(build):
 
 def test_unknown_sites_and_layers_are_named(build):
     model = build()
-    with pytest.raises(
-        ConfigError, match=r"SASRec.*user tower.*'embeddings'.*attention_output, ffn_hidden"
-    ):
+    with pytest.raises(ConfigError, match=r"SASRec.*user tower.*'embeddings'.*attention_output, ffn_hidden"):
         sites(model, "user", "embeddings", None)
     with pytest.raises(ConfigError, match="no site 'ffn_input'"):
         sites(model, "item", "ffn_input", None)

@@ -1,0 +1,82 @@
+"""Compacter: bottleneck adapters whose matrices are sums of Kronecker products with factors that all share.
+
+Shape letters: D width of a site, r width of the bottleneck, k terms of the sum, and size of the shared factors.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from transrec.adaptation.attach import sites
+from transrec.adaptation.bottleneck import BottleneckWidths, SubLayerEnd
+from transrec.adaptation.method import AdapterMethod, Rates
+from transrec.config import ConfigError
+
+
+class CompacterConfig(AdapterMethod):
+    """Adapters after the attention and after the FFN of each layer, of some sixty thousand parameters on BERT-base.
+
+    Paper: Karimi Mahabadi et al., "Compacter: Efficient Low-Rank Hypercomplex Adapter Layers", NeurIPS 2021, as in
+    Fu et al., WSDM 2024, whose code leaves out the skip connection around an adapter and so begins by forgetting what
+    the layer says (`variant: released`). Deviation: the shared factors learn as fast as the rest of an adapter (the
+    reference: at 1e-4, because of their name).
+    """
+
+    rates = Rates(text=4e-3, image=3e-3)
+
+    name: Literal["compacter"] = "compacter"
+    sites: list[SubLayerEnd] = Field(["attention_output", "ffn_output"], min_length=1)
+    layers: list[int] | None = Field(None, min_length=1)  # of the item tower; None: all
+    bottleneck: BottleneckWidths = BottleneckWidths()
+    terms: int = Field(4, ge=1)  # of each sum; it must divide all widths
+    init_std: float = Field(1e-4, gt=0)  # of the shared factors
+    variant: Literal["canonical", "released"] = "canonical"
+
+    def attach(self, model: nn.Module) -> None:
+        shared = nn.Parameter(torch.empty(self.terms, self.terms, self.terms).normal_(std=self.init_std))
+        for tower in self.towers:
+            width = self.bottleneck.of(tower)
+            for name in self.sites:
+                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                    if site.width % self.terms or width % self.terms:
+                        raise ConfigError(f"`terms`: {self.terms} does not divide {site.width} and {width} at {site}")
+                    self.put(site, Compacter(site.width, width, shared, skip=self.variant == "canonical"))
+
+
+class Compacter(nn.Module):
+    """y + H_up gelu(H_down y + b_down) + b_up with H = Σ_i C_i ⊗ (s_i t_iᵀ); near the identity at the start.
+
+    All adapters, of both towers, hold the same parameter C: each owns it, so each has it gathered under ZeRO-3, and
+    what the model names and saves is one.
+    """
+
+    def __init__(self, width: int, bottleneck: int, shared: nn.Parameter, skip: bool):
+        super().__init__()
+        self.shared = shared
+        self.down = KroneckerLinear(width, bottleneck, len(shared))
+        self.up = KroneckerLinear(bottleneck, width, len(shared))
+        self.skip = skip
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        change = self.up(F.gelu(self.down(y, self.shared), approximate="tanh"), self.shared)
+        return y + change if self.skip else change
+
+
+class KroneckerLinear(nn.Module):
+    """y = x H + b; s and t Xavier-uniform with gain √2 as in the reference."""
+
+    def __init__(self, inputs: int, outputs: int, terms: int):
+        super().__init__()
+        self.s = nn.Parameter(torch.empty(terms, inputs // terms, 1))
+        self.t = nn.Parameter(torch.empty(terms, 1, outputs // terms))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        for factor in (self.s, self.t):
+            for term in factor.data:
+                nn.init.xavier_uniform_(term, gain=2**0.5)
+
+    def forward(self, x: Tensor, shared_kkk: Tensor) -> Tensor:
+        h_DD = torch.einsum("iab,ipq->apbq", shared_kkk, self.s @ self.t).reshape(x.shape[-1], -1)
+        return x @ h_DD + self.bias

@@ -1,0 +1,41 @@
+"""(IA)³: what a layer looks up and what its FFN computes, scaled channel by channel."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from transrec.adaptation.attach import sites
+from transrec.adaptation.method import AdapterMethod, Rates
+
+
+class IA3Config(AdapterMethod):
+    """Keys, values and the hidden layer of the FFN are scaled by learned vectors, 1 at the start.
+
+    Paper: Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
+    NeurIPS 2022, whose learning rate is taken too.
+    """
+
+    rates = Rates(text=3e-3, image=3e-3)
+
+    name: Literal["ia3"] = "ia3"
+    sites: list[Literal["key", "value", "ffn_hidden"]] = Field(["key", "value", "ffn_hidden"], min_length=1)
+    layers: list[int] | None = Field(None, min_length=1)  # of the item tower; None: all
+
+    def attach(self, model: nn.Module) -> None:
+        for tower in self.towers:
+            for name in self.sites:
+                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                    self.put(site, Scale(site.width))
+
+
+class Scale(nn.Module):
+    """l ⊙ y."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.scale * y

@@ -1,0 +1,129 @@
+"""K-Adapter: a small transformer beside the frozen one, over the states of some of its layers.
+
+Shape letters: n sequences, T positions, H width of the tower.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from transrec.adaptation.attach import Site, Tower, sites
+from transrec.adaptation.bottleneck import BottleneckWidths
+from transrec.adaptation.method import AdapterMethod, Rates, learn_at
+from transrec.config import Config, ConfigError
+from transrec.hidden import Hidden
+from transrec.transformer import Block, attendable, initialise
+
+BLOCKS = 2  # transformer blocks of an adapter layer
+UP_DOWN_STD = 2e-4
+
+
+class Widths(BottleneckWidths):
+    item: int = Field(192, ge=1)
+
+
+class Heads(Config):
+    item: int = Field(12, ge=1)
+    user: int = Field(2, ge=1)
+
+
+class KAdapterConfig(AdapterMethod):
+    """Adapter layers over states of the towers, put together with their last states; the towers are frozen.
+
+    Paper: Wang et al., "K-Adapter: Infusing Knowledge into Pre-Trained Models with Adapters", Findings of ACL 2021, as
+    in Fu et al., WSDM 2024: over the item encoder's first and last layer and over the input of every block of the user
+    encoder. Their code attends to padding, in the user encoder to later items too, and puts frozen and adapted states
+    together at random (`variant: released`); here attention is masked, and the start is the frozen function exactly.
+    """
+
+    rates = Rates(text=5e-6, image=1.5e-5)
+
+    name: Literal["k_adapter"] = "k_adapter"
+    layers: list[int] | None = Field(
+        None, min_length=1
+    )  # whose output is read, of the item tower; None: first and last
+    bottleneck: Widths = Widths()
+    heads: Heads = Heads()
+    dropout: float = Field(0.1, ge=0, lt=1)
+    variant: Literal["canonical", "released"] = "canonical"
+
+    def attach(self, model: nn.Module) -> None:
+        for tower in self.towers:
+            (site,) = sites(model, tower, "readout", None)
+            adapter = KAdapter(self, tower, site.width, self._reads(site))
+            self.put(site, adapter)
+            learn_at(adapter.combine, COMBINATION_RATES[tower].of(site.modality))
+
+    def _reads(self, site: Site) -> list[int]:
+        """Indices of the states that are read.
+
+        Raises:
+            ConfigError: a layer that is not there, or of another width.
+        """
+        widths: tuple[int, ...] = site.module.widths  # type: ignore[assignment]
+        last = len(widths) - 1
+        if site.tower == "user":
+            return list(range(last))
+        alike = [read for read in range(1, last + 1) if widths[read] == site.width]  # not so where layers merge patches
+        chosen = [alike[0], last] if self.layers is None else [layer + 1 for layer in self.layers]
+        odd = [read - 1 for read in chosen if read not in alike]
+        if odd:
+            raise ConfigError(
+                f"`layers`: {odd[0]} of the item tower is not one of its layers 0..{last - 1} with the width of the "
+                f"last, {site.width}"
+            )
+        return chosen
+
+
+COMBINATION_RATES: dict[Tower, Rates] = {"item": Rates(5e-5, 1e-4), "user": Rates(1e-4, 2e-4)}
+
+
+class KAdapter(nn.Module):
+    """h_i = K_i(s_i + h_{i-1}), h_0 = 0; pool(W [s_last; h_m] + b), with W = [I; 0] and b = 0 at the start."""
+
+    def __init__(self, config: KAdapterConfig, tower: Tower, width: int, reads: list[int]):
+        super().__init__()
+        inner, heads = getattr(config.bottleneck, tower), getattr(config.heads, tower)
+        if inner % heads:
+            raise ConfigError(f"`heads.{tower}`: {heads} does not divide `bottleneck.{tower}`, {inner}")
+        self.reads = reads
+        self.layers = nn.ModuleList(KAdapterLayer(width, inner, heads, config.dropout) for _ in reads)
+        self.combine = nn.Linear(2 * width, width)
+        self.masked, self.causal = config.variant == "canonical", tower == "user"
+        if config.variant == "canonical":
+            nn.init.zeros_(self.combine.bias)
+            with torch.no_grad():
+                self.combine.weight.copy_(torch.eye(width, 2 * width))
+
+    def forward(self, x: Hidden, y: Tensor) -> Tensor:
+        allowed = self._allowed(x)
+        h_nTH = torch.zeros_like(x.states[-1])
+        for read, layer in zip(self.reads, self.layers, strict=True):
+            h_nTH = layer(x.states[read] + h_nTH, allowed)
+        return self.combine(torch.cat([y, x.pooled(h_nTH)], dim=-1))
+
+    def _allowed(self, hidden: Hidden) -> Tensor | None:
+        if not self.masked or hidden.mask is None:
+            return None
+        return attendable(hidden.mask, self.causal)
+
+
+class KAdapterLayer(nn.Module):
+    """z + W_up Blocks(W_down z + b_down) + b_up."""
+
+    def __init__(self, width: int, inner: int, heads: int, dropout: float):
+        super().__init__()
+        self.down = nn.Linear(width, inner)
+        self.blocks = nn.ModuleList(Block(inner, heads, 4 * inner, dropout) for _ in range(BLOCKS))
+        self.up = nn.Linear(inner, width)
+        self.apply(initialise)
+        for linear in (self.down, self.up):
+            nn.init.normal_(linear.weight, std=UP_DOWN_STD)
+
+    def forward(self, z: Tensor, allowed: Tensor | None) -> Tensor:
+        inner = self.down(z)
+        for block in self.blocks:
+            inner = block(inner, allowed)
+        return z + self.up(inner)

@@ -1,0 +1,58 @@
+"""Prompt tuning: learned positions among those of an item's text or image.
+
+Shape letters: n sequences, T positions, P prompts, H width.
+"""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from transrec.adaptation.attach import sites
+from transrec.adaptation.method import AdapterMethod, Rates
+
+
+class PromptConfig(AdapterMethod):
+    """Prompts follow the class token of every item; everything else is frozen.
+
+    Papers: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", EMNLP 2021; for images the
+    shallow form of Jia et al., "Visual Prompt Tuning", ECCV 2022. The number is that of Fu et al., WSDM 2024, for text;
+    for images they have 10. Deviations: they enter behind the embeddings' LayerNorm, as the embeddings of random words,
+    or zeros among patches; pooling by mean counts them in. The code of Fu et al. puts them in the place of the title's
+    first tokens, which it therefore does not read (`variant: released`; for images that is the canonical form). Prompts
+    do not start near the pretrained function: every other position can attend to them.
+    """
+
+    rates = Rates(text=5e-5, image=2e-4)
+
+    name: Literal["prompt"] = "prompt"
+    towers: list[Literal["item"]] = Field(["item"], min_length=1)  # type: ignore[assignment]
+    tokens: int = Field(30, ge=1)
+    variant: Literal["canonical", "released"] = "canonical"
+
+    def attach(self, model: nn.Module) -> None:
+        (site,) = sites(model, "item", "embeddings", None)
+        encoder: Any = model.get_submodule("item_encoder")
+        replaces = self.variant == "released" and site.modality == "text"
+        self.put(site, (ReplacingPrompt if replaces else Prompt)(encoder.draw_prompts(self.tokens)))
+
+
+class Prompt(nn.Module):
+    """[y_1; prompts; y_2 … y_T]."""
+
+    def __init__(self, start_PH: Tensor):
+        super().__init__()
+        self.tokens = nn.Parameter(start_PH)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        prompts_nPH = self.tokens.to(y.dtype).expand(len(y), -1, -1)
+        return torch.cat([y[:, :1], prompts_nPH, y[:, 1:]], dim=1)
+
+
+class ReplacingPrompt(Prompt):
+    """[prompts; y_{P+1} … y_T], cut at T."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        prompts_nPH = self.tokens[: y.shape[1]].to(y.dtype).expand(len(y), -1, -1)
+        return torch.cat([prompts_nPH, y[:, len(self.tokens) :]], dim=1)

@@ -1,0 +1,81 @@
+"""The post-LN transformer block, of the user encoder and of adapters that attend.
+
+Shape letters: B sequences, L positions, h heads, d width of a head.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LAYER_NORM_EPS = 1e-6
+
+
+class Block(nn.Module):
+    """a = LN(x + Dropout(MHA(x))); LN(a + Dropout(FFN(a)))."""
+
+    def __init__(self, width: int, heads: int, ffn_width: int, dropout: float):
+        super().__init__()
+        self.attention = Attention(width, heads, dropout)
+        self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.ffn = FeedForward(width, ffn_width)
+        self.ffn_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, attendable: Tensor | None) -> Tensor:
+        a = self.attention_norm(x + self.dropout(self.attention(x, attendable)))
+        return self.ffn_norm(a + self.dropout(self.ffn(a)))
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases, scale 1/√d, dropout on the probabilities."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, attendable: Tensor | None) -> Tensor:
+        q_BhLd, k_BhLd, v_BhLd = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projection in (self.query, self.key, self.value)
+        )
+        dropout = self.dropout if self.training else 0.0
+        y_BhLd = F.scaled_dot_product_attention(q_BhLd, k_BhLd, v_BhLd, attendable, dropout)
+        return self.output(y_BhLd.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.activation = nn.ReLU()
+        self.output = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.activation(self.hidden(x)))
+
+
+def attendable(mask: Tensor, causal: bool) -> Tensor:
+    """(B, 1, L, L) True where i may see j: a valid j (≤ i if causal), or i itself, which keeps padding finite.
+
+    Args:
+        mask: (B, L) True where a position counts.
+    """
+    length = mask.shape[1]
+    allowed_LL = torch.ones(length, length, dtype=torch.bool, device=mask.device)
+    if causal:
+        allowed_LL = allowed_LL.tril()
+    itself_LL = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return (allowed_LL & mask[:, None, None, :]) | itself_LL
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-normal weights, biases 0: the reference's; to be given to `Module.apply`."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.xavier_normal_(module.weight)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -169,8 +169,7 @@ def source_weights(run_dir: Path) -> dict[str, Tensor]:
     num_items = read_export_config(export)["num_items"]
     if not is_adapted(export):
         return weights.read(export / weights.MODEL_FILE)
-    experiment = load_run(run_dir)
-    source = Base.load(experiment, num_items).with_adapter(experiment, export, num_items).state_dict()
+    source = rebuild(load_run(run_dir), export, num_items).state_dict()
     if any(".adapter." in name for name in source):
         raise ConfigError(f"`init_from`: {run_dir} was trained with adapters; start from a fully trained run")
     return source
@@ -253,8 +252,13 @@ def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> nn.
     Raises:
         ConfigError: the run has no export, or it embeds the item ids of another catalogue.
     """
-    export, num_items = run_dir / "export", index.counts.items
+    export = run_dir / "export"
     check_catalogue(experiment, export, index)
+    return rebuild(experiment, export, index.counts.items)
+
+
+def rebuild(experiment: Experiment, export: Path, num_items: int) -> nn.Module:
+    """As `rebuild_for`, of a catalogue of `num_items` that is known to be the right one."""
     if is_adapted(export):
         return Base.load(experiment, num_items).with_adapter(experiment, export, num_items)
     model = experiment.model.from_export(export).build(num_items)

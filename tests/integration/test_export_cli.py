@@ -1,4 +1,4 @@
-"""`launch/export.py`: other programs get the trained backbone from `AutoModel`, without a word about missing weights."""
+"""`launch/export.py`: other programs get the trained backbone from `AutoModel`, complete."""
 
 from pathlib import Path
 

@@ -176,3 +176,23 @@ def test_parameters_by_tower(tmp_path):
     assert towers["text"]["total"] == sum(p.numel() for p in backbone)
     assert towers["text"]["trainable"] == sum(p.numel() for p in adapters) > 0
     assert sum(tower["total"] for tower in towers.values()) == sum(p.numel() for p in model.parameters())
+
+
+def test_losses_are_the_same_with_and_without(tmp_path):
+    losses = []
+    for times in (0, 2):
+        model = text_model(tmp_path, dropout=0.5)
+        torch.manual_seed(1)
+        optimizer = torch.optim.AdamW(model.parameters())
+        curve = []
+        for _ in range(3):
+            for _ in range(times):
+                measure(model, [text_batch()], CPU, autocast=True)
+            optimizer.zero_grad()
+            (loss,) = model(text_batch()).values()
+            loss.backward()
+            optimizer.step()
+            curve.append(loss.item())
+        losses.append(curve)
+    assert losses[0] == losses[1]
+    assert len(set(losses[0])) == 3

@@ -45,6 +45,7 @@ setup(
             "pytest>=9.2,<10",
             "ray>=2.60,<3",
             "hypothesis>=6.170,<7",
+            "peft>=0.21,<0.22",  # what our LoRA is compared with
             "ruff>=0.17.6,<0.18",
             "mypy>=2.4,<3",
             "types-PyYAML>=6",

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from data_tools.rejects import Reason
+from transrec.data.schema import MAX_IMAGE_PIXELS
 
-MAX_PIXELS = 64 * 2**20
 JPEG_QUALITY = 95
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _JPEG_START = b"\xff\xd8"
@@ -33,7 +33,7 @@ def load_jpeg(path: Path, shorter_side: int | None = None) -> bytes:
     `shorter_side`; all else is encoded anew. Nothing is enlarged.
 
     Raises:
-        ImageError: no such file, not an image, truncated, or of more than `MAX_PIXELS`.
+        ImageError: no such file, not an image, truncated, or of more than `MAX_IMAGE_PIXELS`.
     """
     try:
         data = path.read_bytes()
@@ -50,8 +50,8 @@ def load_jpeg(path: Path, shorter_side: int | None = None) -> bytes:
 
 
 def _to_jpeg(image: Image.Image, data: bytes, shorter_side: int | None) -> bytes:
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width}x{image.height} is over {MAX_PIXELS} pixels")
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} is over {MAX_IMAGE_PIXELS} pixels")
     size = _fit(image.size, shorter_side)
     upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
     if data.startswith(_JPEG_START) and image.mode in ("RGB", "L") and upright and size == image.size:

@@ -308,9 +308,16 @@ COMPARABLE = [
     "optimizer.schedule=linear",
     "optimizer.warmup=0.25",
 ]
+_NARROW = "also_train: [head], bottleneck: {item: 8, user: 4}"
 ADAPTATIONS = {
     "full": "adaptation={name: full}",
-    "houlsby": "adaptation={name: houlsby, also_train: [head], bottleneck: {item: 8, user: 4}}",
+    "houlsby": f"adaptation={{name: houlsby, {_NARROW}}}",
+    "compacter": f"adaptation={{name: compacter, init_std: 0.1, {_NARROW}}}",
+    "lora": "adaptation={name: lora, also_train: [head], rank: {item: 4, user: 2}}",
+    "k_adapter": f"adaptation={{name: k_adapter, heads: {{item: 2, user: 2}}, dropout: 0, {_NARROW}}}",
+    "prompt": "adaptation={name: prompt, also_train: [head], tokens: 5}",
+    "side_network": f"adaptation={{name: side_network, towers: [item, user], init_std: 0.1, {_NARROW}}}",
+    "combined": "adaptation=[{name: lora, also_train: [head]}, {name: bitfit}]",
 }
 
 

@@ -18,10 +18,9 @@ from transrec import weights
 from transrec.adaptation import AdaptationConfig, FullConfig
 from transrec.adaptation.groups import parameter_groups
 from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml, validate
-from transrec.data.bad_samples import Skipped, check_share, find_bad
+from transrec.data.bad_samples import BadSample, Skipped, check_share, find_bad
 from transrec.data.interactions import DataConfig, Interactions
-from transrec.data.item_shards import ItemShards
-from transrec.data.item_store import ItemStore, is_filled
+from transrec.data.item_store import ItemStore, unchecked
 from transrec.data.remote import public
 from transrec.data.schema import ShardIndex
 from transrec.data.shard_folder import ShardFolder
@@ -114,12 +113,12 @@ class Parts:
 def open_store(model: ModelConfig, folder: ShardFolder, data: DataConfig, world: World) -> ItemStore:
     """The item store of `folder`; the first process of a node fills it, the others wait."""
     wanted = model.item_encoder.content()
-    first_of_node, skipped = world.local_rank == 0, {}
-    if wanted and data.on_bad_sample == "skip":
-        items = ItemShards(folder)
-        unknown = first_of_node and not is_filled(folder, wanted, data.cache)
-        skipped = find_bad(items, items.numbers if unknown else (), world.union)
-        check_share(skipped, len(skipped), len(items.numbers), data.most_bad_share, "items")
+    first_of_node = world.local_rank == 0
+    skipped: dict[int, BadSample] = {}
+    if data.on_bad_sample == "skip":
+        for samples, numbers in unchecked(folder, wanted, data.cache):
+            skipped |= find_bad(samples, numbers if first_of_node else (), world.union)
+        check_share(skipped, len(skipped), folder.index.counts.items, data.most_bad_share, "items")
     if first_of_node:
         store = ItemStore(folder, wanted, data.cache, skipped)
         world.barrier()
@@ -269,7 +268,7 @@ def rebuild(experiment: Experiment, export: Path, num_items: int) -> nn.Module:
 def check_catalogue(experiment: Experiment, export: Path, index: ShardIndex) -> None:
     """Refuse to use a model that embeds item ids on the items of another catalogue."""
     same = read_export_config(export)["item_ids_sha256"] == index.item_ids_sha256
-    if not same and "id_embedding" in flatten(experiment.model.model_dump()).values():
+    if not same and experiment.model.item_encoder.embeds_ids:
         raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it is of no use for these shards")
 
 
@@ -376,7 +375,7 @@ def _may_differ(key: str) -> bool:
 
 def environment() -> dict[str, Any]:
     packages = {}
-    for name in ("transrec", "torch", "deepspeed", "transformers", "tokenizers", "pyarrow", "numpy"):
+    for name in ("transrec", "torch", "deepspeed", "transformers", "tokenizers", "pillow", "pyarrow", "numpy"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import nn
 
-from transrec.adaptation.groups import BACKBONE, Group, parameter_groups
+from transrec.adaptation.groups import Group, in_backbone, parameter_groups
 from transrec.config import Config, ConfigError
 from transrec.deepspeed_config import cpu_adam
 
@@ -92,5 +92,5 @@ def _rate_of(group: Group, name: str, own: float | None, lr: LearningRates) -> t
         return f"adapter_{own:g}", own
     field = group
     if group == "layer_norm" and lr.layer_norm is None:
-        field = "backbone" if name.startswith(BACKBONE) else "head"
+        field = "backbone" if in_backbone(name) else "head"
     return field, getattr(lr, field)

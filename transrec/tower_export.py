@@ -13,9 +13,8 @@ from torch import nn
 from transrec.adaptation.lora import LowRank, merge
 from transrec.config import ConfigError
 from transrec.experiment import load_run, read_export_config, rebuild
-from transrec.item_encoders.backbone_encoder import BackboneEncoder
+from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
 from transrec.item_encoders.backbones import save_whole
-from transrec.item_encoders.text import BACKBONE_FOLDER
 
 
 def export_towers(run_dir: Path, output: Path) -> dict[Path, str]:

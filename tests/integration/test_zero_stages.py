@@ -29,6 +29,7 @@ TOLERANCE = 1e-5
 STEPS = 12  # an epoch has 8; in its last one rank 1 of 2 has no window at all
 
 SLOW = pytest.mark.slow
+METHODS = ("compacter", "lora", "k_adapter", "prompt", "side_network", "combined")
 
 Train = Callable[..., Path]
 
@@ -80,7 +81,8 @@ def assert_same_weights(run: Path, reference: Path) -> None:
     ("adaptation", "stage"),
     [("full", 3), ("houlsby", 3)]
     + [pytest.param("full", stage, marks=SLOW) for stage in (0, 1, 2)]
-    + [pytest.param("houlsby", stage, marks=SLOW) for stage in (0, 1, 2)],
+    + [pytest.param("houlsby", stage, marks=SLOW) for stage in (0, 1, 2)]
+    + [pytest.param(method, stage, marks=SLOW) for method in METHODS for stage in (0, 2, 3)],
 )
 def test_every_stage_trains_alike(train: Train, tiny: Tiny, adaptation: str, stage: int) -> None:
     check_stage(train(ADAPTATIONS[adaptation], f"zero.stage={stage}", ranks=2), train, tiny, adaptation)

@@ -139,8 +139,11 @@ def test_freezing_weights_that_nothing_trained_is_refused(
     random = make(tmp_path / "run", synthetic_shards, adaptation=adaptation)
     with pytest.raises(ConfigError, match="init_from"):
         random.build(World())
-    check_frozen(make(tmp_path / "run", synthetic_shards, adaptation=adaptation, init_from="somewhere"))
-    check_frozen(make(tmp_path / "run", synthetic_shards, adaptation=adaptation | {"also_train": ["head"]}))
+    transferred = make(tmp_path / "run", synthetic_shards, adaptation=adaptation, init_from="somewhere")
+    model = transferred.model.build(60)
+    transferred.adaptation.apply(model)
+    check_frozen(transferred, model)
+    make(tmp_path / "run", synthetic_shards, adaptation=adaptation | {"also_train": ["head"]}).build(World())
 
 
 def test_a_new_run_folder_holds_the_configuration_and_the_environment(experiment: Experiment) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from transrec.adaptation.method import learn_at
 from transrec.config import ConfigError, validate
 from transrec.optim import LearningRates, OptimizerConfig, build_optimizer, schedule_factor, set_learning_rates
 
@@ -21,7 +22,9 @@ class Tiny(nn.Module):
         self.item_encoder = nn.Module()
         self.item_encoder.backbone = nn.Module()
         self.item_encoder.backbone.linear = nn.Linear(4, 4)
-        self.item_encoder.backbone.linear.adapter = nn.Linear(4, 4)
+        self.item_encoder.backbone.linear.adapter = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        learn_at(self.item_encoder.backbone.linear.adapter, 2e-2)
+        learn_at(self.item_encoder.backbone.linear.adapter[1], 3e-2)
         self.item_encoder.backbone.norm = nn.LayerNorm(4)
         self.item_encoder.projection = nn.Linear(4, 4)
         self.user_encoder = nn.Module()
@@ -73,10 +76,20 @@ def test_every_group_has_its_own_rate(
     optimizer = build(OptimizerConfig(lr=lr), model)
     backbone = model.item_encoder.backbone
     assert rate_of(optimizer, backbone.linear.weight) == ("backbone", 1e-5)
-    assert rate_of(optimizer, backbone.linear.adapter.weight) == ("adapter", 1e-2)
+    assert rate_of(optimizer, backbone.linear.adapter[0].weight) == ("adapter", 1e-2)
     assert rate_of(optimizer, model.item_encoder.projection.weight) == ("head", 1e-3)
     assert rate_of(optimizer, backbone.norm.weight) == backbone_norm
     assert rate_of(optimizer, model.user_encoder.norm.bias) == user_norm
+
+
+def test_adapters_learn_at_their_own_rates_unless_one_is_configured() -> None:
+    model = Tiny()
+    outer, inner = model.item_encoder.backbone.linear.adapter
+    own = build(OptimizerConfig(), model)
+    assert rate_of(own, outer.weight) == ("adapter_0.02", 2e-2)
+    assert rate_of(own, inner.bias) == ("adapter_0.03", 3e-2)
+    configured = build(OptimizerConfig(lr=LearningRates(adapter=5e-4)), model)
+    assert {rate_of(configured, p) for p in (outer.weight, inner.bias)} == {("adapter", 5e-4)}
 
 
 def test_every_trainable_parameter_once_and_no_frozen_one() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from transrec.config import ConfigError
 
-Tower = Literal["item", "user"]
+Tower = Literal["item", "text", "image", "user"]  # item: all of the item encoder
 Modality = Literal["text", "image"]
 
 OF_THE_TOWER = ("embeddings", "readout")  # sites that are not of a layer
@@ -25,6 +25,7 @@ _SUB_LAYER_INPUT = {"attention_output": "attention_input", "ffn_output": "ffn_in
 @dataclass(frozen=True)
 class Site:
     tower: Tower
+    encoder: Any  # of which it is a place
     name: str
     layer: int | None  # None where the tower has only one such place
     module: nn.Module  # its output is what an adapter changes
@@ -36,21 +37,50 @@ class Site:
         return f"{self.tower}.{self.name}" + ("" if self.layer is None else f"[{self.layer}]")
 
 
-def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | None) -> list[Site]:
-    """The places called `name` in the given layers (None: all) of a tower.
+def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | None = None) -> list[Site]:
+    """The places called `name` in the given layers (None: all; the user encoder's always all) of a tower.
 
     Raises:
         ConfigError: the tower has no such site or no such layer.
     """
-    encoder: Any = model.get_submodule(f"{tower}_encoder")
+    return [
+        site
+        for encoder in encoders(model, tower)
+        for site in _sites(encoder, tower, name, None if tower == "user" else layers, _modality(model, encoder))
+    ]
+
+
+def encoders(model: nn.Module, tower: Tower) -> list[Any]:
+    """What a tower is made of: several encoders, if the item encoder reads several modalities.
+
+    Raises:
+        ConfigError: the item encoder does not read that modality.
+    """
+    if tower == "user":
+        return [model.get_submodule("user_encoder")]
+    item_encoder: Any = model.get_submodule("item_encoder")
+    towers: dict[str, nn.Module] = item_encoder.towers
+    if tower == "item":
+        return list(towers.values()) or [item_encoder]
+    if tower not in towers:
+        raise ConfigError(f"`towers`: the item encoder has no {tower} tower; it has: {', '.join(towers) or 'none'}")
+    return [towers[tower]]
+
+
+def _modality(model: nn.Module, encoder: Any) -> Modality:
+    """What an encoder reads; the user encoder reads what the item encoder makes of texts, or of images alone."""
+    item_encoder: Any = model.get_submodule("item_encoder")
+    return getattr(encoder, "modality", "image" if [*item_encoder.towers] == ["image"] else "text")
+
+
+def _sites(encoder: Any, tower: Tower, name: str, layers: Sequence[int] | None, modality: Modality) -> list[Site]:
     paths: dict[str, list[str]] = encoder.site_paths
     if name not in paths or name in _SUB_LAYER_INPUT.values():
         known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"
         raise ConfigError(f"{type(encoder).__name__}, the {tower} tower, has no site {name!r}; its sites: {known}")
-    modality: Modality = getattr(model.get_submodule("item_encoder"), "modality", "text")
     if name in OF_THE_TOWER:
         (path,) = paths[name]
-        return [Site(tower, name, None, encoder.get_submodule(path), None, encoder.hidden_size, modality)]
+        return [Site(tower, encoder, name, None, encoder.get_submodule(path), None, encoder.hidden_size, modality)]
     chosen = range(encoder.num_layers) if layers is None else layers
     for layer in chosen:
         if not 0 <= layer < encoder.num_layers:
@@ -66,7 +96,7 @@ def _site_of_layer(encoder: Any, tower: Tower, name: str, layer: int, modality: 
     widths = {"ffn_hidden": end.in_features, "ffn_norm": end.out_features}
     source = module(_SUB_LAYER_INPUT[name]) if name in _SUB_LAYER_INPUT else None
     width = widths[name] if name in widths else module(name).out_features
-    return Site(tower, name, layer, module(name), source, width, modality)
+    return Site(tower, encoder, name, layer, module(name), source, width, modality)
 
 
 def attach(site: Site, adapter: nn.Module, parallel: bool = False) -> None:

@@ -22,14 +22,14 @@ class BottleneckWidths(Config):
     user: int = Field(16, ge=1)
 
     def of(self, tower: Tower) -> int:
-        return self.item if tower == "item" else self.user
+        return self.user if tower == "user" else self.item
 
 
 class BottleneckMethod(AdapterMethod):
     """Adapters at the ends of sub-layers."""
 
     sites: list[SubLayerEnd] = Field(min_length=1)
-    layers: list[int] | None = Field(None, min_length=1)  # of the item tower; None: all
+    layers: list[int] | None = Field(None, min_length=1)  # of the item towers; None: all
     mode: Mode = "serial"
     bottleneck: BottleneckWidths = BottleneckWidths()
     init_std: float = Field(0.01, ge=0)
@@ -38,7 +38,7 @@ class BottleneckMethod(AdapterMethod):
         parallel = self.mode == "parallel"
         for tower in self.towers:
             for name in self.sites:
-                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                for site in sites(model, tower, name, self.layers):
                     width = self.bottleneck.of(tower)
                     self.put(site, Bottleneck(site.width, width, self.init_std, parallel), parallel)
 
@@ -79,7 +79,7 @@ class PfeifferConfig(BottleneckMethod):
         if self.variant == "canonical":
             return super().attach(model)
         for tower in self.towers:
-            for site in sites(model, tower, "ffn_norm", self.layers if tower == "item" else None):
+            for site in sites(model, tower, "ffn_norm", self.layers):
                 self.put(site, NormedBottleneck(site.width, self.bottleneck.of(tower), self.init_std))
         return None
 

@@ -29,7 +29,7 @@ class CompacterConfig(AdapterMethod):
 
     name: Literal["compacter"] = "compacter"
     sites: list[SubLayerEnd] = Field(["attention_output", "ffn_output"], min_length=1)
-    layers: list[int] | None = Field(None, min_length=1)  # of the item tower; None: all
+    layers: list[int] | None = Field(None, min_length=1)  # of the item towers; None: all
     bottleneck: BottleneckWidths = BottleneckWidths()
     terms: int = Field(4, ge=1)  # of each sum; it must divide all widths
     init_std: float = Field(1e-4, gt=0)  # of the shared factors
@@ -40,7 +40,7 @@ class CompacterConfig(AdapterMethod):
         for tower in self.towers:
             width = self.bottleneck.of(tower)
             for name in self.sites:
-                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                for site in sites(model, tower, name, self.layers):
                     if site.width % self.terms or width % self.terms:
                         raise ConfigError(f"`terms`: {self.terms} does not divide {site.width} and {width} at {site}")
                     self.put(site, Compacter(site.width, width, shared, skip=self.variant == "canonical"))

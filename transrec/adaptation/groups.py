@@ -7,7 +7,6 @@ from torch import nn
 
 Group = Literal["adapter", "layer_norm", "backbone", "head"]
 GROUPS: tuple[Group, ...] = get_args(Group)
-BACKBONE = "item_encoder.backbone."  # how the names of its parameters begin
 
 
 def parameter_groups(model: nn.Module) -> dict[Group, list[tuple[str, nn.Parameter]]]:
@@ -15,7 +14,7 @@ def parameter_groups(model: nn.Module) -> dict[Group, list[tuple[str, nn.Paramet
 
     adapter     modules put in by `attach`
     layer_norm  every LayerNorm, of the backbone and elsewhere
-    backbone    the rest of the item encoder's backbone
+    backbone    the rest of the item encoder's backbones
     head        everything else: the projection, the user encoder, item id embeddings
     """
     layer_norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
@@ -38,4 +37,9 @@ def _group(name: str, in_layer_norm: bool) -> Group:
         return "adapter"
     if in_layer_norm:
         return "layer_norm"
-    return "backbone" if name.startswith(BACKBONE) else "head"
+    return "backbone" if in_backbone(name) else "head"
+
+
+def in_backbone(name: str) -> bool:
+    """Is it the name of a parameter of a pretrained backbone?"""
+    return name.startswith("item_encoder.") and ".backbone." in name

@@ -21,12 +21,12 @@ class IA3Config(AdapterMethod):
 
     name: Literal["ia3"] = "ia3"
     sites: list[Literal["key", "value", "ffn_hidden"]] = Field(["key", "value", "ffn_hidden"], min_length=1)
-    layers: list[int] | None = Field(None, min_length=1)  # of the item tower; None: all
+    layers: list[int] | None = Field(None, min_length=1)  # of the item towers; None: all
 
     def attach(self, model: nn.Module) -> None:
         for tower in self.towers:
             for name in self.sites:
-                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                for site in sites(model, tower, name, self.layers):
                     self.put(site, Scale(site.width))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transrec.adaptation.attach import Site, Tower, sites
 from transrec.adaptation.bottleneck import BottleneckWidths
 from transrec.adaptation.method import AdapterMethod, Rates, learn_at
-from transrec.config import Config, ConfigError
+from transrec.config import ConfigError
 from transrec.hidden import Hidden
 from transrec.transformer import Block, attendable, initialise
 
@@ -24,7 +24,7 @@ class Widths(BottleneckWidths):
     item: int = Field(192, ge=1)
 
 
-class Heads(Config):
+class Heads(BottleneckWidths):
     item: int = Field(12, ge=1)
     user: int = Field(2, ge=1)
 
@@ -41,9 +41,7 @@ class KAdapterConfig(AdapterMethod):
     rates = Rates(text=5e-6, image=1.5e-5)
 
     name: Literal["k_adapter"] = "k_adapter"
-    layers: list[int] | None = Field(
-        None, min_length=1
-    )  # whose output is read, of the item tower; None: first and last
+    layers: list[int] | None = Field(None, min_length=1)  # of the item towers, whose output is read; None: first, last
     bottleneck: Widths = Widths()
     heads: Heads = Heads()
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -51,10 +49,11 @@ class KAdapterConfig(AdapterMethod):
 
     def attach(self, model: nn.Module) -> None:
         for tower in self.towers:
-            (site,) = sites(model, tower, "readout", None)
-            adapter = KAdapter(self, tower, site.width, self._reads(site))
-            self.put(site, adapter)
-            learn_at(adapter.combine, COMBINATION_RATES[tower].of(site.modality))
+            for site in sites(model, tower, "readout"):
+                adapter = KAdapter(self, tower, site.width, self._reads(site))
+                self.put(site, adapter)
+                rates = USER_COMBINATION if tower == "user" else ITEM_COMBINATION
+                learn_at(adapter.combine, rates.of(site.modality))
 
     def _reads(self, site: Site) -> list[int]:
         """Indices of the states that are read.
@@ -71,13 +70,14 @@ class KAdapterConfig(AdapterMethod):
         odd = [read - 1 for read in chosen if read not in alike]
         if odd:
             raise ConfigError(
-                f"`layers`: {odd[0]} of the item tower is not one of its layers 0..{last - 1} with the width of the "
-                f"last, {site.width}"
+                f"`layers`: {odd[0]} of the {site.tower} tower is not one of its layers 0..{last - 1} with the width of "
+                f"the last, {site.width}"
             )
         return chosen
 
 
-COMBINATION_RATES: dict[Tower, Rates] = {"item": Rates(5e-5, 1e-4), "user": Rates(1e-4, 2e-4)}
+# The reference's of backbone and head, in whose groups these lie there.
+ITEM_COMBINATION, USER_COMBINATION = Rates(text=5e-5, image=1e-4), Rates(text=1e-4, image=2e-4)
 
 
 class KAdapter(nn.Module):
@@ -85,7 +85,7 @@ class KAdapter(nn.Module):
 
     def __init__(self, config: KAdapterConfig, tower: Tower, width: int, reads: list[int]):
         super().__init__()
-        inner, heads = getattr(config.bottleneck, tower), getattr(config.heads, tower)
+        inner, heads = config.bottleneck.of(tower), config.heads.of(tower)
         if inner % heads:
             raise ConfigError(f"`heads.{tower}`: {heads} does not divide `bottleneck.{tower}`, {inner}")
         self.reads = reads

@@ -23,7 +23,7 @@ class Ranks(Config):
     user: int = Field(4, ge=1)
 
     def of(self, tower: Tower) -> int:
-        return self.item if tower == "item" else self.user
+        return self.user if tower == "user" else self.item
 
 
 class LoRAConfig(AdapterMethod):
@@ -40,7 +40,7 @@ class LoRAConfig(AdapterMethod):
     sites: list[Literal["query", "key", "value", "attention_output", "ffn_output"]] = Field(
         ["query", "value"], min_length=1
     )
-    layers: list[int] | None = Field(None, min_length=1)  # of the item tower; None: all
+    layers: list[int] | None = Field(None, min_length=1)  # of the item towers; None: all
     rank: Ranks = Ranks()
     alpha: float = Field(1.0, gt=0)
     variant: Literal["canonical", "released"] = "canonical"
@@ -49,7 +49,7 @@ class LoRAConfig(AdapterMethod):
         kind = LowRank if self.variant == "canonical" else FreshLowRank
         for tower in self.towers:
             for name in self.sites:
-                for site in sites(model, tower, name, self.layers if tower == "item" else None):
+                for site in sites(model, tower, name, self.layers):
                     linear: Any = site.module
                     self.put(site, kind(linear.in_features, linear.out_features, self.rank.of(tower), self.alpha))
 

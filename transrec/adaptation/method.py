@@ -75,5 +75,12 @@ def learn_at(module: nn.Module, rate: float) -> None:
 
 
 def trains_in(towers: Sequence[Tower], name: str) -> bool:
-    """Is the parameter `name` of one of `towers`?"""
-    return name.startswith(tuple(f"{tower}_encoder." for tower in towers))
+    """Is the parameter `name` of one of `towers`? The encoder of one modality alone is that modality's tower."""
+    alone = ("item_encoder.backbone.", "item_encoder.projection.")
+    prefixes: dict[Tower, tuple[str, ...]] = {
+        "item": ("item_encoder.",),
+        "user": ("user_encoder.",),
+        "text": ("item_encoder.text.", *alone),
+        "image": ("item_encoder.image.", *alone),
+    }
+    return any(name.startswith(prefixes[tower]) for tower in towers)

@@ -3,7 +3,7 @@
 Shape letters: n sequences, T positions, P prompts, H width.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -27,15 +27,15 @@ class PromptConfig(AdapterMethod):
     rates = Rates(text=5e-5, image=2e-4)
 
     name: Literal["prompt"] = "prompt"
-    towers: list[Literal["item"]] = Field(["item"], min_length=1)  # type: ignore[assignment]
+    towers: list[Literal["item", "text", "image"]] = Field(["item"], min_length=1)  # type: ignore[assignment]
     tokens: int = Field(30, ge=1)
     variant: Literal["canonical", "released"] = "canonical"
 
     def attach(self, model: nn.Module) -> None:
-        (site,) = sites(model, "item", "embeddings", None)
-        encoder: Any = model.get_submodule("item_encoder")
-        replaces = self.variant == "released" and site.modality == "text"
-        self.put(site, (ReplacingPrompt if replaces else Prompt)(encoder.draw_prompts(self.tokens)))
+        for tower in self.towers:
+            for site in sites(model, tower, "embeddings"):
+                replaces = self.variant == "released" and site.modality == "text"
+                self.put(site, (ReplacingPrompt if replaces else Prompt)(site.encoder.draw_prompts(self.tokens)))
 
 
 class Prompt(nn.Module):

@@ -3,8 +3,9 @@
 from typing import Literal
 
 from pydantic import Field
+from torch import nn
 
-from transrec.adaptation.attach import Tower
+from transrec.adaptation.attach import Tower, encoders
 from transrec.adaptation.groups import Group
 from transrec.adaptation.method import Method, trains_in
 
@@ -28,21 +29,31 @@ class HeadOnlyConfig(Method):
         return group == "head" or group in self.also_train
 
 
-class LayerNormConfig(Method):
+class SelectiveMethod(Method):
+    """Some parameters of the towers train."""
+
+    towers: list[Tower] = Field(["item", "user"], min_length=1)
+
+    def attach(self, model: nn.Module) -> None:
+        """Nothing is put in, but the towers have to be there."""
+        for tower in self.towers:
+            encoders(model, tower)
+
+
+class LayerNormConfig(SelectiveMethod):
     """The LayerNorms of the towers train, the embeddings' and the last one included.
 
     As in Fu et al., WSDM 2024; for images first in Frankle et al., "Training BatchNorm and Only BatchNorm", ICLR 2021.
     """
 
     name: Literal["layer_norm"] = "layer_norm"
-    towers: list[Tower] = Field(["item", "user"], min_length=1)
     also_train: list[Literal["head"]] = Field([])
 
     def trains(self, group: Group, name: str) -> bool:
         return (group == "layer_norm" and trains_in(self.towers, name)) or group in self.also_train
 
 
-class BitFitConfig(Method):
+class BitFitConfig(SelectiveMethod):
     """Every bias vector of the towers trains, LayerNorms' and the projection's included.
 
     Paper: Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
@@ -50,7 +61,6 @@ class BitFitConfig(Method):
     """
 
     name: Literal["bitfit"] = "bitfit"
-    towers: list[Tower] = Field(["item", "user"], min_length=1)
     also_train: list[Literal["head", "layer_norm"]] = Field([])
 
     def trains(self, group: Group, name: str) -> bool:

@@ -38,9 +38,9 @@ class SideNetworkConfig(AdapterMethod):
 
     def attach(self, model: nn.Module) -> None:
         for tower in self.towers:
-            (site,) = sites(model, tower, "readout", None)
             width = self.bottleneck.of(tower)
-            self.put(site, SideNetwork(site.width, width, self.init_std, self._reads(site)))
+            for site in sites(model, tower, "readout"):
+                self.put(site, SideNetwork(site.width, width, self.init_std, self._reads(site)))
 
     def _reads(self, site: Site) -> list[int]:
         """Indices of the states that are read; the last is always among them.
@@ -51,7 +51,7 @@ class SideNetworkConfig(AdapterMethod):
         widths: tuple[int, ...] = site.module.widths  # type: ignore[assignment]
         last = len(widths) - 1
         alike = [layer for layer in range(last) if widths[layer] == site.width]  # not so where layers merge patches
-        chosen = self.layers if site.tower == "item" and self.layers is not None else alike[::2]
+        chosen = alike[::2] if site.tower == "user" or self.layers is None else self.layers
         odd = [layer for layer in chosen if layer not in alike]
         if odd:
             raise ConfigError(

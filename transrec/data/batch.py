@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from transrec.config import Config
@@ -31,9 +33,16 @@ class ModalityContent:
     """One modality of the pool, cut into encoder passes. Items that lack it are in no pass."""
 
     rows: Tensor  # (M,) int64, pool rows in the order of the chunks
-    chunks: list[Chunk]  # contiguous runs of `rows`
+    chunks: list[Chunk]  # contiguous runs of `rows`; none if no item has the modality
     blank: Chunk  # of one item: what a pass runs on that only keeps step with the other ranks
     passes: int  # encoder passes every rank runs for this batch: at least one, and the number of own chunks
+
+
+def modality_content(rows: NDArray[np.int64], chunks: list[Chunk], blank: Chunk) -> ModalityContent:
+    """Content whose surplus passes repeat its first item, or run on `blank` where there is none."""
+    if chunks:
+        blank = {name: tensor[:1] for name, tensor in chunks[0].items()}
+    return ModalityContent(torch.from_numpy(rows), chunks, blank, passes=max(1, len(chunks)))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Each modality has a store of its own, filled once from the item shards by the fi
 memory by the others. What lies in a cache is named by a hash of all it depends on, so a stale one is never found.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transrec.data.bad_samples import Skipped
+from transrec.data.bad_samples import Samples, Skipped
 from transrec.data.batch import ItemContent, ModalityContent
+from transrec.data.image_store import ImageStore
 from transrec.data.shard_folder import ShardFolder
 from transrec.data.text_store import TextStore
 
@@ -28,7 +29,7 @@ class ModalityStore(Protocol):
         ...
 
 
-STORES: dict[str, Any] = {"text": TextStore}
+STORES: dict[str, Any] = {"text": TextStore, "image": ImageStore}
 
 # By modality, how the item encoder wants it: what `content()` of its configuration returns.
 Wanted = Mapping[str, Any]
@@ -54,6 +55,9 @@ class ItemStore:
         return ItemContent(torch.from_numpy(items), modalities)
 
 
-def is_filled(folder: ShardFolder, wanted: Wanted, cache: Path) -> bool:
-    """Has every item been read here before, in every modality?"""
-    return all(STORES[modality].is_filled(folder, how, cache.expanduser()) for modality, how in wanted.items())
+def unchecked(folder: ShardFolder, wanted: Wanted, cache: Path) -> Iterator[tuple[Samples, Iterable[int]]]:
+    """By modality, what is read of the items, and of which: of none if all were read here before."""
+    for modality, how in wanted.items():
+        samples = STORES[modality].samples(folder, how)
+        filled = STORES[modality].is_filled(folder, how, cache.expanduser())
+        yield samples, () if filled else samples.numbers

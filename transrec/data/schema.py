@@ -27,6 +27,7 @@ INDEX_FILE = "index.json"
 CATALOGUE_FILE = "items.parquet"
 BLOCKS_FILE = "user_blocks.parquet"
 REJECTS_FILE = "rejects.jsonl"
+MAX_IMAGE_PIXELS = 64 * 2**20  # a larger image is refused before it is decoded
 
 # Offsets and sizes are those of the member's content inside the uncompressed tar, so `seek` and `read` suffice; the
 # checksum is that of the content, so what is read can be trusted without reading the whole shard.
@@ -45,6 +46,7 @@ CATALOGUE_SCHEMA = pa.schema(
         ("image_crc32", pa.uint32()),
     ]
 )
+NULLABLE = ("image_offset", "image_bytes", "image_crc32")
 
 BLOCKS_SCHEMA = pa.schema(
     [

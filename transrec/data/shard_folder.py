@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transrec.data import remote
-from transrec.data.schema import INDEX_FILE, FileEntry, ShardIndex, ShardSetError, read_index
+from transrec.data.schema import INDEX_FILE, NULLABLE, FileEntry, ShardIndex, ShardSetError, read_index
 from transrec.data.shard_cache import ShardCache
 from transrec.files import write_text
 
@@ -100,7 +100,7 @@ class ShardFolder:
         return content
 
     def table(self, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file of the set, checked as a whole; `columns` of it, or all, which must have no nulls.
+        """A Parquet file of the set, checked as a whole; `columns` of it, or all; no nulls but in `NULLABLE`.
 
         Raises:
             UnreadableError: missing, damaged, or with other columns than `schema`.
@@ -115,7 +115,7 @@ class ShardFolder:
             table = pq.read_table(pa.BufferReader(data), columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise self._unreadable(name, str(error)) from None
-        if any(table[column].null_count for column in table.column_names):
+        if any(table[column].null_count for column in table.column_names if column not in NULLABLE):
             raise self._unreadable(name, "it has rows with nothing in them")
         return table
 

@@ -1,8 +1,6 @@
 """Text of the items: tokenised once by streaming the item shards, then read by index."""
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from transrec.data.bad_samples import Skipped
-from transrec.data.batch import Chunk, ModalityContent
+from transrec.data.batch import Chunk, ModalityContent, modality_content
+from transrec.data.filled_folder import filled_folder
 from transrec.data.item_shards import ItemShards
 from transrec.data.shard_folder import ShardFolder
 
@@ -33,7 +32,7 @@ class TextContent(Protocol):
     @property
     def pad_id(self) -> int: ...
 
-    def encode(self, records: Sequence[dict[str, Any]]) -> list[list[int]]: ...
+    def encode(self, records: Sequence[dict[str, Any]]) -> Sequence[list[int] | None]: ...  # None: it has no text
 
 
 class TextStore:
@@ -54,14 +53,24 @@ class TextStore:
     def is_filled(folder: ShardFolder, text: TextContent, cache: Path) -> bool:
         return _target(folder, text, cache, {}).exists()
 
+    @staticmethod
+    def samples(folder: ShardFolder, text: TextContent) -> ItemShards:
+        return ItemShards(folder)
+
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
-        """Every item has a text, if an empty one; a chunk holds texts of similar length."""
+        """A chunk holds texts of similar length."""
         lengths = self._offsets[items] - self._offsets[items - 1]
-        rows = np.argsort(-lengths, kind="stable")
+        rows = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
         runs = plan_chunks(lengths[rows], self.text.chunk_tokens)
         chunks = [self._chunk(items[rows[start:stop]]) for start, stop in runs]
-        blank = {name: tensor[:1] for name, tensor in chunks[0].items()}
-        return ModalityContent(torch.from_numpy(rows), chunks, blank, passes=len(chunks))
+        return modality_content(rows, chunks, self._blank)
+
+    @property
+    def _blank(self) -> Chunk:
+        return {
+            "input_ids": torch.full((1, 1), self.text.pad_id),
+            "attention_mask": torch.ones(1, 1, dtype=torch.int64),
+        }
 
     def _chunk(self, items: NDArray[np.int64]) -> Chunk:
         starts, stops = self._offsets[items - 1], self._offsets[items]
@@ -88,28 +97,19 @@ def plan_chunks(lengths: NDArray[np.int64], chunk_tokens: int) -> list[tuple[int
 
 def tokenise(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> Path:
     """Folder with `tokens.npy` (int32, all items end to end) and `offsets.npy` (N + 1); made unless it is there."""
-    target = _target(folder, text, cache, skipped)
-    if target.exists():
-        return target
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=cache))
-    try:
+
+    def fill(partial: Path) -> None:
         tokens, lengths = [], [0]
         items = iter(ItemShards(folder, skipped))
         while records := list(islice(items, _TOKENISE_AT_ONCE)):
-            encoded = [ids or [text.pad_id] for ids in text.encode(records)]  # an encoder needs something
+            # An encoder needs something of a text without tokens.
+            encoded = [[] if ids is None else ids or [text.pad_id] for ids in text.encode(records)]
             lengths += [len(ids) for ids in encoded]
             tokens.append(np.fromiter((t for ids in encoded for t in ids), np.int32))
         np.save(partial / "tokens.npy", np.concatenate(tokens))
         np.save(partial / "offsets.npy", np.cumsum(lengths))
-        partial.chmod(0o755)  # shared by all users of the node
-        partial.rename(target)
-    except OSError:
-        if not target.exists():  # else another process was first, with the same content
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return target
+
+    return filled_folder(_target(folder, text, cache, skipped), fill)
 
 
 def _target(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> Path:

@@ -19,6 +19,8 @@ from transrec.item_encoders import backbones
 
 Pooling = Literal["cls", "mean"]
 
+BACKBONE_FOLDER = "backbone"  # of an export
+
 
 class BackboneEncoder(nn.Module):
     """e = GELU(W pool(Backbone(content)) + b); the zero vector for an item that lacks the modality."""
@@ -38,6 +40,11 @@ class BackboneEncoder(nn.Module):
         paths = backbones.site_paths(backbone)
         self.site_paths = {site: [f"backbone.{path}" for path in found] for site, found in paths.items()}
         self.site_paths["readout"] = ["readout"]
+
+    @property
+    def towers(self) -> dict[str, nn.Module]:
+        """Encoders with sites, by modality."""
+        return {self.modality: self}
 
     def forward(self, content: ItemContent) -> Tensor:
         """

@@ -5,6 +5,7 @@ The only file that knows Hugging Face internals. A new backbone of a known modal
 """
 
 import importlib.util
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +18,12 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.utils import cached_file
 
 from transrec.config import ConfigError
 from transrec.hidden import Hidden
+
+_PREPROCESSOR_FILE = "preprocessor_config.json"
 
 Inputs = Mapping[str, Tensor]  # input_ids and attention_mask (n, T), or pixel_values (n, 3, side, side)
 
@@ -171,7 +175,7 @@ def family(model_type: str) -> Family:
 
 
 def load_backbone(
-    name: str, modality: str, *, pretrained: bool, layers: int | None, dropout: float | None
+    name: str, modality: str, *, pretrained: bool, layers: int | None, dropout: float | None, mask_ratio: float = 0.0
 ) -> PreTrainedModel:
     """A float32 backbone without pooler, in training mode.
 
@@ -181,6 +185,7 @@ def load_backbone(
         pretrained: False builds it from its configuration with random weights.
         layers: keep only the first so many layers.
         dropout: replaces the backbone's own hidden and attention dropout, and puts an end to stochastic depth.
+        mask_ratio: share of an image's patches that a masked autoencoder leaves out at random, in evaluation too.
 
     Raises:
         ConfigError: nothing of that name, an unsupported model type, or no complete safetensors weights.
@@ -195,6 +200,10 @@ def load_backbone(
     if dropout is not None:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
         config.drop_path_rate = 0.0
+    if config.model_type == "vit_mae":
+        config.mask_ratio = mask_ratio
+    elif mask_ratio:
+        raise ConfigError(f"`mask_ratio`: backbone {name!r} is no masked autoencoder (vit_mae)")
     if pretrained:
         backbone = _load_weights(name, config)
     else:
@@ -252,6 +261,48 @@ def load_tokenizer(name: str) -> Any:
     if not tokenizer.is_fast or tokenizer.vocab_size <= len(tokenizer.all_special_ids):
         raise ConfigError(f"`backbone`: {name!r} has no fast tokenizer; its folder needs a tokenizer.json")
     return tokenizer
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How the images were made that a backbone was trained on: pixels in 0..1, less `mean`, over `std`."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def preprocessing(name: str) -> Preprocessing:
+    """From its preprocessor_config.json; without one, the size of its configuration, and 0.5 as ViT has it.
+
+    Raises:
+        ConfigError: nothing of that name, or a malformed file.
+    """
+    with _explained(name):
+        values, config = _preprocessor(name), _load_config(name)
+        size = values.get("crop_size") or values.get("size")
+        size = size.get("height") if isinstance(size, dict) else size  # {"shortest_edge": …} without a crop: any
+        mean, std = (tuple(map(float, values.get(f"image_{key}", [0.5] * 3))) for key in ("mean", "std"))
+        if not len(mean) == len(std) == 3 or min(std) <= 0:
+            raise ValueError(f"{_PREPROCESSOR_FILE}: image_mean and image_std are not three numbers each")
+        return Preprocessing(int(size or config.image_size), mean, std)
+
+
+def _preprocessor(name: str) -> dict[str, Any]:
+    path = cached_file(resolve(name), _PREPROCESSOR_FILE, _raise_exceptions_for_missing_entries=False)
+    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def check_image_size(backbone: PreTrainedModel, size: int) -> None:
+    """
+    Raises:
+        ConfigError: `backbone` cannot read images of `size`; other sizes than its own need positions to interpolate.
+    """
+    config = backbone.config
+    if config.model_type == "swin" and size != config.image_size:
+        raise ConfigError(f"`image_size`: this swin backbone reads {config.image_size} only, not {size}")
+    if size % config.patch_size:
+        raise ConfigError(f"`image_size`: {size} is not a multiple of the backbone's patches of {config.patch_size}")
 
 
 def max_tokens(backbone: PreTrainedModel) -> int:
@@ -375,13 +426,17 @@ def _quiet() -> Iterator[None]:
 
 
 def save_architecture(name: str, folder: Path) -> None:
-    """Write the configuration and the tokenizer of `name` to `folder`, without weights, unless they are there."""
+    """Write the configuration of `name` to `folder`, with its tokenizer or preprocessing, unless they are there."""
     if folder.exists():
         return
     partial = folder.with_name(f".{folder.name}.partial")
     with _explained(name):
-        _load_config(name).save_pretrained(partial)
-    load_tokenizer(name).save_pretrained(partial)
+        config = _load_config(name)
+        config.save_pretrained(partial)
+        if family(config.model_type).modality == "image" and (values := _preprocessor(name)):
+            (partial / _PREPROCESSOR_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    if family(config.model_type).modality == "text":
+        load_tokenizer(name).save_pretrained(partial)
     partial.rename(folder)
 
 

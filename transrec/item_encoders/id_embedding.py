@@ -4,7 +4,7 @@ Shape letters: U distinct items of a batch, D width.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -17,6 +17,8 @@ from transrec.data.batch import ItemContent
 class IdEmbeddingConfig(Config):
     name: Literal["id_embedding"] = "id_embedding"
     init_std: float = Field(0.1, ge=0)
+
+    embeds_ids: ClassVar[bool] = True
 
     def build(self, width: int, num_items: int) -> "IdEmbedding":
         return IdEmbedding(self, width, num_items)
@@ -48,6 +50,11 @@ class IdEmbedding(nn.Module):
         with torch.no_grad():
             self.embedding.weight[0] = 0
         self.site_paths: dict[str, list[str]] = {}
+
+    @property
+    def towers(self) -> dict[str, nn.Module]:
+        """Encoders with sites, by modality."""
+        return {}
 
     def forward(self, content: ItemContent) -> Tensor:
         return self.embedding(content.items)

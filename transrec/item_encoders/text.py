@@ -9,15 +9,13 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from transrec.config import Config, ConfigError
 from transrec.item_encoders import backbones
-from transrec.item_encoders.backbone_encoder import BackboneEncoder
-
-BACKBONE_FOLDER = "backbone"
+from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
 
 
 class TextEncoderConfig(Config):
@@ -32,12 +30,18 @@ class TextEncoderConfig(Config):
     chunk_tokens: int = Field(16384, ge=1)  # tokens of one encoder pass, padding included
     dropout: float | None = Field(None, ge=0, lt=1)  # None: the backbone's own
 
+    embeds_ids: ClassVar[bool] = False
+
     def build(self, width: int, num_items: int) -> "TextEncoder":
         return TextEncoder(self, width)
 
-    def content(self) -> dict[str, Any]:
-        """What the item store has to hold, by modality."""
-        return {"text": TextContent(self)}
+    def content(self, omit_empty: bool = False) -> dict[str, Any]:
+        """What the item store has to hold, by modality.
+
+        Args:
+            omit_empty: an item without any text lacks it, instead of having an empty one.
+        """
+        return {"text": TextContent(self, omit_empty)}
 
     def save_assets(self, export: Path) -> None:
         """Put beside the weights what is needed to build this encoder again: architecture and tokenizer."""
@@ -55,8 +59,8 @@ class TextContent:
     workers.
     """
 
-    def __init__(self, config: TextEncoderConfig):
-        self.config = config
+    def __init__(self, config: TextEncoderConfig, omit_empty: bool = False):
+        self.config, self.omit_empty = config, omit_empty
         self.chunk_tokens = config.chunk_tokens
 
     @cached_property
@@ -64,29 +68,31 @@ class TextContent:
         """Names what `encode` depends on: equal keys mean equal token ids for equal records."""
         config = self.config
         digest = hashlib.sha256(self._tokenizer_and_state[1].encode("utf-8"))
-        digest.update(json.dumps([config.fields, config.max_tokens, config.lowercase]).encode("utf-8"))
+        digest.update(json.dumps([config.fields, config.max_tokens, config.lowercase, self.omit_empty]).encode("utf-8"))
         return digest.hexdigest()
 
     @property
     def pad_id(self) -> int:
         return self._tokenizer_and_state[0].pad_token_id
 
-    def encode(self, records: Sequence[dict[str, Any]]) -> list[list[int]]:
-        """Token ids of each record, special tokens included, unpadded.
+    def encode(self, records: Sequence[dict[str, Any]]) -> list[list[int] | None]:
+        """Token ids of each record, special tokens included, unpadded; None for an empty text that is omitted.
 
         Raises:
             ConfigError: a record without one of `fields`; one that is null or empty is just left out.
         """
         if not records:
             return []
-        return self._tokenizer_and_state[0](
-            [self._text(record) for record in records],
+        texts = [self._text(record) for record in records]
+        encoded = self._tokenizer_and_state[0](
+            texts,
             truncation=True,
             max_length=self.config.max_tokens,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
+        return [ids if text.strip() or not self.omit_empty else None for ids, text in zip(encoded, texts, strict=True)]
 
     def _text(self, record: dict[str, Any]) -> str:
         missing = [field for field in self.config.fields if field not in record]
@@ -104,7 +110,7 @@ class TextContent:
         return tokenizer, tokenizer.backend_tokenizer.to_str()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TextContent, (self.config,)
+        return TextContent, (self.config, self.omit_empty)
 
 
 class TextEncoder(BackboneEncoder):

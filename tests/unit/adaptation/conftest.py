@@ -22,7 +22,7 @@ SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "i
 OWN_SHAPES = {
     "vit_mae": SHAPE | {"mask_ratio": 0.0},
     "dinov2": SHAPE | {"mlp_ratio": 2},
-    "swin": {"embed_dim": 16, "depths": [1, 3], "num_heads": [2, 4], "window_size": 2, "patch_size": 4, "mlp_ratio": 2},
+    "swin": {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 2, "patch_size": 4, "mlp_ratio": 2},
 }
 
 

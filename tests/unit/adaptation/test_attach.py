@@ -52,7 +52,9 @@ def test_unknown_sites_and_layers_are_named(build):
 def test_a_site_takes_one_adapter(build):
     (site, *_) = sites(build(), "user", "ffn_output", None)
     attach(site, Probe())
-    with pytest.raises(ConfigError, match=r"user\.ffn_output\[0\] has an adapter already"):
+    with pytest.raises(
+        ConfigError, match=r"user\.ffn_output\[0\] has an adapter already, Probe: it does not take Probe"
+    ):
         attach(site, Probe())
 
 

@@ -1,0 +1,150 @@
+import pytest
+import torch
+from pictured import vision_model
+from pydantic import ValidationError
+
+from transrec.adaptation.attach import sites
+from transrec.adaptation.groups import parameter_groups
+from transrec.config import ConfigError
+from transrec.data.batch import ItemContent, ModalityContent
+from transrec.item_encoders.id_embedding import IdEmbeddingConfig
+from transrec.item_encoders.image import ImageEncoderConfig
+from transrec.item_encoders.multimodal import MultimodalEncoder, MultimodalEncoderConfig
+from transrec.item_encoders.text import TextEncoderConfig
+
+WIDTH = 8
+TEXT, IMAGE = [0, 1], [1, 2]  # rows of items that have it; item 3 has neither
+FUSIONS = pytest.mark.parametrize("fusion", ["sum", "concat", "gated"])
+
+
+@pytest.fixture(scope="module")
+def config(tiny_bert, tmp_path_factory) -> MultimodalEncoderConfig:
+    folder = tmp_path_factory.mktemp("vit")
+    vision_model("vit").save_pretrained(folder)
+    return MultimodalEncoderConfig(
+        text=TextEncoderConfig(backbone=str(tiny_bert), dropout=0.0),
+        image=ImageEncoderConfig(backbone=str(folder), dropout=0.0),
+    )
+
+
+def build(config: MultimodalEncoderConfig, **changes) -> MultimodalEncoder:
+    torch.manual_seed(0)
+    return config.model_copy(update=changes).build(WIDTH, num_items=9)
+
+
+def content(text: list[int] = TEXT, image: list[int] = IMAGE) -> ItemContent:
+    ids = torch.tensor([[2, 5, 3], [2, 8, 3], [2, 9, 3]])
+    pixels = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    tokens = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def modality(rows: list[int], chunk: dict[str, torch.Tensor]) -> ModalityContent:
+        own = {name: tensor[: len(rows)] for name, tensor in chunk.items()}
+        blank = {name: tensor[:1] for name, tensor in chunk.items()}
+        return ModalityContent(torch.tensor(rows, dtype=torch.int64), [own] if rows else [], blank, passes=1)
+
+    modalities = {"text": modality(text, tokens), "image": modality(image, {"pixel_values": pixels})}
+    return ItemContent(torch.arange(1, 5), modalities)
+
+
+def test_sum_is_the_mean_of_what_is_present(config):
+    model = build(config, fusion="sum")
+    fused, text, image = model(content()), model.text(content()), model.image(content())
+    torch.testing.assert_close(fused[:3], torch.stack([text[0], (text[1] + image[1]) / 2, image[2]]))
+
+
+@FUSIONS
+def test_an_item_with_nothing_is_zero(config, fusion):
+    fused = build(config, fusion=fusion)(content())
+    assert not fused[3].any()
+    assert fused[:3].any(1).all()
+    assert fused.isfinite().all()
+
+
+@FUSIONS
+def test_what_is_missing_is_not_a_vector_of_zeros(config, fusion):
+    """Of two items whose vectors are alike, the one that lacks a modality and the one whose vector there is zero."""
+    model = build(config, fusion=fusion)
+    vectors = torch.randn(2, 2, WIDTH)
+    vectors[:, 1] = 0
+    fused = model.fusion(vectors, torch.tensor([[True, False], [True, True]]))
+    lacking, zero = model.fusion(vectors[[0, 0]], torch.tensor([[True, False], [True, True]]))
+    assert not torch.allclose(lacking, zero)
+    if fusion == "gated":
+        torch.testing.assert_close(fused[0], vectors[0, 0])
+
+
+@FUSIONS
+@pytest.mark.parametrize(("text", "image"), [([], []), ([], [1]), ([2], []), (TEXT, IMAGE)])
+def test_every_weight_has_a_gradient_whatever_is_missing(config, fusion, text, image):
+    model = build(config, fusion=fusion)
+    model(content(text, image)).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_every_tower_runs_as_often_as_agreed(config):
+    model, calls = build(config), []
+    model.text.backbone.encoder.layer[0].register_forward_hook(lambda *_: calls.append("text"))
+    model.image.backbone.layers[0].register_forward_hook(lambda *_: calls.append("image"))
+    plain = model(content())
+    assert sorted(calls) == ["image", "text"]
+    calls.clear()
+    assert torch.equal(model(content().with_passes([2, 3])), plain)
+    assert (calls.count("text"), calls.count("image")) == (2, 3)
+
+
+def test_every_item_has_an_id(config):
+    model = build(config, id=IdEmbeddingConfig())
+    torch.testing.assert_close(model(content())[3], model.id.embedding.weight[4])
+    assert config.model_copy(update={"id": IdEmbeddingConfig()}).embeds_ids
+    assert not config.embeds_ids
+
+
+def test_an_empty_text_is_a_missing_one(config):
+    text = config.content()["text"]
+    records = [{"text": "red"}, {"text": ""}, {"text": " "}, {"text": None}]
+    assert [ids is None for ids in text.encode(records)] == [False, True, True, True]
+    assert config.text is not None
+    alone = config.text.content()["text"]
+    assert None not in alone.encode(records)
+    assert text.key != alone.key
+
+
+def test_one_modality_is_no_fusion(config):
+    with pytest.raises(ValidationError, match="at least two"):
+        MultimodalEncoderConfig(text=config.text)
+
+
+class _Model(torch.nn.Module):
+    def __init__(self, item_encoder: torch.nn.Module):
+        super().__init__()
+        self.item_encoder = item_encoder
+
+
+def test_adapters_find_each_tower_and_both(config):
+    model = _Model(build(config, id=IdEmbeddingConfig()))
+    found = {tower: sites(model, tower, "attention_output", None) for tower in ("text", "image", "item")}
+    assert [len(of) for of in found.values()] == [3, 2, 5]
+    assert [site.module for site in found["item"]] == [s.module for s in (*found["text"], *found["image"])]
+    assert {site.width for site in found["text"]} == {32}
+    assert {site.width for site in found["image"]} == {16}
+    single = _Model(model.item_encoder.image)
+    assert [s.module for s in sites(single, "image", "ffn_output", [1])] == [
+        model.item_encoder.image.backbone.layers[1].mlp.fc2
+    ]
+    with pytest.raises(ConfigError, match="no text tower; it has: image"):
+        sites(single, "text", "ffn_output", None)
+
+
+def test_both_backbones_are_backbone_parameters(config):
+    groups = {group: {n for n, _ in members} for group, members in parameter_groups(_Model(build(config))).items()}
+    assert {name.split(".")[1] for name in groups["backbone"]} == {"text", "image"}
+    assert "item_encoder.image.projection.weight" in groups["head"]
+    assert not any(".backbone." in name for name in groups["head"])
+
+
+def test_an_export_builds_the_same_encoders(config, tmp_path):
+    config.save_assets(tmp_path)
+    again = config.from_export(tmp_path)
+    again.build(WIDTH, 9).load_state_dict(config.build(WIDTH, 9).state_dict())
+    assert again.content()["text"].key == config.content()["text"].key

@@ -1,0 +1,141 @@
+"""Multimodal item encoder: an encoder for each modality, and their fusion.
+
+A missing modality is masked, never taken for a vector of zeros. Considered for it: a learned vector for what is
+missing (says the same of every such item, and has to be learnt anew on a channel where more is missing), encoding a
+blank text or picture (the work of a real one, for an answer the encoder was never trained to give), and this: fusion
+over what is present.
+
+Shape letters: U distinct items of a batch, S modalities, D width.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from transrec.config import Config
+from transrec.data.batch import ItemContent
+from transrec.item_encoders.id_embedding import IdEmbeddingConfig
+from transrec.item_encoders.image import ImageEncoderConfig
+from transrec.item_encoders.text import TextEncoderConfig
+
+Part = TextEncoderConfig | ImageEncoderConfig | IdEmbeddingConfig
+
+
+class MultimodalEncoderConfig(Config):
+    name: Literal["multimodal"] = "multimodal"
+    text: TextEncoderConfig | None = None
+    image: ImageEncoderConfig | None = None
+    id: IdEmbeddingConfig | None = None
+    fusion: Literal["sum", "concat", "gated"] = "sum"
+
+    @model_validator(mode="after")
+    def _several(self) -> Self:
+        if len(self.parts) < 2:
+            raise ValueError("name at least two of text, image and id; for one alone there is its own item encoder")
+        return self
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The encoders to fuse, by modality."""
+        named: dict[str, Part | None] = {"text": self.text, "image": self.image, "id": self.id}
+        return {modality: part for modality, part in named.items() if part is not None}
+
+    @property
+    def embeds_ids(self) -> bool:
+        return self.id is not None
+
+    def build(self, width: int, num_items: int) -> "MultimodalEncoder":
+        return MultimodalEncoder(self, width, num_items)
+
+    def content(self) -> dict[str, Any]:
+        """What the item store has to hold, by modality; an item without any text lacks it."""
+        text = {} if self.text is None else self.text.content(omit_empty=True)
+        return text | ({} if self.image is None else self.image.content())
+
+    def save_assets(self, export: Path) -> None:
+        """Put beside the weights what is needed to build each encoder again, in a folder of its own."""
+        for modality, part in self.parts.items():
+            part.save_assets(export / modality)
+
+    def from_export(self, export: Path) -> "MultimodalEncoderConfig":
+        """These encoders as `export` holds them."""
+        parts = {modality: part.from_export(export / modality) for modality, part in self.parts.items()}
+        return self.model_copy(update=parts)
+
+
+class MultimodalEncoder(nn.Module):
+    """e = Fusion({e_s : s present}) of the vectors e_s of an item's modalities; zero for an item that has none."""
+
+    def __init__(self, config: MultimodalEncoderConfig, width: int, num_items: int):
+        super().__init__()
+        self.modalities = list(config.parts)
+        for modality, part in config.parts.items():
+            self.add_module(modality, part.build(width, num_items))
+        self.fusion = _FUSIONS[config.fusion](len(self.modalities), width)
+
+    @property
+    def towers(self) -> dict[str, nn.Module]:
+        """Encoders with sites, by modality."""
+        parts: list[Any] = [self.get_submodule(modality) for modality in self.modalities]
+        return {modality: tower for part in parts for modality, tower in part.towers.items()}
+
+    def forward(self, content: ItemContent) -> Tensor:
+        vectors_USD = torch.stack([self.get_submodule(modality)(content) for modality in self.modalities], dim=1)
+        present_US = torch.stack([_present(content, modality) for modality in self.modalities], dim=1)
+        return self.fusion(vectors_USD, present_US)
+
+    def enable_gradient_checkpointing(self) -> None:
+        for modality in self.modalities:
+            part: Any = self.get_submodule(modality)
+            part.enable_gradient_checkpointing()
+
+
+def _present(content: ItemContent, modality: str) -> Tensor:
+    """(U,) bool, which items have it; all have an id."""
+    if modality == "id":
+        return torch.ones_like(content.items, dtype=torch.bool)
+    return torch.zeros_like(content.items, dtype=torch.bool).index_fill(0, content.modalities[modality].rows, True)
+
+
+class _Sum(nn.Module):
+    """The sum of the vectors present over their number, so that an item with one is as long as one with all."""
+
+    def __init__(self, modalities: int, width: int):
+        super().__init__()
+
+    def forward(self, vectors_USD: Tensor, present_US: Tensor) -> Tensor:
+        weights_US = present_US / present_US.sum(1, keepdim=True).clamp(min=1)
+        return (vectors_USD * weights_US.to(vectors_USD.dtype).unsqueeze(-1)).sum(1)
+
+
+class _Concat(nn.Module):
+    """W2 GELU(W1 [e_1; …; e_S; p] + b1) + b2, where p says by 0 or 1 which are present."""
+
+    def __init__(self, modalities: int, width: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(modalities * (width + 1), width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, vectors_USD: Tensor, present_US: Tensor) -> Tensor:
+        present = present_US.to(vectors_USD.dtype)
+        fused_UD = self.mlp(torch.cat([vectors_USD.flatten(1), present], dim=1))
+        return fused_UD * present_US.any(1, keepdim=True)
+
+
+class _Gated(nn.Module):
+    """Σ_s g_s e_s, where g is the softmax of W [e_1; …; e_S] + b over those present."""
+
+    def __init__(self, modalities: int, width: int):
+        super().__init__()
+        self.gate = nn.Linear(modalities * width, modalities)
+
+    def forward(self, vectors_USD: Tensor, present_US: Tensor) -> Tensor:
+        scores_US = self.gate(vectors_USD.flatten(1))
+        lowest = torch.finfo(scores_US.dtype).min  # not -inf: an item may have none
+        gates_US = scores_US.masked_fill(~present_US, lowest).softmax(1) * present_US
+        return (vectors_USD * gates_US.unsqueeze(-1)).sum(1)
+
+
+_FUSIONS: dict[str, type[nn.Module]] = {"sum": _Sum, "concat": _Concat, "gated": _Gated}

@@ -29,7 +29,7 @@ class Cost:
     users: int
     forward: int
     backward: int  # without what the forward pass needed, with what checkpointing computes again
-    towers: dict[str, int]  # forward operations by child module of the model
+    towers: dict[str, int]  # forward operations by child module of the model, and of the backbones by modality
     occurrences: int  # item slots an encoder without a pool would run
     encoded: int  # distinct items
     tokens: int  # that carry text
@@ -42,9 +42,11 @@ class Cost:
     @property
     def shares(self) -> dict[str, float]:
         """Of the operations: what goes into padded tokens, empty positions, and items another micro-batch encodes."""
-        item, user = (self.towers.get(f"{tower}_encoder", 0) / max(1, self.forward) for tower in ("item", "user"))
+        text, item, user = (
+            self.towers.get(tower, 0) / max(1, self.forward) for tower in ("text", "item_encoder", "user_encoder")
+        )
         return {
-            "padded_tokens": item * (1 - self.tokens / self.tokens_computed if self.tokens_computed else 0.0),
+            "padded_tokens": text * (1 - self.tokens / self.tokens_computed if self.tokens_computed else 0.0),
             "empty_positions": user * (1 - self.positions / max(1, self.positions_computed)),
             "repeated_items": item * (1 - self.distinct_in_step / max(1, self.encoded_in_step)),
         }
@@ -113,9 +115,11 @@ def measure(model: nn.Module, step: Sequence[SequenceBatch], device: torch.devic
 
 
 def _count(model: nn.Module, batch: SequenceBatch) -> tuple[int, int, dict[str, int]]:
-    """Operations forward, backward, and forward by child module."""
+    """Operations forward, backward, and forward by tower."""
     counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
-    towers = dict.fromkeys((name for name, _ in model.named_children()), 0)
+    modules = dict(model.named_children())
+    modules |= getattr(modules["item_encoder"], "towers", {})
+    towers = dict.fromkeys(modules, 0)
 
     def begin(name: str) -> None:
         towers[name] -= counter.get_total_flops()
@@ -123,8 +127,8 @@ def _count(model: nn.Module, batch: SequenceBatch) -> tuple[int, int, dict[str, 
     def end(name: str) -> None:
         towers[name] += counter.get_total_flops()
 
-    hooks = [child.register_forward_pre_hook(lambda *_, n=name: begin(n)) for name, child in model.named_children()]
-    hooks += [child.register_forward_hook(lambda *_, n=name: end(n)) for name, child in model.named_children()]
+    hooks = [child.register_forward_pre_hook(lambda *_, n=name: begin(n)) for name, child in modules.items()]
+    hooks += [child.register_forward_hook(lambda *_, n=name: end(n)) for name, child in modules.items()]
     try:
         with counter:
             loss = torch.stack([loss.float() for loss in model(batch).values()]).sum()

@@ -2,6 +2,7 @@
 
 python launch/recommend.py --run R --history ID,ID,… [--catalogue SHARDS] [--top 10]
 python launch/recommend.py --run R --histories users.jsonl [--catalogue SHARDS] [--top 10] > recommendations.jsonl
+python launch/recommend.py [--run SOURCE] --adapter A [B …] …      every adapter answers, over one base
 """
 
 import argparse
@@ -16,26 +17,34 @@ from rich.console import Console
 from rich.table import Table
 
 from transrec import distributed
+from transrec.channels import Channel, Channels
 from transrec.config import ConfigError
 from transrec.data import bad_samples
 from transrec.data.interactions import open_folder
 from transrec.data.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
+from transrec.data.shard_folder import ShardFolder
+from transrec.distributed import World
 from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import encode_catalogue, inference, user_scores
 from transrec.evaluation.full_ranking import top_items
-from transrec.experiment import load_run, model_of, open_store, rebuild_for
+from transrec.experiment import open_store
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     try:
-        recommender = Recommender(arguments.run, arguments.catalogue)
-        if arguments.history is not None:
-            show(recommender, arguments.history.split(","), arguments.top)
-            return 0
-        for user, history in read_histories(arguments.histories):
-            found = recommender.recommend(history, arguments.top)
-            print(json.dumps({"user": user, "recommendations": found}, ensure_ascii=False))
+        world = distributed.join()
+        channels = Channels(arguments.run, arguments.adapter, world.device)
+        places = [catalogue_of(channel, arguments.catalogue) for channel in channels.members]
+        for channel, place in zip(channels.members, places, strict=True):
+            recommender = Recommender(channels, channel, place, world)
+            if arguments.history is not None:
+                show(recommender, arguments.history.split(","), arguments.top)
+                continue
+            named = {"adapter": str(channel.folder)} if arguments.adapter else {}
+            for user, history in read_histories(arguments.histories):
+                found = recommender.recommend(history, arguments.top)
+                print(json.dumps({"user": user, **named, "recommendations": found}, ensure_ascii=False))
     except TransRecError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -44,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="run folder")
+    parser.add_argument("--run", type=Path, help="run folder; with --adapter, the run that the adapters stand on")
+    parser.add_argument("--adapter", type=Path, nargs="+", default=[], help="adapted runs, or their export folders")
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--history", metavar="ID,ID,…", help="item ids, oldest first; shows a table")
     given.add_argument("--histories", type=Path, help='JSON lines {"user": …, "history": [ids]}; prints JSON lines')
@@ -53,20 +63,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-class Recommender:
-    """A trained run over a catalogue, every item of which is encoded once."""
+def catalogue_of(channel: Channel, catalogue: str | None) -> ShardFolder:
+    if catalogue is None and not channel.has_data:
+        raise ConfigError(f"{channel.folder} has left its run and its data: name shards with --catalogue")
+    return open_folder(channel.experiment.data, catalogue)
 
-    def __init__(self, run_dir: Path, catalogue: str | None) -> None:
-        world = distributed.join()
-        experiment = load_run(run_dir)
-        folder = open_folder(experiment.data, catalogue)
-        index = folder.index
-        self.max_length, self.num_items = experiment.model.max_length, index.counts.items
-        self.model = rebuild_for(experiment, run_dir, index).to(world.device)
+
+class Recommender:
+    """A channel's model over a catalogue, every item of which is encoded once."""
+
+    def __init__(self, channels: Channels, channel: Channel, folder: ShardFolder, world: World) -> None:
+        self.name, index = channel.name, folder.index
+        self.max_length, self.num_items = channel.experiment.model.max_length, index.counts.items
+        self.model = channels.build(channel, index)
         columns = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
         self.item_ids, self.titles = columns["item_id"], columns["title"]
         self.index_of = {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
-        store = open_store(model_of(experiment, run_dir), folder, experiment.data, world)
+        store = open_store(channel.model, folder, channel.experiment.data, world)
         bad_samples.warn({}, store.skipped)
         with inference(self.model):
             self.vectors = encode_catalogue(self.model, store, self.num_items, world)
@@ -121,7 +134,7 @@ def show(recommender: Recommender, history: list[str], top: int) -> None:
     console.print("History, oldest first:", style="bold")
     for item_id in history:
         console.print(f"  {recommender.titles[recommender.index_of[item_id] - 1]}", highlight=False, markup=False)
-    table = Table("", "item", "title", "score")
+    table = Table("", "item", "title", "score", title=recommender.name)
     for place, found in enumerate(recommended, start=1):
         table.add_row(str(place), found["item_id"], found["title"], f"{found['score']:.4f}")
     console.print(table)

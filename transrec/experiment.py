@@ -3,7 +3,8 @@
 import json
 import platform
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +12,7 @@ from typing import Any, Self
 import torch
 import yaml
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from transrec import weights
 from transrec.adaptation import AdaptationConfig, FullConfig
@@ -28,6 +29,7 @@ from transrec.deepspeed_config import ZeroConfig
 from transrec.distributed import World
 from transrec.evaluation.evaluator import EvaluationConfig
 from transrec.files import write_text, writing
+from transrec.item_encoders.id_embedding import IdEmbedding
 from transrec.models import ModelConfig
 from transrec.optim import OptimizerConfig
 from transrec.prefix_cache import PrefixCacheConfig, keep_prefixes
@@ -59,6 +61,7 @@ class Experiment(Config):
     data: DataConfig
     model: ModelConfig
     init_from: UserPath | None = Field(None, description="run folder whose weights to start from (transfer)")
+    init_except: list[str] = Field([], description="modules to leave fresh: item ids of another catalogue")
     adaptation: AdaptationConfig = FullConfig()
     prefix_cache: PrefixCacheConfig = PrefixCacheConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -74,7 +77,7 @@ class Experiment(Config):
         torch.manual_seed(self.seed)
         model = self.model.build(interactions.shards.index.counts.items)
         if self.init_from is not None:
-            start_from(model, self.init_from, interactions.shards.index)
+            start_from(model, self, interactions.shards.index)
         self.adaptation.apply(model)
         check_frozen(self, model)
         keep_prefixes(self.prefix_cache, model, store, self.data.cache, self.train.precision, world)
@@ -90,6 +93,8 @@ class Experiment(Config):
             raise ValueError(f"data.stride {self.data.stride} exceeds model.max_length {self.model.max_length}")
         if self.data.windows == "last" and isinstance(self.data.split, TemporalConfig):
             raise ValueError("data.windows=last keeps interactions that data.split.name=temporal may not see")
+        if self.init_except and self.init_from is None:
+            raise ValueError("init_except names what is not taken from init_from, which is not set")
         return self
 
 
@@ -125,16 +130,119 @@ def open_store(model: ModelConfig, folder: ShardFolder, data: DataConfig, world:
     return ItemStore(folder, wanted, data.cache, skipped)
 
 
-def start_from(model: nn.Module, run_dir: Path, index: ShardIndex) -> None:
-    """Load all weights of another run, strictly, before anything is attached.
+def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> None:
+    """Load the weights of `experiment.init_from` into its model, strictly, before anything is attached.
 
     Raises:
-        ConfigError: the run was trained with adapters, without which its other weights are not what it learnt.
+        ConfigError: that run was trained with adapters, embeds the items of another catalogue, or is of another shape.
     """
-    source = rebuild_for(load_run(run_dir), run_dir, index).state_dict()
+    assert experiment.init_from is not None
+    source, fresh = experiment.init_from, left_out(model, experiment.init_except)
+    ids = [name for name in of_the_catalogue(model) if name not in fresh]
+    if ids and read_export_config(source / "export")["item_ids_sha256"] != index.item_ids_sha256:
+        raise ConfigError(
+            f"`init_from`: {source} embeds the item ids of another catalogue ({ids[0]}); leave those weights fresh "
+            f"with `init_except=[{ids[0].rsplit('.', 1)[0]}]`"
+        )
+    kept = {name: tensor for name, tensor in source_weights(source).items() if name not in fresh}
+    try:
+        weights.load_strictly(model, kept, fresh)
+    except weights.WeightsError as error:
+        raise ConfigError(f"`init_from`: {source}: {error}{_how_models_differ(load_run(source), experiment)}") from None
+    torch.manual_seed(experiment.seed)  # what is drawn next follows from the seed, not from how the source was read
+
+
+def _how_models_differ(source: Experiment, target: Experiment) -> str:
+    there, now = (flatten(experiment.model.model_dump(mode="json")) for experiment in (source, target))
+    common = [key for key in there if key in now and not key.startswith("objective.")]
+    lines = [f"model.{key} is {there[key]} there, {now[key]} here" for key in common if there[key] != now[key]]
+    if there["max_length"] != now["max_length"]:
+        lines.append(f"the user encoder has an embedding for each position: set model.max_length={there['max_length']}")
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def source_weights(run_dir: Path) -> dict[str, Tensor]:
+    """Every weight of a run that is to be started from.
+
+    Raises:
+        ConfigError: it was trained with adapters, without which its other weights are not what it learnt.
+    """
+    export = run_dir / "export"
+    num_items = read_export_config(export)["num_items"]
+    if not is_adapted(export):
+        return weights.read(export / weights.MODEL_FILE)
+    source = rebuild(load_run(run_dir), export, num_items).state_dict()
     if any(".adapter." in name for name in source):
         raise ConfigError(f"`init_from`: {run_dir} was trained with adapters; start from a fully trained run")
-    weights.load_strictly(model, source)
+    return source
+
+
+def of_the_catalogue(model: nn.Module) -> list[str]:
+    """Names of weights that belong to the items of one catalogue."""
+    tables = [name for name, module in model.named_modules() if isinstance(module, IdEmbedding)]
+    return left_out(model, tables)
+
+
+def left_out(model: nn.Module, modules: Sequence[str]) -> list[str]:
+    """Names of the weights in `modules`.
+
+    Raises:
+        ConfigError: there is nothing of such a name.
+    """
+    names = weights.names(model)
+    for module in modules:
+        if not any(name.startswith(f"{module}.") for name in names):
+            children = [name for name, child in model.named_modules() if name.count(".") == 1 and weights.names(child)]
+            raise ConfigError(f"`init_except`: the model has no {module!r}, only {', '.join(children)} and their parts")
+    return [name for name in names if name.startswith(tuple(f"{module}." for module in modules))]
+
+
+@dataclass(frozen=True)
+class Base:
+    """What adapted runs stand on: weights, and the state of the random numbers when something is attached to them.
+
+    Designs considered for putting one adapter after another on a base: to take modules and hooks out again, which
+    every method would have to be able to undo, down to the values of what it trained of the base; to copy the base's
+    module tree for each, which has the pooling, the heads and so on of the first run; to build each run's own module
+    tree by its own configuration and let it use the base's tensors. The last is what happens here: a model is made as
+    it would be alone, nothing is ever undone, and the models may be used side by side.
+    """
+
+    weights: Mapping[str, Tensor]
+    random: Tensor | None  # None: what is drawn follows from a run's seed alone
+
+    @classmethod
+    def load(cls, experiment: Experiment, num_items: int) -> "Base":
+        """The base of a run: its `init_from`, or its pretrained backbone beneath what it drew itself."""
+        if experiment.init_from is not None:
+            return cls(source_weights(experiment.init_from), None)
+        torch.manual_seed(experiment.seed)
+        return cls(experiment.model.build(num_items).state_dict(), torch.get_rng_state())
+
+    def to(self, device: torch.device) -> "Base":
+        return replace(self, weights={name: tensor.to(device) for name, tensor in self.weights.items()})
+
+    def with_adapter(self, experiment: Experiment, export: Path, num_items: int) -> nn.Module:
+        """The model that a run trained on this base; what it has not changed lies in memory once.
+
+        Raises:
+            WeightsError: it was trained on another base.
+        """
+        model = experiment.model.from_export(export).build(num_items)
+        model.to(next(iter(self.weights.values())).device)
+        fresh = left_out(model, experiment.init_except)
+        try:
+            weights.load_strictly(model, {n: t for n, t in self.weights.items() if n not in fresh}, fresh)
+        except weights.WeightsError as error:
+            raise weights.WeightsError(f"{export} was trained on another base: {error}") from None
+        if self.random is None:
+            torch.manual_seed(experiment.seed)
+        else:
+            torch.set_rng_state(self.random)
+        experiment.adaptation.apply(model)
+        weights.load_export(export, model)
+        weights.share_frozen(model, self.weights)
+        return model
 
 
 def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> nn.Module:
@@ -147,29 +255,40 @@ def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> nn.
         ConfigError: the run has no export, or it embeds the item ids of another catalogue.
     """
     export = run_dir / "export"
-    trained_on = read_export_config(run_dir)
-    if experiment.model.item_encoder.embeds_ids and trained_on["item_ids_sha256"] != index.item_ids_sha256:
-        raise ConfigError(f"{run_dir} embeds the item ids of another catalogue: it is of no use for these shards")
-    adapted = (export / weights.ADAPTER_FILE).exists()
-    torch.manual_seed(experiment.seed)
-    model = model_of(experiment, run_dir).build(index.counts.items)
-    if adapted and experiment.init_from is not None:
-        start_from(model, experiment.init_from, index)
-    experiment.adaptation.apply(model)
+    check_catalogue(experiment, export, index)
+    return rebuild(experiment, export, index.counts.items)
+
+
+def rebuild(experiment: Experiment, export: Path, num_items: int) -> nn.Module:
+    """As `rebuild_for`, of a catalogue of `num_items` that is known to be the right one."""
+    if is_adapted(export):
+        return Base.load(experiment, num_items).with_adapter(experiment, export, num_items)
+    model = experiment.model.from_export(export).build(num_items)
     weights.load_export(export, model)
     return model
 
 
-def model_of(experiment: Experiment, run_dir: Path) -> ModelConfig:
-    """How to build a run's model: a fully trained one takes all it needs from its export, tokenizer included."""
-    export = run_dir / "export"
-    return experiment.model if (export / weights.ADAPTER_FILE).exists() else experiment.model.from_export(export)
+def check_catalogue(experiment: Experiment, export: Path, index: ShardIndex) -> None:
+    """Refuse to use a model that embeds item ids on the items of another catalogue."""
+    same = read_export_config(export)["item_ids_sha256"] == index.item_ids_sha256
+    if not same and experiment.model.item_encoder.embeds_ids:
+        raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it is of no use for these shards")
+
+
+def is_adapted(export: Path) -> bool:
+    """Does an export hold what was trained only, to be used with a base?"""
+    return (export / weights.ADAPTER_FILE).exists()
 
 
 def check_frozen(experiment: Experiment, model: nn.Module) -> None:
     """Refuse to freeze weights that were never trained: nothing could be learnt through them, or rebuilt later."""
-    frozen = [name for name, parameter in parameter_groups(model)["head"] if not parameter.requires_grad]
-    if experiment.init_from is None and frozen:
+    never = [name for name, _ in parameter_groups(model)["head"]]
+    if experiment.init_from is not None:
+        never = left_out(model, experiment.init_except)
+    frozen = [name for name, parameter in model.named_parameters() if name in never and not parameter.requires_grad]
+    if frozen and experiment.init_from is not None:
+        raise ConfigError(f"`init_except`: {frozen[0]} would be random and frozen; set `adaptation.also_train=[head]`")
+    if frozen:
         raise ConfigError(
             "without `init_from` the projection and the user encoder are random, and this adaptation freezes them: "
             "name a trained run with `init_from`, or set `adaptation.also_train=[head]`"
@@ -188,12 +307,11 @@ def load_run(run_dir: Path) -> Experiment:
     return load(Experiment, path)
 
 
-def read_export_config(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / "export" / weights.CONFIG_FILE
+def read_export_config(export: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads((export / weights.CONFIG_FILE).read_text(encoding="utf-8"))
     except OSError:
-        raise ConfigError(f"{run_dir} has no export yet: let its training reach a validation") from None
+        raise ConfigError(f"{export.parent} has no export yet: let its training reach a validation") from None
 
 
 def export_config(experiment: Experiment, index: ShardIndex) -> dict[str, Any]:
@@ -205,7 +323,9 @@ def export_config(experiment: Experiment, index: ShardIndex) -> dict[str, Any]:
         "item_ids_sha256": index.item_ids_sha256,
         "model": experiment.model.model_dump(mode="json"),
         "adaptation": experiment.adaptation.model_dump(mode="json"),
+        "seed": experiment.seed,
         "init_from": str(experiment.init_from) if experiment.init_from else None,
+        "init_except": experiment.init_except,
     }
 
 
@@ -272,15 +392,3 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "packages": packages,
     }
-
-
-def count_parameters(model: nn.Module) -> dict[str, Any]:
-    """Totals, and by parameter group; call before ZeRO partitions them."""
-    groups = {
-        group: {
-            "total": sum(p.numel() for _, p in members),
-            "trainable": sum(p.numel() for _, p in members if p.requires_grad),
-        }
-        for group, members in parameter_groups(model).items()
-    }
-    return {kind: sum(g[kind] for g in groups.values()) for kind in ("total", "trainable")} | {"groups": groups}

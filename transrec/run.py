@@ -4,10 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rich.table import Table
 from torch import nn
 
 from transrec import distributed, weights
 from transrec.config import ConfigError
+from transrec.cost import Cost, count_parameters, measure
 from transrec.data import bad_samples
 from transrec.data.train_stream import TrainStream
 from transrec.deepspeed_config import deepspeed_config, initialize
@@ -15,7 +17,7 @@ from transrec.distributed import World
 from transrec.evaluation.evaluator import Evaluator, baselines
 from transrec.evaluation.metrics import Estimate
 from transrec.evaluation.report import as_json, console, table
-from transrec.experiment import Experiment, Parts, check_run_dir, count_parameters, export_config, write_run_dir
+from transrec.experiment import Experiment, Parts, check_run_dir, export_config, write_run_dir
 from transrec.files import write_text
 from transrec.optim import build_optimizer
 from transrec.tracking import flatten
@@ -29,7 +31,9 @@ def run(experiment: Experiment) -> dict[str, Any]:
     parts = experiment.build(world)
     parameters = count_parameters(parts.model)
     evaluator = Evaluator(experiment.evaluation, parts.interactions, world)
-    trainer = build_trainer(experiment, parts, evaluator, world)
+    stream = build_stream(experiment, parts, world)
+    cost = measure(parts.model, stream[0], world.device, experiment.train.precision != "fp32")
+    trainer = build_trainer(experiment, parts, stream, evaluator, world)
     trainer.resume()
     if world.is_main:  # only now: a run that cannot start leaves no folder behind, or the folder as it was
         write_run_dir(experiment)
@@ -50,6 +54,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
         "seconds": round(state.seconds, 1),
         "users_per_second": round(state.windows / max(1e-9, state.seconds), 1),
         "peak_memory_bytes": int(world.gather_ints([peak_memory()]).max()),
+        "export_bytes": weights.size(experiment.run_dir / "export"),
+        **(cost.as_json() if cost is not None else {}),
     }
     distributed.stop(world)
     if trainer.tracker is not None:  # the main process; the others are done
@@ -57,27 +63,33 @@ def run(experiment: Experiment) -> dict[str, Any]:
         metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].items()}
         trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
         trainer.close()
-        show(experiment, parts, results["test"], summary)
+        show(experiment, parts, results["test"], summary, cost)
     return summary
 
 
-def build_trainer(experiment: Experiment, parts: Parts, evaluator: Evaluator, world: World) -> Trainer:
-    train, model = experiment.train, parts.model
+def build_stream(experiment: Experiment, parts: Parts, world: World) -> TrainStream:
+    train = experiment.train
     share = world.size * train.accumulation
     if train.batch_size % share:
         raise ConfigError(
             f"`train.batch_size` {train.batch_size} must be divisible by ranks × train.accumulation = {share}"
         )
-    stream = TrainStream(
+    return TrainStream(
         parts.interactions,
         parts.store,
-        model.sampling,  # type: ignore[arg-type]
+        parts.model.sampling,  # type: ignore[arg-type]
         train.batch_size,
         experiment.seed,
         world.rank,
         world.size,
         train.accumulation,
     )
+
+
+def build_trainer(
+    experiment: Experiment, parts: Parts, stream: TrainStream, evaluator: Evaluator, world: World
+) -> Trainer:
+    train, model = experiment.train, parts.model
     settings = deepspeed_config(
         experiment.zero,
         train.precision,
@@ -125,18 +137,40 @@ def hyperparameters(experiment: Experiment) -> dict[str, Any]:
     return flatten(sections)
 
 
-def show(experiment: Experiment, parts: Parts, test: dict[str, Estimate], summary: dict[str, Any]) -> None:
-    """The test table beside the baselines, and where to look next."""
-    output = console()
+def show(
+    experiment: Experiment, parts: Parts, test: dict[str, Estimate], summary: dict[str, Any], cost: Cost | None
+) -> None:
+    """The test table beside the baselines, what it cost, and where to look next."""
+    output, folder = console(), experiment.run_dir
     output.print(table(baselines(experiment.evaluation, parts.interactions, "test") | {"this run": test}))
-    parameters, folder = summary["parameters"], experiment.run_dir
+    output.print(cost_table(summary))
+    parameters = summary["parameters"]
     output.print(
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained for {summary['steps']} steps; "
-        f"best at step {summary['best_step']}.\n"
-        f"Results    {folder}/summary.json\n"
-        f"Curves     tensorboard --logdir {folder}/tensorboard\n"
-        f"Evaluate   python launch/evaluate.py --run {folder} --split test\n"
+        f"best at step {summary['best_step']}.",
+        *(cost.advice() if cost is not None else ["Operations were not counted: one device cannot hold the model."]),
+        f"Results    {folder}/summary.json",
+        f"Curves     tensorboard --logdir {folder}/tensorboard",
+        f"Evaluate   python launch/evaluate.py --run {folder} --split test",
         f"Recommend  python launch/recommend.py --run {folder} --history ID,ID,… --top 10",
+        sep="\n",
         highlight=False,
     )
     print(json.dumps({"run": str(folder), "test": summary["test"]}))
+
+
+def cost_table(summary: dict[str, Any]) -> Table:
+    """Two columns: parameters by tower, operations, memory, speed, size of the export."""
+    view = Table("cost", "")
+    for tower, counts in summary["parameters"]["towers"].items():
+        view.add_row(f"parameters, {tower}", f"{counts['total']:,}, {counts['trainable']:,} of them trained")
+    if "flops_per_user" in summary:
+        flops = summary["flops_per_user"]
+        useful = flops["useful"] / max(1, flops["forward"] + flops["backward"])
+        both = f"{flops['forward'] / 1e6:,.1f} forward, {flops['backward'] / 1e6:,.1f} backward, {useful:.0%} useful"
+        view.add_row("MFLOPs per user", both)
+    view.add_row("users per second", f"{summary['users_per_second']:,}")
+    view.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    for name, size in summary["export_bytes"].items():
+        view.add_row(f"export/{name}", f"{size / 2**20:,.2f} MiB")
+    return view

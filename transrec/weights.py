@@ -128,6 +128,11 @@ def export(folder: Path, model: nn.Module, config: Mapping[str, Any], base: str 
     write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
+def size(folder: Path) -> dict[str, int]:
+    """Bytes of the weights of an export, by file name."""
+    return {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+
+
 def load_trained(folder: Path, model: nn.Module) -> None:
     """Load the export back into the model that was trained; its frozen weights are the base already."""
     adapted = (folder / ADAPTER_FILE).exists()
@@ -150,6 +155,14 @@ def load_export(folder: Path, model: nn.Module) -> None:
                 f"{found[:12]}…: load the run's own backbone or `init_from`"
             )
     load_trained(folder, model)
+
+
+def share_frozen(model: nn.Module, base: Mapping[str, Tensor]) -> None:
+    """Let the frozen tensors of `model` be those of `base` where they are equal: many models then hold one base."""
+    trained = set(trainable_names(model))
+    for name, tensor in _tensors(model).items():
+        if name not in trained and name in base and torch.equal(tensor, base[name]):
+            tensor.data = base[name]
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import yaml
 
 from transrec import weights
 from transrec.config import ConfigError, dump, load, validate
+from transrec.cost import count_parameters
 from transrec.data.interactions import Interactions
 from transrec.data.schema import ShardIndex
 from transrec.distributed import World
@@ -15,7 +16,6 @@ from transrec.experiment import (
     Experiment,
     check_frozen,
     check_run_dir,
-    count_parameters,
     differences,
     environment,
     export_config,

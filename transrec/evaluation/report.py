@@ -9,16 +9,19 @@ from rich.text import Text
 from transrec.evaluation.metrics import Estimate
 
 
-def table(rows: Mapping[str, Mapping[str, Estimate]]) -> Table:
-    """A row for each model, a column for each metric: value and interval, the highest of a column in bold.
+def table(*sections: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    """A row for each model, a column for each metric: value and interval.
 
-    A metric that a row lacks shows as a dash.
+    A section holds what was measured on the same users; the highest of its column is in bold. A metric that a row
+    lacks shows as a dash.
     """
-    metrics = list(dict.fromkeys(metric for estimates in rows.values() for metric in estimates))
-    best = {m: max(estimates[m].value for estimates in rows.values() if m in estimates) for m in metrics}
+    metrics = list(dict.fromkeys(metric for rows in sections for row in rows.values() for metric in row))
     view = Table("", *metrics)
-    for name, estimates in rows.items():
-        view.add_row(Text(name), *(_cell(estimates.get(metric), best[metric]) for metric in metrics))
+    for rows in sections:
+        best = {m: max((row[m].value for row in rows.values() if m in row), default=0.0) for m in metrics}
+        for name, estimates in rows.items():
+            view.add_row(Text(name), *(_cell(estimates.get(metric), best[metric]) for metric in metrics))
+        view.add_section()
     return view
 
 

@@ -455,3 +455,18 @@ def save_architecture(name: str, folder: Path) -> None:
     if family(config.model_type).modality == "text":
         load_tokenizer(name).save_pretrained(partial)
     partial.rename(folder)
+
+
+def save_whole(backbone: PreTrainedModel, folder: Path) -> None:
+    """Write configuration and weights so that `AutoModel.from_pretrained(folder)` gives `backbone`, nothing missing.
+
+    A pooler, which AutoModel wants and nobody trained, is all zeros: its output is, too, rather than random.
+    """
+    whole = type(backbone)(backbone.config)
+    missing, _ = whole.load_state_dict(backbone.state_dict(), strict=False)
+    for name in missing:
+        if not name.startswith("pooler."):
+            raise ConfigError(f"`backbone`: {name} is missing: this {backbone.config.model_type} cannot be written")
+        torch.nn.init.zeros_(whole.get_parameter(name))
+    with _quiet():
+        whole.save_pretrained(folder)

@@ -1,0 +1,30 @@
+"""Write the trained backbones of a run as Hugging Face models: `python launch/export.py --run R --output DIR`.
+
+`AutoModel.from_pretrained(DIR)` then gives the item encoder's backbone as the run trained it, LoRA folded in, and
+`AutoTokenizer.from_pretrained(DIR)` its tokenizer. Of a multimodal run they are DIR/text and DIR/image.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from transrec.errors import TransRecError
+from transrec.tower_export import export_towers
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="run folder")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to; new or empty")
+    arguments = parser.parse_args(argv)
+    try:
+        for folder, modality in export_towers(arguments.run, arguments.output).items():
+            print(f"{modality} backbone: {folder}")
+    except TransRecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

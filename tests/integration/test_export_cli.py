@@ -1,0 +1,83 @@
+"""`launch/export.py`: other programs get the trained backbone from `AutoModel`, complete."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import Commands, ForkedCommands, Tiny
+from transformers import AutoModel, AutoTokenizer
+
+from transrec.experiment import load_run, rebuild
+from transrec.item_encoders import backbones
+
+RATES = "optimizer.lr={backbone: 1.0e-2, head: 1.0e-2, adapter: 1.0e-1}"
+HEAD = "also_train: [head]"
+
+
+def train(commands: Commands, tiny: Tiny, run_dir: Path, *more: str) -> Path:
+    finished = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", "train.steps=3", RATES, *more)
+    assert finished.code == 0, finished.stderr
+    return run_dir
+
+
+def assert_same_states(folder: Path, run_dir: Path) -> None:
+    """Of the loaded model and of the run's own backbone, in its own forward and layer by layer."""
+    loaded, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    own = rebuild(load_run(run_dir), run_dir / "export", 80).eval().item_encoder.backbone
+    tokens = AutoTokenizer.from_pretrained(folder)(["title 3", "a longer title 17"], padding=True, return_tensors="pt")
+    inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        found = loaded.eval()(**inputs)
+        states = backbones.run_layers(own, backbones.embed(own, inputs), inputs["attention_mask"]).states[-1]
+        torch.testing.assert_close(found.last_hidden_state, states, rtol=1e-5, atol=1e-5)
+        if not any(name.endswith("adapter") for name, _ in own.named_modules()):
+            assert torch.equal(found.last_hidden_state, own(**inputs).last_hidden_state)
+    assert not found.pooler_output.any()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["model.item_encoder.layers=1"], [f"adaptation={{name: houlsby, towers: [user], {HEAD}}}"]],
+    ids=["full", "adapters in the user tower"],
+)
+def test_auto_model_loads_what_was_trained(
+    commands: ForkedCommands, tiny: Tiny, run_dir: Path, tmp_path: Path, settings: list[str]
+) -> None:
+    train(commands, tiny, run_dir, *settings)
+    finished = commands.run("export", "--run", run_dir, "--output", tmp_path / "tower")
+    assert finished.code == 0, finished.stderr
+    assert f"text backbone: {tmp_path / 'tower'}" in finished.stdout
+    assert_same_states(tmp_path / "tower", run_dir)
+
+
+def test_lora_is_folded_in(commands: ForkedCommands, tiny: Tiny, run_dir: Path, tmp_path: Path) -> None:
+    train(commands, tiny, run_dir, f"adaptation={{name: lora, {HEAD}}}")
+    assert commands.run("export", "--run", run_dir, "--output", tmp_path / "tower").code == 0
+    assert_same_states(tmp_path / "tower", run_dir)
+    with pytest.raises(AssertionError):  # it is no formality: the base alone gives other states
+        assert_same_states(tiny.backbone, run_dir)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (f"adaptation={{name: houlsby, {HEAD}}}", "is a Bottleneck, for which a Hugging Face model has no place"),
+        ("model.item_encoder={name: id_embedding}", "has no backbone to export: its items are embedded by id"),
+    ],
+)
+def test_what_is_no_backbone_of_its_own_is_refused(
+    commands: ForkedCommands, tiny: Tiny, run_dir: Path, tmp_path: Path, settings: str, message: str
+) -> None:
+    train(commands, tiny, run_dir, settings)
+    finished = commands.run("export", "--run", run_dir, "--output", tmp_path / "tower")
+    assert (finished.code, "Traceback" in finished.stderr) == (1, False)
+    assert message in finished.stderr
+    assert not (tmp_path / "tower").exists()
+
+
+def test_a_folder_with_something_in_it_is_left_alone(commands: ForkedCommands, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    finished = commands.run("export", "--run", tmp_path, "--output", tmp_path)
+    assert "is not empty: choose another --output" in finished.stderr

@@ -1,0 +1,204 @@
+"""What a run costs: parameters by tower, floating-point operations of a user, and the share of them spent on nothing.
+
+Operations are counted on one real micro-batch before DeepSpeed wraps the model. Designs considered: closed forms by
+layer, which know only the modules they were written for; a trace over tensors without values, where objectives that
+choose scored positions by value fail; and PyTorch's counter on a real step, which sees adapters, frozen parts and
+recomputation as they are. The last is used; it counts matrix products, convolutions and attention, as is customary.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from transrec.adaptation.groups import parameter_groups
+from transrec.data.batch import SequenceBatch, to_device
+from transrec.item_encoders.id_embedding import IdEmbedding
+
+LARGE = 0.2  # a share of the work that is worth a line
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One micro-batch; operations of the whole of it."""
+
+    users: int
+    forward: int
+    backward: int  # without what the forward pass needed, with what checkpointing computes again
+    towers: dict[str, int]  # forward operations by child module of the model, and of the backbones by modality
+    occurrences: int  # item slots an encoder without a pool would run
+    encoded: int  # distinct items
+    tokens: int  # that carry text
+    tokens_computed: int
+    positions: int  # of the histories
+    positions_computed: int
+    encoded_in_step: int  # over all micro-batches of this rank's step
+    distinct_in_step: int
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of the operations: what goes into padded tokens, empty positions, and items another micro-batch encodes."""
+        text, item, user = (
+            self.towers.get(tower, 0) / max(1, self.forward) for tower in ("text", "item_encoder", "user_encoder")
+        )
+        return {
+            "padded_tokens": text * (1 - self.tokens / self.tokens_computed if self.tokens_computed else 0.0),
+            "empty_positions": user * (1 - self.positions / max(1, self.positions_computed)),
+            "repeated_items": item * (1 - self.distinct_in_step / max(1, self.encoded_in_step)),
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        per_user = {"forward": self.forward, "backward": self.backward}
+        useful = (1 - min(1.0, sum(self.shares.values()))) * (self.forward + self.backward)
+        return {
+            "flops_per_user": {kind: round(n / self.users) for kind, n in per_user.items()}
+            | {"useful": round(useful / self.users)},
+            "flops_by_tower": {tower: n / max(1, self.forward) for tower, n in self.towers.items() if n},
+            "work": {
+                "item_occurrences": self.occurrences,
+                "items_encoded": self.encoded,
+                "tokens": self.tokens,
+                "tokens_computed": self.tokens_computed,
+                "positions": self.positions,
+                "positions_computed": self.positions_computed,
+                "shares": {kind: round(share, 4) for kind, share in self.shares.items()},
+            },
+        }
+
+    def advice(self) -> list[str]:
+        """A line for each large share of the work that a setting would lower."""
+        settings = {
+            "padded_tokens": "padded tokens: lower model.item_encoder.chunk_tokens, so that fewer texts share a pass",
+            "empty_positions": "positions that histories do not fill: lower model.max_length",
+            "repeated_items": "items that another micro-batch of the step encodes too: lower train.accumulation",
+        }
+        return [f"{s:.0%} of the work goes into {settings[kind]}" for kind, s in self.shares.items() if s > LARGE]
+
+
+def measure(model: nn.Module, step: Sequence[SequenceBatch], device: torch.device, autocast: bool) -> Cost | None:
+    """Count a training step of the first micro-batch of `step`; the model and the random numbers are left as they were.
+
+    Args:
+        autocast: compute in 16 bits, as training does; the count is the same, the memory is not.
+
+    Returns:
+        None where one device cannot hold the whole model and the micro-batch.
+    """
+    place = next(model.parameters()).device
+    try:
+        with _unnoticed(model, device), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            forward, backward, towers = _count(model.to(device), to_device(step[0], device))
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        model.to(place)
+    batch, items = step[0], torch.cat([part.content.items for part in step])
+    tokens, tokens_computed = batch.content.tokens
+    return Cost(
+        users=max(1, len(batch.user_ids)),
+        forward=forward,
+        backward=backward,
+        towers=towers,
+        occurrences=batch.occurrences,
+        encoded=len(batch.content.items),
+        tokens=tokens,
+        tokens_computed=tokens_computed,
+        positions=int(batch.input_mask.sum()),
+        positions_computed=batch.input_mask.numel(),
+        encoded_in_step=len(items),
+        distinct_in_step=len(items.unique()),
+    )
+
+
+def _count(model: nn.Module, batch: SequenceBatch) -> tuple[int, int, dict[str, int]]:
+    """Operations forward, backward, and forward by tower."""
+    counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
+    modules = dict(model.named_children())
+    modules |= getattr(modules["item_encoder"], "towers", {})
+    towers = dict.fromkeys(modules, 0)
+
+    def begin(name: str) -> None:
+        towers[name] -= counter.get_total_flops()
+
+    def end(name: str) -> None:
+        towers[name] += counter.get_total_flops()
+
+    hooks = [child.register_forward_pre_hook(lambda *_, n=name: begin(n)) for name, child in modules.items()]
+    hooks += [child.register_forward_hook(lambda *_, n=name: end(n)) for name, child in modules.items()]
+    try:
+        with counter:
+            loss = torch.stack([loss.float() for loss in model(batch).values()]).sum()
+            forward = counter.get_total_flops()
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            torch.autograd.grad(loss, trained, allow_unused=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return forward, counter.get_total_flops() - forward, towers
+
+
+@contextmanager
+def _unnoticed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Training mode; afterwards random numbers, mode and peak memory are as if nothing had been."""
+    cuda, was_training = device.type == "cuda", model.training
+    # Without cuDNN a recurrent layer is made of matrix products, which can be counted.
+    with torch.random.fork_rng([device] if cuda else []), torch.backends.cudnn.flags(enabled=False):
+        model.train()
+        try:
+            yield
+        finally:
+            model.train(was_training)
+            if cuda:
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+
+
+def _attention(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **settings: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *rest: Any, **settings: Any) -> int:
+    return sdpa_backward_flop_count(gradient, query, key, value)
+
+
+# The kernel of CPUs, which PyTorch's own table lacks.
+_ATTENTION_ON_CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
+def count_parameters(model: nn.Module) -> dict[str, Any]:
+    """Totals, by parameter group and by tower; call before ZeRO partitions them."""
+    groups = {group: [p for _, p in members] for group, members in parameter_groups(model).items()}
+    towers: dict[str, list[Tensor]] = {}
+    prefixes = _tower_prefixes(model)
+    for name, parameter in model.named_parameters():
+        tower = next((tower for prefix, tower in prefixes.items() if name.startswith(prefix)), "head")
+        towers.setdefault(tower, []).append(parameter)
+    return _counts(list(model.parameters())) | {
+        "groups": {group: _counts(members) for group, members in groups.items()},
+        "towers": {tower: _counts(members) for tower, members in towers.items()},
+    }
+
+
+def _tower_prefixes(model: nn.Module) -> dict[str, str]:
+    """How the names of a tower's parameters begin, and the tower; the head is what lies between them."""
+    prefixes = {"user_encoder.": "user"}
+    for name, module in model.named_modules():
+        if isinstance(module, IdEmbedding):
+            prefixes[f"{name}."] = "id"
+        elif hasattr(module, "backbone"):
+            prefixes[f"{name}.backbone."] = module.modality
+    return prefixes
+
+
+def _counts(parameters: Sequence[Tensor]) -> dict[str, int]:
+    return {
+        "total": sum(p.numel() for p in parameters),
+        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+    }

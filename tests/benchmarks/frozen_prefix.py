@@ -1,0 +1,127 @@
+"""What starting behind the frozen layers saves, by method: users/s, operations and memory beside full fine-tuning.
+
+    python tests/benchmarks/frozen_prefix.py --data SHARDS [--layers 6] [--steps 5]
+
+Every row is measured in a process of its own, in turn, on the same batches: training steps of a MiniLM text tower,
+without the pass that fills the cache. Ratios are of full fine-tuning; `uncached` is the time of the same method without
+the cache over that with it. `loss` is the largest difference between the losses of the two.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transrec.config import validate
+from transrec.cost import measure
+from transrec.distributed import World
+from transrec.experiment import Experiment
+from transrec.optim import build_optimizer
+from transrec.run import build_stream
+
+ROOT = Path(__file__).parents[2]
+
+
+def methods(layers: int) -> dict[str, dict[str, Any]]:
+    houlsby = {"name": "houlsby", "towers": ["item"], "also_train": ["head"]}
+    return {
+        "full": {"name": "full"},
+        "houlsby everywhere": houlsby,
+        "houlsby top 2": houlsby | {"layers": [layers - 2, layers - 1]},
+        "houlsby top 1": houlsby | {"layers": [layers - 1]},
+        "k_adapter": {"name": "k_adapter", "towers": ["item"], "also_train": ["head"]},
+        "side_network": {"name": "side_network", "also_train": ["head"]},
+        "head_only": {"name": "head_only"},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="shards with texts")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--measure", nargs=2, metavar=("METHOD", "MODE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(train(arguments, *arguments.measure)))
+        return
+    columns = ("method", "users/s", "uncached", "FLOPs", "encoder FLOPs", "memory", "loss")
+    print("".join(f"{column:>20}" for column in columns))
+    base: dict[str, Any] = {}
+    for method in methods(arguments.layers):
+        plain, kept = (in_own_process(arguments, method, mode) for mode in ("off", "auto"))
+        base = base or plain
+        differences = [abs(a - b) for a, b in zip(plain["losses"], kept["losses"], strict=True)]
+        ratios = [
+            f"{base['seconds'] / kept['seconds']:.2f}x",
+            f"{plain['seconds'] / kept['seconds']:.2f}x",
+            *(f"{kept[key] / base[key]:.4f}" for key in ("flops", "encoder_flops", "peak_bytes")),
+            f"{max(differences):.2g}",
+        ]
+        print("".join(f"{cell:>20}" for cell in (method, *ratios)), flush=True)
+
+
+def in_own_process(arguments: argparse.Namespace, method: str, mode: str) -> dict[str, Any]:
+    options = ["--data", arguments.data, "--layers", str(arguments.layers), "--steps", str(arguments.steps)]
+    command = [sys.executable, __file__, *options, "--measure", method]
+    for wanted in ("fill", mode) if mode == "auto" else (mode,):  # filling the cache is not what is measured
+        finished = subprocess.run(
+            [*command, wanted], check=True, capture_output=True, text=True, cwd=ROOT, env=os.environ
+        )
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def train(arguments: argparse.Namespace, method: str, mode: str) -> dict[str, Any]:
+    experiment = validate(Experiment, configuration(arguments, method, mode))
+    world = World()
+    parts = experiment.build(world)
+    if mode == "fill":
+        return {}
+    stream = build_stream(experiment, parts, world)
+    optimizer = build_optimizer(experiment.optimizer, parts.model, offload=False)
+    cost = measure(parts.model, stream[0], world.device, autocast=False)
+    assert cost is not None
+    batches = [stream[step][0] for step in range(arguments.steps + 1)]
+    losses, began = [], 0.0
+    for number, batch in enumerate(batches):
+        if number == 1:  # the first step warms up
+            began = time.perf_counter()
+        loss = torch.stack(list(parts.model(batch).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return {
+        "seconds": time.perf_counter() - began,
+        "losses": losses,
+        "flops": cost.forward + cost.backward,
+        "encoder_flops": cost.towers["item_encoder"],
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def configuration(arguments: argparse.Namespace, method: str, mode: str) -> dict[str, Any]:
+    encoder = {"name": "text", "backbone": "all-MiniLM-L6-v2", "pooling": "mean", "dropout": 0.0}
+    return {
+        "run_dir": "never-written",
+        "data": {"path": arguments.data, "stride": 10},
+        "model": {
+            "item_encoder": encoder | {"layers": arguments.layers},
+            "user_encoder": {"name": "sasrec", "dropout": 0.0},
+            "objective": {"name": "in_batch_softmax"},
+        },
+        "adaptation": methods(arguments.layers)[method],
+        "prefix_cache": {"mode": "off" if mode == "off" else "auto"},
+        "train": {"batch_size": 64},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -138,6 +138,7 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
     """
     assert experiment.init_from is not None
     source, fresh = experiment.init_from, left_out(model, experiment.init_except)
+    learnt = load_run(source)
     ids = [name for name in of_the_catalogue(model) if name not in fresh]
     if ids and read_export_config(source / "export")["item_ids_sha256"] != index.item_ids_sha256:
         raise ConfigError(
@@ -148,7 +149,7 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
     try:
         weights.load_strictly(model, kept, fresh)
     except weights.WeightsError as error:
-        raise ConfigError(f"`init_from`: {source}: {error}{_how_models_differ(load_run(source), experiment)}") from None
+        raise ConfigError(f"`init_from`: {source}: {error}{_how_models_differ(learnt, experiment)}") from None
     torch.manual_seed(experiment.seed)  # what is drawn next follows from the seed, not from how the source was read
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pictured import build_pictured, random_histories, vision_model
 from tiny_runs import REPOSITORY, Commands, Finished, ForkedCommands, LaunchedCommands, Tiny, exported, records
 from transformers import AutoConfig, AutoTokenizer
 
@@ -16,24 +17,44 @@ from transrec.experiment import Experiment
 CONFIGS = sorted([*REPOSITORY.glob("configs/quickstart.yaml"), *REPOSITORY.glob("configs/transrec/*.yaml")])
 
 
+@pytest.fixture(scope="session")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards with images for most items, and a tiny vision model."""
+    folder = tmp_path_factory.mktemp("pictured")
+    build_pictured(folder, 80, range(5, 81), range(1, 81), random_histories(100, 80))
+    vision_model("dinov2").save_pretrained(folder / "vision")
+    return folder
+
+
+def with_images(config: Path, tiny: Tiny, pictured: Path) -> list[str]:
+    """What a configuration that reads images needs in place of the tiny data."""
+    encoder, vision = "model.item_encoder", f"backbone={pictured / 'vision'}"
+    if read_yaml(config)["model"]["item_encoder"]["name"] == "image":
+        return [f"data.path={pictured / 'shards'}", f"{encoder}.{vision}"]
+    text = [f"{encoder}.text.backbone={tiny.backbone}", f"{encoder}.text.fields=[blurb]"]
+    return [f"data.path={pictured / 'shards'}", f"{encoder}.image.{vision}", *text]
+
+
 def arguments(config: Path, tiny: Tiny, run_dir: Path) -> list[str | Path]:
     """Three steps of `config` on the tiny data, with the tiny backbone where it wants one."""
     small = [f"run_dir={run_dir}", f"data.path={tiny.shards}", f"data.cache={tiny.config.parent / 'cache'}"]
     short = ["data.workers=0", "train={steps: 3, batch_size: 16}"]
     encoder = read_yaml(config)["model"]["item_encoder"]
-    backbone = [f"model.item_encoder.backbone={tiny.backbone}"] if encoder["name"] != "id_embedding" else []
+    backbone = [f"model.item_encoder.backbone={tiny.backbone}"] if encoder["name"] == "text" else []
     return ["--config", config, *small, *short, *backbone]
 
 
-def train(commands: Commands, config: Path, tiny: Tiny, run_dir: Path) -> Finished:
+def train(commands: Commands, config: Path, tiny: Tiny, run_dir: Path, *overrides: str) -> Finished:
     """Train `config`; a run it starts from is made first, of the same model."""
     source = []
     if read_yaml(config).get("init_from") is not None:
         before = run_dir.with_name("source")
-        fresh = commands.run("train", *arguments(config, tiny, before), "init_from=null", "adaptation={name: full}")
+        fresh = commands.run(
+            "train", *arguments(config, tiny, before), *overrides, "init_from=null", "adaptation={name: full}"
+        )
         assert fresh.code == 0, fresh.stderr
         source = [f"init_from={before}"]
-    return commands.run("train", *arguments(config, tiny, run_dir), *source)
+    return commands.run("train", *arguments(config, tiny, run_dir), *overrides, *source)
 
 
 def test_there_are_configurations() -> None:
@@ -41,8 +62,11 @@ def test_there_are_configurations() -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_a_configuration_trains(config: Path, tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
-    finished = train(commands, config, tiny, run_dir)
+def test_a_configuration_trains(
+    config: Path, tiny: Tiny, pictured: Path, commands: ForkedCommands, run_dir: Path
+) -> None:
+    reads_images = read_yaml(config)["model"]["item_encoder"]["name"] in ("image", "multimodal")
+    finished = train(commands, config, tiny, run_dir, *(with_images(config, tiny, pictured) if reads_images else []))
     assert finished.code == 0, finished.stderr
     check_run(run_dir)
     check_stdout(finished.stdout, run_dir)

@@ -4,6 +4,7 @@ Shape letters: U distinct items of a batch, M of them that have the modality, n 
 chunk, H width of the backbone, D width of the recommender.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -56,17 +57,20 @@ class BackboneEncoder(nn.Module):
             raise ValueError(f"this item encoder needs a batch with {self.modality}: build the store with content()")
         own = content.modalities[self.modality]
         vectors_UD = self.projection.weight.new_zeros(len(content.items), self.projection.out_features)
-        if own.chunks:
-            features = torch.cat([self._features(chunk) for chunk in own.chunks])
-            rows_M, order_M = own.rows.sort()  # however the items were cut into chunks, the same product is computed
-            vectors_MD = self._vectors(features[order_M])
-            vectors_UD = vectors_UD.to(vectors_MD.dtype).index_copy(0, rows_M, vectors_MD)
-        for _ in range(own.passes - len(own.chunks)):
-            vectors_UD = vectors_UD + self._nothing(own.blank)
-        return vectors_UD
+        features = [self._features(chunk) for chunk in own.chunks]
+        blanks = [self._features(_first(own.blank)) for _ in range(own.passes - len(own.chunks))]
+        if not features:
+            return vectors_UD + 0 * self._vectors(_keeping(blanks[0], blanks[1:]))
+        rows_M, order_M = own.rows.sort()  # however the items were cut into chunks, the same product is computed
+        vectors_MD = self._vectors(_keeping(torch.cat(features)[order_M], blanks))
+        return vectors_UD.to(vectors_MD.dtype).index_copy(0, rows_M, vectors_MD)
 
     def enable_gradient_checkpointing(self) -> None:
         backbones.enable_gradient_checkpointing(self.backbone)
+
+    def encode(self, chunk: Chunk) -> Tensor:
+        """Vectors (n, D) of the items of a chunk."""
+        return self._vectors(self._features(chunk))
 
     def _features(self, chunk: Chunk) -> Tensor:
         """What is read off the backbone for the items of a chunk (n, W), or what a readout starts from that pools."""
@@ -120,13 +124,20 @@ class BackboneEncoder(nn.Module):
         weight_nT1 = mask.unsqueeze(-1).to(states_nTH.dtype)
         return (states_nTH * weight_nT1).sum(1) / weight_nT1.sum(1).clamp(min=1)
 
-    def _nothing(self, blank: Chunk) -> Tensor:
-        """Zero (1, D), with a whole pass in its graph.
 
-        ZeRO-3 gathers a layer's parameters on all ranks together, forward and backward, so a rank with fewer
-        chunks has to run the passes of the others, and one without any has to take part in the reduction of
-        gradients. Multiplying by zero keeps the pass in the graph (autograd does not look at values) and leaves outputs
-        and gradients alone. 0 * inf would be nan, but where there is an item of one's own the pass repeats it: where it
-        overflows, the batch has overflowed already.
-        """
-        return 0 * self._vectors(self._features({name: tensor[:1] for name, tensor in blank.items()}))
+def _first(chunk: Chunk) -> Chunk:
+    return {name: tensor[:1] for name, tensor in chunk.items()}
+
+
+def _keeping(features_nW: Tensor, blanks: Sequence[Tensor]) -> Tensor:
+    """`features_nW` unchanged, with the passes that gave `blanks` (1, W) in its graph.
+
+    ZeRO-3 gathers a layer's parameters on all ranks together, forward and backward, so a rank with fewer chunks has to
+    run the passes of the others, in the same order, and one without any has to take part in the reduction of gradients.
+    Multiplying by zero keeps a pass in the graph (autograd does not look at values) and leaves outputs and gradients
+    alone. 0 * inf would be nan, but where there is an item of one's own the pass repeats it: where it overflows, the
+    batch has overflowed already.
+    """
+    for blank_1W in blanks:
+        features_nW = features_nW + 0 * blank_1W
+    return features_nW

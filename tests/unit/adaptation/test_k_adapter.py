@@ -40,7 +40,7 @@ def test_padding_stays_unseen_in_the_item_encoder(adapted, variant):
     ids = torch.tensor([[2, 5, 6, 3, 0, 0], [2, 5, 6, 3, 9, 8]])
     mask = torch.tensor([[1, 1, 1, 1, 0, 0]] * 2)
     with torch.no_grad():
-        one, other = adapted.item_encoder._encode({"input_ids": ids, "attention_mask": mask})
+        one, other = adapted.item_encoder.encode({"input_ids": ids, "attention_mask": mask})
     assert torch.allclose(one, other, atol=1e-6) == (variant == "canonical")
 
 

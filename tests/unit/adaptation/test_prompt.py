@@ -20,7 +20,7 @@ def test_is_the_title_still_read(build, variant, read):
     ids = torch.randint(1, 60, (2, 30))
     chunk = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with torch.no_grad():
-        one, other = model.item_encoder._encode(chunk)
+        one, other = model.item_encoder.encode(chunk)
     assert torch.equal(one, other) != read
 
 
@@ -31,8 +31,8 @@ def test_padding_does_not_matter(build, variant):
     ids = torch.randint(1, 60, (2, 6))
     longer = torch.nn.functional.pad(ids, (0, 3))
     with torch.no_grad():
-        short = model.item_encoder._encode({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-        padded = model.item_encoder._encode({"input_ids": longer, "attention_mask": (longer > 0).long()})
+        short = model.item_encoder.encode({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        padded = model.item_encoder.encode({"input_ids": longer, "attention_mask": (longer > 0).long()})
     torch.testing.assert_close(short, padded)
 
 

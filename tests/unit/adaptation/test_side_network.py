@@ -34,8 +34,9 @@ def test_the_backbone_runs_without_a_graph_where_nothing_of_it_trains(build, run
     SideNetworkConfig(also_train=["head"]).apply(model)
     if not frozen:
         model.item_encoder.backbone.embeddings.LayerNorm.weight.requires_grad_(True)
-    seen = []
-    model.item_encoder.readout.register_forward_pre_hook(lambda module, args: seen.extend(args[0].states))
+    seen, readout = [], model.item_encoder.readout
+    pooled = readout.pooled
+    readout.pooled = lambda hidden: seen.extend(hidden.states) or pooled(hidden)
     items, _ = run(model)
     assert len(seen) == 4
     assert [state.requires_grad for state in seen[1:]] == [graph] * 3

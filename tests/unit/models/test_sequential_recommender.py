@@ -12,8 +12,11 @@ from contents import of_text
 from torch import Tensor, nn
 
 from transrec.config import ConfigError, config_classes, load
-from transrec.data.batch import Sampling, SequenceBatch
+from transrec.data.batch import ItemContent, ModalityContent, Sampling, SequenceBatch
 from transrec.item_encoders import ItemEncoderConfig
+from transrec.item_encoders.image import ImageEncoderConfig
+from transrec.item_encoders.multimodal import MultimodalEncoderConfig
+from transrec.item_encoders.text import TextEncoderConfig
 from transrec.models.sequential_recommender import SequentialRecommender, SequentialRecommenderConfig
 from transrec.objectives import ObjectiveConfig
 from transrec.user_encoders import UserEncoderConfig
@@ -30,6 +33,10 @@ SMALL = {"layers": 1, "dropout": 0.0, "pretrained": False, "negatives": 2}
 
 def small(member, bert_folder):
     values = SMALL | {"backbone": str(bert_folder)}
+    if member is ImageEncoderConfig:
+        values["backbone"] = str(bert_folder / "vision")
+    if member is MultimodalEncoderConfig:
+        values |= {"text": small(TextEncoderConfig, bert_folder), "image": small(ImageEncoderConfig, bert_folder)}
     return member(**{key: value for key, value in values.items() if key in member.model_fields})
 
 
@@ -56,6 +63,14 @@ def tokens(items: list[int]) -> dict[str, Tensor]:
     return {"input_ids": ids_nT, "attention_mask": (ids_nT > 0).long()}
 
 
+def with_images(content: ItemContent) -> ItemContent:
+    """Every second item of the pool has an image too."""
+    rows = torch.arange(0, len(content.items), 2)
+    pixels = torch.randint(256, (len(rows), 3, 16, 16), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    images = ModalityContent(rows, [{"pixel_values": pixels}], {"pixel_values": pixels[:1]}, passes=1)
+    return replace(content, modalities=content.modalities | {"image": images})
+
+
 def negatives_of(history: list[int], count: int) -> list[int]:
     return [item for item in range(1, NUM_ITEMS + 1) if item not in history][:count]
 
@@ -80,7 +95,7 @@ def make_batch(sampling: Sampling, normaliser: float = 1.0) -> SequenceBatch:
         owned[user, [row[item] for item in history]] = True
     half = len(pool) // 2
     return SequenceBatch(
-        content=of_text(torch.tensor(pool), [tokens(pool[:half]), tokens(pool[half:])]),
+        content=with_images(of_text(torch.tensor(pool), [tokens(pool[:half]), tokens(pool[half:])])),
         inputs=inputs,
         input_mask=mask,
         targets=targets[:, -positions:],
@@ -202,7 +217,7 @@ def test_encode_users_is_the_state_the_last_position_was_trained_with(bert_folde
 def test_chunks_of_other_ranks_change_nothing(bert_folder):
     model = build(bert_folder, "text")
     batch = make_batch(model.sampling)
-    more = replace(batch, content=batch.content.with_passes([4]))
+    more = replace(batch, content=batch.content.with_passes([4, 1]))
     assert torch.equal(model(more)["next_item"], model(batch)["next_item"])
 
 

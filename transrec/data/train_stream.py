@@ -179,7 +179,7 @@ class _RowLookup:
         rows = np.where(indices.ravel() > 0, self._order[np.minimum(place, self.size - 1)], 0)
         return torch.from_numpy(rows.reshape(indices.shape))
 
-    def known(self, indices: NDArray[np.int64]) -> torch.Tensor:
+    def known(self, indices: NDArray[np.int32]) -> torch.Tensor:
         """Rows of those `indices` that are in the pool."""
         place = np.minimum(np.searchsorted(self._sorted, indices), self.size - 1)
         return torch.from_numpy(self._order[place[self._sorted[place] == indices]])

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 quickstart: $(VENV)/quickstart.installed
 	test -e shards/quickstart || $(BIN)/python -m data_tools build --source sample --output shards/quickstart
-	PATH="$(CURDIR)/$(BIN):$$PATH" deepspeed launch/train.py --config configs/quickstart.yaml
+	PATH="$(CURDIR)/$(BIN):$$PATH" deepspeed -q launch/train.py --config configs/quickstart.yaml
 
 test: $(VENV)/dev.installed
 	$(BIN)/python -m pytest

@@ -28,17 +28,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except (DataToolsError, TransRecError, OSError, pa.ArrowException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(f"error: {error}", error)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        _print_error("interrupted", interrupt)
         return 130
+
+
+def _print_error(text: str, error: BaseException) -> None:
+    print(text, *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="data_tools", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    build_parser = commands.add_parser("build", help="turn raw data into shards", allow_abbrev=False)
+    build_parser = commands.add_parser(
+        "build",
+        help="turn raw data into shards",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the lines of the epilog
+    )
     build_parser.set_defaults(run=_run_build)
     build_parser.add_argument("--source", choices=list(SOURCES), required=True, help="format of the raw data")
     build_parser.add_argument("--output", required=True, metavar="DIR|URL", help="new folder of shards")
@@ -60,7 +69,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if (source := _chosen_source(argv)) in SOURCES:
         SOURCES[source].add_arguments(build_parser)
     else:
-        build_parser.epilog = "Each source has options of its own: build --source NAME --help"
+        build_parser.epilog = _options_of_sources()
     for name, run, text in (
         ("inspect", _run_inspect, "show what a folder of shards holds"),
         ("verify", _run_verify, "check every file of a folder of shards"),
@@ -69,6 +78,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         command.set_defaults(run=run)
         command.add_argument("place", metavar="DIR|URL")
     return parser.parse_args(argv)
+
+
+def _options_of_sources() -> str:
+    usages = []
+    for name, source in SOURCES.items():
+        parser = argparse.ArgumentParser(prog=f"  --source {name}", add_help=False)
+        source.add_arguments(parser)
+        usages.append(parser.format_usage().removeprefix("usage: "))
+    return "what each source takes (--source NAME --help explains it):\n\n" + "".join(usages)
 
 
 def _chosen_source(argv: Sequence[str]) -> str | None:

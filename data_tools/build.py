@@ -53,9 +53,9 @@ def build(
 ) -> ShardIndex:
     """Write `source`, called `name`, as shards into the new folder `output`.
 
-    Works in `<output>.partial`: a failed build leaves its rejects there, one that was killed anything, and the next
-    removes it. `output` appears complete or not at all, with the same bytes whatever the executor, which is entered
-    here so that no task is under way when a failed build is cleaned up.
+    Works in `<output>.partial`: a failed build leaves its rejects there, if any (a note of the error says so), one that
+    was killed anything, and the next removes it. `output` appears complete or not at all, with the same bytes whatever
+    the executor, which is entered here so that no task is under way when a failed build is cleaned up.
 
     Raises:
         DataToolsError: the output exists or cannot be written, nothing in the source is usable, or with `strict` one
@@ -72,7 +72,7 @@ def build(
             users = _write_users(group, folder, shard_bytes, tasks, reject)
             dropped.update(users.dropped)
             if not users.users:
-                raise _nothing_left(dropped, reject)
+                raise _nothing_left(dropped)
         shutil.rmtree(stage)
         pq.write_table(items.catalogue(users.items[1:]), folder / CATALOGUE_FILE, compression="zstd")
         chosen = {} if image_size is None else {"image_size": image_size}
@@ -109,14 +109,13 @@ def _new_folder(output: Path) -> Iterator[Path]:
         _sync_folder(partial)
         partial.rename(output)
         _sync_folder(output.parent)
-    except OSError as error:
-        _leave_rejects(partial)
-        if error.errno in _FULL:
-            raise DataToolsError(f"the disk of {output} is full: free some space and build again") from None
-        raise
-    except BaseException:
-        _leave_rejects(partial)
-        raise
+    except BaseException as caught:
+        error = _full_disk(output) if isinstance(caught, OSError) and caught.errno in _FULL else caught
+        if _leave_rejects(partial):
+            error.add_note(f"what was rejected until then: {partial / REJECTS_FILE}")
+        if error is caught:
+            raise
+        raise error from None
 
 
 def _make_empty(folder: Path) -> None:
@@ -130,12 +129,21 @@ def _make_empty(folder: Path) -> None:
         ) from None
 
 
-def _leave_rejects(folder: Path) -> None:
+def _full_disk(output: Path) -> DataToolsError:
+    return DataToolsError(f"the disk of {output} is full: free some space and build again")
+
+
+def _leave_rejects(folder: Path) -> bool:
+    """Remove all else, and the folder if nothing was rejected; False then."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != REJECTS_FILE:
+        elif path.name != REJECTS_FILE or path.stat().st_size == 0:
             path.unlink()
+    if any(folder.iterdir()):
+        return True
+    folder.rmdir()
+    return False
 
 
 def _write_items(
@@ -146,7 +154,7 @@ def _write_items(
         items.write(source.items(reject), load, executor, advance, reject, later)
     reject.take_over(later.path)
     if not items.item_ids:
-        raise DataToolsError(f"no usable item: see {reject.path}")
+        raise DataToolsError("the source has no usable item")
     return items
 
 
@@ -176,11 +184,11 @@ def _write_users(
     return users
 
 
-def _nothing_left(dropped: Counter[str], reject: RejectLog) -> DataToolsError:
+def _nothing_left(dropped: Counter[str]) -> DataToolsError:
     if dropped.total():
         which = ", ".join(f"{name} {rows:,}" for name, rows in dropped.items())
         return DataToolsError(f"the filters drop every interaction ({which}): loosen them")
-    return DataToolsError(f"no usable interaction: see {reject.path}")
+    return DataToolsError("the source has no usable interaction")
 
 
 def _count(items: ItemShards, users: UserShards, reject: RejectLog, dropped: Counter[str]) -> Counts:

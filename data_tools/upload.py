@@ -1,8 +1,9 @@
 """Sends a finished set of shards to a URL of fsspec: built on this machine first, `index.json` sent last."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_tools.errors import DataToolsError
@@ -19,9 +20,14 @@ def upload_after(output: str) -> Iterator[Path]:
         yield place
         return
     refuse(place)
-    with tempfile.TemporaryDirectory(prefix="transrec-build-") as folder:
-        yield Path(folder) / "shards"
-        upload(Path(folder) / "shards", place)
+    folder = Path(tempfile.mkdtemp(prefix="transrec-build-"))
+    try:
+        yield folder / "shards"
+        upload(folder / "shards", place)
+    finally:
+        shutil.rmtree(folder / "shards", ignore_errors=True)
+        with suppress(OSError):  # a failed build left its rejects beside them
+            folder.rmdir()
 
 
 def refuse(url: str) -> None:

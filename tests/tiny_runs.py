@@ -244,7 +244,10 @@ class ForkedCommands:
             os.environ.clear()
             os.environ.update(before)
 
-    def start(self, command: str, *arguments: str | Path, ranks: int = 1) -> Running:
+    def start(
+        self, command: str, *arguments: str | Path, ranks: int = 1, before: Callable[[], None] | None = None
+    ) -> Running:
+        """`before`, a function of a module, is what each process does first: patch something, say."""
         self._count += 1
         out = self._folder / f"forked-{self._count}"
         port, processes = free_port(), []
@@ -255,7 +258,7 @@ class ForkedCommands:
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
                 environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_SIZE": str(ranks)}
                 argv.insert(0, f"--local_rank={rank}")
-            process = self._context.Process(target=_run_main, args=(command, argv, environment, out))
+            process = self._context.Process(target=_run_main, args=(command, argv, environment, out, before))
             process.start()
             processes.append(_Forked(process))
         return Running(processes, out)
@@ -273,7 +276,9 @@ class _Forked:
         return self.process.exitcode
 
 
-def _run_main(command: str, argv: list[str], environment: dict[str, str], out: Path) -> None:
+def _run_main(
+    command: str, argv: list[str], environment: dict[str, str], out: Path, before: Callable[[], None] | None
+) -> None:
     os.setsid()
     for stream, suffix in ((1, ".stdout"), (2, ".stderr")):
         file = os.open(out.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -285,6 +290,8 @@ def _run_main(command: str, argv: list[str], environment: dict[str, str], out: P
     torch.set_num_threads(1)
     module = importlib.import_module(f"launch.{command}")
     assert Path(module.__file__ or "").is_relative_to(REPOSITORY), module.__file__
+    if before is not None:
+        before()
     code = module.main(argv)
     sys.stdout.flush()
     sys.stderr.flush()

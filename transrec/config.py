@@ -167,7 +167,7 @@ def _explain(schema: type[Config], error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden" and owner is not None:
         valid = list(owner.model_fields)
         near = difflib.get_close_matches(str(loc[-1]), valid, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"valid keys here: {', '.join(valid)}"
+        hint = f"did you mean `{'.'.join([*visible[:-1], *near])}`?" if near else f"valid keys here: {', '.join(valid)}"
         return f"unknown key `{where}`: {hint}"
     if error["type"] == "union_tag_invalid":
         return f"`{where}.name`: {error['ctx']['tag']!r} is not one of {error['ctx']['expected_tags']}"

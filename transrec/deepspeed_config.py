@@ -1,6 +1,5 @@
 """From typed fields to the DeepSpeed dictionary, every default that matters written out."""
 
-import logging
 from typing import Any, Literal
 
 import deepspeed
@@ -73,7 +72,6 @@ def deepspeed_config(
 
 def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
     """The DeepSpeed engine around `model`."""
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     return engine
 

@@ -37,6 +37,7 @@ from transrec.tracking import flatten
 from transrec.trainer import TrainConfig
 
 CONFIG_FILE = "config.yaml"
+_FROM_THE_LAUNCHER = "--local_rank="  # put in for each rank; nobody types it
 
 # What may differ when a run is resumed: how the work is done, not what is learnt.
 MAY_DIFFER = (
@@ -386,7 +387,7 @@ def environment() -> dict[str, Any]:
             packages[name] = "not installed"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
-        "command": [public(argument) for argument in sys.argv],
+        "command": [public(argument) for argument in sys.argv if not argument.startswith(_FROM_THE_LAUNCHER)],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,

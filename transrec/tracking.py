@@ -47,7 +47,7 @@ class Tracker:
         self._total = total_steps
         self._task = self._progress.add_task("training", total=total_steps, completed=start_step, loss="–", rate="–")
         self._progress.start()
-        self._began, self._start_step, self._last_line = time.monotonic(), start_step, 0.0
+        self._last_line = 0.0
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl."""
@@ -59,7 +59,7 @@ class Tracker:
             for tag, value in values.items():
                 self._board.add_scalar(tag, value, step, new_style=True)
 
-    def advance(self, step: int, loss: float, users_per_second: float) -> None:
+    def advance(self, step: int, loss: float, users_per_second: float, seconds_a_step: float) -> None:
         """Move the progress bar; off a terminal, a line now and then."""
         with writing(self._path):
             self._file.flush()
@@ -67,10 +67,10 @@ class Tracker:
         now = time.monotonic()
         if not self.console.is_terminal and now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            left = (now - self._began) / max(1, step - self._start_step) * (self._total - step)
+            left = seconds_a_step * (self._total - step)
             self.say(
                 f"step {step}/{self._total}  loss {loss:.4f}  {users_per_second:.0f} users/s  "
-                f"{left / 60:.1f} min left at most"
+                f"at most {left / 60:.1f} min left, and the validations and the test"
             )
 
     def say(self, text: str) -> None:

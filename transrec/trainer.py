@@ -261,9 +261,10 @@ class Trainer:
         for step, (loss, digest) in enumerate(zip(losses, window.digests, strict=True), start=first + 1):
             epoch = self.stream.order.epoch_of(step - 1)[0]
             self.tracker.record("step", step, {"epoch": epoch, "loss": loss, "batch": f"{digest:016x}"})
-        users_per_second = window.users / (time.monotonic() - window.since)
+        seconds = time.monotonic() - window.since
+        users_per_second = window.users / seconds
         self.tracker.scalars(self.state.step, self._scalars(window, losses, users_per_second))
-        self.tracker.advance(self.state.step, losses[-1], users_per_second)
+        self.tracker.advance(self.state.step, losses[-1], users_per_second, seconds / len(losses))
 
     def _scalars(self, window: _Window, losses: list[float], users_per_second: float) -> dict[str, float]:
         values = {

@@ -4,7 +4,8 @@
 
 Builds a synthetic set per size, where it is not there yet (20 interactions a user, 20,000 items). Then prints, each
 measured in processes of its own: resident memory of a scan of the interactions, the time to a first batch of a cold
-start and of one at 90 % of an epoch, and (with `--train`) the peak memory of two ranks that train 100 steps.
+start and of one at 90 % of an epoch, and (with `--train`) the peak memory of two ranks that train 100 steps, the larger
+of them; they are stopped then, for the tests of the larger sets would take hours.
 """
 
 import argparse
@@ -15,16 +16,19 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 from data_tools.build import build
 from data_tools.sources.synthetic import SyntheticSource
 from transrec.data.batch import Sampling
 from transrec.data.interactions import DataConfig, Interactions
 from transrec.data.item_store import ItemStore
 from transrec.data.train_stream import TrainStream, load_steps
+from transrec.tracking import steps_done
 
 ROOT = Path(__file__).parents[2]
 ITEMS, INTERACTIONS_PER_USER = 20_000, 20
-MAX_LENGTH, BATCH = 20, 256
+MAX_LENGTH, BATCH, STEPS = 20, 256, 100
 SPLITS = ("leave_one_out", "temporal")
 
 
@@ -43,20 +47,31 @@ def main() -> None:
     for split in SPLITS:
         compare_scans(split, sets)
     if arguments.train:
-        for count, shards in sets.items():
-            print(f"training {count:,} interactions: {train(shards) / 2**20:.0f} MiB, the larger of two ranks")
+        compare_training(sets)
+
+
+def compare_training(sets: dict[int, Path]) -> None:
+    peaks = {}
+    for count, shards in sets.items():
+        peaks[count] = train(shards)
+        print(f"training {count:,} interactions: {peaks[count] / 2**20:.1f} MiB", flush=True)
+    print_growth("training", peaks)
 
 
 def compare_scans(split: str, sets: dict[int, Path]) -> None:
-    peaks = {}
+    peaks: dict[int, int] = {}
     for count, shards in sets.items():
         cold, resumed = (in_own_process(shards, split, place) for place in (0.0, 0.9))
-        peaks[count] = cold["scan_bytes"]
+        peaks[count] = int(cold["scan_bytes"])
         seconds = f"first batch after {cold['seconds']:.2f} s, at 90 % after {resumed['seconds']:.2f} s"
         print(f"{split}, {count:,} interactions: scan {peaks[count] / 2**20:.1f} MiB; {seconds}", flush=True)
+    print_growth(split, peaks)
+
+
+def print_growth(what: str, peaks: dict[int, int]) -> None:
     few, many = min(peaks), max(peaks)
     if many > few:
-        print(f"{split}: {(peaks[many] - peaks[few]) / (many - few):.2f} bytes per interaction")
+        print(f"{what}: {(peaks[many] - peaks[few]) / (many - few):.2f} bytes per interaction", flush=True)
 
 
 def shards_of(folder: Path, interactions: int) -> Path:
@@ -87,16 +102,21 @@ def measure(shards: Path, split: str, place: float) -> dict[str, float]:
 
 def train(shards: Path) -> int:
     run_dir = shards.with_name(f"run-{shards.name}-{os.getpid()}")
-    overrides = [f"data.path={shards}", f"run_dir={run_dir}", "train.steps=100", "train.evaluate_every=never"]
-    launcher = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", "launch/train.py"]
-    config = ["--config", "configs/transrec/id_sasrec.yaml"]
-    subprocess.run([*launcher, *config, *overrides], check=True, cwd=ROOT, env=os.environ)
-    return json.loads((run_dir / "summary.json").read_text())["peak_memory_bytes"]
+    overrides = [f"data.path={shards}", f"run_dir={run_dir}", f"train.steps={10 * STEPS}", "train.evaluate_every=never"]
+    launcher = [str(Path(sys.executable).with_name("deepspeed")), "-q", "--num_accelerators", "2", "launch/train.py"]
+    command = [*launcher, "--config", "configs/transrec/id_sasrec.yaml", *overrides]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ) as process:
+        while process.poll() is None and steps_done(run_dir) < STEPS:
+            time.sleep(0.5)
+        ranks = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+        peak = max(resident("VmHWM", pid) for pid in ranks)
+        process.terminate()
+    return peak
 
 
-def resident(field: str) -> int:
+def resident(field: str, pid: int | str = "self") -> int:
     """Bytes of resident memory: now (`VmRSS`), or at most (`VmHWM`)."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(status[field].split()[0]) * 1024
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shard_server import serve
 from tiny_runs import Commands, Finished, ForkedCommands, LaunchedCommands, Tiny, build_backbone, build_shards, exported
 
 
@@ -85,6 +86,23 @@ def test_a_text_run_ranks_items_it_never_saw(commands: ForkedCommands, text_run:
     result = last_line(commands.run("evaluate", "--run", text_run, "--data", other_shards))
     assert result["data"] == str(other_shards)
     assert 0 <= result["test"]["HR@10"] <= 1
+
+
+def test_other_shards_may_lie_at_a_url(commands: ForkedCommands, text_run: Path, other_shards: Path) -> None:
+    local = last_line(commands.run("evaluate", "--run", text_run, "--data", other_shards))
+    with serve(other_shards) as server:
+        away = last_line(commands.run("evaluate", "--run", text_run, "--data", server.url))
+    assert away == local | {"data": server.url}
+    assert "index.json" in server.requests
+
+
+def test_a_url_where_nothing_answers_is_an_error_in_one_line(
+    commands: ForkedCommands, text_run: Path, tmp_path: Path
+) -> None:
+    with serve(tmp_path) as server:
+        message = refused(commands.run("evaluate", "--run", text_run, "--data", server.url))
+    assert f"{server.url}/index.json: the server answered 404" in message
+    assert message.count("\n") == 1
 
 
 def test_an_adapted_run_ranks_items_it_never_saw(

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from shard_server import serve
 from tiny_runs import Finished, ForkedCommands, Tiny, build_shards
 
 from launch.recommend import main
@@ -86,6 +87,17 @@ def test_recommends_items_of_another_catalogue(
     for user, items in recommendations(finished).items():
         expected = brute_force(run, other_shards, HISTORIES[user], top=10)
         assert [item["item_id"] for item in items] == [item_id for item_id, _ in expected]
+
+
+def test_a_catalogue_may_lie_at_a_url(commands: ForkedCommands, run: Path, other_shards: Path, histories: Path) -> None:
+    asked = ["--run", run, "--histories", histories, "--catalogue"]
+    local = recommendations(commands.run("recommend", *asked, other_shards))
+    with serve(other_shards) as server:
+        away = recommendations(commands.run("recommend", *asked, server.url))
+    assert away == local
+    assert away.keys() == HISTORIES.keys()
+    assert "items.parquet" in server.requests
+    assert not any(name.startswith("users-") for name in server.requests), "users are not needed"
 
 
 def test_never_runs_out_into_padding(commands: ForkedCommands, run: Path, histories: Path) -> None:

@@ -7,9 +7,13 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from tiny_runs import Commands, ForkedCommands, Tiny, exported, records
+
+from transrec.evaluation.evaluator import Evaluator
+from transrec.evaluation.metrics import Estimate
 
 STEPS = 60
 
@@ -90,16 +94,25 @@ def test_killed_twenty_times_while_a_checkpoint_is_written(
     zero, whole, killed = f"zero.stage={stage}", tmp_path / "whole", tmp_path / "killed"
     assert commands.run("train", *arguments(tiny, whole, zero), ranks=ranks).code == 0
     often = arguments(tiny, killed, zero, "train.checkpoint_every=2")
-    left = [kill_in_checkpoint(commands, killed, often, ranks) for _ in range(20)]
-    assert any(left), "no kill met a checkpoint that was not finished"
+    seconds = kill_in_checkpoint(commands, killed, often, ranks).seconds
+    kills = [kill_in_checkpoint(commands, killed, often, ranks, random.random() * 1.5 * seconds) for _ in range(20)]
+    assert any(kill.finished for kill in kills), "no kill met a checkpoint that was finished"
+    assert not all(kill.finished for kill in kills), "no kill met a checkpoint that was not finished"
     finished = commands.run("train", *often, ranks=ranks)
     assert finished.code == 0, finished.stderr
     assert "resuming after step" in finished.stderr
     assert_same_run(killed, whole)
 
 
-def kill_in_checkpoint(commands: Commands, run_dir: Path, arguments: list[str | Path], ranks: int) -> bool:
-    """Kill the run at any moment from the beginning of a checkpoint to just after it; True if it was not finished."""
+class Kill(NamedTuple):
+    seconds: float  # after the beginning of a checkpoint
+    finished: bool
+
+
+def kill_in_checkpoint(
+    commands: Commands, run_dir: Path, arguments: list[str | Path], ranks: int, after: float | None = None
+) -> Kill:
+    """Kill the run so many seconds after the beginning of its first checkpoint, or else as soon as that is finished."""
     began = time.time_ns()
 
     def unfinished() -> list[Path]:
@@ -110,9 +123,14 @@ def kill_in_checkpoint(commands: Commands, run_dir: Path, arguments: list[str | 
 
     running = commands.start("train", *arguments, ranks=ranks)
     running.wait_until(lambda: bool(unfinished()))
-    time.sleep(random.random() * 0.03)
+    checkpoint_began = time.monotonic()
+    if after is None:
+        running.wait_until(lambda: not unfinished())
+    else:
+        time.sleep(after)
+    seconds = time.monotonic() - checkpoint_began
     running.kill()
-    return bool(unfinished())
+    return Kill(seconds, not unfinished())
 
 
 @pytest.mark.slow
@@ -154,6 +172,35 @@ def test_sigterm_saves_and_the_same_command_goes_on(
     assert again.code == 0, again.stderr
     assert f"resuming after step {stopped_after}" in again.stderr
     assert_same_run(run_dir, uninterrupted)
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_sigterm_during_the_last_validation_leaves_the_tests_to_the_same_command(
+    tiny: Tiny, commands: ForkedCommands, run_dir: Path, ranks: int
+) -> None:
+    started = ["--config", tiny.config, f"run_dir={run_dir}", "train.steps=4", "train.evaluate_every=4"]
+    finished = commands.start("train", *started, ranks=ranks, before=stop_in_validations).wait()
+    assert finished.code == 143, finished.stderr
+    assert "stopped after training; the same command evaluates what was trained" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert [record["step"] for record in records(run_dir, "valid")] == [4]
+    assert not (run_dir / "summary.json").exists()
+    again = commands.run("train", *started, ranks=ranks)
+    assert again.code == 0, again.stderr
+    assert [record["step"] for record in records(run_dir, "step")] == [1, 2, 3, 4]
+    [valid] = records(run_dir, "valid")
+    assert json.loads((run_dir / "summary.json").read_text())["valid"]["NDCG@10"] == pytest.approx(valid["NDCG@10"])
+
+
+def stop_in_validations() -> None:
+    """SIGTERM comes to this process as it begins one."""
+    evaluate = Evaluator.model
+
+    def evaluate_and_stop(self: Evaluator, *arguments: Any) -> dict[str, Estimate]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(self, *arguments)
+
+    Evaluator.model = evaluate_and_stop  # type: ignore[method-assign]
 
 
 @pytest.mark.slow

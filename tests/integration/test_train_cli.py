@@ -1,6 +1,7 @@
 """`launch/train.py` with every configuration of the repository, and with mistakes in them."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,11 @@ def test_print_config_shows_the_whole_run_and_starts_none(tiny: Tiny, commands: 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.batchsize=3", "error: unknown key `train.batchsize`: did you mean `batch_size`?"),
-        ("model.item_encoder.poling=mean", "unknown key `model.item_encoder.poling`: did you mean `pooling`?"),
+        ("train.batchsize=3", "error: unknown key `train.batchsize`: did you mean `train.batch_size`?"),
+        (
+            "model.item_encoder.poling=mean",
+            "unknown key `model.item_encoder.poling`: did you mean `model.item_encoder.pooling`?",
+        ),
         ("model.user_encoder.name=sasrek", "`model.user_encoder.name`: 'sasrek' is not one of"),
         ("train.batch_size=many", "`train.batch_size`: "),
         ("train.batch_size", "override 'train.batch_size': write it as key.subkey=value"),
@@ -187,8 +191,27 @@ def test_a_mistake_leaves_the_run_folder_free(tiny: Tiny, commands: ForkedComman
     assert right.code == 0, right.stderr
 
 
+def test_a_port_that_is_taken_is_named(
+    tiny: Tiny, run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for key, value in {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "MASTER_PORT": port}.items():
+            monkeypatch.setenv(key, str(value))
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        assert main(["--config", str(tiny.config), f"run_dir={run_dir}"]) == 1
+    message = capsys.readouterr().err
+    assert f"error: the ranks cannot meet at 127.0.0.1:{port} (" in message
+    assert "choose another port: `deepspeed --master_port N …`" in message
+    assert "Traceback" not in message
+    assert not run_dir.exists()
+
+
 def test_two_ranks_print_a_mistake_once(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
     finished = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", "train.batchsize=3", ranks=2)
     assert finished.code == 1
-    assert finished.stderr.count("did you mean `batch_size`?") >= 1
+    assert finished.stderr.count("did you mean `train.batch_size`?") >= 1
     assert "Traceback" not in finished.stderr

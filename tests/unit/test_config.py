@@ -49,10 +49,13 @@ def write(tmp_path: Path):
     ("text", "message"),
     [
         ("penn: {}", "unknown key `penn`: did you mean `pen`?"),
-        ("pen: {color: red}", "unknown key `pen.color`: did you mean `colour`?"),
-        ("shape: {name: circle, radios: 2}", "unknown key `shape.radios`: did you mean `radius`?"),
+        ("pen: {color: red}", "unknown key `pen.color`: did you mean `pen.colour`?"),
+        ("shape: {name: circle, radios: 2}", "unknown key `shape.radios`: did you mean `shape.radius`?"),
         ("shape: {name: circle, side: 2}", "unknown key `shape.side`: valid keys here: name, radius, points"),
-        ("shapes: [{name: square}, {name: square, sid: 2}]", "unknown key `shapes.1.sid`: did you mean `side`?"),
+        (
+            "shapes: [{name: square}, {name: square, sid: 2}]",
+            "unknown key `shapes.1.sid`: did you mean `shapes.1.side`?",
+        ),
         ("zzz: 1", "unknown key `zzz`: valid keys here: shape, shapes, pen, folder, further, corners"),
     ],
 )
@@ -265,7 +268,7 @@ def test_configurations_are_immutable() -> None:
 
 def test_values_can_be_validated_without_a_file() -> None:
     assert validate(Drawing, {"pen": {"width": 2}}).pen.width == 2
-    with pytest.raises(ConfigError, match=r"did you mean `width`"):
+    with pytest.raises(ConfigError, match=r"did you mean `pen\.width`"):
         validate(Drawing, {"pen": {"widht": 2}})
 
 

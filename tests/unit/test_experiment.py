@@ -156,6 +156,13 @@ def test_a_new_run_folder_holds_the_configuration_and_the_environment(experiment
     assert written["packages"]["torch"] == torch.__version__
 
 
+def test_the_environment_has_the_command_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher tells each rank its number."""
+    typed = ["launch/train.py", "--config", "c.yaml", "seed=3"]
+    monkeypatch.setattr("sys.argv", [typed[0], "--local_rank=1", *typed[1:]])
+    assert environment()["command"] == typed
+
+
 def test_the_same_experiment_may_go_on(experiment: Experiment) -> None:
     write_run_dir(experiment)
     before = (experiment.run_dir / "environment.yaml").stat().st_mtime_ns

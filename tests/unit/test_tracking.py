@@ -57,7 +57,7 @@ def test_records_are_lines_of_json(open_tracker: OpenTracker, tmp_path: Path) ->
 def test_records_are_on_disk_when_the_bar_moves(open_tracker: OpenTracker, tmp_path: Path) -> None:
     tracker = open_tracker()
     tracker.record("step", 1, {"loss": 0.5})
-    tracker.advance(1, 0.5, 100.0)
+    tracker.advance(1, 0.5, 100.0, 1.0)
     assert len(lines(tmp_path)) == 1
 
 
@@ -150,12 +150,12 @@ def test_off_a_terminal_a_line_now_and_then(
     tracker = open_tracker(start_step=0, total_steps=10)
     for step in range(1, 6):
         clock[0] += 20
-        tracker.advance(step, 0.5, 128.0)
+        tracker.advance(step, 0.5, 128.0, seconds_a_step=15.0)
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
     assert shown == [
-        "step 1/10  loss 0.5000  128 users/s  3.0 min left at most",
-        "step 3/10  loss 0.5000  128 users/s  2.3 min left at most",
-        "step 5/10  loss 0.5000  128 users/s  1.7 min left at most",
+        "step 1/10  loss 0.5000  128 users/s  at most 2.2 min left, and the validations and the test",
+        "step 3/10  loss 0.5000  128 users/s  at most 1.8 min left, and the validations and the test",
+        "step 5/10  loss 0.5000  128 users/s  at most 1.2 min left, and the validations and the test",
     ]
 
 

@@ -29,7 +29,7 @@ class Sighting:
     slot: int
     user_id: str
     start: int  # the window's first item in the user's history
-    items: NDArray[np.int64]  # catalogue indices
+    items: NDArray[np.int32]  # catalogue indices
 
 
 class Lineage:

@@ -6,18 +6,32 @@ from numpy.typing import NDArray
 _MOST_DRAWS = 100
 
 
-def sample_negatives(
-    rng: np.random.Generator, candidates: NDArray[np.int64], own: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
-    """`count` items drawn uniformly, with replacement, from `candidates` without the user's `own` training items.
+class NegativeSampler:
+    """Draws uniformly, with replacement, from `candidates`, some of the items 1..`num_items`.
 
-    Validation and test items of the user can be drawn: training must not know them. A user who owns (almost) every
-    candidate keeps the last draw after 100 rounds of rejection.
+    Whose item a draw is, is looked up in one mark per item: for a window's few draws, sorting them or the user's items
+    costs far more than drawing does.
     """
-    drawn = candidates[rng.integers(len(candidates), size=count)]
-    for _ in range(_MOST_DRAWS):
-        rejected = np.isin(drawn, own)
-        if not rejected.any():
-            break
-        drawn[rejected] = candidates[rng.integers(len(candidates), size=int(rejected.sum()))]
-    return drawn
+
+    def __init__(self, candidates: NDArray[np.int64], num_items: int) -> None:
+        self.candidates = candidates
+        self._owned = np.zeros(num_items + 1, bool)  # marked during a call only
+
+    def __call__(self, rng: np.random.Generator, own: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+        """`count` candidates without the user's `own` training items.
+
+        Validation and test items of the user can be drawn: training must not know them. A user who owns (almost) every
+        candidate keeps the last draw after 100 rounds of rejection.
+        """
+        self._owned[own] = True
+        drawn = self._draw(rng, count)
+        for _ in range(_MOST_DRAWS):
+            rejected = self._owned[drawn]
+            if not rejected.any():
+                break
+            drawn[rejected] = self._draw(rng, int(rejected.sum()))
+        self._owned[own] = False
+        return drawn
+
+    def _draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+        return self.candidates[rng.integers(len(self.candidates), size=count)]

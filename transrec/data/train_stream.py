@@ -8,6 +8,8 @@ out step numbers in order), and answers afterwards who was in a step.
 import hashlib
 import signal
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,20 +19,23 @@ from torch.utils.data import DataLoader, Dataset
 from transrec.data.batch import Sampling, SequenceBatch
 from transrec.data.interactions import Interactions
 from transrec.data.item_store import ItemStore
-from transrec.data.negatives import sample_negatives
+from transrec.data.negatives import NegativeSampler
 from transrec.data.order import EpochOrder
-from transrec.data.windows import count_windows, cut_windows
+from transrec.data.user_shards import CACHED_BLOCKS, UserBlock
+from transrec.data.windows import Windows, count_windows, cut_windows
 from transrec.errors import TransRecError
 
 _NEGATIVES = 3  # what random numbers are for, beside those of the order
 
 
-class Window:
+class Window(NamedTuple):
     """One slot of a batch: up to L + 1 consecutive items, the newest `scored` of them targets; all the user's items."""
 
-    def __init__(self, user_id: str, start: int, items: NDArray[np.int32], scored: int, own: NDArray[np.int32]) -> None:
-        self.user_id, self.start, self.scored = user_id, start, scored
-        self.items, self.own = items.astype(np.int64), own.astype(np.int64)
+    user_id: str
+    start: int
+    items: NDArray[np.int32]
+    scored: int
+    own: NDArray[np.int32]
 
 
 class TrainStream(Dataset[list[SequenceBatch]]):
@@ -58,6 +63,16 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         self.order = EpochOrder(np.array(per_block), interactions.shards.block_shard, batch_size, seed)
         popularity = np.maximum(interactions.popularity, 1)
         self.log_popularity = np.log(popularity / popularity[1:].sum()).astype(np.float32)
+        self.sampled = interactions.sampled
+        self._negatives_of = NegativeSampler(self.sampled, len(popularity) - 1)
+        self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k != "_cut"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
 
     def __len__(self) -> int:
         """Steps of one epoch; `stream[step]` takes any step, later epochs follow on."""
@@ -75,12 +90,17 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         ]
 
     def _window(self, number: int, within: int) -> Window:
-        block = self.interactions.block(number)
-        train_stop = self.interactions.train_stops[number]
-        cut = cut_windows(train_stop, self.interactions.max_length, self.interactions.stride)
+        block, cut = self._cut(number)
         user, start, stop, scored = (int(column[within]) for column in cut)
         history = block.history(user)
-        return Window(block.user_ids[user].as_py(), start, history[start:stop], scored, history[: train_stop[user]])
+        own = history[: self.interactions.train_stops[number][user]]
+        return Window(block.user_ids[user].as_py(), start, history[start:stop], scored, own)
+
+    def _cut_block(self, number: int) -> tuple[UserBlock, Windows]:
+        """Cached: a block fills slots of many steps, and to cut all its windows costs far more than to take one."""
+        train_stop = self.interactions.train_stops[number]
+        cut = cut_windows(train_stop, self.interactions.max_length, self.interactions.stride)
+        return self.interactions.block(number), cut
 
     def _collate(self, step: int, first_slot: int, windows: list[Window | None]) -> SequenceBatch:
         sequences = self._left_padded(windows)
@@ -126,17 +146,17 @@ class TrainStream(Dataset[list[SequenceBatch]]):
             if window is not None:
                 rng = np.random.default_rng((_NEGATIVES, self.seed, step, first_slot + row))
                 count = int(scored[row].sum()) * self.sampling.negatives
-                own = sample_negatives(rng, self.interactions.sampled, window.own, count)
+                own = self._negatives_of(rng, window.own, count)
                 drawn[row, scored[row]] = own.reshape(-1, self.sampling.negatives)
         return drawn
 
     def _pool(self, *indices: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.sampling.pool == "catalogue":
-            return self.interactions.sampled
+            return self.sampled
         distinct = np.unique(np.concatenate([index.ravel() for index in indices]))
         distinct = distinct[distinct > 0]
         # An encoder needs something to encode even where a rank's slots are all empty.
-        return distinct if len(distinct) else self.interactions.sampled[:1]
+        return distinct if len(distinct) else self.sampled[:1]
 
     def _owned(self, windows: list[Window | None], rows: "_RowLookup") -> torch.Tensor:
         owned = torch.zeros((len(windows), rows.size), dtype=torch.bool)
@@ -159,7 +179,7 @@ class _RowLookup:
         rows = np.where(indices.ravel() > 0, self._order[np.minimum(place, self.size - 1)], 0)
         return torch.from_numpy(rows.reshape(indices.shape))
 
-    def known(self, indices: NDArray[np.int64]) -> torch.Tensor:
+    def known(self, indices: NDArray[np.int32]) -> torch.Tensor:
         """Rows of those `indices` that are in the pool."""
         place = np.minimum(np.searchsorted(self._sorted, indices), self.size - 1)
         return torch.from_numpy(self._order[place[self._sorted[place] == indices]])

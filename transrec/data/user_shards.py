@@ -13,7 +13,7 @@ from transrec.data.bad_samples import BadSample, Skipped
 from transrec.data.schema import BLOCKS_FILE, BLOCKS_SCHEMA, USER_COLUMNS, user_order_key
 from transrec.data.shard_folder import ShardFolder, UnreadableError
 
-_CACHED_BLOCKS = 128
+CACHED_BLOCKS = 128
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class UserShards:
         self.block_users = pc.list_value_length(table["lengths"]).to_numpy().astype(np.int64)
         del table  # has a length for every user
         pa.default_memory_pool().release_unused()
-        self.block = lru_cache(maxsize=_CACHED_BLOCKS)(self.read)
+        self.block = lru_cache(maxsize=CACHED_BLOCKS)(self.read)
 
     def __len__(self) -> int:
         """Number of blocks."""
@@ -79,7 +79,7 @@ class UserShards:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self.block = lru_cache(maxsize=_CACHED_BLOCKS)(self.read)
+        self.block = lru_cache(maxsize=CACHED_BLOCKS)(self.read)
 
     def skip(self, bad: Skipped) -> None:
         self.skipped = bad

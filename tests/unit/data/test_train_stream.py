@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -277,6 +278,29 @@ def test_resuming_is_the_tail_of_the_whole(make_stream: MakeStream, start: int) 
 def test_a_stream_in_another_process_gives_the_same_batches(make_stream: MakeStream) -> None:
     stream = make_stream(NEGATIVES)
     assert equal(pickle.loads(pickle.dumps(stream))[3], stream[3])
+
+
+@pytest.mark.parametrize(
+    ("split", "windows", "expected"),
+    [
+        ("leave_one_out", "all", "ca08b5520cc71399"),
+        ("leave_one_out", "last", "ff492fbf506ec96e"),
+        ("temporal", "all", "7f2bce729951d0d3"),
+    ],
+)
+def test_the_batches_of_a_seed_are_what_they_always_were(
+    make_stream: MakeStream, split: str, windows: str, expected: str
+) -> None:
+    """A run that was interrupted may be resumed by a later version: its windows and negatives must not move."""
+    stream = make_stream(NEGATIVES, windows=windows, split={"name": split}, stride=3)
+    seen = hashlib.sha256()
+    for step in range(len(stream) + 2):
+        [batch] = stream[step]
+        seen.update("\0".join(batch.user_ids).encode())
+        seen.update(items_of(batch, batch.inputs, batch.input_mask).numpy().tobytes())
+        seen.update(items_of(batch, batch.targets, batch.target_mask).numpy().tobytes())
+        seen.update(batch.content.items[batch.negatives[batch.target_mask]].numpy().tobytes())
+    assert seen.hexdigest()[:16] == expected
 
 
 def test_a_later_epoch_has_the_same_windows_in_another_order(make_stream: MakeStream) -> None:

@@ -183,8 +183,8 @@ def test_remains_of_a_broken_build_are_removed(write_tables: Callable[..., Path]
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"items": "item_id\ttitle\n"}, "no usable item: see .*rejects.jsonl"),
-        ({"interactions": "user_id\titem_id\ttimestamp\nu\tzz\t1\n"}, "no usable interaction: see .*rejects.jsonl"),
+        ({"items": "item_id\ttitle\n"}, "the source has no usable item"),
+        ({"interactions": "user_id\titem_id\ttimestamp\n"}, "the source has no usable interaction"),
     ],
 )
 def test_nothing_usable_is_an_error(
@@ -193,3 +193,14 @@ def test_nothing_usable_is_an_error(
     with pytest.raises(DataToolsError, match=message):
         build(TablesSource(write_tables(**tables)), "tables", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.partial").exists(), "nothing was rejected, so there is nothing to look at"
+
+
+def test_a_failed_build_says_where_its_rejects_are(write_tables: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_tables(interactions="user_id\titem_id\ttimestamp\nu\tzz\t1\n")
+    with pytest.raises(DataToolsError, match="no usable interaction") as raised:
+        build(TablesSource(folder), "tables", tmp_path / "out")
+    left = tmp_path / "out.partial"
+    assert raised.value.__notes__ == [f"what was rejected until then: {left / 'rejects.jsonl'}"]
+    assert [path.name for path in left.iterdir()] == ["rejects.jsonl"]
+    assert [row["reason"] for row in rejects_of(left)] == ["unknown_item"]

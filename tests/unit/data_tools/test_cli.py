@@ -52,6 +52,26 @@ def test_each_source_has_its_own_options(capsys: pytest.CaptureFixture[str]) -> 
     assert "--input" not in text
 
 
+def test_help_without_a_source_shows_what_each_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["build", "--help"])
+    assert raised.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--source tables --input DIR" in text
+    assert "--source mind --input DIR [DIR ...]" in text
+    assert "--source transrec_tsv --users FILE --items FILE [--images DIR]" in text
+
+
+def test_a_failure_names_the_rejects(
+    write_tables: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write_tables(interactions="user_id\titem_id\ttimestamp\nu\tzz\t1\n"), tmp_path / "out"
+    assert main(["build", "--source", "tables", "--input", str(folder), "--output", str(out)]) == 1
+    assert capsys.readouterr().err == (
+        f"error: the source has no usable interaction\nwhat was rejected until then: {out}.partial/rejects.jsonl\n"
+    )
+
+
 @pytest.mark.parametrize("size", ["0", "-1", "many"])
 def test_shard_bytes_must_be_positive(size: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as raised:

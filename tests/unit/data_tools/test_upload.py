@@ -1,3 +1,4 @@
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,25 @@ def test_where_nothing_can_be_written_nothing_is_built(
     assert message in error
     assert error.count("\n") == 1
     assert "secret" not in error
+
+
+@pytest.mark.parametrize("rejected", [True, False])
+def test_a_failed_build_keeps_its_rejects_and_nothing_else(
+    bucket: MemoryFileSystem,
+    write_tables: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    rejected: bool,
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    raw = write_tables(interactions="user_id\titem_id\ttimestamp\n" + ("u\tzz\t1\n" if rejected else ""))
+    assert main(["build", "--source", "tables", "--input", str(raw), "--output", "memory://bucket/set"]) == 1
+    left = [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
+    assert [path.name for path in left] == ["rejects.jsonl"] * rejected
+    assert all(str(path) in capsys.readouterr().err for path in left)
+    assert rejected or not any((tmp_path / "temporary").iterdir())
 
 
 @pytest.mark.parametrize("command", ["verify", "inspect"])

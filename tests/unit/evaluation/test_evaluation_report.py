@@ -2,11 +2,12 @@
 
 import io
 import json
+import sys
 
 from rich.console import Console
 
 from transrec.evaluation.metrics import Estimate
-from transrec.evaluation.report import as_json, table
+from transrec.evaluation.report import as_json, console, table
 
 ROWS = {
     "text [frozen]": {"HR@10": Estimate(0.25, 0.2, 0.3), "MRR@10": Estimate(0.125, 0.1, 0.15)},
@@ -37,6 +38,24 @@ def test_only_the_best_of_a_column_is_bold():
         for column in table(ROWS).columns
     ]
     assert bold == [[False, False], [True, False], [True, False]]
+
+
+def test_in_a_pipe_a_table_keeps_its_lines_whole(monkeypatch, capsys):
+    """A pipe has no width, so that rich takes 80 columns and folds what is longer."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    wide = {"a run with a long name": {f"NDCG@{k}": Estimate(0.25, 0.2, 0.3) for k in (5, 10, 20)}}
+    console().print(table(wide))
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if "a run with a long name" in line]
+    assert row.count("0.2500 [0.2000, 0.3000]") == 3
+    assert len(row) > 80
+
+
+def test_on_a_terminal_a_table_has_the_width_of_the_terminal(monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "73")
+    monkeypatch.setenv("TERM", "xterm")
+    assert console().width == 73
 
 
 def test_a_table_without_rows_is_empty():

@@ -230,5 +230,5 @@ def test_is_configured_by_names(tmp_path):
     model = config.build(NUM_ITEMS)
     assert model.sampling == Sampling(positions="last", negatives=3)
     assert model.item_encoder.embedding.weight.shape == (NUM_ITEMS + 1, 32)
-    with pytest.raises(ConfigError, match="did you mean `heads`"):
+    with pytest.raises(ConfigError, match=r"did you mean `user_encoder\.heads`"):
         load(SequentialRecommenderConfig, path, ["user_encoder.head=4"])

@@ -133,9 +133,9 @@ def _count(model: nn.Module, batch: SequenceBatch) -> tuple[int, int, dict[str, 
         with counter:
             loss = torch.stack([loss.float() for loss in model(batch).values()]).sum()
             forward = counter.get_total_flops()
-            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            torch.autograd.grad(loss, trained, allow_unused=True)
+            loss.backward()
     finally:
+        model.zero_grad(set_to_none=True)
         for hook in hooks:
             hook.remove()
     return forward, counter.get_total_flops() - forward, towers

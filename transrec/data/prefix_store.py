@@ -41,7 +41,7 @@ class PrefixStore:
         kept = filled_folder(target, lambda partial: _fill(partial, store, items, compute, precision))
         how = json.loads((kept / "how.json").read_text(encoding="utf-8"))
         offsets = np.load(kept / "offsets.npy", mmap_mode="r")
-        self._ragged = Ragged(offsets)
+        self._ragged, self._blank_positions = Ragged(offsets), int(offsets[0])
         shape = (int(offsets[-1]), how["width"])
         self._states = np.memmap(kept / "states.bin", dtype=_DTYPES[precision], mode="r", shape=shape)
         self._masked, self._precision = how["masked"], precision
@@ -49,7 +49,7 @@ class PrefixStore:
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
         """A chunk holds `prefix` (n, P, W) and, where the tower wants one, `attention_mask` (n, P)."""
         rows, chunks = self._ragged.chunks(items, _POSITIONS_IN_CHUNK)
-        blank = self._chunk(np.zeros((1, 1), np.int64), np.ones((1, 1), np.bool_))
+        blank = self._chunk(np.arange(self._blank_positions)[None], np.ones((1, self._blank_positions), np.bool_))
         return modality_content(rows, [self._chunk(places, real) for places, real in chunks], blank)
 
     def _chunk(self, places: NDArray[np.int64], real: NDArray[np.bool_]) -> Chunk:
@@ -64,13 +64,15 @@ _DTYPES = {"fp32": np.float32, "bf16": np.uint16}  # numpy has no bfloat16
 
 
 def _fill(partial: Path, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision) -> None:
-    """`states.bin` (positions of all items end to end, W numbers each), `offsets.npy` (N + 1) and `how.json`."""
+    """`states.bin` (the positions of a blank, then of all items, end to end), `offsets.npy` (N + 1) and `how.json`."""
     lengths = np.zeros(items + 1, np.int64)
-    width, masked = 0, False
     with (partial / "states.bin").open("wb") as file:
+        blank = compute(store.content(np.array([1])).blank)[0]
+        file.write(_numbers(blank, precision).data)
+        lengths[0], width = blank.shape
+        masked = False
         for start in range(1, items + 1, _COMPUTED_AT_ONCE):
-            numbers = np.arange(start, min(items + 1, start + _COMPUTED_AT_ONCE))
-            content = store.content(numbers)
+            content = store.content(np.arange(start, min(items + 1, start + _COMPUTED_AT_ONCE)))
             kept: dict[int, Tensor] = {}
             for rows, chunk in zip(_rows_of(content), content.chunks, strict=True):
                 states = compute(chunk)
@@ -78,7 +80,7 @@ def _fill(partial: Path, store: ModalityStore, items: int, compute: Compute, pre
                 real = chunk["attention_mask"].sum(1).tolist() if masked else [states.shape[1]] * len(states)
                 kept |= {row: state[:length] for row, state, length in zip(rows, states, real, strict=True)}
             for row in sorted(kept):
-                lengths[start + row], width = kept[row].shape
+                lengths[start + row] = len(kept[row])
                 file.write(_numbers(kept[row], precision).data)
     np.save(partial / "offsets.npy", np.cumsum(lengths))
     (partial / "how.json").write_text(json.dumps({"width": width, "masked": masked}), encoding="utf-8")

@@ -19,7 +19,8 @@ class Numbers:
         rows = np.flatnonzero(items % 4)[::-1].copy()
         mask = torch.arange(3) < torch.from_numpy(items[rows] % 4).unsqueeze(1)
         chunk = {"input_ids": torch.from_numpy(items[rows])[:, None].expand(-1, 3), "attention_mask": mask.long()}
-        return modality_content(rows, [chunk] if len(rows) else [], {})
+        blank = {"input_ids": torch.zeros(1, 3, dtype=torch.int64), "attention_mask": torch.tensor([[1, 0, 0]])}
+        return modality_content(rows, [chunk] if len(rows) else [], blank)
 
 
 class Compute:
@@ -60,7 +61,7 @@ def test_pooled_states_need_no_mask(tmp_path: Path) -> None:
 def test_items_without_the_modality_run_on_a_blank(store: PrefixStore) -> None:
     content = store.content(np.array([4, 8]))
     assert (content.chunks, content.passes) == ([], 1)
-    assert content.blank["prefix"].shape == (1, 1, 2)
+    assert content.blank["prefix"].tolist() == [[[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]], "that of the first item's batch"
 
 
 def test_half_the_bytes_round(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
     first, second = Compute(), Compute()
     for compute in (first, second):
         PrefixStore(Numbers(), N, compute, "fp32", tmp_path / "states")
-    assert (first.calls, second.calls) == (2, 0)
+    assert (first.calls, second.calls) == (3, 0), "two pieces, and a blank"
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -87,3 +88,14 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         PrefixStore(Numbers(), N, fail, "fp32", tmp_path / "states")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_set_where_no_item_has_the_modality(tmp_path: Path) -> None:
+    class Nothing(Numbers):
+        def content(self, items: np.ndarray) -> ModalityContent:
+            return super().content(items * 4)
+
+    store = PrefixStore(Nothing(), N, Compute(), "fp32", tmp_path / "states")
+    content = store.content(np.array([1, 2]))
+    assert content.chunks == []
+    assert content.blank["prefix"].tolist() == [[[0.0, 0.0], [0.0, 1.0], [0.0, 2.0]]]

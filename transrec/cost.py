@@ -70,13 +70,16 @@ class Cost:
         }
 
     def advice(self) -> list[str]:
-        """A line for each large share of the work that a setting would lower."""
+        """A line for each large share of the work that a setting would lower; what padding takes of tokens is bounded."""
         settings = {
-            "padded_tokens": "padded tokens: lower model.item_encoder.chunk_tokens, so that fewer texts share a pass",
             "empty_positions": "positions that histories do not fill: lower model.max_length",
             "repeated_items": "items that another micro-batch of the step encodes too: lower train.accumulation",
         }
-        return [f"{s:.0%} of the work goes into {settings[kind]}" for kind, s in self.shares.items() if s > LARGE]
+        return [
+            f"{s:.0%} of the work goes into {settings[k]}"
+            for k, s in self.shares.items()
+            if k in settings and s > LARGE
+        ]
 
 
 def measure(model: nn.Module, step: Sequence[SequenceBatch], device: torch.device, autocast: bool) -> Cost | None:

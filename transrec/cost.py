@@ -70,7 +70,7 @@ class Cost:
         }
 
     def advice(self) -> list[str]:
-        """A line for each large share of the work that a setting would lower; what padding takes of tokens is bounded."""
+        """A line for each large share of the work that a setting would lower; that of padded tokens is bounded."""
         settings = {
             "empty_positions": "positions that histories do not fill: lower model.max_length",
             "repeated_items": "items that another micro-batch of the step encodes too: lower train.accumulation",

@@ -231,7 +231,6 @@ class Base:
             WeightsError: it was trained on another base.
         """
         model = experiment.model.from_export(export).build(num_items)
-        model.to(next(iter(self.weights.values())).device)
         fresh = left_out(model, experiment.init_except)
         try:
             weights.load_strictly(model, {n: t for n, t in self.weights.items() if n not in fresh}, fresh)
@@ -243,6 +242,7 @@ class Base:
             torch.set_rng_state(self.random)
         experiment.adaptation.apply(model)
         weights.load_export(export, model)
+        model.to(next(iter(self.weights.values())).device)  # adapters too: they are made where the model was
         weights.share_frozen(model, self.weights)
         return model
 

@@ -1,6 +1,7 @@
 """The frozen layers of item towers, run once for every item before training starts."""
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,11 @@ from transrec.item_encoders.frozen_prefix import FrozenPrefix, frozen_prefix, wh
 
 
 class PrefixCacheConfig(Config):
-    """Start every pass of an item tower where its trained part begins, from states kept in `data.cache`."""
+    """Start every pass of an item tower where its trained part begins, from states kept in `data.cache`.
+
+    They are computed in the precision of training, and serve the run's own validations too; without them these compute
+    the frozen layers in fp32.
+    """
 
     mode: Literal["auto", "off"] = "auto"  # auto: where the frozen layers say the same at every pass
     precision: KeptPrecision = "fp32"  # of the states on disk; bf16 halves them, and rounds
@@ -42,10 +47,13 @@ def keep_prefixes(
             continue
         parts = [store.of(modality).key, prefix.digest(encoder), precision, config.precision]
         target = cache.expanduser() / f"states-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"
+        while world.local_rank != 0 and not target.exists():  # not in a collective, which gives up after half an hour
+            time.sleep(1)
         if world.local_rank != 0:
             world.barrier()
         compute = _Compute(encoder, prefix, precision, world.device)
-        kept = PrefixStore(store.of(modality), store.num_items, compute, config.precision, target)
+        positions_stay = not prefix.features
+        kept = PrefixStore(store.of(modality), store.num_items, compute, config.precision, positions_stay, target)
         if world.local_rank == 0:
             world.barrier()
         store.replace(modality, kept)

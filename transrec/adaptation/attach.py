@@ -90,7 +90,10 @@ def _sites(encoder: Any, tower: Tower, name: str, layers: Sequence[int] | None, 
 
 def _site_of_layer(encoder: Any, tower: Tower, name: str, layer: int, modality: Modality) -> Site:
     def module(site: str) -> Any:
-        return encoder.get_submodule(encoder.site_paths[site][layer])
+        try:
+            return encoder.get_submodule(encoder.site_paths[site][layer])
+        except AttributeError as error:
+            raise ConfigError(f"the {tower} tower is built otherwise than others of its kind: {error}") from None
 
     end = module("ffn_output")
     widths = {"ffn_hidden": end.in_features, "ffn_norm": end.out_features}

@@ -121,6 +121,7 @@ def as_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "r": first.rank,
         "lora_alpha": first.alpha,
         "rank_pattern": {path: adapter.rank for path, adapter in found.items() if adapter.rank != first.rank},
+        "alpha_pattern": {path: adapter.alpha for path, adapter in found.items() if adapter.alpha != first.alpha},
         "target_modules": sorted(found),
         "lora_dropout": 0.0,
         "bias": "none",

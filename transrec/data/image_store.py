@@ -66,6 +66,9 @@ class ImageStore:
         blank = {"pixel_values": torch.zeros(1, 3, self._images.size, self._images.size, dtype=torch.uint8)}
         return modality_content(rows, chunks, blank)
 
+    def positions_in_pass(self, of_an_item: int) -> int:
+        return self._chunk_images * of_an_item
+
     def _chunk(self, items: NDArray[np.int64]) -> Chunk:
         if self._pixels is None:
             pixels = np.stack([self._images.read(item) for item in items.tolist()])

@@ -29,6 +29,10 @@ class ModalityStore(Protocol):
         """Names what the content depends on."""
         ...
 
+    def positions_in_pass(self, of_an_item: int) -> int:
+        """Positions of one encoder pass, if every item has so many."""
+        ...
+
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
         """Content of the distinct catalogue indices `items`; the rows are places in `items`."""
         ...

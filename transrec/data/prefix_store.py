@@ -22,35 +22,37 @@ KeptPrecision = Literal["fp32", "bf16"]
 Compute = Callable[[Chunk], Tensor]
 
 _COMPUTED_AT_ONCE = 512  # items
-_POSITIONS_IN_CHUNK = 16384
 
 
 class PrefixStore:
     """What `compute` makes of the content in `store`, for every item; an item that lacks the modality keeps nothing.
 
     Args:
+        masked: whether the positions of a state are those of the content, so that its mask is kept.
         target: folder to keep it in, named by all that it depends on; filled unless it is there.
     """
 
-    items_at_once = 4096
-
     def __init__(
-        self, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision, target: Path
+        self, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision, masked: bool, target: Path
     ) -> None:
-        self.key = target.name
-        kept = filled_folder(target, lambda partial: _fill(partial, store, items, compute, precision))
+        self.key, self.items_at_once = target.name, store.items_at_once
+        kept = filled_folder(target, lambda partial: _fill(partial, store, items, compute, precision, masked))
         how = json.loads((kept / "how.json").read_text(encoding="utf-8"))
         offsets = np.load(kept / "offsets.npy", mmap_mode="r")
         self._ragged, self._blank_positions = Ragged(offsets), int(offsets[0])
         shape = (int(offsets[-1]), how["width"])
         self._states = np.memmap(kept / "states.bin", dtype=_DTYPES[precision], mode="r", shape=shape)
         self._masked, self._precision = how["masked"], precision
+        self._positions = store.positions_in_pass(self._blank_positions)
 
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
         """A chunk holds `prefix` (n, P, W) and, where the tower wants one, `attention_mask` (n, P)."""
-        rows, chunks = self._ragged.chunks(items, _POSITIONS_IN_CHUNK)
+        rows, chunks = self._ragged.chunks(items, self._positions)
         blank = self._chunk(np.arange(self._blank_positions)[None], np.ones((1, self._blank_positions), np.bool_))
         return modality_content(rows, [self._chunk(places, real) for places, real in chunks], blank)
+
+    def positions_in_pass(self, of_an_item: int) -> int:
+        return self._positions
 
     def _chunk(self, places: NDArray[np.int64], real: NDArray[np.bool_]) -> Chunk:
         states = torch.from_numpy(self._states[places])
@@ -63,20 +65,22 @@ class PrefixStore:
 _DTYPES = {"fp32": np.float32, "bf16": np.uint16}  # numpy has no bfloat16
 
 
-def _fill(partial: Path, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision) -> None:
+def _fill(
+    partial: Path, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision, masked: bool
+) -> None:
     """`states.bin` (the positions of a blank, then of all items, end to end), `offsets.npy` (N + 1) and `how.json`."""
     lengths = np.zeros(items + 1, np.int64)
     with (partial / "states.bin").open("wb") as file:
-        blank = compute(store.content(np.array([1])).blank)[0]
+        inputs = store.content(np.array([1])).blank
+        masked = masked and "attention_mask" in inputs
+        blank = compute(inputs)[0]
         file.write(_numbers(blank, precision).data)
         lengths[0], width = blank.shape
-        masked = False
         for start in range(1, items + 1, _COMPUTED_AT_ONCE):
             content = store.content(np.arange(start, min(items + 1, start + _COMPUTED_AT_ONCE)))
             kept: dict[int, Tensor] = {}
             for rows, chunk in zip(_rows_of(content), content.chunks, strict=True):
                 states = compute(chunk)
-                masked = "attention_mask" in chunk and states.shape[1] == chunk["attention_mask"].shape[1]
                 real = chunk["attention_mask"].sum(1).tolist() if masked else [states.shape[1]] * len(states)
                 kept |= {row: state[:length] for row, state, length in zip(rows, states, real, strict=True)}
             for row in sorted(kept):

@@ -62,6 +62,9 @@ class TextStore:
         rows, chunks = self._ragged.chunks(items, self.text.chunk_tokens)
         return modality_content(rows, [self._chunk(places, real) for places, real in chunks], self._blank)
 
+    def positions_in_pass(self, of_an_item: int) -> int:
+        return self.text.chunk_tokens
+
     @property
     def _blank(self) -> Chunk:
         return {

@@ -75,7 +75,7 @@ class BackboneEncoder(nn.Module):
     def _features(self, chunk: Chunk) -> Tensor:
         """What is read off the backbone for the items of a chunk (n, W), or what a readout starts from that pools."""
         if self.frozen_prefix is not None and self.frozen_prefix.features:
-            return chunk["prefix"][:, 0]
+            return self._kept(chunk)[:, 0]
         hidden = self.hidden(chunk)
         return self.readout.pooled(hidden) if self.readout.reads_pooled else self.readout(hidden)
 
@@ -90,10 +90,14 @@ class BackboneEncoder(nn.Module):
         Where nothing of the backbone trains, nothing is kept for a backward pass through it.
         """
         if self.frozen_prefix is not None:
-            return self.frozen_prefix.resume(self, chunk["prefix"], chunk.get("attention_mask"))
+            return self.frozen_prefix.resume(self, self._kept(chunk), chunk.get("attention_mask"))
         learns = any(parameter.requires_grad for parameter in self.backbone.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             return self.run(*self.embed(chunk), keep_all=self.readout.reads_all)
+
+    def _kept(self, chunk: Chunk) -> Tensor:
+        """The states behind the frozen layers, as precise as the weights."""
+        return chunk["prefix"].to(self.projection.weight.dtype)
 
     def embed(self, chunk: Chunk) -> tuple[Tensor, Tensor | None]:
         """What enters the first layer (n, T, H), and which positions count (n, T)."""
@@ -110,6 +114,11 @@ class BackboneEncoder(nn.Module):
     def inputs(self, chunk: Chunk) -> Chunk:
         """What the backbone takes."""
         return chunk
+
+    @property
+    def preparation(self) -> str:
+        """Names what `inputs` depends on besides the chunk."""
+        return ""
 
     def draw_prompts(self, count: int) -> Tensor:
         """What prompts (count, H) start as: embeddings of random words, or zeros in the midst of patches."""

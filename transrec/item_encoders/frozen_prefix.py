@@ -9,6 +9,7 @@ Shape letters: n items of a chunk, P positions kept of an item, W numbers kept o
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,9 @@ from transrec.data.batch import Chunk
 from transrec.hidden import Hidden
 from transrec.item_encoders import backbones
 from transrec.item_encoders.backbone_encoder import BackboneEncoder
+
+_FORMAT = 1  # of what is kept; raise it when the same weights come to give other states
+_NO_MATTER = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")  # of a configuration
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,9 @@ class FrozenPrefix:
     def digest(self, encoder: BackboneEncoder) -> str:
         """Names what `compute` depends on besides the content."""
         read = [encoder.readout.reads, encoder.pooling] if self.layer is None else []
-        digest = hashlib.sha256(f"{self} {read}".encode())
+        config = encoder.backbone.config.to_diff_dict()
+        shape = json.dumps({key: config[key] for key in sorted(config) if key not in _NO_MATTER}, default=str)
+        digest = hashlib.sha256(f"{_FORMAT} {self} {read} {encoder.preparation} {shape}".encode())
         below = backbones.stages(encoder.backbone)[: None if self.layer is None else self.layer + 1]
         for module in itertools.chain.from_iterable(below):
             for name, tensor in module.state_dict().items():
@@ -80,6 +86,8 @@ def why_not_exact(encoder: BackboneEncoder) -> str | None:
         return "its frozen layers have dropout; set the encoder's `dropout` to 0"
     if getattr(config, "mask_ratio", 0.0):
         return "it masks patches at random; set `mask_ratio` to 0"
+    if not getattr(getattr(encoder.readout, "adapter", None), "masked", True) and encoder.modality == "text":
+        return "the released K-Adapter attends to padding, which is not kept"
     return None
 
 

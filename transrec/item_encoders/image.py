@@ -86,6 +86,10 @@ class ImageEncoder(BackboneEncoder):
         nn.init.zeros_(self.projection.bias)
         self._mean, self._std = prepared.mean, prepared.std
 
+    @property
+    def preparation(self) -> str:
+        return f"{self._mean} {self._std}"
+
     def inputs(self, chunk: Chunk) -> Chunk:
         """Bytes to what the backbone was trained on; in float32, then as precise as the weights."""
         pixels = chunk["pixel_values"]

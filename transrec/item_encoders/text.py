@@ -117,8 +117,8 @@ class TextEncoder(BackboneEncoder):
     """e = GELU(W pool(Backbone(tokens)) + b): the text encoder of TransRec.
 
     Paper: Fu et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024; W is the
-    DTL of its figure. Deviations: each distinct item is encoded once and padded only to the longest of its
-    chunk, which gives the same loss and gradients as encoding every occurrence (with dropout, the occurrences
+    DTL of its figure. Deviations: each distinct item is encoded once and padded by a fifth of a chunk at
+    most, which gives the same loss and gradients as encoding every occurrence (with dropout, the occurrences
     share one mask); the unused pooler is not built; mean pooling is offered too.
     """
 

@@ -15,6 +15,9 @@ class Numbers:
 
     items_at_once, key = 4096, "numbers"
 
+    def positions_in_pass(self, of_an_item: int) -> int:
+        return 12
+
     def content(self, items: np.ndarray) -> ModalityContent:
         rows = np.flatnonzero(items % 4)[::-1].copy()
         mask = torch.arange(3) < torch.from_numpy(items[rows] % 4).unsqueeze(1)
@@ -35,7 +38,7 @@ class Compute:
 
 @pytest.fixture
 def store(tmp_path: Path) -> PrefixStore:
-    return PrefixStore(Numbers(), N, Compute(), "fp32", tmp_path / "states")
+    return PrefixStore(Numbers(), N, Compute(), "fp32", True, tmp_path / "states")
 
 
 def test_each_item_has_the_states_that_were_computed_for_it(store: PrefixStore) -> None:
@@ -52,7 +55,9 @@ def test_each_item_has_the_states_that_were_computed_for_it(store: PrefixStore) 
 
 
 def test_pooled_states_need_no_mask(tmp_path: Path) -> None:
-    store = PrefixStore(Numbers(), N, lambda chunk: chunk["input_ids"][:, :1, None].float(), "fp32", tmp_path / "s")
+    store = PrefixStore(
+        Numbers(), N, lambda chunk: chunk["input_ids"][:, :1, None].float(), "fp32", False, tmp_path / "s"
+    )
     (chunk,) = store.content(np.array([5, 9])).chunks
     assert chunk["prefix"].tolist() == [[[5.0]], [[9.0]]]
     assert list(chunk) == ["prefix"]
@@ -65,7 +70,7 @@ def test_items_without_the_modality_run_on_a_blank(store: PrefixStore) -> None:
 
 
 def test_half_the_bytes_round(tmp_path: Path) -> None:
-    whole, half = (PrefixStore(Numbers(), N, Compute(), p, tmp_path / p) for p in ("fp32", "bf16"))
+    whole, half = (PrefixStore(Numbers(), N, Compute(), p, True, tmp_path / p) for p in ("fp32", "bf16"))
     sizes = [(tmp_path / p / "states.bin").stat().st_size for p in ("fp32", "bf16")]
     assert sizes[0] == 2 * sizes[1]
     items = np.array([699, 698])
@@ -74,10 +79,16 @@ def test_half_the_bytes_round(tmp_path: Path) -> None:
         assert torch.equal(ours["prefix"].bfloat16(), theirs["prefix"])
 
 
+def test_a_chunk_is_as_large_as_the_content_asks(store: PrefixStore) -> None:
+    shapes = [tuple(chunk["prefix"].shape) for chunk in store.content(np.arange(1, 41)).chunks]
+    assert {n * length for n, length, _ in shapes} <= set(range(1, 13))
+    assert (4, 3, 2) in shapes
+
+
 def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
     first, second = Compute(), Compute()
     for compute in (first, second):
-        PrefixStore(Numbers(), N, compute, "fp32", tmp_path / "states")
+        PrefixStore(Numbers(), N, compute, "fp32", True, tmp_path / "states")
     assert (first.calls, second.calls) == (3, 0), "two pieces, and a blank"
 
 
@@ -86,7 +97,7 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        PrefixStore(Numbers(), N, fail, "fp32", tmp_path / "states")
+        PrefixStore(Numbers(), N, fail, "fp32", True, tmp_path / "states")
     assert not list(tmp_path.iterdir())
 
 
@@ -95,7 +106,8 @@ def test_a_set_where_no_item_has_the_modality(tmp_path: Path) -> None:
         def content(self, items: np.ndarray) -> ModalityContent:
             return super().content(items * 4)
 
-    store = PrefixStore(Nothing(), N, Compute(), "fp32", tmp_path / "states")
+    store = PrefixStore(Nothing(), N, Compute(), "fp32", True, tmp_path / "states")
     content = store.content(np.array([1, 2]))
     assert content.chunks == []
+    assert "attention_mask" in content.blank, "or a tower would take its padding for an image's patches"
     assert content.blank["prefix"].tolist() == [[[0.0, 0.0], [0.0, 1.0], [0.0, 2.0]]]

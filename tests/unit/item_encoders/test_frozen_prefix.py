@@ -16,6 +16,7 @@ from transrec.adaptation.selective import BitFitConfig, FullConfig, HeadOnlyConf
 from transrec.adaptation.side_network import SideNetworkConfig
 from transrec.data.batch import ItemContent, ModalityContent
 from transrec.item_encoders.frozen_prefix import FrozenPrefix, frozen_prefix, why_not_exact
+from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.text import TextEncoder, TextEncoderConfig
 
 LAYERS = 3  # of tiny_bert
@@ -130,6 +131,38 @@ def test_what_is_kept_says_so_in_its_name(build: Any) -> None:
         )
     }
     assert len(digests) == 6
+
+
+def test_is_named_by_how_the_backbone_computes(build: Any) -> None:
+    encoder = build(HeadOnlyConfig())
+    prefix = frozen_prefix(encoder)
+    before = prefix.digest(encoder)
+    encoder.backbone.config.num_attention_heads = 2
+    assert prefix.digest(encoder) != before
+
+
+def test_is_named_by_how_images_are_prepared(tiny_vit: Any) -> None:
+    encoder = ImageEncoderConfig(backbone=str(tiny_vit), dropout=0).build(8, num_items=9)
+    encoder.requires_grad_(False)
+    before = frozen_prefix(encoder).digest(encoder)  # type: ignore[union-attr]
+    encoder._mean = (0.1, 0.1, 0.1)
+    assert frozen_prefix(encoder).digest(encoder) != before  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kept", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", [case[1] for case in KEPT], ids=[case[0] for case in KEPT])
+def test_kept_states_are_as_precise_as_the_weights(build: Any, whole: ItemContent, method: Any, kept: Any) -> None:
+    encoder = build(method)
+    content = behind(encoder, whole)
+    for chunk in content.modalities["text"].chunks:
+        chunk["prefix"] = chunk["prefix"].to(kept)
+    assert encoder(content).dtype == torch.float32
+
+
+def test_the_released_k_adapter_reads_what_is_not_kept(build: Any) -> None:
+    small = {"towers": ["item"], "bottleneck": {"item": 24}}
+    assert why_not_exact(build(KAdapterConfig(**small))) is None
+    assert "padding" in str(why_not_exact(build(KAdapterConfig(variant="released", **small))))
 
 
 def test_dropout_in_the_frozen_layers_is_a_reason_not_to(build: Any) -> None:

@@ -14,7 +14,7 @@ class IA3Config(AdapterMethod):
     """Keys, values and the hidden layer of the FFN are scaled by learned vectors, 1 at the start.
 
     Paper: Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
-    NeurIPS 2022, whose learning rate is taken too.
+    NeurIPS 2022. The learning rate is a choice of ours that was not tuned; the reference has no such method.
     """
 
     rates = Rates(text=3e-3, image=3e-3)

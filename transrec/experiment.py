@@ -224,7 +224,7 @@ def check_run_dir(experiment: Experiment) -> None:
     run_dir, path = experiment.run_dir, experiment.run_dir / CONFIG_FILE
     if path.exists():
         changed = differences(validate(Experiment, read_yaml(path)), experiment)
-        differing = [text for key, text in changed.items() if not _may_differ(key)]
+        differing = [text for key, text in changed.items() if not may_differ(key)]
         if differing:
             listed = "\n  ".join(differing)
             raise ConfigError(
@@ -258,7 +258,7 @@ def differences(old: Experiment, new: Experiment) -> dict[str, str]:
     }
 
 
-def _may_differ(key: str) -> bool:
+def may_differ(key: str) -> bool:
     return any(key == field or key.startswith(f"{field}.") for field in MAY_DIFFER)
 
 

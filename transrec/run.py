@@ -28,6 +28,8 @@ from transrec.optim import build_optimizer
 from transrec.tracking import flatten
 from transrec.trainer import Trainer, peak_memory
 
+SUMMARY_FILE = "summary.json"  # written last: a run that has it is finished
+
 
 def run(experiment: Experiment) -> dict[str, Any]:
     """Train (or resume), export the best weights, test them; returns what `summary.json` holds."""
@@ -66,7 +68,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     distributed.stop(world)
     if trainer.tracker is not None:  # the main process; the others are done
         save_users(experiment.run_dir / "test_users.parquet", parts.interactions, results["test"])
-        write_text(experiment.run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_text(experiment.run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
         metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].estimates.items()}
         trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
         trainer.close()

@@ -29,9 +29,10 @@ from transrec.evaluation.evaluator import EvaluationConfig
 from transrec.files import write_text, writing
 from transrec.item_encoders.id_embedding import IdEmbedding
 from transrec.models import ModelConfig
+from transrec.models.output_table import OutputTable
 from transrec.optim import OptimizerConfig
 from transrec.prefix_cache import PrefixCacheConfig, keep_prefixes
-from transrec.rebuild import left_out, read_export_config, source_weights
+from transrec.rebuild import check_left_out, left_out, outside, read_export_config, source_weights
 from transrec.tracking import flatten
 from transrec.trainer import TrainConfig
 
@@ -148,11 +149,12 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
     if ids and read_export_config(source / "export")["item_ids_sha256"] != index.item_ids_sha256:
         raise ConfigError(
             f"`init_from`: {source} embeds the item ids of another catalogue ({ids[0]}); leave those weights fresh "
-            f"with `init_except=[{ids[0].rsplit('.', 1)[0]}]`"
+            f"with `init_except=[{','.join(dict.fromkeys(name.rsplit('.', 1)[0] for name in ids))}]`"
         )
-    kept = {name: tensor for name, tensor in source_weights(experiment).items() if name not in fresh}
+    taken = source_weights(experiment)
+    check_left_out(model, taken, experiment.init_except)
     try:
-        weights.load_strictly(model, kept, fresh)
+        weights.load_strictly(model, outside(taken, experiment.init_except), fresh)
     except weights.WeightsError as error:
         raise ConfigError(f"`init_from`: {source}: {error}{_how_models_differ(learnt, experiment)}") from None
     torch.manual_seed(experiment.seed)  # what is drawn next follows from the seed, not from how the source was read
@@ -169,7 +171,7 @@ def _how_models_differ(source: Experiment, target: Experiment) -> str:
 
 def of_the_catalogue(model: nn.Module) -> list[str]:
     """Names of weights that belong to the items of one catalogue."""
-    tables = [name for name, module in model.named_modules() if isinstance(module, IdEmbedding)]
+    tables = [name for name, module in model.named_modules() if isinstance(module, IdEmbedding | OutputTable)]
     return left_out(model, tables)
 
 

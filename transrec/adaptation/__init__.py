@@ -12,6 +12,7 @@ from transrec.adaptation.ia3 import IA3Config
 from transrec.adaptation.k_adapter import KAdapterConfig
 from transrec.adaptation.lora import LoRAConfig
 from transrec.adaptation.method import Method
+from transrec.adaptation.model_patch import ModelPatchConfig
 from transrec.adaptation.prompt import PromptConfig
 from transrec.adaptation.selective import BitFitConfig, FullConfig, HeadOnlyConfig, LayerNormConfig
 from transrec.adaptation.side_network import SideNetworkConfig
@@ -23,6 +24,7 @@ MethodConfig = Annotated[
     | BitFitConfig
     | HoulsbyConfig
     | PfeifferConfig
+    | ModelPatchConfig
     | CompacterConfig
     | KAdapterConfig
     | LoRAConfig

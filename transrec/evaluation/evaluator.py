@@ -49,7 +49,7 @@ class Evaluator:
         self.candidates[torch.from_numpy(interactions.candidates)] = True
 
     def model(self, model: nn.Module, store: ItemStore, part: Part) -> dict[str, Estimate]:
-        """Metrics of a recommender with `encode_items` and `encode_users`."""
+        """Metrics of a recommender with `encode_items`, `encode_users` and `encode_targets`."""
         (ranks,) = self._measure_model(model, store, part, self._ranks)
         return self._metrics(ranks)
 
@@ -162,7 +162,7 @@ def encode_catalogue(model: Any, store: ItemStore, num_items: int, world: World)
 def user_scores(model: Any, vectors: Tensor, inputs: Tensor) -> Score:
     """Scores of the catalogue for users with the newest items `inputs` (B, L), left-padded catalogue indices."""
     inputs = inputs.to(vectors.device)
-    return dot_product_scores(model.encode_users(vectors[inputs], inputs > 0).float(), vectors)
+    return dot_product_scores(model.encode_users(vectors[inputs], inputs > 0).float(), model.encode_targets(vectors))
 
 
 def _nobody(max_length: int) -> EvaluationBatch:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from transrec import distributed
@@ -27,6 +26,7 @@ from transrec.distributed import World
 from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import encode_catalogue, inference, user_scores
 from transrec.evaluation.full_ranking import top_items
+from transrec.evaluation.report import console
 from transrec.experiment import open_store
 
 
@@ -129,15 +129,15 @@ def read_histories(path: Path) -> Iterator[tuple[Any, list[str]]]:
 
 
 def show(recommender: Recommender, history: list[str], top: int) -> None:
-    console = Console()
+    output = console()
     recommended = recommender.recommend(history, top)
-    console.print("History, oldest first:", style="bold")
+    output.print("History, oldest first:", style="bold")
     for item_id in history:
-        console.print(f"  {recommender.titles[recommender.index_of[item_id] - 1]}", highlight=False, markup=False)
+        output.print(f"  {recommender.titles[recommender.index_of[item_id] - 1]}", highlight=False, markup=False)
     table = Table("", "item", "title", "score", title=recommender.name)
     for place, found in enumerate(recommended, start=1):
         table.add_row(str(place), found["item_id"], found["title"], f"{found['score']:.4f}")
-    console.print(table)
+    output.print(table)
 
 
 if __name__ == "__main__":

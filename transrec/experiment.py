@@ -47,6 +47,13 @@ MAY_DIFFER = (
     "data.cache",
     "data.cache_bytes",
     "data.workers",  # steps are dealt out to them in order
+    "data.most_bad_share",  # a limit; what is left out is the same
+    "model.item_encoder.chunk_tokens",  # how items are cut into encoder passes
+    "model.item_encoder.text.chunk_tokens",
+    "model.item_encoder.chunk_images",
+    "model.item_encoder.image.chunk_images",
+    "model.item_encoder.decoded_cache",  # where pixels come from
+    "model.item_encoder.image.decoded_cache",
     "train.accumulation",  # a batch is cut up as other numbers of ranks cut it
     "train.gradient_checkpointing",
     "train.log_every",

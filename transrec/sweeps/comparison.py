@@ -32,7 +32,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """"equivalent" also of a difference that is certain but smaller than the margin."""
+        """ "equivalent" also of a difference that is certain but smaller than the margin."""
         if self.equivalent:
             return "equivalent"
         if self.low <= 0 <= self.high:
@@ -43,7 +43,7 @@ class Comparison:
 def compare(
     trials: Resampled, baseline: Resampled, higher_is_better: bool, margin: float = MARGIN, seed: int = 0
 ) -> Comparison:
-    """Difference of the means over seeds, entry s of both being trained with the same seed and tested on the same users.
+    """Difference of the means over seeds; entry s of both has the same seed and was tested on the same users.
 
     Args:
         margin: relative to the baseline's mean.

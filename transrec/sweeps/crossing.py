@@ -51,7 +51,7 @@ def crossing(sizes: Floats, differences: list[Resampled], seed: int = 0) -> Cros
 
 
 def _draws(differences: list[Resampled], rng: np.random.Generator) -> Floats:
-    """(R, m): users resampled, and the seeds' part with one variance for all sizes, of which each alone tells little."""
+    """(R, m): users resampled; the seeds' variance is one for all sizes, of which each alone tells little."""
     means = np.stack([difference.draws.mean(axis=1) for difference in differences], axis=1)
     counts = np.array([len(difference.values) for difference in differences])
     degrees = int((counts - 1).sum())

@@ -15,7 +15,7 @@ import numpy as np
 from transrec.sweeps.fits import DELTA, Scaling, analyse
 from transrec.sweeps.laws import Floats
 from transrec.sweeps.resampling import Resampled, interval, mean_draws
-from transrec.sweeps.results import LOSS, SEED, Results
+from transrec.sweeps.results import LOSS, SEED, Results, Setting
 
 AMOUNTS = ("source_interactions", "interactions", "trainable_parameters", "source_flops", "flops")
 _GROWS = 1.2  # the largest size is at least so many times the smallest
@@ -25,8 +25,9 @@ _GROWS = 1.2  # the largest size is at least so many times the smallest
 class Curve:
     axis: str
     amount: str  # of `AMOUNTS`
-    series: str  # what it is compared with others by: its method, say
-    panel: str  # where else it stands: the size of other axes
+    setting: Setting  # the labels of all other axes that vary
+    series: str  # those of its choices: what tells it from other curves of a panel
+    panel: str  # those of other sizes
     sizes: Floats  # (m,) ascending
     members: list[list[int]]  # outcomes of each size, one a seed
 
@@ -53,12 +54,13 @@ def _curves(results: Results, axis: str, amount: str) -> list[Curve]:
             return []
         if len(sizes) > 1:
             series = label(setting, results.choice_axes) or "all trials"
-            found.append(Curve(axis, amount, series, label(setting, results.size_axes), sizes, members))
+            panel = label(setting, results.size_axes)
+            found.append(Curve(axis, amount, setting, series, panel, sizes, members))
     return found
 
 
 def surfaces(results: Results, first: str, second: str) -> dict[str, tuple[Floats, list[int]]]:
-    """Of each series, the sizes (n, 2) of its trials along two axes and their numbers; {} if no amount grows along one."""
+    """Of each series, the sizes (n, 2) of its trials along two axes and their numbers; {} where no amount grows."""
     along = [next(iter(curves(results, axis).values()), []) for axis in (first, second)]
     if not all(along) or along[0][0].amount == along[1][0].amount:
         return {}
@@ -119,7 +121,7 @@ def paired(results: Results, first: Sequence[int], second: Sequence[int]) -> lis
     return [(a, b) for a, b in pairs if b is not None and outcomes[a].users == outcomes[b].users]
 
 
-def label(setting: Sequence[tuple[str, Any]], axes: Sequence[str]) -> str:
+def label(setting: Setting, axes: Sequence[str]) -> str:
     """What tells a setting from others, along some axes: "full, text", "source_fraction 0.5"."""
     parts = [(axis, value) for axis, value in setting if axis in axes]
     return ", ".join(f"{axis} {value}" if isinstance(value, int | float) else str(value) for axis, value in parts)

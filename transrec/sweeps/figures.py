@@ -7,6 +7,7 @@ pointer that rests on them.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from matplotlib import ticker
@@ -59,9 +60,9 @@ def scaling_figure(name: str, measured: Measured, panels: dict[str, list[tuple[C
         for curve, scaling in of_panel:
             _draw_curve(drawing, ax, measured, curve, scaling)
         ax.set_title(panel, fontsize="medium")
-        _log_axis(ax.xaxis, np.concatenate([curve.sizes for curve, _ in of_panel]))
+        _log_axis(ax, "x", np.concatenate([curve.sizes for curve, _ in of_panel]))
         _finish(ax, amount, measured.error_name if ax is axes[0] else "")
-    _log_axis(axes[0].yaxis, np.concatenate([measured.errors.values[curve.points()[1]] for curve in curves]))
+    _log_axis(axes[0], "y", np.concatenate([measured.errors.values[curve.points()[1]] for curve in curves]))
     return drawing
 
 
@@ -69,7 +70,9 @@ def _draw_curve(drawing: Drawing, ax: Axes, measured: Measured, curve: Curve, sc
     look = drawing.look(curve.series)
     means, low, high = measured.points(curve)
     for i, (size, mean) in enumerate(zip(curve.sizes, means, strict=True)):
-        bar = ax.errorbar(size, mean, [[max(0, mean - low[i])], [max(0, high[i] - mean)]], capsize=2, lw=1, ms=5, **look)
+        bar = ax.errorbar(
+            size, mean, [[max(0, mean - low[i])], [max(0, high[i] - mean)]], capsize=2, lw=1, ms=5, **look
+        )
         words = f"{curve.series}: {measured.error_name} {mean:.4f} [{low[i]:.4f}, {high[i]:.4f}] at {human(size)}"
         drawing.mark(bar.get_children(), curve.series, words)
     numbers = curve.points()[1]
@@ -92,7 +95,9 @@ def _draw_law(drawing: Drawing, ax: Axes, curve: Curve, scaling: Scaling) -> Non
     if check is not None:
         ends = [[check.predicted - check.low], [check.high - check.predicted]]
         bar = ax.errorbar(check.size * 1.04, check.predicted, ends, fmt="d", mfc="white", color=colour, lw=0.8, ms=5)
-        words = f"{curve.series}: {check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}] predicted from smaller sizes"
+        words = (
+            f"{curve.series}: {check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}] predicted from smaller sizes"
+        )
         drawing.mark(bar.get_children(), curve.series, words)
 
 
@@ -122,7 +127,7 @@ def cost_figure(name: str, axis: str, measured: Measured, results: Results, cell
         for choice, numbers in cells.items():
             _draw_cost(drawing, ax, measured, results, cost, choice, numbers)
         sizes = np.array([results.outcomes[n].quantities[cost] for numbers in cells.values() for n in numbers])
-        _log_axis(ax.xaxis, sizes)
+        _log_axis(ax, "x", sizes)
         _finish(ax, QUANTITIES[cost], measured.measure if ax is axes[0] else "", legend=ax is axes[0])
     return drawing
 
@@ -156,9 +161,10 @@ def _finish(ax: Axes, x: str, y: str, legend: bool = True) -> None:
         ax.legend(frameon=False, fontsize="small").set_gid("legend")
 
 
-def _log_axis(axis: ticker.Axis, values: Floats) -> None:
+def _log_axis(ax: Axes, which: Literal["x", "y"], values: Floats) -> None:
     """A logarithmic axis whose ticks have plain numbers, also where it spans less than a decade."""
-    axis._set_axes_scale("log")
+    set_scale, axis = (ax.set_xscale, ax.xaxis) if which == "x" else (ax.set_yscale, ax.yaxis)
+    set_scale("log")
     axis.set_minor_locator(ticker.NullLocator())
     if values.max() < 8 * values.min():
         axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))

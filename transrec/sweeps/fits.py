@@ -95,7 +95,7 @@ class Scaling:
 
 
 def fit(law: Law, sizes: Floats, errors: Floats, delta: float = DELTA) -> Fit:
-    """The law nearest to `errors` (n,) at `sizes` (n, s): smallest sum of Huber losses of log residuals, many starts."""
+    """The law nearest to `errors` (n,) at `sizes` (n, s): least sum of Huber losses of log residuals, many starts."""
     centre = np.log(sizes).mean(axis=0)
     u, y = np.log(sizes) - centre, np.log(errors)
     thetas, costs = minimise(law, u, y, law.starts(u, y), delta)
@@ -151,7 +151,7 @@ def distinct(sizes: Floats) -> int:
 
 
 def _aicc(law: Law, sizes: Floats, errors: Floats) -> float:
-    """Akaike's criterion for few points (Hurvich and Tsai 1989), of the least-squares fit: its likelihood is Gaussian."""
+    """Akaike's criterion for few points (Hurvich and Tsai 1989), of least squares: the likelihood is Gaussian."""
     residual = np.log(errors) - fit(law, sizes, errors, np.inf).log_errors(sizes)
     n, k = len(errors), len(law.parameters) + 1
     return float(n * np.log(np.mean(residual**2) + 1e-30) + 2 * k + 2 * k * (k + 1) / (n - k - 1))
@@ -170,7 +170,7 @@ def _noisy(found: Fit, sizes: Floats, errors: Resampled, rng: np.random.Generato
 def _refit(found: Fit, sizes: Floats, log_errors: Floats, delta: float) -> Floats:
     """Parameters (R, p) of the same law for each row of errors, from the fit and from slopes beside it."""
     slopes = np.array([1.0 if name in ("α", "β") else 0.0 for name in found.law.parameters])
-    starts = [found.theta * (1 + slopes * change) for change in (0.0, -0.5, 1.0)]
+    starts = [found.theta * (1 + slopes * change) for change in (0.0, 0.7)]
     rows = len(log_errors)
     u = np.log(sizes) - found.centre
     thetas, costs = minimise(

@@ -117,7 +117,7 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class BrokenPowerLaw:
-    """A power law whose exponent changes from α to β at the size d, smoothly (Caballero et al., ICLR 2023, one break)."""
+    """A power law whose exponent turns from α to β at the size d, smoothly (Caballero et al., ICLR 2023)."""
 
     name: str = "broken power law"
     formula: str = "E + A·D^-α·(1 + (D/d)^(1/w))^-(β-α)w"

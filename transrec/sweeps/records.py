@@ -1,7 +1,7 @@
 """`trials.jsonl`: what became of every trial of a sweep, a line each, in the order of the plan.
 
-    {"trial": "00007-3fa2…", "axes": {"method": "houlsby", "seed": 0}, "run": "runs/<hash>", "source_run": "runs/<hash>",
-     "status": "done", "error": null, "notes": []}
+    {"trial": "00007-3fa2…", "axes": {"method": "houlsby", "seed": 0}, "run": "runs/<hash>",
+     "source_run": "runs/<hash>", "status": "done", "error": null, "notes": []}
 
 Folders are relative to that of the sweep. The file is rewritten whole as trials end: it is there, or as it was before.
 """
@@ -55,5 +55,7 @@ def read(folder: Path) -> list[Record]:
         try:
             records.append(Record(**json.loads(line)))
         except (ValueError, TypeError):
-            raise RecordsError(f"{path}, line {number}, is no trial: `launch/sweep.py --resume` writes it anew") from None
+            raise RecordsError(
+                f"{path}, line {number}, is no trial: `launch/sweep.py --resume` writes it anew"
+            ) from None
     return records

@@ -49,7 +49,7 @@ def resample(per_user: Sequence[Floats], seed: int, draws: int = DRAWS) -> Resam
 
 
 def seed_variance(seeds: Resampled) -> float:
-    """Variance between runs that differ in their seed alone, free of what resampled users explain of it; 0 of one run."""
+    """Variance between runs that differ in their seed alone, less what resampled users explain of it; 0 of one run."""
     if len(seeds.values) < 2:
         return 0.0
     by_users = (seeds.draws - seeds.values).var(axis=1, ddof=1).mean()

@@ -23,6 +23,8 @@ from transrec.sweeps.resampling import Resampled, resample
 SEED = "seed"
 LOSS = "loss"
 
+Setting = tuple[tuple[str, Any], ...]  # (axis, label) of some axes
+
 # What a trial can be plotted against, in the order of preference, and how a reader calls it.
 QUANTITIES = {
     "source_interactions": "interactions of pretraining",
@@ -109,9 +111,9 @@ class Results:
         ordered = [columns[i] for i in range(len(self.outcomes))]
         return Resampled(np.array([value for value, _ in ordered]), np.stack([draws for _, draws in ordered], axis=1))
 
-    def groups(self, *without: str) -> dict[tuple[tuple[str, Any], ...], list[int]]:
+    def groups(self, *without: str) -> dict[Setting, list[int]]:
         """Outcomes (their numbers) that agree in all varying axes but those, by what they agree in."""
-        found: dict[tuple[tuple[str, Any], ...], list[int]] = {}
+        found: dict[Setting, list[int]] = {}
         for number, outcome in enumerate(self.outcomes):
             key = tuple((axis, outcome.axes.get(axis)) for axis in self._varying if axis not in without)
             found.setdefault(key, []).append(number)
@@ -150,7 +152,7 @@ def _outcome(folder: Path, record: Record) -> Outcome:
         users = pq.read_table(path, columns=["user_id", "rank", "loss"])
     except (OSError, pa.ArrowInvalid):
         raise ResultsError(f"{path} is missing or unreadable") from None
-    ranks, losses = users["rank"].to_numpy(), users["loss"].to_numpy().astype(np.float64)
+    ranks, losses = users["rank"].to_numpy().copy(), users["loss"].to_numpy().astype(np.float64)
     return Outcome(record, summary, quantities, tuple(users["user_id"].to_pylist()), ranks, losses)
 
 
@@ -163,12 +165,15 @@ def _summary(run: Path) -> dict[str, Any]:
 
 
 def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
-    found = {
-        "interactions": summary["data"]["interactions"],
-        "trainable_parameters": summary["parameters"]["trainable"],
-        "seconds": summary["seconds"],
-        "peak_memory_bytes": summary["peak_memory_bytes"],
-    }
+    try:
+        found = {
+            "interactions": summary["data"]["interactions"],
+            "trainable_parameters": summary["parameters"]["trainable"],
+            "seconds": summary["seconds"],
+            "peak_memory_bytes": summary["peak_memory_bytes"],
+        }
+    except KeyError as missing:
+        raise ResultsError(f"{run / 'summary.json'} has no {missing}: train the run anew with this version") from None
     if "flops_per_user" in summary:
         of_window = summary["flops_per_user"]["forward"] + summary["flops_per_user"]["backward"]
         found["flops"] = of_window * summary["steps"] * _batch_size(run)

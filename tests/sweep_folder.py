@@ -1,0 +1,83 @@
+"""A sweep's folder of small invented runs: what `launch/report.py` reads, without a training."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from transrec.evaluation.metrics import METRICS, parse
+from transrec.sweeps.records import Record, write
+
+METRICS_OF_RUNS = ("HR@10", "NDCG@10", "MRR@10")
+LARGEST_SOURCE, LARGEST_TARGET = 1_000_000, 40_000
+TRAINABLE = {"full": 20_000_000, "houlsby": 600_000}
+CATALOGUE = 500
+
+Loss = Callable[[Mapping[str, Any]], float]
+
+
+def write_sweep(
+    folder: Path, axes: Mapping[str, Sequence[Any]], loss: Loss, users: int = 300, noise: float = 0.01, seed: int = 0
+) -> list[Record]:
+    """A finished trial for every point of the grid, its mean loss being `loss(axes)` but for noise.
+
+    Axes that mean something: `source_fraction`, `target_fraction`, `method`, `seed`.
+    """
+    rng = np.random.default_rng(seed)
+    tastes = rng.standard_normal(users)
+    records = []
+    for number, labels in enumerate(product(*axes.values())):
+        at = dict(zip(axes, labels, strict=True))
+        run, source = f"runs/{number:04x}", None
+        if "source_fraction" in at:
+            source = f"runs/source-{at['source_fraction']}-{at.get('seed', 0)}"
+            write_run(folder / source, at["source_fraction"] * LARGEST_SOURCE, 20_000_000, np.ones(users), rng)
+        losses = loss(at) * np.exp(noise * rng.standard_normal()) + 0.4 * tastes + 0.3 * rng.standard_normal(users)
+        interactions = at.get("target_fraction", 1.0) * LARGEST_TARGET
+        write_run(folder / run, interactions, TRAINABLE.get(at.get("method", ""), 1_000_000), losses, rng)
+        records.append(Record(f"{number:05d}-{number:04x}", at, run, source, "done"))
+    write(folder, records)
+    (folder / "sweep.yaml").write_text(f"name: {folder.name}\n", encoding="utf-8")
+    return records
+
+
+def write_run(run: Path, interactions: float, trainable: int, losses: np.ndarray, rng: np.random.Generator) -> None:
+    """The files of a run folder that a report reads; the smaller a user's loss, the better the rank."""
+    run.mkdir(parents=True, exist_ok=True)
+    chances = np.clip(np.exp(-losses), 1e-4, 0.9)
+    ranks = np.minimum(rng.geometric(chances), CATALOGUE)
+    columns = {
+        "user_id": pa.array([f"u{i}" for i in range(len(losses))]),
+        "rank": pa.array(ranks, pa.int64()),
+        "loss": pa.array(losses, pa.float32()),
+    }
+    pq.write_table(pa.table(columns), run / "test_users.parquet")
+    (run / "config.yaml").write_text("train: {batch_size: 32}\n", encoding="utf-8")
+    steps = int(interactions / 100) + 1
+    summary = {
+        "test": _metrics(ranks, losses),
+        "data": {"users": len(losses), "interactions": int(interactions), "windows": int(interactions / 10)},
+        "parameters": {"total": 21_000_000, "trainable": trainable},
+        "steps": steps,
+        "seconds": round(steps * trainable**0.3 / 100, 1),
+        "peak_memory_bytes": 2**28 + 12 * trainable,
+        "export_bytes": {"model.safetensors": 4 * trainable},
+        "flops_per_user": {"forward": 3_000_000, "backward": trainable, "useful": 1_000_000},
+    }
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+
+
+def _metrics(ranks: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {"loss": float(losses.mean()), "loss_interval": [float(losses.mean())] * 2}
+    for metric in METRICS_OF_RUNS:
+        name, k = parse(metric)
+        value = float(METRICS[name](torch.from_numpy(ranks), k).mean())
+        found |= {metric: value, f"{metric}_interval": [value, value]}
+    return found

@@ -1,0 +1,122 @@
+"""What a sweep found and what it could not say, in sentences: the first lines of its report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from transrec.sweeps.comparison import Comparison
+from transrec.sweeps.crossing import Crossing
+from transrec.sweeps.curves import Curve
+from transrec.sweeps.figures import human
+from transrec.sweeps.fits import Extrapolation, Scaling
+from transrec.sweeps.results import QUANTITIES, SEED, Results
+
+
+@dataclass
+class Findings:
+    found: list[str] = field(default_factory=list)
+    unsaid: list[str] = field(default_factory=list)
+
+    def scaling(self, curve: Curve, error: str, scaling: Scaling) -> None:
+        amount = QUANTITIES[curve.amount]
+        who = f"{curve.series} ({curve.panel})" if curve.panel else curve.series
+        verdict = scaling.verdict
+        if verdict == "law":
+            self._law(curve, f"{who}: {error} falls with {amount}", who, scaling)
+        elif verdict == "no law":
+            self.found.append(f"{who}: {error} does not depend on {amount} as far as noise lets see.")
+        elif verdict == "another law":
+            self.unsaid.append(
+                f"{who}: a power law that breaks describes {error} against {amount} better than one without a break, "
+                "so nothing is said of larger sizes."
+            )
+        elif verdict == "not fitted":
+            self.unsaid.append(f"{who}: whether {error} follows a law in {amount}: {scaling.why_not}.")
+        else:
+            why = "AICc prefers none" if verdict == "undecided" else "there are too few trials to test it"
+            self.unsaid.append(f"{who}: whether {error} follows a law in {amount}: {why}.")
+
+    def _law(self, curve: Curve, sentence: str, who: str, scaling: Scaling) -> None:
+        assert scaling.fit is not None
+        low, high = scaling.intervals()["α"]
+        law = f"as {scaling.fit.law.formula} with α = {scaling.fit.parameters['α']:.2f} [{low:.2f}, {high:.2f}]"
+        check = scaling.extrapolation
+        if check is None:
+            self.found.append(f"{sentence} {law}.")
+            self.unsaid.append(f"{who}: how it goes on at larger sizes; there are too few to hold the largest back.")
+        elif check.holds:
+            self.found.append(f"{sentence} {law}; {prediction(check)}. {_forecast(curve, scaling)}")
+        else:
+            self.found.append(f"{sentence} {law}.")
+            self.unsaid.append(f"{who}: how it goes on at larger sizes; {prediction(check)}, which is outside.")
+
+    def crossing(self, first: str, second: str, amount: str, error: str, found: Crossing) -> None:
+        ahead, behind = (first, second) if found.ahead == 1 else (second, first)
+        if not found.certain or found.crossings > 1:
+            self.unsaid.append(
+                f"From how many {amount} on {first} or {second} has the smaller {error}: "
+                f"{found.share:.0%} of resampled curves cross as the measured ones do ({_times(found.crossings)})."
+            )
+        elif found.size is None:
+            self.found.append(f"{ahead} has a smaller {error} than {behind} at every measured number of {amount}.")
+        else:
+            assert found.low is not None
+            assert found.high is not None
+            self.found.append(
+                f"{ahead} has the smaller {error} up to about {human(found.size)} {amount} "
+                f"[{human(found.low)}, {human(found.high)}], {behind} from there on."
+            )
+
+    def comparisons(self, name: str, baseline: str, measure: str, found: Sequence[Comparison]) -> None:
+        """One against the baseline at several settings, the last being the one with most of everything."""
+        if not found:
+            self.unsaid.append(f"How {name} compares with {baseline}: no seed of both was tested on the same users.")
+            return
+        counts = {verdict: sum(c.verdict == verdict for c in found) for verdict in ("better", "equivalent", "worse")}
+        told = ", ".join(f"{verdict} at {count}" for verdict, count in counts.items() if count)
+        undecided = len(found) - sum(counts.values())
+        last = found[-1]
+        largest = f"{last.difference:+.4f} [{last.low:+.4f}, {last.high:+.4f}]"
+        where = f" of {len(found)} settings; with the most of everything" if len(found) > 1 else ""
+        if told:
+            told = told if len(found) > 1 else last.verdict
+            self.found.append(f"{name} against {baseline}, {measure}: {told}{where} {largest}.")
+        if undecided:
+            self.unsaid.append(
+                f"Whether {name} or {baseline} has the better {measure}"
+                + (f" at {undecided} of {len(found)} settings." if len(found) > 1 else f": {largest}.")
+            )
+
+    def trials(self, results: Results) -> None:
+        statuses = [record.status for record in results.records]
+        lost = {status: statuses.count(status) for status in ("failed", "stopped", "pending") if status in statuses}
+        if results.unreadable:
+            lost["unreadable"] = len(results.unreadable)
+        if lost:
+            listed = ", ".join(f"{count} {status}" for status, count in lost.items())
+            self.unsaid.append(f"Of {len(statuses)} trials {listed}: they are in no number here, and listed below.")
+        seeds = [len({results.outcomes[n].axes.get(SEED) for n in members}) for members in results.groups().values()]
+        if min(seeds) < 2:
+            few = (
+                "Every setting has" if max(seeds) < 2 else f"{sum(s < 2 for s in seeds)} of {len(seeds)} settings have"
+            )
+            self.unsaid.append(f"{few} one seed: intervals there are over users alone, and too narrow for training.")
+
+
+def prediction(check: Extrapolation) -> str:
+    expected = f"{check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}]"
+    return f"fitted without the largest size it predicts {expected} there, measured {check.measured:.4f}"
+
+
+def _forecast(curve: Curve, scaling: Scaling) -> str:
+    """At twice the largest size: as far as the check reaches, a size having been held back that was no nearer."""
+    assert scaling.fit is not None
+    at = np.array([[2 * curve.sizes[-1]]])
+    value = float(np.exp(scaling.fit.log_errors(at))[0])
+    low, high = (float(ends[0]) for ends in scaling.band(at))
+    return f"Twice as many would make it {value:.4f} [{low:.4f}, {high:.4f}]."
+
+
+def _times(crossings: int) -> str:
+    return {0: "never", 1: "once"}.get(crossings, f"{crossings} times")

@@ -1,0 +1,328 @@
+"""The report of a sweep: `report/` in its folder, from what its trials left behind.
+
+report.md      what was found, tables, and the figures beside it as PNG
+index.html     the same as one page that needs nothing else
+results.csv    a row for every trial
+"""
+
+import csv
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transrec.files import replace_atomically, write_text, writing
+from transrec.sweeps.comparison import MARGIN, Comparison, compare
+from transrec.sweeps.crossing import crossing
+from transrec.sweeps.curves import Curve, Measured, curves, label, paired, surfaces
+from transrec.sweeps.figures import Drawing, cost_figure, human, scaling_figure
+from transrec.sweeps.findings import Findings
+from transrec.sweeps.fits import DELTA, Scaling, analyse
+from transrec.sweeps.page import Block, Bullets, Heading, Paragraph, Table, html, markdown
+from transrec.sweeps.results import LOSS, QUANTITIES, Results, Setting, load_results
+
+REPORT_FOLDER = "report"
+_MOST_PANELS = 4
+_NONE = "–"
+
+
+@dataclass
+class Report:
+    """Put together part by part; each adds blocks, and sentences to the findings."""
+
+    results: Results
+    margin: float = MARGIN
+    delta: float = DELTA
+    blocks: list[Block] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+
+    def __post_init__(self) -> None:
+        names = [name for name in self.results.measures if not name.startswith("MRR")]
+        self.measured = {name: Measured(name, self.results.resampled(name), self.delta) for name in names}
+        self.quality = next((name for name in names if name.startswith("NDCG")), names[-1])
+        self.findings.trials(self.results)
+        for axis in self.results.choice_axes:
+            self.compare(axis)
+        for axis in self.results.size_axes:
+            self.scale(axis)
+        for first, second in combinations(self.results.size_axes, 2):
+            self.scale_jointly(first, second)
+        self.list_trials()
+
+    def document(self) -> list[Block]:
+        found, unsaid = self.findings.found, self.findings.unsaid
+        return [
+            Heading(f"Sweep {self.results.name}", 1),
+            Heading("What was found"),
+            Bullets(found or ["Nothing that the trials support."]),
+            Heading("What cannot be said"),
+            Bullets(unsaid or ["Nothing that was asked was left open."]),
+            Paragraph(_how_to_read(self.margin, self.delta)),
+            *self.blocks,
+        ]
+
+    # Comparisons
+
+    def compare(self, axis: str) -> None:
+        """Every label of a choice against the baseline, wherever both were trained."""
+        labels = self.results.axes[axis]
+        baseline = "full" if "full" in labels else labels[0]
+        rows: list[list[str]] = []
+        for name in labels:
+            if name != baseline:
+                for measure in self.measured:
+                    found = self._comparisons(axis, name, baseline, measure)
+                    rows += [_comparison_row(name, measure, setting, c) for setting, c in found]
+                    if measure == self.quality:
+                        self.findings.comparisons(str(name), str(baseline), measure, [c for _, c in found])
+        header = ["", "measure", "setting", "mean", str(baseline), "difference", "share", "verdict", "seeds"]
+        self.blocks += [Heading(f"{axis}: compared with {baseline}"), *self._cost_figures(axis), Table(header, rows)]
+
+    def _comparisons(self, axis: str, name: Any, baseline: Any, measure: str) -> list[tuple[str, Comparison]]:
+        found = []
+        values = self.measured[measure].values
+        for setting, numbers in self._by_size(self.results.groups(axis)):
+            members = [[n for n in numbers if self.results.outcomes[n].axes[axis] == x] for x in (name, baseline)]
+            pairs = paired(self.results, *members)
+            if pairs:
+                ones, others = zip(*pairs, strict=True)
+                c = compare(values.of(ones), values.of(others), measure != LOSS, self.margin)
+                found.append((label(setting, list(self.results.axes)), c))
+        return found
+
+    def _cost_figures(self, axis: str) -> list[Drawing]:
+        """Where the most of everything was to learn from."""
+        groups = self._by_size(self.results.groups(axis))
+        largest = [_sizes(setting, self.results) for setting, _ in groups][-1]
+        drawings = []
+        for setting, numbers in groups:
+            if _sizes(setting, self.results) == largest:
+                cells: dict[str, list[int]] = {}
+                for number in numbers:
+                    cells.setdefault(str(self.results.outcomes[number].axes[axis]), []).append(number)
+                name = file_name("cost", axis, *[str(value) for a, value in setting if a in self.results.choice_axes])
+                drawing = cost_figure(name, axis, self.measured[self.quality], self.results, cells)
+                where = label(setting, list(self.results.axes))
+                drawing.caption += f" Setting: {where}." if where else ""
+                drawings.append(drawing)
+        return drawings
+
+    def _by_size(self, groups: dict[Setting, list[int]]) -> list[tuple[Setting, list[int]]]:
+        """The setting with the largest sizes last."""
+        return sorted(groups.items(), key=lambda item: _sizes(item[0], self.results))
+
+    # Laws
+
+    def scale(self, axis: str) -> None:
+        """Laws along an axis of sizes, against every amount that grows along it; figures against the first of them."""
+        by_amount = curves(self.results, axis)
+        if not by_amount:
+            self.findings.unsaid.append(
+                f"Any law along {axis}: no amount of data, parameters or operations grows along all of it."
+            )
+            return
+        self.blocks.append(Heading(f"{axis}: laws"))
+        rows = []
+        for place, found in enumerate(by_amount.values()):
+            for measured in self.measured.values():
+                analysed = [(curve, measured.scaling(curve)) for curve in found]
+                rows += [_law_row(curve, measured, scaling) for curve, scaling in analysed]
+                if place == 0:
+                    self._show(axis, measured, analysed)
+        header = ["", "setting", "error", "against", "E", "A", "α", "AICc prefers", "largest size, from the others"]
+        self.blocks.append(Table(header, rows))
+        self._cross(next(iter(by_amount.values())))
+
+    def _show(self, axis: str, measured: Measured, analysed: list[tuple[Curve, Scaling]]) -> None:
+        panels: dict[str, list[tuple[Curve, Scaling]]] = {}
+        for curve, scaling in sorted(analysed, key=lambda pair: _sizes(pair[0].setting, self.results)):
+            panels.setdefault(curve.panel, []).append((curve, scaling))
+        chosen = np.unique(np.linspace(0, len(panels) - 1, _MOST_PANELS).round().astype(int))
+        shown = {name: panels[name] for i, name in enumerate(panels) if i in chosen}
+        self.blocks.append(scaling_figure(file_name("law", axis, measured.measure), measured, shown))
+        if measured.measure == LOSS:
+            for curve, scaling in list(panels.values())[-1]:
+                self.findings.scaling(curve, measured.error_name, scaling)
+
+    def _cross(self, found: list[Curve]) -> None:
+        """Where the curves of a choice and of its baseline cross, at each setting of the rest."""
+        rows = []
+        for axis in self.results.choice_axes:
+            labels = self.results.axes[axis]
+            baseline = "full" if "full" in labels else labels[0]
+            for first, second in _partners(found, axis, baseline):
+                for measured in self.measured.values():
+                    rows += self._crossing(measured, first, second)
+        if rows:
+            header = ["", "setting", "error", "against", "smaller at first", "crosses at", "draws that agree"]
+            self.blocks += [Heading("Where curves cross", 3), Table(header, rows)]
+
+    def _crossing(self, measured: Measured, first: Curve, second: Curve) -> list[list[str]]:
+        sizes, differences = measured.difference(first, second, self.results)
+        if len(sizes) < 2:
+            return []
+        c = crossing(sizes, differences)
+        amount = QUANTITIES[first.amount]
+        if measured.measure == self.quality:
+            self.findings.crossing(first.series, second.series, amount, measured.error_name, c)
+        interval = "" if c.low is None or c.high is None else f" [{human(c.low)}, {human(c.high)}]"
+        place = f"{c.crossings} times" if c.size is None else f"{human(c.size)}{interval}"
+        ahead = first.series if c.ahead == 1 else second.series
+        versus = f"{first.series}, {second.series}"
+        return [[versus, first.panel or _NONE, measured.error_name, amount, ahead, place, f"{c.share:.0%}"]]
+
+    def scale_jointly(self, first: str, second: str) -> None:
+        """E + A·N^-α + B·D^-β over both axes."""
+        found = surfaces(self.results, first, second)
+        rows = [
+            _joint_row(series, measured, analyse(sizes, measured.errors.of(numbers), self.delta))
+            for measured in self.measured.values()
+            for series, (sizes, numbers) in found.items()
+        ]
+        if rows:
+            header = ["", "error", "E", "A", "α", "B", "β", "AICc prefers"]
+            title = f"{first} and {second}: E + A·N^-α + B·D^-β, N along {first}, D along {second}"
+            self.blocks += [Heading(title), Table(header, rows)]
+
+    # Trials
+
+    def list_trials(self) -> None:
+        lost = [r for r in self.results.records if r.status != "done" or r.trial in self.results.unreadable]
+        noted = [r for r in self.results.records if r.notes and r not in lost]
+        self.blocks.append(Heading("Trials"))
+        self.blocks.append(
+            Paragraph(f"{len(self.results.outcomes)} of {len(self.results.records)} are in this report.")
+        )
+        rows = [
+            [
+                record.trial,
+                label(tuple(record.axes.items()), list(record.axes)),
+                "unreadable" if record.trial in self.results.unreadable else record.status,
+                "; ".join(filter(None, [self.results.unreadable.get(record.trial), record.error, *record.notes])),
+            ]
+            for record in [*lost, *noted]
+        ]
+        if rows:
+            self.blocks.append(Table(["trial", "setting", "status", "what was said"], rows))
+
+
+def write_report(folder: Path, margin: float = MARGIN, delta: float = DELTA) -> Report:
+    """Write `report/` into a sweep's folder.
+
+    Args:
+        margin: within which two choices count as equivalent, relative to the baseline's mean.
+        delta: of the Huber loss that laws are fitted with.
+
+    Raises:
+        RecordsError: not a sweep's folder.
+        ResultsError: no trial has finished.
+        StorageError: the report cannot be written.
+    """
+    report = Report(load_results(folder), margin, delta)
+    document, target = report.document(), folder / REPORT_FOLDER
+    with writing(target):
+        target.mkdir(exist_ok=True)
+    for block in document:
+        if isinstance(block, Drawing):
+            with replace_atomically(target / f"{block.name}.png") as partial:
+                block.figure.savefig(partial, dpi=300, format="png")
+    write_text(target / "results.csv", results_csv(report.results))
+    write_text(target / "index.html", html(f"Sweep {report.results.name}", document))
+    write_text(target / "report.md", markdown(document))
+    return report
+
+
+def results_csv(results: Results) -> str:
+    """A row for every trial, the lost ones too."""
+    axes, measures = list(results.axes), results.measures
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    ends = [f"{measure}_{end}" for measure in measures for end in ("low", "high")]
+    writer.writerow(["trial", *axes, "status", "run", "source_run", *QUANTITIES, *measures, *ends, "error"])
+    outcomes = {outcome.record.trial: outcome for outcome in results.outcomes}
+    for record in results.records:
+        values: list[Any] = [""] * (len(QUANTITIES) + len(measures) + len(ends))
+        if outcome := outcomes.get(record.trial):
+            test = outcome.summary["test"]
+            values = [outcome.quantities.get(name, "") for name in QUANTITIES]
+            values += [test[m] for m in measures] + [end for m in measures for end in test[f"{m}_interval"]]
+        error = results.unreadable.get(record.trial, record.error or "")
+        labels = [record.axes.get(axis, "") for axis in axes]
+        writer.writerow([record.trial, *labels, record.status, record.run, record.source_run or "", *values, error])
+    return out.getvalue()
+
+
+def file_name(*parts: str) -> str:
+    """A stem that any file system and any page takes: "law-source_fraction-ndcg10"."""
+    kept = ["".join(c for c in part.lower() if c.isascii() and (c.isalnum() or c == "_")) for part in parts]
+    return "-".join(filter(None, kept))
+
+
+def _partners(found: list[Curve], axis: str, baseline: Any) -> list[tuple[Curve, Curve]]:
+    """Every curve with the one that differs from it in having the baseline of `axis`."""
+    by_setting = {curve.setting: curve for curve in found}
+    pairs = []
+    for curve in found:
+        partner = tuple((a, baseline if a == axis else value) for a, value in curve.setting)
+        if partner != curve.setting and partner in by_setting:
+            pairs.append((curve, by_setting[partner]))
+    return pairs
+
+
+def _sizes(setting: Setting, results: Results) -> tuple[float, ...]:
+    return tuple(value for axis, value in setting if axis in results.size_axes)
+
+
+def _comparison_row(name: Any, measure: str, setting: str, c: Comparison) -> list[str]:
+    difference = f"{c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]"
+    verdict = f"{c.verdict} (margin {c.margin:.4f})"
+    mean, baseline = f"{c.value:.4f}", f"{c.baseline:.4f}"
+    return [str(name), measure, setting or _NONE, mean, baseline, difference, f"{c.share:.3f}", verdict, str(c.seeds)]
+
+
+def _law_row(curve: Curve, measured: Measured, scaling: Scaling) -> list[str]:
+    head = [curve.series, curve.panel or _NONE, measured.error_name, QUANTITIES[curve.amount]]
+    if scaling.fit is None:
+        return [*head, _NONE, _NONE, _NONE, f"not fitted: {scaling.why_not}", _NONE]
+    check = scaling.extrapolation
+    told = "too few sizes to hold it back"
+    if check is not None:
+        interval = f"{check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}]"
+        told = f"{interval}, measured {check.measured:.4f}: {'inside' if check.holds else 'outside'}"
+    return [*head, *_parameters(scaling), _preference(scaling), told]
+
+
+def _joint_row(series: str, measured: Measured, scaling: Scaling) -> list[str]:
+    if scaling.fit is None:
+        return [series, measured.error_name, *[_NONE] * 5, f"not fitted: {scaling.why_not}"]
+    return [series, measured.error_name, *_parameters(scaling), _preference(scaling)]
+
+
+def _parameters(scaling: Scaling) -> list[str]:
+    assert scaling.fit is not None
+    ends = scaling.intervals()
+    values = scaling.fit.parameters
+    return [f"{value:.3g} [{ends[name][0]:.3g}, {ends[name][1]:.3g}]" for name, value in values.items()]
+
+
+def _preference(scaling: Scaling) -> str:
+    """Laws by AICc, the best first, with how far the others are behind."""
+    if scaling.verdict == "untested":
+        return "too few trials to tell"
+    ranking = sorted(scaling.aicc.items(), key=lambda item: item[1])
+    behind = [f"{name} +{value - ranking[0][1]:.1f}" for name, value in ranking[1:]]
+    return "; ".join([ranking[0][0], *behind])
+
+
+def _how_to_read(margin: float, delta: float) -> str:
+    return (
+        "Brackets are 95 % intervals over resampled users and over seeds. A difference is paired by user and by seed; "
+        "“share” is twice the share of draws on the other side of zero. Two are called equivalent where two one-sided "
+        f"tests at 5 % put the difference within {margin:.0%} of the baseline. An error is the loss, or one minus a "
+        f"metric. Laws are fitted to log errors with Huber's loss (delta {delta:g}) and compared by AICc with a "
+        "constant and with a power law that breaks; a difference below 2 decides nothing. Of larger sizes something is "
+        "said only where the law, fitted without the largest size, predicted it."
+    )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transrec.data.interactions import Interactions
+from transrec.data.splits import Ints, Split
 from transrec.data.user_shards import UserBlock
 
 Part = Literal["valid", "test"]
@@ -35,6 +36,15 @@ def evaluation_batches(
         yield _batch(interactions, part, number) if number < blocks else None
 
 
+def evaluated_users(interactions: Interactions, part: Part) -> list[str]:
+    """Ids of all users with a target, in the order of the data."""
+    ids: list[str] = []
+    for number in range(len(interactions.shards)):
+        block = interactions.block(number)
+        ids += _ids(block, _evaluated(interactions.split(block), part))
+    return ids
+
+
 def training_sequences(interactions: Interactions) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """(items end to end, length of each user's training history), block by block: what baselines count."""
     for number, stops in enumerate(interactions.train_stops):
@@ -46,10 +56,10 @@ def training_sequences(interactions: Interactions) -> Iterator[tuple[NDArray[np.
 def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBatch | None:
     block = interactions.block(number)
     split = interactions.split(block)
-    positions = split.valid if part == "valid" else split.test
-    users = np.flatnonzero(positions >= 0)
+    users = _evaluated(split, part)
     if not len(users):
         return None
+    positions = _positions(split, part)
     history = left_padded([block.history(int(u))[: positions[u]] for u in users])
     targets = block.items[block.offsets[users] + positions[users]]
     return EvaluationBatch(
@@ -58,6 +68,14 @@ def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBat
         history=history,
         targets=torch.from_numpy(targets.astype(np.int64)),
     )
+
+
+def _positions(split: Split, part: Part) -> Ints:
+    return split.valid if part == "valid" else split.test
+
+
+def _evaluated(split: Split, part: Part) -> NDArray[np.int64]:
+    return np.flatnonzero(_positions(split, part) >= 0)
 
 
 def _ids(block: UserBlock, users: NDArray[np.int64]) -> list[str]:

@@ -17,6 +17,7 @@ from transrec.data.schema import ShardSetError
 from transrec.data.shard_folder import DEFAULT_CACHE, DEFAULT_CACHE_BYTES, ShardFolder
 from transrec.data.splits import LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
 from transrec.data.user_shards import UserBlock, UserShards
+from transrec.data.windows import count_windows
 
 
 class DataConfig(Config):
@@ -101,6 +102,15 @@ class Interactions:
     @property
     def stride(self) -> int:
         return min(self.config.stride or self.max_length, self.max_length)
+
+    def training_size(self) -> dict[str, int]:
+        """Users that training sees, their interactions before any held-out one, and the windows of an epoch."""
+        trained = [stops[stops >= 2] for stops in self.train_stops]
+        return {
+            "users": sum(map(len, trained)),
+            "interactions": sum(int(stops.sum()) for stops in trained),
+            "windows": sum(int(count_windows(stops, self.stride).sum()) for stops in trained),
+        }
 
     def block(self, number: int) -> UserBlock:
         """Block `number`, histories shortened to what `windows` keeps."""

@@ -3,7 +3,8 @@
 Shape letters: B users, L positions, N items, D width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from transrec.data.interactions import Interactions
 from transrec.data.item_store import ItemStore
 from transrec.distributed import World
 from transrec.evaluation.baselines import ItemToItem, MostPopular
-from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets
-from transrec.evaluation.metrics import Estimate, evaluate_ranks, parse
+from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets, target_losses
+from transrec.evaluation.metrics import Estimate, evaluate_losses, evaluate_ranks, parse
 
 
 def _known(metric: str) -> str:
@@ -49,36 +50,68 @@ class Evaluator:
 
     def model(self, model: nn.Module, store: ItemStore, part: Part) -> dict[str, Estimate]:
         """Metrics of a recommender with `encode_items` and `encode_users`."""
-        with inference(model):
-            vectors = encode_catalogue(model, store, self.num_items, self.world)
-            return self._evaluate(part, lambda batch: user_scores(model, vectors, batch.inputs))
+        (ranks,) = self._measure_model(model, store, part, self._ranks)
+        return self._metrics(ranks)
+
+    def users(self, model: nn.Module, store: ItemStore, part: Part) -> "UserResults":
+        """Rank and loss of a recommender's every user; the losses take a second pass over the catalogue."""
+        ranks, losses = self._measure_model(model, store, part, self._ranks, self._losses)
+        loss = evaluate_losses(losses, self.config.confidence)
+        return UserResults(ranks.long(), losses.float(), self._metrics(ranks) | {"loss": loss})
 
     def baseline(self, baseline: Any, part: Part) -> dict[str, Estimate]:
         """Metrics of anything with `for_users(history)`."""
-        return self._evaluate(part, lambda batch: baseline.for_users(batch.history))
+        (ranks,) = self._measure(part, lambda batch: baseline.for_users(batch.history), self._ranks)
+        return self._metrics(ranks)
 
-    def _evaluate(self, part: Part, score: Callable[[EvaluationBatch], Score]) -> dict[str, Estimate]:
-        ranks = [torch.zeros(0, dtype=torch.int64)]
-        for batch in evaluation_batches(self.interactions, part, self.world.rank, self.world.size):
+    def _metrics(self, ranks: Tensor) -> dict[str, Estimate]:
+        return evaluate_ranks(ranks.long(), self.config.metrics, self.config.confidence)
+
+    def _measure_model(self, model: nn.Module, store: ItemStore, part: Part, *measures: "Measure") -> list[Tensor]:
+        with inference(model):
+            vectors = encode_catalogue(model, store, self.num_items, self.world)
+            return self._measure(part, lambda batch: user_scores(model, vectors, batch.inputs), *measures)
+
+    def _measure(self, part: Part, score: Callable[[EvaluationBatch], Score], *measures: "Measure") -> list[Tensor]:
+        """A value of each measure for every user of `part`, (U,) float64, in the order of the data on every rank."""
+        rows = [torch.zeros((0, 1 + len(measures)), dtype=torch.float64)]
+        batches = evaluation_batches(self.interactions, part, self.world.rank, self.world.size)
+        for turn, batch in enumerate(batches):
             # A rank without users in this turn still runs the encoder: under ZeRO-3 all ranks must.
             scores = score(batch or _nobody(self.interactions.max_length))
             if batch is not None:
-                ranks.append(self._ranks(batch, scores))
-        everyone = self.world.gather_rows(torch.cat(ranks).to(self.world.device)).cpu()
+                values = [measure(batch, scores).double() for measure in measures]
+                rows.append(
+                    torch.stack([torch.full_like(values[0], turn * self.world.size + self.world.rank), *values], 1)
+                )
+        everyone = self.world.gather_rows(torch.cat(rows).to(self.world.device)).cpu()
         if not len(everyone):
             raise ConfigError(f"no user has a {part} interaction: see data.min_interactions and data.split")
-        return evaluate_ranks(everyone, self.config.metrics, self.config.confidence)
+        block, *columns = everyone.unbind(1)
+        in_order = torch.argsort(block, stable=True)
+        return [column[in_order] for column in columns]
 
     def _ranks(self, batch: EvaluationBatch, score: Score) -> Tensor:
+        return rank_targets(score, self.num_items, *self._on_device(batch), self.config.repeats).cpu()
+
+    def _losses(self, batch: EvaluationBatch, score: Score) -> Tensor:
+        return target_losses(score, self.num_items, *self._on_device(batch)).cpu()
+
+    def _on_device(self, batch: EvaluationBatch) -> tuple[Tensor, Tensor, Tensor]:
         device = self.world.device
-        return rank_targets(
-            score,
-            self.num_items,
-            batch.targets.to(device),
-            batch.history.to(device),
-            self.candidates.to(device),
-            self.config.repeats,
-        ).cpu()
+        return batch.targets.to(device), batch.history.to(device), self.candidates.to(device)
+
+
+Measure = Callable[[EvaluationBatch, Score], Tensor]  # (B,) of a batch
+
+
+@dataclass(frozen=True)
+class UserResults:
+    """What full ranking says of the users of a part, in the order of `evaluated_users`, whatever the ranks."""
+
+    ranks: Tensor  # (U,) int64
+    losses: Tensor  # (U,) float32, see `target_losses`
+    estimates: Mapping[str, Estimate]  # of the configured metrics and of "loss"
 
 
 class inference:

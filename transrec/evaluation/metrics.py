@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
 _RESAMPLED_COUNTS = 4_000_000  # int64 counts held at once by the bootstrap: 32 MB
@@ -99,6 +100,25 @@ def compare_ranks(
     return {m: _estimate(values, confidence, resamples, seed) for m, values in differences.items()}
 
 
+def evaluate_losses(losses: Tensor, confidence: float = 0.95) -> Estimate:
+    """Mean over users with Student's interval: of means of so many unlike numbers it is the bootstrap's, at no cost.
+
+    Args:
+        losses: (U,) floating point, one per user; the interval of a single user is the value.
+
+    Raises:
+        ValueError: no users, or a confidence outside (0, 1).
+    """
+    if losses.ndim != 1 or len(losses) == 0:
+        raise ValueError(f"losses: expected a vector of at least one loss, found shape {tuple(losses.shape)}")
+    _check_confidence(confidence)
+    mean, users = float(losses.double().mean()), len(losses)
+    if users == 1:
+        return Estimate(mean, mean, mean)
+    margin = float(stats.t.ppf((1 + confidence) / 2, users - 1) * losses.double().std() / users**0.5)
+    return Estimate(mean, mean - margin, mean + margin)
+
+
 def _per_user(ranks: Tensor, metric: str) -> Tensor:
     name, k = parse(metric)
     return METRICS[name](ranks, k)
@@ -110,8 +130,7 @@ def _estimate(values: Tensor, confidence: float, resamples: int, seed: int) -> E
     Drawing U users with replacement and counting how often each distinct value comes up is one multinomial
     draw over the V values, so the exact bootstrap costs O(R V) whatever U is.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence}: give a share between 0 and 1, such as 0.95")
+    _check_confidence(confidence)
     if resamples < 1:
         raise ValueError(f"resamples {resamples}: draw at least 1")
     distinct, counts = (x.cpu().numpy() for x in torch.unique(values, return_counts=True))
@@ -130,6 +149,11 @@ def _resampled_sums(distinct: np.ndarray, shares: np.ndarray, users: int, resamp
         for start in range(0, resamples, step)
     ]
     return np.concatenate(sums)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence}: give a share between 0 and 1, such as 0.95")
 
 
 def _check_ranks(ranks: Tensor) -> None:

@@ -1,0 +1,73 @@
+"""From which size on one method beats another: where their error curves cross, and how sure that is.
+
+Between measured sizes a difference of errors is taken to be straight in the logarithm of the size; beyond them nothing
+is said.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from transrec.sweeps.laws import Floats
+from transrec.sweeps.resampling import Resampled, interval, seed_variance
+
+_CERTAIN = 0.95
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """`ahead` is who has the smaller error at the smallest size: 1 the first, -1 the second."""
+
+    ahead: int
+    size: float | None  # None: the measured curves do not cross, or do so more than once
+    low: float | None  # 95 % interval of the size, among draws that cross once
+    high: float | None
+    share: float  # of the draws that tell the same story as the measured curves
+    crossings: int  # of the measured curves
+
+    @property
+    def certain(self) -> bool:
+        return self.share >= _CERTAIN
+
+
+def crossing(sizes: Floats, differences: list[Resampled], seed: int = 0) -> Crossing:
+    """
+    Args:
+        sizes: (m,) ascending.
+        differences: error of the first minus that of the second at each size, an entry a seed.
+    """
+    u = np.log(sizes)
+    measured = np.array([difference.values.mean() for difference in differences])
+    draws = _draws(differences, np.random.default_rng(seed))
+    changes = _changes(measured)
+    ahead = -int(np.sign(measured[0]) or 1)
+    alike = (_changes(draws) == changes) & (np.sign(draws[:, 0]) == np.sign(measured[0]))
+    share = float(alike.mean())
+    if changes != 1:
+        return Crossing(ahead, None, None, None, share, int(changes))
+    places = [_place(u, row) for row in draws[alike]]
+    low, high = interval(np.exp(places)) if places else (None, None)
+    return Crossing(ahead, float(np.exp(_place(u, measured))), low, high, share, 1)
+
+
+def _draws(differences: list[Resampled], rng: np.random.Generator) -> Floats:
+    """(R, m): users resampled, and the seeds' part with one variance for all sizes, of which each alone tells little."""
+    means = np.stack([difference.draws.mean(axis=1) for difference in differences], axis=1)
+    counts = np.array([len(difference.values) for difference in differences])
+    degrees = int((counts - 1).sum())
+    if degrees == 0:
+        return means
+    variance = sum((c - 1) * seed_variance(d) for c, d in zip(counts, differences, strict=True)) / degrees
+    spread = np.sqrt(variance * degrees / rng.chisquare(degrees, size=(len(means), 1)))
+    return means + spread * rng.standard_normal(means.shape) / np.sqrt(counts)
+
+
+def _changes(differences: Floats) -> np.ndarray:
+    """How often the sign changes along the last axis."""
+    return (np.diff(np.sign(differences), axis=-1) != 0).sum(axis=-1)
+
+
+def _place(u: Floats, difference: Floats) -> float:
+    """Where a curve of one change of sign is zero."""
+    i = int(np.flatnonzero(np.diff(np.sign(difference)) != 0)[0])
+    return float(u[i] + (u[i + 1] - u[i]) * difference[i] / (difference[i] - difference[i + 1]))

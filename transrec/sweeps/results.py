@@ -1,0 +1,193 @@
+"""A sweep's folder as results: what each trial measured of its test users, and what it cost."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from transrec.config import ConfigError, read_yaml
+from transrec.errors import TransRecError
+from transrec.evaluation.metrics import METRICS, parse
+from transrec.sweeps.laws import Floats
+from transrec.sweeps.records import Record, read
+from transrec.sweeps.resampling import Resampled, resample
+
+SEED = "seed"
+LOSS = "loss"
+
+# What a trial can be plotted against, in the order of preference, and how a reader calls it.
+QUANTITIES = {
+    "source_interactions": "interactions of pretraining",
+    "interactions": "interactions of training",
+    "trainable_parameters": "trained parameters",
+    "source_flops": "FLOPs of pretraining",
+    "flops": "FLOPs of training",
+    "seconds": "seconds of training",
+    "peak_memory_bytes": "peak memory in bytes",
+}
+
+
+class ResultsError(TransRecError, ValueError):
+    """A sweep that has nothing to report yet, or a run of it that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished trial."""
+
+    record: Record
+    summary: dict[str, Any]
+    quantities: dict[str, float]  # of `QUANTITIES`, those that are known
+    users: tuple[str, ...]
+    ranks: NDArray[np.int64]  # (U,)
+    losses: Floats  # (U,)
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        return self.record.axes
+
+    def per_user(self, measure: str) -> Floats:
+        """(U,) of "loss" or a metric such as "HR@10"."""
+        if measure == LOSS:
+            return self.losses
+        name, k = parse(measure)
+        return METRICS[name](torch.from_numpy(self.ranks), k).numpy()
+
+
+@dataclass(frozen=True)
+class Results:
+    name: str
+    records: list[Record]  # all trials, in the order of the plan
+    outcomes: list[Outcome]  # the finished ones
+    unreadable: dict[str, str] = field(default_factory=dict)  # trial -> what is wrong with its run
+
+    @cached_property
+    def measures(self) -> list[str]:
+        """The loss, and every metric that all trials have, in their order."""
+        lists = [[name for name in outcome.summary["test"] if "@" in name] for outcome in self.outcomes]
+        return [LOSS, *(m for m in lists[0] if "_" not in m and all(m in names for names in lists))]
+
+    @cached_property
+    def axes(self) -> dict[str, list[Any]]:
+        """Axis -> its labels among all trials, in the order of the plan."""
+        found: dict[str, list[Any]] = {}
+        for record in self.records:
+            for axis, label in record.axes.items():
+                if label not in found.setdefault(axis, []):
+                    found[axis].append(label)
+        return found
+
+    @cached_property
+    def size_axes(self) -> list[str]:
+        """Axes of several numbers, but for the seed: along them laws are sought."""
+        return [axis for axis, labels in self._varying.items() if all(map(_is_number, labels))]
+
+    @cached_property
+    def choice_axes(self) -> list[str]:
+        """Axes of several labels, such as methods: along them trials are compared."""
+        return [axis for axis in self._varying if axis not in self.size_axes]
+
+    @property
+    def _varying(self) -> dict[str, list[Any]]:
+        return {axis: labels for axis, labels in self.axes.items() if axis != SEED and len(labels) > 1}
+
+    def resampled(self, measure: str) -> Resampled:
+        """`measure` of every outcome; those tested on the same users share their draws."""
+        columns: dict[int, tuple[float, Floats]] = {}
+        for number, (users, members) in enumerate(_by_users(self.outcomes)):
+            assert users
+            found = resample([self.outcomes[i].per_user(measure) for i in members], seed=number)
+            columns |= {i: (found.values[n], found.draws[:, n]) for n, i in enumerate(members)}
+        ordered = [columns[i] for i in range(len(self.outcomes))]
+        return Resampled(np.array([value for value, _ in ordered]), np.stack([draws for _, draws in ordered], axis=1))
+
+    def groups(self, *without: str) -> dict[tuple[tuple[str, Any], ...], list[int]]:
+        """Outcomes (their numbers) that agree in all varying axes but those, by what they agree in."""
+        found: dict[tuple[tuple[str, Any], ...], list[int]] = {}
+        for number, outcome in enumerate(self.outcomes):
+            key = tuple((axis, outcome.axes.get(axis)) for axis in self._varying if axis not in without)
+            found.setdefault(key, []).append(number)
+        return found
+
+
+def load_results(folder: Path) -> Results:
+    """
+    Raises:
+        RecordsError: not a sweep's folder.
+        ResultsError: no trial has finished.
+    """
+    records, outcomes, unreadable = read(folder), [], {}
+    for record in records:
+        if record.status == "done":
+            try:
+                outcomes.append(_outcome(folder, record))
+            except ResultsError as error:
+                unreadable[record.trial] = str(error)
+    if not outcomes:
+        reasons = [*unreadable.values(), *(r.error for r in records if r.error)]
+        first = f"; the first reason: {reasons[0]}" if reasons else ""
+        raise ResultsError(f"{folder}: none of {len(records)} trials has results, so there is nothing to report{first}")
+    return Results(folder.resolve().name, records, outcomes, unreadable)
+
+
+def _outcome(folder: Path, record: Record) -> Outcome:
+    summary = _summary(folder / record.run)
+    quantities = _quantities(folder / record.run, summary)
+    if record.source_run is not None:
+        source = folder / record.source_run
+        of_source = _quantities(source, _summary(source))
+        quantities |= {f"source_{name}": of_source[name] for name in ("interactions", "flops") if name in of_source}
+    path = folder / record.run / "test_users.parquet"
+    try:
+        users = pq.read_table(path, columns=["user_id", "rank", "loss"])
+    except (OSError, pa.ArrowInvalid):
+        raise ResultsError(f"{path} is missing or unreadable") from None
+    ranks, losses = users["rank"].to_numpy(), users["loss"].to_numpy().astype(np.float64)
+    return Outcome(record, summary, quantities, tuple(users["user_id"].to_pylist()), ranks, losses)
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    path = run / "summary.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ResultsError(f"{path} is missing or unreadable") from None
+
+
+def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
+    found = {
+        "interactions": summary["data"]["interactions"],
+        "trainable_parameters": summary["parameters"]["trainable"],
+        "seconds": summary["seconds"],
+        "peak_memory_bytes": summary["peak_memory_bytes"],
+    }
+    if "flops_per_user" in summary:
+        of_window = summary["flops_per_user"]["forward"] + summary["flops_per_user"]["backward"]
+        found["flops"] = of_window * summary["steps"] * _batch_size(run)
+    return {name: float(value) for name, value in found.items() if value}
+
+
+def _batch_size(run: Path) -> int:
+    try:
+        return int(read_yaml(run / "config.yaml")["train"]["batch_size"])
+    except (ConfigError, KeyError, TypeError, ValueError):
+        raise ResultsError(f"{run / 'config.yaml'} is missing or unreadable") from None
+
+
+def _by_users(outcomes: Sequence[Outcome]) -> Iterable[tuple[tuple[str, ...], list[int]]]:
+    found: dict[tuple[str, ...], list[int]] = {}
+    for number, outcome in enumerate(outcomes):
+        found.setdefault(outcome.users, []).append(number)
+    return found.items()
+
+
+def _is_number(label: Any) -> bool:
+    return isinstance(label, int | float) and not isinstance(label, bool)

@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from filelock import FileLock
 from rich.console import Console
 
 from transrec.config import dump
 from transrec.errors import TransRecError
 from transrec.run import run as train_and_test
+from transrec.sweeps import forecast
 from transrec.sweeps.config import Asha, Resources, Sweep, load_sweep
 from transrec.sweeps.driver import Driver, Settle, SweepError, lock_storage
 from transrec.sweeps.plan import Run, make_plan
@@ -44,16 +46,19 @@ OWNER_DIES_WITHIN = 120.0  # seconds that a run's former process may still hold 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
+    address = arguments.address or os.environ.get("RAY_ADDRESS")  # the second is set in a job of `ray job submit`
     try:
         sweep = load_sweep(arguments.config, arguments.overrides)
         if arguments.print_config:
             print(dump(sweep), end="")
-            return 0
-        plan = make_plan(sweep)
-        with lock_storage(sweep):
-            driver = Driver(sweep, plan)
-            driver.open(arguments.resume)
-            return carry_out(driver, arguments.address)
+        elif arguments.dry_run:
+            plan = make_plan(sweep)
+            Console().print(forecast.show(sweep, plan, forecast.forecast(sweep, plan)))
+        elif address is not None and address.startswith("ray://"):
+            return carry_out_there(sweep, arguments.resume, address)
+        else:
+            return carry_out(sweep, arguments.resume, address)
+        return 0
     except TransRecError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -65,18 +70,33 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="YAML file, e.g. configs/sweeps/quick.yaml")
-    parser.add_argument("--address", help="Ray cluster to run on (`auto`: the one of this machine); default: a new one")
+    parser.add_argument(
+        "--address", help="Ray cluster: `auto` (that of this machine) or `ray://HOST:10001`; default: one of its own"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with a sweep, or with another grid of it")
+    parser.add_argument("--dry-run", action="store_true", help="show the trials and what they will cost, and stop")
     parser.add_argument("--print-config", action="store_true", help="show the resolved sweep and stop")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="values of the sweep file to change")
     return parser.parse_intermixed_args(argv)
 
 
-def carry_out(driver: Driver, address: str | None) -> int:
+def carry_out(sweep: Sweep, resume: bool, address: str | None) -> int:
     """Returns 1 if a trial failed."""
-    with RayExecutor(driver.sweep, address) as executor, View(driver, Console(stderr=True)):
-        driver.carry_out(executor.execute)
+    plan = make_plan(sweep)
+    with lock_storage(sweep):
+        driver = Driver(sweep, plan)
+        driver.open(resume)
+        with RayExecutor(sweep, address) as executor, View(driver, Console(stderr=True)):
+            driver.carry_out(executor.execute)
     return int(any(record.status == "failed" for record in driver.records()))
+
+
+def carry_out_there(sweep: Sweep, resume: bool, address: str) -> int:
+    """The driver as a task of a cluster that is seen through Ray's client: shards and storage lie there."""
+    import ray
+
+    connect(address, log_to_driver=True)
+    return ray.get(ray.remote(num_cpus=0, max_retries=0)(carry_out).remote(sweep, resume, "auto"))
 
 
 class RayExecutor:
@@ -90,7 +110,8 @@ class RayExecutor:
         self.sweep, self.address = sweep, address
 
     def __enter__(self) -> "RayExecutor":
-        connect(self.address)
+        if not _is_connected():  # a driver that is a task of the cluster
+            connect(self.address)
         self.at_once = runs_at_once(self.sweep.resources)
         return self
 
@@ -122,7 +143,16 @@ class RayExecutor:
         ).fit()
 
 
-def connect(address: str | None) -> None:
+def _is_connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+def connect(address: str | None, log_to_driver: bool = False) -> None:
+    """
+    Raises:
+        SweepError: Ray is not installed, there is no cluster at `address`, or anyone could run code on it.
+    """
     try:
         import ray
         import ray.tune
@@ -130,9 +160,27 @@ def connect(address: str | None) -> None:
         raise SweepError("a sweep needs Ray: pip install 'transrec[ray]'") from None
     local: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+        context = ray.init(address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **local)
     except Exception as error:  # Ray raises plain ones too
         raise SweepError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
+    dashboard = getattr(context, "dashboard_url", None)
+    if dashboard and is_open_to_anyone(dashboard):
+        ray.shutdown()
+        raise SweepError(
+            f"the Ray cluster at {address} lets everyone who reaches {dashboard} run code on its nodes: start it with "
+            "RAY_AUTH_MODE=token, or its dashboard on 127.0.0.1"
+        )
+
+
+def is_open_to_anyone(dashboard: str) -> bool:
+    """Does the dashboard at `host:port`, reachable from other machines, list its jobs without a token?"""
+    host = dashboard.rpartition(":")[0].strip("[]")
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return False
+    try:
+        return httpx2.get(f"http://{dashboard}/api/jobs/", timeout=5).status_code == httpx2.codes.OK
+    except httpx2.HTTPError:
+        return False
 
 
 def runs_at_once(resources: Resources) -> int:

@@ -97,12 +97,10 @@ def timed(step: Callable[[SequenceBatch], None], batch: SequenceBatch) -> float:
 
 
 def where(model: Trained, batch: SequenceBatch) -> str:
-    with profile(
-        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if DEVICE.type == "cuda" else [])]
-    ) as seen:
+    activities = {"cpu": [ProfilerActivity.CPU], "cuda": [ProfilerActivity.CPU, ProfilerActivity.CUDA]}
+    with profile(activities=activities[DEVICE.type]) as seen:
         model.step(batch)
-    by = "self_cpu_time_total" if DEVICE.type == "cpu" else "self_cuda_time_total"
-    return seen.key_averages().table(sort_by=by, row_limit=8, max_name_column_width=40)
+    return seen.key_averages().table(sort_by=f"self_{DEVICE.type}_time_total", row_limit=8, max_name_column_width=40)
 
 
 def configuration(arguments: argparse.Namespace, name: str) -> dict[str, Any]:

@@ -149,11 +149,8 @@ def test_killed_as_a_user_model_is_pretrained(
     tiny: Tiny, commands: ForkedCommands, tmp_path: Path, user_model: str, ranks: int, stage: int
 ) -> None:
     """What is hidden and which candidates there are follows from the step."""
-    overrides, whole, killed = (
-        [*USER_MODELS[user_model], f"zero.stage={stage}"],
-        tmp_path / "whole",
-        tmp_path / "killed",
-    )
+    overrides = [*USER_MODELS[user_model], f"zero.stage={stage}"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert commands.run("train", *arguments(tiny, whole, *overrides), ranks=ranks).code == 0
     kill_at(commands, 20, killed, arguments(tiny, killed, *overrides), ranks)
     assert commands.run("train", *arguments(tiny, killed, *overrides), ranks=ranks).code == 0

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transrec.experiment import (
     load_run,
     write_run_dir,
 )
+from transrec.item_encoders.text import TextEncoderConfig
 from transrec.rebuild import rebuild_for
 
 
@@ -119,6 +121,34 @@ def test_item_ids_of_another_catalogue_are_refused(tmp_path: Path, synthetic_sha
     other = ShardIndex.load(build_shards({"u": [1, 2, 3]}, n_items=60))
     with pytest.raises(ConfigError, match="item ids of another catalogue"):
         rebuild_for(load_run(tmp_path / "run"), tmp_path / "run", other)
+
+
+def with_output_table(experiment: Experiment) -> Experiment:
+    return experiment.model_copy(update={"model": experiment.model.model_copy(update={"output": "untied"})})
+
+
+def test_an_output_table_can_be_left_behind(tmp_path: Path, synthetic_shards: Path) -> None:
+    source = export_run(with_output_table(make(tmp_path / "source", synthetic_shards)))
+    values = {"init_from": str(tmp_path / "source")}
+    with pytest.raises(
+        ConfigError, match=r"unexpected: output\.bias\.weight(?s:.*)model\.output is untied there, tied"
+    ):
+        make(tmp_path / "run", synthetic_shards, **values).build(World())
+    kept = make(tmp_path / "run", synthetic_shards, init_except=["output"], **values).build(World()).model.state_dict()
+    expected = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("output.")}
+    assert kept.keys() == expected.keys()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
+
+
+def test_an_output_table_belongs_to_its_catalogue(tmp_path: Path, synthetic_shards: Path, build_shards) -> None:
+    source = with_output_table(make(tmp_path / "source", synthetic_shards))
+    export_run(source)
+    other = build_shards({"u": [1, 2, 3, 1, 2, 3]}, n_items=3)
+    fresh = "`init_except=[item_encoder.embedding,output.vectors,output.bias]`"
+    with pytest.raises(ConfigError, match=re.escape(fresh)):
+        with_output_table(make(tmp_path / "run", other, init_from=str(tmp_path / "source"))).build(World())
+    assert source.model.embeds_ids
+    assert source.model.model_copy(update={"item_encoder": TextEncoderConfig(backbone="any")}).embeds_ids
 
 
 def test_a_run_without_an_export_is_a_readable_error(experiment: Experiment, synthetic_shards: Path) -> None:

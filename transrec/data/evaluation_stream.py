@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transrec.data.interactions import Interactions
+from transrec.data.labels import Labels
+from transrec.data.splits import TEST, TRAIN, VALID
 from transrec.data.user_shards import UserBlock
 
 Part = Literal["valid", "test"]
@@ -17,12 +19,17 @@ Part = Literal["valid", "test"]
 
 @dataclass(frozen=True)
 class EvaluationBatch:
-    """B users with one held-out interaction each, all indices catalogue indices (0: padding, left)."""
+    """B held-out targets and what their users did before, all indices catalogue indices (0: padding, left).
+
+    Of the next item every user has one; of a task any number, and they are of another vocabulary.
+    """
 
     user_ids: list[str]
+    users: Tensor  # (B,) a number for each user
     inputs: Tensor  # (B, L) the newest items before the target
     history: Tensor  # (B, H) everything before the target
     targets: Tensor  # (B,)
+    left_out: Tensor  # (B, X) what is not ranked: the history, or the other targets of the user
 
 
 def evaluation_batches(
@@ -43,8 +50,20 @@ def training_sequences(interactions: Interactions) -> Iterator[tuple[NDArray[np.
         yield block.items[position < np.repeat(stops, block.lengths)].astype(np.int64), stops.astype(np.int64)
 
 
+def training_histories(
+    interactions: Interactions, labels: Labels
+) -> Iterator[tuple[list[NDArray[np.int32]], NDArray[np.int32]]]:
+    """(whole history, target) of each training instance of a task, block by block."""
+    for number in range(len(interactions.shards)):
+        users, targets, _ = labels.blocks[number].of(TRAIN)
+        block = interactions.block(number)
+        yield [block.history(int(u)) for u in users], targets
+
+
 def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBatch | None:
     block = interactions.block(number)
+    if interactions.labels is not None:
+        return _of_task(interactions, interactions.labels, part, number, block)
     split = interactions.split(block)
     positions = split.valid if part == "valid" else split.test
     users = np.flatnonzero(positions >= 0)
@@ -54,13 +73,37 @@ def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBat
     targets = block.items[block.offsets[users] + positions[users]]
     return EvaluationBatch(
         user_ids=_ids(block, users),
+        users=_numbers(number, users),
         inputs=newest(history, interactions.max_length),
         history=history,
         targets=torch.from_numpy(targets.astype(np.int64)),
+        left_out=history,
     )
 
 
-def _ids(block: UserBlock, users: NDArray[np.int64]) -> list[str]:
+def _of_task(
+    interactions: Interactions, labels: Labels, part: Part, number: int, block: UserBlock
+) -> EvaluationBatch | None:
+    users, targets, _ = labels.blocks[number].of(VALID if part == "valid" else TEST)
+    if not len(users):
+        return None
+    history = left_padded([block.history(int(u)) for u in users])
+    own = [labels.of_user(number, int(u)) for u in users]
+    return EvaluationBatch(
+        user_ids=_ids(block, users),
+        users=_numbers(number, users),
+        inputs=newest(history, interactions.max_length),
+        history=history,
+        targets=torch.from_numpy(targets.astype(np.int64)),
+        left_out=left_padded([all_of[all_of != target] for all_of, target in zip(own, targets, strict=True)]),
+    )
+
+
+def _numbers(number: int, users: NDArray[Any]) -> Tensor:
+    return torch.from_numpy((np.int64(number) << 32) + users.astype(np.int64))
+
+
+def _ids(block: UserBlock, users: NDArray[Any]) -> list[str]:
     return [block.user_ids[int(u)].as_py() for u in users]
 
 

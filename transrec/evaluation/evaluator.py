@@ -4,6 +4,7 @@ Shape letters: B users, L positions, N items, D width.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,17 +14,28 @@ from torch import Tensor, nn
 
 from transrec.config import Config, ConfigError
 from transrec.data.batch import to_device
-from transrec.data.evaluation_stream import EvaluationBatch, Part, evaluation_batches, training_sequences
+from transrec.data.evaluation_stream import (
+    EvaluationBatch,
+    Part,
+    evaluation_batches,
+    training_histories,
+    training_sequences,
+)
 from transrec.data.interactions import Interactions
 from transrec.data.item_store import ItemStore
+from transrec.data.labels import Labels
 from transrec.distributed import World
 from transrec.evaluation.baselines import ItemToItem, MostPopular
-from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets
+from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets, top_items
+from transrec.evaluation.logistic_regression import MOST_CLASSES, LogisticRegression
+from transrec.evaluation.macro_f1 import MACRO_F1, macro_f1
 from transrec.evaluation.metrics import Estimate, evaluate_ranks, parse
+from transrec.evaluation.sampled_ranking import SAMPLED, restricted, sampled_candidates
 
 
 def _known(metric: str) -> str:
-    parse(metric)
+    if metric != MACRO_F1:
+        parse(metric.removeprefix(SAMPLED))
     return metric
 
 
@@ -44,11 +56,15 @@ class Evaluator:
     def __init__(self, config: EvaluationConfig, interactions: Interactions, world: World) -> None:
         self.config, self.interactions, self.world = config, interactions, world
         self.num_items = interactions.shards.index.counts.items
-        self.candidates = torch.zeros(self.num_items + 1, dtype=torch.bool)
-        self.candidates[torch.from_numpy(interactions.candidates)] = True
+        labels = interactions.labels
+        self.num_targets = self.num_items if labels is None else len(labels)
+        self.candidates = torch.full((self.num_targets + 1,), labels is not None)
+        self.candidates[0] = False
+        if labels is None:
+            self.candidates[torch.from_numpy(interactions.candidates)] = True
 
     def model(self, model: nn.Module, store: ItemStore, part: Part) -> dict[str, Estimate]:
-        """Metrics of a recommender with `encode_items` and `encode_users`."""
+        """Metrics of a recommender with `encode_items`, `encode_users` and `encode_targets`."""
         with inference(model):
             vectors = encode_catalogue(model, store, self.num_items, self.world)
             return self._evaluate(part, lambda batch: user_scores(model, vectors, batch.inputs))
@@ -58,27 +74,45 @@ class Evaluator:
         return self._evaluate(part, lambda batch: baseline.for_users(batch.history))
 
     def _evaluate(self, part: Part, score: Callable[[EvaluationBatch], Score]) -> dict[str, Estimate]:
-        ranks = [torch.zeros(0, dtype=torch.int64)]
+        outcomes = [torch.zeros((0, 5), dtype=torch.int64)]
         for batch in evaluation_batches(self.interactions, part, self.world.rank, self.world.size):
             # A rank without users in this turn still runs the encoder: under ZeRO-3 all ranks must.
             scores = score(batch or _nobody(self.interactions.max_length))
             if batch is not None:
-                ranks.append(self._ranks(batch, scores))
-        everyone = self.world.gather_rows(torch.cat(ranks).to(self.world.device)).cpu()
+                outcomes.append(self._outcomes(batch, scores))
+        everyone = self.world.gather_rows(torch.cat(outcomes).to(self.world.device)).cpu()
         if not len(everyone):
-            raise ConfigError(f"no user has a {part} interaction: see data.min_interactions and data.split")
-        return evaluate_ranks(everyone, self.config.metrics, self.config.confidence)
+            raise ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.task")
+        return self._estimates(*everyone.T)
 
-    def _ranks(self, batch: EvaluationBatch, score: Score) -> Tensor:
+    def _outcomes(self, batch: EvaluationBatch, score: Score) -> Tensor:
+        """(B, 5): user, target, its rank, its rank among sampled ones and what was predicted (0 where not asked for)."""
         device = self.world.device
-        return rank_targets(
-            score,
-            self.num_items,
-            batch.targets.to(device),
-            batch.history.to(device),
-            self.candidates.to(device),
-            self.config.repeats,
-        ).cpu()
+        targets, left_out = batch.targets.to(device), batch.left_out.to(device)
+        candidates = self.candidates.to(device)
+
+        def ranks(score: Score) -> Tensor:
+            return rank_targets(score, self.num_targets, targets, left_out, candidates, self.config.repeats)
+
+        sampled = predicted = torch.zeros_like(targets)
+        if any(metric.startswith(SAMPLED) for metric in self.config.metrics):
+            compared = sampled_candidates(batch.users, batch.targets, batch.left_out, self.candidates)
+            sampled = ranks(restricted(score, compared.to(device)))
+        if MACRO_F1 in self.config.metrics:
+            predicted = top_items(score, self.num_targets, None, candidates, 1)[1][:, 0]
+        return torch.stack([batch.users.to(device), targets, ranks(score), sampled, predicted], dim=1).cpu()
+
+    def _estimates(
+        self, users: Tensor, targets: Tensor, ranks: Tensor, sampled: Tensor, predicted: Tensor
+    ) -> dict[str, Estimate]:
+        confidence, estimates = self.config.confidence, dict[str, Estimate]()
+        for metric in self.config.metrics:
+            if metric == MACRO_F1:
+                estimates[metric] = macro_f1(targets, predicted, confidence)
+            else:
+                name, of = metric.removeprefix(SAMPLED), sampled if metric.startswith(SAMPLED) else ranks
+                estimates[metric] = evaluate_ranks(of, [name], confidence, users=users)[name]
+        return estimates
 
 
 class inference:
@@ -100,11 +134,23 @@ class inference:
 def baselines(config: EvaluationConfig, interactions: Interactions, part: Part) -> dict[str, dict[str, Estimate]]:
     """Metrics of the baselines that need no training but counting; not collective: any one rank may call it."""
     alone = Evaluator(config, interactions, World())
+    if interactions.labels is not None:
+        return _task_baselines(alone, interactions, interactions.labels, part)
     item_to_item = ItemToItem.fit(training_sequences(interactions), alone.num_items)
     return {
         "most_popular": alone.baseline(MostPopular(item_to_item.counts), part),
         "item_to_item": alone.baseline(item_to_item, part),
     }
+
+
+def _task_baselines(
+    alone: Evaluator, interactions: Interactions, labels: Labels, part: Part
+) -> dict[str, dict[str, Estimate]]:
+    found = {"most_frequent": alone.baseline(MostPopular(torch.from_numpy(labels.counts)), part)}
+    if len(labels) <= MOST_CLASSES and find_spec("sklearn"):
+        fitted = LogisticRegression.fit(training_histories(interactions, labels), alone.num_items, alone.num_targets)
+        found["logistic_regression"] = alone.baseline(fitted, part)
+    return found
 
 
 def encode_catalogue(model: Any, store: ItemStore, num_items: int, world: World) -> Tensor:
@@ -127,12 +173,16 @@ def encode_catalogue(model: Any, store: ItemStore, num_items: int, world: World)
 
 
 def user_scores(model: Any, vectors: Tensor, inputs: Tensor) -> Score:
-    """Scores of the catalogue for users with the newest items `inputs` (B, L), left-padded catalogue indices."""
+    """Scores of the catalogue, or of the targets of the model's task, for users with the newest items `inputs` (B, L).
+
+    `vectors` (N + 1, D) are those of the catalogue, `inputs` left-padded indices into it.
+    """
     inputs = inputs.to(vectors.device)
-    return dot_product_scores(model.encode_users(vectors[inputs], inputs > 0).float(), vectors)
+    return dot_product_scores(model.encode_users(vectors[inputs], inputs > 0).float(), model.encode_targets(vectors))
 
 
 def _nobody(max_length: int) -> EvaluationBatch:
     inputs = torch.zeros((1, max_length), dtype=torch.int64)
     inputs[:, -1] = 1
-    return EvaluationBatch([], inputs, inputs, torch.ones(1, dtype=torch.int64))
+    one = torch.ones(1, dtype=torch.int64)
+    return EvaluationBatch([], one, inputs, inputs, one, inputs)

@@ -8,10 +8,12 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import ItemContent, Sampling, SequenceBatch
 from transrec.item_encoders import ItemEncoderConfig
+from transrec.models.task_head import TaskHead
 from transrec.objectives import ObjectiveConfig
 from transrec.user_encoders import UserEncoderConfig
 
@@ -36,7 +38,8 @@ class SequentialRecommender(nn.Module):
     """Scores item i for user u by ⟨h_u, e_i⟩, the state after the user's last item and the item's vector.
 
     TransRec (Fu et al., WSDM 2024) with a modality encoder, the ID baselines with an ID embedding. A batch's
-    distinct items are encoded once and gathered to the positions where they occur.
+    distinct items are encoded once and gathered to the positions where they occur. With a `task`, put on after the
+    weights it starts from are loaded, it scores the targets of the task instead of items.
     """
 
     def __init__(self, config: SequentialRecommenderConfig, num_items: int):
@@ -44,6 +47,12 @@ class SequentialRecommender(nn.Module):
         self.item_encoder = config.item_encoder.build(config.width, num_items)
         self.user_encoder = config.user_encoder.build(config.width, config.max_length)
         self.objective = config.objective.build()
+        self.task: TaskHead | None = None
+        self._width, self._causal = config.width, config.user_encoder.causal
+
+    def put_task(self, num_targets: int) -> None:
+        """Answer a task of so many targets from now on."""
+        self.task = TaskHead(self._width, num_targets, self._causal)
 
     @property
     def sampling(self) -> Sampling:
@@ -54,10 +63,20 @@ class SequentialRecommender(nn.Module):
         """The losses to add up, divided by `batch.normaliser`."""
         pool_UD = self.encode_items(batch.content)
         inputs_BLD = pool_UD[batch.inputs] * batch.input_mask.unsqueeze(-1)
+        if self.task is not None:
+            users_B1D = self._ask(self.task, inputs_BLD, batch.input_mask).unsqueeze(1)
+            return self._losses(users_B1D, self.task.table(), batch)
         states_BPD = self.user_encoder(inputs_BLD, batch.input_mask)
         if self.sampling.positions == "last":
             states_BPD = states_BPD[:, -1:]
-        return {self.objective.name: self.objective(states_BPD, pool_UD, batch) / batch.normaliser}
+        return self._losses(states_BPD, pool_UD, batch)
+
+    def _losses(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> dict[str, Tensor]:
+        return {self.objective.name: self.objective(states, pool, batch) / batch.normaliser}
+
+    def _ask(self, task: TaskHead, items: Tensor, mask: Tensor) -> Tensor:
+        items, mask, stands = task.ask(items, mask)
+        return task.read(self.user_encoder(items, mask), stands)
 
     def encode_items(self, content: ItemContent) -> Tensor:
         """Item vectors (U, D)."""
@@ -65,7 +84,14 @@ class SequentialRecommender(nn.Module):
 
     def encode_users(self, items: Tensor, mask: Tensor) -> Tensor:
         """User vectors (B, D) of left-padded histories: item vectors (B, L, D) and mask (B, L)."""
-        return self.user_encoder(items * mask.unsqueeze(-1), mask)[:, -1]
+        items = items * mask.unsqueeze(-1)
+        if self.task is not None:
+            return self._ask(self.task, items, mask)
+        return self.user_encoder(items, mask)[:, -1]
+
+    def encode_targets(self, items: Tensor) -> Tensor:
+        """What users are scored against, row 0 zero: the catalogue, `items` (N + 1, D), or the task's targets (K + 1, D)."""
+        return items if self.task is None else F.pad(self.task.table().float(), (0, 0, 1, 0))
 
     def enable_gradient_checkpointing(self) -> None:
         self.item_encoder.enable_gradient_checkpointing()

@@ -4,9 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from transrec.objectives.classification import ClassificationConfig
 from transrec.objectives.cpc import CPCConfig
 from transrec.objectives.next_item import FullSoftmaxConfig, InBatchSoftmaxConfig, NextItemConfig
 
 ObjectiveConfig = Annotated[
-    NextItemConfig | InBatchSoftmaxConfig | FullSoftmaxConfig | CPCConfig, Field(discriminator="name")
+    NextItemConfig | InBatchSoftmaxConfig | FullSoftmaxConfig | CPCConfig | ClassificationConfig,
+    Field(discriminator="name"),
 ]

@@ -39,7 +39,7 @@ class FullSoftmaxConfig(Config):
     temperature: float = Field(1.0, gt=0)
 
     def build(self) -> "FullSoftmax":
-        return FullSoftmax(self)
+        return FullSoftmax(self.name, Sampling(pool="catalogue"), self.temperature)
 
 
 class BinaryCrossEntropy(nn.Module):
@@ -102,17 +102,17 @@ class InBatchSoftmax(nn.Module):
 
 
 class FullSoftmax(nn.Module):
-    """Σ −log softmax over the whole catalogue of ⟨h, e⟩/τ; every step encodes every item.
+    """Σ −log softmax of ⟨h, e⟩/τ over the whole pool: the catalogue, every item of which every step then encodes.
 
     For ID embeddings and small catalogues: Klenitskiy and Vasilev, "Turning Dross Into Gold Loss: is BERT4Rec
     really better than SASRec?", RecSys 2023.
     """
 
-    def __init__(self, config: FullSoftmaxConfig):
+    def __init__(self, name: str, sampling: Sampling, temperature: float = 1.0):
         super().__init__()
-        self.name = config.name
-        self.sampling = Sampling(pool="catalogue")
-        self.temperature = config.temperature
+        self.name = name
+        self.sampling = sampling
+        self.temperature = temperature
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""

@@ -3,7 +3,7 @@
 Shape letters: B users, L positions, D width, h heads, d width of a head.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -33,6 +33,8 @@ class SASRecConfig(Config):
     heads: int = Field(2, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     ffn_multiplier: int = Field(4, ge=1)
+
+    causal: ClassVar[bool] = True
 
     def build(self, width: int, max_length: int) -> "SASRec":
         return SASRec(self, width, max_length)

@@ -15,17 +15,9 @@ from torch import nn
 
 from transrec.config import ConfigError, validate
 from transrec.data.schema import ShardIndex
-from transrec.experiment import (
-    CONFIG_FILE,
-    Base,
-    Experiment,
-    check_catalogue,
-    is_adapted,
-    load_run,
-    read_export_config,
-    rebuild_for,
-)
+from transrec.experiment import CONFIG_FILE, Experiment, load_run
 from transrec.models import ModelConfig
+from transrec.rebuild import Base, check_catalogue, is_adapted, read_export_config, rebuild_for
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
 """A whole run as one typed object, and how its parts are put together."""
 
-import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +10,7 @@ from typing import Any, Self
 import torch
 import yaml
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from transrec import weights
 from transrec.adaptation import AdaptationConfig, FullConfig
@@ -33,6 +31,7 @@ from transrec.item_encoders.id_embedding import IdEmbedding
 from transrec.models import ModelConfig
 from transrec.optim import OptimizerConfig
 from transrec.prefix_cache import PrefixCacheConfig, keep_prefixes
+from transrec.rebuild import left_out, read_export_config, source_weights
 from transrec.tracking import flatten
 from transrec.trainer import TrainConfig
 
@@ -70,6 +69,11 @@ class Experiment(Config):
     zero: ZeroConfig = ZeroConfig()
     deepspeed: dict[str, Any] = Field({}, description="further DeepSpeed keys, passed through")
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    def source(self) -> "Experiment":
+        """That of the run it starts from."""
+        assert self.init_from is not None
+        return load_run(self.init_from)
 
     def build(self, world: World) -> "Parts":
         """Data, then model -> source weights -> adapters and freezing: that order is law."""
@@ -139,14 +143,14 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
     """
     assert experiment.init_from is not None
     source, fresh = experiment.init_from, left_out(model, experiment.init_except)
-    learnt = load_run(source)
+    learnt = experiment.source()
     ids = [name for name in of_the_catalogue(model) if name not in fresh]
     if ids and read_export_config(source / "export")["item_ids_sha256"] != index.item_ids_sha256:
         raise ConfigError(
             f"`init_from`: {source} embeds the item ids of another catalogue ({ids[0]}); leave those weights fresh "
             f"with `init_except=[{ids[0].rsplit('.', 1)[0]}]`"
         )
-    kept = {name: tensor for name, tensor in source_weights(source).items() if name not in fresh}
+    kept = {name: tensor for name, tensor in source_weights(experiment).items() if name not in fresh}
     try:
         weights.load_strictly(model, kept, fresh)
     except weights.WeightsError as error:
@@ -163,123 +167,10 @@ def _how_models_differ(source: Experiment, target: Experiment) -> str:
     return "".join(f"\n  {line}" for line in lines)
 
 
-def source_weights(run_dir: Path) -> dict[str, Tensor]:
-    """Every weight of a run that is to be started from.
-
-    Raises:
-        ConfigError: it was trained with adapters, without which its other weights are not what it learnt.
-    """
-    export = run_dir / "export"
-    num_items = read_export_config(export)["num_items"]
-    if not is_adapted(export):
-        return weights.read(export / weights.MODEL_FILE)
-    source = rebuild(load_run(run_dir), export, num_items).state_dict()
-    if any(".adapter." in name for name in source):
-        raise ConfigError(f"`init_from`: {run_dir} was trained with adapters; start from a fully trained run")
-    return source
-
-
 def of_the_catalogue(model: nn.Module) -> list[str]:
     """Names of weights that belong to the items of one catalogue."""
     tables = [name for name, module in model.named_modules() if isinstance(module, IdEmbedding)]
     return left_out(model, tables)
-
-
-def left_out(model: nn.Module, modules: Sequence[str]) -> list[str]:
-    """Names of the weights in `modules`.
-
-    Raises:
-        ConfigError: there is nothing of such a name.
-    """
-    names = weights.names(model)
-    for module in modules:
-        if not any(name.startswith(f"{module}.") for name in names):
-            children = [name for name, child in model.named_modules() if name.count(".") == 1 and weights.names(child)]
-            raise ConfigError(f"`init_except`: the model has no {module!r}, only {', '.join(children)} and their parts")
-    return [name for name in names if name.startswith(tuple(f"{module}." for module in modules))]
-
-
-@dataclass(frozen=True)
-class Base:
-    """What adapted runs stand on: weights, and the state of the random numbers when something is attached to them.
-
-    Designs considered for putting one adapter after another on a base: to take modules and hooks out again, which
-    every method would have to be able to undo, down to the values of what it trained of the base; to copy the base's
-    module tree for each, which has the pooling, the heads and so on of the first run; to build each run's own module
-    tree by its own configuration and let it use the base's tensors. The last is what happens here: a model is made as
-    it would be alone, nothing is ever undone, and the models may be used side by side.
-    """
-
-    weights: Mapping[str, Tensor]
-    random: Tensor | None  # None: what is drawn follows from a run's seed alone
-
-    @classmethod
-    def load(cls, experiment: Experiment, num_items: int) -> "Base":
-        """The base of a run: its `init_from`, or its pretrained backbone beneath what it drew itself."""
-        if experiment.init_from is not None:
-            return cls(source_weights(experiment.init_from), None)
-        torch.manual_seed(experiment.seed)
-        return cls(experiment.model.build(num_items).state_dict(), torch.get_rng_state())
-
-    def to(self, device: torch.device) -> "Base":
-        return replace(self, weights={name: tensor.to(device) for name, tensor in self.weights.items()})
-
-    def with_adapter(self, experiment: Experiment, export: Path, num_items: int) -> nn.Module:
-        """The model that a run trained on this base; what it has not changed lies in memory once.
-
-        Raises:
-            WeightsError: it was trained on another base.
-        """
-        model = experiment.model.from_export(export).build(num_items)
-        fresh = left_out(model, experiment.init_except)
-        try:
-            weights.load_strictly(model, {n: t for n, t in self.weights.items() if n not in fresh}, fresh)
-        except weights.WeightsError as error:
-            raise weights.WeightsError(f"{export} was trained on another base: {error}") from None
-        if self.random is None:
-            torch.manual_seed(experiment.seed)
-        else:
-            torch.set_rng_state(self.random)
-        experiment.adaptation.apply(model)
-        weights.load_export(export, model)
-        model.to(next(iter(self.weights.values())).device)  # adapters too: they are made where the model was
-        weights.share_frozen(model, self.weights)
-        return model
-
-
-def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> nn.Module:
-    """The trained model of a run, to be used on the items of `index`.
-
-    A run holds every weight it trained; the frozen ones come from where the run had them: its backbone, its
-    `init_from`.
-
-    Raises:
-        ConfigError: the run has no export, or it embeds the item ids of another catalogue.
-    """
-    export = run_dir / "export"
-    check_catalogue(experiment, export, index)
-    return rebuild(experiment, export, index.counts.items)
-
-
-def rebuild(experiment: Experiment, export: Path, num_items: int) -> nn.Module:
-    """As `rebuild_for`, of a catalogue of `num_items` that is known to be the right one."""
-    if is_adapted(export):
-        return Base.load(experiment, num_items).with_adapter(experiment, export, num_items)
-    model = experiment.model.from_export(export).build(num_items)
-    weights.load_export(export, model)
-    return model
-
-
-def check_catalogue(experiment: Experiment, export: Path, index: ShardIndex) -> None:
-    """Refuse to use a model that embeds item ids on the items of another catalogue."""
-    same = read_export_config(export)["item_ids_sha256"] == index.item_ids_sha256
-    if not same and experiment.model.item_encoder.embeds_ids:
-        raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it is of no use for these shards")
-
-
-def is_adapted(export: Path) -> bool:
-    """Does an export hold what was trained only, to be used with a base?"""
-    return (export / weights.ADAPTER_FILE).exists()
 
 
 def check_frozen(experiment: Experiment, model: nn.Module) -> None:
@@ -307,13 +198,6 @@ def load_run(run_dir: Path) -> Experiment:
     if not path.exists():
         raise ConfigError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}")
     return load(Experiment, path)
-
-
-def read_export_config(export: Path) -> dict[str, Any]:
-    try:
-        return json.loads((export / weights.CONFIG_FILE).read_text(encoding="utf-8"))
-    except OSError:
-        raise ConfigError(f"{export.parent} has no export yet: let its training reach a validation") from None
 
 
 def export_config(experiment: Experiment, index: ShardIndex) -> dict[str, Any]:

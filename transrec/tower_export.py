@@ -12,9 +12,10 @@ from torch import nn
 
 from transrec.adaptation.lora import LowRank, merge
 from transrec.config import ConfigError
-from transrec.experiment import load_run, read_export_config, rebuild
+from transrec.experiment import load_run
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
 from transrec.item_encoders.backbones import save_whole
+from transrec.rebuild import read_export_config, rebuild
 
 
 def export_towers(run_dir: Path, output: Path) -> dict[Path, str]:

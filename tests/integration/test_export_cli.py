@@ -7,8 +7,9 @@ import torch
 from tiny_runs import Commands, ForkedCommands, Tiny
 from transformers import AutoModel, AutoTokenizer
 
-from transrec.experiment import load_run, rebuild
+from transrec.experiment import load_run
 from transrec.item_encoders import backbones
+from transrec.rebuild import rebuild
 
 RATES = "optimizer.lr={backbone: 1.0e-2, head: 1.0e-2, adapter: 1.0e-1}"
 HEAD = "also_train: [head]"

@@ -15,7 +15,8 @@ from launch.recommend import main
 from transrec.data.item_store import ItemStore
 from transrec.data.schema import CATALOGUE_FILE, ShardIndex
 from transrec.data.shard_folder import ShardFolder
-from transrec.experiment import load_run, rebuild_for
+from transrec.experiment import load_run
+from transrec.rebuild import rebuild_for
 
 HISTORIES = {"ann": ["item-3", "item-17", "item-3"], "bob": [f"item-{i}" for i in range(20, 50)], "eve": ["item-0"]}
 

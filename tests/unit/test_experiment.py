@@ -20,9 +20,9 @@ from transrec.experiment import (
     environment,
     export_config,
     load_run,
-    rebuild_for,
     write_run_dir,
 )
+from transrec.rebuild import rebuild_for
 
 
 def make(run_dir: Path, shards: Path, **values: Any) -> Experiment:

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from transrec import weights
 from transrec.adaptation import AdaptationConfig, CombinedConfig
+from transrec.adaptation.bottleneck import HoulsbyConfig
 from transrec.adaptation.groups import parameter_groups
 from transrec.adaptation.lora import LoRAConfig
 from transrec.adaptation.selective import LayerNormConfig
@@ -43,6 +44,7 @@ def variants(member):
 
 
 CONFIGS = dict(pair for member in MEMBERS for pair in variants(member))
+CONFIGS["houlsby-parallel-released"] = HoulsbyConfig(mode="parallel", variant="released")
 CONFIGS["combined"] = CombinedConfig(methods=[LoRAConfig(), LayerNormConfig()])
 
 

@@ -86,7 +86,7 @@ class Evaluator:
         return self._estimates(*everyone.T)
 
     def _outcomes(self, batch: EvaluationBatch, score: Score) -> Tensor:
-        """(B, 5): user, target, its rank, its rank among sampled ones and what was predicted (0 where not asked for)."""
+        """(B, 5): user, target, its rank, its rank among sampled ones, and what was predicted; 0 where nobody asks."""
         device = self.world.device
         targets, left_out = batch.targets.to(device), batch.left_out.to(device)
         candidates = self.candidates.to(device)
@@ -147,7 +147,7 @@ def _task_baselines(
     alone: Evaluator, interactions: Interactions, labels: Labels, part: Part
 ) -> dict[str, dict[str, Estimate]]:
     found = {"most_frequent": alone.baseline(MostPopular(torch.from_numpy(labels.counts)), part)}
-    if len(labels) <= MOST_CLASSES and find_spec("sklearn"):
+    if np.count_nonzero(labels.counts) > 1 and len(labels) <= MOST_CLASSES and find_spec("sklearn"):
         fitted = LogisticRegression.fit(training_histories(interactions, labels), alone.num_items, alone.num_targets)
         found["logistic_regression"] = alone.baseline(fitted, part)
     return found

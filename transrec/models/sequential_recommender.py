@@ -90,7 +90,7 @@ class SequentialRecommender(nn.Module):
         return self.user_encoder(items, mask)[:, -1]
 
     def encode_targets(self, items: Tensor) -> Tensor:
-        """What users are scored against, row 0 zero: the catalogue, `items` (N + 1, D), or the task's targets (K + 1, D)."""
+        """What users are scored against, row 0 zero: the catalogue `items` (N + 1, D), or the targets (K + 1, D)."""
         return items if self.task is None else F.pad(self.task.table().float(), (0, 0, 1, 0))
 
     def enable_gradient_checkpointing(self) -> None:

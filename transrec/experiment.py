@@ -30,10 +30,12 @@ from transrec.evaluation.evaluator import EvaluationConfig
 from transrec.files import write_text, writing
 from transrec.item_encoders.id_embedding import IdEmbedding
 from transrec.models import ModelConfig
+from transrec.models.output_table import OutputTable
+from transrec.models.sequential_recommender import REPLACED_BY_TASK
 from transrec.objectives.classification import ClassificationConfig
 from transrec.optim import OptimizerConfig
 from transrec.prefix_cache import PrefixCacheConfig, keep_prefixes
-from transrec.rebuild import inherited, left_out, read_export_config, source_weights
+from transrec.rebuild import check_left_out, left_out, outside, read_export_config, source_weights
 from transrec.tracking import flatten
 from transrec.trainer import TrainConfig
 
@@ -77,6 +79,11 @@ class Experiment(Config):
         assert self.init_from is not None
         return load_run(self.init_from)
 
+    @property
+    def not_inherited(self) -> list[str]:
+        """Modules of the run that it starts from whose weights it does without."""
+        return [*self.init_except, *(REPLACED_BY_TASK if self.data.task is not None else ())]
+
     def build(self, world: World) -> "Parts":
         """Data, then model -> source weights -> head of a task -> adapters and freezing: that order is law."""
         interactions = Interactions.scan(self.data, self.model.max_length, world.union)
@@ -102,14 +109,22 @@ class Experiment(Config):
             raise ValueError(f"data.stride {self.data.stride} exceeds model.max_length {self.model.max_length}")
         if self.data.windows == "last" and isinstance(self.data.split, TemporalConfig):
             raise ValueError("data.windows=last keeps interactions that data.split.name=temporal may not see")
-        if (self.data.task is None) == isinstance(self.model.objective, ClassificationConfig):
-            raise ValueError("data.task and model.objective.name=classification belong together: set both or neither")
-        if self.data.task is not None and isinstance(self.data.split, TemporalConfig):
-            raise ValueError("data.split.name=temporal splits histories, but a task splits users: leave data.split out")
-        if self.data.task is not None and self.model.max_length < 3:
-            raise ValueError("a task's token takes the place of up to two items: model.max_length must be at least 3")
         if self.init_except and self.init_from is None:
             raise ValueError("init_except names what is not taken from init_from, which is not set")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Self:
+        if (self.data.task is None) == isinstance(self.model.objective, ClassificationConfig):
+            raise ValueError("data.task and model.objective.name=classification belong together: set both or neither")
+        if self.data.task is None:
+            return self
+        if self.model.output == "untied":
+            raise ValueError("a task has a table of targets in place of one of items: set model.output=tied")
+        if self.model.max_length < 3:
+            raise ValueError("a task's token takes the place of up to two items: model.max_length must be at least 3")
+        if isinstance(self.data.split, TemporalConfig):
+            raise ValueError("data.split.name=temporal splits histories, but a task splits users: leave data.split out")
         return self
 
 
@@ -158,10 +173,12 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
     if ids and read_export_config(source / "export")["item_ids_sha256"] != index.item_ids_sha256:
         raise ConfigError(
             f"`init_from`: {source} embeds the item ids of another catalogue ({ids[0]}); leave those weights fresh "
-            f"with `init_except=[{ids[0].rsplit('.', 1)[0]}]`"
+            f"with `init_except=[{','.join(dict.fromkeys(name.rsplit('.', 1)[0] for name in ids))}]`"
         )
+    taken = source_weights(experiment)
+    check_left_out(model, taken, experiment.init_except)
     try:
-        weights.load_strictly(model, inherited(model, source_weights(experiment), fresh), fresh)
+        weights.load_strictly(model, outside(taken, experiment.not_inherited), fresh)
     except weights.WeightsError as error:
         raise ConfigError(f"`init_from`: {source}: {error}{_how_models_differ(learnt, experiment)}") from None
     torch.manual_seed(experiment.seed)  # what is drawn next follows from the seed, not from how the source was read
@@ -178,7 +195,7 @@ def _how_models_differ(source: Experiment, target: Experiment) -> str:
 
 def of_the_catalogue(model: nn.Module) -> list[str]:
     """Names of weights that belong to the items of one catalogue."""
-    tables = [name for name, module in model.named_modules() if isinstance(module, IdEmbedding)]
+    tables = [name for name, module in model.named_modules() if isinstance(module, IdEmbedding | OutputTable)]
     return left_out(model, tables)
 
 

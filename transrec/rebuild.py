@@ -50,9 +50,9 @@ class Base:
             WeightsError: it was trained on another base.
         """
         model = experiment.model.from_export(export).build(num_items)
-        fresh = left_out(model, experiment.init_except)
+        kept = outside(self.weights, experiment.not_inherited)
         try:
-            weights.load_strictly(model, inherited(model, self.weights, fresh), fresh)
+            weights.load_strictly(model, kept, left_out(model, experiment.init_except))
         except weights.WeightsError as error:
             raise weights.WeightsError(f"{export} was trained on another base: {error}") from None
         if self.random is None:
@@ -101,7 +101,7 @@ def put_task(model: nn.Module, export: Path) -> None:
 def check_catalogue(experiment: "Experiment", export: Path, index: ShardIndex) -> None:
     """Refuse to use a model that embeds item ids on the items of another catalogue."""
     same = read_export_config(export)["item_ids_sha256"] == index.item_ids_sha256
-    if not same and experiment.model.item_encoder.embeds_ids:
+    if not same and experiment.model.embeds_ids:
         raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it is of no use for these shards")
 
 
@@ -143,24 +143,26 @@ def source_weights(experiment: "Experiment") -> dict[str, Tensor]:
     return source
 
 
-def inherited(model: nn.Module, source: Mapping[str, Tensor], fresh: Sequence[str]) -> dict[str, Tensor]:
-    """What `model` takes over of the weights of a run: not what is to be `fresh`, nor what another objective had."""
-    own = set(weights.names(model))
-    return {n: t for n, t in source.items() if n not in fresh and (n in own or not n.startswith("objective."))}
-
-
 def left_out(model: nn.Module, modules: Sequence[str]) -> list[str]:
-    """Names of the weights in `modules`.
+    """Names of the weights in `modules`."""
+    return [name for name in weights.names(model) if name.startswith(tuple(f"{module}." for module in modules))]
 
-    Raises:
-        ConfigError: there is nothing of such a name.
+
+def outside(source: Mapping[str, Tensor], modules: Sequence[str]) -> dict[str, Tensor]:
+    """Those of the weights that do not lie in `modules`."""
+    inside = tuple(f"{module}." for module in modules)
+    return {name: tensor for name, tensor in source.items() if not name.startswith(inside)}
+
+
+def check_left_out(model: nn.Module, source: Mapping[str, Tensor], modules: Sequence[str]) -> None:
     """
-    names = weights.names(model)
+    Raises:
+        ConfigError: neither the model nor the source has anything of such a name.
+    """
     for module in modules:
-        if not any(name.startswith(f"{module}.") for name in names):
+        if not any(name.startswith(f"{module}.") for name in (*weights.names(model), *source)):
             children = [name for name, child in model.named_modules() if name.count(".") == 1 and weights.names(child)]
             raise ConfigError(f"`init_except`: the model has no {module!r}, only {', '.join(children)} and their parts")
-    return [name for name in names if name.startswith(tuple(f"{module}." for module in modules))]
 
 
 def read_export_config(export: Path) -> dict[str, Any]:

@@ -164,7 +164,9 @@ def cost_table(summary: dict[str, Any]) -> Table:
     """Two columns: parameters by tower, operations, memory, speed, size of the export."""
     view = Table("cost", "")
     for tower, counts in summary["parameters"]["towers"].items():
-        view.add_row(f"parameters, {tower}", f"{counts['total']:,}, {counts['trainable']:,} of them trained")
+        share = counts["adapters"] / max(1, counts["total"] - counts["adapters"])
+        adapters = f"; adapters are {share:.1%} of the rest" if counts["adapters"] else ""
+        view.add_row(f"parameters, {tower}", f"{counts['total']:,}, {counts['trainable']:,} of them trained{adapters}")
     if "flops_per_user" in summary:
         flops = summary["flops_per_user"]
         useful = flops["useful"] / max(1, flops["forward"] + flops["backward"])

@@ -13,6 +13,7 @@ from transrec.adaptation.ia3 import IA3Config
 from transrec.adaptation.k_adapter import KAdapterConfig
 from transrec.adaptation.lora import LoRAConfig
 from transrec.adaptation.method import Method
+from transrec.adaptation.model_patch import ModelPatchConfig
 from transrec.adaptation.prompt import PromptConfig
 from transrec.adaptation.selective import BitFitConfig, FullConfig, HeadOnlyConfig, LastLayersConfig, LayerNormConfig
 from transrec.adaptation.side_network import SideNetworkConfig
@@ -25,6 +26,7 @@ MethodConfig = Annotated[
     | LastLayersConfig
     | HoulsbyConfig
     | PfeifferConfig
+    | ModelPatchConfig
     | CompacterConfig
     | KAdapterConfig
     | LoRAConfig

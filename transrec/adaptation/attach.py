@@ -19,7 +19,14 @@ Modality = Literal["text", "image"]
 OF_THE_TOWER = ("embeddings", "readout")  # sites that are not of a layer
 
 # The sub-layer whose input a parallel adapter at a site reads.
-_SUB_LAYER_INPUT = {"attention_output": "attention_input", "ffn_output": "ffn_input"}
+_SUB_LAYER_INPUT = {
+    "attention_output": "attention_input",
+    "ffn_output": "ffn_input",
+    "conv1": "conv1_input",
+    "conv2": "conv2_input",
+}
+# What stands for the ends of a transformer's sub-layers in a layer of two convolutions.
+_OF_CONVOLUTIONS = {"attention_output": "conv1", "ffn_output": "conv2"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,8 @@ def _modality(model: nn.Module, encoder: Any) -> Modality:
 
 def _sites(encoder: Any, tower: Tower, name: str, layers: Sequence[int] | None, modality: Modality) -> list[Site]:
     paths: dict[str, list[str]] = encoder.site_paths
+    if "conv1" in paths:
+        name = _OF_CONVOLUTIONS.get(name, name)
     if name not in paths or name in _SUB_LAYER_INPUT.values():
         known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"
         raise ConfigError(f"{type(encoder).__name__}, the {tower} tower, has no site {name!r}; its sites: {known}")
@@ -95,10 +104,9 @@ def _site_of_layer(encoder: Any, tower: Tower, name: str, layer: int, modality: 
         except AttributeError as error:
             raise ConfigError(f"the {tower} tower is built otherwise than others of its kind: {error}") from None
 
-    end = module("ffn_output")
-    widths = {"ffn_hidden": end.in_features, "ffn_norm": end.out_features}
     source = module(_SUB_LAYER_INPUT[name]) if name in _SUB_LAYER_INPUT else None
-    width = widths[name] if name in widths else module(name).out_features
+    side = {"ffn_hidden": "in_features", "ffn_norm": "out_features"}.get(name)
+    width = getattr(module("ffn_output"), side) if side else module(name).out_features
     return Site(tower, encoder, name, layer, module(name), source, width, modality)
 
 

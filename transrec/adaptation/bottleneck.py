@@ -13,7 +13,7 @@ from transrec.adaptation.attach import Tower, sites
 from transrec.adaptation.method import AdapterMethod, Rates
 from transrec.config import Config
 
-SubLayerEnd = Literal["attention_output", "ffn_output"]
+SubLayerEnd = Literal["attention_output", "ffn_output", "conv1", "conv2"]
 Mode = Literal["serial", "parallel"]
 
 

@@ -4,18 +4,23 @@ Shape letters: B users, L positions, P scored positions, U distinct items of the
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import ItemContent, Sampling, SequenceBatch
 from transrec.item_encoders import ItemEncoderConfig
+from transrec.models.mask_token import MaskToken
+from transrec.models.output_table import OutputTable
 from transrec.models.task_head import TaskHead
 from transrec.objectives import ObjectiveConfig
 from transrec.user_encoders import UserEncoderConfig
+
+REPLACED_BY_TASK = ("output", "mask_token")  # how items were asked for
 
 
 class SequentialRecommenderConfig(Config):
@@ -25,6 +30,24 @@ class SequentialRecommenderConfig(Config):
     item_encoder: ItemEncoderConfig
     user_encoder: UserEncoderConfig
     objective: ObjectiveConfig
+    output: Literal["tied", "untied"] = Field(
+        "tied", description="score items by their vectors, or by a table of their own with biases"
+    )
+
+    @property
+    def embeds_ids(self) -> bool:
+        """Do any of the weights belong to the items of one catalogue?"""
+        return self.item_encoder.embeds_ids or self.output == "untied"
+
+    @model_validator(mode="after")
+    def _predicts_what_it_has_not_seen(self) -> Self:
+        sampling = self.objective.build().sampling
+        if sampling.positions == "all" and not sampling.masked and not self.user_encoder.causal:
+            raise ValueError(
+                f"a user encoder that is not causal has seen the items that {self.objective.name} predicts: "
+                "choose the objective cloze, or user_encoder.causal=true"
+            )
+        return self
 
     def build(self, num_items: int) -> "SequentialRecommender":
         return SequentialRecommender(self, num_items)
@@ -47,6 +70,8 @@ class SequentialRecommender(nn.Module):
         self.item_encoder = config.item_encoder.build(config.width, num_items)
         self.user_encoder = config.user_encoder.build(config.width, config.max_length)
         self.objective = config.objective.build()
+        self.mask_token = MaskToken(config.width) if self.sampling.masked else None
+        self.output = OutputTable(config.width, num_items) if config.output == "untied" else None
         self.task: TaskHead | None = None
         self._width, self._causal = config.width, config.user_encoder.causal
 
@@ -66,9 +91,13 @@ class SequentialRecommender(nn.Module):
         if self.task is not None:
             users_B1D = self._ask(self.task, inputs_BLD, batch.input_mask).unsqueeze(1)
             return self._losses(users_B1D, self.task.table(), batch)
+        if self.mask_token is not None:
+            inputs_BLD = self.mask_token(inputs_BLD, batch.masked)
         states_BPD = self.user_encoder(inputs_BLD, batch.input_mask)
         if self.sampling.positions == "last":
             states_BPD = states_BPD[:, -1:]
+        if self.output is not None:
+            states_BPD, pool_UD = self.output.matching(states_BPD), self.output(batch.content.items)
         return self._losses(states_BPD, pool_UD, batch)
 
     def _losses(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> dict[str, Tensor]:
@@ -87,11 +116,17 @@ class SequentialRecommender(nn.Module):
         items = items * mask.unsqueeze(-1)
         if self.task is not None:
             return self._ask(self.task, items, mask)
-        return self.user_encoder(items, mask)[:, -1]
+        if self.mask_token is not None:
+            items, mask = self.mask_token.ask(items, mask)
+        users_BD = self.user_encoder(items, mask)[:, -1]
+        return users_BD if self.output is None else self.output.matching(users_BD)
 
     def encode_targets(self, items: Tensor) -> Tensor:
-        """What users are scored against, row 0 zero: the catalogue `items` (N + 1, D), or the targets (K + 1, D)."""
-        return items if self.task is None else F.pad(self.task.table().float(), (0, 0, 1, 0))
+        """What users are scored against: the catalogue `items` (N + 1, D), its table of outputs (N + 1, D + 1), or the
+        targets of the task behind a row of zeros (K + 1, D)."""
+        if self.task is not None:
+            return F.pad(self.task.table().float(), (0, 0, 1, 0))
+        return items if self.output is None else self.output(torch.arange(len(items), device=items.device)).float()
 
     def enable_gradient_checkpointing(self) -> None:
         self.item_encoder.enable_gradient_checkpointing()

@@ -5,10 +5,17 @@ from typing import Annotated
 from pydantic import Field
 
 from transrec.objectives.classification import ClassificationConfig
+from transrec.objectives.cloze import ClozeConfig
 from transrec.objectives.cpc import CPCConfig
-from transrec.objectives.next_item import FullSoftmaxConfig, InBatchSoftmaxConfig, NextItemConfig
+from transrec.objectives.next_item import FullSoftmaxConfig, InBatchSoftmaxConfig, NextItemConfig, SampledSoftmaxConfig
 
 ObjectiveConfig = Annotated[
-    NextItemConfig | InBatchSoftmaxConfig | FullSoftmaxConfig | CPCConfig | ClassificationConfig,
+    NextItemConfig
+    | InBatchSoftmaxConfig
+    | FullSoftmaxConfig
+    | SampledSoftmaxConfig
+    | CPCConfig
+    | ClozeConfig
+    | ClassificationConfig,
     Field(discriminator="name"),
 ]

@@ -74,7 +74,7 @@ class Result:
         check_targets(channel.export, self.interactions.labels)
         model = channels.build(channel, shards.index)
         store = open_store(channel.model, shards.folder, config, world)
-        self.estimates = Evaluator(self.evaluation, self.interactions, world).model(model, store, part)
+        self.estimates = Evaluator(self.evaluation, self.interactions, world).users(model, store, part).estimates
         place = {"data": str(shards.folder)}
         self.line = {"run": str(channel.folder)} | place | {part: as_json(self.estimates)}
         if world.is_main:

@@ -50,6 +50,13 @@ MAY_DIFFER = (
     "data.cache",
     "data.cache_bytes",
     "data.workers",  # steps are dealt out to them in order
+    "data.most_bad_share",  # a limit; what is left out is the same
+    "model.item_encoder.chunk_tokens",  # how items are cut into encoder passes
+    "model.item_encoder.text.chunk_tokens",
+    "model.item_encoder.chunk_images",
+    "model.item_encoder.image.chunk_images",
+    "model.item_encoder.decoded_cache",  # where pixels come from
+    "model.item_encoder.image.decoded_cache",
     "train.accumulation",  # a batch is cut up as other numbers of ranks cut it
     "train.gradient_checkpointing",
     "train.log_every",
@@ -253,7 +260,7 @@ def check_run_dir(experiment: Experiment) -> None:
     run_dir, path = experiment.run_dir, experiment.run_dir / CONFIG_FILE
     if path.exists():
         changed = differences(validate(Experiment, read_yaml(path)), experiment)
-        differing = [text for key, text in changed.items() if not _may_differ(key)]
+        differing = [text for key, text in changed.items() if not may_differ(key)]
         if differing:
             listed = "\n  ".join(differing)
             raise ConfigError(
@@ -287,7 +294,7 @@ def differences(old: Experiment, new: Experiment) -> dict[str, str]:
     }
 
 
-def _may_differ(key: str) -> bool:
+def may_differ(key: str) -> bool:
     return any(key == field or key.startswith(f"{field}.") for field in MAY_DIFFER)
 
 

@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.table import Table
 from torch import nn
 
@@ -11,17 +14,21 @@ from transrec import distributed, weights
 from transrec.config import ConfigError
 from transrec.cost import Cost, count_parameters, measure
 from transrec.data import bad_samples
+from transrec.data.evaluation_stream import evaluated_users
+from transrec.data.interactions import Interactions
 from transrec.data.train_stream import TrainStream
 from transrec.deepspeed_config import deepspeed_config, initialize
 from transrec.distributed import World
-from transrec.evaluation.evaluator import Evaluator, baselines
+from transrec.evaluation.evaluator import Evaluator, UserResults, baselines
 from transrec.evaluation.metrics import Estimate
 from transrec.evaluation.report import as_json, console, table
 from transrec.experiment import Experiment, Parts, check_run_dir, export_config, write_run_dir
-from transrec.files import write_text
+from transrec.files import replace_atomically, write_text
 from transrec.optim import build_optimizer
 from transrec.tracking import flatten
 from transrec.trainer import Trainer, peak_memory
+
+SUMMARY_FILE = "summary.json"  # written last: a run that has it is finished
 
 
 def run(experiment: Experiment) -> dict[str, Any]:
@@ -46,8 +53,9 @@ def run(experiment: Experiment) -> dict[str, Any]:
     world.barrier()
     model = trainer.engine.module
     weights.load_trained(experiment.run_dir / "export", model)
-    results = {part: evaluator.model(model, parts.store, part) for part in ("valid", "test")}
-    summary = {part: as_json(estimates) for part, estimates in results.items()} | {
+    results = {part: evaluator.users(model, parts.store, part) for part in ("valid", "test")}
+    summary = {part: as_json(result.estimates) for part, result in results.items()} | {
+        "data": parts.interactions.training_size(),
         "parameters": parameters,
         "steps": state.step,
         "best_step": state.best_step,
@@ -59,11 +67,12 @@ def run(experiment: Experiment) -> dict[str, Any]:
     }
     distributed.stop(world)
     if trainer.tracker is not None:  # the main process; the others are done
-        write_text(experiment.run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
-        metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].items()}
+        save_users(experiment.run_dir / "test_users.parquet", parts.interactions, results["test"])
+        write_text(experiment.run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+        metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].estimates.items()}
         trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
         trainer.close()
-        show(experiment, parts, results["test"], summary, cost)
+        show(experiment, parts, results["test"].estimates, summary, cost)
     return summary
 
 
@@ -133,13 +142,24 @@ def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: W
     weights.export(folder, model, config, parts.base if frozen else None, write_files=world.is_main)
 
 
+def save_users(path: Path, interactions: Interactions, results: UserResults) -> None:
+    """A row for each user who was tested: user_id, rank, loss; what runs are compared by, user by user."""
+    columns = {
+        "user_id": pa.array(evaluated_users(interactions, "test"), pa.string()),
+        "rank": pa.array(results.ranks.numpy()),
+        "loss": pa.array(results.losses.numpy()),
+    }
+    with replace_atomically(path) as partial:
+        pq.write_table(pa.table(columns), partial)
+
+
 def hyperparameters(experiment: Experiment) -> dict[str, Any]:
     sections = experiment.model_dump(mode="json", include={"seed", "model", "adaptation", "optimizer", "train", "zero"})
     return flatten(sections)
 
 
 def show(
-    experiment: Experiment, parts: Parts, test: dict[str, Estimate], summary: dict[str, Any], cost: Cost | None
+    experiment: Experiment, parts: Parts, test: Mapping[str, Estimate], summary: dict[str, Any], cost: Cost | None
 ) -> None:
     """The test table beside the baselines, what it cost, and where to look next."""
     output, folder = console(), experiment.run_dir

@@ -5,10 +5,23 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from pictured import build_pictured, random_histories, vision_model
-from tiny_runs import REPOSITORY, Commands, Finished, ForkedCommands, LaunchedCommands, Tiny, exported, records
+from tiny_runs import (
+    COMPARABLE,
+    REPOSITORY,
+    Commands,
+    Finished,
+    ForkedCommands,
+    LaunchedCommands,
+    Tiny,
+    exported,
+    records,
+)
 from transformers import AutoConfig, AutoTokenizer
 
 from launch.train import main
@@ -86,7 +99,9 @@ def check_run(run_dir: Path) -> None:
     environment = yaml.safe_load((run_dir / "environment.yaml").read_text())
     assert {"torch", "deepspeed", "transformers"} <= environment["packages"].keys()
     assert [record["step"] for record in records(run_dir, "step")] == [1, 2, 3]
-    check_summary(json.loads((run_dir / "summary.json").read_text()), experiment)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    check_summary(summary, experiment)
+    check_users(pq.read_table(run_dir / "test_users.parquet"), summary)
     check_export(run_dir, experiment)
     assert list((run_dir / "tensorboard").glob("events.out.tfevents.*"))
     assert list((run_dir / "checkpoints").glob("step-00000003/state.json"))
@@ -97,11 +112,36 @@ def check_summary(summary: dict[str, Any], experiment: Experiment) -> None:
         for metric in experiment.evaluation.metrics:
             low, high = summary[part][f"{metric}_interval"]
             assert 0 <= low <= summary[part][metric] <= high <= 1
+        low, high = summary[part]["loss_interval"]
+        assert 0 < low <= summary[part]["loss"] <= high
+    assert 0 < summary["data"]["users"] <= summary["data"]["windows"] < summary["data"]["interactions"]
     assert 0 < summary["parameters"]["trainable"] <= summary["parameters"]["total"]
     assert summary["steps"] == summary["best_step"] == 3
     assert summary["seconds"] >= 0
     assert summary["users_per_second"] > 0
     assert summary["peak_memory_bytes"] > 2**20
+
+
+def check_users(users: pa.Table, summary: dict[str, Any]) -> None:
+    """What the file says of every user adds up to the summary."""
+    assert [(field.name, str(field.type)) for field in users.schema] == [
+        ("user_id", "string"),
+        ("rank", "int64"),
+        ("loss", "float"),
+    ]
+    assert len(set(users["user_id"].to_pylist())) == len(users)
+    assert np.mean(users["rank"].to_numpy() <= 10) == pytest.approx(summary["test"]["HR@10"])
+    assert users["loss"].to_numpy().mean() == pytest.approx(summary["test"]["loss"], rel=1e-5)
+
+
+def test_the_users_of_two_ranks_are_those_of_one(tiny: Tiny, commands: ForkedCommands, tmp_path: Path) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for folder, ranks in ((alone, 1), (together, 2)):
+        finished = commands.run("train", "--config", tiny.config, f"run_dir={folder}", *COMPARABLE, ranks=ranks)
+        assert finished.code == 0, finished.stderr
+    one, two = (pq.read_table(folder / "test_users.parquet") for folder in (alone, together))
+    assert one["user_id"].equals(two["user_id"])
+    np.testing.assert_allclose(one["loss"].to_numpy(), two["loss"].to_numpy(), rtol=1e-4)
 
 
 def check_export(run_dir: Path, experiment: Experiment) -> None:

@@ -173,7 +173,18 @@ def test_the_same_experiment_may_go_on(experiment: Experiment) -> None:
 
 HOW = ["zero.stage=2", "deepspeed.zero_optimization.overlap_comm=false", "data.path=/moved", "data.cache=/elsewhere"]
 HOW += ["data.workers=3", "train.accumulation=2", "train.gradient_checkpointing=true", "train.log_every=3"]
-HOW += ["train.checkpoint_every=7", "data.cache_bytes=5"]
+HOW += ["train.checkpoint_every=7", "data.cache_bytes=5", "data.most_bad_share=0.5"]
+
+# Of item encoders; their backbones are not looked at before a run is built.
+TEXT, IMAGE = {"name": "text", "backbone": "some/bert"}, {"name": "image", "backbone": "some/vit"}
+HOW_ENCODED = [
+    (TEXT, "chunk_tokens=64"),
+    (IMAGE, "chunk_images=2"),
+    (IMAGE, "decoded_cache=false"),
+    ({"name": "multimodal", "text": TEXT, "image": IMAGE}, "text.chunk_tokens=64"),
+    ({"name": "multimodal", "text": TEXT, "image": IMAGE}, "image.chunk_images=2"),
+    ({"name": "multimodal", "text": TEXT, "image": IMAGE}, "image.decoded_cache=false"),
+]
 
 
 def test_what_does_not_change_what_is_learnt_may_differ_and_is_written_down(experiment: Experiment) -> None:
@@ -189,6 +200,29 @@ def test_what_does_not_change_what_is_learnt_may_differ_and_is_written_down(expe
     assert (experiment.run_dir / "environment.yaml").read_bytes() == before
 
 
+def reading(experiment: Experiment, item_encoder: dict[str, Any]) -> Experiment:
+    """The same experiment with another item encoder."""
+    values = experiment.model_dump(mode="json")
+    return validate(Experiment, values | {"model": values["model"] | {"item_encoder": item_encoder}})
+
+
+@pytest.mark.parametrize(("item_encoder", "override"), HOW_ENCODED, ids=[override for _, override in HOW_ENCODED])
+def test_how_items_are_encoded_may_differ(experiment: Experiment, item_encoder: dict[str, Any], override: str) -> None:
+    began = reading(experiment, item_encoder)
+    write_run_dir(began)
+    now = load(Experiment, began.run_dir / "config.yaml", [f"model.item_encoder.{override}"])
+    assert now != began
+    check_run_dir(now)
+
+
+@pytest.mark.parametrize("override", ["layers=1", "pooling=mean", "image_size=32", "mask_ratio=0.5"])
+def test_what_an_encoder_makes_of_items_may_not_differ(experiment: Experiment, override: str) -> None:
+    began = reading(experiment, IMAGE)
+    write_run_dir(began)
+    with pytest.raises(ConfigError, match="holds another experiment"):
+        check_run_dir(load(Experiment, began.run_dir / "config.yaml", [f"model.item_encoder.{override}"]))
+
+
 @pytest.mark.parametrize(
     "override", ["deepspeed.prescale_gradients=true", "data.fraction=0.5", "train.precision=bf16", "train.steps=3"]
 )
@@ -200,7 +234,8 @@ def test_what_changes_what_is_learnt_may_not_differ(experiment: Experiment, over
 
 
 def test_every_field_that_may_differ_exists(experiment: Experiment) -> None:
-    assert all(any(f == o.partition("=")[0] or o.startswith(f"{f}.") for o in HOW) for f in MAY_DIFFER)
+    tried = [*HOW, *(f"model.item_encoder.{override}" for _, override in HOW_ENCODED)]
+    assert all(any(f == o.partition("=")[0] or o.startswith(f"{f}.") for o in tried) for f in MAY_DIFFER)
 
 
 def test_another_experiment_is_refused_and_what_differs_is_named(experiment: Experiment) -> None:

@@ -16,7 +16,7 @@ from transrec.config import ConfigError
 Tower = Literal["item", "text", "image", "user"]  # item: all of the item encoder
 Modality = Literal["text", "image"]
 
-OF_THE_TOWER = ("embeddings", "readout")  # sites that are not of a layer
+OF_THE_TOWER = ("embeddings", "readout", "fusion")  # sites that are not of a layer
 
 # The sub-layer whose input a parallel adapter at a site reads.
 _SUB_LAYER_INPUT = {
@@ -55,6 +55,20 @@ def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | Non
         for encoder in encoders(model, tower)
         for site in _sites(encoder, tower, name, None if tower == "user" else layers, _modality(model, encoder))
     ]
+
+
+def fusion(model: nn.Module) -> Site:
+    """Where what an item says and what it shows become one vector; it is given the states of both towers.
+
+    Raises:
+        ConfigError: the item encoder does not read both.
+    """
+    item_encoder: Any = model.get_submodule("item_encoder")
+    if len(item_encoder.towers) < 2:
+        read = ", ".join(item_encoder.towers) or "neither"
+        raise ConfigError(f"what lies between modalities needs an item encoder of text and image; this reads {read}")
+    (site,) = _sites(item_encoder, "item", "fusion", None, "text")
+    return site
 
 
 def encoders(model: nn.Module, tower: Tower) -> list[Any]:

@@ -103,12 +103,15 @@ class Bottleneck(nn.Module):
 
     Weights ~ N(0, init_std²), biases 0: near the identity at the start, and exactly so for init_std = 0
     (which, like any network of zeros, then learns only its output bias).
+
+    Args:
+        out: width of what is said, if it is not that of what is read.
     """
 
-    def __init__(self, width: int, bottleneck: int, init_std: float, parallel: bool = False):
+    def __init__(self, width: int, bottleneck: int, init_std: float, parallel: bool = False, out: int | None = None):
         super().__init__()
         self.down = nn.Linear(width, bottleneck)
-        self.up = nn.Linear(bottleneck, width)
+        self.up = nn.Linear(bottleneck, width if out is None else out)
         self.parallel = parallel
         for linear in (self.down, self.up):
             nn.init.normal_(linear.weight, std=init_std)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transrec.data.interactions import Interactions
-from transrec.data.labels import Labels
-from transrec.data.splits import TEST, TRAIN, VALID
+from transrec.data.labels import Instances, Labels
+from transrec.data.splits import TEST, TRAIN, VALID, Ints, Split
 from transrec.data.user_shards import UserBlock
 
 Part = Literal["valid", "test"]
@@ -42,6 +42,18 @@ def evaluation_batches(
         yield _batch(interactions, part, number) if number < blocks else None
 
 
+def evaluated_users(interactions: Interactions, part: Part) -> list[str]:
+    """Ids of all users with a target, in the order of the data; of a task, one for each target."""
+    ids: list[str] = []
+    for number in range(len(interactions.shards)):
+        block = interactions.block(number)
+        if interactions.labels is not None:
+            ids += _ids(block, _asked(interactions.labels, part, number).user)
+        else:
+            ids += _ids(block, _evaluated(interactions.split(block), part))
+    return ids
+
+
 def training_sequences(interactions: Interactions) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """(items end to end, length of each user's training history), block by block: what baselines count."""
     for number, stops in enumerate(interactions.train_stops):
@@ -65,10 +77,10 @@ def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBat
     if interactions.labels is not None:
         return _of_task(interactions, interactions.labels, part, number, block)
     split = interactions.split(block)
-    positions = split.valid if part == "valid" else split.test
-    users = np.flatnonzero(positions >= 0)
+    users = _evaluated(split, part)
     if not len(users):
         return None
+    positions = _positions(split, part)
     history = left_padded([block.history(int(u))[: positions[u]] for u in users])
     targets = block.items[block.offsets[users] + positions[users]]
     return EvaluationBatch(
@@ -84,7 +96,7 @@ def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBat
 def _of_task(
     interactions: Interactions, labels: Labels, part: Part, number: int, block: UserBlock
 ) -> EvaluationBatch | None:
-    users, targets, _ = labels.blocks[number].of(VALID if part == "valid" else TEST)
+    users, targets, _ = _asked(labels, part, number)
     if not len(users):
         return None
     history = left_padded([block.history(int(u)) for u in users])
@@ -99,8 +111,20 @@ def _of_task(
     )
 
 
+def _asked(labels: Labels, part: Part, number: int) -> Instances:
+    return labels.blocks[number].of(VALID if part == "valid" else TEST)
+
+
 def _numbers(number: int, users: NDArray[Any]) -> Tensor:
     return torch.from_numpy((np.int64(number) << 32) + users.astype(np.int64))
+
+
+def _positions(split: Split, part: Part) -> Ints:
+    return split.valid if part == "valid" else split.test
+
+
+def _evaluated(split: Split, part: Part) -> NDArray[np.int64]:
+    return np.flatnonzero(_positions(split, part) >= 0)
 
 
 def _ids(block: UserBlock, users: NDArray[Any]) -> list[str]:

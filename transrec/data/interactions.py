@@ -116,6 +116,15 @@ class Interactions:
     def stride(self) -> int:
         return min(self.config.stride or self.max_length, self.max_length)
 
+    def training_size(self) -> dict[str, int]:
+        """Users that training sees, their interactions before any held-out one, and the windows of an epoch."""
+        trained = [stops[stops >= (1 if self.labels is not None else 2)] for stops in self.train_stops]
+        return {
+            "users": sum(map(len, trained)),
+            "interactions": sum(int(stops.sum()) for stops in trained),
+            "windows": sum(map(self.count_windows, range(len(self.shards)))),
+        }
+
     def block(self, number: int) -> UserBlock:
         """Block `number`, histories shortened to what `windows` keeps."""
         block = self.shards.block(number)

@@ -3,7 +3,8 @@
 Shape letters: B users, L positions, N items, D width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Any
 
@@ -26,10 +27,10 @@ from transrec.data.item_store import ItemStore
 from transrec.data.labels import Labels
 from transrec.distributed import World
 from transrec.evaluation.baselines import ItemToItem, MostPopular
-from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets, top_items
+from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets, target_losses, top_items
 from transrec.evaluation.logistic_regression import MOST_CLASSES, LogisticRegression
 from transrec.evaluation.macro_f1 import MACRO_F1, macro_f1
-from transrec.evaluation.metrics import Estimate, evaluate_ranks, parse
+from transrec.evaluation.metrics import Estimate, evaluate_losses, evaluate_ranks, parse
 from transrec.evaluation.sampled_ranking import SAMPLED, restricted, sampled_candidates
 
 
@@ -65,46 +66,31 @@ class Evaluator:
 
     def model(self, model: nn.Module, store: ItemStore, part: Part) -> dict[str, Estimate]:
         """Metrics of a recommender with `encode_items`, `encode_users` and `encode_targets`."""
-        with inference(model):
-            vectors = encode_catalogue(model, store, self.num_items, self.world)
-            return self._evaluate(part, lambda batch: user_scores(model, vectors, batch.inputs))
+        return self._metrics(*self._measure_model(model, store, part, *self._measures))
+
+    def users(self, model: nn.Module, store: ItemStore, part: Part) -> "UserResults":
+        """Rank and loss of a recommender's every user; the losses take a second pass over the catalogue."""
+        *measured, losses = self._measure_model(model, store, part, *self._measures, self._losses)
+        estimates = self._metrics(*measured) | {"loss": evaluate_losses(losses, self.config.confidence)}
+        return UserResults(measured[0].long(), losses.float(), estimates)
 
     def baseline(self, baseline: Any, part: Part) -> dict[str, Estimate]:
         """Metrics of anything with `for_users(history)`."""
-        return self._evaluate(part, lambda batch: baseline.for_users(batch.history))
+        return self._metrics(*self._measure(part, lambda batch: baseline.for_users(batch.history), *self._measures))
 
-    def _evaluate(self, part: Part, score: Callable[[EvaluationBatch], Score]) -> dict[str, Estimate]:
-        outcomes = [torch.zeros((0, 5), dtype=torch.int64)]
-        for batch in evaluation_batches(self.interactions, part, self.world.rank, self.world.size):
-            # A rank without users in this turn still runs the encoder: under ZeRO-3 all ranks must.
-            scores = score(batch or _nobody(self.interactions.max_length))
-            if batch is not None:
-                outcomes.append(self._outcomes(batch, scores))
-        everyone = self.world.gather_rows(torch.cat(outcomes).to(self.world.device)).cpu()
-        if not len(everyone):
-            raise ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.task")
-        return self._estimates(*everyone.T)
+    @property
+    def _measures(self) -> tuple["Measure", ...]:
+        """What `_metrics` is made from."""
+        return (
+            self._ranks,
+            self._sampled_ranks,
+            self._predicted,
+            lambda batch, _: batch.targets,
+            lambda batch, _: batch.users,
+        )
 
-    def _outcomes(self, batch: EvaluationBatch, score: Score) -> Tensor:
-        """(B, 5): user, target, its rank, its rank among sampled ones, and what was predicted; 0 where nobody asks."""
-        device = self.world.device
-        targets, left_out = batch.targets.to(device), batch.left_out.to(device)
-        candidates = self.candidates.to(device)
-
-        def ranks(score: Score) -> Tensor:
-            return rank_targets(score, self.num_targets, targets, left_out, candidates, self.config.repeats)
-
-        sampled = predicted = torch.zeros_like(targets)
-        if any(metric.startswith(SAMPLED) for metric in self.config.metrics):
-            compared = sampled_candidates(batch.users, batch.targets, batch.left_out, self.candidates)
-            sampled = ranks(restricted(score, compared.to(device)))
-        if MACRO_F1 in self.config.metrics:
-            predicted = top_items(score, self.num_targets, None, candidates, 1)[1][:, 0]
-        return torch.stack([batch.users.to(device), targets, ranks(score), sampled, predicted], dim=1).cpu()
-
-    def _estimates(
-        self, users: Tensor, targets: Tensor, ranks: Tensor, sampled: Tensor, predicted: Tensor
-    ) -> dict[str, Estimate]:
+    def _metrics(self, *measured: Tensor) -> dict[str, Estimate]:
+        ranks, sampled, predicted, targets, users = (values.long() for values in measured)
         confidence, estimates = self.config.confidence, dict[str, Estimate]()
         for metric in self.config.metrics:
             if metric == MACRO_F1:
@@ -113,6 +99,65 @@ class Evaluator:
                 name, of = metric.removeprefix(SAMPLED), sampled if metric.startswith(SAMPLED) else ranks
                 estimates[metric] = evaluate_ranks(of, [name], confidence, users=users)[name]
         return estimates
+
+    def _measure_model(self, model: nn.Module, store: ItemStore, part: Part, *measures: "Measure") -> list[Tensor]:
+        with inference(model):
+            vectors = encode_catalogue(model, store, self.num_items, self.world)
+            return self._measure(part, lambda batch: user_scores(model, vectors, batch.inputs), *measures)
+
+    def _measure(self, part: Part, score: Callable[[EvaluationBatch], Score], *measures: "Measure") -> list[Tensor]:
+        """A value of each measure for every user of `part`, (U,) float64, in the order of the data on every rank."""
+        rows = [torch.zeros((0, 1 + len(measures)), dtype=torch.float64)]
+        batches = evaluation_batches(self.interactions, part, self.world.rank, self.world.size)
+        for turn, batch in enumerate(batches):
+            # A rank without users in this turn still runs the encoder: under ZeRO-3 all ranks must.
+            scores = score(batch or _nobody(self.interactions.max_length))
+            if batch is not None:
+                values = [measure(batch, scores).double() for measure in measures]
+                rows.append(
+                    torch.stack([torch.full_like(values[0], turn * self.world.size + self.world.rank), *values], 1)
+                )
+        everyone = self.world.gather_rows(torch.cat(rows).to(self.world.device)).cpu()
+        if not len(everyone):
+            raise ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.task")
+        block, *columns = everyone.unbind(1)
+        in_order = torch.argsort(block, stable=True)
+        return [column[in_order] for column in columns]
+
+    def _ranks(self, batch: EvaluationBatch, score: Score) -> Tensor:
+        return rank_targets(score, self.num_targets, *self._on_device(batch), self.config.repeats).cpu()
+
+    def _sampled_ranks(self, batch: EvaluationBatch, score: Score) -> Tensor:
+        """0 where no metric asks for them."""
+        if not any(metric.startswith(SAMPLED) for metric in self.config.metrics):
+            return torch.zeros_like(batch.targets)
+        compared = sampled_candidates(batch.users, batch.targets, batch.left_out, self.candidates)
+        return self._ranks(batch, restricted(score, compared.to(self.world.device)))
+
+    def _predicted(self, batch: EvaluationBatch, score: Score) -> Tensor:
+        """The best target of each user; 0 where no metric asks for it."""
+        if MACRO_F1 not in self.config.metrics:
+            return torch.zeros_like(batch.targets)
+        return top_items(score, self.num_targets, None, self.candidates.to(self.world.device), 1)[1][:, 0].cpu()
+
+    def _losses(self, batch: EvaluationBatch, score: Score) -> Tensor:
+        return target_losses(score, self.num_targets, *self._on_device(batch)).cpu()
+
+    def _on_device(self, batch: EvaluationBatch) -> tuple[Tensor, Tensor, Tensor]:
+        device = self.world.device
+        return batch.targets.to(device), batch.left_out.to(device), self.candidates.to(device)
+
+
+Measure = Callable[[EvaluationBatch, Score], Tensor]  # (B,) of a batch
+
+
+@dataclass(frozen=True)
+class UserResults:
+    """What full ranking says of the users of a part, in the order of `evaluated_users`, whatever the ranks."""
+
+    ranks: Tensor  # (U,) int64
+    losses: Tensor  # (U,) float32, see `target_losses`
+    estimates: Mapping[str, Estimate]  # of the configured metrics and of "loss"
 
 
 class inference:

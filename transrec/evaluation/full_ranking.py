@@ -1,4 +1,4 @@
-"""Rank of the target, and the best items, over the whole catalogue, one chunk of items at a time.
+"""Rank and loss of the target, and the best items, over the whole catalogue, one chunk of items at a time.
 
 Shape letters: B users of a call, N items (indices 1..N; 0 pads), D width, H history, n items of a chunk.
 
@@ -94,6 +94,31 @@ def rank_targets(
     return ranks
 
 
+def target_losses(
+    score: Score, catalogue_size: int, targets: Tensor, history: Tensor, candidates: Tensor, chunk: int = CHUNK
+) -> Tensor:
+    """Cross entropy of each user's target: log Σ exp(score) − the target's score, natural logarithm, scores as logits.
+
+    The sum runs over what `rank_targets` ranks: the target and the candidates outside the user's history. A model that
+    scores all of them alike loses the logarithm of their number. Arguments and errors as there.
+
+    Returns:
+        (B,) float32, at least 0.
+    """
+    _check_items(catalogue_size, candidates, chunk)
+    _check_users(catalogue_size, targets, history)
+    total = torch.full((len(targets),), -torch.inf, dtype=torch.float64, device=targets.device)
+    own = torch.empty_like(total)
+    for a, b in _chunks(catalogue_size, chunk):
+        scores = _scored(score, a, b, len(targets)).double()
+        rows = ((targets >= a) & (targets < b)).nonzero().squeeze(1)
+        own[rows] = scores[rows, targets[rows] - a]
+        logits = _without(scores.masked_fill(~candidates[a:b], -torch.inf), history, a, b, -torch.inf)
+        logits[rows, targets[rows] - a] = own[rows]
+        total = torch.logaddexp(total, logits.logsumexp(dim=1))
+    return (total - own).clamp(min=0).float()
+
+
 def top_items(
     score: Score, catalogue_size: int, history: Tensor | None, candidates: Tensor, top: int, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
@@ -156,7 +181,7 @@ def _own_scores(block: Score, chunks: list[tuple[int, int]], targets: Tensor) ->
     return own
 
 
-def _without(block: Tensor, items: Tensor, a: int, b: int, value: bool | int) -> Tensor:
+def _without(block: Tensor, items: Tensor, a: int, b: int, value: bool | float) -> Tensor:
     """`block` (B, n) of items a..b-1 with `value` written, in place, at each user's `items` (B, H)."""
     rows, columns = ((items >= a) & (items < b)).nonzero(as_tuple=True)
     block[rows, items[rows, columns] - a] = value

@@ -12,13 +12,13 @@ from transrec.evaluation.metrics import Estimate
 def table(*sections: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """A row for each model, a column for each metric: value and interval.
 
-    A section holds what was measured on the same users; the highest of its column is in bold. A metric that a row
-    lacks shows as a dash.
+    A section holds what was measured on the same users; the best of its column (the lowest loss, the highest of
+    anything else) is in bold. A metric that a row lacks shows as a dash.
     """
     metrics = list(dict.fromkeys(metric for rows in sections for row in rows.values() for metric in row))
     view = Table("", *metrics)
     for rows in sections:
-        best = {m: max((row[m].value for row in rows.values() if m in row), default=0.0) for m in metrics}
+        best = {m: _best(m, [row[m].value for row in rows.values() if m in row]) for m in metrics}
         for name, estimates in rows.items():
             view.add_row(Text(name), *(_cell(estimates.get(metric), best[metric]) for metric in metrics))
         view.add_section()
@@ -38,6 +38,10 @@ def as_json(estimates: Mapping[str, Estimate]) -> dict[str, float | list[float]]
         values[metric] = estimate.value
         values[f"{metric}_interval"] = [estimate.low, estimate.high]
     return values
+
+
+def _best(metric: str, values: list[float]) -> float:
+    return (min if metric == "loss" else max)(values, default=0.0)
 
 
 def _cell(estimate: Estimate | None, best: float) -> Text:

@@ -16,13 +16,14 @@ from transrec.config import ConfigError, config_classes
 from transrec.item_encoders.backbones import FAMILIES
 
 MEMBERS = [c for c in config_classes(AdaptationConfig) if "name" in c.model_fields and c is not CombinedConfig]
-CHOICES = {"also_train": ["layer_norm"], "variant": "released", "mode": "parallel"}
+CHOICES = {"also_train": ["layer_norm"], "variant": "released", "mode": "parallel", "inter_modal": True}
 IMAGES = [name for name, family in FAMILIES.items() if family.modality == "image"]
 ENCODERS = [*FAMILIES, "multimodal"]
 NOWHERE = {
     ("prompt", "swin"),
     ("prompt-released", "swin"),
     *(("pfeiffer-released", family) for family in (*IMAGES, "multimodal")),
+    *(("side_network-inter_modal", family) for family in FAMILIES),
 }
 EXACT = {"full", "head_only", "layer_norm", "bitfit", "lora", "ia3", "k_adapter", "combined"}
 # And the released variants. In parallel, the noise is of the size of a sub-layer's input; beside one that is normalised
@@ -40,7 +41,13 @@ def variants(member):
             chosen = member.model_validate({field: value})
         except ValidationError:
             continue
-        yield f"{chosen.name}-{value if isinstance(value, str) else '-'.join(value)}", chosen
+        yield f"{chosen.name}-{_said(field, value)}", chosen
+
+
+def _said(field, value):
+    if value is True:
+        return field
+    return value if isinstance(value, str) else "-".join(value)
 
 
 CONFIGS = dict(pair for member in MEMBERS for pair in variants(member))
@@ -159,7 +166,8 @@ def test_an_export_loads_into_the_same_model_built_anew(adapted, run, tmp_path, 
 
 @pytest.mark.parametrize(("key", "family"), sorted(NOWHERE))
 def test_a_method_without_a_place_in_a_backbone_says_so(build, key, family):
-    with pytest.raises(ConfigError, match=r"item tower, has no site '(embeddings|ffn_norm)'; its sites: .*ffn_output"):
+    no_site = r"item tower, has no site '(embeddings|ffn_norm)'; its sites: .*ffn_output"
+    with pytest.raises(ConfigError, match=f"{no_site}|needs an item encoder of text and image"):
         CONFIGS[key].apply(build(family))
 
 

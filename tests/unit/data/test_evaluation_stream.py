@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transrec.data.evaluation_stream import evaluation_batches, left_padded, newest, training_sequences
+from transrec.data.evaluation_stream import evaluated_users, evaluation_batches, left_padded, newest, training_sequences
 from transrec.data.interactions import Interactions
 
 HISTORIES = {"long": [1, 2, 3, 4, 5, 6, 7, 8], "plain": [2, 3, 2, 4, 9], "short": [1, 9]}
@@ -44,6 +44,13 @@ def test_a_block_with_nobody_to_evaluate_is_none(scan: Callable[..., Interaction
     batches = list(evaluation_batches(scan(path=given_shards), "test"))
     assert [batch is None for batch in batches].count(True) == 1
     assert len(batches) == 3
+
+
+def test_the_evaluated_users_are_those_of_the_batches_in_their_order(
+    scan: Callable[..., Interactions], given_shards: Path
+) -> None:
+    for interactions in (scan(), scan(path=given_shards)):
+        assert evaluated_users(interactions, "test") == list(rows(interactions, "test"))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5, 20])

@@ -32,6 +32,13 @@ def test_popularity_counts_training_interactions_only(scan: Callable[..., Intera
     assert popularity.tolist() == [0, 1, 3, 2, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]
 
 
+def test_training_size_counts_what_training_sees(scan: Callable[..., Interactions], given_shards: Path) -> None:
+    """Eight of `long`'s ten interactions train, three of `plain`'s five; `short` is too short."""
+    assert scan(path=given_shards, max_length=4).training_size() == {"users": 2, "interactions": 11, "windows": 3}
+    assert scan(path=given_shards, max_length=4, stride=2).training_size()["windows"] == 5
+    assert scan(path=given_shards, max_length=4, fraction=0.3).training_size()["users"] == 1
+
+
 def test_occurring_candidates_are_all_items_of_users_who_take_part(
     scan: Callable[..., Interactions], given_shards: Path
 ) -> None:

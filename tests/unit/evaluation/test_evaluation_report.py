@@ -40,6 +40,12 @@ def test_only_the_best_of_a_column_is_bold():
     assert bold == [[False, False], [True, False], [True, False]]
 
 
+def test_the_best_loss_is_the_lowest():
+    rows = {"a": {"loss": Estimate(2.0, 1.0, 3.0)}, "b": {"loss": Estimate(1.5, 1.0, 2.0)}}
+    cells = [str(cell.spans[0].style) if cell.spans else cell.style for cell in table(rows).columns[1].cells]
+    assert ["bold" in style for style in cells] == [False, True]
+
+
 def test_in_a_pipe_a_table_keeps_its_lines_whole(monkeypatch, capsys):
     """A pipe has no width, so that rich takes 80 columns and folds what is longer."""
     monkeypatch.delenv("COLUMNS", raising=False)

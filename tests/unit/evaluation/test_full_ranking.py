@@ -3,6 +3,7 @@
 Shape letters: B users, N items, D width, H history.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transrec.evaluation.full_ranking import dot_product_scores, rank_targets, top_items
+from transrec.evaluation.full_ranking import dot_product_scores, rank_targets, target_losses, top_items
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,31 @@ def test_the_released_convention_without_ties(case):
             assert found == case.catalogue_size + 1
         else:
             assert found == released_rank(case, user)
+
+
+def summed_loss(case: Case, user: int) -> float:
+    """Minus the logarithm of the target's softmax among what may be shown, in a plain loop."""
+    target = int(case.targets[user])
+    seen = set(case.history[user].tolist()) - {target}
+    shown = [i for i in range(1, case.catalogue_size + 1) if i == target or (case.candidates[i] and i not in seen)]
+    return -math.log(math.exp(case.scores[user, target]) / sum(math.exp(case.scores[user, i]) for i in shown))
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(levels=None))
+def test_the_loss_is_the_cross_entropy_over_what_may_be_shown(case):
+    arguments = (case.catalogue_size, case.targets, case.history, case.candidates)
+    losses = target_losses(case.score, *arguments, chunk=case.chunk)
+    assert losses.dtype == torch.float32
+    expected = torch.tensor([summed_loss(case, u) for u in range(len(case.targets))])
+    torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_large_scores_make_a_loss_that_is_large_but_finite():
+    scores = torch.tensor([[0.0, 3e4, -3e4, 0.0]])
+    nothing, everything = torch.zeros(1, 0, dtype=torch.int64), torch.arange(4) > 0
+    losses = [target_losses(lambda a, b: scores[:, a:b], 3, torch.tensor([t]), nothing, everything) for t in (1, 2)]
+    assert [loss.item() for loss in losses] == [0.0, 6e4]
 
 
 def duplicates(users: int, width: int, items: int) -> tuple[Tensor, Tensor]:

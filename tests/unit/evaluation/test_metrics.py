@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from transrec.evaluation import metrics
-from transrec.evaluation.metrics import METRICS, Estimate, compare_ranks, evaluate_ranks, parse
+from transrec.evaluation.metrics import METRICS, Estimate, compare_ranks, evaluate_losses, evaluate_ranks, parse
 
 RANKS = torch.tensor([1, 2, 3, 10, 11, 5000])
 
@@ -129,3 +129,22 @@ def test_refuses_unpaired_ranks_and_bad_settings():
         evaluate_ranks(RANKS, ["HR@10"], confidence=95)
     with pytest.raises(ValueError, match="resamples"):
         evaluate_ranks(RANKS, ["HR@10"], resamples=0)
+
+
+def test_mean_loss_has_the_interval_that_drawing_users_gives():
+    losses = torch.from_numpy(np.random.default_rng(4).gamma(2.0, 3.0, size=500))
+    draws = losses.numpy()[np.random.default_rng(5).integers(0, 500, size=(20_000, 500))].mean(axis=1)
+    low, high = np.quantile(draws, [0.05, 0.95])
+    estimate = evaluate_losses(losses, confidence=0.9)
+    assert estimate.value == pytest.approx(float(losses.mean()), rel=1e-12)
+    assert estimate.low == pytest.approx(low, abs=0.05 * (high - low))
+    assert estimate.high == pytest.approx(high, abs=0.05 * (high - low))
+
+
+def test_the_loss_of_one_user_has_no_width():
+    assert evaluate_losses(torch.tensor([2.5])) == Estimate(2.5, 2.5, 2.5)
+
+
+def test_refuses_no_losses():
+    with pytest.raises(ValueError, match="at least one loss"):
+        evaluate_losses(torch.zeros(0))

@@ -1,0 +1,61 @@
+"""`trials.jsonl`: what became of every trial of a sweep, a line each, in the order of the plan.
+
+    {"trial": "00007-3fa2…", "axes": {"method": "houlsby", "seed": 0}, "run": "runs/<hash>",
+     "source_run": "runs/<hash>", "status": "done", "error": null, "notes": []}
+
+Folders are relative to that of the sweep. The file is rewritten whole as trials end: it is there, or as it was before.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from transrec.errors import TransRecError
+from transrec.files import write_text
+
+TRIALS_FILE = "trials.jsonl"
+
+Status = Literal["done", "failed", "stopped", "pending"]
+
+
+class RecordsError(TransRecError, ValueError):
+    """Not a sweep's folder, or its list of trials is not readable."""
+
+
+@dataclass(frozen=True)
+class Record:
+    trial: str
+    axes: dict[str, Any]  # label or number of each axis, in the order of the grid
+    run: str
+    source_run: str | None
+    status: Status
+    error: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def write(folder: Path, records: Sequence[Record]) -> None:
+    lines = (json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+    write_text(folder / TRIALS_FILE, "".join(lines))
+
+
+def read(folder: Path) -> list[Record]:
+    """
+    Raises:
+        RecordsError: no such file, or a line of it is not a trial's.
+    """
+    path = folder / TRIALS_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        raise RecordsError(f"{folder} is not the folder of a sweep: it has no {TRIALS_FILE}") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(Record(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise RecordsError(
+                f"{path}, line {number}, is no trial: `launch/sweep.py --resume` writes it anew"
+            ) from None
+    return records

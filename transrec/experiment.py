@@ -19,6 +19,7 @@ from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml
 from transrec.data.bad_samples import BadSample, Skipped, check_share, find_bad
 from transrec.data.interactions import DataConfig, Interactions
 from transrec.data.item_store import ItemStore, unchecked
+from transrec.data.labels import Labels
 from transrec.data.remote import public
 from transrec.data.schema import ShardIndex
 from transrec.data.shard_folder import ShardFolder
@@ -30,6 +31,8 @@ from transrec.files import write_text, writing
 from transrec.item_encoders.id_embedding import IdEmbedding
 from transrec.models import ModelConfig
 from transrec.models.output_table import OutputTable
+from transrec.models.sequential_recommender import REPLACED_BY_TASK
+from transrec.objectives.classification import ClassificationConfig
 from transrec.optim import OptimizerConfig
 from transrec.prefix_cache import PrefixCacheConfig, keep_prefixes
 from transrec.rebuild import check_left_out, left_out, outside, read_export_config, source_weights
@@ -83,14 +86,21 @@ class Experiment(Config):
         assert self.init_from is not None
         return load_run(self.init_from)
 
+    @property
+    def not_inherited(self) -> list[str]:
+        """Modules of the run that it starts from whose weights it does without."""
+        return [*self.init_except, *(REPLACED_BY_TASK if self.data.task is not None else ())]
+
     def build(self, world: World) -> "Parts":
-        """Data, then model -> source weights -> adapters and freezing: that order is law."""
+        """Data, then model -> source weights -> head of a task -> adapters and freezing: that order is law."""
         interactions = Interactions.scan(self.data, self.model.max_length, world.union)
         store = open_store(self.model, interactions.shards.folder, self.data, world)
         torch.manual_seed(self.seed)
         model = self.model.build(interactions.shards.index.counts.items)
         if self.init_from is not None:
             start_from(model, self, interactions.shards.index)
+        if interactions.labels is not None:
+            model.put_task(len(interactions.labels))
         self.adaptation.apply(model)
         check_frozen(self, model)
         keep_prefixes(self.prefix_cache, model, store, self.data.cache, self.train.precision, world)
@@ -108,6 +118,20 @@ class Experiment(Config):
             raise ValueError("data.windows=last keeps interactions that data.split.name=temporal may not see")
         if self.init_except and self.init_from is None:
             raise ValueError("init_except names what is not taken from init_from, which is not set")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Self:
+        if (self.data.task is None) == isinstance(self.model.objective, ClassificationConfig):
+            raise ValueError("data.task and model.objective.name=classification belong together: set both or neither")
+        if self.data.task is None:
+            return self
+        if self.model.output == "untied":
+            raise ValueError("a task has a table of targets in place of one of items: set model.output=tied")
+        if self.model.max_length < 3:
+            raise ValueError("a task's token takes the place of up to two items: model.max_length must be at least 3")
+        if isinstance(self.data.split, TemporalConfig):
+            raise ValueError("data.split.name=temporal splits histories, but a task splits users: leave data.split out")
         return self
 
 
@@ -161,7 +185,7 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
     taken = source_weights(experiment)
     check_left_out(model, taken, experiment.init_except)
     try:
-        weights.load_strictly(model, outside(taken, experiment.init_except), fresh)
+        weights.load_strictly(model, outside(taken, experiment.not_inherited), fresh)
     except weights.WeightsError as error:
         raise ConfigError(f"`init_from`: {source}: {error}{_how_models_differ(learnt, experiment)}") from None
     torch.manual_seed(experiment.seed)  # what is drawn next follows from the seed, not from how the source was read
@@ -209,7 +233,7 @@ def load_run(run_dir: Path) -> Experiment:
     return load(Experiment, path)
 
 
-def export_config(experiment: Experiment, index: ShardIndex) -> dict[str, Any]:
+def export_config(experiment: Experiment, index: ShardIndex, labels: Labels | None = None) -> dict[str, Any]:
     """`export/config.json`: what the weights are for."""
     return {
         "architecture": "transrec",
@@ -221,6 +245,9 @@ def export_config(experiment: Experiment, index: ShardIndex) -> dict[str, Any]:
         "seed": experiment.seed,
         "init_from": str(experiment.init_from) if experiment.init_from else None,
         "init_except": experiment.init_except,
+        "task": experiment.data.task.model_dump(mode="json") if experiment.data.task else None,
+        "targets": labels.names if labels is not None else None,
+        "evaluation": experiment.evaluation.model_dump(mode="json"),
     }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from transrec import weights
 from transrec.config import ConfigError
+from transrec.data.labels import Labels
 from transrec.data.schema import ShardIndex
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Base:
             WeightsError: it was trained on another base.
         """
         model = experiment.model.from_export(export).build(num_items)
-        kept = outside(self.weights, experiment.init_except)
+        kept = outside(self.weights, experiment.not_inherited)
         try:
             weights.load_strictly(model, kept, left_out(model, experiment.init_except))
         except weights.WeightsError as error:
@@ -58,6 +59,7 @@ class Base:
             torch.manual_seed(experiment.seed)
         else:
             torch.set_rng_state(self.random)
+        put_task(model, export)
         experiment.adaptation.apply(model)
         weights.load_export(export, model)
         model.to(next(iter(self.weights.values())).device)  # adapters too: they are made where the model was
@@ -84,8 +86,16 @@ def rebuild(experiment: "Experiment", export: Path, num_items: int) -> nn.Module
     if is_adapted(export):
         return Base.load(experiment, num_items).with_adapter(experiment, export, num_items)
     model = experiment.model.from_export(export).build(num_items)
+    put_task(model, export)
     weights.load_export(export, model)
     return model
+
+
+def put_task(model: nn.Module, export: Path) -> None:
+    """The head of the task that the export is for, if it is for one."""
+    targets = read_export_config(export)["targets"]
+    if targets is not None:
+        model.put_task(len(targets))  # type: ignore[operator]
 
 
 def check_catalogue(experiment: "Experiment", export: Path, index: ShardIndex) -> None:
@@ -93,6 +103,21 @@ def check_catalogue(experiment: "Experiment", export: Path, index: ShardIndex) -
     same = read_export_config(export)["item_ids_sha256"] == index.item_ids_sha256
     if not same and experiment.model.embeds_ids:
         raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it is of no use for these shards")
+
+
+def check_targets(export: Path, labels: Labels | None) -> None:
+    """Refuse to ask a model for other targets than it knows.
+
+    Raises:
+        ConfigError: naming some that only one side has.
+    """
+    known, asked = read_export_config(export)["targets"] or [], labels.names if labels is not None else []
+    if known != asked:
+        differing = sorted(set(known) ^ set(asked))[:4]
+        raise ConfigError(
+            f"{export.parent} knows {len(known)} targets, the data has {len(asked)}, which are not the same"
+            f"{' (' + ', '.join(differing) + ' …)' if differing else ''}: use the data that its task is about"
+        )
 
 
 def is_adapted(export: Path) -> bool:

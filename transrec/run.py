@@ -127,6 +127,7 @@ def build_trainer(
             "frozen weights": parts.base,
             "shards": parts.interactions.shards.folder.index_sha256,
             "unreadable samples": bad_samples.digest(*parts.skipped),
+            **({"targets": labels.digest} if (labels := parts.interactions.labels) else {}),
         },
         world,
     )
@@ -134,7 +135,7 @@ def build_trainer(
 
 def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: World) -> None:
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
-    config = export_config(experiment, parts.interactions.shards.index)
+    config = export_config(experiment, parts.interactions.shards.index, parts.interactions.labels)
     folder = experiment.run_dir / "export"
     if world.is_main:
         experiment.model.item_encoder.save_assets(folder)

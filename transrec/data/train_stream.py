@@ -24,20 +24,29 @@ from transrec.data.item_store import ItemStore
 from transrec.data.negatives import NegativeSampler
 from transrec.data.order import EpochOrder
 from transrec.data.user_shards import CACHED_BLOCKS, UserBlock
-from transrec.data.windows import Windows, count_windows, cut_windows
+from transrec.data.windows import Windows
 from transrec.errors import TransRecError
 
 _NEGATIVES, _CANDIDATES, _CLOZE = 3, 5, 6  # what random numbers are for, beside those of the order and of dropout
 
 
 class Window(NamedTuple):
-    """One slot of a batch: up to L + 1 consecutive items, the newest `scored` of them targets; all the user's items."""
+    """One slot of a batch: up to L + 1 consecutive items, the newest `scored` of them targets; all the user's items.
+
+    Of a task: up to L items, one target of its own vocabulary behind them; all the user's targets.
+    """
 
     user_id: str
     start: int
     items: NDArray[np.int32]
     scored: int
     own: NDArray[np.int32]
+    target: int = 0  # none: the next item is predicted
+
+    @property
+    def sequence(self) -> NDArray[np.int32]:
+        """What is looked at, oldest first, targets included."""
+        return np.append(self.items, np.int32(self.target)) if self.target else self.items
 
 
 class TrainStream(Dataset[list[SequenceBatch]]):
@@ -61,13 +70,13 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         self.seed, self.batch_size = seed, batch_size
         self.micro_batch_size = batch_size // (world_size * accumulation)
         self.first_slot, self.accumulation = rank * batch_size // world_size, accumulation
-        per_block = [int(count_windows(stops, interactions.stride).sum()) for stops in interactions.train_stops]
+        per_block = [interactions.count_windows(number) for number in range(len(interactions.shards))]
         self.order = EpochOrder(np.array(per_block), interactions.shards.block_shard, batch_size, seed)
         popularity = np.maximum(interactions.popularity, 1)
         self.log_popularity = np.log(popularity / popularity[1:].sum()).astype(np.float32)
         self.sampled = interactions.sampled
         self._candidate_sampler = CandidateSampler(self.sampled, interactions.popularity)
-        self._negatives_of = NegativeSampler(self.sampled, len(popularity) - 1)
+        self._negatives_of = NegativeSampler(*interactions.negatives)
         self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
 
     def __getstate__(self) -> dict[str, object]:
@@ -94,16 +103,16 @@ class TrainStream(Dataset[list[SequenceBatch]]):
 
     def _window(self, number: int, within: int) -> Window:
         block, cut = self._cut(number)
-        user, start, stop, scored = (int(column[within]) for column in cut)
-        history = block.history(user)
+        user, start, stop, scored, target = (int(column[within]) for column in cut)
+        history, labels = block.history(user), self.interactions.labels
         own = history[: self.interactions.train_stops[number][user]]
-        return Window(block.user_ids[user].as_py(), start, history[start:stop], scored, own)
+        if labels is not None:
+            own = labels.of_user(number, user)
+        return Window(block.user_ids[user].as_py(), start, history[start:stop], scored, own, target)
 
     def _cut_block(self, number: int) -> tuple[UserBlock, Windows]:
         """Cached: a block fills slots of many steps, and to cut all its windows costs far more than to take one."""
-        train_stop = self.interactions.train_stops[number]
-        cut = cut_windows(train_stop, self.interactions.max_length, self.interactions.stride)
-        return self.interactions.block(number), cut
+        return self.interactions.block(number), self.interactions.windows(number)
 
     def _collate(self, step: int, first_slot: int, windows: list[Window | None]) -> SequenceBatch:
         sequences = self._left_padded(windows)
@@ -111,15 +120,18 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         inputs, scored = layout.inputs, layout.targets
         negatives = self._negatives(step, first_slot, windows, scored > 0)
         candidates = self._candidates(step)
-        content = self.store.content(self._pool(inputs, scored, negatives, candidates.items))
+        of_a_task = self.interactions.labels is not None
+        items = (inputs,) if of_a_task else (inputs, scored, negatives, candidates.items)
+        content = self.store.content(self._pool(*items))
         rows = _RowLookup(content.items.numpy())
+        target_rows = _table_rows if of_a_task else rows
         return SequenceBatch(
             content=content,
             inputs=rows(inputs),
             input_mask=torch.from_numpy(layout.mask),
-            targets=rows(scored),
+            targets=target_rows(scored),
             target_mask=torch.from_numpy(scored > 0),
-            negatives=rows(negatives),
+            negatives=target_rows(negatives),
             log_popularity=torch.from_numpy(self.log_popularity[content.items.numpy()]),
             draws=int(layout.mask.sum()) + sum(w is not None for w in windows),
             owned=self._owned(windows, rows) if self.sampling.owned else None,
@@ -154,7 +166,7 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         sequences = np.zeros((len(windows), self.interactions.max_length + 1), np.int64)
         for row, window in zip(sequences, windows, strict=True):
             if window is not None:
-                row[-len(window.items) :] = window.items
+                row[-len(window.sequence) :] = window.sequence
         return sequences
 
     def _negatives(
@@ -229,12 +241,18 @@ class _RowLookup:
         return torch.from_numpy(self._order[place[self._sorted[place] == indices]])
 
 
+def _table_rows(targets: NDArray[np.int64]) -> torch.Tensor:
+    """Targets 1..K of a task -> rows of their table; nothing (0) goes to row 0, where masks hide it."""
+    return torch.from_numpy(np.maximum(targets - 1, 0))
+
+
 def _digest(first_slot: int, windows: list[Window | None]) -> int:
     """A number that tells which windows lie in which slots; the digest of a global batch is the sum over its parts."""
     total = 0
     for slot, window in enumerate(windows, start=first_slot):
         if window is not None:
-            text = f"{slot}\0{window.user_id}\0{window.start}".encode()
+            target = f"\0{window.target}" if window.target else ""
+            text = f"{slot}\0{window.user_id}\0{window.start}{target}".encode()
             total += int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "little")
     return total
 

@@ -111,7 +111,7 @@ class InBatchSoftmax(nn.Module):
 
 
 class FullSoftmax(nn.Module):
-    """Σ −log softmax over the whole catalogue of ⟨h, e⟩/τ; every step encodes every item.
+    """Σ −log softmax of ⟨h, e⟩/τ over the whole pool: the catalogue, every item of which every step then encodes.
 
     For ID embeddings and small catalogues: Klenitskiy and Vasilev, "Turning Dross Into Gold Loss: is BERT4Rec
     really better than SASRec?", RecSys 2023.

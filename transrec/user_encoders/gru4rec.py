@@ -38,6 +38,7 @@ class GRU4Rec(nn.Module):
         self.output = nn.Linear(width, width)
         self.num_layers = config.layers
         self.site_paths: dict[str, list[str]] = {}
+        self.layer_paths = [("gru",), ("output",)]
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """

@@ -54,6 +54,11 @@ class NextItNet(nn.Module):
         self.site_paths = {
             site: [f"blocks.{layer}.{path}" for layer in range(self.num_layers)] for site, path in _SITES.items()
         } | {"readout": ["readout"]}
+        self.layer_paths = [
+            (f"blocks.{layer}.conv{half}", f"blocks.{layer}.norm{half}")
+            for layer in range(self.num_layers)
+            for half in (1, 2)
+        ]
         self.checkpointing = False
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

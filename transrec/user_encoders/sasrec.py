@@ -65,6 +65,7 @@ class SASRec(nn.Module):
         self.site_paths = {
             site: [f"blocks.{layer}.{path}" for layer in range(config.layers)] for site, path in _SITES.items()
         } | {"readout": ["readout"]}
+        self.layer_paths = [(f"blocks.{layer}",) for layer in range(config.layers)]
         self.checkpointing = False
         self.apply(initialise)
 

@@ -44,4 +44,4 @@ def test_auto_model_loads_the_image_tower_that_was_trained(
         noise = {"noise": torch.arange(16.0).expand(2, -1)} if family == "vit_mae" else {}
         found = loaded.eval()(pixels, **noise).last_hidden_state
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert AutoImageProcessor.from_pretrained(tmp_path / "tower").image_mean == [0.4, 0.5, 0.6]
+    assert tuple(AutoImageProcessor.from_pretrained(tmp_path / "tower").image_mean) == (0.4, 0.5, 0.6)

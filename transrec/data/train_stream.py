@@ -112,7 +112,7 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         )
         scored = np.where(is_target, targets, 0)
         negatives = self._negatives(step, first_slot, windows, scored > 0)
-        content = self.store.content(self._pool(inputs, scored, negatives))
+        content = self.store.for_training(self._pool(inputs, scored, negatives), self.seed, step)
         rows = _RowLookup(content.items.numpy())
         return SequenceBatch(
             content=content,

@@ -27,6 +27,7 @@ class BackboneEncoder(nn.Module):
     """e = GELU(W pool(Backbone(content)) + b); the zero vector for an item that lacks the modality."""
 
     modality: str
+    augments = False  # whether training shows it other content at each step
 
     def __init__(self, backbone: PreTrainedModel, pooling: Pooling, width: int):
         super().__init__()

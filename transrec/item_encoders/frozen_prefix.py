@@ -84,6 +84,8 @@ def why_not_exact(encoder: BackboneEncoder) -> str | None:
     drops = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
     if any(getattr(config, name, 0.0) for name in drops):
         return "its frozen layers have dropout; set the encoder's `dropout` to 0"
+    if encoder.augments:
+        return "it is trained on crops that differ from step to step; set `augment` to false"
     if getattr(config, "mask_ratio", 0.0):
         return "it masks patches at random; set `mask_ratio` to 0"
     if not getattr(getattr(encoder.readout, "adapter", None), "masked", True) and encoder.modality == "text":

@@ -9,7 +9,7 @@ from pictured import build_pictured, random_histories, vision_model
 from transformers import AutoImageProcessor, AutoModel
 from untrained_runs import export_run, make
 
-from transrec.item_encoders import backbones
+from transrec.item_encoders import layer_by_layer
 from transrec.tower_export import export_towers
 
 PREPARED = """{"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.2], "size": {"height": 16, "width": 16},
@@ -40,7 +40,7 @@ def test_auto_model_loads_the_image_tower_that_was_trained(
     assert not info["unexpected_keys"]
     pixels = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        expected = backbones.run_layers(own, backbones.embed(own, {"pixel_values": pixels}), None).states[-1]
+        expected = layer_by_layer.run_layers(own, layer_by_layer.embed(own, {"pixel_values": pixels}), None).states[-1]
         noise = {"noise": torch.arange(16.0).expand(2, -1)} if family == "vit_mae" else {}
         found = loaded.eval()(pixels, **noise).last_hidden_state
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

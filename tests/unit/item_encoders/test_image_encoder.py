@@ -8,7 +8,7 @@ from torch import nn
 
 from transrec.config import ConfigError
 from transrec.data.batch import ItemContent, ModalityContent
-from transrec.item_encoders import backbones
+from transrec.item_encoders import backbones, layer_by_layer
 from transrec.item_encoders.frozen_prefix import why_not_exact
 from transrec.item_encoders.image import ImageEncoder, ImageEncoderConfig, resample
 
@@ -44,7 +44,9 @@ def test_is_gelu_of_the_projected_pooled_state(folders, model_type, pooling):
     model = encoder(folders[model_type], pooling=pooling)
     vectors = model(content())
     pixels = (content().modalities["image"].chunks[0]["pixel_values"].float() / 255 - 0.5) / 0.5
-    states = backbones.run_layers(model.backbone, backbones.embed(model.backbone, {"pixel_values": pixels}), None)
+    states = layer_by_layer.run_layers(
+        model.backbone, layer_by_layer.embed(model.backbone, {"pixel_values": pixels}), None
+    )
     last = states.states[-1]
     pooled = last[:, 0] if pooling == "cls" else last[:, 1:].mean(1)
     torch.testing.assert_close(vectors, nn.functional.gelu(model.projection(pooled)))

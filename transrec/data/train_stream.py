@@ -122,7 +122,7 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         candidates = self._candidates(step)
         of_a_task = self.interactions.labels is not None
         items = (inputs,) if of_a_task else (inputs, scored, negatives, candidates.items)
-        content = self.store.content(self._pool(*items))
+        content = self.store.for_training(self._pool(*items), self.seed, step)
         rows = _RowLookup(content.items.numpy())
         target_rows = _table_rows if of_a_task else rows
         return SequenceBatch(

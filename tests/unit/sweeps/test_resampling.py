@@ -1,0 +1,52 @@
+"""Draws over users against their theory; the seeds' variance against the one that was put in."""
+
+import numpy as np
+import pytest
+
+from transrec.sweeps import resampling
+from transrec.sweeps.resampling import Resampled, interval, mean_draws, resample, seed_variance
+
+
+def test_draws_have_the_mean_and_the_spread_of_a_mean() -> None:
+    values = np.random.default_rng(0).gamma(2.0, size=400)
+    found = resample([values], seed=1, draws=4000)
+    assert found.values[0] == pytest.approx(values.mean())
+    assert found.draws.mean() == pytest.approx(values.mean(), abs=4 * values.std() / 20 / 4000**0.5)
+    assert found.draws.std() == pytest.approx(values.std() / 20, rel=0.05)
+
+
+def test_trials_share_the_draw_of_users() -> None:
+    values = np.random.default_rng(0).standard_normal(50)
+    found = resample([values, values + 1.5], seed=0)
+    np.testing.assert_allclose(found.draws[:, 1] - found.draws[:, 0], 1.5)
+
+
+def test_drawing_in_pieces_takes_the_same_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [np.arange(20.0)]
+    whole = resample(values, seed=3, draws=50)
+    monkeypatch.setattr(resampling, "_CELLS", 100)
+    np.testing.assert_array_equal(resample(values, seed=3, draws=50).draws, whole.draws)
+
+
+def seeds_of(rng: np.random.Generator, training: float, users: int = 200, seeds: int = 4) -> Resampled:
+    shared = rng.standard_normal(users)
+    runs = [shared + training * rng.standard_normal() + rng.standard_normal(users) for _ in range(seeds)]
+    return resample(runs, int(rng.integers(2**31)), draws=200)
+
+
+def test_the_seeds_variance_is_free_of_the_users() -> None:
+    """Runs of 200 users scatter by 0.07 through their users alone."""
+    found = [seed_variance(seeds_of(np.random.default_rng(i), 0.2)) for i in range(200)]
+    assert np.mean(found) == pytest.approx(0.04, rel=0.15)
+    none = [seed_variance(seeds_of(np.random.default_rng(i), 0.0)) for i in range(200)]
+    assert np.mean(none) < 0.5 * 1 / 200  # it is cut at zero, so not quite nothing
+
+
+def test_one_run_tells_nothing_of_seeds() -> None:
+    one = seeds_of(np.random.default_rng(0), 0.2, seeds=1)
+    assert seed_variance(one) == 0.0
+    np.testing.assert_array_equal(mean_draws(one, np.random.default_rng(0)), one.draws[:, 0])
+
+
+def test_an_interval_has_the_share_asked_for() -> None:
+    assert interval(np.arange(1001.0), 0.9) == (50.0, 950.0)

@@ -85,7 +85,7 @@ class Report:
         found = []
         values = self.measured[measure].values
         for setting, numbers in self._by_size(self.results.groups(axis)):
-            members = [[n for n in numbers if self.results.outcomes[n].axes[axis] == x] for x in (name, baseline)]
+            members = [[n for n in numbers if self.results.outcomes[n].axes.get(axis) == x] for x in (name, baseline)]
             pairs = paired(self.results, *members)
             if pairs:
                 ones, others = zip(*pairs, strict=True)
@@ -101,8 +101,9 @@ class Report:
         for setting, numbers in groups:
             if _sizes(setting, self.results) == largest:
                 cells: dict[str, list[int]] = {}
-                for number in numbers:
-                    cells.setdefault(str(self.results.outcomes[number].axes[axis]), []).append(number)
+                for choice in self.results.axes[axis]:
+                    members = [n for n in numbers if self.results.outcomes[n].axes.get(axis) == choice]
+                    cells |= {str(choice): members} if members else {}
                 name = file_name("cost", axis, *[str(value) for a, value in setting if a in self.results.choice_axes])
                 drawing = cost_figure(name, axis, self.measured[self.quality], self.results, cells)
                 where = label(setting, list(self.results.axes))
@@ -273,7 +274,8 @@ def _partners(found: list[Curve], axis: str, baseline: Any) -> list[tuple[Curve,
 
 
 def _sizes(setting: Setting, results: Results) -> tuple[float, ...]:
-    return tuple(value for axis, value in setting if axis in results.size_axes)
+    """What settings are ordered by; one without an axis comes before those with it."""
+    return tuple(-np.inf if value is None else value for axis, value in setting if axis in results.size_axes)
 
 
 def _comparison_row(name: Any, measure: str, setting: str, c: Comparison) -> list[str]:

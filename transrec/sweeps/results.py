@@ -99,7 +99,9 @@ class Results:
 
     @property
     def _varying(self) -> dict[str, list[Any]]:
-        return {axis: labels for axis, labels in self.axes.items() if axis != SEED and len(labels) > 1}
+        """Axes in which trials differ; of a list of grids, some may not have an axis at all."""
+        lacking = {axis for axis in self.axes for record in self.records if axis not in record.axes}
+        return {a: labels for a, labels in self.axes.items() if a != SEED and len(labels) + (a in lacking) > 1}
 
     def resampled(self, measure: str) -> Resampled:
         """`measure` of every outcome; those tested on the same users share their draws."""
@@ -112,7 +114,7 @@ class Results:
         return Resampled(np.array([value for value, _ in ordered]), np.stack([draws for _, draws in ordered], axis=1))
 
     def groups(self, *without: str) -> dict[Setting, list[int]]:
-        """Outcomes (their numbers) that agree in all varying axes but those, by what they agree in."""
+        """Numbers of outcomes that agree in all varying axes but those, by what they agree in (None: no such axis)."""
         found: dict[Setting, list[int]] = {}
         for number, outcome in enumerate(self.outcomes):
             key = tuple((axis, outcome.axes.get(axis)) for axis in self._varying if axis not in without)

@@ -24,7 +24,7 @@ def grid(
     sizes: np.ndarray = SIZES,
     training: float = 0.01,
 ) -> tuple[np.ndarray, Resampled]:
-    """Trials at each size, tested on 300 users: noise of the training, of what users are like, of each user's target."""
+    """Trials of each size, tested on 300 users: noise of the training, of what users are like, of each target."""
     rng = np.random.default_rng((seed, seeds))
     points = np.repeat(sizes, seeds)
     means = law(points) * np.exp(training * rng.standard_normal(len(points)))

@@ -49,4 +49,4 @@ def test_one_run_tells_nothing_of_seeds() -> None:
 
 
 def test_an_interval_has_the_share_asked_for() -> None:
-    assert interval(np.arange(1001.0), 0.9) == (50.0, 950.0)
+    assert interval(np.arange(1001.0), 0.9) == pytest.approx((50, 950))

@@ -105,7 +105,7 @@ def test_a_folder_that_is_no_sweep(tmp_path: Path) -> None:
 
 def test_a_sweep_without_results_says_why(folder: Path) -> None:
     write(folder, [Record(**(vars(r) | {"status": "failed", "error": "out of memory"})) for r in read(folder)])
-    with pytest.raises(ResultsError, match="none of 16 trials has results.*first reason: out of memory"):
+    with pytest.raises(ResultsError, match=r"none of 16 trials has results.*first reason: out of memory"):
         load_results(folder)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from transrec.sweeps import resampling
-from transrec.sweeps.resampling import Resampled, interval, mean_draws, resample, seed_variance
+from transrec.sweeps.resampling import Resampled, interval, mean_draws, resample, shared_draws
 
 
 def test_draws_have_the_mean_and_the_spread_of_a_mean() -> None:
@@ -34,18 +34,29 @@ def seeds_of(rng: np.random.Generator, training: float, users: int = 200, seeds:
     return resample(runs, int(rng.integers(2**31)), draws=200)
 
 
-def test_the_seeds_variance_is_free_of_the_users() -> None:
-    """Runs of 200 users scatter by 0.07 through their users alone."""
-    found = [seed_variance(seeds_of(np.random.default_rng(i), 0.2)) for i in range(200)]
-    assert np.mean(found) == pytest.approx(0.04, rel=0.15)
-    none = [seed_variance(seeds_of(np.random.default_rng(i), 0.0)) for i in range(200)]
-    assert np.mean(none) < 0.5 * 1 / 200  # it is cut at zero, so not quite nothing
+def test_users_are_counted_once() -> None:
+    """What four runs of 200 users share has a variance of 1 / 200; what each has for itself is left to the seeds."""
+    shared = [shared_draws(seeds_of(np.random.default_rng(i), 0.2)).var() for i in range(100)]
+    assert np.mean(shared) == pytest.approx(1 / 200, rel=0.05)
+
+
+def test_the_mean_of_seeds_varies_as_it_does_when_everything_is_done_again() -> None:
+    worlds = [seeds_of(np.random.default_rng(i), 0.2, seeds=6) for i in range(300)]
+    again = np.var([world.values.mean() for world in worlds])
+    drawn = [mean_draws(world, np.random.default_rng(0)).var() for world in worlds]
+    student = 5 / 3  # variance of its distribution with 5 degrees of freedom; of users' part it is 1
+    assert 0.85 * again < np.mean(drawn) < student * 1.1 * again
 
 
 def test_one_run_tells_nothing_of_seeds() -> None:
     one = seeds_of(np.random.default_rng(0), 0.2, seeds=1)
-    assert seed_variance(one) == 0.0
     np.testing.assert_array_equal(mean_draws(one, np.random.default_rng(0)), one.draws[:, 0])
+
+
+def test_runs_without_users_who_matter_keep_the_seeds_spread() -> None:
+    runs = Resampled(np.array([1.0, 2.0, 3.0]), np.tile([1.0, 2.0, 3.0], (4000, 1)))
+    low, high = interval(mean_draws(runs, np.random.default_rng(0)), 0.8)
+    assert (low, high) == pytest.approx((2 - 1.886 / 3**0.5, 2 + 1.886 / 3**0.5), abs=0.08)  # Student's table
 
 
 def test_an_interval_has_the_share_asked_for() -> None:

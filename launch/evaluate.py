@@ -23,6 +23,7 @@ from transrec.evaluation.evaluator import Evaluator, baselines
 from transrec.evaluation.metrics import Estimate
 from transrec.evaluation.report import as_json, console, table
 from transrec.experiment import open_store
+from transrec.rebuild import check_targets
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,6 +71,7 @@ class Result:
         self.channel, self.evaluation = channel, experiment.evaluation
         self.interactions = Interactions.scan(config, experiment.model.max_length, world.union)
         shards = self.interactions.shards
+        check_targets(channel.export, self.interactions.labels)
         model = channels.build(channel, shards.index)
         store = open_store(channel.model, shards.folder, config, world)
         self.estimates = Evaluator(self.evaluation, self.interactions, world).users(model, store, part).estimates

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from transrec.config import ConfigError
@@ -20,6 +19,7 @@ from transrec.data.lineage import Lineage, Sighting
 from transrec.data.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.train_stream import TrainStream
 from transrec.errors import TransRecError
+from transrec.evaluation.report import console
 from transrec.experiment import load_run
 from transrec.tracking import steps_done
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     except TransRecError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    Console().print(table)
+    console().print(table)
     print(json.dumps({"run": str(arguments.run), **answer}, ensure_ascii=False))
     return 0
 

@@ -1,4 +1,4 @@
-"""Recommend items to histories, also of users and items never trained on.
+"""Recommend items to histories, also of users and items never trained on; or answer the task of a run.
 
 python launch/recommend.py --run R --history ID,ID,… [--catalogue SHARDS] [--top 10]
 python launch/recommend.py --run R --histories users.jsonl [--catalogue SHARDS] [--top 10] > recommendations.jsonl
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from transrec import distributed
@@ -26,8 +25,10 @@ from transrec.data.shard_folder import ShardFolder
 from transrec.distributed import World
 from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import encode_catalogue, inference, user_scores
-from transrec.evaluation.full_ranking import top_items
+from transrec.evaluation.full_ranking import Score, top_items
+from transrec.evaluation.report import console
 from transrec.experiment import open_store
+from transrec.rebuild import read_export_config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,6 +76,7 @@ class Recommender:
     def __init__(self, channels: Channels, channel: Channel, folder: ShardFolder, world: World) -> None:
         self.name, index = channel.name, folder.index
         self.max_length, self.num_items = channel.experiment.model.max_length, index.counts.items
+        self.targets: list[str] | None = read_export_config(channel.export)["targets"]
         self.model = channels.build(channel, index)
         columns = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
         self.item_ids, self.titles = columns["item_id"], columns["title"]
@@ -85,7 +87,7 @@ class Recommender:
             self.vectors = encode_catalogue(self.model, store, self.num_items, world)
 
     def recommend(self, history: list[str], top: int) -> list[dict[str, Any]]:
-        """The `top` items for a user with these item ids, oldest first; the history itself is left out.
+        """The `top` items for a user with these item ids, oldest first, without these; or the best targets of the task.
 
         Raises:
             ConfigError: an id that the catalogue lacks, or an empty history.
@@ -103,12 +105,22 @@ class Recommender:
         device = self.vectors.device
         with inference(self.model):
             score = user_scores(self.model, self.vectors, inputs)
+            if self.targets is not None:
+                return answers(score, self.targets, top)
             scores, items = top_items(score, self.num_items, seen.to(device), candidates.to(device), top)
         return [
             {"item_id": self.item_ids[i - 1], "title": self.titles[i - 1], "score": round(s, 6)}
             for s, i in zip(scores[0].tolist(), items[0].tolist(), strict=True)
             if i > 0
         ]
+
+
+def answers(score: Score, targets: list[str], top: int) -> list[dict[str, Any]]:
+    """The `top` best targets of one user; their probabilities are a softmax over all, as classification learns them."""
+    probabilities = score(1, len(targets) + 1)[0].softmax(0)
+    best = probabilities.topk(min(top, len(targets)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [{"target": targets[i], "probability": round(p, 6)} for i, p in pairs]
 
 
 def read_histories(path: Path) -> Iterator[tuple[Any, list[str]]]:
@@ -129,15 +141,17 @@ def read_histories(path: Path) -> Iterator[tuple[Any, list[str]]]:
 
 
 def show(recommender: Recommender, history: list[str], top: int) -> None:
-    console = Console()
+    output = console()
     recommended = recommender.recommend(history, top)
-    console.print("History, oldest first:", style="bold")
+    output.print("History, oldest first:", style="bold")
     for item_id in history:
-        console.print(f"  {recommender.titles[recommender.index_of[item_id] - 1]}", highlight=False, markup=False)
-    table = Table("", "item", "title", "score", title=recommender.name)
+        output.print(f"  {recommender.titles[recommender.index_of[item_id] - 1]}", highlight=False, markup=False)
+    columns = ["item_id", "title", "score"] if recommender.targets is None else ["target", "probability"]
+    table = Table("", *columns, title=recommender.name)
     for place, found in enumerate(recommended, start=1):
-        table.add_row(str(place), found["item_id"], found["title"], f"{found['score']:.4f}")
-    console.print(table)
+        *names, number = (found[column] for column in columns)
+        table.add_row(str(place), *names, f"{number:.4f}")
+    output.print(table)
 
 
 if __name__ == "__main__":

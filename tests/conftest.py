@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +29,7 @@ class GivenSource:
 
     n_items: int
     histories: Mapping[str, History]
+    profiles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # user -> column -> value
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None: ...
@@ -60,7 +61,9 @@ class GivenSource:
         yield Batch("given", pa.array(range(1, len(rows) + 1)), batch)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
-        return iter(())
+        rows = [{"user_id": user, **profile} for user, profile in self.profiles.items()]
+        if rows:
+            yield Batch("given", pa.array(range(1, len(rows) + 1)), pa.RecordBatch.from_pylist(rows))
 
 
 BuildShards = Callable[..., Path]
@@ -71,12 +74,16 @@ def build_shards(tmp_path_factory: pytest.TempPathFactory) -> BuildShards:
     """`build_shards(histories, n_items)`: a new folder of shards, a few users to a block, a few blocks to a shard."""
 
     def build_shards(
-        histories: Mapping[str, History], n_items: int, block_users: int = 4, shard_bytes: int = 2**13
+        histories: Mapping[str, History],
+        n_items: int,
+        block_users: int = 4,
+        shard_bytes: int = 2**13,
+        profiles: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Path:
         folder = tmp_path_factory.mktemp("given") / "shards"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(data_tools.build, "BLOCK_USERS", block_users)
-            data_tools.build.build(GivenSource(n_items, histories), "given", folder, shard_bytes)
+            data_tools.build.build(GivenSource(n_items, histories, profiles or {}), "given", folder, shard_bytes)
         return folder
 
     return build_shards

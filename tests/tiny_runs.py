@@ -320,11 +320,26 @@ ADAPTATIONS = {
     "full": "adaptation={name: full}",
     "houlsby": f"adaptation={{name: houlsby, {_NARROW}}}",
     "compacter": f"adaptation={{name: compacter, init_std: 0.1, {_NARROW}}}",
+    "model_patch": "adaptation={name: model_patch, also_train: [head]}",
     "lora": "adaptation={name: lora, also_train: [head], rank: {item: 4, user: 2}}",
     "k_adapter": f"adaptation={{name: k_adapter, heads: {{item: 2, user: 2}}, dropout: 0, {_NARROW}}}",
     "prompt": "adaptation={name: prompt, also_train: [head], tokens: 5}",
     "side_network": f"adaptation={{name: side_network, towers: [item, user], init_std: 0.1, {_NARROW}}}",
     "combined": "adaptation=[{name: lora, also_train: [head]}, {name: bitfit}]",
+}
+
+
+# PeterRec's pretraining, causal and not.
+USER_MODELS = {
+    "nextitnet": [
+        "model.user_encoder={name: nextitnet, dilations: [1, 4]}",
+        "model.objective={name: sampled_softmax}",
+        "model.output=untied",
+    ],
+    "cloze": [
+        "model.user_encoder={name: nextitnet, dilations: [1, 4], causal: false}",
+        "model.objective={name: cloze}",
+    ],
 }
 
 

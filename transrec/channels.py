@@ -15,17 +15,9 @@ from torch import nn
 
 from transrec.config import ConfigError, validate
 from transrec.data.schema import ShardIndex
-from transrec.experiment import (
-    CONFIG_FILE,
-    Base,
-    Experiment,
-    check_catalogue,
-    is_adapted,
-    load_run,
-    read_export_config,
-    rebuild_for,
-)
+from transrec.experiment import CONFIG_FILE, Experiment, load_run
 from transrec.models import ModelConfig
+from transrec.rebuild import Base, check_catalogue, is_adapted, read_export_config, rebuild_for
 
 
 @dataclass(frozen=True)
@@ -101,5 +93,8 @@ def _over(base: Path | None, export: Path) -> Experiment:
     if base is None:
         raise ConfigError(f"{export} has left its run: name the run that it was trained on with --run")
     described = read_export_config(export)
-    own: dict[str, Any] = {key: described[key] for key in ("seed", "model", "init_except", "adaptation")}
-    return validate(Experiment, {**load_run(base).model_dump(mode="json"), "init_from": str(base), **own})
+    own = {key: described[key] for key in ("seed", "model", "init_except", "adaptation", "evaluation")}
+    values: dict[str, Any] = {**load_run(base).model_dump(mode="json"), "init_from": str(base), **own}
+    values["data"]["task"] = described["task"]
+    values["train"]["monitor"] = described["evaluation"]["metrics"][0]
+    return validate(Experiment, values)

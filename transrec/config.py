@@ -80,7 +80,7 @@ def load(schema: type[C], path: Path | str, overrides: Sequence[str] = ()) -> C:
     Raises:
         ConfigError: unreadable file, malformed override, unknown key (naming the nearest valid one) or bad value.
     """
-    return validate(schema, _merge(read_yaml(Path(path)), parse_overrides(overrides)))
+    return validate(schema, merge(read_yaml(Path(path)), parse_overrides(overrides)))
 
 
 def validate(schema: type[C], values: Mapping[str, Any]) -> C:
@@ -100,10 +100,16 @@ def read_yaml(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
         raise ConfigError(f"cannot read configuration {path}: {_one_line(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}")
+    return with_base(path, values, above)
+
+
+def with_base(path: Path, values: dict[str, Any], above: Sequence[Path] = ()) -> dict[str, Any]:
+    """`values`, which stand in the file `path`, merged over the file their `base:` names."""
+    values = dict(values)
     base = values.pop("base", None)
     if base is None:
         return values
-    return _merge(_read_base(path, base, (*above, path.resolve())), values)
+    return merge(_read_base(path, base, (*above, path.resolve())), values)
 
 
 def _read_base(path: Path, base: Any, above: Sequence[Path]) -> dict[str, Any]:
@@ -147,7 +153,8 @@ def dump(config: Config) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, mapping by mapping; a mapping of another `name` replaces what it would inherit."""
     merged = dict(base)
     for key, value in over.items():
         inherited = merged.get(key)
@@ -156,7 +163,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             and isinstance(inherited, Mapping)
             and value.get("name", inherited.get("name")) == inherited.get("name")
         )
-        merged[key] = _merge(inherited, value) if same_choice else value  # type: ignore[arg-type]
+        merged[key] = merge(inherited, value) if same_choice else value  # type: ignore[arg-type]
     return merged
 
 

@@ -179,13 +179,15 @@ def count_parameters(model: nn.Module) -> dict[str, Any]:
     """Totals, by parameter group and by tower; call before ZeRO partitions them."""
     groups = {group: [p for _, p in members] for group, members in parameter_groups(model).items()}
     towers: dict[str, list[Tensor]] = {}
+    adapters: dict[str, int] = {}
     prefixes = _tower_prefixes(model)
     for name, parameter in model.named_parameters():
         tower = next((tower for prefix, tower in prefixes.items() if name.startswith(prefix)), "head")
         towers.setdefault(tower, []).append(parameter)
+        adapters[tower] = adapters.get(tower, 0) + (parameter.numel() if ".adapter." in name else 0)
     return _counts(list(model.parameters())) | {
         "groups": {group: _counts(members) for group, members in groups.items()},
-        "towers": {tower: _counts(members) for tower, members in towers.items()},
+        "towers": {tower: _counts(members) | {"adapters": adapters[tower]} for tower, members in towers.items()},
     }
 
 

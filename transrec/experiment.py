@@ -1,10 +1,8 @@
 """A whole run as one typed object, and how its parts are put together."""
 
-import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +10,7 @@ from typing import Any, Self
 import torch
 import yaml
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from transrec import weights
 from transrec.adaptation import AdaptationConfig, FullConfig
@@ -21,6 +19,7 @@ from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml
 from transrec.data.bad_samples import BadSample, Skipped, check_share, find_bad
 from transrec.data.interactions import DataConfig, Interactions
 from transrec.data.item_store import ItemStore, unchecked
+from transrec.data.labels import Labels
 from transrec.data.remote import public
 from transrec.data.schema import ShardIndex
 from transrec.data.shard_folder import ShardFolder
@@ -31,8 +30,12 @@ from transrec.evaluation.evaluator import EvaluationConfig
 from transrec.files import write_text, writing
 from transrec.item_encoders.id_embedding import IdEmbedding
 from transrec.models import ModelConfig
+from transrec.models.output_table import OutputTable
+from transrec.models.sequential_recommender import REPLACED_BY_TASK
+from transrec.objectives.classification import ClassificationConfig
 from transrec.optim import OptimizerConfig
 from transrec.prefix_cache import PrefixCacheConfig, keep_prefixes
+from transrec.rebuild import check_left_out, left_out, outside, read_export_config, source_weights
 from transrec.tracking import flatten
 from transrec.trainer import TrainConfig
 
@@ -47,6 +50,13 @@ MAY_DIFFER = (
     "data.cache",
     "data.cache_bytes",
     "data.workers",  # steps are dealt out to them in order
+    "data.most_bad_share",  # a limit; what is left out is the same
+    "model.item_encoder.chunk_tokens",  # how items are cut into encoder passes
+    "model.item_encoder.text.chunk_tokens",
+    "model.item_encoder.chunk_images",
+    "model.item_encoder.image.chunk_images",
+    "model.item_encoder.decoded_cache",  # where pixels come from
+    "model.item_encoder.image.decoded_cache",
     "train.accumulation",  # a batch is cut up as other numbers of ranks cut it
     "train.gradient_checkpointing",
     "train.log_every",
@@ -71,14 +81,26 @@ class Experiment(Config):
     deepspeed: dict[str, Any] = Field({}, description="further DeepSpeed keys, passed through")
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    def source(self) -> "Experiment":
+        """That of the run it starts from."""
+        assert self.init_from is not None
+        return load_run(self.init_from)
+
+    @property
+    def not_inherited(self) -> list[str]:
+        """Modules of the run that it starts from whose weights it does without."""
+        return [*self.init_except, *(REPLACED_BY_TASK if self.data.task is not None else ())]
+
     def build(self, world: World) -> "Parts":
-        """Data, then model -> source weights -> adapters and freezing: that order is law."""
+        """Data, then model -> source weights -> head of a task -> adapters and freezing: that order is law."""
         interactions = Interactions.scan(self.data, self.model.max_length, world.union)
         store = open_store(self.model, interactions.shards.folder, self.data, world)
         torch.manual_seed(self.seed)
         model = self.model.build(interactions.shards.index.counts.items)
         if self.init_from is not None:
             start_from(model, self, interactions.shards.index)
+        if interactions.labels is not None:
+            model.put_task(len(interactions.labels))
         self.adaptation.apply(model)
         check_frozen(self, model)
         keep_prefixes(self.prefix_cache, model, store, self.data.cache, self.train.precision, world)
@@ -96,6 +118,20 @@ class Experiment(Config):
             raise ValueError("data.windows=last keeps interactions that data.split.name=temporal may not see")
         if self.init_except and self.init_from is None:
             raise ValueError("init_except names what is not taken from init_from, which is not set")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Self:
+        if (self.data.task is None) == isinstance(self.model.objective, ClassificationConfig):
+            raise ValueError("data.task and model.objective.name=classification belong together: set both or neither")
+        if self.data.task is None:
+            return self
+        if self.model.output == "untied":
+            raise ValueError("a task has a table of targets in place of one of items: set model.output=tied")
+        if self.model.max_length < 3:
+            raise ValueError("a task's token takes the place of up to two items: model.max_length must be at least 3")
+        if isinstance(self.data.split, TemporalConfig):
+            raise ValueError("data.split.name=temporal splits histories, but a task splits users: leave data.split out")
         return self
 
 
@@ -139,16 +175,17 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
     """
     assert experiment.init_from is not None
     source, fresh = experiment.init_from, left_out(model, experiment.init_except)
-    learnt = load_run(source)
+    learnt = experiment.source()
     ids = [name for name in of_the_catalogue(model) if name not in fresh]
     if ids and read_export_config(source / "export")["item_ids_sha256"] != index.item_ids_sha256:
         raise ConfigError(
             f"`init_from`: {source} embeds the item ids of another catalogue ({ids[0]}); leave those weights fresh "
-            f"with `init_except=[{ids[0].rsplit('.', 1)[0]}]`"
+            f"with `init_except=[{','.join(dict.fromkeys(name.rsplit('.', 1)[0] for name in ids))}]`"
         )
-    kept = {name: tensor for name, tensor in source_weights(source).items() if name not in fresh}
+    taken = source_weights(experiment)
+    check_left_out(model, taken, experiment.init_except)
     try:
-        weights.load_strictly(model, kept, fresh)
+        weights.load_strictly(model, outside(taken, experiment.not_inherited), fresh)
     except weights.WeightsError as error:
         raise ConfigError(f"`init_from`: {source}: {error}{_how_models_differ(learnt, experiment)}") from None
     torch.manual_seed(experiment.seed)  # what is drawn next follows from the seed, not from how the source was read
@@ -163,123 +200,10 @@ def _how_models_differ(source: Experiment, target: Experiment) -> str:
     return "".join(f"\n  {line}" for line in lines)
 
 
-def source_weights(run_dir: Path) -> dict[str, Tensor]:
-    """Every weight of a run that is to be started from.
-
-    Raises:
-        ConfigError: it was trained with adapters, without which its other weights are not what it learnt.
-    """
-    export = run_dir / "export"
-    num_items = read_export_config(export)["num_items"]
-    if not is_adapted(export):
-        return weights.read(export / weights.MODEL_FILE)
-    source = rebuild(load_run(run_dir), export, num_items).state_dict()
-    if any(".adapter." in name for name in source):
-        raise ConfigError(f"`init_from`: {run_dir} was trained with adapters; start from a fully trained run")
-    return source
-
-
 def of_the_catalogue(model: nn.Module) -> list[str]:
     """Names of weights that belong to the items of one catalogue."""
-    tables = [name for name, module in model.named_modules() if isinstance(module, IdEmbedding)]
+    tables = [name for name, module in model.named_modules() if isinstance(module, IdEmbedding | OutputTable)]
     return left_out(model, tables)
-
-
-def left_out(model: nn.Module, modules: Sequence[str]) -> list[str]:
-    """Names of the weights in `modules`.
-
-    Raises:
-        ConfigError: there is nothing of such a name.
-    """
-    names = weights.names(model)
-    for module in modules:
-        if not any(name.startswith(f"{module}.") for name in names):
-            children = [name for name, child in model.named_modules() if name.count(".") == 1 and weights.names(child)]
-            raise ConfigError(f"`init_except`: the model has no {module!r}, only {', '.join(children)} and their parts")
-    return [name for name in names if name.startswith(tuple(f"{module}." for module in modules))]
-
-
-@dataclass(frozen=True)
-class Base:
-    """What adapted runs stand on: weights, and the state of the random numbers when something is attached to them.
-
-    Designs considered for putting one adapter after another on a base: to take modules and hooks out again, which
-    every method would have to be able to undo, down to the values of what it trained of the base; to copy the base's
-    module tree for each, which has the pooling, the heads and so on of the first run; to build each run's own module
-    tree by its own configuration and let it use the base's tensors. The last is what happens here: a model is made as
-    it would be alone, nothing is ever undone, and the models may be used side by side.
-    """
-
-    weights: Mapping[str, Tensor]
-    random: Tensor | None  # None: what is drawn follows from a run's seed alone
-
-    @classmethod
-    def load(cls, experiment: Experiment, num_items: int) -> "Base":
-        """The base of a run: its `init_from`, or its pretrained backbone beneath what it drew itself."""
-        if experiment.init_from is not None:
-            return cls(source_weights(experiment.init_from), None)
-        torch.manual_seed(experiment.seed)
-        return cls(experiment.model.build(num_items).state_dict(), torch.get_rng_state())
-
-    def to(self, device: torch.device) -> "Base":
-        return replace(self, weights={name: tensor.to(device) for name, tensor in self.weights.items()})
-
-    def with_adapter(self, experiment: Experiment, export: Path, num_items: int) -> nn.Module:
-        """The model that a run trained on this base; what it has not changed lies in memory once.
-
-        Raises:
-            WeightsError: it was trained on another base.
-        """
-        model = experiment.model.from_export(export).build(num_items)
-        fresh = left_out(model, experiment.init_except)
-        try:
-            weights.load_strictly(model, {n: t for n, t in self.weights.items() if n not in fresh}, fresh)
-        except weights.WeightsError as error:
-            raise weights.WeightsError(f"{export} was trained on another base: {error}") from None
-        if self.random is None:
-            torch.manual_seed(experiment.seed)
-        else:
-            torch.set_rng_state(self.random)
-        experiment.adaptation.apply(model)
-        weights.load_export(export, model)
-        model.to(next(iter(self.weights.values())).device)  # adapters too: they are made where the model was
-        weights.share_frozen(model, self.weights)
-        return model
-
-
-def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> nn.Module:
-    """The trained model of a run, to be used on the items of `index`.
-
-    A run holds every weight it trained; the frozen ones come from where the run had them: its backbone, its
-    `init_from`.
-
-    Raises:
-        ConfigError: the run has no export, or it embeds the item ids of another catalogue.
-    """
-    export = run_dir / "export"
-    check_catalogue(experiment, export, index)
-    return rebuild(experiment, export, index.counts.items)
-
-
-def rebuild(experiment: Experiment, export: Path, num_items: int) -> nn.Module:
-    """As `rebuild_for`, of a catalogue of `num_items` that is known to be the right one."""
-    if is_adapted(export):
-        return Base.load(experiment, num_items).with_adapter(experiment, export, num_items)
-    model = experiment.model.from_export(export).build(num_items)
-    weights.load_export(export, model)
-    return model
-
-
-def check_catalogue(experiment: Experiment, export: Path, index: ShardIndex) -> None:
-    """Refuse to use a model that embeds item ids on the items of another catalogue."""
-    same = read_export_config(export)["item_ids_sha256"] == index.item_ids_sha256
-    if not same and experiment.model.item_encoder.embeds_ids:
-        raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it is of no use for these shards")
-
-
-def is_adapted(export: Path) -> bool:
-    """Does an export hold what was trained only, to be used with a base?"""
-    return (export / weights.ADAPTER_FILE).exists()
 
 
 def check_frozen(experiment: Experiment, model: nn.Module) -> None:
@@ -309,14 +233,7 @@ def load_run(run_dir: Path) -> Experiment:
     return load(Experiment, path)
 
 
-def read_export_config(export: Path) -> dict[str, Any]:
-    try:
-        return json.loads((export / weights.CONFIG_FILE).read_text(encoding="utf-8"))
-    except OSError:
-        raise ConfigError(f"{export.parent} has no export yet: let its training reach a validation") from None
-
-
-def export_config(experiment: Experiment, index: ShardIndex) -> dict[str, Any]:
+def export_config(experiment: Experiment, index: ShardIndex, labels: Labels | None = None) -> dict[str, Any]:
     """`export/config.json`: what the weights are for."""
     return {
         "architecture": "transrec",
@@ -328,6 +245,9 @@ def export_config(experiment: Experiment, index: ShardIndex) -> dict[str, Any]:
         "seed": experiment.seed,
         "init_from": str(experiment.init_from) if experiment.init_from else None,
         "init_except": experiment.init_except,
+        "task": experiment.data.task.model_dump(mode="json") if experiment.data.task else None,
+        "targets": labels.names if labels is not None else None,
+        "evaluation": experiment.evaluation.model_dump(mode="json"),
     }
 
 
@@ -340,7 +260,7 @@ def check_run_dir(experiment: Experiment) -> None:
     run_dir, path = experiment.run_dir, experiment.run_dir / CONFIG_FILE
     if path.exists():
         changed = differences(validate(Experiment, read_yaml(path)), experiment)
-        differing = [text for key, text in changed.items() if not _may_differ(key)]
+        differing = [text for key, text in changed.items() if not may_differ(key)]
         if differing:
             listed = "\n  ".join(differing)
             raise ConfigError(
@@ -374,7 +294,7 @@ def differences(old: Experiment, new: Experiment) -> dict[str, str]:
     }
 
 
-def _may_differ(key: str) -> bool:
+def may_differ(key: str) -> bool:
     return any(key == field or key.startswith(f"{field}.") for field in MAY_DIFFER)
 
 

@@ -1,6 +1,6 @@
 """Hidden states of a tower on their way from its last layer to what is read off them.
 
-Shape letters: n sequences, T positions, H width of the tower.
+Shape letters: n sequences, T positions, H width of the tower, U distinct items of a batch, S modalities, D width.
 
 Designs considered, for adapters that look at several layers. A hook on each layer that leaves its states in a context:
 nobody owns them, and recomputation fills it twice. Wrapping the encoder: every name changes. Taken: a module at the
@@ -8,7 +8,7 @@ end, which such an adapter joins like any other site. It pools as well, so that 
 layer (a side network) works on (n, S, H), while one that attends over positions (K-Adapter) still has them all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,20 @@ class Hidden:
     def pooled(self, states: Tensor) -> Tensor:
         """(n, H), or (n, T, H) where nothing is pooled, of states (n, T, H)."""
         return self.pool(states, self.mask)
+
+
+@dataclass(frozen=True)
+class Modalities:
+    """What the encoders of several modalities say of the items of a batch, on its way to one vector each."""
+
+    names: Sequence[str]
+    vectors: Tensor  # (U, S, D), zeros where missing
+    present: Tensor  # (U, S) bool
+    pooled: Mapping[str, Sequence[Tensor]]  # (U, H) each, by tower and layer; empty unless somebody reads them
+
+    def has(self, name: str) -> Tensor:
+        """(U,) bool."""
+        return self.present[:, list(self.names).index(name)]
 
 
 class Readout(nn.Module):
@@ -84,3 +98,9 @@ class Readout(nn.Module):
         for read, state in zip(self.reads, states.chunk(len(self.reads), dim=-1), strict=True):
             places[read] = state
         return places
+
+
+def softmax_over(present: Tensor, scores: Tensor) -> Tensor:
+    """Of scores (…, S), over those of the S that are present; zeros where none is."""
+    lowest = torch.finfo(scores.dtype).min  # not -inf: an item may have none
+    return scores.masked_fill(~present, lowest).softmax(-1) * present

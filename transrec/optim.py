@@ -90,7 +90,7 @@ def _rate_of(group: Group, name: str, own: float | None, lr: LearningRates) -> t
         if own is None:
             raise ConfigError("the adapters bring no learning rate along: set `optimizer.lr.adapter`")
         return f"adapter_{own:g}", own
-    field = group
+    field = "head" if group == "task" else group
     if group == "layer_norm" and lr.layer_norm is None:
         field = "backbone" if in_backbone(name) else "head"
     return field, getattr(lr, field)

@@ -28,6 +28,8 @@ from transrec.optim import build_optimizer
 from transrec.tracking import flatten
 from transrec.trainer import Trainer, peak_memory
 
+SUMMARY_FILE = "summary.json"  # written last: a run that has it is finished
+
 
 def run(experiment: Experiment) -> dict[str, Any]:
     """Train (or resume), export the best weights, test them; returns what `summary.json` holds."""
@@ -66,7 +68,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     distributed.stop(world)
     if trainer.tracker is not None:  # the main process; the others are done
         save_users(experiment.run_dir / "test_users.parquet", parts.interactions, results["test"])
-        write_text(experiment.run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_text(experiment.run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
         metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].estimates.items()}
         trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
         trainer.close()
@@ -125,6 +127,7 @@ def build_trainer(
             "frozen weights": parts.base,
             "shards": parts.interactions.shards.folder.index_sha256,
             "unreadable samples": bad_samples.digest(*parts.skipped),
+            **({"targets": labels.digest} if (labels := parts.interactions.labels) else {}),
         },
         world,
     )
@@ -132,7 +135,7 @@ def build_trainer(
 
 def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: World) -> None:
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
-    config = export_config(experiment, parts.interactions.shards.index)
+    config = export_config(experiment, parts.interactions.shards.index, parts.interactions.labels)
     folder = experiment.run_dir / "export"
     if world.is_main:
         experiment.model.item_encoder.save_assets(folder)
@@ -181,7 +184,9 @@ def cost_table(summary: dict[str, Any]) -> Table:
     """Two columns: parameters by tower, operations, memory, speed, size of the export."""
     view = Table("cost", "")
     for tower, counts in summary["parameters"]["towers"].items():
-        view.add_row(f"parameters, {tower}", f"{counts['total']:,}, {counts['trainable']:,} of them trained")
+        share = counts["adapters"] / max(1, counts["total"] - counts["adapters"])
+        adapters = f"; adapters are {share:.1%} of the rest" if counts["adapters"] else ""
+        view.add_row(f"parameters, {tower}", f"{counts['total']:,}, {counts['trainable']:,} of them trained{adapters}")
     if "flops_per_user" in summary:
         flops = summary["flops_per_user"]
         useful = flops["useful"] / max(1, flops["forward"] + flops["backward"])

@@ -108,6 +108,13 @@ def steps_done(run_dir: Path) -> int:
     return next((int(record["step"]) for record in records if record["kind"] == "step"), 0)
 
 
+def validations(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
+    """(step, metrics) of each validation that a run has written down."""
+    records = (json.loads(line) for line in _lines(run_dir / METRICS_FILE))
+    valid = [record for record in records if record.pop("kind") == "valid"]
+    return [(record.pop("step"), record) for record in valid]
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
     flat: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 import math
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -127,7 +128,8 @@ class Trainer:
             self.tracker = Tracker(self.run_dir, self.state.step, self.total_steps)
             resumed = f"resuming after step {self.state.step}"
             self._say(resumed if self.state.step else f"training for {self.total_steps} steps")
-        previous = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        handled = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+        previous = {number: signal.signal(number, self._ask_to_stop) for number in handled}  # Ray trains in a thread
         try:
             if not self.state.finished:
                 self._run()

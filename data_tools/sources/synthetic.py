@@ -4,10 +4,12 @@ Topics lie on a circle. Every item has a topic, spoken in the words of its title
 that falls by Zipf's law inside the topic. A user walks the circle: mostly on to the next topic, sometimes
 staying (often, if the profile says `steady`), sometimes jumping anywhere. So the topic of the last items
 predicts that of the next, and text tells the topic even of an item never seen.
+
+With `law` the users do something else: see `known_law.py`.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_tools.rejects import RejectSink
+from data_tools.sources.known_law import KnownLaw
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
 JUMP_SHARE = 0.1
@@ -33,22 +36,34 @@ _ONSETS = ["b", "br", "d", "dr", "f", "g", "gl", "k", "l", "m", "n", "p", "pl", 
 _RIMES = ["a", "e", "i", "o", "u", "an", "el", "in", "or", "um"]
 
 
+# (random numbers, which users, the user of each interaction) -> items (interactions,) and whether each is liked
+_Choose = Callable[[np.random.Generator, slice, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
 @dataclass(frozen=True)
 class SyntheticSource:
     """Seeded: equal fields, equal data.
 
     Raises:
-        SourceError: fewer than one user, item or interaction.
+        SourceError: fewer than one user, item or interaction; a law that histories cannot follow.
     """
 
     n_users: int = 1000
     n_items: int = 500
     n_interactions: int = 20_000
     seed: int = 0
+    law: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.n_users, self.n_items, self.n_interactions) < 1 or self.seed < 0:
             raise SourceError("--users, --items and --interactions must be at least 1, --seed at least 0")
+        if self.law is not None:
+            if not 0 <= self.law < 1:
+                raise SourceError("--law must be at least 0 and below 1")
+            if self.n_interactions % (2 * self.n_users) or self.n_items % 2:
+                raise SourceError(
+                    "with --law users have equally many pairs: --interactions is 2·--users·N, --items even"
+                )
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,13 +71,19 @@ class SyntheticSource:
         parser.add_argument("--items", type=int, default=500, metavar="N")
         parser.add_argument("--interactions", type=int, default=20_000, metavar="N")
         parser.add_argument("--seed", type=int, default=0, metavar="N")
+        parser.add_argument(
+            "--law",
+            type=float,
+            metavar="POWER",
+            help="a world whose error falls by this power of the number of interactions; 0: nothing can be learnt",
+        )
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:
-        return cls(arguments.users, arguments.items, arguments.interactions, arguments.seed)
+        return cls(arguments.users, arguments.items, arguments.interactions, arguments.seed, arguments.law)
 
     def options(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "law" or value is not None}
 
     def totals(self) -> Totals:
         return Totals(self.n_items, self.n_interactions)
@@ -90,14 +111,13 @@ class SyntheticSource:
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         rng = self._rng("interactions")
         lengths = self._history_lengths(rng)
-        steady, popularity = self._is_steady(), _Popularity.of(self._topic_of_item(), self._n_topics)
+        choose = self._walks() if self.law is None else self._pairs(self.law)
         line = 1
         for chosen in _cut_users(lengths):
             users = np.repeat(np.arange(chosen.stop - chosen.start), lengths[chosen])
-            steps = self._steps(rng, steady[chosen][users])
-            items = popularity.choose(rng, users, self._walk(rng, users, steps))
+            items, good = choose(rng, chosen, users)
             times = self._times(rng, users)
-            ratings = np.where(steps <= 1, rng.integers(4, 6, len(users)), rng.integers(1, 4, len(users)))
+            ratings = np.where(good, rng.integers(4, 6, len(users)), rng.integers(1, 4, len(users)))
             columns = [
                 _name_all("user", chosen.start + users),
                 _name_all("item", items),
@@ -129,8 +149,29 @@ class SyntheticSource:
     def _is_steady(self) -> np.ndarray:
         return self._rng("pace").random(self.n_users) < 0.5
 
+    def _walks(self) -> _Choose:
+        steady, popularity = self._is_steady(), _Popularity.of(self._topic_of_item(), self._n_topics)
+
+        def choose(rng: np.random.Generator, chosen: slice, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            steps = self._steps(rng, steady[chosen][users])
+            return popularity.choose(rng, users, self._walk(rng, users, steps)), steps <= 1
+
+        return choose
+
+    def _pairs(self, law: float) -> _Choose:
+        world = KnownLaw(law, self.n_items // 2)
+        answer_of = self._rng("answers").permutation(world.contexts)
+
+        def choose(rng: np.random.Generator, chosen: slice, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            items = world.pairs(rng, len(users) // 2, answer_of).reshape(-1)
+            return items, np.ones(len(items), bool)
+
+        return choose
+
     def _history_lengths(self, rng: np.random.Generator) -> np.ndarray:
         """Interactions of each user; they sum up to `n_interactions`, nobody far below the others."""
+        if self.law is not None:
+            return np.full(self.n_users, self.n_interactions // self.n_users)
         least = min(5, self.n_interactions // self.n_users)
         activity = rng.gamma(2.0, size=self.n_users)
         extra = rng.multinomial(self.n_interactions - least * self.n_users, activity / activity.sum())

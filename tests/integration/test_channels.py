@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_runs import Commands, Finished, ForkedCommands, Tiny, build_shards
 
-from transrec import experiment, weights
+from transrec import experiment, rebuild, weights
 from transrec.channels import Channels
 from transrec.data.interactions import open_folder
 
@@ -130,7 +130,7 @@ def test_the_order_of_channels_does_not_matter(adapted: list[Path]) -> None:
         models = {c.name: channels.build(c, open_folder(c.experiment.data, None).index) for c in channels.members}
         states.append({name: model.state_dict() for name, model in models.items()})
     for name, state in states[0].items():
-        alone = experiment.rebuild_for(
+        alone = rebuild.rebuild_for(
             loaded := experiment.load_run(adapted[0].parent / name),
             adapted[0].parent / name,
             open_folder(loaded.data, None).index,

@@ -7,8 +7,9 @@ import torch
 from tiny_runs import Commands, ForkedCommands, Tiny
 from transformers import AutoModel, AutoTokenizer
 
-from transrec.experiment import load_run, rebuild
+from transrec.experiment import load_run
 from transrec.item_encoders import backbones
+from transrec.rebuild import rebuild
 
 RATES = "optimizer.lr={backbone: 1.0e-2, head: 1.0e-2, adapter: 1.0e-1}"
 HEAD = "also_train: [head]"
@@ -58,6 +59,41 @@ def test_lora_is_folded_in(commands: ForkedCommands, tiny: Tiny, run_dir: Path, 
     assert_same_states(tmp_path / "tower", run_dir)
     with pytest.raises(AssertionError):  # it is no formality: the base alone gives other states
         assert_same_states(tiny.backbone, run_dir)
+
+
+def test_peft_puts_lora_on_the_backbone_it_was_trained_over(
+    commands: ForkedCommands, tiny: Tiny, run_dir: Path, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    train(commands, tiny, run_dir, f"adaptation={{name: lora, {HEAD}}}")
+    finished = commands.run("export", "--run", run_dir, "--output", tmp_path / "lora", "--peft")
+    assert finished.code == 0, finished.stderr
+    assert f"text LoRA: {tmp_path / 'lora'}" in finished.stdout
+    assert commands.run("export", "--run", run_dir, "--output", tmp_path / "tower").code == 0
+    ids = torch.tensor([[2, 5, 9, 3]])
+    base, folded = (AutoModel.from_pretrained(folder).eval() for folder in (tiny.backbone, tmp_path / "tower"))
+    with torch.no_grad():
+        plain, expected = (model(ids).last_hidden_state for model in (base, folded))
+        found = peft.PeftModel.from_pretrained(base, tmp_path / "lora").eval()(ids).last_hidden_state
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(plain, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (f"adaptation={{name: houlsby, towers: [user], {HEAD}}}", "no backbone has a LoRA to write for PEFT"),
+        ("adaptation={name: lora, also_train: [head, layer_norm]}", "was trained beside LoRA"),
+    ],
+)
+def test_what_peft_cannot_express_is_refused(
+    commands: ForkedCommands, tiny: Tiny, run_dir: Path, tmp_path: Path, settings: str, message: str
+) -> None:
+    train(commands, tiny, run_dir, settings)
+    finished = commands.run("export", "--run", run_dir, "--output", tmp_path / "lora", "--peft")
+    assert (finished.code, "Traceback" in finished.stderr) == (1, False)
+    assert message in finished.stderr
+    assert not (tmp_path / "lora").exists()
 
 
 @pytest.mark.parametrize(

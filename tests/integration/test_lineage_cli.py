@@ -11,7 +11,7 @@ import pytest
 from tiny_runs import ForkedCommands, Tiny, hashes
 
 from launch import lineage as command
-from launch.lineage import Answers
+from launch.lineage import MOST_ROWS, Answers
 from transrec.data.train_stream import _digest
 
 STEPS = 30
@@ -63,6 +63,17 @@ def test_answers_are_a_table_and_a_line_of_json(recorded: Path) -> None:
     assert {"step": 1, "slot": window["slot"], "user": window["user"], "start": window["start"]} in user["windows"]
     code, item, shown = ask(recorded, "--item", window["items"][0])
     assert (1, window["slot"]) in {(place["step"], place["slot"]) for place in item["windows"]}
+
+
+def test_a_table_keeps_its_lines_in_a_pipe(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    _, step, shown = ask(recorded, "--step", "1")
+    windows = step["windows"][:MOST_ROWS]
+    assert [window["user"] in line for window, line in zip(windows, rows(shown), strict=True)] == [True] * len(windows)
+
+
+def rows(shown: str) -> list[str]:
+    return [line for line in shown.splitlines() if line.startswith("│")]
 
 
 @pytest.mark.parametrize(

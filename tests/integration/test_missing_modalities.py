@@ -69,3 +69,17 @@ def test_two_ranks_keep_step_and_learn_what_one_learns(
     np.testing.assert_allclose(losses(run), losses(alone), rtol=2e-5)
     assert (run / "export" / "image" / "backbone" / "config.json").exists()
     assert commands.run("evaluate", "--run", run, "--split", "test").code == 0
+
+
+SIDE_NETWORKS = "adaptation={name: side_network, towers: [item], inter_modal: true, also_train: [head]}"
+SMALL = ["train.steps=12", "model.item_encoder.fusion=concat"]
+
+
+def test_networks_between_modalities_learn_the_same_from_kept_states(
+    config: Path, commands: Commands, run_dir: Path
+) -> None:
+    kept = train(config, commands, run_dir / "kept", SIDE_NETWORKS, *SMALL)
+    whole = train(config, commands, run_dir / "whole", SIDE_NETWORKS, *SMALL, "prefix_cache.mode=off")
+    assert len(list((config.parent / "cache").glob("states-*"))) == 2
+    assert losses(kept) == losses(whole)
+    assert commands.run("evaluate", "--run", kept, "--split", "test").code == 0

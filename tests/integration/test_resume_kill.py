@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tiny_runs import Commands, ForkedCommands, Tiny, exported, records
+from tiny_runs import USER_MODELS, Commands, ForkedCommands, Tiny, exported, records
 
 from transrec.evaluation.evaluator import Evaluator
 from transrec.evaluation.metrics import Estimate
@@ -140,6 +140,20 @@ def test_killed_with_adapters(tiny: Tiny, commands: ForkedCommands, tmp_path: Pa
     assert commands.run("train", *arguments(tiny, whole, houlsby)).code == 0
     kill_at(commands, 20, killed, arguments(tiny, killed, houlsby))
     assert commands.run("train", *arguments(tiny, killed, houlsby)).code == 0
+    assert_same_run(killed, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("user_model", "ranks", "stage"), [("nextitnet", 1, 0), ("cloze", 2, 2)])
+def test_killed_as_a_user_model_is_pretrained(
+    tiny: Tiny, commands: ForkedCommands, tmp_path: Path, user_model: str, ranks: int, stage: int
+) -> None:
+    """What is hidden and which candidates there are follows from the step."""
+    overrides = [*USER_MODELS[user_model], f"zero.stage={stage}"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert commands.run("train", *arguments(tiny, whole, *overrides), ranks=ranks).code == 0
+    kill_at(commands, 20, killed, arguments(tiny, killed, *overrides), ranks)
+    assert commands.run("train", *arguments(tiny, killed, *overrides), ranks=ranks).code == 0
     assert_same_run(killed, whole)
 
 

@@ -11,6 +11,7 @@ import pytest
 from tiny_runs import (
     ADAPTATIONS,
     COMPARABLE,
+    USER_MODELS,
     Commands,
     ForkedCommands,
     LaunchedCommands,
@@ -29,7 +30,7 @@ TOLERANCE = 1e-5
 STEPS = 12  # an epoch has 8; in its last one rank 1 of 2 has no window at all
 
 SLOW = pytest.mark.slow
-METHODS = ("compacter", "lora", "k_adapter", "prompt", "side_network", "combined")
+METHODS = ("compacter", "model_patch", "lora", "k_adapter", "prompt", "side_network", "combined")
 
 Train = Callable[..., Path]
 
@@ -98,6 +99,15 @@ def test_every_stage_trains_alike_under_the_launcher(
     check_stage(run, train, tiny, adaptation)
 
 
+@SLOW
+@pytest.mark.parametrize("stage", [0, 2, 3])
+@pytest.mark.parametrize("user_model", USER_MODELS)
+def test_every_stage_trains_user_models_alike(train: Train, user_model: str, stage: int) -> None:
+    run, reference = train(*USER_MODELS[user_model], f"zero.stage={stage}", ranks=2), train(*USER_MODELS[user_model])
+    assert_same_curve(run, reference)
+    assert_same_weights(run, reference)
+
+
 def check_stage(run: Path, train: Train, tiny: Tiny, adaptation: str) -> None:
     reference = train(ADAPTATIONS[adaptation])
     assert_same_curve(run, reference)
@@ -130,7 +140,16 @@ def test_an_adapter_export_holds_what_was_trained_and_no_more(train: Train, tiny
     ],
     ids=["2x8", "1x8x2", "1x2x8", "2x4x2"],
 )
-@pytest.mark.parametrize("objective", ["next_item", "cpc", "full_softmax"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "next_item",
+        "cpc",
+        "full_softmax",
+        pytest.param("sampled_softmax", marks=SLOW),
+        pytest.param("cloze", marks=SLOW),
+    ],
+)
 def test_ranks_and_accumulation_do_not_change_a_step(train: Train, objective: str, ranks: int, cut: str) -> None:
     choice = f"model.objective.name={objective}"
     run, whole = train(choice, cut, ranks=ranks), train(choice)

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from transrec.experiment import (
     environment,
     export_config,
     load_run,
-    rebuild_for,
     write_run_dir,
 )
+from transrec.item_encoders.text import TextEncoderConfig
+from transrec.rebuild import rebuild_for
 
 
 def make(run_dir: Path, shards: Path, **values: Any) -> Experiment:
@@ -121,6 +123,34 @@ def test_item_ids_of_another_catalogue_are_refused(tmp_path: Path, synthetic_sha
         rebuild_for(load_run(tmp_path / "run"), tmp_path / "run", other)
 
 
+def with_output_table(experiment: Experiment) -> Experiment:
+    return experiment.model_copy(update={"model": experiment.model.model_copy(update={"output": "untied"})})
+
+
+def test_an_output_table_can_be_left_behind(tmp_path: Path, synthetic_shards: Path) -> None:
+    source = export_run(with_output_table(make(tmp_path / "source", synthetic_shards)))
+    values = {"init_from": str(tmp_path / "source")}
+    with pytest.raises(
+        ConfigError, match=r"unexpected: output\.bias\.weight(?s:.*)model\.output is untied there, tied"
+    ):
+        make(tmp_path / "run", synthetic_shards, **values).build(World())
+    kept = make(tmp_path / "run", synthetic_shards, init_except=["output"], **values).build(World()).model.state_dict()
+    expected = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("output.")}
+    assert kept.keys() == expected.keys()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
+
+
+def test_an_output_table_belongs_to_its_catalogue(tmp_path: Path, synthetic_shards: Path, build_shards) -> None:
+    source = with_output_table(make(tmp_path / "source", synthetic_shards))
+    export_run(source)
+    other = build_shards({"u": [1, 2, 3, 1, 2, 3]}, n_items=3)
+    fresh = "`init_except=[item_encoder.embedding,output.vectors,output.bias]`"
+    with pytest.raises(ConfigError, match=re.escape(fresh)):
+        with_output_table(make(tmp_path / "run", other, init_from=str(tmp_path / "source"))).build(World())
+    assert source.model.embeds_ids
+    assert source.model.model_copy(update={"item_encoder": TextEncoderConfig(backbone="any")}).embeds_ids
+
+
 def test_a_run_without_an_export_is_a_readable_error(experiment: Experiment, synthetic_shards: Path) -> None:
     write_run_dir(experiment)
     with pytest.raises(ConfigError, match="has no export yet"):
@@ -173,7 +203,18 @@ def test_the_same_experiment_may_go_on(experiment: Experiment) -> None:
 
 HOW = ["zero.stage=2", "deepspeed.zero_optimization.overlap_comm=false", "data.path=/moved", "data.cache=/elsewhere"]
 HOW += ["data.workers=3", "train.accumulation=2", "train.gradient_checkpointing=true", "train.log_every=3"]
-HOW += ["train.checkpoint_every=7", "data.cache_bytes=5"]
+HOW += ["train.checkpoint_every=7", "data.cache_bytes=5", "data.most_bad_share=0.5"]
+
+# Of item encoders; their backbones are not looked at before a run is built.
+TEXT, IMAGE = {"name": "text", "backbone": "some/bert"}, {"name": "image", "backbone": "some/vit"}
+HOW_ENCODED = [
+    (TEXT, "chunk_tokens=64"),
+    (IMAGE, "chunk_images=2"),
+    (IMAGE, "decoded_cache=false"),
+    ({"name": "multimodal", "text": TEXT, "image": IMAGE}, "text.chunk_tokens=64"),
+    ({"name": "multimodal", "text": TEXT, "image": IMAGE}, "image.chunk_images=2"),
+    ({"name": "multimodal", "text": TEXT, "image": IMAGE}, "image.decoded_cache=false"),
+]
 
 
 def test_what_does_not_change_what_is_learnt_may_differ_and_is_written_down(experiment: Experiment) -> None:
@@ -189,6 +230,29 @@ def test_what_does_not_change_what_is_learnt_may_differ_and_is_written_down(expe
     assert (experiment.run_dir / "environment.yaml").read_bytes() == before
 
 
+def reading(experiment: Experiment, item_encoder: dict[str, Any]) -> Experiment:
+    """The same experiment with another item encoder."""
+    values = experiment.model_dump(mode="json")
+    return validate(Experiment, values | {"model": values["model"] | {"item_encoder": item_encoder}})
+
+
+@pytest.mark.parametrize(("item_encoder", "override"), HOW_ENCODED, ids=[override for _, override in HOW_ENCODED])
+def test_how_items_are_encoded_may_differ(experiment: Experiment, item_encoder: dict[str, Any], override: str) -> None:
+    began = reading(experiment, item_encoder)
+    write_run_dir(began)
+    now = load(Experiment, began.run_dir / "config.yaml", [f"model.item_encoder.{override}"])
+    assert now != began
+    check_run_dir(now)
+
+
+@pytest.mark.parametrize("override", ["layers=1", "pooling=mean", "image_size=32", "mask_ratio=0.5"])
+def test_what_an_encoder_makes_of_items_may_not_differ(experiment: Experiment, override: str) -> None:
+    began = reading(experiment, IMAGE)
+    write_run_dir(began)
+    with pytest.raises(ConfigError, match="holds another experiment"):
+        check_run_dir(load(Experiment, began.run_dir / "config.yaml", [f"model.item_encoder.{override}"]))
+
+
 @pytest.mark.parametrize(
     "override", ["deepspeed.prescale_gradients=true", "data.fraction=0.5", "train.precision=bf16", "train.steps=3"]
 )
@@ -200,7 +264,8 @@ def test_what_changes_what_is_learnt_may_not_differ(experiment: Experiment, over
 
 
 def test_every_field_that_may_differ_exists(experiment: Experiment) -> None:
-    assert all(any(f == o.partition("=")[0] or o.startswith(f"{f}.") for o in HOW) for f in MAY_DIFFER)
+    tried = [*HOW, *(f"model.item_encoder.{override}" for _, override in HOW_ENCODED)]
+    assert all(any(f == o.partition("=")[0] or o.startswith(f"{f}.") for o in tried) for f in MAY_DIFFER)
 
 
 def test_another_experiment_is_refused_and_what_differs_is_named(experiment: Experiment) -> None:

@@ -1,5 +1,6 @@
 """Adaptation: which parameters of a model learn, and what is added for that. Choose one by `name:`, or list several."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -12,8 +13,9 @@ from transrec.adaptation.ia3 import IA3Config
 from transrec.adaptation.k_adapter import KAdapterConfig
 from transrec.adaptation.lora import LoRAConfig
 from transrec.adaptation.method import Method
+from transrec.adaptation.model_patch import ModelPatchConfig
 from transrec.adaptation.prompt import PromptConfig
-from transrec.adaptation.selective import BitFitConfig, FullConfig, HeadOnlyConfig, LayerNormConfig
+from transrec.adaptation.selective import BitFitConfig, FullConfig, HeadOnlyConfig, LastLayersConfig, LayerNormConfig
 from transrec.adaptation.side_network import SideNetworkConfig
 
 MethodConfig = Annotated[
@@ -21,8 +23,10 @@ MethodConfig = Annotated[
     | HeadOnlyConfig
     | LayerNormConfig
     | BitFitConfig
+    | LastLayersConfig
     | HoulsbyConfig
     | PfeifferConfig
+    | ModelPatchConfig
     | CompacterConfig
     | KAdapterConfig
     | LoRAConfig
@@ -43,8 +47,9 @@ class CombinedConfig(Method):
         for method in self.methods:
             method.attach(model)
 
-    def trains(self, group: Group, name: str) -> bool:
-        return any(method.trains(group, name) for method in self.methods)
+    def selection(self, model: nn.Module) -> Callable[[Group, str], bool]:
+        selections = [method.selection(model) for method in self.methods]
+        return lambda group, name: any(selects(group, name) for selects in selections)
 
 
 def _combined(value: Any) -> Any:

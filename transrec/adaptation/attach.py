@@ -16,10 +16,17 @@ from transrec.config import ConfigError
 Tower = Literal["item", "text", "image", "user"]  # item: all of the item encoder
 Modality = Literal["text", "image"]
 
-OF_THE_TOWER = ("embeddings", "readout")  # sites that are not of a layer
+OF_THE_TOWER = ("embeddings", "readout", "fusion")  # sites that are not of a layer
 
 # The sub-layer whose input a parallel adapter at a site reads.
-_SUB_LAYER_INPUT = {"attention_output": "attention_input", "ffn_output": "ffn_input"}
+_SUB_LAYER_INPUT = {
+    "attention_output": "attention_input",
+    "ffn_output": "ffn_input",
+    "conv1": "conv1_input",
+    "conv2": "conv2_input",
+}
+# What stands for the ends of a transformer's sub-layers in a layer of two convolutions.
+_OF_CONVOLUTIONS = {"attention_output": "conv1", "ffn_output": "conv2"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,20 @@ def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | Non
     ]
 
 
+def fusion(model: nn.Module) -> Site:
+    """Where what an item says and what it shows become one vector; it is given the states of both towers.
+
+    Raises:
+        ConfigError: the item encoder does not read both.
+    """
+    item_encoder: Any = model.get_submodule("item_encoder")
+    if len(item_encoder.towers) < 2:
+        read = ", ".join(item_encoder.towers) or "neither"
+        raise ConfigError(f"what lies between modalities needs an item encoder of text and image; this reads {read}")
+    (site,) = _sites(item_encoder, "item", "fusion", None, "text")
+    return site
+
+
 def encoders(model: nn.Module, tower: Tower) -> list[Any]:
     """What a tower is made of: several encoders, if the item encoder reads several modalities.
 
@@ -75,6 +96,8 @@ def _modality(model: nn.Module, encoder: Any) -> Modality:
 
 def _sites(encoder: Any, tower: Tower, name: str, layers: Sequence[int] | None, modality: Modality) -> list[Site]:
     paths: dict[str, list[str]] = encoder.site_paths
+    if "conv1" in paths:
+        name = _OF_CONVOLUTIONS.get(name, name)
     if name not in paths or name in _SUB_LAYER_INPUT.values():
         known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"
         raise ConfigError(f"{type(encoder).__name__}, the {tower} tower, has no site {name!r}; its sites: {known}")
@@ -95,10 +118,9 @@ def _site_of_layer(encoder: Any, tower: Tower, name: str, layer: int, modality: 
         except AttributeError as error:
             raise ConfigError(f"the {tower} tower is built otherwise than others of its kind: {error}") from None
 
-    end = module("ffn_output")
-    widths = {"ffn_hidden": end.in_features, "ffn_norm": end.out_features}
     source = module(_SUB_LAYER_INPUT[name]) if name in _SUB_LAYER_INPUT else None
-    width = widths[name] if name in widths else module(name).out_features
+    side = {"ffn_hidden": "in_features", "ffn_norm": "out_features"}.get(name)
+    width = getattr(module("ffn_output"), side) if side else module(name).out_features
     return Site(tower, encoder, name, layer, module(name), source, width, modality)
 
 

@@ -3,9 +3,9 @@
 Shape letters: D width of a site, r width of the bottleneck.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,7 +13,7 @@ from transrec.adaptation.attach import Tower, sites
 from transrec.adaptation.method import AdapterMethod, Rates
 from transrec.config import Config
 
-SubLayerEnd = Literal["attention_output", "ffn_output"]
+SubLayerEnd = Literal["attention_output", "ffn_output", "conv1", "conv2"]
 Mode = Literal["serial", "parallel"]
 
 
@@ -39,8 +39,10 @@ class BottleneckMethod(AdapterMethod):
         for tower in self.towers:
             for name in self.sites:
                 for site in sites(model, tower, name, self.layers):
-                    width = self.bottleneck.of(tower)
-                    self.put(site, Bottleneck(site.width, width, self.init_std, parallel), parallel)
+                    self.put(site, self.adapter(site.width, self.bottleneck.of(tower)), parallel)
+
+    def adapter(self, width: int, bottleneck: int) -> "Bottleneck":
+        return Bottleneck(width, bottleneck, self.init_std, self.mode == "parallel")
 
 
 class HoulsbyConfig(BottleneckMethod):
@@ -49,14 +51,26 @@ class HoulsbyConfig(BottleneckMethod):
     Paper: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019, in both towers as in Fu
     et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024. Deviations: an
     adapter acts before the sub-layer's output dropout (the reference: after it; alike without dropout); the
-    parallel form adds the sub-layer's input once (the reference: twice, so it does not start near the
-    pretrained function).
+    parallel form adds the sub-layer's input once (their code: twice, so it does not start near the pretrained
+    function: `variant: released`).
     """
 
     rates = Rates(text=1.5e-4, image=4e-4)
 
     name: Literal["houlsby"] = "houlsby"
     sites: list[SubLayerEnd] = Field(["attention_output", "ffn_output"], min_length=1)
+    variant: Literal["canonical", "released"] = "canonical"
+
+    @model_validator(mode="after")
+    def _differs(self) -> Self:
+        if self.variant == "released" and self.mode == "serial":
+            raise ValueError("the serial form is as released: set mode=parallel, or leave `variant` out")
+        return self
+
+    def adapter(self, width: int, bottleneck: int) -> "Bottleneck":
+        if self.variant == "released":
+            return DoubledResidual(width, bottleneck, self.init_std, parallel=True)
+        return super().adapter(width, bottleneck)
 
 
 class PfeifferConfig(BottleneckMethod):
@@ -89,12 +103,15 @@ class Bottleneck(nn.Module):
 
     Weights ~ N(0, init_std²), biases 0: near the identity at the start, and exactly so for init_std = 0
     (which, like any network of zeros, then learns only its output bias).
+
+    Args:
+        out: width of what is said, if it is not that of what is read.
     """
 
-    def __init__(self, width: int, bottleneck: int, init_std: float, parallel: bool = False):
+    def __init__(self, width: int, bottleneck: int, init_std: float, parallel: bool = False, out: int | None = None):
         super().__init__()
         self.down = nn.Linear(width, bottleneck)
-        self.up = nn.Linear(bottleneck, width)
+        self.up = nn.Linear(bottleneck, width if out is None else out)
         self.parallel = parallel
         for linear in (self.down, self.up):
             nn.init.normal_(linear.weight, std=init_std)
@@ -105,6 +122,13 @@ class Bottleneck(nn.Module):
 
     def change(self, z: Tensor) -> Tensor:
         return self.up(F.relu(self.down(z)))
+
+
+class DoubledResidual(Bottleneck):
+    """y + x + W_up ReLU(W_down x + b_down) + b_up: the layer adds its residual x once more."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return super().forward(x, y) + x
 
 
 class NormedBottleneck(Bottleneck):

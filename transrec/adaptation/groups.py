@@ -5,13 +5,14 @@ from typing import Literal, get_args
 
 from torch import nn
 
-Group = Literal["adapter", "layer_norm", "backbone", "head"]
+Group = Literal["task", "adapter", "layer_norm", "backbone", "head"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 def parameter_groups(model: nn.Module) -> dict[Group, list[tuple[str, nn.Parameter]]]:
     """Every parameter of `model` in exactly one group, in the model's order.
 
+    task        the head of a task, with its token; it is new and always trains
     adapter     modules put in by `attach`
     layer_norm  every LayerNorm, of the backbone and elsewhere
     backbone    the rest of the item encoder's backbones
@@ -26,13 +27,15 @@ def parameter_groups(model: nn.Module) -> dict[Group, list[tuple[str, nn.Paramet
 
 
 def train_only(model: nn.Module, trains: Callable[[Group, str], bool]) -> None:
-    """Freeze every parameter but those of which `trains(group, name)` is true."""
+    """Freeze every parameter but a task's and those of which `trains(group, name)` is true."""
     for group, members in parameter_groups(model).items():
         for name, parameter in members:
-            parameter.requires_grad_(trains(group, name))
+            parameter.requires_grad_(group == "task" or trains(group, name))
 
 
 def _group(name: str, in_layer_norm: bool) -> Group:
+    if name.startswith("task."):
+        return "task"
     if ".adapter." in name:
         return "adapter"
     if in_layer_norm:

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transrec.adaptation.attach import Tower, detach, sites
+from transrec.adaptation.bottleneck import SubLayerEnd
 from transrec.adaptation.method import AdapterMethod, Rates
 from transrec.config import Config, ConfigError
 
@@ -37,9 +38,7 @@ class LoRAConfig(AdapterMethod):
     rates = Rates(text=1e-3, image=1e-3)
 
     name: Literal["lora"] = "lora"
-    sites: list[Literal["query", "key", "value", "attention_output", "ffn_output"]] = Field(
-        ["query", "value"], min_length=1
-    )
+    sites: list[Literal["query", "key", "value", SubLayerEnd]] = Field(["query", "value"], min_length=1)
     layers: list[int] | None = Field(None, min_length=1)  # of the item towers; None: all
     rank: Ranks = Ranks()
     alpha: float = Field(1.0, gt=0)

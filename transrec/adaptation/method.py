@@ -9,7 +9,7 @@ them. And for what trains, named groups of parameters could not say "all biases"
 predicate over a parameter's group and name can, and its union is that of a combination.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -48,9 +48,13 @@ class Method(Config):
         """Does the parameter `name`, of `group`, train?"""
         raise NotImplementedError
 
+    def selection(self, model: nn.Module) -> Callable[[Group, str], bool]:
+        """`trains`, or what takes its place where only the model tells which names are meant."""
+        return self.trains
+
     def apply(self, model: nn.Module) -> None:
         self.attach(model)
-        train_only(model, self.trains)
+        train_only(model, self.selection(model))
 
 
 class AdapterMethod(Method):

@@ -1,5 +1,6 @@
 """Adaptation that adds nothing: only which parameters train. They learn at the rates of the groups they lie in."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
@@ -8,6 +9,7 @@ from torch import nn
 from transrec.adaptation.attach import Tower, encoders
 from transrec.adaptation.groups import Group
 from transrec.adaptation.method import Method, trains_in
+from transrec.config import ConfigError
 
 
 class FullConfig(Method):
@@ -67,3 +69,26 @@ class BitFitConfig(SelectiveMethod):
         leaf = name.rpartition(".")[2]
         bias = leaf == "bias" or leaf.startswith("bias_")  # the second: a recurrent network's
         return (bias and group != "adapter" and trains_in(self.towers, name)) or group in self.also_train
+
+
+class LastLayersConfig(Method):
+    """The last layers of the user encoder train; of NextItNet, convolutions with the LayerNorm behind each.
+
+    With the head of a task, which always trains: FineCLS (`layers: 0`), FineLast1 and FineLast2 of PeterRec (Yuan et
+    al., SIGIR 2020).
+    """
+
+    name: Literal["last_layers"] = "last_layers"
+    layers: int = Field(1, ge=0)
+
+    def selection(self, model: nn.Module) -> Callable[[Group, str], bool]:
+        """
+        Raises:
+            ConfigError: the user encoder has fewer layers.
+        """
+        (user_encoder,) = encoders(model, "user")
+        paths: list[tuple[str, ...]] = user_encoder.layer_paths
+        if self.layers > len(paths):
+            raise ConfigError(f"`layers`: the user encoder has {len(paths)} layers, not {self.layers}")
+        last = tuple(f"user_encoder.{path}." for layer in paths[len(paths) - self.layers :] for path in layer)
+        return lambda group, name: name.startswith(last)

@@ -1,30 +1,32 @@
-"""A side network over frozen states: no backward pass runs through the tower.
+"""Side networks over frozen states: no backward pass runs through the towers.
 
-Shape letters: n sequences, S states that are read, H width of the tower.
+Shape letters: n sequences, S states that are read, H width of the tower, U distinct items of a batch, D width.
 """
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from transrec.adaptation.attach import Site, Tower, sites
+from transrec.adaptation.attach import Site, Tower, fusion, sites
 from transrec.adaptation.bottleneck import Bottleneck, BottleneckWidths
 from transrec.adaptation.method import AdapterMethod, Rates
 from transrec.config import ConfigError
-from transrec.hidden import Hidden
+from transrec.hidden import Hidden, Modalities, softmax_over
 
 
 class SideNetworkConfig(AdapterMethod):
     """Bottlenecks climb along pooled states of the layers and correct the last; the towers are frozen.
 
-    Paper: Fu et al., "Efficient and Effective Adaptation of Multimodal Foundation Models in Sequential Recommendation"
-    (IISAN), SIGIR 2024, its network within one modality, on every second layer as there. Nothing that trains lies under
-    it, so the backbone runs without a graph, and only the pooled states (n, S, H) enter. Deviations: the last
-    bottleneck is added to the frozen output instead of to its own input, so that the start is near the pretrained
-    function; the reference trains projection and user encoder along (`also_train: [head]`). No rate is published; that
-    of Houlsby's bottlenecks is taken.
+    Paper: Fu et al., "IISAN: Efficiently Adapting Multimodal Representation for Sequential Recommendation with
+    Decoupled PEFT", SIGIR 2024, on every second layer as there: its networks within each modality and, with
+    `inter_modal`, the one between text and image. Nothing that trains lies under them, so the backbones run without a
+    graph, and only the pooled states (n, S, H) enter. Deviations: what the networks say is added to the frozen output
+    instead of replacing it, so that the start is near the pretrained function; a missing modality is masked; of towers
+    of unequal depth, the deeper one is mixed in at evenly spaced layers; the reference trains projection, fusion and
+    user encoder along (`also_train: [head]`). No rate is published; that of Houlsby's bottlenecks is taken.
     """
 
     rates = Rates(text=1.5e-4, image=4e-4)
@@ -35,12 +37,31 @@ class SideNetworkConfig(AdapterMethod):
     layers: list[int] | None = Field(None, min_length=1)  # whose input is read, of the item tower; None: every second
     bottleneck: BottleneckWidths = BottleneckWidths()
     init_std: float = Field(0.01, ge=0)
+    inter_modal: bool = False  # one more network, over the states of text and image together
+
+    @model_validator(mode="after")
+    def _reads_both(self) -> Self:
+        if self.inter_modal and "item" not in self.towers:
+            raise ValueError("inter_modal reads what those of both item towers read: `towers` has to name item")
+        return self
 
     def attach(self, model: nn.Module) -> None:
+        if self.inter_modal:
+            self._attach_between(model)
         for tower in self.towers:
             width = self.bottleneck.of(tower)
             for site in sites(model, tower, "readout"):
                 self.put(site, SideNetwork(site.width, width, self.init_std, self._reads(site)))
+
+    def _attach_between(self, model: nn.Module) -> None:
+        site = fusion(model)
+        towers = sites(model, "item", "readout")
+        widths = {tower.modality: tower.width for tower in towers}
+        if len(set(widths.values())) > 1:
+            listed = ", ".join(f"{modality} {width}" for modality, width in widths.items())
+            raise ConfigError(f"`inter_modal`: states of one width can be mixed, not {listed}; choose such backbones")
+        reads = paired({tower.modality: self._reads(tower) for tower in towers})
+        self.put(site, InterModalNetwork(towers[0].width, site.width, self.bottleneck.item, self.init_std, reads))
 
     def _reads(self, site: Site) -> list[int]:
         """Indices of the states that are read; the last is always among them.
@@ -61,10 +82,14 @@ class SideNetworkConfig(AdapterMethod):
         return [*chosen, last]
 
 
+TEMPERATURE = 0.1  # τ of the gates, the reference's: they move ten times as far as at their rate alone
+
+
 class SideNetwork(nn.Module):
     """h_0 = B_0(s_0), h_i = B_i(g_i s_i + (1 - g_i) h_{i-1}); y + C(h).
 
-    s are pooled states, y the last of them; B and C are bottlenecks, B with skip, C without; g = σ(gate), ½ at first.
+    s are pooled states, y the last of them; B and C are bottlenecks, B with skip, C without; g = σ(gate / τ), ½ at
+    first.
     """
 
     reads_pooled = True
@@ -80,7 +105,44 @@ class SideNetwork(nn.Module):
         first, *others = (x.pooled(x.states[read]) for read in self.reads)
         entry, *blocks = self.blocks
         h = entry(first, first)
-        for gate, state, block in zip(self.gates.sigmoid(), others, blocks, strict=True):
+        for gate, state, block in zip((self.gates / TEMPERATURE).sigmoid(), others, blocks, strict=True):
             mixed = gate * state + (1 - gate) * h
             h = block(mixed, mixed)
         return y + self.correction.change(h)
+
+
+class InterModalNetwork(nn.Module):
+    """m_0 = B_0(mix_0), m_i = B_i(mix_i + m_{i-1}), mix_i = g_i t_i + (1 - g_i) v_i; e + C(m).
+
+    t and v are pooled states of text and image, e is what fusion makes of the towers' vectors; B, C and g are those of
+    the networks within a modality. Of an item that lacks a modality, mix is the state of the other; one that has none
+    keeps its vector of zeros.
+    """
+
+    def __init__(self, width: int, out: int, bottleneck: int, init_std: float, reads: Mapping[str, Sequence[int]]):
+        super().__init__()
+        self.reads = reads
+        steps = len(next(iter(reads.values())))
+        self.blocks = nn.ModuleList(Bottleneck(width, bottleneck, init_std) for _ in range(steps))
+        self.correction = Bottleneck(width, bottleneck, init_std, out=out)
+        self.gates = nn.Parameter(torch.zeros(steps))
+
+    def forward(self, x: Modalities, y: Tensor) -> Tensor:
+        present_U2 = torch.stack([x.has(name) for name in self.reads], dim=1)
+        m_UH = torch.zeros_like(next(iter(self._states(x, 0))))
+        for step, (gate, block) in enumerate(zip(self.gates / TEMPERATURE, self.blocks, strict=True)):
+            scores_U2 = torch.stack([gate, torch.zeros_like(gate)]).expand(len(present_U2), -1)
+            states_U2H = torch.stack(self._states(x, step), dim=1)
+            mix_UH = (softmax_over(present_U2, scores_U2).unsqueeze(-1) * states_U2H).sum(1)
+            m_UH = block(mix_UH + m_UH, mix_UH + m_UH)
+        return y + self.correction.change(m_UH) * present_U2.any(1, keepdim=True)
+
+    def _states(self, x: Modalities, step: int) -> list[Tensor]:
+        return [x.pooled[name][read[step]] for name, read in self.reads.items()]
+
+
+def paired(reads: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """As many of each as the shortest has, evenly spaced, the last among them."""
+    steps = min(map(len, reads.values())) - 1
+    back = [step / max(1, steps) for step in range(steps, -1, -1)]
+    return {name: [read[-1 - round(share * (len(read) - 1))] for share in back] for name, read in reads.items()}

@@ -26,6 +26,8 @@ class Sampling(Config):
     negatives: int = 0  # uniform negatives per scored position
     pool: Literal["batch", "catalogue"] = "batch"  # the distinct items of the batch, or every candidate item
     owned: bool = False  # mark pool items of the user's own training history
+    candidates: float = 0.0  # share of the catalogue drawn for all windows of a step, popular items more often
+    masked: float = 0.0  # share of a window's items that are hidden, and the targets
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ class SequenceBatch:
     draws: int  # item occurrences the pool was made of
     owned: Tensor | None  # (B, U) bool, see Sampling.owned
     user_ids: list[str]  # of the windows that are not empty: the end of an epoch leaves gaps, so rows need not line up
+    candidates: Tensor | None = None  # (S,) int64 pool rows, the same items for all parts of a step
+    log_inclusion: Tensor | None = None  # (U,) float32, log of how likely a pool item was to be among the candidates
+    masked: Tensor | None = None  # (B, L) bool, inputs whose place a token takes
     digest: int = 0  # which windows lie in which slots; adds up over the parts of a global batch
     normaliser: float = 1.0  # scored positions per micro-batch, averaged over all ranks and micro-batches of the step
 

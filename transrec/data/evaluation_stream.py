@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transrec.data.interactions import Interactions
-from transrec.data.splits import Ints, Split
+from transrec.data.labels import Instances, Labels
+from transrec.data.splits import TEST, TRAIN, VALID, Ints, Split
 from transrec.data.user_shards import UserBlock
 
 Part = Literal["valid", "test"]
@@ -18,12 +19,17 @@ Part = Literal["valid", "test"]
 
 @dataclass(frozen=True)
 class EvaluationBatch:
-    """B users with one held-out interaction each, all indices catalogue indices (0: padding, left)."""
+    """B held-out targets and what their users did before, all indices catalogue indices (0: padding, left).
+
+    Of the next item every user has one; of a task any number, and they are of another vocabulary.
+    """
 
     user_ids: list[str]
+    users: Tensor  # (B,) a number for each user
     inputs: Tensor  # (B, L) the newest items before the target
     history: Tensor  # (B, H) everything before the target
     targets: Tensor  # (B,)
+    left_out: Tensor  # (B, X) what is not ranked: the history, or the other targets of the user
 
 
 def evaluation_batches(
@@ -37,11 +43,14 @@ def evaluation_batches(
 
 
 def evaluated_users(interactions: Interactions, part: Part) -> list[str]:
-    """Ids of all users with a target, in the order of the data."""
+    """Ids of all users with a target, in the order of the data; of a task, one for each target."""
     ids: list[str] = []
     for number in range(len(interactions.shards)):
         block = interactions.block(number)
-        ids += _ids(block, _evaluated(interactions.split(block), part))
+        if interactions.labels is not None:
+            ids += _ids(block, _asked(interactions.labels, part, number).user)
+        else:
+            ids += _ids(block, _evaluated(interactions.split(block), part))
     return ids
 
 
@@ -53,8 +62,20 @@ def training_sequences(interactions: Interactions) -> Iterator[tuple[NDArray[np.
         yield block.items[position < np.repeat(stops, block.lengths)].astype(np.int64), stops.astype(np.int64)
 
 
+def training_histories(
+    interactions: Interactions, labels: Labels
+) -> Iterator[tuple[list[NDArray[np.int32]], NDArray[np.int32]]]:
+    """(whole history, target) of each training instance of a task, block by block."""
+    for number in range(len(interactions.shards)):
+        users, targets, _ = labels.blocks[number].of(TRAIN)
+        block = interactions.block(number)
+        yield [block.history(int(u)) for u in users], targets
+
+
 def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBatch | None:
     block = interactions.block(number)
+    if interactions.labels is not None:
+        return _of_task(interactions, interactions.labels, part, number, block)
     split = interactions.split(block)
     users = _evaluated(split, part)
     if not len(users):
@@ -64,10 +85,38 @@ def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBat
     targets = block.items[block.offsets[users] + positions[users]]
     return EvaluationBatch(
         user_ids=_ids(block, users),
+        users=_numbers(number, users),
         inputs=newest(history, interactions.max_length),
         history=history,
         targets=torch.from_numpy(targets.astype(np.int64)),
+        left_out=history,
     )
+
+
+def _of_task(
+    interactions: Interactions, labels: Labels, part: Part, number: int, block: UserBlock
+) -> EvaluationBatch | None:
+    users, targets, _ = _asked(labels, part, number)
+    if not len(users):
+        return None
+    history = left_padded([block.history(int(u)) for u in users])
+    own = [labels.of_user(number, int(u)) for u in users]
+    return EvaluationBatch(
+        user_ids=_ids(block, users),
+        users=_numbers(number, users),
+        inputs=newest(history, interactions.max_length),
+        history=history,
+        targets=torch.from_numpy(targets.astype(np.int64)),
+        left_out=left_padded([all_of[all_of != target] for all_of, target in zip(own, targets, strict=True)]),
+    )
+
+
+def _asked(labels: Labels, part: Part, number: int) -> Instances:
+    return labels.blocks[number].of(VALID if part == "valid" else TEST)
+
+
+def _numbers(number: int, users: NDArray[Any]) -> Tensor:
+    return torch.from_numpy((np.int64(number) << 32) + users.astype(np.int64))
 
 
 def _positions(split: Split, part: Part) -> Ints:
@@ -78,7 +127,7 @@ def _evaluated(split: Split, part: Part) -> NDArray[np.int64]:
     return np.flatnonzero(_positions(split, part) >= 0)
 
 
-def _ids(block: UserBlock, users: NDArray[np.int64]) -> list[str]:
+def _ids(block: UserBlock, users: NDArray[Any]) -> list[str]:
     return [block.user_ids[int(u)].as_py() for u in users]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,19 +12,25 @@ from pydantic import Field
 
 from transrec.config import Config, ConfigError, UserPath
 from transrec.data.bad_samples import Agree, check_share, find_bad
+from transrec.data.labels import Labels
 from transrec.data.quantiles import order_statistics
 from transrec.data.remote import Place
 from transrec.data.schema import ShardSetError
 from transrec.data.shard_folder import DEFAULT_CACHE, DEFAULT_CACHE_BYTES, ShardFolder
-from transrec.data.splits import LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
+from transrec.data.splits import TRAIN, LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
+from transrec.data.task import TaskConfig
 from transrec.data.user_shards import UserBlock, UserShards
-from transrec.data.windows import count_windows
+from transrec.data.windows import Windows, count_windows, cut_windows
 
 
 class DataConfig(Config):
     path: Place = Field(description="folder or URL of shards (`python -m data_tools build`)")
+    task: TaskConfig | None = Field(None, description="what to predict; null: the next item")
     fraction: float = Field(
-        1.0, gt=0, le=1, description="train on this first part of the users, a nested uniform sample; evaluate all"
+        1.0,
+        gt=0,
+        le=1,
+        description="train on this first part of those who train, a nested uniform sample; evaluate all",
     )
     min_interactions: int = Field(5, ge=1, description="users with fewer are left out altogether")
     windows: Literal["all", "last"] = Field(
@@ -57,6 +64,7 @@ class Interactions:
     config: DataConfig
     max_length: int
     moments: tuple[int, int] | None = None  # temporal split: seconds since 1970
+    labels: Labels | None = None  # of a task
     train_stops: list[NDArray[np.int32]] = field(default_factory=list)  # per block; one number for every user there is
     popularity: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (N + 1,), training only
     candidates: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # ascending item indices
@@ -70,25 +78,23 @@ class Interactions:
             ConfigError: nobody to train on.
         """
         shards = open_users(config, agree)
-        self = cls(shards, config, max_length, moments=_moments(shards, config))
+        self = cls(shards, config, max_length, moments=_moments(shards, config), labels=_labels(shards, config))
         num_items = shards.index.counts.items
         popularity, occurring = np.zeros(num_items + 1, np.int64), np.zeros(num_items + 1, bool)
         train_stops = []
         left = int(np.ceil(config.fraction * shards.block_users.sum()))
         for number in range(len(shards)):
             block = self.block(number)
-            split = self.split(block)
-            train_stop = np.where(np.arange(len(block)) < left, split.train_stop, 0)
+            train_stop, kept = self._taking_part(number, block, left)
             train_stops.append(train_stop.astype(np.int32))
             left -= int(shards.block_users[number])
             position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
             trained = position < np.repeat(train_stop, block.lengths)
             popularity += np.bincount(block.items[trained], minlength=num_items + 1)
-            kept = (split.train_stop > 0) | (split.test >= 0) | (split.valid >= 0)
             occurring[block.items[np.repeat(kept, block.lengths)]] = True
         if config.candidates == "catalogue":
             occurring[1:] = True
-        if not any((stops >= 2).any() for stops in train_stops):
+        if self.labels is None and not any((stops >= 2).any() for stops in train_stops):
             raise ConfigError(
                 f"no user of {shards.folder} has anything to train on: see data.min_interactions and data.fraction"
             )
@@ -96,8 +102,15 @@ class Interactions:
 
     @property
     def sampled(self) -> NDArray[np.int64]:
-        """Items that training may meet as negatives: the candidates (as the reference), without the future's."""
+        """Items that training may know: the candidates (as the reference), without the future's."""
         return self.candidates if self.moments is None else np.flatnonzero(self.popularity)
+
+    @property
+    def negatives(self) -> tuple[NDArray[np.int64], int]:
+        """What training may meet as negatives, and the size of the vocabulary that these are of."""
+        if self.labels is not None:
+            return np.arange(1, len(self.labels) + 1), len(self.labels)
+        return self.sampled, self.shards.index.counts.items
 
     @property
     def stride(self) -> int:
@@ -105,11 +118,11 @@ class Interactions:
 
     def training_size(self) -> dict[str, int]:
         """Users that training sees, their interactions before any held-out one, and the windows of an epoch."""
-        trained = [stops[stops >= 2] for stops in self.train_stops]
+        trained = [stops[stops >= (1 if self.labels is not None else 2)] for stops in self.train_stops]
         return {
             "users": sum(map(len, trained)),
             "interactions": sum(int(stops.sum()) for stops in trained),
-            "windows": sum(int(count_windows(stops, self.stride).sum()) for stops in trained),
+            "windows": sum(map(self.count_windows, range(len(self.shards)))),
         }
 
     def block(self, number: int) -> UserBlock:
@@ -117,10 +130,29 @@ class Interactions:
         block = self.shards.block(number)
         return block if self.config.windows == "all" else _last(block, self.max_length + 3)
 
+    def windows(self, number: int) -> Windows:
+        """What of block `number` trains."""
+        if self.labels is not None:
+            return self.labels.windows(number, self.block(number), self.max_length)
+        return cut_windows(self.train_stops[number], self.max_length, self.stride)
+
+    def count_windows(self, number: int) -> int:
+        if self.labels is not None:
+            return int((self.labels.blocks[number].part == TRAIN).sum())
+        return int(count_windows(self.train_stops[number], self.stride).sum())
+
     def split(self, block: UserBlock) -> Split:
         if self.moments is None:
             return leave_one_out(block.lengths, self.config.min_interactions)
         return temporal(block.lengths, block.timestamps, self.config.min_interactions, *self.moments)
+
+    def _taking_part(self, number: int, block: UserBlock, left: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """For each user: how many items train, if the user is among the `left` first ones, and whether any are used."""
+        if self.labels is not None:
+            return self.labels.taking_part(number, block.lengths)
+        split = self.split(block)
+        train_stop = np.where(np.arange(len(block)) < left, split.train_stop, 0)
+        return train_stop, (split.train_stop > 0) | (split.test >= 0) | (split.valid >= 0)
 
 
 def open_folder(config: DataConfig, path: Path | str | None = None) -> ShardFolder:
@@ -137,6 +169,12 @@ def open_users(config: DataConfig, agree: Agree) -> UserShards:
         lost = int(shards.block_users[list(shards.skipped)].sum())
         check_share(shards.skipped, lost, int(shards.block_users.sum()), config.most_bad_share, "users")
     return shards
+
+
+def _labels(shards: UserShards, config: DataConfig) -> Labels | None:
+    if config.task is None:
+        return None
+    return Labels.read(config.task, shards, partial(open_folder, config), config.min_interactions, config.fraction)
 
 
 def _moments(shards: UserShards, config: DataConfig) -> tuple[int, int] | None:
@@ -158,4 +196,4 @@ def _last(block: UserBlock, keep: int) -> UserBlock:
     position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
     kept = position >= np.repeat(block.lengths - lengths, block.lengths)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return UserBlock(block.user_ids, offsets, block.items[kept], block.timestamps[kept])
+    return replace(block, offsets=offsets, items=block.items[kept], timestamps=block.timestamps[kept])

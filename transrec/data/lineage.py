@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transrec.data.train_stream import TrainStream, Window
-from transrec.data.windows import cut_windows
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,7 @@ class Lineage:
             KeyError: no such user in the shards.
         """
         block, user = self._interactions.shards.find(user_id)
-        windows = cut_windows(
-            self._interactions.train_stops[block], self._interactions.max_length, self._interactions.stride
-        )
+        windows = self._interactions.windows(block)
         return self._sightings([(block, np.flatnonzero(windows.user == user))])
 
     def item(self, item: int) -> list[Sighting]:
@@ -61,9 +58,9 @@ class Lineage:
 
     def _windows_with(self, item: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """(block, windows in it)."""
-        for number, stops in enumerate(self._interactions.train_stops):
+        for number in range(len(self._interactions.shards)):
             block = self._interactions.block(number)
-            windows = cut_windows(stops, self._interactions.max_length, self._interactions.stride)
+            windows = self._interactions.windows(number)
             before = np.concatenate([[0], np.cumsum(block.items == item)])
             first = block.offsets[windows.user]
             within = np.flatnonzero(before[first + windows.stop] > before[first + windows.start])

@@ -9,7 +9,7 @@ import hashlib
 import signal
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,25 +17,36 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from transrec.data.batch import Sampling, SequenceBatch
+from transrec.data.candidates import Candidates, CandidateSampler
+from transrec.data.cloze import hide
 from transrec.data.interactions import Interactions
 from transrec.data.item_store import ItemStore
 from transrec.data.negatives import NegativeSampler
 from transrec.data.order import EpochOrder
 from transrec.data.user_shards import CACHED_BLOCKS, UserBlock
-from transrec.data.windows import Windows, count_windows, cut_windows
+from transrec.data.windows import Windows
 from transrec.errors import TransRecError
 
-_NEGATIVES = 3  # what random numbers are for, beside those of the order
+_NEGATIVES, _CANDIDATES, _CLOZE = 3, 5, 6  # what random numbers are for, beside those of the order and of dropout
 
 
 class Window(NamedTuple):
-    """One slot of a batch: up to L + 1 consecutive items, the newest `scored` of them targets; all the user's items."""
+    """One slot of a batch: up to L + 1 consecutive items, the newest `scored` of them targets; all the user's items.
+
+    Of a task: up to L items, one target of its own vocabulary behind them; all the user's targets.
+    """
 
     user_id: str
     start: int
     items: NDArray[np.int32]
     scored: int
     own: NDArray[np.int32]
+    target: int = 0  # none: the next item is predicted
+
+    @property
+    def sequence(self) -> NDArray[np.int32]:
+        """What is looked at, oldest first, targets included."""
+        return np.append(self.items, np.int32(self.target)) if self.target else self.items
 
 
 class TrainStream(Dataset[list[SequenceBatch]]):
@@ -59,12 +70,13 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         self.seed, self.batch_size = seed, batch_size
         self.micro_batch_size = batch_size // (world_size * accumulation)
         self.first_slot, self.accumulation = rank * batch_size // world_size, accumulation
-        per_block = [int(count_windows(stops, interactions.stride).sum()) for stops in interactions.train_stops]
+        per_block = [interactions.count_windows(number) for number in range(len(interactions.shards))]
         self.order = EpochOrder(np.array(per_block), interactions.shards.block_shard, batch_size, seed)
         popularity = np.maximum(interactions.popularity, 1)
         self.log_popularity = np.log(popularity / popularity[1:].sum()).astype(np.float32)
         self.sampled = interactions.sampled
-        self._negatives_of = NegativeSampler(self.sampled, len(popularity) - 1)
+        self._candidate_sampler = CandidateSampler(self.sampled, interactions.popularity)
+        self._negatives_of = NegativeSampler(*interactions.negatives)
         self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
 
     def __getstate__(self) -> dict[str, object]:
@@ -91,48 +103,70 @@ class TrainStream(Dataset[list[SequenceBatch]]):
 
     def _window(self, number: int, within: int) -> Window:
         block, cut = self._cut(number)
-        user, start, stop, scored = (int(column[within]) for column in cut)
-        history = block.history(user)
+        user, start, stop, scored, target = (int(column[within]) for column in cut)
+        history, labels = block.history(user), self.interactions.labels
         own = history[: self.interactions.train_stops[number][user]]
-        return Window(block.user_ids[user].as_py(), start, history[start:stop], scored, own)
+        if labels is not None:
+            own = labels.of_user(number, user)
+        return Window(block.user_ids[user].as_py(), start, history[start:stop], scored, own, target)
 
     def _cut_block(self, number: int) -> tuple[UserBlock, Windows]:
         """Cached: a block fills slots of many steps, and to cut all its windows costs far more than to take one."""
-        train_stop = self.interactions.train_stops[number]
-        cut = cut_windows(train_stop, self.interactions.max_length, self.interactions.stride)
-        return self.interactions.block(number), cut
+        return self.interactions.block(number), self.interactions.windows(number)
 
     def _collate(self, step: int, first_slot: int, windows: list[Window | None]) -> SequenceBatch:
         sequences = self._left_padded(windows)
+        layout = self._hidden(step, first_slot, sequences) if self.sampling.masked else self._next(windows, sequences)
+        inputs, scored = layout.inputs, layout.targets
+        negatives = self._negatives(step, first_slot, windows, scored > 0)
+        candidates = self._candidates(step)
+        of_a_task = self.interactions.labels is not None
+        items = (inputs,) if of_a_task else (inputs, scored, negatives, candidates.items)
+        content = self.store.content(self._pool(*items))
+        rows = _RowLookup(content.items.numpy())
+        target_rows = _table_rows if of_a_task else rows
+        return SequenceBatch(
+            content=content,
+            inputs=rows(inputs),
+            input_mask=torch.from_numpy(layout.mask),
+            targets=target_rows(scored),
+            target_mask=torch.from_numpy(scored > 0),
+            negatives=target_rows(negatives),
+            log_popularity=torch.from_numpy(self.log_popularity[content.items.numpy()]),
+            draws=int(layout.mask.sum()) + sum(w is not None for w in windows),
+            owned=self._owned(windows, rows) if self.sampling.owned else None,
+            user_ids=[w.user_id for w in windows if w is not None],
+            **self._sampled(candidates, content.items.numpy(), rows),
+            masked=None if layout.masked is None else torch.from_numpy(layout.masked),
+            digest=_digest(first_slot, windows),
+        )
+
+    def _next(self, windows: list[Window | None], sequences: NDArray[np.int64]) -> "_Layout":
+        """Each item predicts the one behind it; the newest `scored` of them are targets."""
         inputs, targets = sequences[:, :-1], sequences[:, 1:]
         if self.sampling.positions == "last":
             targets = targets[:, -1:]
         is_target = np.arange(targets.shape[1]) >= targets.shape[1] - np.array(
             [[w.scored if w else 0] for w in windows]
         )
-        scored = np.where(is_target, targets, 0)
-        negatives = self._negatives(step, first_slot, windows, scored > 0)
-        content = self.store.content(self._pool(inputs, scored, negatives))
-        rows = _RowLookup(content.items.numpy())
-        return SequenceBatch(
-            content=content,
-            inputs=rows(inputs),
-            input_mask=torch.from_numpy(inputs > 0),
-            targets=rows(scored),
-            target_mask=torch.from_numpy(scored > 0),
-            negatives=rows(negatives),
-            log_popularity=torch.from_numpy(self.log_popularity[content.items.numpy()]),
-            draws=int((inputs > 0).sum()) + sum(w is not None for w in windows),
-            owned=self._owned(windows, rows) if self.sampling.owned else None,
-            user_ids=[w.user_id for w in windows if w is not None],
-            digest=_digest(first_slot, windows),
-        )
+        return _Layout(inputs, inputs > 0, np.where(is_target, targets, 0))
+
+    def _hidden(self, step: int, first_slot: int, sequences: NDArray[np.int64]) -> "_Layout":
+        """Some of the newest items are to be found again where they were, whether or not others score them too."""
+        inputs = sequences[:, 1:].copy()
+        mask, masked, targets = inputs > 0, np.zeros(inputs.shape, bool), np.zeros_like(inputs)
+        for row, filled in enumerate(mask):
+            if filled.any():
+                rng = np.random.default_rng((_CLOZE, self.seed, step, first_slot + row))
+                cloze = hide(rng, inputs[row, filled], self.sampling.masked, self.sampled)
+                inputs[row, filled], masked[row, filled], targets[row, filled] = cloze
+        return _Layout(inputs, mask, targets, masked)
 
     def _left_padded(self, windows: list[Window | None]) -> NDArray[np.int64]:
         sequences = np.zeros((len(windows), self.interactions.max_length + 1), np.int64)
         for row, window in zip(sequences, windows, strict=True):
             if window is not None:
-                row[-len(window.items) :] = window.items
+                row[-len(window.sequence) :] = window.sequence
         return sequences
 
     def _negatives(
@@ -150,6 +184,19 @@ class TrainStream(Dataset[list[SequenceBatch]]):
                 drawn[row, scored[row]] = own.reshape(-1, self.sampling.negatives)
         return drawn
 
+    def _candidates(self, step: int) -> Candidates:
+        """They follow from the step alone: parts of a batch, on whichever rank, share them."""
+        if not self.sampling.candidates:
+            return Candidates(self.sampled[:0], 0)
+        return self._candidate_sampler(np.random.default_rng((_CANDIDATES, self.seed, step)), self.sampling.candidates)
+
+    def _sampled(self, candidates: Candidates, pool: NDArray[np.int64], rows: "_RowLookup") -> dict[str, Any]:
+        """What the batch says of the candidates, if there are any."""
+        if not candidates.draws:
+            return {}
+        log_inclusion = self._candidate_sampler.log_inclusion(pool, candidates.draws)
+        return {"candidates": rows(candidates.items), "log_inclusion": torch.from_numpy(log_inclusion)}
+
     def _pool(self, *indices: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.sampling.pool == "catalogue":
             return self.sampled
@@ -164,6 +211,15 @@ class TrainStream(Dataset[list[SequenceBatch]]):
             if window is not None:
                 owned[row, rows.known(window.own)] = True
         return owned
+
+
+class _Layout(NamedTuple):
+    """Catalogue indices, 0 where there is nothing, or a hidden item."""
+
+    inputs: NDArray[np.int64]  # (B, L)
+    mask: NDArray[np.bool_]  # (B, L) where an item is, hidden or not
+    targets: NDArray[np.int64]  # (B, P)
+    masked: NDArray[np.bool_] | None = None  # (B, L) where a token stands for it
 
 
 class _RowLookup:
@@ -185,12 +241,18 @@ class _RowLookup:
         return torch.from_numpy(self._order[place[self._sorted[place] == indices]])
 
 
+def _table_rows(targets: NDArray[np.int64]) -> torch.Tensor:
+    """Targets 1..K of a task -> rows of their table; nothing (0) goes to row 0, where masks hide it."""
+    return torch.from_numpy(np.maximum(targets - 1, 0))
+
+
 def _digest(first_slot: int, windows: list[Window | None]) -> int:
     """A number that tells which windows lie in which slots; the digest of a global batch is the sum over its parts."""
     total = 0
     for slot, window in enumerate(windows, start=first_slot):
         if window is not None:
-            text = f"{slot}\0{window.user_id}\0{window.start}".encode()
+            target = f"\0{window.target}" if window.target else ""
+            text = f"{slot}\0{window.user_id}\0{window.start}{target}".encode()
             total += int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "little")
     return total
 

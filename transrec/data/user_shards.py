@@ -24,6 +24,7 @@ class UserBlock:
     offsets: NDArray[np.int64]  # (users + 1,)
     items: NDArray[np.int32]  # catalogue indices 1..N
     timestamps: NDArray[np.int64]  # seconds since 1970
+    profiles: pa.RecordBatch  # what the source knows of them, as strings
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -108,6 +109,7 @@ class UserShards:
             offsets=items.offsets.to_numpy().astype(np.int64) - items.offsets[0].as_py(),
             items=items.flatten().to_numpy(zero_copy_only=False),
             timestamps=timestamps.flatten().to_numpy(zero_copy_only=False),
+            profiles=batch.select(batch.schema.names[len(USER_COLUMNS) :]),
         )
 
     def bad(self, number: int, reason: str) -> BadSample:
@@ -129,4 +131,6 @@ class UserShards:
         return None
 
 
-_NOBODY = UserBlock(pa.array([], pa.string()), np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64))
+_NOBODY = UserBlock(
+    pa.array([], pa.string()), np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64), pa.record_batch({})
+)

@@ -20,6 +20,7 @@ class Windows(NamedTuple):
     start: Ints
     stop: Ints
     scored: Ints  # how many of the newest items are targets
+    target: Ints  # of a task: what stands behind the items, and is scored alone; 0: nothing does
 
 
 def count_windows(train_stop: NDArray[np.int32], stride: int) -> Ints:
@@ -33,4 +34,5 @@ def cut_windows(train_stop: NDArray[np.int32], max_length: int, stride: int) -> 
     user = np.repeat(np.arange(len(train_stop)), counts)
     newest_first = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(counts.sum())
     stop = train_stop[user] - newest_first * stride
-    return Windows(user, np.maximum(stop - max_length - 1, 0), stop, np.minimum(stride, stop - 1))
+    scored = np.minimum(stride, stop - 1)
+    return Windows(user, np.maximum(stop - max_length - 1, 0), stop, scored, np.zeros_like(user))

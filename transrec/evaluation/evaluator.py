@@ -5,6 +5,7 @@ Shape letters: B users, L positions, N items, D width.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,17 +15,28 @@ from torch import Tensor, nn
 
 from transrec.config import Config, ConfigError
 from transrec.data.batch import to_device
-from transrec.data.evaluation_stream import EvaluationBatch, Part, evaluation_batches, training_sequences
+from transrec.data.evaluation_stream import (
+    EvaluationBatch,
+    Part,
+    evaluation_batches,
+    training_histories,
+    training_sequences,
+)
 from transrec.data.interactions import Interactions
 from transrec.data.item_store import ItemStore
+from transrec.data.labels import Labels
 from transrec.distributed import World
 from transrec.evaluation.baselines import ItemToItem, MostPopular
-from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets, target_losses
+from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets, target_losses, top_items
+from transrec.evaluation.logistic_regression import MOST_CLASSES, LogisticRegression
+from transrec.evaluation.macro_f1 import MACRO_F1, macro_f1
 from transrec.evaluation.metrics import Estimate, evaluate_losses, evaluate_ranks, parse
+from transrec.evaluation.sampled_ranking import SAMPLED, restricted, sampled_candidates
 
 
 def _known(metric: str) -> str:
-    parse(metric)
+    if metric != MACRO_F1:
+        parse(metric.removeprefix(SAMPLED))
     return metric
 
 
@@ -45,27 +57,48 @@ class Evaluator:
     def __init__(self, config: EvaluationConfig, interactions: Interactions, world: World) -> None:
         self.config, self.interactions, self.world = config, interactions, world
         self.num_items = interactions.shards.index.counts.items
-        self.candidates = torch.zeros(self.num_items + 1, dtype=torch.bool)
-        self.candidates[torch.from_numpy(interactions.candidates)] = True
+        labels = interactions.labels
+        self.num_targets = self.num_items if labels is None else len(labels)
+        self.candidates = torch.full((self.num_targets + 1,), labels is not None)
+        self.candidates[0] = False
+        if labels is None:
+            self.candidates[torch.from_numpy(interactions.candidates)] = True
 
     def model(self, model: nn.Module, store: ItemStore, part: Part) -> dict[str, Estimate]:
-        """Metrics of a recommender with `encode_items` and `encode_users`."""
-        (ranks,) = self._measure_model(model, store, part, self._ranks)
-        return self._metrics(ranks)
+        """Metrics of a recommender with `encode_items`, `encode_users` and `encode_targets`."""
+        return self._metrics(*self._measure_model(model, store, part, *self._measures))
 
     def users(self, model: nn.Module, store: ItemStore, part: Part) -> "UserResults":
         """Rank and loss of a recommender's every user; the losses take a second pass over the catalogue."""
-        ranks, losses = self._measure_model(model, store, part, self._ranks, self._losses)
-        loss = evaluate_losses(losses, self.config.confidence)
-        return UserResults(ranks.long(), losses.float(), self._metrics(ranks) | {"loss": loss})
+        *measured, losses = self._measure_model(model, store, part, *self._measures, self._losses)
+        estimates = self._metrics(*measured) | {"loss": evaluate_losses(losses, self.config.confidence)}
+        return UserResults(measured[0].long(), losses.float(), estimates)
 
     def baseline(self, baseline: Any, part: Part) -> dict[str, Estimate]:
         """Metrics of anything with `for_users(history)`."""
-        (ranks,) = self._measure(part, lambda batch: baseline.for_users(batch.history), self._ranks)
-        return self._metrics(ranks)
+        return self._metrics(*self._measure(part, lambda batch: baseline.for_users(batch.history), *self._measures))
 
-    def _metrics(self, ranks: Tensor) -> dict[str, Estimate]:
-        return evaluate_ranks(ranks.long(), self.config.metrics, self.config.confidence)
+    @property
+    def _measures(self) -> tuple["Measure", ...]:
+        """What `_metrics` is made from."""
+        return (
+            self._ranks,
+            self._sampled_ranks,
+            self._predicted,
+            lambda batch, _: batch.targets,
+            lambda batch, _: batch.users,
+        )
+
+    def _metrics(self, *measured: Tensor) -> dict[str, Estimate]:
+        ranks, sampled, predicted, targets, users = (values.long() for values in measured)
+        confidence, estimates = self.config.confidence, dict[str, Estimate]()
+        for metric in self.config.metrics:
+            if metric == MACRO_F1:
+                estimates[metric] = macro_f1(targets, predicted, confidence)
+            else:
+                name, of = metric.removeprefix(SAMPLED), sampled if metric.startswith(SAMPLED) else ranks
+                estimates[metric] = evaluate_ranks(of, [name], confidence, users=users)[name]
+        return estimates
 
     def _measure_model(self, model: nn.Module, store: ItemStore, part: Part, *measures: "Measure") -> list[Tensor]:
         with inference(model):
@@ -86,20 +119,33 @@ class Evaluator:
                 )
         everyone = self.world.gather_rows(torch.cat(rows).to(self.world.device)).cpu()
         if not len(everyone):
-            raise ConfigError(f"no user has a {part} interaction: see data.min_interactions and data.split")
+            raise ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.task")
         block, *columns = everyone.unbind(1)
         in_order = torch.argsort(block, stable=True)
         return [column[in_order] for column in columns]
 
     def _ranks(self, batch: EvaluationBatch, score: Score) -> Tensor:
-        return rank_targets(score, self.num_items, *self._on_device(batch), self.config.repeats).cpu()
+        return rank_targets(score, self.num_targets, *self._on_device(batch), self.config.repeats).cpu()
+
+    def _sampled_ranks(self, batch: EvaluationBatch, score: Score) -> Tensor:
+        """0 where no metric asks for them."""
+        if not any(metric.startswith(SAMPLED) for metric in self.config.metrics):
+            return torch.zeros_like(batch.targets)
+        compared = sampled_candidates(batch.users, batch.targets, batch.left_out, self.candidates)
+        return self._ranks(batch, restricted(score, compared.to(self.world.device)))
+
+    def _predicted(self, batch: EvaluationBatch, score: Score) -> Tensor:
+        """The best target of each user; 0 where no metric asks for it."""
+        if MACRO_F1 not in self.config.metrics:
+            return torch.zeros_like(batch.targets)
+        return top_items(score, self.num_targets, None, self.candidates.to(self.world.device), 1)[1][:, 0].cpu()
 
     def _losses(self, batch: EvaluationBatch, score: Score) -> Tensor:
-        return target_losses(score, self.num_items, *self._on_device(batch)).cpu()
+        return target_losses(score, self.num_targets, *self._on_device(batch)).cpu()
 
     def _on_device(self, batch: EvaluationBatch) -> tuple[Tensor, Tensor, Tensor]:
         device = self.world.device
-        return batch.targets.to(device), batch.history.to(device), self.candidates.to(device)
+        return batch.targets.to(device), batch.left_out.to(device), self.candidates.to(device)
 
 
 Measure = Callable[[EvaluationBatch, Score], Tensor]  # (B,) of a batch
@@ -133,11 +179,23 @@ class inference:
 def baselines(config: EvaluationConfig, interactions: Interactions, part: Part) -> dict[str, dict[str, Estimate]]:
     """Metrics of the baselines that need no training but counting; not collective: any one rank may call it."""
     alone = Evaluator(config, interactions, World())
+    if interactions.labels is not None:
+        return _task_baselines(alone, interactions, interactions.labels, part)
     item_to_item = ItemToItem.fit(training_sequences(interactions), alone.num_items)
     return {
         "most_popular": alone.baseline(MostPopular(item_to_item.counts), part),
         "item_to_item": alone.baseline(item_to_item, part),
     }
+
+
+def _task_baselines(
+    alone: Evaluator, interactions: Interactions, labels: Labels, part: Part
+) -> dict[str, dict[str, Estimate]]:
+    found = {"most_frequent": alone.baseline(MostPopular(torch.from_numpy(labels.counts)), part)}
+    if np.count_nonzero(labels.counts) > 1 and len(labels) <= MOST_CLASSES and find_spec("sklearn"):
+        fitted = LogisticRegression.fit(training_histories(interactions, labels), alone.num_items, alone.num_targets)
+        found["logistic_regression"] = alone.baseline(fitted, part)
+    return found
 
 
 def encode_catalogue(model: Any, store: ItemStore, num_items: int, world: World) -> Tensor:
@@ -160,12 +218,16 @@ def encode_catalogue(model: Any, store: ItemStore, num_items: int, world: World)
 
 
 def user_scores(model: Any, vectors: Tensor, inputs: Tensor) -> Score:
-    """Scores of the catalogue for users with the newest items `inputs` (B, L), left-padded catalogue indices."""
+    """Scores of the catalogue, or of the targets of the model's task, for users with the newest items `inputs` (B, L).
+
+    `vectors` (N + 1, D) are those of the catalogue, `inputs` left-padded indices into it.
+    """
     inputs = inputs.to(vectors.device)
-    return dot_product_scores(model.encode_users(vectors[inputs], inputs > 0).float(), vectors)
+    return dot_product_scores(model.encode_users(vectors[inputs], inputs > 0).float(), model.encode_targets(vectors))
 
 
 def _nobody(max_length: int) -> EvaluationBatch:
     inputs = torch.zeros((1, max_length), dtype=torch.int64)
     inputs[:, -1] = 1
-    return EvaluationBatch([], inputs, inputs, torch.ones(1, dtype=torch.int64))
+    one = torch.ones(1, dtype=torch.int64)
+    return EvaluationBatch([], one, inputs, inputs, one, inputs)

@@ -1,6 +1,9 @@
-"""Ranking metrics over the rank of each user's one target, with bootstrap confidence intervals over users.
+"""Ranking metrics over the rank of each target, with bootstrap confidence intervals over users.
 
-Shape letters: U users, V distinct per-user values (at most k + 1 for a metric@k), R resamples.
+Of the next item every user has one target; of a task a user may have several, which are then drawn together.
+
+Shape letters: I targets, U users, V distinct per-user values (at most k + 1 for a metric@k of one target each),
+R resamples.
 Ranks are 1-based: rank 1 is the top of the list.
 """
 
@@ -44,11 +47,13 @@ METRICS: dict[str, Callable[[Tensor, int], Tensor]] = {"HR": hit_rate, "NDCG": n
 
 
 def parse(metric: str) -> tuple[str, int]:
-    """`"HR@10"` -> `("HR", 10)`.
+    """`"HR@10"` -> `("HR", 10)`; `"accuracy"`, of classes, is `("HR", 1)`.
 
     Raises:
         ValueError: not of the form NAME@K with K >= 1, or NAME is not in `METRICS`.
     """
+    if metric == "accuracy":
+        return "HR", 1
     match = re.fullmatch(r"(\w+)@([1-9][0-9]*)", metric)
     if match is None:
         raise ValueError(f"metric {metric!r}: write NAME@K with K of at least 1, such as HR@10")
@@ -59,21 +64,28 @@ def parse(metric: str) -> tuple[str, int]:
 
 
 def evaluate_ranks(
-    ranks: Tensor, metrics: Sequence[str], confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+    ranks: Tensor,
+    metrics: Sequence[str],
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    users: Tensor | None = None,
 ) -> dict[str, Estimate]:
-    """Mean of each metric over users, with a percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
+    """Mean of each metric over targets, with a percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
 
-    The interval of a metric depends on its ranks and `seed` only, not on which other metrics are asked for.
+    Users are resampled, each with all targets. The interval of a metric depends on its ranks and `seed` only, not on
+    which other metrics are asked for.
 
     Args:
-        ranks: (U,) integers >= 1, one per user.
+        ranks: (I,) integers >= 1, one per target.
         metrics: names that `parse` reads.
+        users: (I,) whose target it is, as a number; None: each is another user's.
 
     Raises:
         ValueError: no users, a rank below 1, an unknown metric, or a confidence outside (0, 1).
     """
     _check_ranks(ranks)
-    return {m: _estimate(_per_user(ranks, m), confidence, resamples, seed) for m in metrics}
+    return {m: _estimate(*_summed(_per_target(ranks, m), users), confidence, resamples, seed) for m in metrics}
 
 
 def compare_ranks(
@@ -96,8 +108,8 @@ def compare_ranks(
     _check_ranks(baseline)
     if len(ranks) != len(baseline):
         raise ValueError(f"a paired comparison needs the same users: {len(ranks)} and {len(baseline)} ranks")
-    differences = {m: _per_user(ranks, m) - _per_user(baseline, m) for m in metrics}
-    return {m: _estimate(values, confidence, resamples, seed) for m, values in differences.items()}
+    differences = {m: _per_target(ranks, m) - _per_target(baseline, m) for m in metrics}
+    return {m: _estimate(*_summed(values, None), confidence, resamples, seed) for m, values in differences.items()}
 
 
 def evaluate_losses(losses: Tensor, confidence: float = 0.95) -> Estimate:
@@ -119,36 +131,55 @@ def evaluate_losses(losses: Tensor, confidence: float = 0.95) -> Estimate:
     return Estimate(mean, mean - margin, mean + margin)
 
 
-def _per_user(ranks: Tensor, metric: str) -> Tensor:
+def _per_target(ranks: Tensor, metric: str) -> Tensor:
     name, k = parse(metric)
     return METRICS[name](ranks, k)
 
 
-def _estimate(values: Tensor, confidence: float, resamples: int, seed: int) -> Estimate:
-    """Mean of `values` (U,) and its bootstrap interval.
+def _summed(values: Tensor, users: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Of each user, the sum of the values and how many they are: twice (U,)."""
+    if users is None:
+        return values, torch.ones_like(values)
+    rows = torch.unique(users, return_inverse=True)[1]
+    return torch.bincount(rows, values), torch.bincount(rows).to(values.dtype)
+
+
+def _estimate(sums: Tensor, sizes: Tensor, confidence: float, resamples: int, seed: int) -> Estimate:
+    """Σ sums / Σ sizes over users (U,), and its bootstrap interval."""
+    distinct, counts = (x.cpu().numpy() for x in torch.unique(torch.stack([sums, sizes], 1), dim=0, return_counts=True))
+
+    def mean(counts: np.ndarray) -> np.ndarray:
+        return (counts @ distinct[:, 0]) / (counts @ distinct[:, 1])
+
+    return bootstrap(mean, counts, confidence, resamples, seed)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray], counts: np.ndarray, confidence: float, resamples: int, seed: int
+) -> Estimate:
+    """A statistic of users and its bootstrap interval.
 
     Drawing U users with replacement and counting how often each distinct value comes up is one multinomial
     draw over the V values, so the exact bootstrap costs O(R V) whatever U is.
+
+    Args:
+        statistic: from counts (r, V) to what they give (r,).
+        counts: (V,) how many users have each of the distinct values.
+
+    Raises:
+        ValueError: a confidence outside (0, 1), or no resamples.
     """
     _check_confidence(confidence)
     if resamples < 1:
         raise ValueError(f"resamples {resamples}: draw at least 1")
-    distinct, counts = (x.cpu().numpy() for x in torch.unique(values, return_counts=True))
-    users = counts.sum()
-    means = _resampled_sums(distinct, counts / users, users, resamples, seed) / users
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(distinct @ counts / users), float(low), float(high))
-
-
-def _resampled_sums(distinct: np.ndarray, shares: np.ndarray, users: int, resamples: int, seed: int) -> np.ndarray:
-    """Sum of the values of `users` users drawn with replacement, (R,), once per resample."""
-    generator = np.random.default_rng(seed)
-    step = max(1, _RESAMPLED_COUNTS // len(distinct))
-    sums = [
-        generator.multinomial(users, shares, size=min(step, resamples - start)) @ distinct
+    users, generator = counts.sum(), np.random.default_rng(seed)
+    step = max(1, _RESAMPLED_COUNTS // len(counts))
+    values = [
+        statistic(generator.multinomial(users, counts / users, size=min(step, resamples - start)))
         for start in range(0, resamples, step)
     ]
-    return np.concatenate(sums)
+    low, high = np.quantile(np.concatenate(values), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(statistic(counts[None])[0]), float(low), float(high))
 
 
 def _check_confidence(confidence: float) -> None:

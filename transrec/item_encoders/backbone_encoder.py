@@ -5,7 +5,7 @@ chunk, H width of the backbone, D width of the recommender.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -49,6 +49,9 @@ class BackboneEncoder(nn.Module):
         return {self.modality: self}
 
     def forward(self, content: ItemContent) -> Tensor:
+        return self.vectors(self.features(content))
+
+    def features(self, content: ItemContent) -> "Features":
         """
         Raises:
             ValueError: the batch was built without this modality.
@@ -56,14 +59,20 @@ class BackboneEncoder(nn.Module):
         if self.modality not in content.modalities:
             raise ValueError(f"this item encoder needs a batch with {self.modality}: build the store with content()")
         own = content.modalities[self.modality]
-        vectors_UD = self.projection.weight.new_zeros(len(content.items), self.projection.out_features)
         features = [self._features(chunk) for chunk in own.chunks]
         blanks = [self._features(_first(own.blank)) for _ in range(own.passes - len(own.chunks))]
         if not features:
-            return vectors_UD + 0 * self._vectors(_keeping(blanks[0], blanks[1:]))
+            return Features(len(content.items), own.rows, _keeping(blanks[0], blanks[1:]))
         rows_M, order_M = own.rows.sort()  # however the items were cut into chunks, the same product is computed
-        vectors_MD = self._vectors(_keeping(torch.cat(features)[order_M], blanks))
-        return vectors_UD.to(vectors_MD.dtype).index_copy(0, rows_M, vectors_MD)
+        return Features(len(content.items), rows_M, _keeping(torch.cat(features)[order_M], blanks))
+
+    def vectors(self, features: "Features") -> Tensor:
+        """(U, D)."""
+        return features.spread(self._vectors(features.values))
+
+    def pooled(self, features: "Features") -> list[Tensor]:
+        """The states that the readout reads, pooled, (U, H) each, at their indices."""
+        return self.readout.placed(features.spread(features.values))
 
     def enable_gradient_checkpointing(self) -> None:
         backbones.enable_gradient_checkpointing(self.backbone)
@@ -132,6 +141,19 @@ class BackboneEncoder(nn.Module):
             return states_nTH[:, int(backbones.has_class_token(self.backbone)) :].mean(1)
         weight_nT1 = mask.unsqueeze(-1).to(states_nTH.dtype)
         return (states_nTH * weight_nT1).sum(1) / weight_nT1.sum(1).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is read off a backbone for the items of a batch that have the modality."""
+
+    items: int  # U
+    rows: Tensor  # (M,) int64, ascending
+    values: Tensor  # (M, W); (1, W), of a blank, where no item has it
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(U, …) of `values` (M, …): zeros for the others. Of a blank only the graph is taken."""
+        return values.new_zeros(self.items, values.shape[1]).index_copy(0, self.rows, values[: len(self.rows)])
 
 
 def _first(chunk: Chunk) -> Chunk:

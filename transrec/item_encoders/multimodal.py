@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from transrec.config import Config
 from transrec.data.batch import ItemContent
+from transrec.hidden import Modalities, softmax_over
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
@@ -75,6 +76,8 @@ class MultimodalEncoder(nn.Module):
         for modality, part in config.parts.items():
             self.add_module(modality, part.build(width, num_items))
         self.fusion = _FUSIONS[config.fusion](len(self.modalities), width)
+        self.hidden_size = width
+        self.site_paths = {"fusion": ["fusion"]}
 
     @property
     def towers(self) -> dict[str, nn.Module]:
@@ -83,9 +86,16 @@ class MultimodalEncoder(nn.Module):
         return {modality: tower for part in parts for modality, tower in part.towers.items()}
 
     def forward(self, content: ItemContent) -> Tensor:
-        vectors_USD = torch.stack([self.get_submodule(modality)(content) for modality in self.modalities], dim=1)
+        towers: dict[str, Any] = self.towers
+        features = {name: tower.features(content) for name, tower in towers.items()}
+        vectors = {name: tower.vectors(features[name]) for name, tower in towers.items()}
+        if "id" in self.modalities:
+            vectors["id"] = self.get_submodule("id")(content)
+        vectors_USD = torch.stack([vectors[modality] for modality in self.modalities], dim=1)
         present_US = torch.stack([_present(content, modality) for modality in self.modalities], dim=1)
-        return self.fusion(vectors_USD, present_US)
+        reads = hasattr(self.fusion, "adapter")
+        pooled = {name: tower.pooled(features[name]) for name, tower in towers.items()} if reads else {}
+        return self.fusion(Modalities(self.modalities, vectors_USD, present_US, pooled))
 
     def enable_gradient_checkpointing(self) -> None:
         for modality in self.modalities:
@@ -106,9 +116,9 @@ class _Sum(nn.Module):
     def __init__(self, modalities: int, width: int):
         super().__init__()
 
-    def forward(self, vectors_USD: Tensor, present_US: Tensor) -> Tensor:
-        weights_US = present_US / present_US.sum(1, keepdim=True).clamp(min=1)
-        return (vectors_USD * weights_US.to(vectors_USD.dtype).unsqueeze(-1)).sum(1)
+    def forward(self, x: Modalities) -> Tensor:
+        weights_US = x.present / x.present.sum(1, keepdim=True).clamp(min=1)
+        return (x.vectors * weights_US.to(x.vectors.dtype).unsqueeze(-1)).sum(1)
 
 
 class _Concat(nn.Module):
@@ -118,10 +128,9 @@ class _Concat(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(modalities * (width + 1), width), nn.GELU(), nn.Linear(width, width))
 
-    def forward(self, vectors_USD: Tensor, present_US: Tensor) -> Tensor:
-        present = present_US.to(vectors_USD.dtype)
-        fused_UD = self.mlp(torch.cat([vectors_USD.flatten(1), present], dim=1))
-        return fused_UD * present_US.any(1, keepdim=True)
+    def forward(self, x: Modalities) -> Tensor:
+        fused_UD = self.mlp(torch.cat([x.vectors.flatten(1), x.present.to(x.vectors.dtype)], dim=1))
+        return fused_UD * x.present.any(1, keepdim=True)
 
 
 class _Gated(nn.Module):
@@ -131,11 +140,9 @@ class _Gated(nn.Module):
         super().__init__()
         self.gate = nn.Linear(modalities * width, modalities)
 
-    def forward(self, vectors_USD: Tensor, present_US: Tensor) -> Tensor:
-        scores_US = self.gate(vectors_USD.flatten(1))
-        lowest = torch.finfo(scores_US.dtype).min  # not -inf: an item may have none
-        gates_US = scores_US.masked_fill(~present_US, lowest).softmax(1) * present_US
-        return (vectors_USD * gates_US.unsqueeze(-1)).sum(1)
+    def forward(self, x: Modalities) -> Tensor:
+        gates_US = softmax_over(x.present, self.gate(x.vectors.flatten(1)))
+        return (x.vectors * gates_US.unsqueeze(-1)).sum(1)
 
 
 _FUSIONS: dict[str, type[nn.Module]] = {"sum": _Sum, "concat": _Concat, "gated": _Gated}

@@ -4,16 +4,23 @@ Shape letters: B users, L positions, P scored positions, U distinct items of the
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import ItemContent, Sampling, SequenceBatch
 from transrec.item_encoders import ItemEncoderConfig
+from transrec.models.mask_token import MaskToken
+from transrec.models.output_table import OutputTable
+from transrec.models.task_head import TaskHead
 from transrec.objectives import ObjectiveConfig
 from transrec.user_encoders import UserEncoderConfig
+
+REPLACED_BY_TASK = ("output", "mask_token")  # how items were asked for
 
 
 class SequentialRecommenderConfig(Config):
@@ -23,6 +30,24 @@ class SequentialRecommenderConfig(Config):
     item_encoder: ItemEncoderConfig
     user_encoder: UserEncoderConfig
     objective: ObjectiveConfig
+    output: Literal["tied", "untied"] = Field(
+        "tied", description="score items by their vectors, or by a table of their own with biases"
+    )
+
+    @property
+    def embeds_ids(self) -> bool:
+        """Do any of the weights belong to the items of one catalogue?"""
+        return self.item_encoder.embeds_ids or self.output == "untied"
+
+    @model_validator(mode="after")
+    def _predicts_what_it_has_not_seen(self) -> Self:
+        sampling = self.objective.build().sampling
+        if sampling.positions == "all" and not sampling.masked and not self.user_encoder.causal:
+            raise ValueError(
+                f"a user encoder that is not causal has seen the items that {self.objective.name} predicts: "
+                "choose the objective cloze, or user_encoder.causal=true"
+            )
+        return self
 
     def build(self, num_items: int) -> "SequentialRecommender":
         return SequentialRecommender(self, num_items)
@@ -36,7 +61,8 @@ class SequentialRecommender(nn.Module):
     """Scores item i for user u by ⟨h_u, e_i⟩, the state after the user's last item and the item's vector.
 
     TransRec (Fu et al., WSDM 2024) with a modality encoder, the ID baselines with an ID embedding. A batch's
-    distinct items are encoded once and gathered to the positions where they occur.
+    distinct items are encoded once and gathered to the positions where they occur. With a `task`, put on after the
+    weights it starts from are loaded, it scores the targets of the task instead of items.
     """
 
     def __init__(self, config: SequentialRecommenderConfig, num_items: int):
@@ -44,6 +70,14 @@ class SequentialRecommender(nn.Module):
         self.item_encoder = config.item_encoder.build(config.width, num_items)
         self.user_encoder = config.user_encoder.build(config.width, config.max_length)
         self.objective = config.objective.build()
+        self.mask_token = MaskToken(config.width) if self.sampling.masked else None
+        self.output = OutputTable(config.width, num_items) if config.output == "untied" else None
+        self.task: TaskHead | None = None
+        self._width, self._causal = config.width, config.user_encoder.causal
+
+    def put_task(self, num_targets: int) -> None:
+        """Answer a task of so many targets from now on."""
+        self.task = TaskHead(self._width, num_targets, self._causal)
 
     @property
     def sampling(self) -> Sampling:
@@ -54,10 +88,24 @@ class SequentialRecommender(nn.Module):
         """The losses to add up, divided by `batch.normaliser`."""
         pool_UD = self.encode_items(batch.content)
         inputs_BLD = pool_UD[batch.inputs] * batch.input_mask.unsqueeze(-1)
+        if self.task is not None:
+            users_B1D = self._ask(self.task, inputs_BLD, batch.input_mask).unsqueeze(1)
+            return self._losses(users_B1D, self.task.table(), batch)
+        if self.mask_token is not None:
+            inputs_BLD = self.mask_token(inputs_BLD, batch.masked)
         states_BPD = self.user_encoder(inputs_BLD, batch.input_mask)
         if self.sampling.positions == "last":
             states_BPD = states_BPD[:, -1:]
-        return {self.objective.name: self.objective(states_BPD, pool_UD, batch) / batch.normaliser}
+        if self.output is not None:
+            states_BPD, pool_UD = self.output.matching(states_BPD), self.output(batch.content.items)
+        return self._losses(states_BPD, pool_UD, batch)
+
+    def _losses(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> dict[str, Tensor]:
+        return {self.objective.name: self.objective(states, pool, batch) / batch.normaliser}
+
+    def _ask(self, task: TaskHead, items: Tensor, mask: Tensor) -> Tensor:
+        items, mask, stands = task.ask(items, mask)
+        return task.read(self.user_encoder(items, mask), stands)
 
     def encode_items(self, content: ItemContent) -> Tensor:
         """Item vectors (U, D)."""
@@ -65,7 +113,20 @@ class SequentialRecommender(nn.Module):
 
     def encode_users(self, items: Tensor, mask: Tensor) -> Tensor:
         """User vectors (B, D) of left-padded histories: item vectors (B, L, D) and mask (B, L)."""
-        return self.user_encoder(items * mask.unsqueeze(-1), mask)[:, -1]
+        items = items * mask.unsqueeze(-1)
+        if self.task is not None:
+            return self._ask(self.task, items, mask)
+        if self.mask_token is not None:
+            items, mask = self.mask_token.ask(items, mask)
+        users_BD = self.user_encoder(items, mask)[:, -1]
+        return users_BD if self.output is None else self.output.matching(users_BD)
+
+    def encode_targets(self, items: Tensor) -> Tensor:
+        """What users are scored against: the catalogue `items` (N + 1, D), its table of outputs (N + 1, D + 1), or the
+        targets of the task behind a row of zeros (K + 1, D)."""
+        if self.task is not None:
+            return F.pad(self.task.table().float(), (0, 0, 1, 0))
+        return items if self.output is None else self.output(torch.arange(len(items), device=items.device)).float()
 
     def enable_gradient_checkpointing(self) -> None:
         self.item_encoder.enable_gradient_checkpointing()

@@ -4,9 +4,18 @@ from typing import Annotated
 
 from pydantic import Field
 
+from transrec.objectives.classification import ClassificationConfig
+from transrec.objectives.cloze import ClozeConfig
 from transrec.objectives.cpc import CPCConfig
-from transrec.objectives.next_item import FullSoftmaxConfig, InBatchSoftmaxConfig, NextItemConfig
+from transrec.objectives.next_item import FullSoftmaxConfig, InBatchSoftmaxConfig, NextItemConfig, SampledSoftmaxConfig
 
 ObjectiveConfig = Annotated[
-    NextItemConfig | InBatchSoftmaxConfig | FullSoftmaxConfig | CPCConfig, Field(discriminator="name")
+    NextItemConfig
+    | InBatchSoftmaxConfig
+    | FullSoftmaxConfig
+    | SampledSoftmaxConfig
+    | CPCConfig
+    | ClozeConfig
+    | ClassificationConfig,
+    Field(discriminator="name"),
 ]

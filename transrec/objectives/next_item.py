@@ -3,7 +3,7 @@
 Every loss is the sum over the scored positions, in float32; the model divides it by the normaliser.
 
 Shape letters: B users, P scored positions, K negatives, U items of the pool, D width, S scored positions of
-all users.
+all users, C candidates.
 """
 
 from typing import Literal
@@ -39,7 +39,16 @@ class FullSoftmaxConfig(Config):
     temperature: float = Field(1.0, gt=0)
 
     def build(self) -> "FullSoftmax":
-        return FullSoftmax(self)
+        return FullSoftmax(self.name, Sampling(pool="catalogue"), self.temperature)
+
+
+class SampledSoftmaxConfig(Config):
+    name: Literal["sampled_softmax"] = "sampled_softmax"
+    candidates: float = Field(0.2, gt=0, lt=1, description="share of the catalogue that is drawn for each step")
+    temperature: float = Field(1.0, gt=0)
+
+    def build(self) -> "SampledSoftmax":
+        return SampledSoftmax(self.name, Sampling(candidates=self.candidates), self.temperature)
 
 
 class BinaryCrossEntropy(nn.Module):
@@ -102,23 +111,51 @@ class InBatchSoftmax(nn.Module):
 
 
 class FullSoftmax(nn.Module):
-    """Σ −log softmax over the whole catalogue of ⟨h, e⟩/τ; every step encodes every item.
+    """Σ −log softmax of ⟨h, e⟩/τ over the whole pool: the catalogue, every item of which every step then encodes.
 
     For ID embeddings and small catalogues: Klenitskiy and Vasilev, "Turning Dross Into Gold Loss: is BERT4Rec
     really better than SASRec?", RecSys 2023.
     """
 
-    def __init__(self, config: FullSoftmaxConfig):
+    def __init__(self, name: str, sampling: Sampling, temperature: float = 1.0):
         super().__init__()
-        self.name = config.name
-        self.sampling = Sampling(pool="catalogue")
-        self.temperature = config.temperature
+        self.name = name
+        self.sampling = sampling
+        self.temperature = temperature
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         with torch.autocast(states.device.type, enabled=False):
             logits_SU, targets_S = _scores(states, pool, batch, self.temperature)
             return F.cross_entropy(logits_SU, targets_S, reduction="sum")
+
+
+class SampledSoftmax(nn.Module):
+    """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the target and the step's candidates but the target itself.
+
+    q(e) is the chance that e is among the candidates, so that the sum over them is, on average, that over the catalogue
+    (Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation", ACL 2015); a candidate that is
+    the target would count twice, and is left out. PeterRec (Yuan et al., SIGIR 2020) samples a fifth of the catalogue.
+    """
+
+    def __init__(self, name: str, sampling: Sampling, temperature: float):
+        super().__init__()
+        self.name = name
+        self.sampling = sampling
+        self.temperature = temperature
+
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+        """Arguments as in `BinaryCrossEntropy.forward`."""
+        if batch.candidates is None or batch.log_inclusion is None:
+            raise ValueError("sampled_softmax needs batch.candidates: the stream must be built from `sampling`")
+        with torch.autocast(states.device.type, enabled=False):
+            states_SD, pool_UD = states.float()[batch.target_mask], pool.float()
+            targets_S, candidates_C = batch.targets[batch.target_mask], batch.candidates
+            target_S = (states_SD * pool_UD[targets_S]).sum(-1) / self.temperature - batch.log_inclusion[targets_S]
+            others_SC = states_SD @ pool_UD[candidates_C].T / self.temperature - batch.log_inclusion[candidates_C]
+            others_SC = others_SC.masked_fill(candidates_C == targets_S.unsqueeze(1), -torch.inf)
+            logits_S1C = torch.cat([target_S.unsqueeze(1), others_SC], dim=1)
+            return F.cross_entropy(logits_S1C, torch.zeros_like(targets_S), reduction="sum")
 
 
 def log_inclusion(log_popularity: Tensor, draws: int) -> Tensor:

@@ -8,18 +8,21 @@ like is drawn with replacement, the same draw for all trials tested on them, so 
 paired; all else that runs of one setting differ in, their training and its luck with each user, is the seeds' spread,
 and enters as Student's draws. Few seeds make wide intervals: that is what few seeds are worth.
 
-Shape letters: U users, T trials, R draws, S seeds.
+Shape letters: U users, I targets, T trials, R draws, S seeds.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transrec.sweeps.laws import Floats
 
+Ints = NDArray[np.int64]
+
 DRAWS = 1000
-_CELLS = 8_000_000  # of users × draws held at once: 64 MB
+_CELLS = 8_000_000  # of targets × draws held at once: 64 MB
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,22 @@ class Resampled:
         return Resampled(self.values - other.values, self.draws - other.draws)
 
 
-def resample(per_user: Sequence[Floats], seed: int, draws: int = DRAWS) -> Resampled:
-    """Means of trials tested on the same users, in the same order: T vectors (U,)."""
-    users = len(per_user[0])
-    values = np.stack(per_user, axis=1).astype(np.float64)
+def resample(per_target: Sequence[Floats], seed: int, draws: int = DRAWS, users: Ints | None = None) -> Resampled:
+    """Means of trials tested on the same targets, in the same order: T vectors (I,).
+
+    Args:
+        users: (I,) whose target it is, 0 to U - 1: users are drawn with all their targets. None: each is another's.
+    """
+    values = np.stack(per_target, axis=1).astype(np.float64)
+    users = np.arange(len(values)) if users is None else users
+    everyone = int(users.max()) + 1
     rng = np.random.default_rng(seed)
-    step = max(1, _CELLS // users)
+    step = max(1, _CELLS // len(values))
     means = []
     for first in range(0, draws, step):
-        drawn = rng.integers(users, size=(min(step, draws - first), users))
-        counts = np.stack([np.bincount(row, minlength=users) for row in drawn])
-        means.append(counts @ values / users)
+        drawn = rng.integers(everyone, size=(min(step, draws - first), everyone))
+        counts = np.stack([np.bincount(row, minlength=everyone) for row in drawn])[:, users]
+        means.append(counts @ values / counts.sum(axis=1, keepdims=True))
     return Resampled(values.mean(axis=0), np.concatenate(means))
 
 

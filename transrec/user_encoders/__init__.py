@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from transrec.user_encoders.gru4rec import GRU4RecConfig
+from transrec.user_encoders.nextitnet import NextItNetConfig
 from transrec.user_encoders.sasrec import SASRecConfig
 
-UserEncoderConfig = Annotated[SASRecConfig | GRU4RecConfig, Field(discriminator="name")]
+UserEncoderConfig = Annotated[SASRecConfig | GRU4RecConfig | NextItNetConfig, Field(discriminator="name")]

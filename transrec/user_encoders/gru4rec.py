@@ -3,7 +3,7 @@
 Shape letters: B users, L positions, D width.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,8 @@ class GRU4RecConfig(Config):
     name: Literal["gru4rec"] = "gru4rec"
     layers: int = Field(1, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
+
+    causal: ClassVar[bool] = True
 
     def build(self, width: int, max_length: int) -> "GRU4Rec":
         return GRU4Rec(self, width)
@@ -36,6 +38,7 @@ class GRU4Rec(nn.Module):
         self.output = nn.Linear(width, width)
         self.num_layers = config.layers
         self.site_paths: dict[str, list[str]] = {}
+        self.layer_paths = [("gru",), ("output",)]
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """

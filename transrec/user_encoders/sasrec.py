@@ -3,7 +3,7 @@
 Shape letters: B users, L positions, D width, h heads, d width of a head.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -34,6 +34,8 @@ class SASRecConfig(Config):
     dropout: float = Field(0.1, ge=0, lt=1)
     ffn_multiplier: int = Field(4, ge=1)
 
+    causal: ClassVar[bool] = True
+
     def build(self, width: int, max_length: int) -> "SASRec":
         return SASRec(self, width, max_length)
 
@@ -63,6 +65,7 @@ class SASRec(nn.Module):
         self.site_paths = {
             site: [f"blocks.{layer}.{path}" for layer in range(config.layers)] for site, path in _SITES.items()
         } | {"readout": ["readout"]}
+        self.layer_paths = [(f"blocks.{layer}",) for layer in range(config.layers)]
         self.checkpointing = False
         self.apply(initialise)
 

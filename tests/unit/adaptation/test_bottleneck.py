@@ -1,5 +1,6 @@
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional as F
 
 from transrec.adaptation.bottleneck import Bottleneck, BottleneckWidths, HoulsbyConfig, PfeifferConfig
@@ -61,6 +62,20 @@ def test_a_block_with_adapters_equals_the_computation_by_hand(build, mode):
     x, attendable = torch.randn(2, 5, 16), torch.ones(5, 5, dtype=torch.bool).tril().expand(2, 1, 5, 5)
     expected = block_by_hand(block, x, attendable, parallel=mode == "parallel")
     torch.testing.assert_close(block(x, attendable), expected)
+
+
+def test_parallel_as_released_adds_the_residual_twice(build):
+    """LN(A(x) + f(x) + x), where A(x) = x + W_up ReLU(W_down x + b)."""
+    model = build()
+    HoulsbyConfig(mode="parallel", variant="released", init_std=0.5).apply(model)
+    block = model.user_encoder.blocks[1]
+    a = torch.randn(2, 5, 16)
+    adapter, frozen = block.ffn.output.adapter, block.ffn.output
+    f = torch.relu(block.ffn.hidden(a)) @ frozen.weight.T + frozen.bias
+    bottleneck = torch.relu(a @ adapter.down.weight.T + adapter.down.bias) @ adapter.up.weight.T + adapter.up.bias
+    torch.testing.assert_close(block.ffn_norm(a + block.ffn(a)), block.ffn_norm(a + bottleneck + f + a))
+    with pytest.raises(ValidationError, match="the serial form is as released"):
+        HoulsbyConfig(variant="released")
 
 
 def test_drift_is_small_at_first_and_zero_without_noise(build, run, mode):

@@ -27,6 +27,8 @@ SAMPLINGS = {
     "last": Sampling(positions="last", negatives=2),
     "catalogue": Sampling(pool="catalogue"),
     "owned": Sampling(owned=True),
+    "candidates": Sampling(candidates=0.2),
+    "masked": Sampling(masked=0.3),
 }
 EVERY_SAMPLING = pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
 
@@ -34,6 +36,15 @@ EVERY_SAMPLING = pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAM
 def items_of(batch: SequenceBatch, rows: Tensor, mask: Tensor) -> Tensor:
     """Catalogue indices behind pool rows, 0 where masked."""
     return torch.where(mask, batch.content.items[rows], 0)
+
+
+def inputs_of(batch: SequenceBatch) -> Tensor:
+    hidden = torch.zeros_like(batch.input_mask) if batch.masked is None else batch.masked
+    return items_of(batch, batch.inputs, batch.input_mask & ~hidden)
+
+
+def targets_of(batch: SequenceBatch) -> Tensor:
+    return items_of(batch, batch.targets, batch.target_mask)
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -108,7 +119,7 @@ def test_shapes_types_and_masks(make_stream: MakeStream, sampling: Sampling) -> 
         assert batch.scored == int(batch.target_mask.sum())
 
 
-@EVERY_SAMPLING
+@pytest.mark.parametrize("sampling", [s for s in SAMPLINGS.values() if not s.masked])
 def test_inputs_are_what_precedes_the_targets(make_stream: MakeStream, sampling: Sampling) -> None:
     stream = make_stream(sampling, stride=3)
     for step in range(len(stream)):
@@ -217,7 +228,7 @@ def test_log_popularity_is_the_share_of_training_interactions(make_stream: MakeS
 
 
 @pytest.mark.parametrize(("world_size", "accumulation"), [(1, 4), (2, 1), (3, 2), (8, 3), (24, 1)])
-@pytest.mark.parametrize("name", ["negatives", "last", "owned"])
+@pytest.mark.parametrize("name", ["negatives", "last", "owned", "candidates", "masked"])
 def test_ranks_and_micro_batches_share_out_the_same_step(
     make_stream: MakeStream, world_size: int, accumulation: int, name: str
 ) -> None:
@@ -230,11 +241,14 @@ def test_ranks_and_micro_batches_share_out_the_same_step(
     ]
     assert len(parts) == world_size * accumulation
     assert [user for batch in parts for user in batch.user_ids] == whole.user_ids
-    for rows, mask in (("inputs", "input_mask"), ("targets", "target_mask")):
-        joined = torch.cat([items_of(b, getattr(b, rows), getattr(b, mask)) for b in parts])
-        assert torch.equal(joined, items_of(whole, getattr(whole, rows), getattr(whole, mask)))
+    for items in (inputs_of, targets_of):
+        assert torch.equal(torch.cat([items(batch) for batch in parts]), items(whole))
     negatives = torch.cat([b.content.items[b.negatives[b.target_mask]] for b in parts])
     assert torch.equal(negatives, whole.content.items[whole.negatives[whole.target_mask]])
+    for batch in parts if sampling.candidates else ():
+        assert torch.equal(batch.content.items[batch.candidates], whole.content.items[whole.candidates])
+    if sampling.masked:
+        assert torch.equal(torch.cat([batch.masked for batch in parts]), whole.masked)
     assert sum(batch.digest for batch in parts) == whole.digest
 
 
@@ -331,7 +345,8 @@ def test_a_rank_whose_slots_are_all_empty_still_gets_a_batch(
     for batch in parts:
         assert len(batch.content.items) >= 1
         assert batch.inputs.shape == (1, L)
-        assert batch.scored == (0 if not batch.user_ids else 1 if sampling.positions == "last" else 2)
+        few = sampling.positions == "last" or sampling.masked
+        assert batch.scored == (0 if not batch.user_ids else 1 if few else 2)
 
 
 @pytest.mark.parametrize(("history", "least"), [([1, 2], 5), pytest.param([1, 2, 3], 3)])

@@ -6,6 +6,7 @@ from transrec.adaptation.attach import sites
 from transrec.adaptation.groups import parameter_groups
 from transrec.config import ConfigError
 from transrec.data.batch import ItemContent, ModalityContent
+from transrec.hidden import Modalities
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoder, MultimodalEncoderConfig
@@ -63,8 +64,9 @@ def test_what_is_missing_is_not_a_vector_of_zeros(config, fusion):
     model = build(config, fusion=fusion)
     vectors = torch.randn(2, 2, WIDTH)
     vectors[:, 1] = 0
-    fused = model.fusion(vectors, torch.tensor([[True, False], [True, True]]))
-    lacking, zero = model.fusion(vectors[[0, 0]], torch.tensor([[True, False], [True, True]]))
+    present = torch.tensor([[True, False], [True, True]])
+    fused = model.fusion(Modalities(("text", "image"), vectors, present, {}))
+    lacking, zero = model.fusion(Modalities(("text", "image"), vectors[[0, 0]], present, {}))
     assert not torch.allclose(lacking, zero)
     if fusion == "gated":
         torch.testing.assert_close(fused[0], vectors[0, 0])

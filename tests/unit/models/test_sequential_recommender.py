@@ -9,6 +9,7 @@ from itertools import product
 import pytest
 import torch
 from contents import of_text
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from transrec.config import ConfigError, config_classes, load
@@ -40,7 +41,7 @@ def small(member, bert_folder):
     return member(**{key: value for key, value in values.items() if key in member.model_fields})
 
 
-def build(bert_folder, item_encoder=None, user_encoder=None, objective=None) -> SequentialRecommender:
+def build(bert_folder, item_encoder=None, user_encoder=None, objective=None, **values) -> SequentialRecommender:
     def chosen(union, name):
         members = list(config_classes(union))
         named = [m for m in members if m.model_fields["name"].default == name]
@@ -53,6 +54,7 @@ def build(bert_folder, item_encoder=None, user_encoder=None, objective=None) -> 
         item_encoder=chosen(ItemEncoderConfig, item_encoder),
         user_encoder=chosen(UserEncoderConfig, user_encoder),
         objective=chosen(ObjectiveConfig, objective),
+        **values,
     ).build(NUM_ITEMS)
 
 
@@ -93,18 +95,23 @@ def make_batch(sampling: Sampling, normaliser: float = 1.0) -> SequenceBatch:
         negatives[user, L - n :] = torch.tensor([row[item] for item in negatives_of(history, k)]).long()
         mask[user, L - n :] = True
         owned[user, [row[item] for item in history]] = True
+    if sampling.masked:  # the last item of each history is the one to be found
+        inputs, targets = targets, targets.where(torch.arange(L) == L - 1, 0)
     half = len(pool) // 2
     return SequenceBatch(
         content=with_images(of_text(torch.tensor(pool), [tokens(pool[:half]), tokens(pool[half:])])),
         inputs=inputs,
         input_mask=mask,
         targets=targets[:, -positions:],
-        target_mask=mask[:, -positions:],
+        target_mask=(mask & (torch.arange(L) == L - 1) if sampling.masked else mask)[:, -positions:],
         negatives=negatives[:, -positions:],
         log_popularity=torch.full((len(pool),), 1 / len(pool)).log(),
         draws=12,
         owned=owned if sampling.owned else None,
         user_ids=["a", "b", "c"],
+        candidates=torch.arange(0, len(pool), 2) if sampling.candidates else None,
+        log_inclusion=torch.full((len(pool),), 0.5).log() if sampling.candidates else None,
+        masked=mask & (torch.arange(L) == L - 1) if sampling.masked else None,
         normaliser=normaliser,
     )
 
@@ -212,6 +219,60 @@ def test_encode_users_is_the_state_the_last_position_was_trained_with(bert_folde
     negative = (users.unsqueeze(1) * pool[batch.negatives[:, 0]]).sum(-1)
     expected = nn.functional.softplus(-positive) + nn.functional.softplus(negative).mean(-1)
     torch.testing.assert_close(model(batch)["cpc"], expected.sum())
+
+
+def test_a_hidden_item_reaches_no_state_and_the_mask_token_does(bert_folder):
+    model = build(bert_folder, "id_embedding", "nextitnet", "cloze")
+    batch = make_batch(model.sampling)
+    seen = []
+    model.user_encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    value = model(batch)["cloze"]
+    value.backward()
+    token = model.mask_token.token.weight
+    assert (seen[0][batch.masked] == token[0]).all()
+    assert not (seen[0][batch.input_mask & ~batch.masked] == token[0]).all(-1).any()
+    assert token.grad.any()
+    elsewhere = replace(batch, inputs=batch.inputs.masked_fill(batch.masked, 0))
+    assert torch.equal(model(elsewhere)["cloze"], value)
+
+
+def test_cloze_asks_for_a_user_where_the_next_item_would_be(bert_folder):
+    """The state behind the newest L - 1 items is the one that a hidden last item is found by."""
+    model = build(bert_folder, "id_embedding", "nextitnet", "cloze").eval()
+    batch = make_batch(model.sampling)
+    pool = model.encode_items(batch.content)
+    seen = []
+    model.user_encoder.register_forward_hook(lambda module, args, output: seen.append(output))
+    model(batch)
+    older = replace(batch, inputs=batch.inputs.roll(1, dims=1), input_mask=batch.input_mask.roll(1, dims=1))
+    users = model.encode_users(pool[older.inputs], older.input_mask)
+    torch.testing.assert_close(users, seen[0][:, -1])
+
+
+def test_an_untied_output_scores_items_by_vectors_and_biases_of_their_own(bert_folder):
+    model = build(bert_folder, "id_embedding", "sasrec", "full_softmax", output="untied")
+    with torch.no_grad():
+        model.output.bias.weight.normal_()
+    batch = make_batch(model.sampling)
+    items = batch.content.items
+    states = []
+    model.user_encoder.register_forward_hook(lambda module, args, output: states.append(output))
+    value = model(batch)["full_softmax"]
+    logits = states[0][batch.target_mask] @ model.output.vectors.weight[items].T + model.output.bias.weight[items, 0]
+    expected = nn.functional.cross_entropy(logits, batch.targets[batch.target_mask], reduction="sum")
+    torch.testing.assert_close(value, expected)
+    catalogue = torch.zeros(NUM_ITEMS + 1, D)
+    users = model.encode_users(model.encode_items(batch.content)[batch.inputs], batch.input_mask)
+    scores = users @ model.encode_targets(catalogue).T
+    torch.testing.assert_close(scores[:, items], logits[batch.target_mask.cumsum(1)[:, -1].cumsum(0) - 1])
+
+
+def test_what_has_seen_both_ways_cannot_predict_the_next_item_of_every_position():
+    values = {"item_encoder": {"name": "id_embedding"}, "user_encoder": {"name": "nextitnet", "causal": False}}
+    for name in ("cloze", "cpc"):
+        SequentialRecommenderConfig.model_validate(values | {"objective": {"name": name}})
+    with pytest.raises(ValidationError, match="has seen the items that full_softmax predicts: choose the objective"):
+        SequentialRecommenderConfig.model_validate(values | {"objective": {"name": "full_softmax"}})
 
 
 def test_chunks_of_other_ranks_change_nothing(bert_folder):

@@ -40,6 +40,9 @@ def make() -> Callable[..., Scored]:
             draws=12,
             owned=torch.rand(users, items, generator=generator) < 0.4 if sampling.owned else None,
             user_ids=["u", "v", "w"],
+            candidates=torch.tensor([0, 2, 3, 6]) if sampling.candidates else None,
+            log_inclusion=-torch.rand(items, generator=generator) if sampling.candidates else None,
+            masked=mask if sampling.masked else None,
         )
         states = torch.randn(users, positions, width, generator=generator, requires_grad=True)
         pool = torch.randn(items, width, generator=generator, requires_grad=True)

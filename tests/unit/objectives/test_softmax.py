@@ -7,7 +7,8 @@ from contents import without_content
 from torch import nn
 
 from transrec.data.batch import Sampling, SequenceBatch
-from transrec.objectives.next_item import FullSoftmaxConfig, InBatchSoftmaxConfig
+from transrec.objectives.cloze import ClozeConfig
+from transrec.objectives.next_item import FullSoftmaxConfig, InBatchSoftmaxConfig, SampledSoftmaxConfig
 
 # Two users, items a b c d in pool rows 0..3. User 1 went a → b → c, user 2 only c → d.
 POOL = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 0.0]])
@@ -68,6 +69,43 @@ def test_an_items_own_vectors_gradient_is_zero_where_it_is_masked():
     objective = InBatchSoftmaxConfig().build()
     objective(STATES, pool, replace(BATCH, target_mask=only_user_1)).backward()
     assert pool.grad.any(dim=1).tolist() == [False, True, False, True]
+
+
+def test_sampled_softmax_by_hand():
+    # Candidates are a, b and d; where the target is one of them it counts once.
+    log_q = torch.tensor([0.9, 0.5, 0.4, 0.2]).log()
+    batch = replace(BATCH, owned=None, candidates=torch.tensor([0, 1, 3]), log_inclusion=log_q)
+
+    def logit(score, q):
+        return score / 0.5 - math.log(q)
+
+    expected = (
+        cross_entropy({"b": logit(0.0, 0.5), "a": logit(0.5, 0.9), "d": logit(1.0, 0.2)}, "b")
+        + cross_entropy({"c": logit(2.0, 0.4), "a": logit(0.0, 0.9), "b": logit(2.0, 0.5), "d": logit(0.0, 0.2)}, "c")
+        + cross_entropy({"d": logit(2.0, 0.2), "a": logit(1.0, 0.9), "b": logit(0.5, 0.5)}, "d")
+    )
+    loss = SampledSoftmaxConfig(temperature=0.5).build()(STATES, POOL, batch)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_sampled_softmax_over_everything_is_the_full_one():
+    batch = replace(BATCH, owned=None, candidates=torch.arange(4), log_inclusion=torch.zeros(4))
+    full = FullSoftmaxConfig().build()(STATES, POOL, batch)
+    torch.testing.assert_close(SampledSoftmaxConfig().build()(STATES, POOL, batch), full)
+
+
+def test_sampled_softmax_needs_candidates():
+    objective = SampledSoftmaxConfig(candidates=0.1).build()
+    assert objective.sampling == Sampling(candidates=0.1)
+    with pytest.raises(ValueError, match=r"batch\.candidates"):
+        objective(STATES, POOL, BATCH)
+
+
+def test_cloze_is_a_softmax_over_the_catalogue_or_a_sample_of_it():
+    assert ClozeConfig().build().sampling == Sampling(pool="catalogue", masked=0.3)
+    assert ClozeConfig(masked=0.2, candidates=0.1).build().sampling == Sampling(candidates=0.1, masked=0.2)
+    full = FullSoftmaxConfig().build()(STATES, POOL, BATCH)
+    assert torch.equal(ClozeConfig().build()(STATES, POOL, BATCH), full)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.2])

@@ -46,11 +46,11 @@ def test_a_clear_difference_is_told_with_its_direction() -> None:
     found = compare(better, baseline, higher_is_better=True)
     assert found.difference == pytest.approx(better.values.mean() - baseline.values.mean())
     assert found.low < found.difference < found.high
-    assert found.share == 0.0
+    assert found.share < 0.02
 
 
 def test_equivalence_needs_the_interval_within_the_margin() -> None:
-    one, other = pair(np.random.default_rng(1), 20_000, 3, 0.0, 0.0, draws=200)
+    one, other = pair(np.random.default_rng(1), 20_000, 6, 0.0, 0.0, draws=200)
     found = compare(one, other, higher_is_better=True, margin=0.05)
     assert found.verdict == "equivalent"
     assert found.margin == pytest.approx(0.05 * other.values.mean())

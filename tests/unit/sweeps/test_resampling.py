@@ -21,6 +21,19 @@ def test_trials_share_the_draw_of_users() -> None:
     np.testing.assert_allclose(found.draws[:, 1] - found.draws[:, 0], 1.5)
 
 
+def test_users_are_drawn_with_all_their_targets() -> None:
+    """Forty users with one value each, which 1, 2 or 3 targets repeat: the mean varies as that of forty, not of eighty."""
+    rng = np.random.default_rng(0)
+    owners = np.repeat(np.arange(40), rng.integers(1, 4, size=40))
+    tastes = rng.standard_normal(40)
+    found = resample([tastes[owners]], seed=0, draws=4000, users=owners)
+    drawn = [owners_of for owners_of in rng.integers(40, size=(4000, 40))]
+    sizes = np.bincount(owners)
+    expected = [(tastes[d] * sizes[d]).sum() / sizes[d].sum() for d in drawn]
+    assert found.values[0] == pytest.approx(tastes[owners].mean())
+    assert found.draws.std() == pytest.approx(np.std(expected), rel=0.05)
+
+
 def test_drawing_in_pieces_takes_the_same_users(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [np.arange(20.0)]
     whole = resample(values, seed=3, draws=50)

@@ -1,0 +1,113 @@
+"""Measures of tasks: macro-F1, users with several targets, sampled ranking, logistic regression."""
+
+import numpy as np
+import pytest
+import torch
+
+from transrec.evaluation.full_ranking import rank_targets
+from transrec.evaluation.logistic_regression import LogisticRegression
+from transrec.evaluation.macro_f1 import macro_f1
+from transrec.evaluation.metrics import evaluate_ranks, parse
+from transrec.evaluation.sampled_ranking import restricted, sampled_candidates
+
+
+def sklearn_f1(targets: np.ndarray, predicted: np.ndarray) -> float:
+    metrics = pytest.importorskip("sklearn.metrics")
+    return metrics.f1_score(targets, predicted, labels=np.unique(targets), average="macro", zero_division=0)
+
+
+# Macro-F1
+
+
+def test_macro_f1_by_hand() -> None:
+    """Class 1: 2 TP, 3 true, 3 predicted; class 2: 1 TP, 2 true, 1 predicted; class 3 is predicted, but nobody's."""
+    estimate = macro_f1(torch.tensor([1, 1, 1, 2, 2]), torch.tensor([1, 1, 3, 2, 1]))
+    assert estimate.value == pytest.approx((4 / 6 + 2 / 3) / 2)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_macro_f1_and_its_interval_agree_with_drawing_instances(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    targets = rng.integers(1, classes + 1, 300)
+    predicted = np.where(rng.random(300) < 0.6, targets, rng.integers(1, classes + 1, 300))
+    found = macro_f1(torch.from_numpy(targets), torch.from_numpy(predicted), confidence=0.9, resamples=4000)
+    assert found.value == pytest.approx(sklearn_f1(targets, predicted))
+    draws = rng.integers(0, 300, (400, 300))
+    low, high = np.quantile([sklearn_f1(targets[d], predicted[d]) for d in draws], [0.05, 0.95])
+    assert found.low == pytest.approx(low, abs=0.2 * (high - low))
+    assert found.high == pytest.approx(high, abs=0.2 * (high - low))
+
+
+# Ranks
+
+
+def test_accuracy_is_the_share_of_first_ranks() -> None:
+    assert parse("accuracy") == ("HR", 1)
+    assert evaluate_ranks(torch.tensor([1, 2, 1, 3]), ["accuracy"])["accuracy"].value == 0.5
+
+
+def test_targets_of_a_user_are_resampled_together() -> None:
+    """Twenty users of fifty targets each, all hit or all missed: there is no more to learn than from twenty."""
+    hit = torch.arange(20) < 8
+    ranks, users = torch.where(hit, 1, 9).repeat_interleave(50), torch.arange(20).repeat_interleave(50)
+    together = evaluate_ranks(ranks, ["HR@1"], users=users)["HR@1"]
+    alone = evaluate_ranks(torch.where(hit, 1, 9), ["HR@1"])["HR@1"]
+    assert together == alone
+    careless = evaluate_ranks(ranks, ["HR@1"])["HR@1"]
+    assert careless.value == together.value
+    assert careless.high - careless.low < (together.high - together.low) / 4
+
+
+def test_a_mean_is_over_targets_not_over_users() -> None:
+    ranks, users = torch.tensor([1, 9, 9, 9]), torch.tensor([7, 8, 8, 8])
+    assert evaluate_ranks(ranks, ["HR@1"], users=users)["HR@1"].value == 0.25
+
+
+# Sampled ranking
+
+
+def test_a_target_meets_99_others_and_never_one_that_is_left_out() -> None:
+    candidates = torch.ones(501, dtype=torch.bool)
+    candidates[0] = False
+    users, targets = torch.arange(40), torch.arange(1, 41)
+    left_out = torch.stack([targets + 100, targets + 200, torch.zeros(40, dtype=torch.int64)], dim=1)
+    sampled = sampled_candidates(users, targets, left_out, candidates)
+    assert sampled.sum(1).tolist() == [100] * 40
+    assert sampled[torch.arange(40), targets].all()
+    assert not sampled.gather(1, left_out).any()
+    assert torch.equal(sampled, sampled_candidates(users, targets, left_out, candidates))
+    assert not torch.equal(sampled[0], sampled[1])
+    assert sampled.any(0)[1:].sum() > 450, "not always the same ones"
+
+
+def test_a_small_catalogue_is_compared_with_whole() -> None:
+    candidates = torch.tensor([False] + [True] * 5)
+    sampled = sampled_candidates(torch.tensor([0]), torch.tensor([2]), torch.tensor([[4]]), candidates)
+    assert sampled.tolist() == [[False, True, True, True, False, True]]
+
+
+def test_the_rank_is_that_among_the_sampled() -> None:
+    scores = torch.rand(3, 501)
+    candidates = torch.arange(501) > 0
+    targets, nobody = torch.tensor([5, 6, 7]), torch.zeros((3, 1), dtype=torch.int64)
+    sampled = sampled_candidates(torch.arange(3), targets, nobody, candidates)
+    ranks = rank_targets(restricted(lambda a, b: scores[:, a:b], sampled), 500, targets, nobody, candidates)
+    for user, target in enumerate(targets.tolist()):
+        others = scores[user][sampled[user]]
+        assert ranks[user] == 1 + (others > scores[user, target]).sum()
+
+
+# Logistic regression
+
+
+def test_logistic_regression_learns_which_item_says_what() -> None:
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    classes = rng.choice([1, 3], 200)
+    histories = [np.array([rng.integers(4, 9), of, rng.integers(4, 9)], np.int32) for of in classes]
+    blocks = [(histories[:50], classes[:50]), (histories[50:], classes[50:])]
+    score = LogisticRegression.fit(blocks, num_items=9, num_classes=4).for_users(torch.tensor([[0, 4, 1], [5, 3, 3]]))
+    scores = score(1, 5)
+    assert scores.shape == (2, 4)
+    assert scores.argmax(1).tolist() == [0, 2]
+    assert scores[:, [1, 3]].isneginf().all(), "classes nobody trained with"

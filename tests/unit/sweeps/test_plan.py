@@ -1,0 +1,131 @@
+"""From a sweep to its trials and runs: what is shared, what a run is named by, what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transrec.config import ConfigError, validate
+from transrec.sweeps.config import Sweep
+from transrec.sweeps.plan import Plan, make_plan
+
+SIZES = {"source.data.fraction": [0.25, 0.5, 1.0]}
+METHODS = {"full": {"target.adaptation.name": "full"}, "head": {"target.adaptation.name": "head_only"}}
+
+
+def test_trials_are_the_product_of_the_axes_in_their_order(make_sweep: Any) -> None:
+    plan = make_plan(make_sweep(grid={"size": SIZES, "method": METHODS, "seed": [0, 1]}))
+    assert [trial.axes for trial in plan.trials[:3]] == [
+        {"size": 0.25, "method": "full", "seed": 0},
+        {"size": 0.25, "method": "full", "seed": 1},
+        {"size": 0.25, "method": "head", "seed": 0},
+    ]
+    assert len(plan.trials) == 12
+    assert len({trial.name for trial in plan.trials}) == 12
+
+
+def test_a_pretraining_is_planned_once_for_all_that_start_from_it(make_sweep: Any) -> None:
+    plan = make_plan(make_sweep(grid={"size": SIZES, "method": METHODS, "seed": [0, 1]}))
+    assert (len(plan.of("pretraining")), len(plan.of("adaptation"))) == (6, 12)
+    assert list(plan.runs)[:6] == [run.hash for run in plan.of("pretraining")]
+    for trial in plan.trials:
+        run = plan.runs[trial.run]
+        assert run.source == trial.source
+        assert run.experiment.init_from == plan.runs[trial.source].experiment.run_dir
+        assert plan.runs[trial.source].experiment.data.fraction == trial.axes["size"]
+        assert run.experiment.adaptation.name.startswith(trial.axes["method"])
+        assert run.experiment.run_dir.name == trial.run
+
+
+def test_without_a_source_trials_only_train(make_sweep: Any) -> None:
+    plan = make_plan(make_sweep(source=None, grid={"seed": [0, 1]}))
+    assert not plan.of("pretraining")
+    assert [trial.source for trial in plan.trials] == [None, None]
+
+
+def only_run(sweep: Sweep) -> str:
+    (trial,) = make_plan(sweep).trials
+    return trial.run
+
+
+def changed(sweep: Sweep, stage: str, section: str, **values: Any) -> Sweep:
+    old = getattr(sweep, stage)
+    new = old | {section: old.get(section, {}) | values}
+    return validate(Sweep, sweep.model_dump() | {stage: new})
+
+
+def test_a_run_is_named_by_what_determines_it(make_sweep: Any, build_shards: Callable[..., Path]) -> None:
+    sweep = make_sweep()
+    name = only_run(sweep)
+    assert only_run(changed(sweep, "target", "train", epochs=3)) != name
+    assert only_run(changed(sweep, "source", "train", epochs=3)) != name, "another source is another run"
+    others = build_shards({f"user-{i}": [6, 5, 4, 3, 2, 1] for i in range(12)}, n_items=6)
+    assert only_run(changed(sweep, "target", "data", path=str(others))) != name
+
+
+def test_how_a_run_is_done_and_where_it_lies_is_not_in_its_name(make_sweep: Any, tmp_path: Path, shards: Path) -> None:
+    sweep = make_sweep()
+    name = only_run(sweep)
+    assert only_run(changed(sweep, "target", "train", accumulation=2, log_every=3)) == name
+    assert only_run(changed(sweep, "target", "data", workers=2, cache=str(tmp_path))) == name
+    moved = tmp_path / "moved"
+    moved.symlink_to(shards)
+    assert only_run(changed(sweep, "target", "data", path=str(moved))) == name
+    assert only_run(make_sweep(storage_path=str(tmp_path / "elsewhere"), name="other")) == name
+
+
+def test_grids_are_united_and_what_they_share_comes_once(make_sweep: Any) -> None:
+    plan = make_plan(make_sweep(grid=[{"seed": [0, 1]}, {"seed": [1, 2]}]))
+    assert [trial.axes for trial in plan.trials] == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
+
+
+def test_a_search_draws_the_same_points_every_time_and_at_every_point_of_the_grid(make_sweep: Any) -> None:
+    among = {"name": "loguniform", "low": 1e-4, "high": 1e-2}
+    search = {"lr": {"key": "target.optimizer.lr.head", "among": among}}
+    sweep = make_sweep(grid={"method": METHODS}, search=search, samples=3)
+    plan = make_plan(sweep)
+    rates = [trial.axes["lr"] for trial in plan.trials]
+    assert len(set(rates)) == 3
+    assert rates[:3] == rates[3:]
+    assert make_plan(sweep) == plan
+    assert plan.runs[plan.trials[1].run].experiment.optimizer.lr.head == rates[1]
+
+
+def test_a_trial_that_is_no_experiment_is_named_by_its_axes(make_sweep: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"adaptation of the trial at size 0\.25, bad x: .*unknown key `train\.epoch`"
+    ):
+        make_plan(make_sweep(grid={"size": SIZES, "bad": {"x": {"target.train.epoch": 3}}}))
+
+
+@pytest.mark.parametrize(
+    ("grid", "fit", "told"),
+    [
+        ({"size": {"source.data.fraction": [0.5, 1.0]}}, ["size"], "3 parameters and 'size' has 2 sizes"),
+        ({"method": METHODS}, ["method"], "not an axis of numbers"),
+        ({"size": SIZES}, ["sise"], "not an axis of numbers"),
+        ([{"a": SIZES, "b": {"target.data.fraction": [0.5]}}, {"a": {"source.data.fraction": [0.5]},
+          "b": {"target.data.fraction": [0.2, 0.5, 0.9]}}], ["a", "b"], None),
+        ({"size": SIZES}, ["size"], None),
+    ],
+)  # fmt: skip
+def test_a_fit_needs_as_many_sizes_as_parameters(make_sweep: Any, grid: Any, fit: list[str], told: str | None) -> None:
+    sweep = make_sweep(grid=grid, fit=fit)
+    if told is None:
+        assert make_plan(sweep).trials
+    else:
+        with pytest.raises(ConfigError, match=told):
+            make_plan(sweep)
+
+
+def stoppable(plan: Plan) -> dict[str, bool]:
+    return {trial.name: plan.runs[trial.run].may_be_stopped for trial in plan.trials}
+
+
+def test_pretrainings_and_trials_at_the_largest_size_are_never_stopped(make_sweep: Any) -> None:
+    grid = {"size": SIZES, "method": METHODS}
+    plan = make_plan(make_sweep(grid=grid, fit=["size"], stopping={"name": "asha", "grace": 1}))
+    assert list(stoppable(plan).values()) == [True, True, True, True, False, False]
+    assert not any(run.may_be_stopped for run in plan.of("pretraining"))
+    assert not any(stoppable(make_plan(make_sweep(grid=grid))).values())

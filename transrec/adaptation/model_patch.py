@@ -1,0 +1,84 @@
+"""Model patches: bottlenecks with a residual link of their own, grafted into every layer of the user encoder.
+
+Shape letters: D width of a site, t width of the bottleneck.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from transrec.adaptation.attach import sites
+from transrec.adaptation.bottleneck import Mode, SubLayerEnd
+from transrec.adaptation.groups import Group
+from transrec.adaptation.method import AdapterMethod, Rates, trains_in
+
+_ENDS: dict[int, list[SubLayerEnd]] = {1: ["ffn_output"], 2: ["attention_output", "ffn_output"]}
+_SECOND_NORM = (".norm2.", ".ffn_norm.")  # of a layer of NextItNet, of SASRec
+
+
+class ModelPatchConfig(AdapterMethod):
+    """Patches in the user encoder, its second LayerNorms and what lies outside both towers train; the rest is frozen.
+
+    Paper: Yuan et al., "Parameter-Efficient Transfer from Sequential Behaviors for User Modeling and Recommendation"
+    (PeterRec), SIGIR 2020. With `reduction: 8` two patches are less than a tenth of a convolutional layer, as the paper
+    claims; its code has 4, and two patches then are 17 %. `cardinality` cuts a bottleneck into parallel ones, whose sum
+    is one bottleneck again, and so it is computed; only the rounding of widths is left of it. A parallel patch adds the
+    sub-layer's input to its output, as in the released code, and does not start near the pretrained function;
+    `inner_skip: false` does.
+    """
+
+    rates = Rates(text=1e-3, image=1e-3)
+
+    name: Literal["model_patch"] = "model_patch"
+    towers: list[Literal["user"]] = Field(["user"], min_length=1)  # type: ignore[assignment]
+    patches: Literal[1, 2] = 2  # in each layer: after its second sub-layer, or after both
+    mode: Mode = "serial"
+    inner_skip: bool = True
+    reduction: int = Field(8, ge=1)
+    cardinality: int = Field(1, ge=1)
+    init_std: float = Field(0.02, gt=0)
+    norms: Literal["second", "none"] = "second"
+
+    @model_validator(mode="after")
+    def _keeps_the_sub_layer(self) -> Self:
+        if self.mode == "serial" and not self.inner_skip:
+            raise ValueError("without `inner_skip` a serial patch would replace what it patches: set mode=parallel")
+        return self
+
+    def attach(self, model: nn.Module) -> None:
+        for name in _ENDS[self.patches]:
+            for site in sites(model, "user", name):
+                width = self.cardinality * max(1, site.width // (self.reduction * self.cardinality))
+                patch = ModelPatch(site.width, width, self.init_std, self.mode == "parallel", self.inner_skip)
+                self.put(site, patch, parallel=self.mode == "parallel")
+
+    def trains(self, group: Group, name: str) -> bool:
+        second_norm = group == "layer_norm" and trains_in(["user"], name) and any(norm in name for norm in _SECOND_NORM)
+        outside = not trains_in(["item", "user"], name)
+        return super().trains(group, name) or outside or (second_norm and self.norms == "second")
+
+
+class ModelPatch(nn.Module):
+    """H(z) = z + MP(z), MP(z) = W_up gelu(W_down z + b_down) + b_up: H(y) (serial), or y + H(x) (parallel).
+
+    y is the sub-layer's output, x its input; parallel without `inner_skip` it is y + MP(x).
+    """
+
+    def __init__(self, width: int, bottleneck: int, init_std: float, parallel: bool, inner_skip: bool):
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+        self.parallel, self.inner_skip = parallel, inner_skip
+        for linear in (self.down, self.up):
+            nn.init.trunc_normal_(linear.weight, std=init_std, a=-2 * init_std, b=2 * init_std)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if not self.parallel:
+            return y + self.change(y)
+        return y + x + self.change(x) if self.inner_skip else y + self.change(x)
+
+    def change(self, z: Tensor) -> Tensor:
+        return self.up(F.gelu(self.down(z), approximate="tanh"))

@@ -1,0 +1,29 @@
+"""Cloze: which items of a window are hidden and to be found again, and what stands in their place meanwhile."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MASKED, _RANDOM = 0.8, 0.1  # of the chosen items; the others stay as they are
+
+
+class Cloze(NamedTuple):
+    """All of the length of the items."""
+
+    inputs: NDArray[np.int64]  # the items, 0 where the mask stands
+    masked: NDArray[np.bool_]
+    targets: NDArray[np.int64]  # the chosen items, 0 elsewhere
+
+
+def hide(rng: np.random.Generator, items: NDArray[np.int64], share: float, others: NDArray[np.int64]) -> Cloze:
+    """Choose a `share` of `items`, at least one: most are masked, a tenth becomes one of `others`, a tenth stays.
+
+    As in Devlin et al., "BERT", NAACL 2019, with which of the three happens drawn for each item on its own.
+    """
+    chosen = rng.permutation(len(items)) < max(1, round(share * len(items)))
+    fate = rng.random(len(items))
+    masked = chosen & (fate < _MASKED)
+    replaced = chosen & (fate >= _MASKED) & (fate < _MASKED + _RANDOM)
+    inputs = np.where(replaced, others[rng.integers(len(others), size=len(items))], items)
+    return Cloze(np.where(masked, 0, inputs), masked, np.where(chosen, items, 0))

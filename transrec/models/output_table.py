@@ -1,0 +1,33 @@
+"""A vector and a bias for each item to be scored by, where these are not what the item encoder says.
+
+Shape letters: U items, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+VECTOR_STD, FIRST_BIAS = 0.01, 0.1
+
+
+class OutputTable(nn.Module):
+    """Scores item i by ⟨h, w_i⟩ + b_i = ⟨[h; 1], [w_i; b_i]⟩, so that all else goes on comparing two vectors.
+
+    Paper: Yuan et al., WSDM 2019 and SIGIR 2020 (NextItNet, PeterRec). Like an ID embedding it belongs to the items of
+    one catalogue.
+    """
+
+    def __init__(self, width: int, num_items: int):
+        super().__init__()
+        self.vectors = nn.Embedding(num_items + 1, width)
+        self.bias = nn.Embedding(num_items + 1, 1)
+        nn.init.normal_(self.vectors.weight, std=VECTOR_STD)
+        nn.init.constant_(self.bias.weight, FIRST_BIAS)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """(U, D + 1) of catalogue indices (U,)."""
+        return torch.cat([self.vectors(items), self.bias(items)], dim=-1)
+
+    def matching(self, states: Tensor) -> Tensor:
+        """States (…, D) as they are compared with the table, (…, D + 1)."""
+        return F.pad(states, (0, 1), value=1.0)

@@ -1,0 +1,50 @@
+"""Classification: the target of a task, told apart from its other targets.
+
+Shape letters: B users, P scored positions (1: where the task is asked), K negatives, D width.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from transrec.config import Config
+from transrec.data.batch import Sampling, SequenceBatch
+from transrec.objectives.next_item import BinaryCrossEntropy, FullSoftmax
+
+
+class ClassificationConfig(Config):
+    """softmax: over all targets. logistic and bpr: against `negatives` sampled ones, never targets of the same user."""
+
+    name: Literal["classification"] = "classification"
+    loss: Literal["softmax", "logistic", "bpr"] = "softmax"
+    negatives: int = Field(1, ge=1, description="of logistic and bpr")
+
+    def build(self) -> "FullSoftmax | BinaryCrossEntropy | BPR":
+        if self.loss == "softmax":
+            return FullSoftmax(self.name, Sampling(positions="last"))
+        sampling = Sampling(positions="last", negatives=self.negatives)
+        return BinaryCrossEntropy(self.name, sampling) if self.loss == "logistic" else BPR(self.name, sampling)
+
+
+class BPR(nn.Module):
+    """(1/K) Σₖ softplus(⟨h, e⁻ₖ⟩ − ⟨h, e⁺⟩), that is −log σ of by how much the target is ahead.
+
+    Paper: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009.
+    """
+
+    def __init__(self, name: str, sampling: Sampling):
+        super().__init__()
+        self.name = name
+        self.sampling = sampling
+
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+        """Arguments as in `BinaryCrossEntropy.forward`."""
+        with torch.autocast(states.device.type, enabled=False):
+            states_BPD, pool_UD = states.float(), pool.float()
+            positive_BP1 = (states_BPD * pool_UD[batch.targets]).sum(-1, keepdim=True)
+            negative_BPK = (pool_UD[batch.negatives] @ states_BPD.unsqueeze(-1)).squeeze(-1)
+            loss_BP = F.softplus(negative_BPK - positive_BP1).mean(-1)
+            return loss_BP.masked_fill(~batch.target_mask, 0).sum()

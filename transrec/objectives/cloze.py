@@ -1,0 +1,30 @@
+"""Cloze: some items of a window are hidden, and the state where one was is to score it above all others."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from transrec.config import Config
+from transrec.data.batch import Sampling
+from transrec.objectives.next_item import FullSoftmax, SampledSoftmax
+
+
+class ClozeConfig(Config):
+    """For user encoders that see both ways; users are then evaluated with the mask behind their items.
+
+    Paper: Sun et al., "BERT4Rec", CIKM 2019; with `masked` 0.3 the pretraining of PeterRec (Yuan et al., SIGIR 2020)
+    with its encoder of Yuan et al., "Future Data Helps Training" (GRec), WWW 2020.
+    """
+
+    name: Literal["cloze"] = "cloze"
+    masked: float = Field(0.3, gt=0, lt=1, description="share of a window's items that are targets, at least one")
+    candidates: float | None = Field(
+        None, gt=0, lt=1, description="share of the catalogue in a sampled softmax; null: a full one"
+    )
+    temperature: float = Field(1.0, gt=0)
+
+    def build(self) -> FullSoftmax | SampledSoftmax:
+        if self.candidates is None:
+            return FullSoftmax(self.name, Sampling(pool="catalogue", masked=self.masked), self.temperature)
+        sampling = Sampling(candidates=self.candidates, masked=self.masked)
+        return SampledSoftmax(self.name, sampling, self.temperature)

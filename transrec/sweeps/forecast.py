@@ -1,0 +1,181 @@
+"""What a sweep will cost, before it is paid: operations and device-hours of every run that is not finished.
+
+Windows are counted, operations measured on one micro-batch of each kind of run (model and adaptation), and speed is
+that of finished runs of the kind in the storage, else that of a few steps of the cheapest and of the dearest kind on
+this machine; between the two it is interpolated by operations. Validations, tests and the start of a process (tens of
+seconds) come on top.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from rich.console import Group
+from rich.table import Table
+
+from transrec import cost
+from transrec.config import read_yaml
+from transrec.data.batch import to_device
+from transrec.data.interactions import Interactions
+from transrec.data.train_stream import TrainStream
+from transrec.distributed import World
+from transrec.experiment import CONFIG_FILE, Experiment, Parts, open_store
+from transrec.run import SUMMARY_FILE, build_stream
+from transrec.sweeps.config import Sweep
+from transrec.sweeps.driver import is_finished
+from transrec.sweeps.plan import RUNS_FOLDER, STAGES, Plan
+
+_TIMED_STEPS = 3
+Kind = str  # model, adaptation and precision of a run, as JSON
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of training a run; `seconds` on all its devices one after another."""
+
+    windows: int
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    flops_per_window: float
+    windows_per_second: float | None  # None: not measured
+
+
+def forecast(sweep: Sweep, plan: Plan) -> dict[str, Work]:
+    """By hash, the work of every run that has still to be done."""
+    runs = [run for run in plan.runs.values() if not is_finished(run)]
+    known = dict(_finished(sweep.storage_path))
+    streams = {run.hash: _Measured.of(run.experiment) for run in runs}
+    speeds: dict[Kind, Speed] = {}
+    for run in runs:
+        kind = kind_of(run.experiment)
+        if kind not in speeds:
+            speeds[kind] = known.get(kind) or Speed(streams[run.hash].flops_per_window(), None)
+    for kind in _extremes(speeds):
+        example = next(streams[run.hash] for run in runs if kind_of(run.experiment) == kind)
+        speeds[kind] = Speed(speeds[kind].flops_per_window, example.windows_per_second())
+    return {run.hash: _work(streams[run.hash].windows, kind_of(run.experiment), speeds) for run in runs}
+
+
+def kind_of(experiment: Experiment) -> Kind:
+    """What decides how much work a window is."""
+    values = experiment.model_dump(mode="json", include={"model", "adaptation"})
+    return json.dumps(values | {"precision": experiment.train.precision}, sort_keys=True)
+
+
+def _finished(storage: Path) -> Iterator[tuple[Kind, Speed]]:
+    for path in storage.glob(f"*/{RUNS_FOLDER}/*/{SUMMARY_FILE}"):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        flops = summary.get("flops_per_user")
+        if flops:
+            experiment = Experiment.model_validate(read_yaml(path.with_name(CONFIG_FILE)))
+            yield kind_of(experiment), Speed(flops["forward"] + flops["backward"], summary["users_per_second"])
+
+
+def _extremes(speeds: Mapping[Kind, Speed]) -> set[Kind]:
+    """The cheapest and the dearest kind, where their speed is not known."""
+    ordered = sorted(speeds, key=lambda kind: speeds[kind].flops_per_window)
+    return {kind for kind in (ordered[:1] + ordered[-1:]) if speeds[kind].windows_per_second is None}
+
+
+def _work(windows: int, kind: Kind, speeds: Mapping[Kind, Speed]) -> Work:
+    speed = speeds[kind]
+    rate = speed.windows_per_second or _flops_per_second(speed, speeds) / speed.flops_per_window
+    return Work(windows, windows * speed.flops_per_window, windows / rate)
+
+
+def _flops_per_second(wanted: Speed, speeds: Mapping[Kind, Speed]) -> float:
+    """Of a kind between two that are known, on a straight line in logarithms."""
+    known = sorted((s.flops_per_window, s.windows_per_second) for s in speeds.values() if s.windows_per_second)
+    (low, slow), (high, fast) = known[0], known[-1]
+    share = 0.0 if low == high else math.log(wanted.flops_per_window / low) / math.log(high / low)
+    return (low * slow) ** (1 - share) * (high * fast) ** share
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A run's training data, and for a measurement its model, without the weights that it starts from."""
+
+    experiment: Experiment
+    interactions: Interactions
+    windows: int
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "_Measured":
+        interactions = Interactions.scan(experiment.data, experiment.model.max_length)
+        windows = interactions.training_size()["windows"]
+        train = experiment.train
+        if train.steps is not None:
+            steps_per_epoch = -(-windows // train.batch_size)
+            return cls(experiment, interactions, round(windows * train.steps / steps_per_epoch))
+        return cls(experiment, interactions, windows * train.epochs)
+
+    def build(self) -> tuple[torch.nn.Module, TrainStream, torch.device]:
+        experiment, interactions = self.experiment, self.interactions
+        world = World(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        store = open_store(experiment.model, interactions.shards.folder, experiment.data, world)
+        model = experiment.model.build(interactions.shards.index.counts.items)
+        experiment.adaptation.apply(model)
+        stream = build_stream(experiment, Parts(interactions, store, model, ""), world)
+        return model, stream, world.device
+
+    def flops_per_window(self) -> float:
+        model, stream, device = self.build()
+        measured = cost.measure(model, stream[0], device, self.experiment.train.precision != "fp32")
+        return math.nan if measured is None else (measured.forward + measured.backward) / measured.users
+
+    def windows_per_second(self) -> float:
+        """Forward and backward passes of a few steps, after one to warm up; the optimizer is left out."""
+        model, stream, device = self.build()
+        model.to(device).train()
+        windows, began = 0, 0.0
+        for number, step in enumerate(islice((stream[i] for i in range(1 + _TIMED_STEPS)), 1 + _TIMED_STEPS)):
+            for batch in step:
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.experiment.train.precision != "fp32"):
+                    losses = model(to_device(batch, device))
+                torch.stack(list(losses.values())).sum().backward()
+                windows += len(batch.user_ids) if number else 0
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if number == 0:
+                began = time.monotonic()
+        return windows / (time.monotonic() - began)
+
+
+def show(sweep: Sweep, plan: Plan, work: Mapping[str, Work]) -> Group:
+    """The trials, and what their runs cost, stage by stage."""
+    trials = Table("trial", *plan.trials[0].axes, "run", "pretraining")
+    for trial in plan.trials:
+        trials.add_row(trial.name, *(str(label) for label in trial.axes.values()), trial.run, trial.source or "-")
+    costs = Table("stage", "runs", "finished", "windows to train on", "PFLOPs", "device-hours")
+    for stage in STAGES:
+        runs = plan.of(stage)
+        if runs:
+            left = [work[run.hash] for run in runs if run.hash in work]
+            costs.add_row(stage, str(len(runs)), str(len(runs) - len(left)), *_sums(left))
+    costs.add_row("together", str(len(plan.runs)), str(len(plan.runs) - len(work)), *_sums(list(work.values())))
+    costs.caption = _savings(plan, work)
+    return Group(trials, costs)
+
+
+def _sums(work: list[Work]) -> list[str]:
+    hours = sum(one.seconds for one in work) / 3600
+    return [f"{sum(one.windows for one in work):,}", f"{sum(one.flops for one in work) / 1e15:,.3g}", f"{hours:,.2g}"]
+
+
+def _savings(plan: Plan, work: Mapping[str, Work]) -> str:
+    """What sharing pretrainings spares."""
+    sources = [trial.source for trial in plan.trials if trial.source is not None]
+    if not sources:
+        return ""
+    alone = sum(work[source].seconds for source in sources if source in work)
+    shared = sum(work[source].seconds for source in set(sources) if source in work)
+    return f"{len(sources)} trials share {len(set(sources))} pretrainings: {(alone - shared) / 3600:,.2g} h less"

@@ -1,0 +1,201 @@
+"""What a sweep will do: its trials, and the runs that they need, each of them once.
+
+A run is named by a hash of what determines it, so trials that ask for the same pretraining name the same folder, and so
+does a later sweep.
+
+Designs considered for sharing pretrainings: each trial makes its own unless it finds one, under a lock (trials that
+wait hold their processors, and a lock on shared storage outlives its owner or is not seen by other nodes); an actor
+that hands out leases (state that dies with the driver). Taken: pretrainings are tasks of their own, planned here and
+run before the adaptations that start from them. Nobody waits, and nothing has to be locked but the storage against a
+second driver.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from transrec.config import ConfigError, validate
+from transrec.data.interactions import open_folder
+from transrec.experiment import Experiment, may_differ
+from transrec.sweeps.config import Axis, Sweep, stage_values
+from transrec.tracking import flatten
+
+RUNS_FOLDER = "runs"
+_HASH_DIGITS = 16
+
+Stage = Literal["pretraining", "adaptation"]
+STAGES: tuple[Stage, ...] = ("pretraining", "adaptation")  # in the order in which they are run
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its test, in the folder `runs/<hash>`."""
+
+    hash: str
+    stage: Stage
+    experiment: Experiment
+    source: str | None  # hash of the pretraining it starts from
+    may_be_stopped: bool = False  # early, where it is behind
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A point of the grid: the run that measures it and the pretraining that run starts from."""
+
+    name: str
+    axes: dict[str, Any]
+    run: str
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    trials: list[Trial]
+    runs: dict[str, Run]  # by hash, pretrainings first
+
+    def of(self, stage: Stage) -> list[Run]:
+        return [run for run in self.runs.values() if run.stage == stage]
+
+
+def make_plan(sweep: Sweep) -> Plan:
+    """
+    Raises:
+        ConfigError: a trial's configuration is none (the message names its axes), or the fit is not identifiable.
+        ShardSetError: a set of shards cannot be read.
+    """
+    points = list(_points(sweep))
+    check_identifiable(sweep, [axes for axes, _ in points])
+    hashes = _Hashes()
+    trials, pretrainings, adaptations = [], {}, {}
+    for number, (axes, overrides) in enumerate(points):
+        source = None
+        if sweep.source is not None:
+            source = _run(sweep, "pretraining", sweep.source, overrides, axes, None, hashes)
+            pretrainings.setdefault(source.hash, source)
+        run = _run(sweep, "adaptation", sweep.target, overrides, axes, source, hashes)
+        stoppable = sweep.stopping is not None and not _is_largest(sweep, axes, points)
+        known = adaptations.get(run.hash)
+        run = replace(run, may_be_stopped=stoppable and (known is None or known.may_be_stopped))
+        adaptations[run.hash] = run
+        trials.append(Trial(f"{number:05d}-{run.hash[:4]}", axes, run.hash, source.hash if source else None))
+    return Plan(trials, pretrainings | adaptations)
+
+
+def _points(sweep: Sweep) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """(axes, overrides) of every trial; what several grids have in common comes once."""
+    seen = set()
+    for grid in sweep.grids:
+        for labels in product(*grid.values()):
+            at = dict(zip(grid, labels, strict=True))
+            for searched in _draws(sweep):
+                axes = at | searched
+                key = json.dumps(axes, sort_keys=True)
+                if key not in seen:
+                    seen.add(key)
+                    yield axes, _overrides(grid, at) | {sweep.search[name].key: v for name, v in searched.items()}
+
+
+def _overrides(grid: Mapping[str, Axis], at: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for name, label in at.items() for key, value in grid[name][label].items()}
+
+
+def _draws(sweep: Sweep) -> list[dict[str, Any]]:
+    """The searched axes, drawn: a function of the sweep's name, so a resumed sweep has the same trials."""
+    rng = np.random.default_rng(list(sweep.name.encode()))
+    draws = [{name: search.among.draw(rng) for name, search in sweep.search.items()} for _ in range(sweep.samples)]
+    return draws if sweep.search else [{}]
+
+
+def _run(
+    sweep: Sweep,
+    stage: Stage,
+    values: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    axes: Mapping[str, Any],
+    source: Run | None,
+    hashes: "_Hashes",
+) -> Run:
+    own = stage_values(values, "source" if stage == "pretraining" else "target", overrides)
+    runs = (sweep.folder / RUNS_FOLDER).absolute()
+    own["run_dir"] = str(runs)
+    if source is not None:
+        own["init_from"] = str(runs / source.hash)
+    try:
+        experiment = validate(Experiment, own)
+    except ConfigError as error:
+        at = ", ".join(f"{name} {label}" for name, label in axes.items())
+        raise ConfigError(f"{stage} of the trial at {at or 'no axes'}: {error}") from None
+    name = hashes.of(experiment, source)
+    experiment = experiment.model_copy(update={"run_dir": runs / name})
+    return Run(name, stage, experiment, source.hash if source else None)
+
+
+class _Hashes:
+    """Names of runs; remembers the hashes of shards, which are read once a set."""
+
+    def __init__(self) -> None:
+        self._shards: dict[str, str] = {}
+
+    def of(self, experiment: Experiment, source: Run | None) -> str:
+        """Of everything that determines the run's results, and of nothing else: not of where it lies."""
+        fields = flatten(experiment.model_dump(mode="json", exclude={"run_dir", "init_from"}))
+        known = {key: value for key, value in fields.items() if not may_differ(key)}
+        known["shards"] = self._of_shards(experiment)
+        if source is not None:
+            known["source"] = source.hash
+        elif experiment.init_from is not None:
+            known["source"] = _of_export(experiment.init_from)
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
+
+    def _of_shards(self, experiment: Experiment) -> str:
+        place = str(experiment.data.path)
+        if place not in self._shards:
+            self._shards[place] = open_folder(experiment.data).index_sha256
+        return self._shards[place]
+
+
+def _of_export(run_dir: Path) -> str:
+    files = sorted((run_dir / "export").glob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"`target.init_from`: {run_dir} has no exported weights")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _is_largest(sweep: Sweep, axes: Mapping[str, Any], points: list[tuple[dict[str, Any], dict[str, Any]]]) -> bool:
+    """Is a trial at the largest size of an axis to be fitted along? Such a one is never stopped early.
+
+    It could not be compared fairly anyway, having more steps to go than the others; and a fit rests on it most.
+    """
+    return any(axes[name] == max(other[name] for other, _ in points) for name in sweep.fit)
+
+
+def check_identifiable(sweep: Sweep, points: list[dict[str, Any]]) -> None:
+    """A law E + Σ A·D^-α has a constant and two parameters an axis: it needs no fewer sizes than that.
+
+    Raises:
+        ConfigError: what is to be fitted along is no axis, no axis of numbers, or has too few of them.
+    """
+    for name in sweep.fit:
+        values = {axes.get(name) for axes in points}
+        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            raise ConfigError(f"`fit`: {name!r} is not an axis of numbers in every grid")
+        if len(values) < 3:
+            raise ConfigError(
+                f"`fit`: E + A·D^-α has 3 parameters and {name!r} has {len(values)} sizes: no fit could tell them apart"
+            )
+    parameters = 1 + 2 * len(sweep.fit)
+    cells = {tuple(axes[name] for name in sweep.fit) for axes in points}
+    if sweep.fit and len(cells) < parameters:
+        raise ConfigError(
+            f"`fit`: {parameters} parameters and {len(cells)} pairs of sizes: add sizes, or fit fewer axes"
+        )

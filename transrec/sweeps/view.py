@@ -1,0 +1,90 @@
+"""What a sweep shows while it runs: a table that is kept up to date, off a terminal a line whenever something ends."""
+
+import json
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from transrec.run import SUMMARY_FILE
+from transrec.sweeps.driver import Driver
+from transrec.sweeps.plan import STAGES, Run
+
+_SECONDS_BETWEEN_LOOKS = 2.0
+
+
+class View:
+    """Context in which the driver's progress is shown on `console`."""
+
+    def __init__(self, driver: Driver, console: Console) -> None:
+        self.driver, self.console = driver, console
+        self.began = time.monotonic()
+        self._counts: list[Any] = []
+        self._done_before = self._settled()
+
+    def __enter__(self) -> "View":
+        self._live = Live(
+            console=self.console, get_renderable=self.table, refresh_per_second=1 / _SECONDS_BETWEEN_LOOKS
+        )
+        if self.console.is_terminal:
+            self._live.start()
+        else:
+            self.driver.changed = self._say
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+        else:
+            self.console.print(self.table())
+
+    def table(self) -> Table:
+        view = Table("stage", "runs", "done", "failed", "stopped", "best", title=f"sweep {self.driver.sweep.name}")
+        for stage in STAGES:
+            runs = self.driver.plan.of(stage)
+            status = [self.driver.states[run.hash].status for run in runs]
+            counts = [str(status.count(kind)) for kind in ("done", "failed", "stopped")]
+            if runs:
+                view.add_row(stage, str(len(runs)), *counts, self._best(runs))
+        view.caption = self._eta()
+        return view
+
+    def _best(self, runs: list[Run]) -> str:
+        """The best test result among finished runs, and where."""
+        values = {run.hash: value for run in runs if (value := _test(run)) is not None}
+        if not values:
+            return "-"
+        best = max(values, key=lambda name: values[name])
+        axes = next((t.axes for t in self.driver.plan.trials if best in (t.run, t.source)), {})
+        return f"{runs[0].experiment.train.monitor} {values[best]:.4f}  {_label(axes)}"
+
+    def _settled(self) -> int:
+        return sum(state.status != "pending" for state in self.driver.states.values())
+
+    def _eta(self) -> str:
+        ended, left = self._settled() - self._done_before, len(self.driver.states) - self._settled()
+        seconds = time.monotonic() - self.began
+        rest = f", about {seconds / ended * left / 60:.0f} min left" if ended and left else ""
+        return f"{seconds / 60:.1f} min{rest}"
+
+    def _say(self) -> None:
+        counts = [state.status for state in self.driver.states.values()]
+        if counts != self._counts:
+            self._counts = counts
+            self.console.print(
+                f"{self._settled()} of {len(counts)} runs ended, {counts.count('failed')} failed  [{self._eta()}]",
+                highlight=False,
+            )
+
+
+def _label(axes: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in axes.items())
+
+
+def _test(run: Run) -> float | None:
+    path = run.experiment.run_dir / SUMMARY_FILE
+    if not path.exists():
+        return None
+    return float(json.loads(path.read_text(encoding="utf-8"))["test"][run.experiment.train.monitor])

@@ -1,0 +1,122 @@
+"""NextItNet: dilated convolutions over the items of a user, looking back only, or both ways.
+
+Designs considered for a convolution. `nn.Conv1d` wants channels before positions, so each one lies between two
+transpositions, and what adapters need of it (its input at a position, a matrix to add a low-rank change to) is inside.
+Taken: the vectors that the kernel touches, side by side, and one linear map. It is as fast, takes memory for `kernel`
+copies of its input, and adapters, their merging included, see what they see elsewhere.
+
+Shape letters: B users, L positions, D width, k width of the kernel.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from transrec.config import Config
+from transrec.hidden import Hidden, Readout
+
+LAYER_NORM_EPS = 1e-8
+INIT_STD = 0.02
+
+_SITES = {"conv1_input": "conv1", "conv1": "conv1.linear", "conv2_input": "conv2", "conv2": "conv2.linear"}
+
+
+class NextItNetConfig(Config):
+    name: Literal["nextitnet"] = "nextitnet"
+    dilations: list[Annotated[int, Field(ge=1)]] = Field([1, 4] * 4, min_length=1)  # of each block's first convolution
+    kernel: int = Field(3, ge=2)
+    causal: bool = True
+
+    def build(self, width: int, max_length: int) -> "NextItNet":
+        return NextItNet(self, width)
+
+
+class NextItNet(nn.Module):
+    """x, then per block: x = x + ReLU(LN(DC_2l(ReLU(LN(DC_l(x)))))).
+
+    Paper: Yuan et al., "A Simple Convolutional Generative Network for Next Item Recommendation", WSDM 2019, as the
+    backbone of PeterRec (Yuan et al., SIGIR 2020); `causal: false` is its encoder that sees both ways. No dropout and
+    no positions, as there; of the default dilations a state sees 121 items. Deviation: what is padded is zero at every
+    layer, so that a user's states do not depend on how long a window is; in the released code padding is a token with
+    a vector of its own.
+    """
+
+    def __init__(self, config: NextItNetConfig, width: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config, width, dilation) for dilation in config.dilations)
+        self.num_layers = len(self.blocks)
+        self.readout = Readout([width] * (self.num_layers + 1))
+        self.hidden_size = width
+        self.site_paths = {
+            site: [f"blocks.{layer}.{path}" for layer in range(self.num_layers)] for site, path in _SITES.items()
+        } | {"readout": ["readout"]}
+        self.layer_paths = [
+            (f"blocks.{layer}.conv{half}", f"blocks.{layer}.norm{half}")
+            for layer in range(self.num_layers)
+            for half in (1, 2)
+        ]
+        self.checkpointing = False
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """
+        Args:
+            x: (B, L, D) item vectors.
+            mask: (B, L) True where an item is; left-padded.
+        """
+        mask_BL1 = mask.unsqueeze(-1)
+        x = x * mask_BL1
+        inputs = []
+        for block in self.blocks:
+            if self.readout.reads_all:
+                inputs.append(x)
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, mask_BL1, use_reentrant=False)
+            else:
+                x = block(x, mask_BL1)
+        return self.readout(Hidden([*inputs, x], mask))
+
+    def enable_gradient_checkpointing(self) -> None:
+        self.checkpointing = True
+
+
+class Block(nn.Module):
+    """Two convolutions, the second with twice the dilation, and the residual around both."""
+
+    def __init__(self, config: NextItNetConfig, width: int, dilation: int):
+        super().__init__()
+        self.conv1 = DilatedConvolution(width, config.kernel, dilation, config.causal)
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.conv2 = DilatedConvolution(width, config.kernel, 2 * dilation, config.causal)
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """
+        Args:
+            x: (B, L, D), zero where padded; so is what comes out.
+            mask: (B, L, 1).
+        """
+        h = F.relu(self.norm1(self.conv1(x))) * mask
+        return x + F.relu(self.norm2(self.conv2(h))) * mask
+
+
+class DilatedConvolution(nn.Module):
+    """y_t = Σ_i W_i x_{t + (i - c) dilation} + b; c is the last tap (causal) or the middle one; zeros lie outside."""
+
+    def __init__(self, width: int, kernel: int, dilation: int, causal: bool):
+        super().__init__()
+        self.linear = nn.Linear(kernel * width, width)
+        self.kernel, self.dilation = kernel, dilation
+        self.before = (kernel - 1 if causal else (kernel - 1) // 2) * dilation
+        self.after = (kernel - 1) * dilation - self.before
+        nn.init.trunc_normal_(self.linear.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.shape[1]
+        padded = F.pad(x, (0, 0, self.before, self.after))
+        starts = range(0, self.kernel * self.dilation, self.dilation)
+        return self.linear(torch.cat([padded[:, start : start + length] for start in starts], dim=-1))

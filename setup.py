@@ -31,6 +31,7 @@ setup(
         "numpy>=2.4,<3",
         "scipy>=1.17,<2",
         "pillow>=13,<15",
+        "matplotlib>=3.11,<4",  # figures of the report of a sweep
         "rich>=15,<17",
         "ninja>=1.13,<2",  # DeepSpeed compiles its CPU optimizer with it when the optimizer is offloaded
     ],

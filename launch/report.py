@@ -17,9 +17,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, help="folder of a sweep")
     parser.add_argument(
-        "--margin", type=float, default=MARGIN, help="of equivalence, relative to the baseline: %(default)s"
+        "--margin", type=positive, default=MARGIN, help="of equivalence, relative to the baseline: %(default)s"
     )
-    parser.add_argument("--delta", type=float, default=DELTA, help="of the fits' Huber loss: %(default)s")
+    parser.add_argument("--delta", type=positive, default=DELTA, help="of the fits' Huber loss: %(default)s")
     arguments = parser.parse_args(argv)
     try:
         report = write_report(arguments.sweep, arguments.margin, arguments.delta)
@@ -30,6 +30,13 @@ def main(argv: list[str] | None = None) -> int:
         print(title, *(f"  {line}" for line in lines), sep="\n")
     print(f"Report     {arguments.sweep / REPORT_FOLDER}/index.html")
     return 0
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
 
 
 if __name__ == "__main__":

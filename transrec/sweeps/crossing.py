@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transrec.sweeps.laws import Floats
-from transrec.sweeps.resampling import Resampled, interval, seed_variance
+from transrec.sweeps.resampling import Resampled, interval, shared_draws
 
 _CERTAIN = 0.95
 
@@ -51,14 +51,14 @@ def crossing(sizes: Floats, differences: list[Resampled], seed: int = 0) -> Cros
 
 
 def _draws(differences: list[Resampled], rng: np.random.Generator) -> Floats:
-    """(R, m): users resampled; the seeds' variance is one for all sizes, of which each alone tells little."""
-    means = np.stack([difference.draws.mean(axis=1) for difference in differences], axis=1)
+    """(R, m): as `mean_draws`, with one spread of seeds for all sizes, of which each alone tells little."""
     counts = np.array([len(difference.values) for difference in differences])
+    means = np.stack([shared_draws(difference) for difference in differences], axis=1)
     degrees = int((counts - 1).sum())
     if degrees == 0:
         return means
-    variance = sum((c - 1) * seed_variance(d) for c, d in zip(counts, differences, strict=True)) / degrees
-    spread = np.sqrt(variance * degrees / rng.chisquare(degrees, size=(len(means), 1)))
+    squares = sum(((difference.values - difference.values.mean()) ** 2).sum() for difference in differences)
+    spread = np.sqrt(squares / rng.chisquare(degrees, size=(len(means), 1)))
     return means + spread * rng.standard_normal(means.shape) / np.sqrt(counts)
 
 

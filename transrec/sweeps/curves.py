@@ -47,7 +47,7 @@ def _curves(results: Results, axis: str, amount: str) -> list[Curve]:
     found = []
     for setting, numbers in results.groups(axis).items():
         members = _by_label(results, axis, numbers)
-        if any(amount not in results.outcomes[number].quantities for number in numbers):
+        if any(amount not in results.outcomes[number].quantities for of_size in members for number in of_size):
             return []
         sizes = np.array([_mean_size(results, amount, of_size) for of_size in members])
         if len(sizes) > 1 and (np.any(np.diff(sizes) <= 0) or sizes[-1] < _GROWS * sizes[0]):
@@ -123,14 +123,15 @@ def paired(results: Results, first: Sequence[int], second: Sequence[int]) -> lis
 
 def label(setting: Setting, axes: Sequence[str]) -> str:
     """What tells a setting from others, along some axes: "full, text", "source_fraction 0.5"."""
-    parts = [(axis, value) for axis, value in setting if axis in axes]
+    parts = [(axis, value) for axis, value in setting if axis in axes and value is not None]
     return ", ".join(f"{axis} {value}" if isinstance(value, int | float) else str(value) for axis, value in parts)
 
 
 def _by_label(results: Results, axis: str, numbers: Sequence[int]) -> list[list[int]]:
     found: dict[Any, list[int]] = {}
     for number in numbers:
-        found.setdefault(results.outcomes[number].axes[axis], []).append(number)
+        if axis in results.outcomes[number].axes:
+            found.setdefault(results.outcomes[number].axes[axis], []).append(number)
     return [found[value] for value in sorted(found)]
 
 

@@ -53,7 +53,10 @@ def scaling_figure(name: str, measured: Measured, panels: dict[str, list[tuple[C
     curves = [curve for of_panel in panels.values() for curve, _ in of_panel]
     series = list(dict.fromkeys(curve.series for curve in curves))
     amount = QUANTITIES[curves[0].amount]
-    caption = f"{measured.error_name} against {amount}, with 95 % intervals over users and seeds."
+    caption = (
+        f"{measured.error_name} against {amount}, with 95 % intervals over users and seeds. "
+        "A diamond is the largest size as the law of the smaller ones predicts it."
+    )
     drawing = Drawing(name, caption, _figure(len(panels)), series)
     axes = drawing.figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (panel, of_panel) in zip(axes, panels.items(), strict=True):
@@ -94,7 +97,7 @@ def _draw_law(drawing: Drawing, ax: Axes, curve: Curve, scaling: Scaling) -> Non
     check = scaling.extrapolation
     if check is not None:
         ends = [[check.predicted - check.low], [check.high - check.predicted]]
-        bar = ax.errorbar(check.size * 1.04, check.predicted, ends, fmt="d", mfc="white", color=colour, lw=0.8, ms=5)
+        bar = ax.errorbar(check.size * 1.06, check.predicted, ends, fmt="d", mfc="white", color=colour, lw=0.8, ms=5)
         words = (
             f"{curve.series}: {check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}] predicted from smaller sizes"
         )

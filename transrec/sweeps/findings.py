@@ -51,21 +51,25 @@ class Findings:
             self.found.append(f"{sentence} {law}.")
             self.unsaid.append(f"{who}: how it goes on at larger sizes; {prediction(check)}, which is outside.")
 
-    def crossing(self, first: str, second: str, amount: str, error: str, found: Crossing) -> None:
+    def crossing(self, one: Curve, other: Curve, error: str, found: Crossing) -> None:
+        first, second, amount = one.series, other.series, QUANTITIES[one.amount]
         ahead, behind = (first, second) if found.ahead == 1 else (second, first)
+        where = f" ({one.panel})" if one.panel else ""
         if not found.certain or found.crossings > 1:
             self.unsaid.append(
-                f"From how many {amount} on {first} or {second} has the smaller {error}: "
+                f"From how many {amount} on {first} or {second} has the smaller {error}{where}: "
                 f"{found.share:.0%} of resampled curves cross as the measured ones do ({_times(found.crossings)})."
             )
         elif found.size is None:
-            self.found.append(f"{ahead} has a smaller {error} than {behind} at every measured number of {amount}.")
+            self.found.append(
+                f"{ahead} has a smaller {error} than {behind} at every measured number of {amount}{where}."
+            )
         else:
             assert found.low is not None
             assert found.high is not None
             self.found.append(
                 f"{ahead} has the smaller {error} up to about {human(found.size)} {amount} "
-                f"[{human(found.low)}, {human(found.high)}], {behind} from there on."
+                f"[{human(found.low)}, {human(found.high)}], {behind} from there on{where}."
             )
 
     def comparisons(self, name: str, baseline: str, measure: str, found: Sequence[Comparison]) -> None:

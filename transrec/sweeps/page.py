@@ -17,6 +17,7 @@ from transrec.sweeps.figures import COLOURS, Drawing
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
+_REM_PER_INCH = 4.5
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def svg(drawing: Drawing) -> str:
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
         _make_own(element, drawing)
-    root.attrib |= {"role": "img", "aria-label": drawing.caption}
+    width = f"min-width: {_REM_PER_INCH * drawing.figure.get_figwidth():.0f}rem"  # a phone scrolls rather than shrinks
+    root.attrib |= {"role": "img", "aria-label": drawing.caption, "style": width}
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -147,7 +149,7 @@ th, td { white-space: nowrap; }
 th { position: sticky; top: 0; background: #f5f5f5; }
 figure { margin: 1.5rem 0; }
 figcaption { color: #555; font-size: .875rem; }
-figure svg { width: 100%; height: auto; min-width: 22rem; font-family: sans-serif; }
+figure svg { width: 100%; height: auto; font-family: sans-serif; }
 .series { display: flex; flex-wrap: wrap; gap: .3rem 1rem; font-size: .875rem; }
 .series label { cursor: pointer; } .series i { display: inline-block; width: .8em; height: .8em; margin: 0 .3em; }
 .off { display: none; }

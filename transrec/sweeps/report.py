@@ -85,7 +85,7 @@ class Report:
         found = []
         values = self.measured[measure].values
         for setting, numbers in self._by_size(self.results.groups(axis)):
-            members = [[n for n in numbers if self.results.outcomes[n].axes[axis] == x] for x in (name, baseline)]
+            members = [[n for n in numbers if self.results.outcomes[n].axes.get(axis) == x] for x in (name, baseline)]
             pairs = paired(self.results, *members)
             if pairs:
                 ones, others = zip(*pairs, strict=True)
@@ -101,8 +101,9 @@ class Report:
         for setting, numbers in groups:
             if _sizes(setting, self.results) == largest:
                 cells: dict[str, list[int]] = {}
-                for number in numbers:
-                    cells.setdefault(str(self.results.outcomes[number].axes[axis]), []).append(number)
+                for choice in self.results.axes[axis]:
+                    members = [n for n in numbers if self.results.outcomes[n].axes.get(axis) == choice]
+                    cells |= {str(choice): members} if members else {}
                 name = file_name("cost", axis, *[str(value) for a, value in setting if a in self.results.choice_axes])
                 drawing = cost_figure(name, axis, self.measured[self.quality], self.results, cells)
                 where = label(setting, list(self.results.axes))
@@ -134,18 +135,23 @@ class Report:
                     self._show(axis, measured, analysed)
         header = ["", "setting", "error", "against", "E", "A", "α", "AICc prefers", "largest size, from the others"]
         self.blocks.append(Table(header, rows))
-        self._cross(next(iter(by_amount.values())))
+        self._cross(self._in_order(next(iter(by_amount.values()))))
 
     def _show(self, axis: str, measured: Measured, analysed: list[tuple[Curve, Scaling]]) -> None:
         panels: dict[str, list[tuple[Curve, Scaling]]] = {}
-        for curve, scaling in sorted(analysed, key=lambda pair: _sizes(pair[0].setting, self.results)):
-            panels.setdefault(curve.panel, []).append((curve, scaling))
+        scalings = {curve.setting: scaling for curve, scaling in analysed}
+        for curve in self._in_order([curve for curve, _ in analysed]):
+            panels.setdefault(curve.panel, []).append((curve, scalings[curve.setting]))
         chosen = np.unique(np.linspace(0, len(panels) - 1, _MOST_PANELS).round().astype(int))
         shown = {name: panels[name] for i, name in enumerate(panels) if i in chosen}
         self.blocks.append(scaling_figure(file_name("law", axis, measured.measure), measured, shown))
         if measured.measure == LOSS:
             for curve, scaling in list(panels.values())[-1]:
                 self.findings.scaling(curve, measured.error_name, scaling)
+
+    def _in_order(self, found: list[Curve]) -> list[Curve]:
+        """Those where other sizes are largest last."""
+        return sorted(found, key=lambda curve: _sizes(curve.setting, self.results))
 
     def _cross(self, found: list[Curve]) -> None:
         """Where the curves of a choice and of its baseline cross, at each setting of the rest."""
@@ -155,19 +161,19 @@ class Report:
             baseline = "full" if "full" in labels else labels[0]
             for first, second in _partners(found, axis, baseline):
                 for measured in self.measured.values():
-                    rows += self._crossing(measured, first, second)
+                    rows += self._crossing(measured, first, second, largest=first.panel == found[-1].panel)
         if rows:
             header = ["", "setting", "error", "against", "smaller at first", "crosses at", "draws that agree"]
             self.blocks += [Heading("Where curves cross", 3), Table(header, rows)]
 
-    def _crossing(self, measured: Measured, first: Curve, second: Curve) -> list[list[str]]:
+    def _crossing(self, measured: Measured, first: Curve, second: Curve, largest: bool) -> list[list[str]]:
         sizes, differences = measured.difference(first, second, self.results)
         if len(sizes) < 2:
             return []
         c = crossing(sizes, differences)
         amount = QUANTITIES[first.amount]
-        if measured.measure == self.quality:
-            self.findings.crossing(first.series, second.series, amount, measured.error_name, c)
+        if largest and measured.measure == self.quality:
+            self.findings.crossing(first, second, measured.error_name, c)
         interval = "" if c.low is None or c.high is None else f" [{human(c.low)}, {human(c.high)}]"
         place = f"{c.crossings} times" if c.size is None else f"{human(c.size)}{interval}"
         ahead = first.series if c.ahead == 1 else second.series
@@ -273,7 +279,8 @@ def _partners(found: list[Curve], axis: str, baseline: Any) -> list[tuple[Curve,
 
 
 def _sizes(setting: Setting, results: Results) -> tuple[float, ...]:
-    return tuple(value for axis, value in setting if axis in results.size_axes)
+    """What settings are ordered by; one without an axis comes before those with it."""
+    return tuple(-np.inf if value is None else value for axis, value in setting if axis in results.size_axes)
 
 
 def _comparison_row(name: Any, measure: str, setting: str, c: Comparison) -> list[str]:

@@ -1,6 +1,7 @@
 """A sweep's folder as results: what each trial measured of its test users, and what it cost."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +26,8 @@ LOSS = "loss"
 
 Setting = tuple[tuple[str, Any], ...]  # (axis, label) of some axes
 
+_METRIC = re.compile(rf"({'|'.join(METRICS)})@\d+")  # made from ranks; sampled rankings and F1 are not
+
 # What a trial can be plotted against, in the order of preference, and how a reader calls it.
 QUANTITIES = {
     "source_interactions": "interactions of pretraining",
@@ -48,16 +51,16 @@ class Outcome:
     record: Record
     summary: dict[str, Any]
     quantities: dict[str, float]  # of `QUANTITIES`, those that are known
-    users: tuple[str, ...]
-    ranks: NDArray[np.int64]  # (U,)
-    losses: Floats  # (U,)
+    users: tuple[str, ...]  # of each target: of the next item everybody has one
+    ranks: NDArray[np.int64]  # (I,)
+    losses: Floats  # (I,)
 
     @property
     def axes(self) -> dict[str, Any]:
         return self.record.axes
 
-    def per_user(self, measure: str) -> Floats:
-        """(U,) of "loss" or a metric such as "HR@10"."""
+    def per_target(self, measure: str) -> Floats:
+        """(I,) of "loss" or a metric such as "HR@10"."""
         if measure == LOSS:
             return self.losses
         name, k = parse(measure)
@@ -73,9 +76,9 @@ class Results:
 
     @cached_property
     def measures(self) -> list[str]:
-        """The loss, and every metric that all trials have, in their order."""
-        lists = [[name for name in outcome.summary["test"] if "@" in name] for outcome in self.outcomes]
-        return [LOSS, *(m for m in lists[0] if "_" not in m and all(m in names for names in lists))]
+        """The loss, and every metric of full ranking that all trials have, in their order."""
+        lists = [[name for name in outcome.summary["test"] if _METRIC.fullmatch(name)] for outcome in self.outcomes]
+        return [LOSS, *(metric for metric in lists[0] if all(metric in names for names in lists))]
 
     @cached_property
     def axes(self) -> dict[str, list[Any]]:
@@ -99,20 +102,22 @@ class Results:
 
     @property
     def _varying(self) -> dict[str, list[Any]]:
-        return {axis: labels for axis, labels in self.axes.items() if axis != SEED and len(labels) > 1}
+        """Axes in which trials differ; of a list of grids, some may not have an axis at all."""
+        lacking = {axis for axis in self.axes for record in self.records if axis not in record.axes}
+        return {a: labels for a, labels in self.axes.items() if a != SEED and len(labels) + (a in lacking) > 1}
 
     def resampled(self, measure: str) -> Resampled:
         """`measure` of every outcome; those tested on the same users share their draws."""
         columns: dict[int, tuple[float, Floats]] = {}
         for number, (users, members) in enumerate(_by_users(self.outcomes)):
-            assert users
-            found = resample([self.outcomes[i].per_user(measure) for i in members], seed=number)
+            owners = np.unique(users, return_inverse=True)[1]
+            found = resample([self.outcomes[i].per_target(measure) for i in members], seed=number, users=owners)
             columns |= {i: (found.values[n], found.draws[:, n]) for n, i in enumerate(members)}
         ordered = [columns[i] for i in range(len(self.outcomes))]
         return Resampled(np.array([value for value, _ in ordered]), np.stack([draws for _, draws in ordered], axis=1))
 
     def groups(self, *without: str) -> dict[Setting, list[int]]:
-        """Outcomes (their numbers) that agree in all varying axes but those, by what they agree in."""
+        """Numbers of outcomes that agree in all varying axes but those, by what they agree in (None: no such axis)."""
         found: dict[Setting, list[int]] = {}
         for number, outcome in enumerate(self.outcomes):
             key = tuple((axis, outcome.axes.get(axis)) for axis in self._varying if axis not in without)

@@ -1,0 +1,115 @@
+"""`launch/report.py` on sweeps of small invented runs."""
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from sweep_folder import write_sweep
+
+from launch.report import main
+from transrec.sweeps.records import Record, read, write
+
+FRACTIONS = [0.01, 0.03, 0.1, 0.3, 1.0]
+AXES = {"source_fraction": FRACTIONS, "method": ["full", "houlsby"], "seed": [0, 1, 2]}
+
+
+def loss(axes: Any) -> float:
+    """Houlsby is ahead up to a source of 100,000 interactions."""
+    size = axes["source_fraction"] * 1e6
+    return 1.5 + 30 * size**-0.3 + (0.6 if axes["method"] == "houlsby" else 0.6 * (size / 1e5) ** -0.25)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of 30 trials failed."""
+    folder = tmp_path_factory.mktemp("sweeps") / "invented"
+    records = write_sweep(folder, AXES, loss)
+    records[7] = Record(**(vars(records[7]) | {"status": "failed", "error": "out of memory at <step> 3"}))
+    write(folder, records)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def printed(folder: Path) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[str] = []
+        patch.setattr("builtins.print", lambda *words, sep=" ", file=None: lines.append(sep.join(map(str, words))))
+        assert main([str(folder)]) == 0
+    return "\n".join(lines)
+
+
+def test_the_first_lines_say_what_was_found_and_what_not(folder: Path, printed: str) -> None:
+    text = (folder / "report/report.md").read_text()
+    found, unsaid = re.split(r"\n## What cannot be said\n", text.split("\n## What was found\n")[1])[:2]
+    assert re.search(r"full: loss falls with interactions of pretraining as E \+ A·D\^-α with α = 0\.\d\d \[", found)
+    assert "houlsby against full, NDCG@10" in found + unsaid
+    assert "Of 30 trials 1 failed: they are in no number here, and listed below." in unsaid
+    assert "Found\n  " in printed
+    assert f"{folder}/report/index.html" in printed
+
+
+def test_failed_trials_are_listed(folder: Path, printed: str) -> None:
+    text = (folder / "report/report.md").read_text()
+    assert "| 00007-0007 | source_fraction 0.03, full, seed 1 | failed | out of memory at <step> 3 |" in text
+    assert "out of memory at &lt;step&gt; 3" in (folder / "report/index.html").read_text()
+
+
+def test_every_trial_has_a_row(folder: Path, printed: str) -> None:
+    rows = list(csv.DictReader((folder / "report/results.csv").open()))
+    assert [row["trial"] for row in rows] == [record.trial for record in read(folder)]
+    assert rows[7]["status"] == "failed"
+    assert rows[7]["loss"] == ""
+    assert float(rows[0]["loss"]) > 0
+    assert rows[0]["source_interactions"] == "10000.0"
+    assert rows[0]["method"] == "full"
+
+
+def test_figures_can_be_printed(folder: Path, printed: str) -> None:
+    figures = sorted(path.name for path in (folder / "report").glob("*.png"))
+    assert figures == ["cost-method.png", *(f"law-source_fraction-{m}.png" for m in ("hr10", "loss", "ndcg10"))]
+    text = (folder / "report/report.md").read_text()
+    for name in figures:
+        assert f"]({name})" in text
+        with Image.open(folder / "report" / name) as image:
+            assert image.width >= 1000
+            assert image.convert("L").getextrema()[0] < 60
+
+
+def test_the_page_needs_no_network(folder: Path, printed: str) -> None:
+    page = (folder / "report/index.html").read_text()
+    assert "http" not in page
+    assert page.count("<svg") == 4
+    assert re.search(r"<title>houlsby: loss \d\.\d{4} \[\d\.\d{4}, \d\.\d{4}\] at 1M</title>", page)
+
+
+def test_the_same_sweep_gives_the_same_report(folder: Path, printed: str) -> None:
+    before = {path.name: path.read_bytes() for path in (folder / "report").iterdir() if path.suffix != ".png"}
+    assert main([str(folder)]) == 0
+    assert {name: (folder / "report" / name).read_bytes() for name in before} == before
+
+
+def test_two_sizes_draw_no_law_and_say_so(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "few", AXES | {"source_fraction": [0.1, 1.0], "seed": [0]}, loss)
+    assert main([str(tmp_path / "few")]) == 0
+    text = (tmp_path / "few/report/report.md").read_text()
+    assert "it needs 4 sizes and 5 trials, and there are 2 and 2" in text
+    assert "Every setting has one seed" in text
+    assert "not enough sizes for a fit" in (tmp_path / "few/report/index.html").read_text()
+
+
+def test_methods_alone(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "methods", {"method": ["houlsby", "lora"], "seed": [0, 1]}, lambda axes: 2.0)
+    assert main([str(tmp_path / "methods"), "--margin", "0.2"]) == 0
+    text = (tmp_path / "methods/report/report.md").read_text()
+    assert "## method: compared with houlsby" in text
+    assert "within 20% of the baseline" in text
+
+
+def test_what_is_no_sweep_is_an_error_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {tmp_path} is not the folder of a sweep")
+    assert message.count("\n") == 1

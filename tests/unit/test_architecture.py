@@ -152,6 +152,7 @@ def test_the_shard_builder_shares_only_the_schema_and_the_place_of_shards_with_t
         ("ray", ("launch", "data_tools.executor")),
         ("argparse", ("launch", "data_tools")),
         ("tensorboard", ("transrec.tracking",)),
+        ("sklearn", ("transrec.evaluation.logistic_regression",)),
         ("torch.utils.tensorboard", ("transrec.tracking",)),
         ("torch.distributed", ("transrec.distributed", "transrec.watchdog")),
     ],

@@ -64,7 +64,7 @@ def data(runs: Path, tiny: Tiny) -> list[str]:
 @pytest.fixture(scope="module")
 def other(runs: Path) -> Path:
     """Another platform: the same users, other items, of which the first have the same ids."""
-    return build_shards(runs / "other", users=150, items=40, interactions=600, seed=7)
+    return build_shards(runs / "other", users=150, items=40, interactions=1500, seed=7)
 
 
 @pytest.fixture(scope="module")

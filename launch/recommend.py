@@ -146,10 +146,9 @@ def show(recommender: Recommender, history: list[str], top: int) -> None:
     output.print("History, oldest first:", style="bold")
     for item_id in history:
         output.print(f"  {recommender.titles[recommender.index_of[item_id] - 1]}", highlight=False, markup=False)
-    columns = ["item_id", "title", "score"] if recommender.targets is None else ["target", "probability"]
-    table = Table("", *columns, title=recommender.name)
+    table = Table("", *(recommended[0] if recommended else ()), title=recommender.name)
     for place, found in enumerate(recommended, start=1):
-        *names, number = (found[column] for column in columns)
+        *names, number = found.values()
         table.add_row(str(place), *names, f"{number:.4f}")
     output.print(table)
 

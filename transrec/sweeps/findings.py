@@ -58,7 +58,7 @@ class Findings:
         if not found.certain or found.crossings > 1:
             self.unsaid.append(
                 f"From how many {amount} on {first} or {second} has the smaller {error}{where}: "
-                f"{found.share:.0%} of resampled curves cross as the measured ones do ({_times(found.crossings)})."
+                f"{found.share:.0%} of resampled curves cross as the measured ones do ({found.times})."
             )
         elif found.size is None:
             self.found.append(
@@ -120,7 +120,3 @@ def _forecast(curve: Curve, scaling: Scaling) -> str:
     value = float(np.exp(scaling.fit.log_errors(at))[0])
     low, high = (float(ends[0]) for ends in scaling.band(at))
     return f"Twice as many would make it {value:.4f} [{low:.4f}, {high:.4f}]."
-
-
-def _times(crossings: int) -> str:
-    return {0: "never", 1: "once"}.get(crossings, f"{crossings} times")

@@ -17,7 +17,7 @@ from transrec.sweeps.figures import COLOURS, Drawing
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
-_REM_PER_INCH = 4.5
+_REM_PER_INCH = 4.2
 
 
 @dataclass(frozen=True)

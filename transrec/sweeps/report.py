@@ -18,7 +18,7 @@ from transrec.files import replace_atomically, write_text, writing
 from transrec.sweeps.comparison import MARGIN, Comparison, compare
 from transrec.sweeps.crossing import crossing
 from transrec.sweeps.curves import Curve, Measured, curves, label, paired, surfaces
-from transrec.sweeps.figures import Drawing, cost_figure, human, scaling_figure
+from transrec.sweeps.figures import Drawing, cost_figure, human, in_short, scaling_figure
 from transrec.sweeps.findings import Findings
 from transrec.sweeps.fits import DELTA, Scaling, analyse
 from transrec.sweeps.page import Block, Bullets, Heading, Paragraph, Table, html, markdown
@@ -133,7 +133,7 @@ class Report:
                 rows += [_law_row(curve, measured, scaling) for curve, scaling in analysed]
                 if place == 0:
                     self._show(axis, measured, analysed)
-        header = ["", "setting", "error", "against", "E", "A", "α", "AICc prefers", "largest size, from the others"]
+        header = ["", "setting", "error", "against", "α", "AICc prefers", "largest size, from the others", "E", "A"]
         self.blocks.append(Table(header, rows))
         self._cross(self._in_order(next(iter(by_amount.values()))))
 
@@ -175,7 +175,7 @@ class Report:
         if largest and measured.measure == self.quality:
             self.findings.crossing(first, second, measured.error_name, c)
         interval = "" if c.low is None or c.high is None else f" [{human(c.low)}, {human(c.high)}]"
-        place = f"{c.crossings} times" if c.size is None else f"{human(c.size)}{interval}"
+        place = c.times if c.size is None else f"{human(c.size)}{interval}"
         ahead = first.series if c.ahead == 1 else second.series
         versus = f"{first.series}, {second.series}"
         return [[versus, first.panel or _NONE, measured.error_name, amount, ahead, place, f"{c.share:.0%}"]]
@@ -293,18 +293,19 @@ def _comparison_row(name: Any, measure: str, setting: str, c: Comparison) -> lis
 def _law_row(curve: Curve, measured: Measured, scaling: Scaling) -> list[str]:
     head = [curve.series, curve.panel or _NONE, measured.error_name, QUANTITIES[curve.amount]]
     if scaling.fit is None:
-        return [*head, _NONE, _NONE, _NONE, f"not fitted: {scaling.why_not}", _NONE]
+        return [*head, _NONE, in_short(scaling), _NONE, _NONE, _NONE]
     check = scaling.extrapolation
     told = "too few sizes to hold it back"
     if check is not None:
         interval = f"{check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}]"
         told = f"{interval}, measured {check.measured:.4f}: {'inside' if check.holds else 'outside'}"
-    return [*head, *_parameters(scaling), _preference(scaling), told]
+    floor, level, exponent = _parameters(scaling)
+    return [*head, exponent, _preference(scaling), told, floor, level]
 
 
 def _joint_row(series: str, measured: Measured, scaling: Scaling) -> list[str]:
     if scaling.fit is None:
-        return [series, measured.error_name, *[_NONE] * 5, f"not fitted: {scaling.why_not}"]
+        return [series, measured.error_name, *[_NONE] * 5, in_short(scaling)]
     return [series, measured.error_name, *_parameters(scaling), _preference(scaling)]
 
 

@@ -7,7 +7,7 @@ pointer that rests on them.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import ticker
@@ -43,7 +43,7 @@ class Drawing:
             artist.set_gid(gid)
             self.titles[gid] = title
 
-    def look(self, series: str) -> dict[str, str]:
+    def look(self, series: str) -> dict[str, Any]:
         number = self.series.index(series)
         return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
 

@@ -94,7 +94,7 @@ class Findings:
 
     def trials(self, results: Results) -> None:
         statuses = [record.status for record in results.records]
-        lost = {status: statuses.count(status) for status in ("failed", "stopped", "pending") if status in statuses}
+        lost = {str(s): statuses.count(s) for s in ("failed", "stopped", "pending") if s in statuses}
         if results.unreadable:
             lost["unreadable"] = len(results.unreadable)
         if lost:

@@ -145,7 +145,7 @@ class Report:
         chosen = np.unique(np.linspace(0, len(panels) - 1, _MOST_PANELS).round().astype(int))
         shown = {name: panels[name] for i, name in enumerate(panels) if i in chosen}
         self.blocks.append(scaling_figure(file_name("law", axis, measured.measure), measured, shown))
-        if measured.measure == LOSS:
+        if measured.measure in list(self.measured)[:2]:  # the loss, and the metric that is named first
             for curve, scaling in list(panels.values())[-1]:
                 self.findings.scaling(curve, measured.error_name, scaling)
 

@@ -178,6 +178,7 @@ def _log_axis(ax: Axes, which: Literal["x", "y"], values: Floats) -> None:
 
 def human(value: float) -> str:
     """Three digits: 0.125, 940, 12.5k, 3.2M, 4e+12."""
+    value = float(f"{value:.3g}")
     if value >= 1e10:
         return f"{value:.3g}"
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

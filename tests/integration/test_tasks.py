@@ -222,7 +222,7 @@ def test_cloze_pretraining_serves_tasks_that_look_both_ways(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [0, 2])
+@pytest.mark.parametrize("stage", [0, 2, 3])
 def test_two_ranks_learn_a_task_as_one_does(
     commands: ForkedCommands, data: list[str], pretrained: Path, runs: Path, run_dir: Path, stage: int
 ) -> None:

@@ -143,6 +143,23 @@ def test_how_items_are_encoded_may_differ(experiment: Experiment, item_encoder: 
     check_run_dir(now)
 
 
+TASKS = [
+    ({"name": "cold_start", "target": "there"}, "target=elsewhere"),
+    ({"name": "file", "path": "there.tsv"}, "path=elsewhere.tsv"),
+]
+
+
+@pytest.mark.parametrize(("task", "override"), TASKS, ids=["cold_start", "file"])
+def test_where_targets_lie_may_differ(experiment: Experiment, task: dict[str, Any], override: str) -> None:
+    values = experiment.model_dump(mode="json")
+    values["data"]["task"], values["model"]["objective"] = task, {"name": "classification"}
+    began = validate(Experiment, values)
+    write_run_dir(began)
+    now = load(Experiment, began.run_dir / "config.yaml", [f"data.task.{override}"])
+    assert now != began
+    check_run_dir(now)
+
+
 @pytest.mark.parametrize("override", ["layers=1", "pooling=mean", "image_size=32", "mask_ratio=0.5"])
 def test_what_an_encoder_makes_of_items_may_not_differ(experiment: Experiment, override: str) -> None:
     began = reading(experiment, IMAGE)
@@ -163,6 +180,7 @@ def test_what_changes_what_is_learnt_may_not_differ(experiment: Experiment, over
 
 def test_every_field_that_may_differ_exists(experiment: Experiment) -> None:
     tried = [*HOW, *(f"model.item_encoder.{override}" for _, override in HOW_ENCODED)]
+    tried += [f"data.task.{override}" for _, override in TASKS]
     assert all(any(f == o.partition("=")[0] or o.startswith(f"{f}.") for o in tried) for f in MAY_DIFFER)
 
 

@@ -138,6 +138,7 @@ class TrainStream(Dataset[list[SequenceBatch]]):
             user_ids=[w.user_id for w in windows if w is not None],
             **self._sampled(candidates, content.items.numpy(), rows),
             masked=None if layout.masked is None else torch.from_numpy(layout.masked),
+            of_a_task=of_a_task,
             digest=_digest(first_slot, windows),
         )
 

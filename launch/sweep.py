@@ -132,7 +132,7 @@ class RayExecutor:
             tune_config=tune.TuneConfig(
                 scheduler=scheduler(self.sweep, runs),
                 max_concurrent_trials=at_once,
-                reuse_actors=not any(run.may_be_stopped for run in runs),  # spares the imports
+                reuse_actors=False,  # a process joins a process group once
             ),
             run_config=tune.RunConfig(
                 name=next(name for i in itertools.count() if not (folder / (name := f"{stage}-{i:03d}")).exists()),
@@ -225,6 +225,9 @@ def _settling(settle: Settle) -> Any:
     from ray.tune import Callback
 
     class Settling(Callback):
+        def __reduce__(self) -> Any:  # Tune keeps its callbacks for a restore of its own, which a sweep does not need
+            return Callback, ()
+
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             settle(trial.config["run"], None)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_runs import ForkedCommands, LaunchedCommands, Running, build_shards
+from tiny_runs import ForkedCommands, LaunchedCommands, build_shards
 
 from transrec.run import SUMMARY_FILE
 from transrec.sweeps import records
@@ -109,8 +109,8 @@ def test_a_driver_killed_twice_repeats_nothing(shards: Path, tmp_path: Path) -> 
     commands, config = LaunchedCommands(tmp_path), write_sweep(tmp_path, shards)
     ended: dict[str, int] = {}
     for kills in range(2):
-        running: Running = commands.start("sweep", "--config", config, *(["--resume"] if kills else []))
-        running.wait_until(lambda: len(finished(tmp_path)) > len(ended), timeout=900)
+        running = commands.start("sweep", "--config", config, *(["--resume"] if kills else []))
+        running.wait_until(lambda known=len(ended): len(finished(tmp_path)) > known, timeout=900)
         running.signal(signal.SIGKILL)
         running.wait(60)
         ended = finished(tmp_path)
@@ -119,4 +119,24 @@ def test_a_driver_killed_twice_repeats_nothing(shards: Path, tmp_path: Path) -> 
     after = finished(tmp_path)
     assert len(after) == 6
     assert {name: after[name] for name in ended} == ended, "a finished run was done again"
+    assert [record.status for record in left(tmp_path)] == ["done"] * 4
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_costs_an_attempt(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run at a time on a node; what ran on the one that dies is done on the other."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # nodes of this process, on this machine
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        mortal = cluster.add_node(num_cpus=1)
+        config = write_sweep(tmp_path, shards, retries=2)
+        running = LaunchedCommands(tmp_path).start("sweep", "--config", config, "--address", cluster.address)
+        running.wait_until(lambda: len(list(tmp_path.glob("storage/tiny/runs/*/metrics.jsonl"))) == 2, timeout=900)
+        cluster.remove_node(mortal, allow_graceful=False)
+        done = running.wait(900)
+    finally:
+        cluster.shutdown()
+    assert done.code == 0, done.stderr
     assert [record.status for record in left(tmp_path)] == ["done"] * 4

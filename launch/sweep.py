@@ -32,7 +32,6 @@ from transrec.tracking import validations
 # Read by Ray when it is imported: nothing of it on the network or in the working directory, no reports of its own.
 os.environ |= {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a run that may not be stopped reports none
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",

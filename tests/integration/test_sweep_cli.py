@@ -2,6 +2,7 @@
 
 import json
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ def finished(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob(f"storage/*/runs/*/{SUMMARY_FILE}")}
 
 
+def more_have_finished(folder: Path, count: int) -> bool:
+    return len(finished(folder)) > count
+
+
 def test_a_dry_run_tells_what_is_shared_and_what_it_costs(shards: Path, tmp_path: Path) -> None:
     config = write_sweep(tmp_path, shards)
     done = ForkedCommands(tmp_path).run("sweep", "--config", config, "--dry-run")
@@ -110,7 +115,7 @@ def test_a_driver_killed_twice_repeats_nothing(shards: Path, tmp_path: Path) -> 
     ended: dict[str, int] = {}
     for kills in range(2):
         running = commands.start("sweep", "--config", config, *(["--resume"] if kills else []))
-        running.wait_until(lambda known=len(ended): len(finished(tmp_path)) > known, timeout=900)
+        running.wait_until(partial(more_have_finished, tmp_path, len(ended)), timeout=900)
         running.signal(signal.SIGKILL)
         running.wait(60)
         ended = finished(tmp_path)

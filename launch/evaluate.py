@@ -51,7 +51,9 @@ def evaluate(run: Path | None, adapters: list[Path], part: Part, data: str | Non
     ]
     distributed.stop(world)
     if world.is_main:
-        console().print(table(*sections(results, part)))
+        for measure in dict.fromkeys(repr(result.evaluation) for result in results):  # a table for each set of metrics
+            alike = [result for result in results if repr(result.evaluation) == measure]
+            console().print(table(*sections(alike, part)))
         for result in results:
             print(json.dumps(result.line))
 

@@ -33,7 +33,7 @@ def vision_model(model_type: str, **changes: Any) -> PreTrainedModel:
     """A random model of the family, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = AutoConfig.for_model(model_type, **TINY_VISION[model_type], **changes)
+        config = AutoConfig.for_model(model_type, **TINY_VISION[model_type] | changes)
         pooler = {} if model_type in ("vit_mae", "dinov2") else {"add_pooling_layer": False}
         return AutoModel.from_config(config, **pooler).eval()
 

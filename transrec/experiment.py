@@ -47,6 +47,8 @@ MAY_DIFFER = (
     "zero",  # where weights and optimizer state lie
     "deepspeed.zero_optimization",  # how they travel; other DeepSpeed keys may change the arithmetic
     "data.path",  # the checkpoint holds the hash of the shards
+    "data.task.target",  # likewise of the targets of a task
+    "data.task.path",
     "data.cache",
     "data.cache_bytes",
     "data.workers",  # steps are dealt out to them in order

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -151,25 +151,33 @@ class Trainer:
         if self.tracker is not None:
             stage = int(self.engine.zero_optimization_stage())
             self.tracker.record("start", self.state.step, {"ranks": self.world.size, "stage": stage})
-        steps = load_steps(self.stream, self.state.step, self.total_steps, self.workers)
-        for step, micro_batches in enumerate(steps, start=self.state.step):
-            stop_asked = self._train_step(step, micro_batches)
-            self.state.step = step + 1
-            self.state.seconds = seconds_before + time.monotonic() - began
-            last = self.state.step == self.total_steps
-            if last or stop_asked or self.state.step % self.config.log_every == 0:
-                self._flush()
-            improved = self._due(self.config.evaluate_every, last) and self._evaluate()
-            out_of_patience = self.state.evaluations_since_best >= (self.config.patience or math.inf)
-            self.state.finished = last or out_of_patience
-            if self.state.finished or stop_asked or improved or self._due(self.config.checkpoint_every, last):
-                self._save()
-            if self.state.finished:
-                if self.world.gather_ints([int(self._stop_asked)]).any():
-                    raise Interrupted("stopped after training; the same command evaluates what was trained")
-                return
-            if stop_asked:
-                raise Interrupted(f"stopped after step {self.state.step}; the same command goes on from there")
+        with closing(load_steps(self.stream, self.state.step, self.total_steps, self.workers)) as steps:
+            for step, micro_batches in enumerate(steps, start=self.state.step):
+                stop_asked = self._train_step(step, micro_batches)
+                self.state.step = step + 1
+                self.state.seconds = seconds_before + time.monotonic() - began
+                self._after_step(stop_asked)
+                if self.state.finished:
+                    return
+
+    def _after_step(self, stop_asked: bool) -> None:
+        """Log, validate and save where that is due.
+
+        Raises:
+            Interrupted: a rank was asked to stop, and all is saved.
+        """
+        last = self.state.step == self.total_steps
+        if last or stop_asked or self.state.step % self.config.log_every == 0:
+            self._flush()
+        improved = self._due(self.config.evaluate_every, last) and self._evaluate()
+        out_of_patience = self.state.evaluations_since_best >= (self.config.patience or math.inf)
+        self.state.finished = last or out_of_patience
+        if self.state.finished or stop_asked or improved or self._due(self.config.checkpoint_every, last):
+            self._save()
+        if self.state.finished and self.world.gather_ints([int(self._stop_asked)]).any():
+            raise Interrupted("stopped after training; the same command evaluates what was trained")
+        if stop_asked and not self.state.finished:
+            raise Interrupted(f"stopped after step {self.state.step}; the same command goes on from there")
 
     def _save(self) -> None:
         self._flush()

@@ -11,6 +11,7 @@ from data_tools.sources.sample import SampleSource
 from data_tools.sources.source import Source
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.sources.tables import TablesSource
+from data_tools.sources.tenrec import TenrecSource
 from data_tools.sources.transrec_tsv import TransRecTsvSource
 
 SOURCES: dict[str, type[Source]] = {
@@ -22,6 +23,7 @@ SOURCES: dict[str, type[Source]] = {
     "amazon_reviews": AmazonReviewsSource,
     "adressa": AdressaSource,
     "ninerec": NineRecSource,
+    "tenrec": TenrecSource,
     "transrec_tsv": TransRecTsvSource,
     "synthetic": SyntheticSource,
     "sample": SampleSource,

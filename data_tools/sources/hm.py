@@ -9,13 +9,12 @@ Article ids keep their leading zeros. A transaction's time is the start of its d
 the order of the file. Every line of transactions_train.csv is an interaction, also the second of two equal ones.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
 
 from data_tools.rejects import RejectSink
 from data_tools.sources.csv_files import csv_columns, read_csv
+from data_tools.sources.folder_source import FolderSource
 from data_tools.sources.image_folder import ImageFolder
 from data_tools.sources.input_files import require_file
 from data_tools.sources.item_text import compose_text
@@ -28,29 +27,20 @@ TIME_FORMAT = "%Y-%m-%d"
 _NAMES = {"customer_id": "user_id", "article_id": "item_id", "t_dat": "timestamp"}
 
 
-class HMSource:
+class HMSource(FolderSource):
     """Reads the folder.
 
     Raises:
         SourceError: a file or a column is missing.
     """
 
+    input_is = "folder of the unpacked archive"
+
     def __init__(self, folder: Path) -> None:
         self._articles = _require_csv(folder / "articles.csv", {"article_id", *SPOKEN})
         self._transactions = _require_csv(folder / "transactions_train.csv", {"t_dat", "customer_id", "article_id"})
         self._customers = _require_csv(folder / "customers.csv", {"customer_id"})
         self._images = ImageFolder.find(folder / "images")
-
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="folder of the unpacked archive")
-
-    @classmethod
-    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
-        return cls(arguments.input)
-
-    def options(self) -> dict[str, Any]:
-        return {}
 
     def totals(self) -> Totals:
         return Totals(count_lines([self._articles]), count_lines([self._transactions]))

@@ -8,13 +8,12 @@ QB_cover/          <item>.jpg; optional. A folder that several sets share, *_cov
 The title is the English one, or else the Chinese, which also stands in `title_zh`.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
 
 from data_tools.rejects import RejectSink
 from data_tools.sources.csv_files import first_record, read_headless_csv
+from data_tools.sources.folder_source import FolderSource
 from data_tools.sources.image_folder import ImageFolder
 from data_tools.sources.sequences import read_user_sequences
 from data_tools.sources.source import Batch, Item, SourceError, Totals
@@ -24,12 +23,14 @@ from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_s
 TITLES = ["title_zh", "title_en"]
 
 
-class NineRecSource:
+class NineRecSource(FolderSource):
     """Reads the folder.
 
     Raises:
         SourceError: not exactly one data set in the folder, no interactions, or a file of other columns.
     """
+
+    input_is = "folder of one data set"
 
     def __init__(self, folder: Path) -> None:
         found = sorted(folder.glob("*_item.csv"))
@@ -41,17 +42,6 @@ class NineRecSource:
         self._titles = TITLES[: _count_columns(self._items, {2, 3}) - 1]
         self._pairs, self._sequences = self._find_interactions(folder)
         self._images = _find_covers(folder, self._name)
-
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="folder of one data set")
-
-    @classmethod
-    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
-        return cls(arguments.input)
-
-    def options(self) -> dict[str, Any]:
-        return {}
 
     def totals(self) -> Totals:
         return Totals(count_lines([self._items]), count_lines([self._pairs]) if self._pairs else None)

@@ -5,12 +5,11 @@ text column whose name contains "title" or "name", else the first `token_seq`; t
 a sentence each.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
 
 from data_tools.rejects import RejectSink
+from data_tools.sources.folder_source import FolderSource
 from data_tools.sources.item_text import compose_text
 from data_tools.sources.row_files import column_names, count_rows, read_rows
 from data_tools.sources.source import Batch, Item, SourceError, Totals
@@ -19,12 +18,14 @@ from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_s
 TYPES = ("token", "token_seq", "float", "float_seq")
 
 
-class RecBoleSource:
+class RecBoleSource(FolderSource):
     """Reads the folder.
 
     Raises:
         SourceError: not exactly one data set in the folder, a missing file or field, or an untyped header.
     """
+
+    input_is = "folder of atomic files"
 
     def __init__(self, folder: Path) -> None:
         self._interactions = _find_interactions(folder)
@@ -37,17 +38,6 @@ class RecBoleSource:
         _require_fields(self._items, {"item_id"})
         if self._users is not None:
             _require_fields(self._users, {"user_id"})
-
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="folder of atomic files")
-
-    @classmethod
-    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
-        return cls(arguments.input)
-
-    def options(self) -> dict[str, Any]:
-        return {}
 
     def totals(self) -> Totals:
         return Totals(count_rows(self._items), count_rows(self._interactions))

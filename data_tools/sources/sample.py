@@ -10,8 +10,8 @@ SAMPLE_FOLDER = Path(__file__).parents[1] / "sample"
 
 
 class SampleSource(TablesSource):
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """None: the data lies in the package."""
 
     @classmethod

@@ -6,24 +6,25 @@ users.tsv|.parquet           user_id and any columns; optional
 images/
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
 
 from data_tools.rejects import RejectSink
+from data_tools.sources.folder_source import FolderSource
 from data_tools.sources.image_folder import ImageFolder
 from data_tools.sources.row_files import column_names, count_rows, find_row_file, read_rows
 from data_tools.sources.source import Batch, Item, SourceError, Totals
 from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_strings
 
 
-class TablesSource:
+class TablesSource(FolderSource):
     """Reads the folder.
 
     Raises:
         SourceError: a table or a required column is missing.
     """
+
+    input_is = "folder of the tables"
 
     def __init__(self, folder: Path) -> None:
         self._images = ImageFolder(folder / "images")
@@ -34,17 +35,6 @@ class TablesSource:
             raise SourceError(f"{self._items}: needs a column title or text")
         if self._users is not None:
             _require_columns(self._users, {"user_id"})
-
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="folder of the tables")
-
-    @classmethod
-    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
-        return cls(arguments.input)
-
-    def options(self) -> dict[str, Any]:
-        return {}
 
     def totals(self) -> Totals:
         return Totals(count_rows(self._items), count_rows(self._interactions))

@@ -8,7 +8,7 @@ from tiny_runs import Commands, ForkedCommands, Tiny
 from transformers import AutoModel, AutoTokenizer
 
 from transrec.experiment import load_run
-from transrec.item_encoders import backbones
+from transrec.item_encoders import layer_by_layer
 from transrec.rebuild import rebuild
 
 RATES = "optimizer.lr={backbone: 1.0e-2, head: 1.0e-2, adapter: 1.0e-1}"
@@ -31,7 +31,7 @@ def assert_same_states(folder: Path, run_dir: Path) -> None:
     inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
         found = loaded.eval()(**inputs)
-        states = backbones.run_layers(own, backbones.embed(own, inputs), inputs["attention_mask"]).states[-1]
+        states = layer_by_layer.run_layers(own, layer_by_layer.embed(own, inputs), inputs["attention_mask"]).states[-1]
         torch.testing.assert_close(found.last_hidden_state, states, rtol=1e-5, atol=1e-5)
         if not any(name.endswith("adapter") for name, _ in own.named_modules()):
             assert torch.equal(found.last_hidden_state, own(**inputs).last_hidden_state)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 from small_disk import SmallDisk
@@ -53,6 +54,14 @@ def test_no_room_for_a_line(tiny: Tiny, commands: ForkedCommands, small_disk: Sm
     assert re.match(rf"cannot write {run_dir}/\S+: No space left on device\. Make room on that disk", message)
     filler.unlink()
     assert_goes_on(commands, tiny, run_dir, every)
+
+
+def test_a_run_folder_that_is_gone(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
+    """A loader process ignores signals: whoever leaves without closing it waits for it for ever."""
+    running = start(commands, tiny, run_dir, "train.steps=5000", "data.workers=1")
+    running.wait_until(lambda: (run_dir / "checkpoints" / "step-00000004" / "state.json").exists())
+    shutil.rmtree(run_dir)
+    assert f"cannot write {run_dir}" in one_sentence(running.wait(timeout=60))
 
 
 def test_a_read_only_run_folder(tiny: Tiny, commands: ForkedCommands, small_disk: SmallDisk) -> None:

@@ -153,6 +153,7 @@ def test_the_shard_builder_shares_only_the_schema_and_the_place_of_shards_with_t
         ("argparse", ("launch", "data_tools")),
         ("tensorboard", ("transrec.tracking",)),
         ("matplotlib", ("transrec.sweeps.figures", "transrec.sweeps.page")),
+        ("sklearn", ("transrec.evaluation.logistic_regression",)),
         ("torch.utils.tensorboard", ("transrec.tracking",)),
         ("torch.distributed", ("transrec.distributed", "transrec.watchdog")),
     ],

@@ -1,10 +1,10 @@
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from untrained_runs import HOULSBY, assert_same_weights, export_run, make
 
 from transrec import weights
 from transrec.config import ConfigError, dump, load, validate
@@ -23,50 +23,11 @@ from transrec.experiment import (
     load_run,
     write_run_dir,
 )
-from transrec.item_encoders.text import TextEncoderConfig
-from transrec.rebuild import rebuild_for
-
-
-def make(run_dir: Path, shards: Path, **values: Any) -> Experiment:
-    """A small model over ID embeddings, which needs no backbone."""
-    model = {
-        "width": 8,
-        "max_length": 5,
-        "item_encoder": {"name": "id_embedding"},
-        "user_encoder": {"name": "sasrec", "layers": 1},
-        "objective": {"name": "full_softmax"},
-    }
-    data = {"path": str(shards), "cache": str(run_dir.parent / "cache")}
-    return validate(Experiment, {"run_dir": str(run_dir), "data": data, "model": model, **values})
 
 
 @pytest.fixture
 def experiment(tmp_path: Path, synthetic_shards: Path) -> Experiment:
     return make(tmp_path / "run", synthetic_shards)
-
-
-HOULSBY = {"name": "houlsby", "towers": ["user"], "sites": ["ffn_output"], "bottleneck": {"user": 3}}
-
-
-def export_run(experiment: Experiment) -> torch.nn.Module:
-    """What training would leave in the run folder, with weights nothing else has; returns the model."""
-    parts = experiment.build(World())
-    with torch.no_grad():
-        for parameter in parts.model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.25
-    write_run_dir(experiment)
-    frozen = any(not parameter.requires_grad for parameter in parts.model.parameters())
-    described = export_config(experiment, parts.interactions.shards.index)
-    base = parts.base if frozen else None
-    weights.export(experiment.run_dir / "export", parts.model, described, base, write_files=True)
-    return parts.model
-
-
-def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
-    assert one.state_dict().keys() == other.state_dict().keys()
-    for name, tensor in one.state_dict().items():
-        assert torch.equal(tensor, other.state_dict()[name]), name
 
 
 def test_build_is_a_function_of_the_seed(experiment: Experiment) -> None:
@@ -92,69 +53,6 @@ def test_source_weights_are_loaded_before_adapters_are_attached(tmp_path: Path, 
     assert base.keys() == source.state_dict().keys()
     assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in base.items())
     assert {name for name, p in model.named_parameters() if p.requires_grad} == model.state_dict().keys() - base.keys()
-
-
-def test_a_source_with_adapters_is_refused(tmp_path: Path, synthetic_shards: Path) -> None:
-    """Without its adapters the rest of its weights are not what it learnt."""
-    export_run(make(tmp_path / "source", synthetic_shards, adaptation=HOULSBY | {"also_train": ["head"]}))
-    with pytest.raises(ConfigError, match="was trained with adapters"):
-        make(tmp_path / "run", synthetic_shards, init_from=str(tmp_path / "source")).build(World())
-
-
-@pytest.mark.parametrize("adaptation", [{"name": "full"}, HOULSBY | {"also_train": ["head"]}], ids=["full", "adapted"])
-def test_a_run_is_rebuilt_from_its_folder(tmp_path: Path, synthetic_shards: Path, adaptation: dict[str, Any]) -> None:
-    trained = export_run(make(tmp_path / "run", synthetic_shards, adaptation=adaptation))
-    found = load_run(tmp_path / "run")
-    assert_same_weights(rebuild_for(found, tmp_path / "run", ShardIndex.load(synthetic_shards)), trained)
-
-
-def test_a_transferred_run_is_rebuilt_over_its_source(tmp_path: Path, synthetic_shards: Path) -> None:
-    export_run(make(tmp_path / "source", synthetic_shards))
-    values = {"init_from": str(tmp_path / "source"), "adaptation": HOULSBY}
-    trained = export_run(make(tmp_path / "run", synthetic_shards, **values))
-    found = load_run(tmp_path / "run")
-    assert_same_weights(rebuild_for(found, tmp_path / "run", ShardIndex.load(synthetic_shards)), trained)
-
-
-def test_item_ids_of_another_catalogue_are_refused(tmp_path: Path, synthetic_shards: Path, build_shards) -> None:
-    export_run(make(tmp_path / "run", synthetic_shards))
-    other = ShardIndex.load(build_shards({"u": [1, 2, 3]}, n_items=60))
-    with pytest.raises(ConfigError, match="item ids of another catalogue"):
-        rebuild_for(load_run(tmp_path / "run"), tmp_path / "run", other)
-
-
-def with_output_table(experiment: Experiment) -> Experiment:
-    return experiment.model_copy(update={"model": experiment.model.model_copy(update={"output": "untied"})})
-
-
-def test_an_output_table_can_be_left_behind(tmp_path: Path, synthetic_shards: Path) -> None:
-    source = export_run(with_output_table(make(tmp_path / "source", synthetic_shards)))
-    values = {"init_from": str(tmp_path / "source")}
-    with pytest.raises(
-        ConfigError, match=r"unexpected: output\.bias\.weight(?s:.*)model\.output is untied there, tied"
-    ):
-        make(tmp_path / "run", synthetic_shards, **values).build(World())
-    kept = make(tmp_path / "run", synthetic_shards, init_except=["output"], **values).build(World()).model.state_dict()
-    expected = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("output.")}
-    assert kept.keys() == expected.keys()
-    assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
-
-
-def test_an_output_table_belongs_to_its_catalogue(tmp_path: Path, synthetic_shards: Path, build_shards) -> None:
-    source = with_output_table(make(tmp_path / "source", synthetic_shards))
-    export_run(source)
-    other = build_shards({"u": [1, 2, 3, 1, 2, 3]}, n_items=3)
-    fresh = "`init_except=[item_encoder.embedding,output.vectors,output.bias]`"
-    with pytest.raises(ConfigError, match=re.escape(fresh)):
-        with_output_table(make(tmp_path / "run", other, init_from=str(tmp_path / "source"))).build(World())
-    assert source.model.embeds_ids
-    assert source.model.model_copy(update={"item_encoder": TextEncoderConfig(backbone="any")}).embeds_ids
-
-
-def test_a_run_without_an_export_is_a_readable_error(experiment: Experiment, synthetic_shards: Path) -> None:
-    write_run_dir(experiment)
-    with pytest.raises(ConfigError, match="has no export yet"):
-        rebuild_for(experiment, experiment.run_dir, ShardIndex.load(synthetic_shards))
 
 
 def test_a_folder_that_is_no_run_is_a_readable_error(tmp_path: Path) -> None:
@@ -245,6 +143,23 @@ def test_how_items_are_encoded_may_differ(experiment: Experiment, item_encoder: 
     check_run_dir(now)
 
 
+TASKS = [
+    ({"name": "cold_start", "target": "there"}, "target=elsewhere"),
+    ({"name": "file", "path": "there.tsv"}, "path=elsewhere.tsv"),
+]
+
+
+@pytest.mark.parametrize(("task", "override"), TASKS, ids=["cold_start", "file"])
+def test_where_targets_lie_may_differ(experiment: Experiment, task: dict[str, Any], override: str) -> None:
+    values = experiment.model_dump(mode="json")
+    values["data"]["task"], values["model"]["objective"] = task, {"name": "classification"}
+    began = validate(Experiment, values)
+    write_run_dir(began)
+    now = load(Experiment, began.run_dir / "config.yaml", [f"data.task.{override}"])
+    assert now != began
+    check_run_dir(now)
+
+
 @pytest.mark.parametrize("override", ["layers=1", "pooling=mean", "image_size=32", "mask_ratio=0.5"])
 def test_what_an_encoder_makes_of_items_may_not_differ(experiment: Experiment, override: str) -> None:
     began = reading(experiment, IMAGE)
@@ -265,6 +180,7 @@ def test_what_changes_what_is_learnt_may_not_differ(experiment: Experiment, over
 
 def test_every_field_that_may_differ_exists(experiment: Experiment) -> None:
     tried = [*HOW, *(f"model.item_encoder.{override}" for _, override in HOW_ENCODED)]
+    tried += [f"data.task.{override}" for _, override in TASKS]
     assert all(any(f == o.partition("=")[0] or o.startswith(f"{f}.") for o in tried) for f in MAY_DIFFER)
 
 
@@ -327,6 +243,13 @@ def test_the_export_says_which_catalogue_it_was_trained_on(experiment: Experimen
     assert described["num_items"] == 60
     assert described["item_ids_sha256"] == index.item_ids_sha256
     assert described["model"] == experiment.model.model_dump(mode="json")
+
+
+def test_frozen_layers_are_run_each_time_if_the_command_line_says_so(experiment: Experiment) -> None:
+    """`off` is a boolean of YAML."""
+    write_run_dir(experiment)
+    loaded = load(Experiment, experiment.run_dir / "config.yaml", ["prefix_cache.mode=off"])
+    assert loaded.prefix_cache.mode == "off"
 
 
 def test_a_negative_seed_is_refused(tmp_path: Path, synthetic_shards: Path) -> None:

@@ -72,7 +72,10 @@ class ItemContent:
 
 @dataclass(frozen=True)
 class SequenceBatch:
-    """Training windows of B users, left-padded; all index tensors point at rows of the pool."""
+    """Training windows of B users, left-padded; all index tensors point at rows of the pool.
+
+    Targets and negatives of a task point at rows of its table instead.
+    """
 
     content: ItemContent
     inputs: Tensor  # (B, L) int64 pool rows; 0 where padded
@@ -87,6 +90,7 @@ class SequenceBatch:
     candidates: Tensor | None = None  # (S,) int64 pool rows, the same items for all parts of a step
     log_inclusion: Tensor | None = None  # (U,) float32, log of how likely a pool item was to be among the candidates
     masked: Tensor | None = None  # (B, L) bool, inputs whose place a token takes
+    of_a_task: bool = False
     digest: int = 0  # which windows lie in which slots; adds up over the parts of a global batch
     normaliser: float = 1.0  # scored positions per micro-batch, averaged over all ranks and micro-batches of the step
 
@@ -100,7 +104,8 @@ class SequenceBatch:
     @property
     def occurrences(self) -> int:
         """Item slots an encoder without the pool would run: inputs, targets of the last position and negatives."""
-        return int(self.input_mask.sum()) + len(self.user_ids) + self.scored * self.negatives.shape[-1]
+        inputs = int(self.input_mask.sum())
+        return inputs if self.of_a_task else inputs + len(self.user_ids) + self.scored * self.negatives.shape[-1]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

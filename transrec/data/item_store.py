@@ -5,6 +5,7 @@ memory by the others. What lies in a cache is named by a hash of all it depends 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from transrec.data.augmentation import augmented
 from transrec.data.bad_samples import Samples, Skipped
 from transrec.data.batch import ItemContent, ModalityContent
 from transrec.data.image_store import ImageStore
@@ -52,6 +54,7 @@ class ItemStore:
 
     def __init__(self, folder: ShardFolder, wanted: Wanted, cache: Path, skipped: Skipped | None = None) -> None:
         self.skipped, self.num_items = skipped or {}, folder.index.counts.items
+        self._augmented = [modality for modality, how in wanted.items() if getattr(how, "augment", False)]
         self._stores: dict[str, ModalityStore] = {
             modality: STORES[modality](folder, how, cache.expanduser(), self.skipped)
             for modality, how in wanted.items()
@@ -73,6 +76,12 @@ class ItemStore:
         """Content of the distinct catalogue indices `items`; pool row u is `items[u]`."""
         modalities = {modality: store.content(items) for modality, store in self._stores.items()}
         return ItemContent(torch.from_numpy(items), modalities)
+
+    def for_training(self, items: NDArray[np.int64], seed: int, step: int) -> ItemContent:
+        """As `content`, with what the encoder wants augmented: a function of (seed, step) and each item."""
+        content = self.content(items)
+        changed = {name: augmented(content.modalities[name], items, seed, step) for name in self._augmented}
+        return replace(content, modalities=content.modalities | changed)
 
 
 def unchecked(folder: ShardFolder, wanted: Wanted, cache: Path) -> Iterator[tuple[Samples, Iterable[int]]]:

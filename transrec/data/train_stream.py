@@ -7,7 +7,7 @@ out step numbers in order), and answers afterwards who was in a step.
 
 import hashlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -122,7 +122,7 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         candidates = self._candidates(step)
         of_a_task = self.interactions.labels is not None
         items = (inputs,) if of_a_task else (inputs, scored, negatives, candidates.items)
-        content = self.store.content(self._pool(*items))
+        content = self.store.for_training(self._pool(*items), self.seed, step)
         rows = _RowLookup(content.items.numpy())
         target_rows = _table_rows if of_a_task else rows
         return SequenceBatch(
@@ -138,6 +138,7 @@ class TrainStream(Dataset[list[SequenceBatch]]):
             user_ids=[w.user_id for w in windows if w is not None],
             **self._sampled(candidates, content.items.numpy(), rows),
             masked=None if layout.masked is None else torch.from_numpy(layout.masked),
+            of_a_task=of_a_task,
             digest=_digest(first_slot, windows),
         )
 
@@ -257,8 +258,11 @@ def _digest(first_slot: int, windows: list[Window | None]) -> int:
     return total
 
 
-def load_steps(stream: TrainStream, start: int, stop: int, workers: int) -> Iterator[list[SequenceBatch]]:
-    """Batches of the global steps [start, stop), prepared ahead by `workers` processes (0: in this one)."""
+def load_steps(stream: TrainStream, start: int, stop: int, workers: int) -> Generator[list[SequenceBatch]]:
+    """Batches of the global steps [start, stop), prepared ahead by `workers` processes (0: in this one).
+
+    Close it to end the processes: they ignore signals, so a Python that exits would wait for them.
+    """
     loader = DataLoader(
         _Answers(stream),
         sampler=range(start, stop),
@@ -268,7 +272,12 @@ def load_steps(stream: TrainStream, start: int, stop: int, workers: int) -> Iter
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_signals_to_the_trainer,
     )
-    return map(_batches, iter(loader))
+    answers = iter(loader)
+    try:
+        for answer in answers:
+            yield _batches(answer)
+    finally:
+        del answers  # its last reference: an error that is kept somewhere keeps this frame
 
 
 class _Answers(Dataset["list[SequenceBatch] | TransRecError"]):

@@ -117,7 +117,9 @@ class UserShards:
 
     def _fault(self, number: int, batch: pa.RecordBatch) -> str | None:
         """What would lead astray: a checksum says that a block is as it was written, not what was written."""
-        if list(batch.schema)[:3] != list(USER_COLUMNS)[:3]:
+        profiles = [pa.field(name, pa.string()) for name in self.index.user_columns]
+        fields = list(batch.schema)
+        if fields[:3] != list(USER_COLUMNS)[:3] or fields[len(USER_COLUMNS) :] != profiles:
             return f"its columns are {batch.schema.names}"
         users, items, timestamps = batch.columns[:3]
         values = (users, items, timestamps, items.flatten(), timestamps.flatten())

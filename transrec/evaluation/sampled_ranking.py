@@ -40,4 +40,4 @@ def sampled_candidates(users: Tensor, targets: Tensor, left_out: Tensor, candida
 
 def restricted(score: Score, sampled: Tensor) -> Score:
     """Scores with those of all items but the `sampled` (B, N + 1) at -inf."""
-    return lambda a, b: score(a, b).masked_fill(~sampled[:, a:b], -torch.inf)
+    return lambda a, b: score(a, b).float().masked_fill(~sampled[:, a:b], -torch.inf)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transrec.config import ConfigError
 from transrec.data.batch import Chunk, ItemContent
 from transrec.hidden import Hidden, Readout
-from transrec.item_encoders import backbones
+from transrec.item_encoders import families, layer_by_layer
 
 Pooling = Literal["cls", "mean"]
 
@@ -27,19 +27,20 @@ class BackboneEncoder(nn.Module):
     """e = GELU(W pool(Backbone(content)) + b); the zero vector for an item that lacks the modality."""
 
     modality: str
+    augments = False  # whether training shows it other content at each step
 
     def __init__(self, backbone: PreTrainedModel, pooling: Pooling, width: int):
         super().__init__()
-        if pooling == "cls" and not backbones.has_class_token(backbone):
+        if pooling == "cls" and not families.has_class_token(backbone):
             raise ConfigError(f"`pooling`: {backbone.config.model_type} has no class token; set it to mean")
         self.backbone = backbone
-        self.readout = Readout(backbones.state_widths(backbone))
-        self.projection = nn.Linear(backbones.hidden_size(backbone), width)
+        self.readout = Readout(families.state_widths(backbone))
+        self.projection = nn.Linear(families.hidden_size(backbone), width)
         self.pooling = pooling
         self.frozen_prefix: Any = None  # a FrozenPrefix, where content holds the states behind it
-        self.num_layers = backbones.num_layers(backbone)
-        self.hidden_size = backbones.hidden_size(backbone)
-        paths = backbones.site_paths(backbone)
+        self.num_layers = families.num_layers(backbone)
+        self.hidden_size = families.hidden_size(backbone)
+        paths = families.site_paths(backbone)
         self.site_paths = {site: [f"backbone.{path}" for path in found] for site, found in paths.items()}
         self.site_paths["readout"] = ["readout"]
 
@@ -75,7 +76,7 @@ class BackboneEncoder(nn.Module):
         return self.readout.placed(features.spread(features.values))
 
     def enable_gradient_checkpointing(self) -> None:
-        backbones.enable_gradient_checkpointing(self.backbone)
+        layer_by_layer.enable_gradient_checkpointing(self.backbone)
 
     def encode(self, chunk: Chunk) -> Tensor:
         """Vectors (n, D) of the items of a chunk."""
@@ -110,7 +111,7 @@ class BackboneEncoder(nn.Module):
 
     def embed(self, chunk: Chunk) -> tuple[Tensor, Tensor | None]:
         """What enters the first layer (n, T, H), and which positions count (n, T)."""
-        states = backbones.embed(self.backbone, self.inputs(chunk))
+        states = layer_by_layer.embed(self.backbone, self.inputs(chunk))
         mask = chunk.get("attention_mask")
         if mask is not None:  # prompts may have been put in after the class token
             mask = F.pad(mask, (states.shape[1] - mask.shape[1], 0), value=1)
@@ -118,7 +119,7 @@ class BackboneEncoder(nn.Module):
 
     def run(self, states: Tensor, mask: Tensor | None, start: int = 0, keep_all: bool = False) -> Hidden:
         """The layers from `start` on."""
-        return replace(backbones.run_layers(self.backbone, states, mask, start, keep_all=keep_all), pool=self.pool)
+        return replace(layer_by_layer.run_layers(self.backbone, states, mask, start, keep_all=keep_all), pool=self.pool)
 
     def inputs(self, chunk: Chunk) -> Chunk:
         """What the backbone takes."""
@@ -131,14 +132,14 @@ class BackboneEncoder(nn.Module):
 
     def draw_prompts(self, count: int) -> Tensor:
         """What prompts (count, H) start as: embeddings of random words, or zeros in the midst of patches."""
-        return backbones.draw_prompts(self.backbone, count)
+        return layer_by_layer.draw_prompts(self.backbone, count)
 
     def pool(self, states_nTH: Tensor, mask: Tensor | None) -> Tensor:
         """The class token, or the mean over all others of an image, over every token of a text; prompts are tokens."""
         if self.pooling == "cls":
             return states_nTH[:, 0]
         if mask is None:
-            return states_nTH[:, int(backbones.has_class_token(self.backbone)) :].mean(1)
+            return states_nTH[:, int(families.has_class_token(self.backbone)) :].mean(1)
         weight_nT1 = mask.unsqueeze(-1).to(states_nTH.dtype)
         return (states_nTH * weight_nT1).sum(1) / weight_nT1.sum(1).clamp(min=1)
 

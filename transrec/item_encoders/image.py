@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import Chunk
@@ -28,6 +29,7 @@ class ImageEncoderConfig(Config):
     decoded_cache: bool = True  # keep the pixels of all images on the node's disk, 3·size² bytes each
     mask_ratio: float = Field(0.0, ge=0, lt=1)  # masked autoencoders only; 0.75 is what the released code ran with
     dropout: float | None = Field(None, ge=0, lt=1)  # None: the backbone's own
+    augment: bool = False  # train on random crops and mirror images
 
     embeds_ids: ClassVar[bool] = False
 
@@ -53,6 +55,7 @@ class ImageContent:
     def __init__(self, config: ImageEncoderConfig):
         self.config = config
         self.chunk_images, self.decoded_cache = config.chunk_images, config.decoded_cache
+        self.augment = config.augment
 
     @cached_property
     def size(self) -> int:
@@ -85,6 +88,7 @@ class ImageEncoder(BackboneEncoder):
         nn.init.xavier_normal_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
         self._mean, self._std = prepared.mean, prepared.std
+        self.augments = config.augment
 
     @property
     def preparation(self) -> str:
@@ -93,6 +97,15 @@ class ImageEncoder(BackboneEncoder):
     def inputs(self, chunk: Chunk) -> Chunk:
         """Bytes to what the backbone was trained on; in float32, then as precise as the weights."""
         pixels = chunk["pixel_values"]
+        if "view" in chunk:  # in training only
+            pixels = resample(pixels, chunk["view"])
         mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (self._mean, self._std))
         normalised: Tensor = (pixels.float() / 255 - mean) / std
         return {"pixel_values": normalised.to(self.projection.weight.dtype)}
+
+
+def resample(pixels: Tensor, view: Tensor) -> Tensor:
+    """What `view` (n, 2, 3) shows of `pixels` (n, 3, side, side), in float32; nothing is made smaller."""
+    with torch.autocast(pixels.device.type, enabled=False):
+        grid = F.affine_grid(view.float(), list(pixels.shape), align_corners=False)
+        return F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from transrec.config import Config, ConfigError
-from transrec.item_encoders import backbones
+from transrec.item_encoders import backbones, families
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
 
 
@@ -128,7 +128,7 @@ class TextEncoder(BackboneEncoder):
         backbone = backbones.load_backbone(
             config.backbone, "text", pretrained=config.pretrained, layers=config.layers, dropout=config.dropout
         )
-        longest = backbones.max_tokens(backbone)
+        longest = families.max_tokens(backbone)
         if config.max_tokens > longest:
             raise ConfigError(
                 f"`max_tokens`: {config.max_tokens} exceeds the {longest} of backbone {config.backbone!r}"

@@ -20,7 +20,7 @@ from transrec.models.task_head import TaskHead
 from transrec.objectives import ObjectiveConfig
 from transrec.user_encoders import UserEncoderConfig
 
-REPLACED_BY_TASK = ("output", "mask_token")  # how items were asked for
+REPLACED_BY_TASK = ("output", "mask_token", "task")  # how items were asked for, or another task's targets
 
 
 class SequentialRecommenderConfig(Config):

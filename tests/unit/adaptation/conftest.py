@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from transrec.data.batch import ItemContent, ModalityContent
 from transrec.item_encoders import ItemEncoderConfig
-from transrec.item_encoders.backbones import FAMILIES
+from transrec.item_encoders.families import FAMILIES
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoderConfig

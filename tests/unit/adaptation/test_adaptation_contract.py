@@ -13,7 +13,7 @@ from transrec.adaptation.groups import parameter_groups
 from transrec.adaptation.lora import LoRAConfig
 from transrec.adaptation.selective import LayerNormConfig
 from transrec.config import ConfigError, config_classes
-from transrec.item_encoders.backbones import FAMILIES
+from transrec.item_encoders.families import FAMILIES
 
 MEMBERS = [c for c in config_classes(AdaptationConfig) if "name" in c.model_fields and c is not CombinedConfig]
 CHOICES = {"also_train": ["layer_norm"], "variant": "released", "mode": "parallel", "inter_modal": True}

@@ -213,6 +213,7 @@ def replace_column(name: str, values: Callable[[list[Any]], list[Any]]) -> Calla
     [
         (lambda batch: batch.slice(1), "does not hold 16 users"),
         (lambda batch: batch.drop_columns(["items"]), "its columns are"),
+        (lambda batch: batch.drop_columns(["pace"]), "its columns are"),
         (replace_column("items", lambda rows: [[0, *row[1:]] for row in rows]), "it has items 0 to"),
         (replace_column("items", lambda rows: [[61, *row[1:]] for row in rows]), "to 61, not 1 to 60"),
         (replace_column("items", lambda rows: [[None, *row[1:]] for row in rows]), "does not hold"),

@@ -122,6 +122,7 @@ def test_a_window_is_the_newest_items_of_a_training_user_and_one_target(
             assert batch.target_mask[row].tolist() == [True]
             seen.append((window.user_id, window.target))
         assert batch.scored == len(windows)
+        assert batch.occurrences == sum(len(window.items) for window in windows)
         assert set(batch.content.items.tolist()) == {item for window in windows for item in window.items.tolist()}
     trains = training(stream.interactions)
     assert sorted(seen) == sorted((user, t) for user in trains for t in range(1, 2 + int(user[1:]) % 4))

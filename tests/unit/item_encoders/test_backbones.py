@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, BertModel
 
 from transrec.config import ConfigError
-from transrec.item_encoders import backbones
+from transrec.item_encoders import backbones, families, layer_by_layer
 
 TINY = {
     "vocab_size": 30,
@@ -22,8 +22,8 @@ TINY = {
 }
 
 
-FAMILIES = sorted(backbones.FAMILIES)
-TEXT_FAMILIES = sorted(name for name, family in backbones.FAMILIES.items() if family.modality == "text")
+FAMILIES = sorted(families.FAMILIES)
+TEXT_FAMILIES = sorted(name for name, family in families.FAMILIES.items() if family.modality == "text")
 
 
 def random_model(model_type: str) -> nn.Module:
@@ -49,9 +49,9 @@ def inputs_of(model_type: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_path_of_the_table_leads_to_the_right_kind_of_module(model_type):
     model = any_model(model_type)
-    sites = backbones.site_paths(model)
-    layers = [model.get_submodule(path) for path in backbones.FAMILIES[model_type].layers(model.config)]
-    assert len(layers) == backbones.num_layers(model) == (3 if model_type == "swin" else 2)
+    sites = families.site_paths(model)
+    layers = [model.get_submodule(path) for path in families.FAMILIES[model_type].layers(model.config)]
+    assert len(layers) == families.num_layers(model) == (3 if model_type == "swin" else 2)
     for site in ("query", "key", "value", "attention_output", "ffn_output"):
         assert len(sites[site]) == len(layers)
         for path, layer in zip(sites[site], layers, strict=True):
@@ -59,21 +59,23 @@ def test_every_path_of_the_table_leads_to_the_right_kind_of_module(model_type):
             assert isinstance(module, nn.Linear)
             assert module in list(layer.modules())
             if model_type != "swin":  # whose layers differ in width
-                assert module.out_features == backbones.hidden_size(model)
+                assert module.out_features == families.hidden_size(model)
     for site in ("attention_input", "ffn_input", "ffn_hidden"):
         assert all(isinstance(model.get_submodule(path), nn.Module) for path in sites[site])
     for path in sites.get("embeddings", []):
         assert isinstance(model.get_submodule(path), nn.Module)
-    assert ("embeddings" in sites) == backbones.has_class_token(model)
+    assert ("embeddings" in sites) == families.has_class_token(model)
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_layer_by_layer_is_bit_for_bit_the_model_s_own_forward(model_type):
     model, inputs = any_model(model_type), inputs_of(model_type)
     own = {"noise": torch.arange(16.0).expand(2, -1)} if model_type == "vit_mae" else {}
-    hidden = backbones.run_layers(model, backbones.embed(model, inputs), inputs.get("attention_mask"), keep_all=True)
+    hidden = layer_by_layer.run_layers(
+        model, layer_by_layer.embed(model, inputs), inputs.get("attention_mask"), keep_all=True
+    )
     assert torch.equal(hidden.states[-1], model(**inputs, **own).last_hidden_state)
-    assert len(hidden.states) == 1 + backbones.num_layers(model)
+    assert len(hidden.states) == 1 + families.num_layers(model)
 
 
 @pytest.mark.parametrize("model_type", TEXT_FAMILIES)
@@ -87,7 +89,7 @@ def test_sites_are_the_two_ends_of_the_sub_layers(model_type):
 
         return hook
 
-    for site, paths in backbones.site_paths(model).items():
+    for site, paths in families.site_paths(model).items():
         for layer, path in enumerate(paths):
             model.get_submodule(path).register_forward_hook(record((site, layer)))
     tokens = torch.tensor([[5, 6, 7, 8]])
@@ -103,7 +105,7 @@ def test_sites_are_the_two_ends_of_the_sub_layers(model_type):
 @pytest.mark.parametrize("model_type", TEXT_FAMILIES)
 def test_max_tokens_is_the_longest_input_that_runs(model_type):
     model = random_model(model_type)
-    longest = backbones.max_tokens(model)
+    longest = families.max_tokens(model)
     tokens = torch.full((1, longest + 1), 5)
     model(tokens[:, :-1], torch.ones_like(tokens[:, :-1]))
     with pytest.raises((IndexError, RuntimeError)):
@@ -125,7 +127,7 @@ def test_pretrained_weights_are_those_of_the_folder_without_the_pooler(tiny_bert
 
 def test_layers_keeps_the_first_ones_and_says_nothing(tiny_bert, capfd):
     shallow, whole = load(tiny_bert, layers=2), load(tiny_bert)
-    assert len(shallow.encoder.layer) == backbones.num_layers(shallow) == 2
+    assert len(shallow.encoder.layer) == families.num_layers(shallow) == 2
     for name, value in shallow.state_dict().items():
         assert torch.equal(value, whole.state_dict()[name])
     captured = capfd.readouterr()
@@ -226,9 +228,9 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(model_type):
     def gradients(checkpointing):
         model = random_model(model_type).train()
         if checkpointing:
-            backbones.enable_gradient_checkpointing(model)
+            layer_by_layer.enable_gradient_checkpointing(model)
         calls = []
-        dense = model.get_submodule(backbones.site_paths(model)["ffn_output"][0])
+        dense = model.get_submodule(families.site_paths(model)["ffn_output"][0])
         dense.register_forward_hook(lambda *_: calls.append(1))
         torch.manual_seed(3)  # dropout is on: the recomputation has to draw the same masks
         model(tokens, torch.ones_like(tokens)).last_hidden_state.square().sum().backward()
@@ -241,6 +243,6 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(model_type):
 
 def test_gradient_checkpointing_asks_no_gradient_of_a_frozen_backbone():
     model = random_model("bert").train().requires_grad_(False)
-    backbones.enable_gradient_checkpointing(model)
+    layer_by_layer.enable_gradient_checkpointing(model)
     tokens = torch.tensor([[5, 6]])
     assert not model(tokens, torch.ones_like(tokens)).last_hidden_state.requires_grad

@@ -8,8 +8,9 @@ from torch import nn
 
 from transrec.config import ConfigError
 from transrec.data.batch import ItemContent, ModalityContent
-from transrec.item_encoders import backbones
-from transrec.item_encoders.image import ImageEncoder, ImageEncoderConfig
+from transrec.item_encoders import backbones, layer_by_layer
+from transrec.item_encoders.frozen_prefix import why_not_exact
+from transrec.item_encoders.image import ImageEncoder, ImageEncoderConfig, resample
 
 WIDTH = 8
 
@@ -43,7 +44,9 @@ def test_is_gelu_of_the_projected_pooled_state(folders, model_type, pooling):
     model = encoder(folders[model_type], pooling=pooling)
     vectors = model(content())
     pixels = (content().modalities["image"].chunks[0]["pixel_values"].float() / 255 - 0.5) / 0.5
-    states = backbones.run_layers(model.backbone, backbones.embed(model.backbone, {"pixel_values": pixels}), None)
+    states = layer_by_layer.run_layers(
+        model.backbone, layer_by_layer.embed(model.backbone, {"pixel_values": pixels}), None
+    )
     last = states.states[-1]
     pooled = last[:, 0] if pooling == "cls" else last[:, 1:].mean(1)
     torch.testing.assert_close(vectors, nn.functional.gelu(model.projection(pooled)))
@@ -148,3 +151,33 @@ def test_an_export_builds_the_same_encoder(folders, tmp_path):
 def test_a_text_backbone_is_refused(tiny_bert):
     with pytest.raises(ConfigError, match="reads text"):
         encoder(tiny_bert)
+
+
+WHOLE = torch.eye(2, 3)
+MIRRORED = torch.tensor([[-1.0, 0, 0], [0, 1, 0]])
+LOWER_RIGHT = torch.tensor([[0.5, 0, 0.5], [0, 0.5, 0.5]])
+
+
+def test_a_view_is_what_it_says():
+    pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    whole, mirrored, part = resample(pixels, torch.stack([WHOLE, MIRRORED, LOWER_RIGHT]))
+    torch.testing.assert_close(whole, pixels[0].float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(mirrored, pixels[1].flip(-1).float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(part.mean(), pixels[2, :, 8:, 8:].float().mean(), atol=3, rtol=0)
+    corner = pixels[2, :, 15, 15].float()
+    torch.testing.assert_close(part[:, 15, 15], corner, atol=1e-3, rtol=0)
+
+
+def test_views_are_looked_at(folders):
+    model, seen = encoder(folders["vit"], augment=True).eval(), content()
+    plain = model(seen)
+    chunk = seen.modalities["image"].chunks[0]
+    chunk["view"] = torch.stack([WHOLE, MIRRORED, WHOLE])
+    vectors = model(seen)
+    torch.testing.assert_close(vectors[[0, 2]], plain[[0, 2]], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(vectors[1], plain[1], rtol=1e-3, atol=1e-3)
+
+
+def test_states_of_what_changes_at_each_step_are_not_kept(folders):
+    assert why_not_exact(encoder(folders["vit"])) is None
+    assert "set `augment` to false" in why_not_exact(encoder(folders["vit"], augment=True))

@@ -1,0 +1,101 @@
+"""Tenrec (https://github.com/yuangh-x/2022-NIPS-Tenrec): one file, such as QK-video.csv, with a header.
+
+user_id,item_id,click,follow,like,share,video_category,watching_times,gender,age
+
+A line is an item that was shown to a user; it is an interaction where the chosen feedback is positive. Files of
+articles have other columns between the ids and the profile, which do no harm. The data has no times and no texts: a
+line's number is its time, as the lines of a user are taken to stand in order, an item's title is its id, and its text
+the category. Users are known by the same ids in all files; build one set of shards from each.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_tools.rejects import RejectSink
+from data_tools.sources.csv_files import csv_columns, read_csv
+from data_tools.sources.input_files import require_file
+from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.sources.text_blocks import count_lines
+from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_strings
+
+FEEDBACK = ("click", "follow", "like", "share")
+PROFILE = ("gender", "age")
+_CATEGORY = "video_category"
+
+
+class TenrecSource:
+    """Reads the file.
+
+    Raises:
+        SourceError: the file or a column is missing.
+    """
+
+    def __init__(self, path: Path, feedback: str) -> None:
+        self._path, self._feedback = require_file(path), feedback
+        names = csv_columns(path)
+        if missing := [name for name in ("user_id", "item_id", feedback) if name not in names]:
+            raise SourceError(f"{path}: no column {', '.join(missing)}; it has {', '.join(names)}")
+        self._profile = [name for name in PROFILE if name in names]
+        self._has_category = _CATEGORY in names
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--input", type=Path, required=True, metavar="FILE", help="QK-video.csv or another")
+        parser.add_argument("--feedback", choices=FEEDBACK, default="click", help="which makes an interaction")
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(arguments.input, arguments.feedback)
+
+    def options(self) -> dict[str, Any]:
+        return {"feedback": self._feedback}
+
+    def totals(self) -> Totals:
+        return Totals(None, count_lines([self._path]))
+
+    def items(self, reject: RejectSink) -> Iterator[Item]:
+        """Those that somebody gave the feedback to, in order of appearance."""
+        for batch in _firsts(self._positive(reject), "item_id"):
+            for line, row in iterate_rows(batch):
+                text = f"category {row[_CATEGORY]}" if self._has_category else ""
+                yield Item(batch.file, line, row["item_id"], f"item {row['item_id']}", text, {}, image=None)
+
+    def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        for batch in self._positive(_ignore):
+            rows = batch.rows.select(["user_id", "item_id"]).append_column("timestamp", batch.lines)
+            yield to_interactions(batch._replace(rows=rows), _ignore)
+
+    def users(self, reject: RejectSink) -> Iterator[Batch]:
+        if self._profile:
+            for batch in _firsts(self._positive(_ignore), "user_id"):
+                yield batch._replace(rows=batch.rows.select(["user_id", *self._profile]))
+
+    def _positive(self, reject: RejectSink) -> Iterator[Batch]:
+        """The lines with the feedback."""
+        for raw in read_csv(self._path, reject):
+            batch = to_strings(to_strings(raw, "user_id", reject), "item_id", reject)
+            positive = pc.equal(batch.rows[self._feedback], "1")
+            yield Batch(batch.file, batch.lines.filter(positive), batch.rows.filter(positive))
+
+
+def _firsts(batches: Iterator[Batch], column: str) -> Iterator[Batch]:
+    """Of each value of a column the first row; the values seen are held."""
+    seen: set[str] = set()
+    for batch in batches:
+        values = batch.rows[column].to_pylist()
+        first = np.zeros(len(values), bool)
+        for row, value in enumerate(values):
+            first[row] = value not in seen
+            seen.add(value)
+        kept = pa.array(first)
+        yield Batch(batch.file, batch.lines.filter(kept), batch.rows.filter(kept))
+
+
+def _ignore(reject: object) -> None:
+    """A bad line is rejected once, where the items are read."""

@@ -1,0 +1,39 @@
+"""Random crops and mirror images in training: what is drawn for an item is a function of (seed, step, item).
+
+So a resumed run draws the same, on any number of ranks and whatever else is in the batch. Considered: drawing on the
+device, from its generator (follows from rank and pass instead), and cropping in the loader (pixels travel as they are
+either way, and resizing is the device's kind of work). Taken: the loader draws six numbers, the device resamples.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from transrec.data.batch import ModalityContent
+
+AREA, RATIO = (0.5, 1.0), (3 / 4, 4 / 3)  # share of the picture that is kept; its width over its height
+_AUGMENTATION = 4  # what random numbers are for, beside those of order and negatives
+
+
+def augmented(content: ModalityContent, items: NDArray[np.int64], seed: int, step: int) -> ModalityContent:
+    """`content` of the pool `items` whose chunks also say what to look at: `view` (n, 2, 3), see `view`."""
+    views = [torch.from_numpy(view(seed, step, int(item))) for item in items[content.rows.numpy()]]
+    chunks, first = [], 0
+    for chunk in content.chunks:
+        last = first + len(chunk["pixel_values"])
+        chunks.append(chunk | {"view": torch.stack(views[first:last])})
+        first = last
+    blank = chunks[0]["view"][:1] if chunks else torch.eye(2, 3).unsqueeze(0)
+    return replace(content, chunks=chunks, blank=content.blank | {"view": blank})
+
+
+def view(seed: int, step: int, item: int) -> NDArray[np.float32]:
+    """(2, 3): from places in the new picture to places in the old, both -1..1 from edge to edge."""
+    rng = np.random.default_rng((_AUGMENTATION, seed, step, item))
+    area, ratio = rng.uniform(*AREA), np.exp(rng.uniform(*np.log(RATIO)))
+    sides = np.minimum(1.0, np.sqrt([area * ratio, area / ratio]))  # width, height
+    x, y = rng.uniform(sides - 1, 1 - sides)
+    mirror = rng.choice([-1, 1])
+    return np.array([[mirror * sides[0], 0, x], [0, sides[1], y]], np.float32)

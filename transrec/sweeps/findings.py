@@ -99,7 +99,7 @@ class Findings:
             lost["unreadable"] = len(results.unreadable)
         if lost:
             listed = ", ".join(f"{count} {status}" for status, count in lost.items())
-            self.unsaid.append(f"Of {len(statuses)} trials {listed}: they are in no number here, and listed below.")
+            self.unsaid.append(f"Of {len(statuses)} trials {listed}: they are in no number here.")
         seeds = [len({results.outcomes[n].axes.get(SEED) for n in members}) for members in results.groups().values()]
         if min(seeds) < 2:
             few = (

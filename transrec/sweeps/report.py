@@ -22,6 +22,7 @@ from transrec.sweeps.figures import Drawing, cost_figure, human, in_short, scali
 from transrec.sweeps.findings import Findings
 from transrec.sweeps.fits import DELTA, Scaling, analyse
 from transrec.sweeps.page import Block, Bullets, Heading, Paragraph, Table, html, markdown
+from transrec.sweeps.records import Record
 from transrec.sweeps.results import LOSS, QUANTITIES, Results, Setting, load_results
 
 REPORT_FOLDER = "report"
@@ -196,22 +197,14 @@ class Report:
     # Trials
 
     def list_trials(self) -> None:
-        lost = [r for r in self.results.records if r.status != "done" or r.trial in self.results.unreadable]
-        noted = [r for r in self.results.records if r.notes and r not in lost]
-        self.blocks.append(Heading("Trials"))
-        self.blocks.append(
-            Paragraph(f"{len(self.results.outcomes)} of {len(self.results.records)} are in this report.")
-        )
-        rows = [
-            [
-                record.trial,
-                label(tuple(record.axes.items()), list(record.axes)),
-                "unreadable" if record.trial in self.results.unreadable else record.status,
-                "; ".join(filter(None, [self.results.unreadable.get(record.trial), record.error, *record.notes])),
-            ]
-            for record in [*lost, *noted]
-        ]
-        if rows:
+        """Those that were lost, and those that something was noted of."""
+        records, unreadable = self.results.records, self.results.unreadable
+        lost = [record for record in records if record.status in ("failed", "stopped") or record.trial in unreadable]
+        noted = [record for record in records if record.notes and record not in lost]
+        told = Paragraph(f"{len(self.results.outcomes)} of {len(records)} are in this report.")
+        self.blocks += [Heading("Trials"), told]
+        if lost or noted:
+            rows = [_trial_row(record, unreadable.get(record.trial)) for record in [*lost, *noted]]
             self.blocks.append(Table(["trial", "setting", "status", "what was said"], rows))
 
 
@@ -281,6 +274,12 @@ def _partners(found: list[Curve], axis: str, baseline: Any) -> list[tuple[Curve,
 def _sizes(setting: Setting, results: Results) -> tuple[float, ...]:
     """What settings are ordered by; one without an axis comes before those with it."""
     return tuple(-np.inf if value is None else value for axis, value in setting if axis in results.size_axes)
+
+
+def _trial_row(record: Record, unreadable: str | None) -> list[str]:
+    said = "; ".join(filter(None, [unreadable, record.error, *record.notes]))
+    setting = label(tuple(record.axes.items()), list(record.axes))
+    return [record.trial, setting, "unreadable" if unreadable else record.status, said]
 
 
 def _comparison_row(name: Any, measure: str, setting: str, c: Comparison) -> list[str]:

@@ -32,7 +32,6 @@ from transrec.tracking import validations
 # Read by Ray when it is imported: nothing of it on the network or in the working directory, no reports of its own.
 os.environ |= {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a run that may not be stopped reports none
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -132,7 +131,7 @@ class RayExecutor:
             tune_config=tune.TuneConfig(
                 scheduler=scheduler(self.sweep, runs),
                 max_concurrent_trials=at_once,
-                reuse_actors=not any(run.may_be_stopped for run in runs),  # spares the imports
+                reuse_actors=False,  # a process joins a process group once
             ),
             run_config=tune.RunConfig(
                 name=next(name for i in itertools.count() if not (folder / (name := f"{stage}-{i:03d}")).exists()),
@@ -225,6 +224,9 @@ def _settling(settle: Settle) -> Any:
     from ray.tune import Callback
 
     class Settling(Callback):
+        def __reduce__(self) -> Any:  # Tune keeps its callbacks for a restore of its own, which a sweep does not need
+            return Callback, ()
+
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             settle(trial.config["run"], None)
 

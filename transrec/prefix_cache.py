@@ -3,9 +3,10 @@
 import hashlib
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BeforeValidator
 from rich.console import Console
 from torch import Tensor
 
@@ -18,6 +19,10 @@ from transrec.distributed import World
 from transrec.item_encoders.frozen_prefix import FrozenPrefix, frozen_prefix, why_not_exact
 
 
+def _off(value: Any) -> Any:
+    return "off" if value is False else value  # which is what YAML makes of an `off` without quotes
+
+
 class PrefixCacheConfig(Config):
     """Start every pass of an item tower where its trained part begins, from states kept in `data.cache`.
 
@@ -25,7 +30,7 @@ class PrefixCacheConfig(Config):
     the frozen layers in fp32.
     """
 
-    mode: Literal["auto", "off"] = "auto"  # auto: where the frozen layers say the same at every pass
+    mode: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = "auto"  # auto: where it changes no state
     precision: KeptPrecision = "fp32"  # of the states on disk; bf16 halves them, and rounds
 
 

@@ -83,5 +83,5 @@ def test_networks_between_modalities_learn_the_same_from_kept_states(
     kept = train(config, commands, run_dir / "kept", *settings)
     whole = train(config, commands, run_dir / "whole", *settings, "prefix_cache.mode=off")
     assert len(list((config.parent / "cache").glob("states-*"))) == 2
-    assert losses(kept) == losses(whole)
+    np.testing.assert_allclose(losses(kept), losses(whole), rtol=1e-5)
     assert commands.run("evaluate", "--run", kept, "--split", "test").code == 0

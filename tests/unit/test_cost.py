@@ -170,11 +170,11 @@ def test_parameters_by_tower(tmp_path):
     HoulsbyConfig(also_train=["head"]).apply(model)
     towers = count_parameters(model)["towers"]
     assert set(towers) == {"text", "user", "head"}
-    assert towers["head"] == {"total": 16 * D + D, "trainable": 16 * D + D}
+    assert towers["head"] == {"total": 16 * D + D, "trainable": 16 * D + D, "adapters": 0}
     backbone = list(model.item_encoder.backbone.parameters())
     adapters = [p for n, p in model.item_encoder.backbone.named_parameters() if ".adapter." in n]
     assert towers["text"]["total"] == sum(p.numel() for p in backbone)
-    assert towers["text"]["trainable"] == sum(p.numel() for p in adapters) > 0
+    assert towers["text"]["trainable"] == towers["text"]["adapters"] == sum(p.numel() for p in adapters) > 0
     assert sum(tower["total"] for tower in towers.values()) == sum(p.numel() for p in model.parameters())
 
 

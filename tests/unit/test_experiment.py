@@ -245,6 +245,13 @@ def test_the_export_says_which_catalogue_it_was_trained_on(experiment: Experimen
     assert described["model"] == experiment.model.model_dump(mode="json")
 
 
+def test_frozen_layers_are_run_each_time_if_the_command_line_says_so(experiment: Experiment) -> None:
+    """`off` is a boolean of YAML."""
+    write_run_dir(experiment)
+    loaded = load(Experiment, experiment.run_dir / "config.yaml", ["prefix_cache.mode=off"])
+    assert loaded.prefix_cache.mode == "off"
+
+
 def test_a_negative_seed_is_refused(tmp_path: Path, synthetic_shards: Path) -> None:
     with pytest.raises(ConfigError, match="seed"):
         make(tmp_path / "run", synthetic_shards, seed=-1)

@@ -25,7 +25,6 @@ from transrec.config import Config, UserPath, merge, parse_overrides, read_yaml,
 
 STAGES = ("source", "target")
 SEED = "seed"  # the axis that may be a plain list
-SET_BY_THE_SWEEP = {"source": ("run_dir", "init_from"), "target": ("run_dir",)}
 
 
 class Uniform(Config):
@@ -118,7 +117,7 @@ class Sweep(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for stage in STAGES:
-            for key in SET_BY_THE_SWEEP[stage]:
+            for key in _set_by_the_sweep(self.source is not None):
                 if key in (getattr(self, stage) or {}):
                     raise ValueError(f"{stage}.{key} is set by the sweep: leave it out")
         for axis in self.grids:
@@ -163,13 +162,18 @@ def read_axis(name: str, values: Any, with_source: bool) -> dict[Any, dict[str, 
     return {label: dict(bundle) for label, bundle in values.items()}
 
 
+def _set_by_the_sweep(with_source: bool) -> tuple[str, ...]:
+    """Without a source of its own a sweep may start from a run that is named."""
+    return ("run_dir", "init_from") if with_source else ("run_dir",)
+
+
 def _check_key(axis: str, key: str, with_source: bool) -> None:
     stage, _, field = key.partition(".")
     if stage not in STAGES or not field:
         raise ValueError(f"{axis}: {key!r} must begin with `source.` or `target.`")
     if stage == "source" and not with_source:
         raise ValueError(f"{axis}: {key!r} belongs to a source, which this sweep has not")
-    if field in SET_BY_THE_SWEEP[stage]:
+    if field in _set_by_the_sweep(with_source):
         raise ValueError(f"{axis}: {key!r} is set by the sweep")
 
 

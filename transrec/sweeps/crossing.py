@@ -26,6 +26,10 @@ class Crossing:
     crossings: int  # of the measured curves
 
     @property
+    def times(self) -> str:
+        return {0: "never", 1: "once"}.get(self.crossings, f"{self.crossings} times")
+
+    @property
     def certain(self) -> bool:
         return self.share >= _CERTAIN
 

@@ -99,7 +99,7 @@ class Measured:
         """Mean error of each size and the ends of its 95 % interval, (m,) each."""
         cells = [self.errors.of(members) for members in curve.members]
         ends = [interval(mean_draws(cell, np.random.default_rng(0))) for cell in cells]
-        return np.array([c.values.mean() for c in cells]), *np.array(ends).T  # type: ignore[return-value]
+        return np.array([c.values.mean() for c in cells]), *np.array(ends).T
 
     def difference(self, first: Curve, second: Curve, results: Results) -> tuple[Floats, list[Resampled]]:
         """Sizes that both curves have, and the difference of their errors there, paired by seed and user."""

@@ -7,7 +7,7 @@ pointer that rests on them.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import ticker
@@ -43,7 +43,7 @@ class Drawing:
             artist.set_gid(gid)
             self.titles[gid] = title
 
-    def look(self, series: str) -> dict[str, str]:
+    def look(self, series: str) -> dict[str, Any]:
         number = self.series.index(series)
         return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
 
@@ -178,6 +178,7 @@ def _log_axis(ax: Axes, which: Literal["x", "y"], values: Floats) -> None:
 
 def human(value: float) -> str:
     """Three digits: 0.125, 940, 12.5k, 3.2M, 4e+12."""
+    value = float(f"{value:.3g}")
     if value >= 1e10:
         return f"{value:.3g}"
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -58,7 +58,7 @@ class Findings:
         if not found.certain or found.crossings > 1:
             self.unsaid.append(
                 f"From how many {amount} on {first} or {second} has the smaller {error}{where}: "
-                f"{found.share:.0%} of resampled curves cross as the measured ones do ({_times(found.crossings)})."
+                f"{found.share:.0%} of resampled curves cross as the measured ones do ({found.times})."
             )
         elif found.size is None:
             self.found.append(
@@ -94,12 +94,12 @@ class Findings:
 
     def trials(self, results: Results) -> None:
         statuses = [record.status for record in results.records]
-        lost = {status: statuses.count(status) for status in ("failed", "stopped", "pending") if status in statuses}
+        lost = {str(s): statuses.count(s) for s in ("failed", "stopped", "pending") if s in statuses}
         if results.unreadable:
             lost["unreadable"] = len(results.unreadable)
         if lost:
             listed = ", ".join(f"{count} {status}" for status, count in lost.items())
-            self.unsaid.append(f"Of {len(statuses)} trials {listed}: they are in no number here, and listed below.")
+            self.unsaid.append(f"Of {len(statuses)} trials {listed}: they are in no number here.")
         seeds = [len({results.outcomes[n].axes.get(SEED) for n in members}) for members in results.groups().values()]
         if min(seeds) < 2:
             few = (
@@ -120,7 +120,3 @@ def _forecast(curve: Curve, scaling: Scaling) -> str:
     value = float(np.exp(scaling.fit.log_errors(at))[0])
     low, high = (float(ends[0]) for ends in scaling.band(at))
     return f"Twice as many would make it {value:.4f} [{low:.4f}, {high:.4f}]."
-
-
-def _times(crossings: int) -> str:
-    return {0: "never", 1: "once"}.get(crossings, f"{crossings} times")

@@ -1,8 +1,9 @@
 """A law fitted to measured errors: whether there is one, how sure its parameters are, and whether it predicts.
 
-The noise of a trial is that of its users, which is resampled, and that of its training, estimated from what residuals
-have beyond the users' part. A law is chosen by AICc among those that the number of sizes and trials can tell apart, and
-its word for sizes beyond the measured ones counts only if, fitted without the largest, it predicts that one.
+Noise is what drawn users do to all trials together, which is resampled, and what each trial has alone, its training and
+its luck with users, which is what a fit leaves over. A law is chosen by AICc among those that the number of sizes and
+trials can tell apart, and its word for sizes beyond the measured ones counts only if, fitted without the largest, it
+predicts that one.
 
 Shape letters: n trials, s axes of sizes, p parameters, R draws.
 """
@@ -160,11 +161,24 @@ def _aicc(law: Law, sizes: Floats, errors: Floats) -> float:
 def _noisy(found: Fit, sizes: Floats, errors: Resampled, rng: np.random.Generator, known: Mask) -> Floats:
     """Logarithms (R, n) of errors as they would come out again were the law, fitted to the `known` ones, the truth."""
     expected = found.log_errors(sizes)
-    by_users = np.log(np.maximum(errors.draws[:FIT_DRAWS], 1e-300)) - np.log(errors.values)
-    squares = ((np.log(errors.values) - expected)[known] ** 2).sum() / found.degrees
-    variance = max(0.0, squares - by_users[:, known].var(axis=1, ddof=1).mean())
-    spread = np.sqrt(variance * found.degrees / rng.chisquare(found.degrees, size=(len(by_users), 1)))
+    squares = ((np.log(errors.values) - expected)[known] ** 2).sum()
+    by_users = _shared_noise(np.log(sizes) - found.centre, errors)
+    spread = np.sqrt(squares / rng.chisquare(found.degrees, size=(len(by_users), 1)))
     return expected + by_users + spread * rng.standard_normal(by_users.shape)
+
+
+def _shared_noise(u: Floats, errors: Resampled) -> Floats:
+    """What drawn users do to all trials together (R, n): to the level of log errors and to their slope along u.
+
+    What they do to each trial alone is in the residuals of a fit already, and is taken out of level and slope too.
+    """
+    noise = np.log(np.maximum(errors.draws[:FIT_DRAWS], 1e-300)) - np.log(errors.values)
+    directions = np.linalg.qr(np.column_stack([np.ones(len(u)), u]))[0]
+    along = noise @ directions
+    rest = noise - along @ directions.T
+    own = (rest**2).sum(axis=1).mean() / max(1, len(u) - directions.shape[1])
+    kept = np.sqrt(np.maximum(0, 1 - own / np.maximum(along.var(axis=0), 1e-300)))
+    return (kept * along) @ directions.T
 
 
 def _refit(found: Fit, sizes: Floats, log_errors: Floats, delta: float) -> Floats:

@@ -22,9 +22,14 @@ _WIDTH = 0.2  # of the bend of a broken law, in log size
 class Law(Protocol):
     """One form. `parameters` are named as a reader knows them; `theta` is what is fitted."""
 
-    name: str
-    formula: str
-    parameters: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def formula(self) -> str: ...
+
+    @property
+    def parameters(self) -> tuple[str, ...]: ...
 
     def evaluate(self, theta: Floats, u: Floats) -> tuple[Floats, Floats]:
         """log error (..., n) and its derivatives (..., n, p) for `theta` (..., p) at log sizes `u` (n, s)."""

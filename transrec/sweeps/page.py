@@ -17,7 +17,7 @@ from transrec.sweeps.figures import COLOURS, Drawing
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
-_REM_PER_INCH = 4.5
+_REM_PER_INCH = 4.2
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def _markdown(block: Block) -> str:
         case Bullets(lines):
             return "\n".join(f"- {line}" for line in lines)
         case Table(header, rows):
-            lines = [header, ["---"] * len(header), *rows]
-            return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
+            table: list[Sequence[str]] = [header, ["---"] * len(header), *rows]
+            return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table)
         case Drawing():
             return f"![{block.caption}]({block.name}.png)\n\n*{block.caption}*"
 

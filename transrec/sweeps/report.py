@@ -18,10 +18,11 @@ from transrec.files import replace_atomically, write_text, writing
 from transrec.sweeps.comparison import MARGIN, Comparison, compare
 from transrec.sweeps.crossing import crossing
 from transrec.sweeps.curves import Curve, Measured, curves, label, paired, surfaces
-from transrec.sweeps.figures import Drawing, cost_figure, human, scaling_figure
+from transrec.sweeps.figures import Drawing, cost_figure, human, in_short, scaling_figure
 from transrec.sweeps.findings import Findings
 from transrec.sweeps.fits import DELTA, Scaling, analyse
 from transrec.sweeps.page import Block, Bullets, Heading, Paragraph, Table, html, markdown
+from transrec.sweeps.records import Record
 from transrec.sweeps.results import LOSS, QUANTITIES, Results, Setting, load_results
 
 REPORT_FOLDER = "report"
@@ -133,7 +134,7 @@ class Report:
                 rows += [_law_row(curve, measured, scaling) for curve, scaling in analysed]
                 if place == 0:
                     self._show(axis, measured, analysed)
-        header = ["", "setting", "error", "against", "E", "A", "α", "AICc prefers", "largest size, from the others"]
+        header = ["", "setting", "error", "against", "α", "AICc prefers", "largest size, from the others", "E", "A"]
         self.blocks.append(Table(header, rows))
         self._cross(self._in_order(next(iter(by_amount.values()))))
 
@@ -145,7 +146,7 @@ class Report:
         chosen = np.unique(np.linspace(0, len(panels) - 1, _MOST_PANELS).round().astype(int))
         shown = {name: panels[name] for i, name in enumerate(panels) if i in chosen}
         self.blocks.append(scaling_figure(file_name("law", axis, measured.measure), measured, shown))
-        if measured.measure == LOSS:
+        if measured.measure in list(self.measured)[:2]:  # the loss, and the metric that is named first
             for curve, scaling in list(panels.values())[-1]:
                 self.findings.scaling(curve, measured.error_name, scaling)
 
@@ -175,7 +176,7 @@ class Report:
         if largest and measured.measure == self.quality:
             self.findings.crossing(first, second, measured.error_name, c)
         interval = "" if c.low is None or c.high is None else f" [{human(c.low)}, {human(c.high)}]"
-        place = f"{c.crossings} times" if c.size is None else f"{human(c.size)}{interval}"
+        place = c.times if c.size is None else f"{human(c.size)}{interval}"
         ahead = first.series if c.ahead == 1 else second.series
         versus = f"{first.series}, {second.series}"
         return [[versus, first.panel or _NONE, measured.error_name, amount, ahead, place, f"{c.share:.0%}"]]
@@ -196,22 +197,14 @@ class Report:
     # Trials
 
     def list_trials(self) -> None:
-        lost = [r for r in self.results.records if r.status != "done" or r.trial in self.results.unreadable]
-        noted = [r for r in self.results.records if r.notes and r not in lost]
-        self.blocks.append(Heading("Trials"))
-        self.blocks.append(
-            Paragraph(f"{len(self.results.outcomes)} of {len(self.results.records)} are in this report.")
-        )
-        rows = [
-            [
-                record.trial,
-                label(tuple(record.axes.items()), list(record.axes)),
-                "unreadable" if record.trial in self.results.unreadable else record.status,
-                "; ".join(filter(None, [self.results.unreadable.get(record.trial), record.error, *record.notes])),
-            ]
-            for record in [*lost, *noted]
-        ]
-        if rows:
+        """Those that were lost, and those that something was noted of."""
+        records, unreadable = self.results.records, self.results.unreadable
+        lost = [record for record in records if record.status in ("failed", "stopped") or record.trial in unreadable]
+        noted = [record for record in records if record.notes and record not in lost]
+        told = Paragraph(f"{len(self.results.outcomes)} of {len(records)} are in this report.")
+        self.blocks += [Heading("Trials"), told]
+        if lost or noted:
+            rows = [_trial_row(record, unreadable.get(record.trial)) for record in [*lost, *noted]]
             self.blocks.append(Table(["trial", "setting", "status", "what was said"], rows))
 
 
@@ -283,6 +276,12 @@ def _sizes(setting: Setting, results: Results) -> tuple[float, ...]:
     return tuple(-np.inf if value is None else value for axis, value in setting if axis in results.size_axes)
 
 
+def _trial_row(record: Record, unreadable: str | None) -> list[str]:
+    said = "; ".join(filter(None, [unreadable, record.error, *record.notes]))
+    setting = label(tuple(record.axes.items()), list(record.axes))
+    return [record.trial, setting, "unreadable" if unreadable else record.status, said]
+
+
 def _comparison_row(name: Any, measure: str, setting: str, c: Comparison) -> list[str]:
     difference = f"{c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]"
     verdict = f"{c.verdict} (margin {c.margin:.4f})"
@@ -293,18 +292,19 @@ def _comparison_row(name: Any, measure: str, setting: str, c: Comparison) -> lis
 def _law_row(curve: Curve, measured: Measured, scaling: Scaling) -> list[str]:
     head = [curve.series, curve.panel or _NONE, measured.error_name, QUANTITIES[curve.amount]]
     if scaling.fit is None:
-        return [*head, _NONE, _NONE, _NONE, f"not fitted: {scaling.why_not}", _NONE]
+        return [*head, _NONE, in_short(scaling), _NONE, _NONE, _NONE]
     check = scaling.extrapolation
     told = "too few sizes to hold it back"
     if check is not None:
         interval = f"{check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}]"
         told = f"{interval}, measured {check.measured:.4f}: {'inside' if check.holds else 'outside'}"
-    return [*head, *_parameters(scaling), _preference(scaling), told]
+    floor, level, exponent = _parameters(scaling)
+    return [*head, exponent, _preference(scaling), told, floor, level]
 
 
 def _joint_row(series: str, measured: Measured, scaling: Scaling) -> list[str]:
     if scaling.fit is None:
-        return [series, measured.error_name, *[_NONE] * 5, f"not fitted: {scaling.why_not}"]
+        return [series, measured.error_name, *[_NONE] * 5, in_short(scaling)]
     return [series, measured.error_name, *_parameters(scaling), _preference(scaling)]
 
 

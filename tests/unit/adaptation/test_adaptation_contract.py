@@ -25,7 +25,7 @@ NOWHERE = {
     *(("pfeiffer-released", family) for family in (*IMAGES, "multimodal")),
     *(("side_network-inter_modal", family) for family in FAMILIES),
 }
-EXACT = {"full", "head_only", "layer_norm", "bitfit", "lora", "ia3", "k_adapter", "combined"}
+EXACT = {"full", "head_only", "layer_norm", "bitfit", "last_layers", "lora", "ia3", "k_adapter", "combined"}
 # And the released variants. In parallel, the noise is of the size of a sub-layer's input; beside one that is normalised
 # first, what a random sub-layer says is small.
 NO_PROMISE = {(m, f) for m in ("prompt", "model_patch-parallel") for f in ENCODERS} | {

@@ -117,7 +117,7 @@ def test_series_look_different() -> None:
         (12_500, "12.5k"),
         (3.2e6, "3.2M"),
         (4e12, "4e+12"),
-        (999.6, "1e+03"),
+        (999_999.9, "1M"),
     ],
 )
 def test_numbers_for_people(value: float, expected: str) -> None:

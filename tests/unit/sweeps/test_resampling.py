@@ -22,14 +22,13 @@ def test_trials_share_the_draw_of_users() -> None:
 
 
 def test_users_are_drawn_with_all_their_targets() -> None:
-    """Forty users with one value each, which 1, 2 or 3 targets repeat: the mean varies as that of forty, not of eighty."""
+    """Forty users with a value each, which one to three targets repeat: their mean varies as that of forty."""
     rng = np.random.default_rng(0)
     owners = np.repeat(np.arange(40), rng.integers(1, 4, size=40))
     tastes = rng.standard_normal(40)
     found = resample([tastes[owners]], seed=0, draws=4000, users=owners)
-    drawn = [owners_of for owners_of in rng.integers(40, size=(4000, 40))]
     sizes = np.bincount(owners)
-    expected = [(tastes[d] * sizes[d]).sum() / sizes[d].sum() for d in drawn]
+    expected = [(tastes[d] * sizes[d]).sum() / sizes[d].sum() for d in rng.integers(40, size=(4000, 40))]
     assert found.values[0] == pytest.approx(tastes[owners].mean())
     assert found.draws.std() == pytest.approx(np.std(expected), rel=0.05)
 

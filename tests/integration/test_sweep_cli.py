@@ -1,0 +1,147 @@
+"""`launch/sweep.py` as a user runs it: what is trained, how often, and what is left when something dies."""
+
+import json
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_runs import ForkedCommands, LaunchedCommands, build_shards
+
+from transrec.run import SUMMARY_FILE
+from transrec.sweeps import records
+from transrec.sweeps.records import Record
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_shards(tmp_path_factory.mktemp("sweep") / "shards")
+
+
+def write_sweep(folder: Path, shards: Path, **changes: Any) -> Path:
+    """Two pretrainings, four adaptations, of ids; each takes seconds."""
+    stage = {
+        "data": {"path": str(shards), "workers": 0, "cache": str(folder / "cache")},
+        "model": {
+            "name": "sequential_recommender",
+            "width": 16,
+            "max_length": 8,
+            "item_encoder": {"name": "id_embedding"},
+            "user_encoder": {"name": "sasrec", "layers": 1},
+            "objective": {"name": "full_softmax"},
+        },
+        "train": {"steps": 20, "batch_size": 16, "evaluate_every": 10, "checkpoint_every": 5},
+    }
+    values = {
+        "name": "tiny",
+        "storage_path": str(folder / "storage"),
+        "source": stage,
+        "target": stage,
+        "grid": {
+            "size": {"source.data.fraction": [0.3, 1.0]},
+            "method": {"full": {"target.adaptation.name": "full"}, "head": {"target.adaptation.name": "head_only"}},
+        },
+    } | changes
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def left(folder: Path, name: str = "tiny") -> list[Record]:
+    return records.read(folder / "storage" / name)
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """When each finished run ended, by its name."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob(f"storage/*/runs/*/{SUMMARY_FILE}")}
+
+
+def more_have_finished(folder: Path, count: int) -> bool:
+    return len(finished(folder)) > count
+
+
+def test_a_dry_run_tells_what_is_shared_and_what_it_costs(shards: Path, tmp_path: Path) -> None:
+    config = write_sweep(tmp_path, shards)
+    done = ForkedCommands(tmp_path).run("sweep", "--config", config, "--dry-run")
+    assert done.code == 0, done.stderr
+    assert "4 trials share 2 pretrainings" in done.stdout
+    assert "device-hours" in done.stdout
+    assert not (tmp_path / "storage").exists()
+
+
+def test_a_fit_of_too_few_sizes_is_refused_before_anything_is_spent(shards: Path, tmp_path: Path) -> None:
+    config = write_sweep(tmp_path, shards, fit=["size"])
+    done = ForkedCommands(tmp_path).run("sweep", "--config", config)
+    assert done.code == 1
+    assert "3 parameters and 'size' has 2 sizes" in done.stderr
+    assert not (tmp_path / "storage").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_is_done_and_another_takes_what_it_made(shards: Path, tmp_path: Path) -> None:
+    commands, config = LaunchedCommands(tmp_path), write_sweep(tmp_path, shards)
+    done = commands.start("sweep", "--config", config).wait(900)
+    assert done.code == 0, done.stderr
+    assert [record.status for record in left(tmp_path)] == ["done"] * 4
+    before = finished(tmp_path)
+    assert len(before) == 6
+    for record in left(tmp_path):
+        summary = json.loads((tmp_path / "storage" / "tiny" / record.run / SUMMARY_FILE).read_text())
+        assert summary["steps"] == 20
+    other = commands.start("sweep", "--config", config, "name=other").wait(900)
+    assert other.code == 0, other.stderr
+    assert [record.status for record in left(tmp_path, "other")] == ["done"] * 4
+    assert finished(tmp_path).keys() == before.keys()
+    assert all(path.is_symlink() for path in (tmp_path / "storage" / "other" / "runs").iterdir())
+
+
+@pytest.mark.slow
+def test_a_trial_that_cannot_run_is_told_and_the_others_are_done(shards: Path, tmp_path: Path) -> None:
+    grid = {"batch": {"target.train.batch_size": [16, 15]}}  # two micro-batches of 7.5 windows
+    config = write_sweep(tmp_path, shards, source=None, grid=grid)
+    done = LaunchedCommands(tmp_path).start("sweep", "--config", config, "target.train.accumulation=2").wait(900)
+    assert done.code == 1
+    fine, failed = left(tmp_path)
+    assert (fine.status, failed.status) == ("done", "failed")
+    assert failed.error is not None
+    assert failed.error.startswith("`train.batch_size` 15 must be divisible")
+
+
+@pytest.mark.slow
+def test_a_driver_killed_twice_repeats_nothing(shards: Path, tmp_path: Path) -> None:
+    commands, config = LaunchedCommands(tmp_path), write_sweep(tmp_path, shards)
+    ended: dict[str, int] = {}
+    for kills in range(2):
+        running = commands.start("sweep", "--config", config, *(["--resume"] if kills else []))
+        running.wait_until(partial(more_have_finished, tmp_path, len(ended)), timeout=900)
+        running.signal(signal.SIGKILL)
+        running.wait(60)
+        ended = finished(tmp_path)
+    done = commands.start("sweep", "--config", config, "--resume").wait(900)
+    assert done.code == 0, done.stderr
+    after = finished(tmp_path)
+    assert len(after) == 6
+    assert {name: after[name] for name in ended} == ended, "a finished run was done again"
+    assert [record.status for record in left(tmp_path)] == ["done"] * 4
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_costs_an_attempt(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run at a time on a node; what ran on the one that dies is done on the other."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # nodes of this process, on this machine
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        mortal = cluster.add_node(num_cpus=1)
+        config = write_sweep(tmp_path, shards, retries=2)
+        running = LaunchedCommands(tmp_path).start("sweep", "--config", config, "--address", cluster.address)
+        running.wait_until(lambda: len(list(tmp_path.glob("storage/tiny/runs/*/metrics.jsonl"))) == 2, timeout=900)
+        cluster.remove_node(mortal, allow_graceful=False)
+        done = running.wait(900)
+    finally:
+        cluster.shutdown()
+    assert done.code == 0, done.stderr
+    assert [record.status for record in left(tmp_path)] == ["done"] * 4

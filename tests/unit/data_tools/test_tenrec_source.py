@@ -56,7 +56,7 @@ def test_a_line_without_an_item_is_rejected_once(path: Path, tmp_path: Path) -> 
     assert {"gender": "1", "age": "4"} in [row for rows in profiles for row in rows]
 
 
-def test_articles_have_no_category_and_need_none(tmp_path: Path) -> None:
+def test_a_category_is_not_needed(tmp_path: Path) -> None:
     path = tmp_path / "QB-article.csv"
     path.write_text("user_id,item_id,click,gender,age\n1,4,1,0,2\n")
     read = read_source("tenrec", "--input", path)

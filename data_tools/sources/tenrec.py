@@ -3,9 +3,9 @@
 user_id,item_id,click,follow,like,share,video_category,watching_times,gender,age
 
 A line is an item that was shown to a user; it is an interaction where the chosen feedback is 1. Only the ids and that
-column have to be there, gender and age become the user's profile. The data has no times and no texts: a line's number is
-its time, as the lines of a user are taken to stand in order, an item's title is its id, and its text the category. Build
-one set of shards from each file.
+column have to be there; gender and age become the user's profile. The data has no times and no texts: a line's number
+is its time, as the lines of a user are taken to stand in order, an item's title is its id, and its text the category.
+Build one set of shards from each file.
 """
 
 import argparse

@@ -72,7 +72,9 @@ def make_plan(sweep: Sweep) -> Plan:
     points = list(_points(sweep))
     check_identifiable(sweep, [axes for axes, _ in points])
     hashes = _Hashes()
-    trials, pretrainings, adaptations = [], {}, {}
+    trials: list[Trial] = []
+    pretrainings: dict[str, Run] = {}
+    adaptations: dict[str, Run] = {}
     for number, (axes, overrides) in enumerate(points):
         source = None
         if sweep.source is not None:

@@ -8,6 +8,7 @@ import argparse
 import itertools
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -231,16 +232,18 @@ def _settling(settle: Settle) -> Any:
             settle(trial.config["run"], None)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            settle(trial.config["run"], one_line(trial.get_pickled_error() or trial.get_error()))
+            settle(trial.config["run"], one_line(Path(trial.error_file).read_text(encoding="utf-8")))
 
     return Settling()
 
 
-def one_line(error: BaseException | None) -> str:
-    """What a user can read of a trial's error, whatever Ray wrapped it in."""
-    cause = getattr(error, "cause", None) or error
-    text = " ".join(str(cause).split())
-    return text if isinstance(cause, TransRecError) else f"{type(cause).__name__}: {text}"
+def one_line(traceback: str) -> str:
+    """The error at the end of a trial's traceback; of our own, which speak to the user, the sentence alone."""
+    ends = list(re.finditer(r"^([\w.]+): ", traceback, re.MULTILINE))
+    if not ends:
+        return " ".join(traceback.split())[-500:]
+    kind, text = ends[-1][1], " ".join(traceback[ends[-1].end() :].split())
+    return text if kind.startswith("transrec.") else f"{kind.rpartition('.')[2]}: {text}"
 
 
 # In the trial's process

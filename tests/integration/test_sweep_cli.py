@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from tiny_runs import ForkedCommands, LaunchedCommands, build_shards
 
 from transrec.run import SUMMARY_FILE
@@ -45,7 +44,7 @@ def write_sweep(folder: Path, shards: Path, **changes: Any) -> Path:
         },
     } | changes
     path = folder / "sweep.yaml"
-    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    path.write_text(json.dumps(values), encoding="utf-8")  # YAML that repeats instead of referring
     return path
 
 

@@ -14,7 +14,7 @@ With law 0 answers are drawn whatever the context: nothing can be learnt, from n
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import zeta  # type: ignore[import-untyped]
+from scipy.special import zeta
 
 NOISE = 0.05  # of answers that are any
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import sparse  # type: ignore[import-untyped]
+from scipy import sparse
 from torch import Tensor
 
 from transrec.evaluation.full_ranking import Score

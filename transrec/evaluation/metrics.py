@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 from torch import Tensor
 
 _RESAMPLED_COUNTS = 4_000_000  # int64 counts held at once by the bootstrap: 32 MB

@@ -14,7 +14,6 @@ With law 0 answers are drawn whatever the context: nothing can be learnt, from n
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import zeta
 
 NOISE = 0.05  # of answers that are any
 
@@ -33,6 +32,8 @@ class KnownLaw:
 
     def shares(self) -> np.ndarray:
         """Of each context in the catalogue among all that are drawn; what is missing to 1 lies beyond."""
+        from scipy.special import zeta  # here: it would cost every build, of whatever source, 60 MB
+
         weights = np.arange(1, self.contexts + 1, dtype=float) ** -self.zipf
         return weights / (zeta(self.zipf) if self.law > 0 else weights.sum())
 

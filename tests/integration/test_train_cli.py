@@ -28,7 +28,13 @@ from launch.train import main
 from transrec.config import load, read_yaml
 from transrec.experiment import Experiment
 
-CONFIGS = sorted([*REPOSITORY.glob("configs/quickstart.yaml"), *REPOSITORY.glob("configs/transrec/*.yaml")])
+CONFIGS = sorted(
+    [
+        *REPOSITORY.glob("configs/quickstart.yaml"),
+        *REPOSITORY.glob("configs/transrec/*.yaml"),
+        *REPOSITORY.glob("configs/peterrec/*nextitnet*.yaml"),
+    ]
+)
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +136,8 @@ def check_users(users: pa.Table, summary: dict[str, Any]) -> None:
         ("loss", "float"),
     ]
     assert len(set(users["user_id"].to_pylist())) == len(users)
-    assert np.mean(users["rank"].to_numpy() <= 10) == pytest.approx(summary["test"]["HR@10"])
+    (k,) = (int(name.removeprefix("HR@")) for name in summary["test"] if name.startswith("HR@") and name[3:].isdigit())
+    assert np.mean(users["rank"].to_numpy() <= k) == pytest.approx(summary["test"][f"HR@{k}"])
     assert users["loss"].to_numpy().mean() == pytest.approx(summary["test"]["loss"], rel=1e-5)
 
 

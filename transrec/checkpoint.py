@@ -21,32 +21,20 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from transrec import weights
-from transrec.distributed import World, whole
+from transrec import engine_state, weights
+from transrec.distributed import World
+from transrec.engine_state import BYTES_PER_PARAMETER, KINDS, WEIGHT
 from transrec.errors import TransRecError
 from transrec.files import StorageError, rename_folder, write_text, writing
 
 STATE_FILE = "state.json"
 FORMAT = 1
-WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
-BYTES_PER_PARAMETER = 12  # fp32 weight and two moments
-_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 T = TypeVar("T")
 
@@ -66,9 +54,6 @@ class TrainState:
     windows: int = 0  # trained on
     seconds: float = 0.0  # validation included
     finished: bool = False
-
-
-# The folder
 
 
 def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, str], world: World) -> None:
@@ -91,7 +76,7 @@ def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, st
             "format": FORMAT,
             "state": asdict(state),
             "identity": dict(identity),
-            "optimizer": _read_numbers(engine),
+            "optimizer": engine_state.read_numbers(engine),
             "files": _digests(digest, world),
         }
         _on_all(world, lambda: _finish(partial, final, manifest, state) if world.is_main else None)
@@ -130,7 +115,7 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainSta
         )
     try:
         _restore(engine, checkpoint, sorted(written))
-        _set_numbers(engine, manifest["optimizer"])
+        engine_state.set_numbers(engine, manifest["optimizer"])
         return TrainState(**manifest["state"])
     except (SafetensorError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -234,27 +219,20 @@ def _hash(path: Path) -> str:
         return "missing"
 
 
-# The engine: weights and Adam's state by parameter, whatever the stage
-
-
-def _trained(engine: Any) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in engine.module.named_parameters() if p.requires_grad}
-
-
 def _gather_share(engine: Any, world: World) -> dict[str, Tensor]:
     """This rank's parameters with their state; all ranks gather each, its owner keeps it."""
-    _complete_state(engine)
+    engine_state.complete(engine)
     share = {}
-    for number, (name, parameter) in enumerate(_trained(engine).items()):
-        for kind in (WEIGHT, *MOMENTS):
-            value = _get(engine, parameter, kind)
+    for number, (name, parameter) in enumerate(engine_state.trained(engine).items()):
+        for kind in KINDS:
+            value = engine_state.read(engine, parameter, kind)
             if number % world.size == world.rank:
                 share[f"{kind}:{name}"] = value.detach().cpu().contiguous()
     return share
 
 
 def _restore(engine: Any, checkpoint: Path, names: list[str]) -> None:
-    parameters = _trained(engine)
+    parameters = engine_state.trained(engine)
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(checkpoint / name, framework="pt")) for name in names]
         where = {key: file for file in files for key in file.keys()}  # noqa: SIM118 (no mapping)
@@ -267,104 +245,7 @@ def _restore(engine: Any, checkpoint: Path, names: list[str]) -> None:
         if problems:
             title = f"{checkpoint} is of another model, choose another run_dir:"
             raise CheckpointError(weights.listed(title, problems))
-        _complete_state(engine)
+        engine_state.complete(engine)
         for name, parameter in parameters.items():
-            for kind in (WEIGHT, *MOMENTS):
-                _set(engine, parameter, kind, where[f"{kind}:{name}"].get_tensor(f"{kind}:{name}"))
-
-
-def _get(engine: Any, parameter: nn.Parameter, kind: str) -> Tensor:
-    if not engine.zero_optimization():
-        master = _master(engine, parameter)
-        return master if kind == WEIGHT else engine.basic_optimizer.state[master][kind]
-    return safe_get_full_fp32_param(parameter) if kind == WEIGHT else safe_get_full_optimizer_state(parameter, kind)
-
-
-@torch.no_grad()
-def _set(engine: Any, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
-    if kind == WEIGHT:  # what the model computes with; the optimizer may have its own, in fp32 or in host memory
-        with whole(parameter, modify=True):
-            if parameter.numel():
-                parameter.copy_(value)
-    if not engine.zero_optimization():
-        _get(engine, parameter, kind).copy_(value)
-    elif hasattr(parameter, "ds_id"):
-        _set_partition(parameter, kind, value)
-    elif kind == WEIGHT:
-        safe_set_full_fp32_param(parameter, value)
-    else:
-        safe_set_full_optimizer_state(parameter, value, kind)
-
-
-def _set_partition(parameter: Any, kind: str, value: Tensor) -> None:
-    """Under ZeRO-3. DeepSpeed's setter of whole values cannot cut those that ranks do not divide; we pad them."""
-    size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
-    own = value.new_zeros(size)
-    part = value.flatten()[rank * size : (rank + 1) * size]
-    own[: len(part)] = part
-    if kind == WEIGHT:
-        safe_set_local_fp32_param(parameter, own)
-    else:
-        safe_set_local_optimizer_state(parameter, own, kind)
-
-
-def _master(engine: Any, parameter: nn.Parameter) -> Tensor:
-    """What Adam updates for a parameter without ZeRO: its fp32 copy in fp16 training, else the parameter itself."""
-    halves, masters = (getattr(engine.optimizer, groups, []) for groups in ("fp16_groups", "fp32_groups"))
-    pairs = zip(chain(*halves), chain(*masters), strict=True)
-    return next((master for half, master in pairs if half is parameter), parameter)
-
-
-def _masters(engine: Any) -> list[Tensor]:
-    """Everything that Adam updates on this rank: parameters, or flat partitions of many."""
-    if hasattr(engine.optimizer, "fp32_partitioned_groups_flat"):  # ZeRO-3 shows them to Adam one by one
-        return engine.optimizer.fp32_partitioned_groups_flat
-    return [master for group in engine.basic_optimizer.param_groups for master in group["params"]]
-
-
-def _complete_state(engine: Any) -> None:
-    """Let Adam make the state that it makes in its first step, by one of rate and gradient zero."""
-    adam, masters = engine.basic_optimizer, _masters(engine)
-    new = [master for master in masters if not adam.state[master]]
-    if new:
-        groups, gradients = adam.param_groups, [master.grad for master in new]
-        for master in new:
-            master.grad = torch.zeros_like(master)
-        adam.param_groups = [groups[0] | {"params": new, "lr": 0.0}]
-        adam.step()
-        adam.param_groups = groups
-        for master, gradient in zip(new, gradients, strict=True):
-            master.grad = gradient
-        _set_adam_step(adam, new, 0)
-    if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):
-        # DeepSpeed links parameters to their state after the first group's first step, when other groups have none.
-        engine.optimizer._hp_optimizer_states_linked = False
-        engine.optimizer._lazy_init_hp_params_optimizer_state()
-
-
-def _read_numbers(engine: Any) -> dict[str, Any]:
-    """Adam's step count, which skipped fp16 steps keep below the trainer's, and the loss scale."""
-    scaler = _loss_scaler(engine)
-    return {
-        "step": int(max(engine.basic_optimizer.state[master]["step"] for master in _masters(engine))),
-        "loss_scaler": {name: getattr(scaler, name) for name in _SCALER if hasattr(scaler, name)},
-    }
-
-
-def _set_numbers(engine: Any, numbers: Mapping[str, Any]) -> None:
-    _set_adam_step(engine.basic_optimizer, _masters(engine), numbers["step"])
-    scaler = _loss_scaler(engine)
-    for name, value in numbers["loss_scaler"].items():
-        if hasattr(scaler, name):  # stage 0 counts no hysteresis
-            setattr(scaler, name, value)
-
-
-def _set_adam_step(adam: torch.optim.Optimizer, masters: list[Tensor], step: int) -> None:
-    for master in masters:
-        count = adam.state[master]["step"]
-        adam.state[master]["step"] = count.fill_(step) if isinstance(count, Tensor) else step
-
-
-def _loss_scaler(engine: Any) -> Any:
-    """With ZeRO an object of its own, without it numbers beside the fp16 optimizer; None where nothing is scaled."""
-    return getattr(engine.optimizer, "loss_scaler", getattr(engine.optimizer, "loss_scale_config", None))
+            for kind in KINDS:
+                engine_state.write(engine, parameter, kind, where[f"{kind}:{name}"].get_tensor(f"{kind}:{name}"))

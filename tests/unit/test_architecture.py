@@ -112,7 +112,8 @@ def test_the_foundations_know_nothing_above_them() -> None:
         "weights": ("distributed", "files"),
         "deepspeed_config": ("config", "extension_locks"),
         "optim": ("adaptation.groups", "config", "deepspeed_config"),
-        "checkpoint": ("distributed", "files", "weights"),
+        "checkpoint": ("distributed", "engine_state", "files", "weights"),
+        "engine_state": ("distributed",),
     }
     for name, allowed in foundations.items():
         rest = imported(f"transrec.{name}", "transrec") - imported(
@@ -145,7 +146,10 @@ def test_the_shard_builder_shares_only_the_schema_and_the_place_of_shards_with_t
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("deepspeed", ("transrec.deepspeed_config", "transrec.distributed", "transrec.checkpoint", "transrec.trainer")),
+        (
+            "deepspeed",
+            ("transrec.deepspeed_config", "transrec.distributed", "transrec.engine_state", "transrec.trainer"),
+        ),
         ("transformers", ("transrec.item_encoders",)),
         ("tokenizers", ("transrec.item_encoders",)),
         ("webdataset", ("transrec.data", "data_tools")),

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from small_disk import SmallDisk
 from torch import Tensor, nn
 
-from transrec import checkpoint
+from transrec import checkpoint, engine_state
 from transrec.checkpoint import CheckpointError, TrainState
 from transrec.distributed import World
 from transrec.files import StorageError
@@ -139,7 +139,7 @@ def test_a_checkpoint_weighs_three_numbers_for_a_trained_parameter(folder: Path)
     assert 3 * trained < sum(file.stat().st_size for file in path.iterdir()) <= 3.1 * trained
 
 
-@pytest.mark.parametrize("name", checkpoint._SCALER)
+@pytest.mark.parametrize("name", engine_state.SCALER)
 def test_the_loss_scale_survives(folder: Path, name: str) -> None:
     engine, fresh = Scaled(), Scaled()
     for overflow in (True, True, False, True):

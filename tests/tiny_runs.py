@@ -130,6 +130,20 @@ class Finished:
     stderr: str
 
 
+def json_lines(finished: Finished) -> list[dict[str, Any]]:
+    """What a command that succeeded printed for programs."""
+    assert finished.code == 0, finished.stderr
+    return [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
+
+
+def refused(finished: Finished) -> str:
+    """The one message of a command that refused."""
+    assert finished.code == 1
+    assert "Traceback" not in finished.stderr
+    (message,) = re.findall(r"^error: .*", finished.stderr, re.MULTILINE | re.DOTALL)
+    return message
+
+
 class Process(Protocol):
     pid: int | None
 

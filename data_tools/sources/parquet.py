@@ -17,9 +17,10 @@ from typing import Any, Self
 from data_tools.rejects import RejectSink
 from data_tools.sources.image_folder import ImageFolder
 from data_tools.sources.input_files import find_files, label_files
+from data_tools.sources.item_rows import to_items
 from data_tools.sources.row_files import column_names, count_rows, read_parquet
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
-from data_tools.sources.typed_columns import UNITS, iterate_rows, to_interactions, to_strings
+from data_tools.sources.typed_columns import UNITS, to_interactions, to_strings
 
 
 class ParquetSource:
@@ -72,18 +73,8 @@ class ParquetSource:
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for path in self._items.files:
             images = ImageFolder(path.parent / "images")
-            for raw in self._items.read(path):
-                batch = to_strings(raw, "item_id", reject)
-                for line, row in iterate_rows(batch):
-                    yield Item(
-                        file=batch.file,
-                        line=line,
-                        item_id=row.pop("item_id"),
-                        title=row.pop("title", ""),
-                        text=row.pop("text", ""),
-                        image=images.locate(row.pop("image", ""), batch.file, line, reject),
-                        fields=row,
-                    )
+            for batch in self._items.read(path):
+                yield from to_items(batch, images, reject)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._interactions.files:

@@ -12,9 +12,10 @@ from pathlib import Path
 from data_tools.rejects import RejectSink
 from data_tools.sources.folder_source import FolderSource
 from data_tools.sources.image_folder import ImageFolder
+from data_tools.sources.item_rows import to_items
 from data_tools.sources.row_files import column_names, count_rows, find_row_file, read_rows
 from data_tools.sources.source import Batch, Item, SourceError, Totals
-from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_strings
+from data_tools.sources.typed_columns import to_interactions, to_strings
 
 
 class TablesSource(FolderSource):
@@ -40,18 +41,8 @@ class TablesSource(FolderSource):
         return Totals(count_rows(self._items), count_rows(self._interactions))
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
-        for raw in read_rows(self._items, reject):
-            batch = to_strings(raw, "item_id", reject)
-            for line, row in iterate_rows(batch):
-                yield Item(
-                    file=batch.file,
-                    line=line,
-                    item_id=row.pop("item_id"),
-                    title=row.pop("title", ""),
-                    text=row.pop("text", ""),
-                    image=self._images.locate(row.pop("image", ""), batch.file, line, reject),
-                    fields=row,
-                )
+        for batch in read_rows(self._items, reject):
+            yield from to_items(batch, self._images, reject)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         for batch in read_rows(self._interactions, reject):

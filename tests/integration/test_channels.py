@@ -3,11 +3,10 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from tiny_runs import Commands, Finished, ForkedCommands, Tiny, build_shards
+from tiny_runs import Commands, ForkedCommands, Tiny, build_shards, json_lines, refused
 
 from transrec import experiment, rebuild, weights
 from transrec.channels import Channels
@@ -62,17 +61,6 @@ def adapted(runs: Path, tiny: Tiny, commands: ForkedCommands, source: Path, othe
     ]
 
 
-def lines(finished: Finished) -> list[dict[str, Any]]:
-    assert finished.code == 0, finished.stderr
-    return [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
-
-
-def refused(finished: Finished) -> str:
-    assert finished.code == 1
-    assert "Traceback" not in finished.stderr
-    return finished.stderr[finished.stderr.index("error: ") :]
-
-
 # Together as alone
 
 
@@ -80,7 +68,7 @@ def test_channels_measure_together_what_their_runs_did(
     commands: ForkedCommands, adapted: list[Path], other_shards: Path
 ) -> None:
     finished = commands.run("evaluate", "--adapter", *adapted)
-    results = lines(finished)
+    results = json_lines(finished)
     assert [result["run"] for result in results] == list(map(str, adapted))
     for run_dir, result in zip(adapted, results, strict=True):
         assert result["test"] == json.loads((run_dir / "summary.json").read_text())["test"], run_dir.name
@@ -94,7 +82,7 @@ def test_channels_measure_on_other_data_and_on_two_ranks(
 ) -> None:
     chosen = [adapted[0], adapted[1] / "export"]
     given = ["evaluate", "--run", source, "--data", other_shards, "--adapter", *chosen]
-    one, two = (lines(commands.run(*given, ranks=ranks)) for ranks in (1, 2))
+    one, two = (json_lines(commands.run(*given, ranks=ranks)) for ranks in (1, 2))
     assert one == two
     assert [result["data"] for result in one] == [str(other_shards)] * 2
     assert one[1]["test"] == json.loads((adapted[1] / "summary.json").read_text())["test"]
@@ -146,14 +134,14 @@ def test_every_adapter_recommends_what_its_run_does(
 ) -> None:
     histories = tmp_path / "histories.jsonl"
     histories.write_text('{"user": "ann", "history": ["item-3", "item-17"]}\n{"user": "bob", "history": ["item-5"]}\n')
-    together = lines(commands.run("recommend", "--histories", histories, "--adapter", *adapted[:2]))
+    together = json_lines(commands.run("recommend", "--histories", histories, "--adapter", *adapted[:2]))
     assert [(line["adapter"], line["user"]) for line in together] == [
         (str(run_dir), user) for run_dir in adapted[:2] for user in ("ann", "bob")
     ]
     alone = [
         line
         for run_dir in adapted[:2]
-        for line in lines(commands.run("recommend", "--histories", histories, "--run", run_dir))
+        for line in json_lines(commands.run("recommend", "--histories", histories, "--run", run_dir))
     ]
     assert [line["recommendations"] for line in together] == [line["recommendations"] for line in alone]
     assert together[0]["recommendations"] != together[2]["recommendations"]
@@ -166,7 +154,7 @@ def test_an_export_is_used_away_from_its_run(
 ) -> None:
     moved = shutil.copytree(adapted[2] / "export", tmp_path / "moved")
     data = experiment.load_run(adapted[2]).data.path
-    (result,) = lines(commands.run("evaluate", "--run", source, "--adapter", moved, "--data", data))
+    (result,) = json_lines(commands.run("evaluate", "--run", source, "--adapter", moved, "--data", data))
     assert result["test"] == json.loads((adapted[2] / "summary.json").read_text())["test"]
     for command, option in (("evaluate", "--data"), ("recommend", "--catalogue")):
         more = ["--history", "item-3"] if command == "recommend" else []

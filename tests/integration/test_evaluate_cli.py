@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 from shard_server import serve
-from tiny_runs import Commands, Finished, ForkedCommands, LaunchedCommands, Tiny, build_backbone, build_shards, exported
+from tiny_runs import (
+    Commands,
+    Finished,
+    ForkedCommands,
+    LaunchedCommands,
+    Tiny,
+    build_backbone,
+    build_shards,
+    exported,
+    refused,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +60,6 @@ def last_line(finished: Finished) -> dict[str, Any]:
 def without_loss(metrics: dict[str, Any]) -> dict[str, Any]:
     """Ranks are the same bits wherever they are counted; a loss keeps what rounding does to the scores."""
     return {name: value for name, value in metrics.items() if not name.startswith("loss")}
-
-
-def refused(finished: Finished) -> str:
-    assert finished.code == 1
-    assert "Traceback" not in finished.stderr
-    return finished.stderr[finished.stderr.index("error: ") :]
 
 
 # Evaluation

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_runs import Finished, ForkedCommands, Tiny, build_shards, records
+from tiny_runs import Finished, ForkedCommands, Tiny, build_shards, records, refused
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,6 @@ def give_to(run_dir: Path, original: Path) -> None:
     """Write the folder's own name where the original's stood."""
     config = run_dir / "config.yaml"
     config.write_text(config.read_text().replace(str(original), str(run_dir)))
-
-
-def refused(finished: Finished) -> str:
-    assert finished.code == 1
-    assert "Traceback" not in finished.stderr
-    (message,) = re.findall(r"^error: .*", finished.stderr, re.MULTILINE | re.DOTALL)
-    return message
 
 
 def test_a_finished_run_started_again_stays_as_it_is(

@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import COMPARABLE, Commands, Finished, ForkedCommands, Tiny, build_shards, exported, hashes, losses
+from tiny_runs import (
+    COMPARABLE,
+    Commands,
+    ForkedCommands,
+    Tiny,
+    build_shards,
+    exported,
+    hashes,
+    json_lines,
+    losses,
+    refused,
+)
 
 from transrec import weights
 from transrec.channels import Channels
@@ -34,17 +45,6 @@ def train(commands: Commands, config: str, run_dir: Path, *more: str, ranks: int
     finished = commands.run("train", *arguments, ranks=ranks)
     assert finished.code == 0, finished.stderr
     return run_dir
-
-
-def lines(finished: Finished) -> list[dict[str, Any]]:
-    assert finished.code == 0, finished.stderr
-    return [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
-
-
-def refused(finished: Finished) -> str:
-    assert finished.code == 1
-    assert "Traceback" not in finished.stderr
-    return finished.stderr[finished.stderr.index("error: ") :]
 
 
 def summary(run_dir: Path) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def test_tasks_over_one_backbone_measure_what_their_runs_did(
     commands: ForkedCommands, profile: Path, cold_start: Path
 ) -> None:
     finished = commands.run("evaluate", "--adapter", profile, cold_start)
-    for run_dir, result in zip((profile, cold_start), lines(finished), strict=True):
+    for run_dir, result in zip((profile, cold_start), json_lines(finished), strict=True):
         assert result["test"] == summary(run_dir)["test"], run_dir.name
     assert finished.stdout.count("most_frequent") == 2
 
@@ -133,7 +133,7 @@ def test_an_export_of_a_task_is_used_away_from_its_run(
     moved.mkdir()
     for file in (profile / "export").iterdir():
         (moved / file.name).write_bytes(file.read_bytes())
-    (result,) = lines(commands.run("evaluate", "--run", pretrained, "--adapter", moved, "--data", tiny.shards))
+    (result,) = json_lines(commands.run("evaluate", "--run", pretrained, "--adapter", moved, "--data", tiny.shards))
     assert result["test"] == summary(profile)["test"]
 
 
@@ -142,7 +142,9 @@ def test_histories_are_answered_with_targets_and_probabilities(
 ) -> None:
     histories = tmp_path / "histories.jsonl"
     histories.write_text('{"user": "ann", "history": ["item-3", "item-17"]}\n')
-    of_profile, of_cold = lines(commands.run("recommend", "--histories", histories, "--adapter", profile, cold_start))
+    of_profile, of_cold = json_lines(
+        commands.run("recommend", "--histories", histories, "--adapter", profile, cold_start)
+    )
     classes = {found["target"]: found["probability"] for found in of_profile["recommendations"]}
     assert classes.keys() == {"restless", "steady"}
     assert sum(classes.values()) == pytest.approx(1, abs=1e-5)

@@ -67,12 +67,14 @@ def run(experiment: Experiment) -> dict[str, Any]:
     }
     distributed.stop(world)
     if trainer.tracker is not None:  # the main process; the others are done
+        others = baselines(experiment.evaluation, parts.interactions, "test")
+        summary["baselines"] = {name: as_json(estimates) for name, estimates in others.items()}
         save_users(experiment.run_dir / "test_users.parquet", parts.interactions, results["test"])
         write_text(experiment.run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
         metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].estimates.items()}
         trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
         trainer.close()
-        show(experiment, parts, results["test"].estimates, summary, cost)
+        show(experiment, others | {"this run": results["test"].estimates}, summary, cost)
     return summary
 
 
@@ -143,12 +145,19 @@ def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: W
 
 
 def save_users(path: Path, interactions: Interactions, results: UserResults) -> None:
-    """A row for each user who was tested: user_id, rank, loss; what runs are compared by, user by user."""
+    """A row for each target that was tested: user_id, target, rank, loss, and of macro-F1 the `predicted` class.
+
+    It is what runs are compared by, user by user.
+    """
+    names = interactions.target_names()
     columns = {
         "user_id": pa.array(evaluated_users(interactions, "test"), pa.string()),
+        "target": names.take(pa.array(results.targets.numpy() - 1)),
         "rank": pa.array(results.ranks.numpy()),
         "loss": pa.array(results.losses.numpy()),
     }
+    if results.predicted.any():
+        columns["predicted"] = names.take(pa.array(results.predicted.numpy() - 1))
     with replace_atomically(path) as partial:
         pq.write_table(pa.table(columns), partial)
 
@@ -159,11 +168,11 @@ def hyperparameters(experiment: Experiment) -> dict[str, Any]:
 
 
 def show(
-    experiment: Experiment, parts: Parts, test: Mapping[str, Estimate], summary: dict[str, Any], cost: Cost | None
+    experiment: Experiment, tested: Mapping[str, Mapping[str, Estimate]], summary: dict[str, Any], cost: Cost | None
 ) -> None:
-    """The test table beside the baselines, what it cost, and where to look next."""
+    """The test results beside the baselines', what it cost, and where to look next."""
     output, folder = console(), experiment.run_dir
-    output.print(table(baselines(experiment.evaluation, parts.interactions, "test") | {"this run": test}))
+    output.print(table(tested))
     output.print(cost_table(summary))
     parameters = summary["parameters"]
     output.print(

@@ -70,7 +70,11 @@ def test_every_trial_has_a_row(folder: Path, printed: str) -> None:
 
 def test_figures_can_be_printed(folder: Path, printed: str) -> None:
     figures = sorted(path.name for path in (folder / "report").glob("*.png"))
-    assert figures == ["cost-method.png", *(f"law-source_fraction-{m}.png" for m in ("hr10", "loss", "ndcg10"))]
+    assert figures == [
+        "cost-method.png",
+        "curve-source_fraction-ndcg10.png",
+        *(f"law-source_fraction-{m}.png" for m in ("hr10", "loss", "ndcg10")),
+    ]
     text = (folder / "report/report.md").read_text()
     for name in figures:
         assert f"]({name})" in text
@@ -82,7 +86,7 @@ def test_figures_can_be_printed(folder: Path, printed: str) -> None:
 def test_the_page_needs_no_network(folder: Path, printed: str) -> None:
     page = (folder / "report/index.html").read_text()
     assert "http" not in page
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     assert re.search(r"<title>houlsby: loss \d\.\d{4} \[\d\.\d{4}, \d\.\d{4}\] at 1M</title>", page)
 
 
@@ -112,6 +116,26 @@ def test_methods_alone(tmp_path: Path) -> None:
     text = (tmp_path / "methods/report/report.md").read_text()
     assert "## method: compared with houlsby" in text
     assert "within 20% of the baseline" in text
+
+
+def test_every_task_is_a_question_of_its_own(tmp_path: Path) -> None:
+    axes = {"task": ["gender", "age"], "method": ["patch", "full"], "seed": [0, 1, 2]}
+    write_sweep(tmp_path / "tasks", axes, lambda axes: 0.2 if axes["method"] == "patch" else 0.6)
+    assert main([str(tmp_path / "tasks")]) == 0
+    text = (tmp_path / "tasks/report/report.md").read_text()
+    assert re.search(r"- gender: full against patch, accuracy: worse -0\.\d{4} \[", text)
+    assert re.search(r"- age: full against patch, accuracy: worse -0\.\d{4} \[", text)
+    assert "task: compared" not in text
+    means = text.split("\n## Means\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in means.strip().splitlines()]
+    assert rows[0] == ["task", "method", "loss", "accuracy", "macro_F1", "seeds", "behind in accuracy"]
+    assert [row[:2] for row in rows[2:]] == [
+        ["gender", "patch"], ["gender", "full"], ["gender", "most_frequent"],
+        ["age", "patch"], ["age", "full"], ["age", "most_frequent"],
+    ]  # fmt: skip
+    assert [row[-1] for row in rows[2:5]] == ["–", "most_frequent", "–"]
+    assert [row[-2] for row in rows[2:5]] == ["3", "3", "–"]
+    assert (tmp_path / "tasks/report/cost-method-gender.png").exists()
 
 
 def test_runs_that_were_trained(tiny: Tiny, commands: ForkedCommands, tmp_path: Path) -> None:

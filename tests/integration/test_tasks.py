@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny_runs import (
@@ -23,6 +24,7 @@ from tiny_runs import (
 from transrec import weights
 from transrec.channels import Channels
 from transrec.data.interactions import open_folder
+from transrec.evaluation.macro_f1 import macro_f1
 
 CONFIGS = Path(__file__).parents[2] / "configs/peterrec"
 SMALL = [
@@ -88,6 +90,23 @@ def test_a_task_is_measured_beside_its_baselines(profile: Path, cold_start: Path
     assert {"accuracy", "macro_F1", "macro_F1_interval"} < summary(profile)["test"].keys()
     ranked = summary(cold_start)["test"]
     assert 0 < ranked["MRR@5"] <= ranked["HR@5"] <= ranked["sampled_99_HR@5"]
+    assert {"most_frequent"} <= summary(profile)["baselines"].keys() <= {"most_frequent", "logistic_regression"}
+    assert "macro_F1" in summary(profile)["baselines"]["most_frequent"]
+
+
+def test_what_was_asked_of_whom_is_kept(profile: Path, cold_start: Path, other: Path) -> None:
+    tested = pq.read_table(profile / "test_users.parquet").to_pydict()
+    assert {*tested["target"], *tested["predicted"]} <= {"restless", "steady"}
+    right = np.array(tested["target"]) == np.array(tested["predicted"])
+    assert right.mean() == pytest.approx(summary(profile)["test"]["accuracy"])
+    assert macro_f1(
+        *(torch.tensor([name == "steady" for name in tested[c]]) for c in ("target", "predicted"))
+    ).value == (pytest.approx(summary(profile)["test"]["macro_F1"]))
+    ranked = pq.read_table(cold_start / "test_users.parquet").to_pydict()
+    assert "predicted" not in ranked
+    items = pq.read_table(other / "items.parquet")["item_id"].to_pylist()
+    assert set(ranked["target"]) <= set(items)
+    assert len(set(zip(ranked["user_id"], ranked["target"], strict=True))) == len(ranked["rank"])
 
 
 def test_an_export_holds_patches_norms_and_the_head_of_the_task_alone(profile: Path, pretrained: Path) -> None:

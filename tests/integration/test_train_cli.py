@@ -120,6 +120,8 @@ def check_summary(summary: dict[str, Any], experiment: Experiment) -> None:
             assert 0 <= low <= summary[part][metric] <= high <= 1
         low, high = summary[part]["loss_interval"]
         assert 0 < low <= summary[part]["loss"] <= high
+    assert summary["baselines"].keys() == {"most_popular", "item_to_item"}
+    assert summary["baselines"]["item_to_item"].keys() == summary["test"].keys() - {"loss", "loss_interval"}
     assert 0 < summary["data"]["users"] <= summary["data"]["windows"] < summary["data"]["interactions"]
     assert 0 < summary["parameters"]["trainable"] <= summary["parameters"]["total"]
     assert summary["steps"] == summary["best_step"] == 3
@@ -132,6 +134,7 @@ def check_users(users: pa.Table, summary: dict[str, Any]) -> None:
     """What the file says of every user adds up to the summary."""
     assert [(field.name, str(field.type)) for field in users.schema] == [
         ("user_id", "string"),
+        ("target", "string"),
         ("rank", "int64"),
         ("loss", "float"),
     ]

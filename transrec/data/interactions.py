@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -15,7 +16,7 @@ from transrec.data.bad_samples import Agree, check_share, find_bad
 from transrec.data.labels import Labels
 from transrec.data.quantiles import order_statistics
 from transrec.data.remote import Place
-from transrec.data.schema import ShardSetError
+from transrec.data.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA, ShardSetError
 from transrec.data.shard_folder import DEFAULT_CACHE, DEFAULT_CACHE_BYTES, ShardFolder
 from transrec.data.splits import TRAIN, LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
 from transrec.data.task import TaskConfig
@@ -111,6 +112,13 @@ class Interactions:
         if self.labels is not None:
             return np.arange(1, len(self.labels) + 1), len(self.labels)
         return self.sampled, self.shards.index.counts.items
+
+    def target_names(self) -> pa.StringArray:
+        """Of the target vocabulary, in order: classes or items of a task, or item ids; target t is entry t - 1."""
+        if self.labels is not None:
+            return pa.array(self.labels.names, pa.string())
+        catalogue = self.shards.folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id"])
+        return catalogue["item_id"].combine_chunks()
 
     @property
     def stride(self) -> int:

@@ -72,7 +72,8 @@ class Evaluator:
         """Rank and loss of a recommender's every user; the losses take a second pass over the catalogue."""
         *measured, losses = self._measure_model(model, store, part, *self._measures, self._losses)
         estimates = self._metrics(*measured) | {"loss": evaluate_losses(losses, self.config.confidence)}
-        return UserResults(measured[0].long(), losses.float(), estimates)
+        ranks, _, predicted, targets, _ = (values.long() for values in measured)
+        return UserResults(ranks, losses.float(), targets, predicted, estimates)
 
     def baseline(self, baseline: Any, part: Part) -> dict[str, Estimate]:
         """Metrics of anything with `for_users(history)`."""
@@ -157,6 +158,8 @@ class UserResults:
 
     ranks: Tensor  # (U,) int64
     losses: Tensor  # (U,) float32, see `target_losses`
+    targets: Tensor  # (U,) int64
+    predicted: Tensor  # (U,) int64, the best one; 0 where no metric asks for it
     estimates: Mapping[str, Estimate]  # of the configured metrics and of "loss"
 
 

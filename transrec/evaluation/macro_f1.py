@@ -1,10 +1,11 @@
 """Macro-F1: the mean over classes of the harmonic mean of precision and recall.
 
-Shape letters: I instances, V distinct (true, predicted) pairs, K classes that occur as the true one, r resamples.
+Shape letters: I instances, V distinct (true, predicted) pairs, K classes that occur as the true one.
 """
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from transrec.evaluation.metrics import Estimate, bootstrap
@@ -28,13 +29,26 @@ def macro_f1(
     if not len(targets):
         raise ValueError("macro-F1 needs at least one instance")
     pairs, counts = torch.unique(torch.stack([targets, predicted], dim=1), dim=0, return_counts=True)
-    true, guessed = pairs.cpu().numpy().T
-    classes = np.unique(true)
-    of_true, of_guessed = ((side[:, None] == classes).astype(np.int64) for side in (true, guessed))  # (V, K)
-    hits = of_true * of_guessed
+    columns = indicators(*pairs.cpu().numpy().T)
+    flat = columns.reshape(len(columns), -1)
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        f1_rK = 2 * (counts @ hits) / np.maximum(1, counts @ of_true + counts @ of_guessed)
-        return f1_rK.mean(axis=1)
+        return from_sums((counts @ flat).reshape(len(counts), *columns.shape[1:]))
 
     return bootstrap(statistic, counts.cpu().numpy(), confidence, resamples, seed)
+
+
+def indicators(targets: ArrayLike, predicted: ArrayLike) -> NDArray[np.float64]:
+    """(n, 2, K) of n targets and predictions: is it a hit of the class; is it of the class, plus is it called so.
+
+    Sums over instances, or means, are all that F1 needs: it can be had of any resample of them.
+    """
+    classes = np.unique(targets)
+    true, called = (np.asarray(side)[:, None] == classes for side in (targets, predicted))
+    return np.stack([true & called, true.astype(np.float64) + called], axis=1)
+
+
+def from_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Macro-F1 (…,) of sums or means (…, 2, K) of `indicators`."""
+    hits, occurrences = sums[..., 0, :], sums[..., 1, :]
+    return np.divide(2 * hits, occurrences, out=np.zeros_like(hits), where=occurrences > 0).mean(axis=-1)

@@ -9,6 +9,7 @@
       method:                                                                   # or labelled bundles of keys
         full: {target.adaptation.name: full}
         houlsby: {target.adaptation.name: houlsby}
+        scratch: {source: null, target.adaptation.name: full}                   # starts from nothing
       seed: [0, 1, 2]                                                           # of both stages
 
 `grid` may be a list of grids; their trials are done together. A `base:` is relative to the sweep file.
@@ -25,6 +26,7 @@ from transrec.config import Config, UserPath, merge, parse_overrides, read_yaml,
 
 STAGES = ("source", "target")
 SEED = "seed"  # the axis that may be a plain list
+NO_SOURCE = "source"  # `source: null` in a label: its trials start from nothing
 
 
 class Uniform(Config):
@@ -136,6 +138,10 @@ Axis = Mapping[str, Mapping[str, Any]]  # label -> overrides by dotted key; numb
 def read_axis(name: str, values: Any, with_source: bool) -> dict[Any, dict[str, Any]]:
     """Label (or number) -> what it overrides, in the order of the file.
 
+    Designs considered for what is trained without the pretraining that the others start from: `target.init_from: null`
+    names a key that the sweep sets itself; a grid of its own, in another file, cannot be compared with the others.
+    Taken: `source: null`, which says of a label what it says of a sweep.
+
     Raises:
         ValueError: neither values of one key nor labelled bundles of keys.
     """
@@ -157,7 +163,9 @@ def read_axis(name: str, values: Any, with_source: bool) -> dict[Any, dict[str, 
     for label, bundle in values.items():
         if not isinstance(bundle, Mapping):
             raise ValueError(f"grid.{name}.{label}: write {{KEY: value, …}}, what this label overrides")
-        for key in bundle:
+        for key, value in bundle.items():
+            if key == NO_SOURCE and value is None and with_source:
+                continue
             _check_key(f"{name}.{label}", key, with_source)
     return {label: dict(bundle) for label, bundle in values.items()}
 

@@ -17,7 +17,7 @@ from transrec.sweeps.laws import Floats
 from transrec.sweeps.resampling import Resampled, interval, mean_draws
 from transrec.sweeps.results import LOSS, SEED, Results, Setting
 
-AMOUNTS = ("source_interactions", "interactions", "trainable_parameters", "source_flops", "flops")
+AMOUNTS = ("source_interactions", "interactions", "labels", "trainable_parameters", "source_flops", "flops")
 _GROWS = 1.2  # the largest size is at least so many times the smallest
 
 
@@ -27,7 +27,7 @@ class Curve:
     amount: str  # of `AMOUNTS`
     setting: Setting  # the labels of all other axes that vary
     series: str  # those of its choices: what tells it from other curves of a panel
-    panel: str  # those of other sizes
+    panel: str  # those of other sizes, and of tasks
     sizes: Floats  # (m,) ascending
     members: list[list[int]]  # outcomes of each size, one a seed
 
@@ -54,7 +54,7 @@ def _curves(results: Results, axis: str, amount: str) -> list[Curve]:
             return []
         if len(sizes) > 1:
             series = label(setting, results.choice_axes) or "all trials"
-            panel = label(setting, results.size_axes)
+            panel = label(setting, [*results.task_axes, *results.size_axes])
             found.append(Curve(axis, amount, setting, series, panel, sizes, members))
     return found
 
@@ -114,11 +114,11 @@ class Measured:
 
 
 def paired(results: Results, first: Sequence[int], second: Sequence[int]) -> list[tuple[int, int]]:
-    """Outcomes of the same seed, tested on the same users."""
+    """Outcomes of the same seed, tested on the same targets of the same users."""
     outcomes = results.outcomes
     by_seed = {outcomes[number].axes.get(SEED): number for number in second}
     pairs = [(number, by_seed.get(outcomes[number].axes.get(SEED))) for number in first]
-    return [(a, b) for a, b in pairs if b is not None and outcomes[a].users == outcomes[b].users]
+    return [(a, b) for a, b in pairs if b is not None and outcomes[a].instances == outcomes[b].instances]
 
 
 def label(setting: Setting, axes: Sequence[str]) -> str:

@@ -119,6 +119,48 @@ def in_short(scaling: Scaling) -> str:
     }[scaling.verdict]
 
 
+def quality_figure(name: str, measured: Measured, results: Results, curves: Sequence[Curve]) -> Drawing:
+    """A metric against size: a panel for each task and setting of other sizes; baselines are dashed."""
+    panels: dict[str, list[Curve]] = {}
+    for curve in curves:
+        panels.setdefault(curve.panel, []).append(curve)
+    baselines = list(dict.fromkeys(name for outcome in results.outcomes for name in outcome.baselines))
+    series = [*dict.fromkeys(curve.series for curve in curves), *baselines]
+    amount = QUANTITIES[curves[0].amount]
+    caption = f"{measured.measure} against {amount}, with 95 % intervals over users and seeds; baselines are dashed."
+    drawing = Drawing(name, caption, _figure(len(panels)), series)
+    axes = drawing.figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (panel, of_panel) in zip(axes, panels.items(), strict=True):
+        for place, curve in enumerate(of_panel):
+            _draw_quality(drawing, ax, measured, curve, shift=1.03 ** (place - (len(of_panel) - 1) / 2))
+        for baseline in baselines:
+            _draw_baseline(drawing, ax, measured.measure, results, of_panel[0], baseline)
+        ax.set_title(panel, fontsize="medium")
+        _log_axis(ax, "x", np.concatenate([curve.sizes for curve in of_panel]))
+        _finish(ax, amount, measured.measure if ax is axes[0] else "", legend=ax is axes[-1])
+    return drawing
+
+
+def _draw_quality(drawing: Drawing, ax: Axes, measured: Measured, curve: Curve, shift: float) -> None:
+    """`shift` keeps the intervals of several series at one size apart."""
+    cells = [measured.values.of(members) for members in curve.members]
+    means = np.array([cell.values.mean() for cell in cells])
+    low, high = np.array([interval(mean_draws(cell, np.random.default_rng(0))) for cell in cells]).T
+    ends = np.maximum(0, [means - low, high - means])
+    bar = ax.errorbar(
+        curve.sizes * shift, means, ends, capsize=2, lw=1.2, ms=5, label=curve.series, **drawing.look(curve.series)
+    )
+    words = "; ".join(f"{mean:.4f} at {human(size)}" for size, mean in zip(curve.sizes, means, strict=True))
+    drawing.mark(bar.get_children(), curve.series, f"{curve.series}: {measured.measure} {words}")
+
+
+def _draw_baseline(drawing: Drawing, ax: Axes, measure: str, results: Results, curve: Curve, name: str) -> None:
+    found = [results.outcomes[members[0]].baselines.get(name, {}).get(measure, np.nan) for members in curve.members]
+    if not np.isnan(found).all():
+        line = ax.plot(curve.sizes, found, ls="--", lw=1, ms=3, label=name, **drawing.look(name))
+        drawing.mark(line, name, f"{name}: {measure}")
+
+
 def cost_figure(name: str, axis: str, measured: Measured, results: Results, cells: dict[str, list[int]]) -> Drawing:
     """Quality of each choice against what it costs: trained parameters, time, memory."""
     costs = [c for c in ("trainable_parameters", "seconds", "peak_memory_bytes") if _known(results, cells, c)]

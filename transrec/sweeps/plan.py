@@ -12,7 +12,7 @@ second driver.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -21,9 +21,11 @@ from typing import Any, Literal
 import numpy as np
 
 from transrec.config import ConfigError, validate
-from transrec.data.interactions import open_folder
+from transrec.data.interactions import DataConfig, open_folder
+from transrec.data.remote import Place
+from transrec.data.task import ColdStartConfig, FileConfig
 from transrec.experiment import Experiment, may_differ
-from transrec.sweeps.config import Axis, Sweep, stage_values
+from transrec.sweeps.config import NO_SOURCE, Axis, Sweep, stage_values
 from transrec.tracking import flatten
 
 RUNS_FOLDER = "runs"
@@ -77,7 +79,7 @@ def make_plan(sweep: Sweep) -> Plan:
     adaptations: dict[str, Run] = {}
     for number, (axes, overrides) in enumerate(points):
         source = None
-        if sweep.source is not None:
+        if sweep.source is not None and NO_SOURCE not in overrides:
             source = _run(sweep, "pretraining", sweep.source, overrides, axes, None, hashes)
             pretrainings.setdefault(source.hash, source)
         run = _run(sweep, "adaptation", sweep.target, overrides, axes, source, hashes)
@@ -86,7 +88,8 @@ def make_plan(sweep: Sweep) -> Plan:
         run = replace(run, may_be_stopped=stoppable and (known is None or known.may_be_stopped))
         adaptations[run.hash] = run
         trials.append(Trial(f"{number:05d}-{run.hash[:4]}", axes, run.hash, source.hash if source else None))
-    return Plan(trials, pretrainings | adaptations)
+    own = {name: run for name, run in adaptations.items() if name not in pretrainings}  # from nothing, it may be one
+    return Plan(trials, pretrainings | own)
 
 
 def _points(sweep: Sweep) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -148,17 +151,22 @@ class _Hashes:
         """Of everything that determines the run's results, and of nothing else: not of where it lies."""
         fields = flatten(experiment.model_dump(mode="json", exclude={"run_dir", "init_from"}))
         known = {key: value for key, value in fields.items() if not may_differ(key)}
-        known["shards"] = self._of_shards(experiment)
+        known["shards"] = self._of_shards(experiment.data, experiment.data.path)
+        match experiment.data.task:
+            case ColdStartConfig(target=place):
+                known["targets"] = self._of_shards(experiment.data, place)
+            case FileConfig(path=path):
+                known["targets"] = _of_files([path])
         if source is not None:
             known["source"] = source.hash
         elif experiment.init_from is not None:
             known["source"] = _of_export(experiment.init_from)
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
 
-    def _of_shards(self, experiment: Experiment) -> str:
-        place = str(experiment.data.path)
+    def _of_shards(self, data: DataConfig, path: Place) -> str:
+        place = str(path)
         if place not in self._shards:
-            self._shards[place] = open_folder(experiment.data).index_sha256
+            self._shards[place] = open_folder(data, path).index_sha256
         return self._shards[place]
 
 
@@ -166,10 +174,21 @@ def _of_export(run_dir: Path) -> str:
     files = sorted((run_dir / "export").glob("*.safetensors"))
     if not files:
         raise ConfigError(f"`target.init_from`: {run_dir} has no exported weights")
+    return _of_files(files)
+
+
+def _of_files(paths: Iterable[Path]) -> str:
+    """
+    Raises:
+        ConfigError: one of them cannot be read.
+    """
     digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     return digest.hexdigest()
 
 

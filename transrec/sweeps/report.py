@@ -6,6 +6,8 @@ results.csv    a row for every trial
 """
 
 import csv
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import combinations
@@ -18,11 +20,12 @@ from transrec.files import replace_atomically, write_text, writing
 from transrec.sweeps.comparison import MARGIN, Comparison, compare
 from transrec.sweeps.crossing import crossing
 from transrec.sweeps.curves import Curve, Measured, curves, label, paired, surfaces
-from transrec.sweeps.figures import Drawing, cost_figure, human, in_short, scaling_figure
+from transrec.sweeps.figures import Drawing, cost_figure, human, in_short, quality_figure, scaling_figure
 from transrec.sweeps.findings import Findings
 from transrec.sweeps.fits import DELTA, Scaling, analyse
 from transrec.sweeps.page import Block, Bullets, Heading, Paragraph, Table, html, markdown
 from transrec.sweeps.records import Record
+from transrec.sweeps.resampling import interval, mean_draws
 from transrec.sweeps.results import LOSS, QUANTITIES, Results, Setting, load_results
 
 REPORT_FOLDER = "report"
@@ -41,10 +44,13 @@ class Report:
     findings: Findings = field(default_factory=Findings)
 
     def __post_init__(self) -> None:
-        names = [name for name in self.results.measures if not name.startswith("MRR")]
+        monitor = self.results.monitor
+        names = [name for name in self.results.measures if not name.startswith("MRR") or name == monitor]
         self.measured = {name: Measured(name, self.results.resampled(name), self.delta) for name in names}
-        self.quality = next((name for name in names if name.startswith("NDCG")), names[-1])
+        ndcg = next((name for name in names if name.startswith("NDCG")), names[-1])
+        self.quality = monitor if monitor in names else ndcg
         self.findings.trials(self.results)
+        self.list_means()
         for axis in self.results.choice_axes:
             self.compare(axis)
         for axis in self.results.size_axes:
@@ -65,6 +71,40 @@ class Report:
             *self.blocks,
         ]
 
+    # Means
+
+    def list_means(self) -> None:
+        """Every setting; below those that were tested alike, the baselines of that test."""
+        axes = list(self.results.varying)
+        alike: dict[str, list[tuple[Setting, list[int]]]] = {}
+        for setting, numbers in self._by_size(self.results.groups()):
+            of_first = self.results.outcomes[numbers[0]]
+            key = json.dumps([[dict(setting).get(axis) for axis in self.results.task_axes], of_first.baselines])
+            alike.setdefault(key, []).append((setting, numbers))
+        rows: list[list[str]] = []
+        for settings in alike.values():
+            baselines = self.results.outcomes[settings[0][1][0]].baselines
+            rows += [self._mean_row(setting, numbers, baselines) for setting, numbers in settings]
+            common = dict(set.intersection(*(set(setting) for setting, _ in settings)))
+            free = next((axis for axis in axes if axis not in common), None)
+            for name, values in baselines.items():
+                labels = [name if axis == free else str(common.get(axis, _NONE)) for axis in axes]
+                rows.append([*labels, *(_baseline_cell(values, measure) for measure in self.measured), _NONE, _NONE])
+        header = [*axes, *self.measured, "seeds", f"behind in {self.quality}"]
+        self.blocks += [Heading("Means"), Table(header, rows)]
+
+    def _mean_row(
+        self, setting: Setting, numbers: list[int], baselines: Mapping[str, Mapping[str, float]]
+    ) -> list[str]:
+        cells, labels = [], [_NONE if value is None else str(value) for _, value in setting]
+        for measured in self.measured.values():
+            cell = measured.values.of(numbers)
+            low, high = interval(mean_draws(cell, np.random.default_rng(0)))
+            cells.append(f"{cell.values.mean():.4f} [{low:.4f}, {high:.4f}]")
+        quality = self.measured[self.quality].values.of(numbers).values.mean()
+        ahead = [name for name, values in baselines.items() if values.get(self.quality, -np.inf) > quality]
+        return [*labels, *cells, str(len(numbers)), ", ".join(ahead) or _NONE]
+
     # Comparisons
 
     def compare(self, axis: str) -> None:
@@ -76,13 +116,24 @@ class Report:
             if name != baseline:
                 for measure in self.measured:
                     found = self._comparisons(axis, name, baseline, measure)
-                    rows += [_comparison_row(name, measure, setting, c) for setting, c in found]
+                    rows += [_comparison_row(name, measure, self._label(setting), c) for setting, c in found]
                     if measure == self.quality:
-                        self.findings.comparisons(str(name), str(baseline), measure, [c for _, c in found])
+                        self._tell(str(name), str(baseline), found)
         header = ["", "measure", "setting", "mean", str(baseline), "difference", "share", "verdict", "seeds"]
         self.blocks += [Heading(f"{axis}: compared with {baseline}"), *self._cost_figures(axis), Table(header, rows)]
 
-    def _comparisons(self, axis: str, name: Any, baseline: Any, measure: str) -> list[tuple[str, Comparison]]:
+    def _tell(self, name: str, baseline: str, found: list[tuple[Setting, Comparison]]) -> None:
+        """Of each task on its own."""
+        tasks = list(dict.fromkeys(label(setting, self.results.task_axes) for setting, _ in found)) or [""]
+        for task in tasks:
+            of_task = [c for setting, c in found if label(setting, self.results.task_axes) == task]
+            who = f"{task}: {name}" if task else name
+            self.findings.comparisons(who, baseline, self.quality, of_task)
+
+    def _label(self, setting: Setting) -> str:
+        return label(setting, list(self.results.axes))
+
+    def _comparisons(self, axis: str, name: Any, baseline: Any, measure: str) -> list[tuple[Setting, Comparison]]:
         found = []
         values = self.measured[measure].values
         for setting, numbers in self._by_size(self.results.groups(axis)):
@@ -91,7 +142,7 @@ class Report:
             if pairs:
                 ones, others = zip(*pairs, strict=True)
                 c = compare(values.of(ones), values.of(others), measure != LOSS, self.margin)
-                found.append((label(setting, list(self.results.axes)), c))
+                found.append((setting, c))
         return found
 
     def _cost_figures(self, axis: str) -> list[Drawing]:
@@ -105,9 +156,10 @@ class Report:
                 for choice in self.results.axes[axis]:
                     members = [n for n in numbers if self.results.outcomes[n].axes.get(axis) == choice]
                     cells |= {str(choice): members} if members else {}
-                name = file_name("cost", axis, *[str(value) for a, value in setting if a in self.results.choice_axes])
+                chosen = [str(value) for a, value in setting if a not in self.results.size_axes]
+                name = file_name("cost", axis, *chosen)
                 drawing = cost_figure(name, axis, self.measured[self.quality], self.results, cells)
-                where = label(setting, list(self.results.axes))
+                where = self._label(setting)
                 drawing.caption += f" Setting: {where}." if where else ""
                 drawings.append(drawing)
         return drawings
@@ -126,6 +178,13 @@ class Report:
                 f"Any law along {axis}: no amount of data, parameters or operations grows along all of it."
             )
             return
+        if self.quality != LOSS:
+            name = file_name("curve", axis, self.quality)
+            found = self._in_order(next(iter(by_amount.values())))
+            self.blocks += [
+                Heading(f"{axis}: how much is enough"),
+                quality_figure(name, self.measured[self.quality], self.results, found),
+            ]
         self.blocks.append(Heading(f"{axis}: laws"))
         rows = []
         for place, found in enumerate(by_amount.values()):
@@ -274,6 +333,13 @@ def _partners(found: list[Curve], axis: str, baseline: Any) -> list[tuple[Curve,
 def _sizes(setting: Setting, results: Results) -> tuple[float, ...]:
     """What settings are ordered by; one without an axis comes before those with it."""
     return tuple(-np.inf if value is None else value for axis, value in setting if axis in results.size_axes)
+
+
+def _baseline_cell(values: Mapping[str, Any], measure: str) -> str:
+    if measure not in values:
+        return _NONE
+    low, high = values[f"{measure}_interval"]
+    return f"{values[measure]:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _trial_row(record: Record, unreadable: str | None) -> list[str]:

@@ -16,21 +16,23 @@ from numpy.typing import NDArray
 
 from transrec.config import ConfigError, read_yaml
 from transrec.errors import TransRecError
+from transrec.evaluation.macro_f1 import MACRO_F1, from_sums, indicators
 from transrec.evaluation.metrics import METRICS, parse
 from transrec.sweeps.laws import Floats
 from transrec.sweeps.records import Record, read
-from transrec.sweeps.resampling import Resampled, resample
+from transrec.sweeps.resampling import Ints, Resampled, resample
 
 SEED = "seed"
 LOSS = "loss"
 
 Setting = tuple[tuple[str, Any], ...]  # (axis, label) of some axes
 
-_METRIC = re.compile(rf"({'|'.join(METRICS)})@\d+")  # made from ranks; sampled rankings and F1 are not
+_METRIC = re.compile(rf"({'|'.join(METRICS)})@\d+|accuracy")  # made from ranks; those of sampled rankings are not kept
 
 # What a trial can be plotted against, in the order of preference, and how a reader calls it.
 QUANTITIES = {
     "source_interactions": "interactions of pretraining",
+    "labels": "labels of the task",
     "interactions": "interactions of training",
     "trainable_parameters": "trained parameters",
     "source_flops": "FLOPs of pretraining",
@@ -51,18 +53,34 @@ class Outcome:
     record: Record
     summary: dict[str, Any]
     quantities: dict[str, float]  # of `QUANTITIES`, those that are known
+    monitor: str | None  # the metric that the run was made for
     users: tuple[str, ...]  # of each target: of the next item everybody has one
+    targets: tuple[str, ...]
     ranks: NDArray[np.int64]  # (I,)
     losses: Floats  # (I,)
+    predicted: tuple[str, ...] | None  # classes, where macro-F1 was asked for
 
     @property
     def axes(self) -> dict[str, Any]:
         return self.record.axes
 
-    def per_target(self, measure: str) -> Floats:
-        """(I,) of "loss" or a metric such as "HR@10"."""
+    @property
+    def instances(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Who was asked for what; trials that agree in it can be compared."""
+        return self.users, self.targets
+
+    @property
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """What needs no training but counting, measured on the same instances."""
+        return self.summary["baselines"]
+
+    def columns(self, measure: str) -> Floats:
+        """(I, …) whose means over targets `measure` is made of: "loss", "macro_F1" or a metric such as "HR@10"."""
         if measure == LOSS:
             return self.losses
+        if measure == MACRO_F1:
+            assert self.predicted is not None
+            return indicators(self.targets, self.predicted)
         name, k = parse(measure)
         return METRICS[name](torch.from_numpy(self.ranks), k).numpy()
 
@@ -76,9 +94,15 @@ class Results:
 
     @cached_property
     def measures(self) -> list[str]:
-        """The loss, and every metric of full ranking that all trials have, in their order."""
-        lists = [[name for name in outcome.summary["test"] if _METRIC.fullmatch(name)] for outcome in self.outcomes]
+        """The loss, and every metric of full ranking or of classes that all trials have, in their order."""
+        lists = [[name for name in outcome.summary["test"] if _is_kept(name)] for outcome in self.outcomes]
         return [LOSS, *(metric for metric in lists[0] if all(metric in names for names in lists))]
+
+    @cached_property
+    def monitor(self) -> str | None:
+        """What all runs were made for."""
+        found = {outcome.monitor for outcome in self.outcomes}
+        return found.pop() if len(found) == 1 else None
 
     @cached_property
     def axes(self) -> dict[str, list[Any]]:
@@ -93,25 +117,38 @@ class Results:
     @cached_property
     def size_axes(self) -> list[str]:
         """Axes of several numbers, but for the seed: along them laws are sought."""
-        return [axis for axis, labels in self._varying.items() if all(map(_is_number, labels))]
+        return [axis for axis, labels in self.varying.items() if all(map(_is_number, labels))]
+
+    @cached_property
+    def task_axes(self) -> list[str]:
+        """Axes whose labels are tested on different targets: questions of their own, no answers to compare."""
+        labelled = [axis for axis in self.varying if axis not in self.size_axes]
+        return [
+            axis for axis in labelled if not any(self._is_shared(axis, group) for group in self.groups(axis).values())
+        ]
 
     @cached_property
     def choice_axes(self) -> list[str]:
         """Axes of several labels, such as methods: along them trials are compared."""
-        return [axis for axis in self._varying if axis not in self.size_axes]
+        return [axis for axis in self.varying if axis not in (*self.size_axes, *self.task_axes)]
+
+    def _is_shared(self, axis: str, numbers: Sequence[int]) -> bool:
+        """Were trials of several labels tested on the same targets?"""
+        asked = {(self.outcomes[n].axes.get(axis), self.outcomes[n].instances) for n in numbers}
+        return len({instances for _, instances in asked}) < len(asked)
 
     @property
-    def _varying(self) -> dict[str, list[Any]]:
-        """Axes in which trials differ; of a list of grids, some may not have an axis at all."""
+    def varying(self) -> dict[str, list[Any]]:
+        """Axes in which trials differ, and their labels; of a list of grids, some may not have an axis at all."""
         lacking = {axis for axis in self.axes for record in self.records if axis not in record.axes}
         return {a: labels for a, labels in self.axes.items() if a != SEED and len(labels) + (a in lacking) > 1}
 
     def resampled(self, measure: str) -> Resampled:
         """`measure` of every outcome; those tested on the same users share their draws."""
         columns: dict[int, tuple[float, Floats]] = {}
-        for number, (users, members) in enumerate(_by_users(self.outcomes)):
+        for number, ((users, _), members) in enumerate(_by_instances(self.outcomes)):
             owners = np.unique(users, return_inverse=True)[1]
-            found = resample([self.outcomes[i].per_target(measure) for i in members], seed=number, users=owners)
+            found = _resampled([self.outcomes[i].columns(measure) for i in members], number, owners)
             columns |= {i: (found.values[n], found.draws[:, n]) for n, i in enumerate(members)}
         ordered = [columns[i] for i in range(len(self.outcomes))]
         return Resampled(np.array([value for value, _ in ordered]), np.stack([draws for _, draws in ordered], axis=1))
@@ -120,7 +157,7 @@ class Results:
         """Numbers of outcomes that agree in all varying axes but those, by what they agree in (None: no such axis)."""
         found: dict[Setting, list[int]] = {}
         for number, outcome in enumerate(self.outcomes):
-            key = tuple((axis, outcome.axes.get(axis)) for axis in self._varying if axis not in without)
+            key = tuple((axis, outcome.axes.get(axis)) for axis in self.varying if axis not in without)
             found.setdefault(key, []).append(number)
         return found
 
@@ -154,11 +191,22 @@ def _outcome(folder: Path, record: Record) -> Outcome:
         quantities |= {f"source_{name}": of_source[name] for name in ("interactions", "flops") if name in of_source}
     path = folder / record.run / "test_users.parquet"
     try:
-        users = pq.read_table(path, columns=["user_id", "rank", "loss"])
+        tested = pq.read_table(path)
     except (OSError, pa.ArrowInvalid):
         raise ResultsError(f"{path} is missing or unreadable") from None
-    ranks, losses = users["rank"].to_numpy().copy(), users["loss"].to_numpy().astype(np.float64)
-    return Outcome(record, summary, quantities, tuple(users["user_id"].to_pylist()), ranks, losses)
+    if "target" not in tested.column_names:
+        raise ResultsError(f"{path} has no column `target`: train the run anew with this version")
+    return Outcome(
+        record=record,
+        summary=summary,
+        quantities=quantities,
+        monitor=_config(folder / record.run)["train"].get("monitor"),
+        users=tuple(tested["user_id"].to_pylist()),
+        targets=tuple(tested["target"].to_pylist()),
+        ranks=tested["rank"].to_numpy().copy(),
+        losses=tested["loss"].to_numpy().astype(np.float64),
+        predicted=tuple(tested["predicted"].to_pylist()) if "predicted" in tested.column_names else None,
+    )
 
 
 def _summary(run: Path) -> dict[str, Any]:
@@ -170,33 +218,54 @@ def _summary(run: Path) -> dict[str, Any]:
 
 
 def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
+    config = _config(run)
     try:
-        found = {
-            "interactions": summary["data"]["interactions"],
+        data = summary["data"]
+        learnt = {"interactions": data["interactions"]}
+        if config.get("data", {}).get("task") is not None:
+            learnt = {"labels": data["windows"]}
+        found = learnt | {
             "trainable_parameters": summary["parameters"]["trainable"],
             "seconds": summary["seconds"],
             "peak_memory_bytes": summary["peak_memory_bytes"],
         }
+        summary["baselines"]
     except KeyError as missing:
         raise ResultsError(f"{run / 'summary.json'} has no {missing}: train the run anew with this version") from None
     if "flops_per_user" in summary:
         of_window = summary["flops_per_user"]["forward"] + summary["flops_per_user"]["backward"]
-        found["flops"] = of_window * summary["steps"] * _batch_size(run)
+        found["flops"] = of_window * summary["steps"] * config["train"]["batch_size"]
     return {name: float(value) for name, value in found.items() if value}
 
 
-def _batch_size(run: Path) -> int:
+def _config(run: Path) -> dict[str, Any]:
     try:
-        return int(read_yaml(run / "config.yaml")["train"]["batch_size"])
-    except (ConfigError, KeyError, TypeError, ValueError):
+        config = read_yaml(run / "config.yaml")
+        config["train"]["batch_size"]
+        return config
+    except (ConfigError, KeyError, TypeError):
         raise ResultsError(f"{run / 'config.yaml'} is missing or unreadable") from None
 
 
-def _by_users(outcomes: Sequence[Outcome]) -> Iterable[tuple[tuple[str, ...], list[int]]]:
-    found: dict[tuple[str, ...], list[int]] = {}
+def _by_instances(outcomes: Sequence[Outcome]) -> Iterable[tuple[Any, list[int]]]:
+    found: dict[Any, list[int]] = {}
     for number, outcome in enumerate(outcomes):
-        found.setdefault(outcome.users, []).append(number)
+        found.setdefault(outcome.instances, []).append(number)
     return found.items()
+
+
+def _resampled(columns: Sequence[Floats], seed: int, users: Ints) -> Resampled:
+    """Of T trials, columns (I,) whose mean is the measure, or (I, 2, K) whose means make macro-F1."""
+    if columns[0].ndim == 1:
+        return resample(columns, seed, users=users)
+    shape = (len(columns), *columns[0].shape[1:])
+    flat = [column for of_trial in columns for column in of_trial.reshape(len(of_trial), -1).T]
+    means = resample(flat, seed, users=users)
+    return Resampled(from_sums(means.values.reshape(shape)), from_sums(means.draws.reshape(-1, *shape)))
+
+
+def _is_kept(metric: str) -> bool:
+    return metric == MACRO_F1 or _METRIC.fullmatch(metric) is not None
 
 
 def _is_number(label: Any) -> bool:

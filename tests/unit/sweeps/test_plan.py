@@ -44,6 +44,17 @@ def test_without_a_source_trials_only_train(make_sweep: Any) -> None:
     assert [trial.source for trial in plan.trials] == [None, None]
 
 
+def test_a_label_without_a_source_starts_from_nothing_whatever_the_others_start_from(make_sweep: Any) -> None:
+    methods = METHODS | {"scratch": {"source": None, "target.adaptation.name": "full"}}
+    plan = make_plan(make_sweep(grid={"size": SIZES, "method": methods}))
+    scratch = [trial for trial in plan.trials if trial.axes["method"] == "scratch"]
+    assert len(plan.of("pretraining")) == 3
+    assert [trial.source for trial in scratch] == [None] * 3
+    assert len({trial.run for trial in scratch}) == 1, "no size of the source makes it another run"
+    assert plan.runs[scratch[0].run].experiment.init_from is None
+    assert scratch[0].run not in {trial.run for trial in plan.trials if trial.axes["method"] == "full"}
+
+
 def only_run(sweep: Sweep) -> str:
     (trial,) = make_plan(sweep).trials
     return trial.run
@@ -62,6 +73,30 @@ def test_a_run_is_named_by_what_determines_it(make_sweep: Any, build_shards: Cal
     assert only_run(changed(sweep, "source", "train", epochs=3)) != name, "another source is another run"
     others = build_shards({f"user-{i}": [6, 5, 4, 3, 2, 1] for i in range(12)}, n_items=6)
     assert only_run(changed(sweep, "target", "data", path=str(others))) != name
+
+
+def test_a_task_is_named_by_its_targets_not_by_where_they_lie(
+    make_sweep: Any, build_shards: Callable[..., Path], tmp_path: Path
+) -> None:
+    def named(task: dict[str, str]) -> str:
+        target = make_sweep().target
+        data, model = target["data"] | {"task": task}, target["model"] | {"objective": {"name": "classification"}}
+        return only_run(make_sweep(source=None, target=target | {"data": data, "model": model}))
+
+    platforms = [build_shards({f"user-{i}": [1 + i % n] for i in range(12)}, n_items=3) for n in (2, 3)]
+    moved = tmp_path / "moved"
+    moved.symlink_to(platforms[0])
+    first, second, again = (named({"name": "cold_start", "target": str(p)}) for p in (*platforms, moved))
+    assert first == again
+    assert first != second
+    labels = [tmp_path / name for name in ("a.tsv", "b.tsv", "c.tsv")]
+    for path, target in zip(labels, "xxy", strict=True):
+        path.write_text(f"user_id\ttarget\nuser-1\t{target}\nuser-2\tz\n")
+    first, again, second = (named({"name": "file", "path": str(path)}) for path in labels)
+    assert first == again
+    assert first != second
+    with pytest.raises(ConfigError, match=r"nowhere\.tsv cannot be read"):
+        named({"name": "file", "path": str(tmp_path / "nowhere.tsv")})
 
 
 def test_how_a_run_is_done_and_where_it_lies_is_not_in_its_name(make_sweep: Any, tmp_path: Path, shards: Path) -> None:

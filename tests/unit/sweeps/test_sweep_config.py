@@ -33,6 +33,11 @@ def test_an_axis_is_values_of_a_key_labelled_bundles_or_seeds() -> None:
     assert grid["seed"] == {seed: {"source.seed": seed, "target.seed": seed} for seed in (3, 4)}
 
 
+def test_a_label_may_do_without_the_source() -> None:
+    (grid,) = sweep(grid={"method": {"full": {}, "scratch": {"source": None}}}).grids
+    assert grid["method"]["scratch"] == {"source": None}
+
+
 def test_without_a_source_seeds_are_the_targets() -> None:
     (grid,) = sweep(source=None, grid={"seed": [1]}).grids
     assert grid["seed"] == {1: {"target.seed": 1}}
@@ -49,6 +54,8 @@ def test_without_a_source_seeds_are_the_targets() -> None:
         ({"grid": {"m": {"target.train.steps": [1, 1]}}}, "once"),
         ({"grid": {"m": {"target.init_from": [1]}}, "source": {}}, "set by the sweep"),
         ({"grid": {"m": {"source.seed": [1]}}, "source": None}, "has not"),
+        ({"grid": {"m": {"scratch": {"source": None}}}, "source": None}, "must begin with"),
+        ({"grid": {"m": {"scratch": {"source": {}}}}}, "must begin with"),
         ({"target": {"run_dir": "x"}}, "target.run_dir is set by the sweep"),
         ({"name": "../x"}, "name"),
         ({"resources": {"workers": 2, "gpus": 0.5}}, "whole GPUs"),

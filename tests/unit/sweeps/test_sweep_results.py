@@ -109,6 +109,54 @@ def test_a_sweep_without_results_says_why(folder: Path) -> None:
         load_results(folder)
 
 
+# Tasks
+
+TASKS = {"task": ["gender", "age"], "target_fraction": [0.1, 1.0], "method": ["patch", "full"], "seed": [0, 1]}
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Results:
+    write_sweep(tmp_path / "tasks", TASKS, lambda axes: 0.2 if axes["method"] == "patch" else 0.4, users=60)
+    return load_results(tmp_path / "tasks")
+
+
+def test_a_task_is_no_choice_its_trials_answer_other_questions(tasks: Results) -> None:
+    assert (tasks.task_axes, tasks.choice_axes, tasks.size_axes) == (["task"], ["method"], ["target_fraction"])
+    assert paired(tasks, [0, 1], [2, 3]) == [(0, 2), (1, 3)]
+    assert paired(tasks, [0], [8]) == []
+
+
+def test_measures_of_a_task_are_those_of_its_summary(tasks: Results) -> None:
+    assert tasks.measures == ["loss", "accuracy", "macro_F1"]
+    assert tasks.monitor == "accuracy"
+    for measure in ("accuracy", "macro_F1"):
+        found = tasks.resampled(measure)
+        np.testing.assert_allclose(found.values, [outcome.summary["test"][measure] for outcome in tasks.outcomes])
+        low, high = np.quantile(found.draws[:, 0], [0.025, 0.975])
+        assert low < found.values[0] < high
+    low, high = tasks.outcomes[0].summary["test"]["macro_F1_interval"]
+    drawn = np.quantile(tasks.resampled("macro_F1").draws[:, 0], [0.025, 0.975])
+    np.testing.assert_allclose(drawn, [low, high], atol=0.2 * (high - low))
+
+
+def test_what_a_task_grows_with_are_its_labels(tasks: Results) -> None:
+    found = curves(tasks, "target_fraction")
+    assert next(iter(found)) == "labels"
+    assert "interactions" not in found
+    assert [(c.series, c.panel) for c in found["labels"]] == [
+        ("patch", "gender"), ("full", "gender"), ("patch", "age"), ("full", "age"),
+    ]  # fmt: skip
+
+
+def test_a_run_that_does_not_say_what_was_asked_is_named(folder: Path) -> None:
+    import pyarrow.parquet as pq
+
+    record = read(folder)[0]
+    path = folder / record.run / "test_users.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["target"]), path)
+    assert "no column `target`" in load_results(folder).unreadable[record.trial]
+
+
 # Curves
 
 

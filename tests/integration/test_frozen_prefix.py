@@ -29,7 +29,7 @@ def train(commands: Commands, tiny: Tiny, run_dir: Path, *settings: str) -> dict
 def test_losses_weights_and_metrics_are_those_without_it(
     commands: Commands, tiny: Tiny, tmp_path: Path, method: str
 ) -> None:
-    """Bit for bit, on a CPU and in fp32; texts are of two tokens and more."""
+    """Bit for bit on one thread in fp32, though some passes are of a single short text."""
     settings = [METHODS[method], f"data.cache={tmp_path / 'cache'}", "model.item_encoder.chunk_tokens=30"]
     kept = train(commands, tiny, tmp_path / "kept", *settings)
     assert len(list((tmp_path / "cache").glob("states-*"))) == 1

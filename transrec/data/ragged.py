@@ -3,8 +3,9 @@
 A sequence is padded to the same length in every batch, whoever is beside it: to the next of a few lengths, each four
 fifths of the one before, none of fewer than four positions. So an item's states are the same numbers wherever they are
 computed, a cache of them is exact, and a device sees few shapes. The least length is for a chunk of a single short
-text: a matrix product of one to three rows is another routine of a CPU's library than one of more, and rounds
-differently. Padding a chunk to its own longest sequence saves a little and has neither.
+text: a matrix product of one to three rows is another routine (MKL's, on AVX-512) than one of more, and rounds
+differently. That holds on one thread: on two, products of fewer than twelve rows differ too. Padding a chunk to its own
+longest sequence saves a little and has neither.
 
 Shape letters: n sequences of a chunk, P positions of a chunk, padding included.
 """

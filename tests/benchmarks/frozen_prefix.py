@@ -3,8 +3,8 @@
     python tests/benchmarks/frozen_prefix.py --data SHARDS [--layers 6] [--steps 5]
 
 Every row is measured in a process of its own, in turn, on the same batches: training steps of a MiniLM text tower,
-without the pass that fills the cache. Ratios are of full fine-tuning; `uncached` is the time of the same method without
-the cache over that with it. `loss` is the largest difference between the losses of the two.
+without the pass that fills the cache. Each cell is a ratio to full fine-tuning, then one to the same method without the
+cache. `loss` is the largest difference between the losses of the two.
 """
 
 import argparse
@@ -52,20 +52,24 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(train(arguments, *arguments.measure)))
         return
-    columns = ("method", "users/s", "uncached", "FLOPs", "encoder FLOPs", "memory", "loss")
+    columns = ("method", "users/s", "FLOPs", "encoder FLOPs", "memory", "loss")
     print("".join(f"{column:>20}" for column in columns))
     base: dict[str, Any] = {}
     for method in methods(arguments.layers):
         plain, kept = (in_own_process(arguments, method, mode) for mode in ("off", "auto"))
         base = base or plain
         differences = [abs(a - b) for a, b in zip(plain["losses"], kept["losses"], strict=True)]
-        ratios = [
-            f"{base['seconds'] / kept['seconds']:.2f}x",
-            f"{plain['seconds'] / kept['seconds']:.2f}x",
-            *(f"{kept[key] / base[key]:.4f}" for key in ("flops", "encoder_flops", "peak_bytes")),
+        others = (base, plain)
+        cells = [
+            method,
+            " ".join(f"{other['seconds'] / kept['seconds']:.2f}x" for other in others),
+            *(
+                " ".join(f"{kept[key] / other[key]:.4f}" for other in others)
+                for key in ("flops", "encoder_flops", "peak_bytes")
+            ),
             f"{max(differences):.2g}",
         ]
-        print("".join(f"{cell:>20}" for cell in (method, *ratios)), flush=True)
+        print("".join(f"{cell:>20}" for cell in cells), flush=True)
 
 
 def in_own_process(arguments: argparse.Namespace, method: str, mode: str) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def test_an_adapter_is_small_and_gives_the_metrics_of_its_run(
     whole = (source / "export" / "model.safetensors").stat().st_size
     adapter = (run_dir / "export" / "adapter_model.safetensors").stat().st_size
     assert adapter < 0.03 * whole, f"{adapter / whole:.2%}"
-    summary = json.loads((run_dir / "summary.json").read_text())
+    summary, of_source = (json.loads((folder / "summary.json").read_text()) for folder in (run_dir, source))
+    assert summary["test"] != of_source["test"], "an adapter that says nothing would be no proof"
     assert summary["export_bytes"] == {"adapter_model.safetensors": adapter}
     finished = commands.run("evaluate", "--run", source, "--adapter", run_dir)
     assert json.loads(finished.stdout.splitlines()[-1])["test"] == summary["test"]

@@ -1,8 +1,11 @@
 """Sequences of different lengths, end to end in one array: where each lies, and how some are cut into encoder passes.
 
 A sequence is padded to the same length in every batch, whoever is beside it: to the next of a few lengths, each four
-fifths of the one before. So an item's states are the same numbers wherever they are computed, a cache of them is
-exact, and a device sees few shapes. Padding a chunk to its own longest sequence saves a little and has neither.
+fifths of the one before, none of fewer than four positions. So an item's states are the same numbers wherever they are
+computed, a cache of them is exact, and a device sees few shapes. The least length is for a chunk of a single short
+text: a matrix product of one to three rows is another routine (MKL's, on AVX-512) than one of more, and rounds
+differently. That holds on one thread: on two, products of fewer than twelve rows differ too. Padding a chunk to its own
+longest sequence saves a little and has neither.
 
 Shape letters: n sequences of a chunk, P positions of a chunk, padding included.
 """
@@ -13,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _STEP = 0.8  # of a padded length to the next: bounds the share of a chunk that is padding to 1 - step
+_SHORTEST = 4  # padded length, unless all sequences are shorter
 
 
 class Ragged:
@@ -45,9 +49,9 @@ class Ragged:
 
 
 def padded_lengths(longest: int) -> NDArray[np.int64]:
-    """The lengths there are, ascending: `longest`, then each four fifths of the one before, down to 1."""
+    """The lengths there are, ascending: `longest`, then each four fifths of the one before, down to `_SHORTEST`."""
     lengths = [longest]
-    while lengths[-1] > 1:
+    while lengths[-1] > _SHORTEST:
         lengths.append(int(_STEP * lengths[-1]))
     return np.array(lengths[::-1], np.int64)
 

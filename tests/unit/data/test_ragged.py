@@ -54,5 +54,10 @@ def test_a_sequence_is_padded_alike_in_any_company(case: tuple[list[int], int], 
 
 
 def test_a_padded_length_is_four_fifths_of_the_next() -> None:
-    assert padded_lengths(30).tolist() == [1, 2, 3, 4, 5, 7, 9, 12, 15, 19, 24, 30]
-    assert padded_lengths(1).tolist() == [1]
+    assert padded_lengths(30).tolist() == [4, 5, 7, 9, 12, 15, 19, 24, 30]
+
+
+def test_a_chunk_has_four_positions_at_least_unless_nothing_is_as_long() -> None:
+    assert [len(where[0]) for where, _ in chunks_of([3, 2, 9, 1], 1)[1]] == [9, 4, 4, 4]
+    assert padded_lengths(3).tolist() == [3]
+    assert padded_lengths(1).tolist() == [1], "what is pooled has one position, and nothing multiplies it"

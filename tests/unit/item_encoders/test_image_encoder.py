@@ -114,6 +114,7 @@ def test_sizes_that_cannot_be_read(folders):
 def test_masked_autoencoders_see_everything_unless_asked(folders):
     whole, masked = (encoder(folders["vit_mae"], mask_ratio=ratio).eval() for ratio in (0.0, 0.75))
     assert torch.equal(whole(content()), whole(content()))
+    assert torch.equal(whole.train()(content()), whole.eval()(content()))
     assert not torch.allclose(masked(content()), masked(content()))
     assert masked.hidden(content().modalities["image"].chunks[0]).states[-1].shape[1] == 1 + 4
     with pytest.raises(ConfigError, match="no masked autoencoder"):

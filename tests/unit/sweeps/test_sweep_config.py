@@ -1,6 +1,7 @@
 """The sweep file: axes, stages, and what is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from transrec.config import ConfigError, dump, validate
+from transrec.sweeps import plan
 from transrec.sweeps.config import Choice, LogUniform, Sweep, Uniform, load_sweep, stage_values
 
 FOLDER = Path(__file__).parents[3] / "configs" / "sweeps"
@@ -104,3 +106,12 @@ def test_the_sweeps_that_come_with_the_project_resolve_and_round_trip(name: str,
     read = load_sweep(FOLDER / name)
     (tmp_path / "sweep.yaml").write_text(dump(read), encoding="utf-8")
     assert load_sweep(tmp_path / "sweep.yaml") == read
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_trial_of_the_sweeps_that_come_with_the_project_is_a_run_of_its_own(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "open_folder", lambda *place: SimpleNamespace(index_sha256=str(place[0].path)))
+    trials = plan.make_plan(load_sweep(FOLDER / name)).trials
+    assert len({trial.run for trial in trials}) == len(trials)

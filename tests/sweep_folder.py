@@ -96,7 +96,8 @@ def write_task(run: Path, task: str, interactions: float, wrong: float, users: i
     summary = json.loads((run / "summary.json").read_text())
     accuracy = float((predicted == answers).mean())
     f1 = macro_f1(torch.from_numpy(answers), torch.from_numpy(predicted))
-    own = {"accuracy": accuracy, "accuracy_interval": [accuracy] * 2}
+    own = {name: summary["test"][name] for name in ("loss", "loss_interval")}
+    own |= {"accuracy": accuracy, "accuracy_interval": [accuracy] * 2}
     own |= {"macro_F1": f1.value, "macro_F1_interval": [f1.low, f1.high]}
     share = float((answers == 0).mean())
     baselines = {"most_frequent": {"accuracy": share, "accuracy_interval": [share - 0.05, share + 0.05]}}

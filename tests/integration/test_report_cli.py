@@ -123,8 +123,8 @@ def test_every_task_is_a_question_of_its_own(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tasks", axes, lambda axes: 0.2 if axes["method"] == "patch" else 0.6)
     assert main([str(tmp_path / "tasks")]) == 0
     text = (tmp_path / "tasks/report/report.md").read_text()
-    assert re.search(r"- gender: full against patch, accuracy: worse -0\.\d{4} \[", text)
-    assert re.search(r"- age: full against patch, accuracy: worse -0\.\d{4} \[", text)
+    assert re.search(r"- gender: patch against full, accuracy: better \+0\.\d{4} \[", text)
+    assert re.search(r"- age: patch against full, accuracy: better \+0\.\d{4} \[", text)
     assert "task: compared" not in text
     means = text.split("\n## Means\n")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in means.strip().splitlines()]

@@ -333,12 +333,16 @@ _NARROW = "also_train: [head], bottleneck: {item: 8, user: 4}"
 ADAPTATIONS = {
     "full": "adaptation={name: full}",
     "houlsby": f"adaptation={{name: houlsby, {_NARROW}}}",
+    "parallel": f"adaptation={{name: pfeiffer, mode: parallel, {_NARROW}}}",
     "compacter": f"adaptation={{name: compacter, init_std: 0.1, {_NARROW}}}",
     "model_patch": "adaptation={name: model_patch, also_train: [head]}",
     "lora": "adaptation={name: lora, also_train: [head], rank: {item: 4, user: 2}}",
     "k_adapter": f"adaptation={{name: k_adapter, heads: {{item: 2, user: 2}}, dropout: 0, {_NARROW}}}",
+    "ia3": "adaptation={name: ia3, also_train: [head]}",
     "prompt": "adaptation={name: prompt, also_train: [head], tokens: 5}",
     "side_network": f"adaptation={{name: side_network, towers: [item, user], init_std: 0.1, {_NARROW}}}",
+    "layer_norm": "adaptation={name: layer_norm, also_train: [head]}",
+    "head_only": "adaptation={name: head_only}",
     "combined": "adaptation=[{name: lora, also_train: [head]}, {name: bitfit}]",
 }
 

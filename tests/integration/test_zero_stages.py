@@ -3,11 +3,13 @@
 The single-process run that all are compared with is itself compared with a plain PyTorch loop in tests/numerics.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pictured import build_pictured, random_histories, vision_model
 from tiny_runs import (
     ADAPTATIONS,
     COMPARABLE,
@@ -23,14 +25,16 @@ from tiny_runs import (
     plain_loop,
 )
 
-from transrec.config import load
+from transrec.adaptation import MethodConfig
+from transrec.config import config_classes, load
 from transrec.experiment import Experiment
 
 TOLERANCE = 1e-5
 STEPS = 12  # an epoch has 8; in its last one rank 1 of 2 has no window at all
 
 SLOW = pytest.mark.slow
-METHODS = ("compacter", "model_patch", "lora", "k_adapter", "prompt", "side_network", "combined")
+METHODS = sorted(ADAPTATIONS.keys() - {"full", "houlsby"})
+UNTRAINED_HEAD = {"last_layers"}  # freezes the projection, so it needs a source
 
 Train = Callable[..., Path]
 
@@ -87,6 +91,38 @@ def assert_same_weights(run: Path, reference: Path) -> None:
 )
 def test_every_stage_trains_alike(train: Train, tiny: Tiny, adaptation: str, stage: int) -> None:
     check_stage(train(ADAPTATIONS[adaptation], f"zero.stage={stage}", ranks=2), train, tiny, adaptation)
+
+
+@pytest.fixture(scope="session")
+def image_tower(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Settings for a ViT over images that a fifth of the items lack, a few to a pass."""
+    folder = tmp_path_factory.mktemp("image_tower")
+    pictured = set(range(1, 81)) - set(range(5, 81, 5))
+    shards = build_pictured(folder, 80, pictured, (), random_histories(200, 80))
+    vision_model("vit").save_pretrained(folder / "vision")
+    encoder = {"name": "image", "backbone": str(folder / "vision"), "chunk_images": 5, "dropout": 0.0}
+    return [f"data.path={shards}", f"model.item_encoder={json.dumps(encoder)}"]
+
+
+@SLOW
+@pytest.mark.parametrize("stage", [0, 2, 3])
+@pytest.mark.parametrize("adaptation", sorted(ADAPTATIONS))
+def test_every_stage_trains_an_image_tower_alike(
+    train: Train, image_tower: list[str], adaptation: str, stage: int
+) -> None:
+    settings = [*image_tower, ADAPTATIONS[adaptation]]
+    run, reference = train(*settings, f"zero.stage={stage}", ranks=2), train(*settings)
+    assert_same_curve(run, reference)
+    assert_same_weights(run, reference)
+
+
+def test_every_method_is_trained_here(tiny: Tiny) -> None:
+    experiments = [load(Experiment, tiny.config, ["run_dir=unused", setting]) for setting in ADAPTATIONS.values()]
+    chosen = [experiment.adaptation for experiment in experiments]
+    single = [method for adaptation in chosen for method in getattr(adaptation, "methods", [adaptation])]
+    assert {method.name for method in single} | UNTRAINED_HEAD == {
+        member.model_fields["name"].default for member in config_classes(MethodConfig) if "name" in member.model_fields
+    }
 
 
 @SLOW

@@ -92,10 +92,11 @@ def write_task(run: Path, task: str, interactions: float, wrong: float, users: i
     pq.write_table(
         tested.append_column("predicted", pa.array([f"{task} {k}" for k in predicted])), run / "test_users.parquet"
     )
-    (run / "config.yaml").write_text("train: {batch_size: 32, monitor: accuracy}\ndata: {task: {name: profile}}\n")
+    (run / "config.yaml").write_text("train: {batch_size: 32, monitor: accuracy}\n")
     summary = json.loads((run / "summary.json").read_text())
     accuracy = float((predicted == answers).mean())
     f1 = macro_f1(torch.from_numpy(answers), torch.from_numpy(predicted))
+    summary["data"]["labels"] = int(interactions / 100)
     own = {name: summary["test"][name] for name in ("loss", "loss_interval")}
     own |= {"accuracy": accuracy, "accuracy_interval": [accuracy] * 2}
     own |= {"macro_F1": f1.value, "macro_F1_interval": [f1.low, f1.high]}

@@ -18,7 +18,7 @@ from transrec.data.quantiles import order_statistics
 from transrec.data.remote import Place
 from transrec.data.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA, ShardSetError
 from transrec.data.shard_folder import DEFAULT_CACHE, DEFAULT_CACHE_BYTES, ShardFolder
-from transrec.data.splits import TRAIN, LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
+from transrec.data.splits import LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
 from transrec.data.task import TaskConfig
 from transrec.data.user_shards import UserBlock, UserShards
 from transrec.data.windows import Windows, count_windows, cut_windows
@@ -40,7 +40,8 @@ class DataConfig(Config):
     stride: int | None = Field(
         None,
         ge=1,
-        description="items between the ends of a user's windows; null: the user encoder's length, no overlap",
+        description="items between the ends of a user's windows; null: the user encoder's length, no overlap, "
+        "and of a task the newest window alone",
     )
     split: Annotated[LeaveOneOutConfig | TemporalConfig, Field(discriminator="name")] = LeaveOneOutConfig()
     candidates: Literal["occurring", "catalogue"] = Field(
@@ -125,12 +126,13 @@ class Interactions:
         return min(self.config.stride or self.max_length, self.max_length)
 
     def training_size(self) -> dict[str, int]:
-        """Users that training sees, their interactions before any held-out one, and the windows of an epoch."""
+        """Users that training sees, their interactions before held-out ones, windows of an epoch; labels of a task."""
         trained = [stops[stops >= (1 if self.labels is not None else 2)] for stops in self.train_stops]
         return {
             "users": sum(map(len, trained)),
             "interactions": sum(int(stops.sum()) for stops in trained),
             "windows": sum(map(self.count_windows, range(len(self.shards)))),
+            **({"labels": int(self.labels.counts.sum())} if self.labels is not None else {}),
         }
 
     def block(self, number: int) -> UserBlock:
@@ -141,12 +143,13 @@ class Interactions:
     def windows(self, number: int) -> Windows:
         """What of block `number` trains."""
         if self.labels is not None:
-            return self.labels.windows(number, self.block(number), self.max_length)
+            shortest = max(1, self.config.min_interactions)
+            return self.labels.windows(number, self.block(number), self.max_length, self.config.stride, shortest)
         return cut_windows(self.train_stops[number], self.max_length, self.stride)
 
     def count_windows(self, number: int) -> int:
         if self.labels is not None:
-            return int((self.labels.blocks[number].part == TRAIN).sum())
+            return len(self.windows(number).user)
         return int(count_windows(self.train_stops[number], self.stride).sum())
 
     def split(self, block: UserBlock) -> Split:

@@ -88,12 +88,21 @@ class Labels:
         has[instances.user] = True
         return np.where(trains, lengths, 0), has
 
-    def windows(self, number: int, block: UserBlock, max_length: int) -> Windows:
-        """One for each training instance: the newest items of the user, and the target."""
+    def windows(self, number: int, block: UserBlock, max_length: int, stride: int | None, shortest: int) -> Windows:
+        """The newest items of the user, and the target, for each training instance.
+
+        Designs considered where there are few labels: to hide items at random (what is left is no history of anybody).
+        Taken, with a `stride`: the user as of earlier, too; windows that end every so many items before the newest one,
+        while at least `shortest` items come before.
+        """
         user, target, _ = self.blocks[number].of(TRAIN)
-        stop = block.lengths[user]
+        length = block.lengths[user].astype(np.int64)
+        ends = np.ones_like(length) if stride is None else 1 + np.maximum(length - shortest, 0) // stride
+        row = np.repeat(np.arange(len(user)), ends)
+        back = np.repeat(np.cumsum(ends), ends) - 1 - np.arange(len(row))  # 0: the newest
+        stop = length[row] - back * (stride or 0)
         start, scored = np.maximum(stop - max_length, 0), np.ones_like(stop)
-        return Windows(user.astype(np.int64), start, stop, scored, target.astype(np.int64))
+        return Windows(user[row].astype(np.int64), start, stop, scored, target[row].astype(np.int64))
 
     def of_user(self, number: int, user: int) -> NDArray[np.int32]:
         """All targets of a user of a block."""

@@ -221,10 +221,9 @@ def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
     config = _config(run)
     try:
         data = summary["data"]
-        learnt = {"interactions": data["interactions"]}
-        if config.get("data", {}).get("task") is not None:
-            learnt = {"labels": data["windows"]}
-        found = learnt | {
+        learnt = "labels" if "labels" in data else "interactions"
+        found = {
+            learnt: data[learnt],
             "trainable_parameters": summary["parameters"]["trainable"],
             "seconds": summary["seconds"],
             "peak_memory_bytes": summary["peak_memory_bytes"],

@@ -128,6 +128,25 @@ def test_a_window_is_the_newest_items_of_a_training_user_and_one_target(
     assert sorted(seen) == sorted((user, t) for user in trains for t in range(1, 2 + int(user[1:]) % 4))
 
 
+def test_with_a_stride_users_also_train_as_they_were(make_stream: MakeStream, two_platforms: tuple[Path, Path]) -> None:
+    """The newest five items, those of two items before, and so on while there are five."""
+    source, target = two_platforms
+    data = {"path": source, "min_interactions": 5, "task": {"name": "cold_start", "target": target}}
+    stream = make_stream(ASKED, batch_size=4, stride=2, **data)
+    seen = [w for step in range(len(stream)) for w in stream.windows(step) if w is not None]
+    found = sorted((w.user_id, w.target, tuple(w.items.tolist())) for w in seen)
+    expected = []
+    for user in training(stream.interactions):
+        number = int(user[1:])
+        history = [1 + (number + i) % 9 for i in range(4 + number % 5)]
+        for stop in range(len(history), 4, -2):
+            expected += [(user, t, tuple(history[:stop][-5:])) for t in range(1, 2 + number % 4)]
+    assert found == sorted(expected)
+    size = stream.interactions.training_size()
+    assert size["windows"] == len(expected)
+    assert size["labels"] == len({(user, target) for user, target, _ in expected}) < len(expected)
+
+
 def test_negatives_are_targets_that_the_user_does_not_have(
     make_stream: MakeStream, two_platforms: tuple[Path, Path]
 ) -> None:

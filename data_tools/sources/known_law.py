@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NOISE = 0.05  # of answers that are any
+NOISE = 0.01  # of answers that are any
 
 
 @dataclass(frozen=True)

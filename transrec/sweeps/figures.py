@@ -24,7 +24,7 @@ from transrec.sweeps.results import LOSS, QUANTITIES, Results
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX*<>"
 _PANEL = (4.2, 3.6)  # inches
-_DRAWN = ("law", "undecided", "untested", "another law")  # verdicts that a curve of the law is drawn with
+_DRAWN = ("law", "undecided", "another law")  # verdicts that a curve of the law is drawn with
 
 
 @dataclass
@@ -114,7 +114,6 @@ def in_short(scaling: Scaling) -> str:
         "no law": "no dependence on size found",
         "law": exponent,
         "undecided": f"{exponent}, law not certain",
-        "untested": f"{exponent}, too few trials to test the law",
         "another law": "not one power law: its slope changes",
     }[scaling.verdict]
 

@@ -34,8 +34,10 @@ class Findings:
         elif verdict == "not fitted":
             self.unsaid.append(f"{who}: whether {error} follows a law in {amount}: {scaling.why_not}.")
         else:
-            why = "AICc prefers none" if verdict == "undecided" else "there are too few trials to test it"
-            self.unsaid.append(f"{who}: whether {error} follows a law in {amount}: {why}.")
+            self.unsaid.append(
+                f"{who}: whether {error} follows a law in {amount}: "
+                f"without one it would fall like this in {scaling.chance:.0%} of sweeps."
+            )
 
     def _law(self, curve: Curve, sentence: str, who: str, scaling: Scaling) -> None:
         assert scaling.fit is not None

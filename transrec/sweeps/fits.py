@@ -1,11 +1,16 @@
 """A law fitted to measured errors: whether there is one, how sure its parameters are, and whether it predicts.
 
-Noise is what drawn users do to all trials together, which is resampled, and what each trial has alone, its training and
-its luck with users, which is what a fit leaves over. A law is chosen by AICc among those that the number of sizes and
-trials can tell apart, and its word for sizes beyond the measured ones counts only if, fitted without the largest, it
-predicts that one.
+An observation is the mean error of a size, not a trial: what the training data of a size happen to say is the same for
+all its seeds, and no number of them shows it. Noise is what a fit leaves over of these means, and what drawn users do
+to all of them together, which is resampled. Whether size matters, and whether one power law is enough, is asked by F
+tests between nested laws (Bates and Watts 1988, section 3.10); a law's word for sizes beyond the measured ones counts
+only if, fitted without the largest, it predicts that one.
 
-Shape letters: n trials, s axes of sizes, p parameters, R draws.
+Designs considered. Trials as observations, and AICc among laws: where seeds shared their data, 95 % intervals covered
+62 % of 40 simulated sweeps, and 10 of these were said to have a break. AICc of the means: of six sizes it would prefer
+the constant to a law that leaves a hundredth of the constant's squares.
+
+Shape letters: n trials, m sizes, s axes of sizes, p parameters, R draws.
 """
 
 from dataclasses import dataclass
@@ -13,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from transrec.sweeps.huber import minimise
 from transrec.sweeps.laws import BrokenPowerLaw, Constant, Floats, Law, PowerLaw
@@ -20,12 +26,12 @@ from transrec.sweeps.resampling import Resampled, interval
 
 Mask = NDArray[np.bool_]
 
-Verdict = Literal["not fitted", "untested", "undecided", "no law", "another law", "law"]
+Verdict = Literal["not fitted", "undecided", "no law", "another law", "law"]
 
 DELTA = 1e-3
 FIT_DRAWS = 200
-_SPARE, _SPARE_TO_COMPARE = 2, 5  # trials more than parameters
-_DECIDED = 2.0  # a smaller difference of AICc decides nothing (Burnham and Anderson 2002, section 2.6)
+_SIGNIFICANT, _LIKELY = 0.05, 0.15  # a chance between them decides nothing
+_BENT = 0.01  # nested samples of training data have noise in common, which bends a curve too
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Fit:
     law: Law
     theta: Floats  # (p,)
     centre: Floats  # (s,) mean log sizes
-    degrees: int  # of freedom that residuals have
+    degrees: int  # of freedom that residuals of the mean errors have
 
     @property
     def parameters(self) -> dict[str, float]:
@@ -64,23 +70,21 @@ class Extrapolation:
 class Scaling:
     """All that is to be said of one curve. Without `fit` the reason stands in `why_not`."""
 
-    aicc: dict[str, float]  # of every law that the trials can tell apart
     fit: Fit | None = None
     thetas: Floats | None = None  # (R, p) fits to resampled errors
+    chance: float = 1.0  # of a fall like the measured one where size does not matter
+    chance_of_break: float | None = None  # of a bend like the measured one where the law has none; None: not tested
     extrapolation: Extrapolation | None = None
     why_not: str = ""
 
     @property
     def verdict(self) -> Verdict:
-        """Of AICc: the law it prefers to every other, by more than chance likes to give."""
         if self.fit is None:
             return "not fitted"
-        ranking = sorted(self.aicc, key=lambda name: self.aicc[name])
-        if self.fit.law.name not in ranking:
-            return "untested"
-        if len(ranking) > 1 and self.aicc[ranking[1]] - self.aicc[ranking[0]] < _DECIDED:
-            return "undecided"
-        return {Constant().name: "no law", self.fit.law.name: "law"}.get(ranking[0], "another law")  # type: ignore
+        if self.chance >= _SIGNIFICANT:
+            return "no law" if self.chance >= _LIKELY else "undecided"
+        bends = self.chance_of_break is not None and self.chance_of_break < _BENT
+        return "another law" if bends else "law"
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         assert self.fit is not None
@@ -104,81 +108,79 @@ def fit(law: Law, sizes: Floats, errors: Floats, delta: float = DELTA) -> Fit:
 
 
 def analyse(sizes: Floats, errors: Resampled, delta: float = DELTA, seed: int = 0) -> Scaling:
-    """Fit, choose, resample and check one curve, or a surface over two sizes.
+    """Fit, test, resample and check one curve, or a surface over two sizes.
 
     Args:
         sizes: (n, s) of n trials; trials of one size differ in their seed. s is 1 or 2.
         errors: positive means of the trials.
     """
     law = PowerLaw(sizes.shape[1])
+    sizes, errors = mean_errors(sizes, errors)
     if not _fittable(law, sizes):
-        return Scaling({}, why_not=_too_few(law, sizes))
+        return Scaling(why_not=_too_few(law, sizes))
     if errors.values.min() <= 0:
-        return Scaling({}, why_not="an error is zero, which no law of this kind can be")
+        return Scaling(why_not="an error is zero, which no law of this kind can be")
     found = fit(law, sizes, errors.values, delta)
     rng = np.random.default_rng(seed)
     noisy = _noisy(found, sizes, errors, rng, np.full(len(sizes), True))
+    alone = sizes.shape[1] == 1
     return Scaling(
-        aicc={law.name: _aicc(law, sizes, errors.values) for law in _comparable(sizes)},
         fit=found,
         thetas=_refit(found, sizes, noisy, delta),
-        extrapolation=_extrapolate(law, sizes, errors, delta, rng) if sizes.shape[1] == 1 else None,
+        chance=_chance(Constant(), law, sizes, errors.values),
+        chance_of_break=_chance(law, BrokenPowerLaw(), sizes, errors.values)
+        if alone and _fittable(BrokenPowerLaw(), sizes)
+        else None,
+        extrapolation=_extrapolate(law, sizes, errors, delta, rng) if alone else None,
     )
 
 
+def mean_errors(sizes: Floats, errors: Resampled) -> tuple[Floats, Resampled]:
+    """The sizes (m, s) that differ, and the mean error of the trials of each."""
+    points, number = np.unique(sizes, axis=0, return_inverse=True)
+    share = np.eye(len(points))[number.ravel()]
+    share /= share.sum(axis=0)
+    return points, Resampled(errors.values @ share, errors.draws @ share)
+
+
 def _fittable(law: Law, sizes: Floats) -> bool:
-    """A size more than parameters, three sizes of each axis, and two trials more, to see the noise."""
-    parameters = len(law.parameters)
+    """A size more than parameters, to see the noise, and three sizes of each axis."""
     each = min(len(np.unique(column)) for column in sizes.T)
-    return distinct(sizes) > parameters and each >= 3 and len(sizes) >= parameters + _SPARE
-
-
-def _comparable(sizes: Floats) -> list[Law]:
-    """Laws that AICc can judge: of fewer trials it would prefer the constant whatever they say."""
-    laws: list[Law] = [Constant(), PowerLaw(sizes.shape[1]), *([BrokenPowerLaw()] if sizes.shape[1] == 1 else [])]
-    return [law for law in laws if _fittable(law, sizes) and len(sizes) >= len(law.parameters) + _SPARE_TO_COMPARE]
+    return len(sizes) > len(law.parameters) and each >= 3
 
 
 def _too_few(law: Law, sizes: Floats) -> str:
     parameters = len(law.parameters)
-    return (
-        f"{law.formula} has {parameters} parameters: it needs {parameters + 1} sizes and {parameters + _SPARE} trials, "
-        f"and there are {distinct(sizes)} and {len(sizes)}"
-    )
+    return f"{law.formula} has {parameters} parameters: it needs {parameters + 1} sizes, and there are {len(sizes)}"
 
 
-def distinct(sizes: Floats) -> int:
-    return len(np.unique(sizes, axis=0))
-
-
-def _aicc(law: Law, sizes: Floats, errors: Floats) -> float:
-    """Akaike's criterion for few points (Hurvich and Tsai 1989), of least squares: the likelihood is Gaussian."""
-    residual = np.log(errors) - fit(law, sizes, errors, np.inf).log_errors(sizes)
-    n, k = len(errors), len(law.parameters) + 1
-    return float(n * np.log(np.mean(residual**2) + 1e-30) + 2 * k + 2 * k * (k + 1) / (n - k - 1))
+def _chance(law: Law, richer: Law, sizes: Floats, errors: Floats) -> float:
+    """How often the richer of two nested laws leaves so much less of the squares where the other one is the truth."""
+    left = [
+        ((np.log(errors) - fit(form, sizes, errors, np.inf).log_errors(sizes)) ** 2).sum() for form in (law, richer)
+    ]
+    more, degrees = len(richer.parameters) - len(law.parameters), len(errors) - len(richer.parameters)
+    explained = max(0.0, left[0] - left[1]) / more
+    return float(stats.f.sf(explained / max(left[1] / degrees, 1e-300), more, degrees))
 
 
 def _noisy(found: Fit, sizes: Floats, errors: Resampled, rng: np.random.Generator, known: Mask) -> Floats:
-    """Logarithms (R, n) of errors as they would come out again were the law, fitted to the `known` ones, the truth."""
-    expected = found.log_errors(sizes)
-    squares = ((np.log(errors.values) - expected)[known] ** 2).sum()
-    by_users = _shared_noise(np.log(sizes) - found.centre, errors)
-    spread = np.sqrt(squares / rng.chisquare(found.degrees, size=(len(by_users), 1)))
-    return expected + by_users + spread * rng.standard_normal(by_users.shape)
+    """Logarithms (R, m) of errors as they would come out again were the law, fitted to the `known` ones, the truth.
 
-
-def _shared_noise(u: Floats, errors: Resampled) -> Floats:
-    """What drawn users do to all trials together (R, n): to the level of log errors and to their slope along u.
-
-    What they do to each trial alone is in the residuals of a fit already, and is taken out of level and slope too.
+    Drawn users move the errors together; beyond what that leaves over of a fit, each size has noise of its own.
     """
-    noise = np.log(np.maximum(errors.draws[:FIT_DRAWS], 1e-300)) - np.log(errors.values)
-    directions = np.linalg.qr(np.column_stack([np.ones(len(u)), u]))[0]
-    along = noise @ directions
-    rest = noise - along @ directions.T
-    own = (rest**2).sum(axis=1).mean() / max(1, len(u) - directions.shape[1])
-    kept = np.sqrt(np.maximum(0, 1 - own / np.maximum(along.var(axis=0), 1e-300)))
-    return (kept * along) @ directions.T
+    expected = found.log_errors(sizes)
+    by_users = np.log(np.maximum(errors.draws[:FIT_DRAWS], 1e-300)) - np.log(errors.values)
+    left = ((np.log(errors.values) - expected)[known] ** 2).sum()
+    left_by_users = (_residuals(found, sizes[known], by_users[:, known]) ** 2).sum(axis=1).mean()
+    own = left / rng.chisquare(found.degrees, size=(len(by_users), 1)) - left_by_users / found.degrees
+    return expected + by_users + np.sqrt(np.maximum(0, own)) * rng.standard_normal(by_users.shape)
+
+
+def _residuals(found: Fit, sizes: Floats, noise: Floats) -> Floats:
+    """What a least squares fit would leave over of `noise` (R, m), the law being straight in its parameters."""
+    slopes = found.law.evaluate(found.theta, np.log(sizes) - found.centre)[1]
+    return noise - noise @ slopes @ np.linalg.pinv(slopes.T @ slopes) @ slopes.T
 
 
 def _refit(found: Fit, sizes: Floats, log_errors: Floats, delta: float) -> Floats:
@@ -197,17 +199,15 @@ def _refit(found: Fit, sizes: Floats, log_errors: Floats, delta: float) -> Float
 def _extrapolate(
     law: Law, sizes: Floats, errors: Resampled, delta: float, rng: np.random.Generator
 ) -> Extrapolation | None:
-    """Predict the trials of the largest size from those of the others; None where the others are too few."""
-    largest = sizes[:, 0] == sizes[:, 0].max()
+    """Predict the error of the largest size from those of the others; None where the others are too few."""
+    largest = np.arange(len(sizes)) == len(sizes) - 1
     if not _fittable(law, sizes[~largest]):
         return None
     found = fit(law, sizes[~largest], errors.values[~largest], delta)
     noisy = _noisy(found, sizes, errors, rng, ~largest)
     thetas = _refit(found, sizes[~largest], noisy[:, ~largest], delta)
-    at = sizes[largest][:1]
+    at = sizes[largest]
     predicted = float(found.log_errors(at)[0])
-    measured_again = noisy[:, largest].mean(axis=1)
-    missed = measured_again - found.log_errors(at, thetas)[:, 0]
-    low, high = interval(missed)
-    measured = float(np.log(errors.values[largest]).mean())
+    low, high = interval(noisy[:, -1] - found.log_errors(at, thetas)[:, 0])
+    measured = float(np.log(errors.values[-1]))
     return Extrapolation(float(at[0, 0]), *np.exp([predicted, predicted + low, predicted + high, measured]).tolist())

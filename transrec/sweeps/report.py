@@ -193,7 +193,17 @@ class Report:
                 rows += [_law_row(curve, measured, scaling) for curve, scaling in analysed]
                 if place == 0:
                     self._show(axis, measured, analysed)
-        header = ["", "setting", "error", "against", "α", "AICc prefers", "largest size, from the others", "E", "A"]
+        header = [
+            "",
+            "setting",
+            "error",
+            "against",
+            "α",
+            "chance without a law",
+            "largest size, from the others",
+            "E",
+            "A",
+        ]
         self.blocks.append(Table(header, rows))
         self._cross(self._in_order(next(iter(by_amount.values()))))
 
@@ -249,7 +259,7 @@ class Report:
             for series, (sizes, numbers) in found.items()
         ]
         if rows:
-            header = ["", "error", "E", "A", "α", "B", "β", "AICc prefers"]
+            header = ["", "error", "E", "A", "α", "B", "β", "chance without a law"]
             title = f"{first} and {second}: E + A·N^-α + B·D^-β, N along {first}, D along {second}"
             self.blocks += [Heading(title), Table(header, rows)]
 
@@ -365,13 +375,13 @@ def _law_row(curve: Curve, measured: Measured, scaling: Scaling) -> list[str]:
         interval = f"{check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}]"
         told = f"{interval}, measured {check.measured:.4f}: {'inside' if check.holds else 'outside'}"
     floor, level, exponent = _parameters(scaling)
-    return [*head, exponent, _preference(scaling), told, floor, level]
+    return [*head, exponent, _chances(scaling), told, floor, level]
 
 
 def _joint_row(series: str, measured: Measured, scaling: Scaling) -> list[str]:
     if scaling.fit is None:
         return [series, measured.error_name, *[_NONE] * 5, in_short(scaling)]
-    return [series, measured.error_name, *_parameters(scaling), _preference(scaling)]
+    return [series, measured.error_name, *_parameters(scaling), _chances(scaling)]
 
 
 def _parameters(scaling: Scaling) -> list[str]:
@@ -381,13 +391,10 @@ def _parameters(scaling: Scaling) -> list[str]:
     return [f"{value:.3g} [{ends[name][0]:.3g}, {ends[name][1]:.3g}]" for name, value in values.items()]
 
 
-def _preference(scaling: Scaling) -> str:
-    """Laws by AICc, the best first, with how far the others are behind."""
-    if scaling.verdict == "untested":
-        return "too few trials to tell"
-    ranking = sorted(scaling.aicc.items(), key=lambda item: item[1])
-    behind = [f"{name} +{value - ranking[0][1]:.1f}" for name, value in ranking[1:]]
-    return "; ".join([ranking[0][0], *behind])
+def _chances(scaling: Scaling) -> str:
+    """What F tests say: p values."""
+    bend = scaling.chance_of_break
+    return f"{scaling.chance:.2g}" + (f"; of its bends {bend:.2g}" if bend is not None else "")
 
 
 def _how_to_read(margin: float, delta: float) -> str:
@@ -395,7 +402,7 @@ def _how_to_read(margin: float, delta: float) -> str:
         "Brackets are 95 % intervals over resampled users and over seeds. A difference is paired by user and by seed; "
         "“share” is twice the share of draws on the other side of zero. Two are called equivalent where two one-sided "
         f"tests at 5 % put the difference within {margin:.0%} of the baseline. An error is the loss, or one minus a "
-        f"metric. Laws are fitted to log errors with Huber's loss (delta {delta:g}) and compared by AICc with a "
-        "constant and with a power law that breaks; a difference below 2 decides nothing. Of larger sizes something is "
-        "said only where the law, fitted without the largest size, predicted it."
+        f"metric. Laws are fitted to the log of each size's mean error with Huber's loss (delta {delta:g}); F tests at "
+        "5 % compare them with a constant, where a chance of 5 to 15 % decides nothing, and with a power law that "
+        "breaks. Of larger sizes something is said only where the law, fitted without the largest size, predicted it."
     )

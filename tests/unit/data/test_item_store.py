@@ -35,8 +35,8 @@ def test_an_item_without_a_token_is_one_of_padding(
 
     content = ItemStore(ShardFolder(shards), {"text": Silent()}, tmp_path).content(np.array([2]))
     (chunk,) = content.modalities["text"].chunks
-    assert chunk["input_ids"].tolist() == [[Silent.pad_id]]
-    assert chunk["attention_mask"].tolist() == [[1]]
+    assert chunk["input_ids"].unique().tolist() == [Silent.pad_id]
+    assert chunk["attention_mask"].sum() == 1
 
 
 @given(st.sets(st.integers(1, N), min_size=1))

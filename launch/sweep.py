@@ -200,9 +200,12 @@ def runs_at_once(resources: Resources) -> int:
 
 
 def trial_resources(resources: Resources) -> dict[str, float]:
-    """Of the trial's own process; that of several workers only starts them and waits."""
+    """Of the trial's own process; that of several workers only starts them and waits.
+
+    All processors are left to the workers, but a trial that wants nothing at all is refused: it asks for one byte.
+    """
     if resources.workers > 1:
-        return {"cpu": 0}
+        return {"memory": 1}
     return {"cpu": resources.cpus, "gpu": resources.gpus}
 
 

@@ -4,57 +4,17 @@ import json
 import signal
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tiny_runs import ForkedCommands, LaunchedCommands, build_shards
+from tiny_sweeps import finished, left, write_sweep
 
 from transrec.run import SUMMARY_FILE
-from transrec.sweeps import records
-from transrec.sweeps.records import Record
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_shards(tmp_path_factory.mktemp("sweep") / "shards")
-
-
-def write_sweep(folder: Path, shards: Path, **changes: Any) -> Path:
-    """Two pretrainings, four adaptations, of ids; each takes seconds."""
-    stage = {
-        "data": {"path": str(shards), "workers": 0, "cache": str(folder / "cache")},
-        "model": {
-            "name": "sequential_recommender",
-            "width": 16,
-            "max_length": 8,
-            "item_encoder": {"name": "id_embedding"},
-            "user_encoder": {"name": "sasrec", "layers": 1},
-            "objective": {"name": "full_softmax"},
-        },
-        "train": {"steps": 20, "batch_size": 16, "evaluate_every": 10, "checkpoint_every": 5},
-    }
-    values = {
-        "name": "tiny",
-        "storage_path": str(folder / "storage"),
-        "source": stage,
-        "target": stage,
-        "grid": {
-            "size": {"source.data.fraction": [0.3, 1.0]},
-            "method": {"full": {"target.adaptation.name": "full"}, "head": {"target.adaptation.name": "head_only"}},
-        },
-    } | changes
-    path = folder / "sweep.yaml"
-    path.write_text(json.dumps(values), encoding="utf-8")  # YAML that repeats instead of referring
-    return path
-
-
-def left(folder: Path, name: str = "tiny") -> list[Record]:
-    return records.read(folder / "storage" / name)
-
-
-def finished(folder: Path) -> dict[str, int]:
-    """When each finished run ended, by its name."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob(f"storage/*/runs/*/{SUMMARY_FILE}")}
 
 
 def more_have_finished(folder: Path, count: int) -> bool:

@@ -24,7 +24,7 @@ from transrec.config import dump
 from transrec.errors import TransRecError
 from transrec.run import run as train_and_test
 from transrec.sweeps import forecast
-from transrec.sweeps.config import Asha, Resources, Sweep, load_sweep
+from transrec.sweeps.config import Asha, Median, Resources, Sweep, load_sweep
 from transrec.sweeps.driver import Driver, Settle, SweepError, lock_storage
 from transrec.sweeps.plan import Run, make_plan
 from transrec.sweeps.view import View
@@ -210,18 +210,46 @@ def trial_resources(resources: Resources) -> dict[str, float]:
 
 
 def scheduler(sweep: Sweep, runs: Sequence[Run]) -> Any:
-    """What may stop a run early; only runs that may be stopped report anything that it could act on."""
-    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
+    """What may stop a run early, for being behind its rivals."""
+    from ray.tune.schedulers import FIFOScheduler
 
     if sweep.stopping is None:
         return FIFOScheduler()
-    common = {"time_attr": "step", "metric": runs[0].experiment.train.monitor, "mode": "max"}
-    if isinstance(sweep.stopping, Asha):
+    rivals = {run.hash: run.rivals for run in runs}
+    monitor = runs[0].experiment.train.monitor
+    return _among_rivals(rivals, {name: _stopping(sweep.stopping, monitor) for name in {*rivals.values()} - {None}})
+
+
+def _stopping(stopping: Asha | Median, monitor: str) -> Any:
+    from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
+
+    common = {"time_attr": "step", "metric": monitor, "mode": "max", "grace_period": stopping.grace}
+    if isinstance(stopping, Asha):
         never = 10**9  # a limit at which every run would be stopped
-        return AsyncHyperBandScheduler(
-            **common, max_t=never, grace_period=sweep.stopping.grace, reduction_factor=sweep.stopping.factor
-        )
-    return MedianStoppingRule(**common, grace_period=sweep.stopping.grace, hard_stop=True)
+        return AsyncHyperBandScheduler(**common, max_t=never, reduction_factor=stopping.factor)
+    return MedianStoppingRule(**common, hard_stop=True)
+
+
+def _among_rivals(rivals: dict[str, str | None], schedulers: dict[str | None, Any]) -> Any:
+    """Each run's results to the scheduler that knows its rivals only."""
+    from ray.tune.schedulers import FIFOScheduler
+
+    schedulers = {None: FIFOScheduler()} | schedulers
+
+    class AmongRivals(FIFOScheduler):
+        def of(self, trial: Any) -> Any:
+            return schedulers[rivals[trial.config["run"]]]
+
+        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+            self.of(trial).on_trial_add(tune_controller, trial)
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> Any:
+            return self.of(trial).on_trial_result(tune_controller, trial, result)
+
+        def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
+            self.of(trial).on_trial_complete(tune_controller, trial, result)
+
+    return AmongRivals()
 
 
 def _settling(settle: Settle) -> Any:
@@ -260,7 +288,7 @@ def run_trial(config: dict[str, Any], runs: dict[str, Run], sweep: Sweep, cwd: s
     locks = sweep.folder / "locks"
     locks.mkdir(exist_ok=True)
     with FileLock(locks / run.hash, timeout=OWNER_DIES_WITHIN):  # a killed driver's trial may still be at it
-        if run.may_be_stopped:
+        if run.rivals is not None:
             train_reporting(run, sweep.resources)
         else:
             train(run, sweep.resources)

@@ -43,7 +43,7 @@ class Run:
     stage: Stage
     experiment: Experiment
     source: str | None  # hash of the pretraining it starts from
-    may_be_stopped: bool = False  # early, where it is behind
+    rivals: str | None = None  # name of those of its size, with which it may be compared and stopped; None: never
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,9 @@ def make_plan(sweep: Sweep) -> Plan:
             source = _run(sweep, "pretraining", sweep.source, overrides, axes, None, hashes)
             pretrainings.setdefault(source.hash, source)
         run = _run(sweep, "adaptation", sweep.target, overrides, axes, source, hashes)
-        stoppable = sweep.stopping is not None and not _is_largest(sweep, axes, points)
+        rivals = _rivals(sweep, axes, points)
         known = adaptations.get(run.hash)
-        run = replace(run, may_be_stopped=stoppable and (known is None or known.may_be_stopped))
-        adaptations[run.hash] = run
+        adaptations[run.hash] = replace(run, rivals=rivals if known is None or known.rivals == rivals else None)
         trials.append(Trial(f"{number:05d}-{run.hash[:4]}", axes, run.hash, source.hash if source else None))
     own = {name: run for name, run in adaptations.items() if name not in pretrainings}  # from nothing, it may be one
     return Plan(trials, pretrainings | own)
@@ -192,12 +191,14 @@ def _of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _is_largest(sweep: Sweep, axes: Mapping[str, Any], points: list[tuple[dict[str, Any], dict[str, Any]]]) -> bool:
-    """Is a trial at the largest size of an axis to be fitted along? Such a one is never stopped early.
+def _rivals(sweep: Sweep, axes: Mapping[str, Any], points: list[tuple[dict[str, Any], dict[str, Any]]]) -> str | None:
+    """The sizes along which a law is to be fitted: with less data a run is behind, and no worse a point of the law.
 
-    It could not be compared fairly anyway, having more steps to go than the others; and a fit rests on it most.
+    None at the largest size of an axis, where no run is stopped early: a fit rests on it most.
     """
-    return any(axes[name] == max(other[name] for other, _ in points) for name in sweep.fit)
+    sizes = {name: axes[name] for name in sweep.fit}
+    largest = any(size == max(other[name] for other, _ in points) for name, size in sizes.items())
+    return None if sweep.stopping is None or largest else json.dumps(sizes)
 
 
 def check_identifiable(sweep: Sweep, points: list[dict[str, Any]]) -> None:

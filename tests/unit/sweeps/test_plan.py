@@ -154,13 +154,22 @@ def test_a_fit_needs_as_many_sizes_as_parameters(make_sweep: Any, grid: Any, fit
             make_plan(sweep)
 
 
-def stoppable(plan: Plan) -> dict[str, bool]:
-    return {trial.name: plan.runs[trial.run].may_be_stopped for trial in plan.trials}
+def rivals(plan: Plan) -> list[str | None]:
+    return [plan.runs[trial.run].rivals for trial in plan.trials]
 
 
-def test_pretrainings_and_trials_at_the_largest_size_are_never_stopped(make_sweep: Any) -> None:
+def test_runs_are_stopped_for_being_behind_others_of_their_size_and_never_at_the_largest(make_sweep: Any) -> None:
     grid = {"size": SIZES, "method": METHODS}
     plan = make_plan(make_sweep(grid=grid, fit=["size"], stopping={"name": "asha", "grace": 1}))
-    assert list(stoppable(plan).values()) == [True, True, True, True, False, False]
-    assert not any(run.may_be_stopped for run in plan.of("pretraining"))
-    assert not any(stoppable(make_plan(make_sweep(grid=grid))).values())
+    one, two, three, four, *largest = rivals(plan)
+    assert one == two != three == four
+    assert None not in (one, three)
+    assert largest == [None, None]
+    assert not any(run.rivals for run in plan.of("pretraining"))
+    assert not any(rivals(make_plan(make_sweep(grid=grid))))
+
+
+def test_without_a_law_all_runs_are_rivals(make_sweep: Any) -> None:
+    plan = make_plan(make_sweep(grid={"size": SIZES, "method": METHODS}, stopping={"name": "median", "grace": 1}))
+    assert len({*rivals(plan)}) == 1
+    assert None not in rivals(plan)

@@ -9,8 +9,9 @@ from typing import Any, Self
 import hypothesis
 import pyarrow as pa
 import pytest
+from commands import ForkedCommands, LaunchedCommands
 from small_disk import SmallDisk
-from tiny_runs import ForkedCommands, LaunchedCommands, Tiny, write_tiny
+from tiny_world import Tiny, write_tiny
 
 import data_tools.build
 from data_tools.rejects import RejectSink

@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import ForkedCommands
 from safetensors.torch import save_file
-from tiny_runs import ForkedCommands, Tiny
+from tiny_world import Tiny
 
 from transrec import weights
 from transrec.config import load

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import Commands, ForkedCommands, Tiny, build_shards, json_lines, refused
+from commands import Commands, ForkedCommands, json_lines, refused
+from tiny_world import Tiny, build_shards
 
 from transrec import experiment, rebuild, weights
 from transrec.channels import Channels

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tiny_runs import COMPARABLE, ForkedCommands, Tiny, hashes, losses, records
+from commands import ForkedCommands
+from run_folder import hashes, losses, records
+from tiny_world import COMPARABLE, Tiny
 
 STEPS = 16
 BATCH = 12  # for 1, 2, 3 and 4 ranks

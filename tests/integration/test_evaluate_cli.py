@@ -6,18 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Commands, Finished, ForkedCommands, LaunchedCommands, refused
+from run_folder import exported
 from shard_server import serve
-from tiny_runs import (
-    Commands,
-    Finished,
-    ForkedCommands,
-    LaunchedCommands,
-    Tiny,
-    build_backbone,
-    build_shards,
-    exported,
-    refused,
-)
+from tiny_world import Tiny, build_backbone, build_shards
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import Commands, ForkedCommands, Tiny
+from commands import Commands, ForkedCommands
+from tiny_world import Tiny
 from transformers import AutoModel, AutoTokenizer
 
 from transrec.experiment import load_run

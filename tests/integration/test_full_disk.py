@@ -5,8 +5,10 @@ import re
 import shutil
 from pathlib import Path
 
+from commands import Finished, ForkedCommands, Running
+from run_folder import losses, records
 from small_disk import SmallDisk
-from tiny_runs import Finished, ForkedCommands, Running, Tiny, losses, records
+from tiny_world import Tiny
 
 STEPS = 40
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import COMPARABLE, Commands, Tiny, exported, losses
+from commands import Commands
+from run_folder import exported, losses
+from tiny_world import COMPARABLE, Tiny
 
 pytestmark = pytest.mark.slow
 

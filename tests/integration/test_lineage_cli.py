@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import ForkedCommands, Tiny, hashes
+from commands import ForkedCommands
+from run_folder import hashes
+from tiny_world import Tiny
 
 from launch import lineage as command
 from launch.lineage import MOST_ROWS, Answers

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from commands import Commands
 from pictured import build_pictured, random_histories, vision_model
-from tiny_runs import Commands, build_backbone, exported, hashes, losses
+from run_folder import exported, hashes, losses
+from tiny_world import build_backbone
 
 pytestmark = pytest.mark.slow
 

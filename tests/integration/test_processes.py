@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_runs import LaunchedCommands, Running, Tiny, records
+from commands import LaunchedCommands, Running
+from run_folder import records
+from tiny_world import Tiny
 
 from transrec.watchdog import parent_of
 

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from commands import Finished, ForkedCommands
 from shard_server import serve
-from tiny_runs import Finished, ForkedCommands, Tiny, build_shards
+from tiny_world import Tiny, build_shards
 
 from launch.recommend import main, show
 from transrec.data.item_store import ItemStore

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from commands import Commands
+from run_folder import hashes, losses
 from shard_server import ShardServer, serve
-from tiny_runs import Commands, Tiny, hashes, losses
+from tiny_world import Tiny
 
 import data_tools.build
 from data_tools.sources.synthetic import SyntheticSource

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ForkedCommands
 from PIL import Image
 from sweep_folder import write_sweep
-from tiny_runs import ADAPTATIONS, ForkedCommands, Tiny
+from tiny_world import ADAPTATIONS, Tiny
 
 from launch.report import main
 from transrec.sweeps.records import Record, read, write

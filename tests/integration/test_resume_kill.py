@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tiny_runs import USER_MODELS, Commands, ForkedCommands, Tiny, exported, records
+from commands import Commands, ForkedCommands
+from run_folder import exported, records
+from tiny_world import USER_MODELS, Tiny
 
 from transrec.evaluation.evaluator import Evaluator
 from transrec.evaluation.metrics import Estimate

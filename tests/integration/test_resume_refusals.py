@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_runs import Finished, ForkedCommands, Tiny, build_shards, records, refused
+from commands import Finished, ForkedCommands, refused
+from run_folder import records
+from tiny_world import Tiny, build_shards
 
 
 @pytest.fixture(scope="module")

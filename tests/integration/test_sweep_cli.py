@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tiny_runs import ForkedCommands, LaunchedCommands, build_shards
+from commands import ForkedCommands, LaunchedCommands
 from tiny_sweeps import finished, left, write_sweep
+from tiny_world import build_shards
 
 from transrec.run import SUMMARY_FILE
 

@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import short_memory
 import torch
-from tiny_runs import ENVIRONMENT, REPOSITORY, LaunchedCommands, Running, build_shards, exported, losses, records
+from commands import ENVIRONMENT, REPOSITORY, LaunchedCommands, Running
+from run_folder import exported, losses, records
 from tiny_sweeps import finished, left, write_sweep
+from tiny_world import build_shards
 
 pytestmark = pytest.mark.slow
 

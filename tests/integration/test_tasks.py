@@ -8,18 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_runs import (
-    COMPARABLE,
-    Commands,
-    ForkedCommands,
-    Tiny,
-    build_shards,
-    exported,
-    hashes,
-    json_lines,
-    losses,
-    refused,
-)
+from commands import Commands, ForkedCommands, json_lines, refused
+from run_folder import exported, hashes, losses
+from tiny_world import COMPARABLE, Tiny, build_shards
 
 from transrec import weights
 from transrec.channels import Channels

@@ -10,18 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from commands import REPOSITORY, Commands, Finished, ForkedCommands, LaunchedCommands
 from pictured import build_pictured, random_histories, vision_model
-from tiny_runs import (
-    COMPARABLE,
-    REPOSITORY,
-    Commands,
-    Finished,
-    ForkedCommands,
-    LaunchedCommands,
-    Tiny,
-    exported,
-    records,
-)
+from run_folder import exported, records
+from tiny_world import COMPARABLE, Tiny
 from transformers import AutoConfig, AutoTokenizer
 
 from launch.train import main

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import Commands, ForkedCommands, Tiny, build_shards, exported
+from commands import Commands, ForkedCommands
+from run_folder import exported
+from tiny_world import Tiny, build_shards
 
 IDS = "model.item_encoder={name: id_embedding}"
 

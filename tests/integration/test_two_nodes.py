@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_runs import COMPARABLE, ENVIRONMENT, REPOSITORY, ForkedCommands, Tiny, hashes, losses
+from commands import ENVIRONMENT, REPOSITORY, ForkedCommands
+from run_folder import hashes, losses
+from tiny_world import COMPARABLE, Tiny
 
 pytestmark = pytest.mark.slow
 

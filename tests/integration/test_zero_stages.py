@@ -9,21 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Commands, ForkedCommands, LaunchedCommands
 from pictured import build_pictured, random_histories, vision_model
-from tiny_runs import (
-    ADAPTATIONS,
-    COMPARABLE,
-    USER_MODELS,
-    Commands,
-    ForkedCommands,
-    LaunchedCommands,
-    Tiny,
-    exported,
-    gradient_norms,
-    hashes,
-    losses,
-    plain_loop,
-)
+from plain_loop import plain_loop
+from run_folder import exported, gradient_norms, hashes, losses
+from tiny_world import ADAPTATIONS, COMPARABLE, USER_MODELS, Tiny
 
 from transrec.adaptation import MethodConfig
 from transrec.config import config_classes, load

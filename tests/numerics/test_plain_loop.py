@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_runs import ADAPTATIONS, COMPARABLE, ForkedCommands, Tiny, exported, losses, plain_loop
+from commands import ForkedCommands
+from plain_loop import plain_loop
+from run_folder import exported, losses
+from tiny_world import ADAPTATIONS, COMPARABLE, Tiny
 
 from transrec.config import load
 from transrec.data.interactions import Interactions

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import build_backbone
+from tiny_world import build_backbone
 from untrained_runs import HOULSBY, assert_same_weights, export_run, make
 
 from transrec.config import ConfigError

@@ -22,11 +22,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--delta", type=positive, default=DELTA, help="of the fits' Huber loss: %(default)s")
     arguments = parser.parse_args(argv)
     try:
-        report = write_report(arguments.sweep, arguments.margin, arguments.delta)
+        draft = write_report(arguments.sweep, arguments.margin, arguments.delta)
     except TransRecError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for title, lines in (("Found", report.findings.found), ("Not said", report.findings.unsaid)):
+    for title, lines in (("Found", draft.findings.found), ("Not said", draft.findings.unsaid)):
         print(title, *(f"  {line}" for line in lines), sep="\n")
     print(f"Report     {arguments.sweep / REPORT_FOLDER}/index.html")
     return 0

@@ -234,7 +234,7 @@ def _among_rivals(rivals: dict[str, str | None], schedulers: dict[str | None, An
     """Each run's results to the scheduler that knows its rivals only."""
     from ray.tune.schedulers import FIFOScheduler
 
-    schedulers = {None: FIFOScheduler()} | schedulers
+    schedulers = {**schedulers, None: FIFOScheduler()}
 
     class AmongRivals(FIFOScheduler):
         def of(self, trial: Any) -> Any:

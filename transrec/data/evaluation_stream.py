@@ -73,50 +73,34 @@ def training_histories(
 
 
 def _batch(interactions: Interactions, part: Part, number: int) -> EvaluationBatch | None:
-    block = interactions.block(number)
-    if interactions.labels is not None:
-        return _of_task(interactions, interactions.labels, part, number, block)
-    split = interactions.split(block)
-    users = _evaluated(split, part)
+    block, labels = interactions.block(number), interactions.labels
+    users: NDArray[Any]
+    if labels is None:
+        split = interactions.split(block)
+        users, positions = _evaluated(split, part), _positions(split, part)
+        histories = [block.history(int(u))[: positions[u]] for u in users]
+        targets = block.items[block.offsets[users] + positions[users]]
+        left_out = histories
+    else:
+        users, targets, _ = _asked(labels, part, number)
+        histories = [block.history(int(u)) for u in users]
+        own = [labels.of_user(number, int(u)) for u in users]
+        left_out = [all_of[all_of != target] for all_of, target in zip(own, targets, strict=True)]
     if not len(users):
         return None
-    positions = _positions(split, part)
-    history = left_padded([block.history(int(u))[: positions[u]] for u in users])
-    targets = block.items[block.offsets[users] + positions[users]]
+    history = left_padded(histories)
     return EvaluationBatch(
         user_ids=_ids(block, users),
-        users=_numbers(number, users),
+        users=torch.from_numpy((np.int64(number) << 32) + users.astype(np.int64)),
         inputs=newest(history, interactions.max_length),
         history=history,
         targets=torch.from_numpy(targets.astype(np.int64)),
-        left_out=history,
-    )
-
-
-def _of_task(
-    interactions: Interactions, labels: Labels, part: Part, number: int, block: UserBlock
-) -> EvaluationBatch | None:
-    users, targets, _ = _asked(labels, part, number)
-    if not len(users):
-        return None
-    history = left_padded([block.history(int(u)) for u in users])
-    own = [labels.of_user(number, int(u)) for u in users]
-    return EvaluationBatch(
-        user_ids=_ids(block, users),
-        users=_numbers(number, users),
-        inputs=newest(history, interactions.max_length),
-        history=history,
-        targets=torch.from_numpy(targets.astype(np.int64)),
-        left_out=left_padded([all_of[all_of != target] for all_of, target in zip(own, targets, strict=True)]),
+        left_out=history if left_out is histories else left_padded(left_out),
     )
 
 
 def _asked(labels: Labels, part: Part, number: int) -> Instances:
     return labels.blocks[number].of(VALID if part == "valid" else TEST)
-
-
-def _numbers(number: int, users: NDArray[Any]) -> Tensor:
-    return torch.from_numpy((np.int64(number) << 32) + users.astype(np.int64))
 
 
 def _positions(split: Split, part: Part) -> Ints:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -131,7 +131,7 @@ class Interactions:
         return {
             "users": sum(map(len, trained)),
             "interactions": sum(int(stops.sum()) for stops in trained),
-            "windows": sum(map(self.count_windows, range(len(self.shards)))),
+            "windows": sum(self.window_counts),
             **({"labels": int(self.labels.counts.sum())} if self.labels is not None else {}),
         }
 
@@ -147,10 +147,12 @@ class Interactions:
             return self.labels.windows(number, self.block(number), self.max_length, self.config.stride, shortest)
         return cut_windows(self.train_stops[number], self.max_length, self.stride)
 
-    def count_windows(self, number: int) -> int:
+    @cached_property
+    def window_counts(self) -> list[int]:
+        """Of each block; those of a task depend on the histories, which are read for it."""
         if self.labels is not None:
-            return len(self.windows(number).user)
-        return int(count_windows(self.train_stops[number], self.stride).sum())
+            return [len(self.windows(number).user) for number in range(len(self.shards))]
+        return [int(count_windows(stops, self.stride).sum()) for stops in self.train_stops]
 
     def split(self, block: UserBlock) -> Split:
         if self.moments is None:

@@ -70,8 +70,7 @@ class TrainStream(Dataset[list[SequenceBatch]]):
         self.seed, self.batch_size = seed, batch_size
         self.micro_batch_size = batch_size // (world_size * accumulation)
         self.first_slot, self.accumulation = rank * batch_size // world_size, accumulation
-        per_block = [interactions.count_windows(number) for number in range(len(interactions.shards))]
-        self.order = EpochOrder(np.array(per_block), interactions.shards.block_shard, batch_size, seed)
+        self.order = EpochOrder(np.array(interactions.window_counts), interactions.shards.block_shard, batch_size, seed)
         popularity = np.maximum(interactions.popularity, 1)
         self.log_popularity = np.log(popularity / popularity[1:].sum()).astype(np.float32)
         self.sampled = interactions.sampled

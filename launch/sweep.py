@@ -4,6 +4,8 @@ Every run is a trial of Ray Tune: one of a single worker trains in the trial's o
 Train. What becomes of them lies in their run folders; Ray's own state is not needed for anything afterwards.
 """
 
+from __future__ import annotations  # sent to a cluster by value, a function has the names its body uses and no others
+
 import argparse
 import itertools
 import logging
@@ -40,6 +42,7 @@ os.environ |= {
 }
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`, which runs a copy of the working directory
 POLL_SECONDS = 1.0
 OWNER_DIES_WITHIN = 120.0  # seconds that a run's former process may still hold it
 
@@ -49,11 +52,17 @@ def main(argv: list[str] | None = None) -> int:
     address = arguments.address or os.environ.get("RAY_ADDRESS")  # the second is set in a job of `ray job submit`
     try:
         sweep = load_sweep(arguments.config, arguments.overrides)
+        runs_elsewhere = (address or "").startswith("ray://") or IN_A_JOB in os.environ
         if arguments.print_config:
             print(dump(sweep), end="")
         elif arguments.dry_run:
             plan = make_plan(sweep)
             Console().print(forecast.show(sweep, plan, forecast.forecast(sweep, plan)))
+        elif runs_elsewhere and not sweep.storage_path.is_absolute():
+            raise SweepError(
+                f"`storage_path: {sweep.storage_path}` would be in a folder of the cluster's that goes with the job: "
+                "make it an absolute path, and so those of shards"
+            )
         elif address is not None and address.startswith("ray://"):
             return carry_out_there(sweep, arguments.resume, address)
         else:
@@ -109,8 +118,9 @@ class RayExecutor:
     def __init__(self, sweep: Sweep, address: str | None) -> None:
         self.sweep, self.address = sweep, address
 
-    def __enter__(self) -> "RayExecutor":
-        if not _is_connected():  # a driver that is a task of the cluster
+    def __enter__(self) -> RayExecutor:
+        self.is_task = _is_connected()  # of the cluster: its connection is not ours to close
+        if not self.is_task:
             connect(self.address)
         self.at_once = runs_at_once(self.sweep.resources)
         return self
@@ -118,7 +128,8 @@ class RayExecutor:
     def __exit__(self, *error: object) -> None:
         import ray
 
-        ray.shutdown()
+        if not self.is_task:
+            ray.shutdown()
 
     def execute(self, runs: Sequence[Run], settle: Settle) -> None:
         from ray import tune

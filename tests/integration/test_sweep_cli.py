@@ -1,12 +1,20 @@
 """`launch/sweep.py` as a user runs it: what is trained, how often, and what is left when something dies."""
 
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
-from commands import ForkedCommands, LaunchedCommands
+from commands import ENVIRONMENT, ForkedCommands, LaunchedCommands, free_port, refused
 from tiny_sweeps import finished, left, write_sweep
 from tiny_world import build_shards
 
@@ -105,3 +113,48 @@ def test_a_node_that_dies_costs_an_attempt(shards: Path, tmp_path: Path, monkeyp
         cluster.shutdown()
     assert done.code == 0, done.stderr
     assert [record.status for record in left(tmp_path)] == ["done"] * 4
+
+
+@pytest.mark.slow
+def test_a_cluster_is_reached_from_elsewhere(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a node of its own, on this machine
+    config, port = write_sweep(tmp_path, shards), free_port()
+    with head_node(port):
+        running = LaunchedCommands(tmp_path).start("sweep", "--config", config, "--address", f"ray://127.0.0.1:{port}")
+        done = running.wait(900)
+    assert done.code == 0, done.stderr
+    assert [record.status for record in left(tmp_path)] == ["done"] * 4
+
+
+@contextmanager
+def head_node(client_port: int) -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # sockets want short paths
+        ports = ["--port", str(free_port()), "--ray-client-server-port", str(client_port)]
+        others = ["--num-cpus", "2", "--include-dashboard", "false", "--temp-dir", folder, "--block"]
+        ray = Path(sys.executable).with_name("ray")
+        node = subprocess.Popen([ray, "start", "--head", *ports, *others], env=os.environ | ENVIRONMENT)
+        try:
+            wait_for_port(client_port)
+            yield
+        finally:
+            node.terminate()
+            node.wait(60)
+
+
+def wait_for_port(port: int, timeout: float = 120) -> None:
+    until = time.monotonic() + timeout
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert time.monotonic() < until, f"nothing listens on {port}"
+        time.sleep(0.5)
+
+
+def test_a_sweep_elsewhere_is_not_left_in_a_folder_of_the_clusters(shards: Path, tmp_path: Path) -> None:
+    config = write_sweep(tmp_path, shards)
+    told = refused(
+        ForkedCommands(tmp_path).run(
+            "sweep", "--config", config, "--address", "ray://127.0.0.1:1", "storage_path=runs/sweeps"
+        )
+    )
+    assert "`storage_path: runs/sweeps` would be in a folder of the cluster's" in told

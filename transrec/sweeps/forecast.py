@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,7 +27,7 @@ from transrec.data.train_stream import TrainStream
 from transrec.distributed import World
 from transrec.experiment import CONFIG_FILE, Experiment, Parts, open_store
 from transrec.run import SUMMARY_FILE, build_stream
-from transrec.sweeps.config import Sweep
+from transrec.sweeps.config import Resources, Sweep
 from transrec.sweeps.driver import is_finished
 from transrec.sweeps.plan import RUNS_FOLDER, STAGES, Plan
 
@@ -59,10 +60,22 @@ def forecast(sweep: Sweep, plan: Plan) -> dict[str, Work]:
         kind = kind_of(run.experiment)
         if kind not in speeds:
             speeds[kind] = known.get(kind) or Speed(streams[run.hash].flops_per_window(), None)
-    for kind in _extremes(speeds):
-        example = next(streams[run.hash] for run in runs if kind_of(run.experiment) == kind)
-        speeds[kind] = Speed(speeds[kind].flops_per_window, example.windows_per_second())
+    with _threads_of_a_run(sweep.resources):
+        for kind in _extremes(speeds):
+            example = next(streams[run.hash] for run in runs if kind_of(run.experiment) == kind)
+            speeds[kind] = Speed(speeds[kind].flops_per_window, example.windows_per_second())
     return {run.hash: _work(streams[run.hash].windows, kind_of(run.experiment), speeds) for run in runs}
+
+
+@contextmanager
+def _threads_of_a_run(resources: Resources) -> Iterator[None]:
+    """As many as Ray gives a run; more of them would promise what several runs at once do not keep."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(resources.cpus)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def kind_of(experiment: Experiment) -> Kind:

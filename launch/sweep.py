@@ -52,21 +52,16 @@ def main(argv: list[str] | None = None) -> int:
     address = arguments.address or os.environ.get("RAY_ADDRESS")  # the second is set in a job of `ray job submit`
     try:
         sweep = load_sweep(arguments.config, arguments.overrides)
-        runs_elsewhere = (address or "").startswith("ray://") or IN_A_JOB in os.environ
+        through_client = address is not None and address.startswith("ray://")
         if arguments.print_config:
             print(dump(sweep), end="")
         elif arguments.dry_run:
             plan = make_plan(sweep)
             Console().print(forecast.show(sweep, plan, forecast.forecast(sweep, plan)))
-        elif runs_elsewhere and not sweep.storage_path.is_absolute():
-            raise SweepError(
-                f"`storage_path: {sweep.storage_path}` would be in a folder of the cluster's that goes with the job: "
-                "make it an absolute path, and so those of shards"
-            )
-        elif address is not None and address.startswith("ray://"):
-            return carry_out_there(sweep, arguments.resume, address)
         else:
-            return carry_out(sweep, arguments.resume, address)
+            if through_client or IN_A_JOB in os.environ:
+                check_storage(sweep)
+            return (carry_out_there if through_client else carry_out)(sweep, arguments.resume, address)
         return 0
     except TransRecError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -89,6 +84,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
+def check_storage(sweep: Sweep) -> None:
+    """
+    Raises:
+        SweepError: results would be lost.
+    """
+    if not sweep.storage_path.is_absolute():
+        raise SweepError(
+            f"`storage_path: {sweep.storage_path}` would be in a folder of the cluster's that goes with the job: "
+            "make it an absolute path, and so those of shards"
+        )
+
+
 def carry_out(sweep: Sweep, resume: bool, address: str | None) -> int:
     """Returns 1 if a trial failed."""
     plan = make_plan(sweep)
@@ -100,7 +107,7 @@ def carry_out(sweep: Sweep, resume: bool, address: str | None) -> int:
     return int(any(record.status == "failed" for record in driver.records()))
 
 
-def carry_out_there(sweep: Sweep, resume: bool, address: str) -> int:
+def carry_out_there(sweep: Sweep, resume: bool, address: str | None) -> int:
     """The driver as a task of a cluster that is seen through Ray's client: shards and storage lie there."""
     import ray
 

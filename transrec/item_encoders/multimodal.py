@@ -5,6 +5,9 @@ missing (says the same of every such item, and has to be learnt anew on a channe
 blank text or picture (the work of a real one, for an answer the encoder was never trained to give), and this: fusion
 over what is present.
 
+Each vector is normalised before the fusion: towers differ in scale by an order of magnitude (the pooled features of a
+ViT are ten times as large as a sentence encoder's), and the louder one would be all that is heard.
+
 Shape letters: U distinct items of a batch, S modalities, D width.
 """
 
@@ -68,7 +71,7 @@ class MultimodalEncoderConfig(Config):
 
 
 class MultimodalEncoder(nn.Module):
-    """e = Fusion({e_s : s present}) of the vectors e_s of an item's modalities; zero for an item that has none."""
+    """e = Fusion({LN(e_s) : s present}) of the vectors e_s of an item's modalities; zero for an item that has none."""
 
     def __init__(self, config: MultimodalEncoderConfig, width: int, num_items: int):
         super().__init__()
@@ -92,6 +95,7 @@ class MultimodalEncoder(nn.Module):
         if "id" in self.modalities:
             vectors["id"] = self.get_submodule("id")(content)
         vectors_USD = torch.stack([vectors[modality] for modality in self.modalities], dim=1)
+        vectors_USD = nn.functional.layer_norm(vectors_USD, vectors_USD.shape[-1:])  # of zeros, zeros
         present_US = torch.stack([_present(content, modality) for modality in self.modalities], dim=1)
         reads = hasattr(self.fusion, "adapter")
         pooled = {name: tower.pooled(features[name]) for name, tower in towers.items()} if reads else {}

@@ -44,10 +44,24 @@ def content(text: list[int] = TEXT, image: list[int] = IMAGE) -> ItemContent:
     return ItemContent(torch.arange(1, 5), modalities)
 
 
+def normalised(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.layer_norm(vectors, vectors.shape[-1:])
+
+
 def test_sum_is_the_mean_of_what_is_present(config):
     model = build(config, fusion="sum")
-    fused, text, image = model(content()), model.text(content()), model.image(content())
+    fused = model(content())
+    text, image = normalised(model.text(content())), normalised(model.image(content()))
     torch.testing.assert_close(fused[:3], torch.stack([text[0], (text[1] + image[1]) / 2, image[2]]))
+
+
+@FUSIONS
+def test_no_modality_is_louder_than_another(config, fusion):
+    model = build(config, fusion=fusion)
+    model.image.projection.weight.data *= 100
+    before = model(content())
+    model.image.projection.weight.data *= 100
+    torch.testing.assert_close(model(content()), before)
 
 
 @FUSIONS
@@ -94,7 +108,7 @@ def test_every_tower_runs_as_often_as_agreed(config):
 
 def test_every_item_has_an_id(config):
     model = build(config, id=IdEmbeddingConfig())
-    torch.testing.assert_close(model(content())[3], model.id.embedding.weight[4])
+    torch.testing.assert_close(model(content())[3], normalised(model.id.embedding.weight[4]))
     assert config.model_copy(update={"id": IdEmbeddingConfig()}).embeds_ids
     assert not config.embeds_ids
 

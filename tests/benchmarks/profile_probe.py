@@ -1,0 +1,110 @@
+"""What of a profile can be read from what: logistic regression of a user column, on what a pretrained network sees.
+
+    python tests/benchmarks/profile_probe.py --run PRETRAINED [PRETRAINED …] --column age --bands 25 35 50
+
+Features, from the most to the least that is left of a history: how often each item is in it; the same of the newest
+items, which the network reads; the mean of their frozen vectors; the frozen state that a task's token would ask. Fitted
+to the users who train and tested on those who test, as the task's own runs are; means over the runs.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from transrec.config import validate
+from transrec.data.evaluation_stream import evaluation_batches, left_padded, newest, training_histories
+from transrec.data.interactions import DataConfig, Interactions
+from transrec.distributed import World
+from transrec.evaluation.evaluator import encode_catalogue, inference
+from transrec.experiment import load_run, open_store
+from transrec.rebuild import rebuild_for
+
+Features = dict[str, NDArray[np.float64]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, nargs="+", required=True, help="pretrained on item ids")
+    parser.add_argument("--column", required=True)
+    parser.add_argument("--bands", type=float, nargs="*")
+    arguments = parser.parse_args()
+    task = {"name": "profile", "column": arguments.column} | ({"bands": arguments.bands} if arguments.bands else {})
+    measured = [probe(run, task) for run in arguments.run]
+    for name in measured[0]:
+        accuracy, macro_f1 = np.mean([of_run[name] for of_run in measured], axis=0)
+        print(f"{name:24} accuracy {accuracy:.3f}  macro F1 {macro_f1:.3f}")
+
+
+def probe(run: Path, task: dict[str, object]) -> dict[str, tuple[float, float]]:
+    """(accuracy, macro F1) by features."""
+    experiment = load_run(run)
+    data = validate(DataConfig, experiment.data.model_dump(mode="json") | {"task": task})
+    interactions = Interactions.scan(data, experiment.model.max_length)
+    model = rebuild_for(experiment, run, interactions.shards.index)
+    num_items = interactions.shards.index.counts.items
+    store = open_store(experiment.model, interactions.shards.folder, data, World())
+    with inference(model):
+        vectors = encode_catalogue(model, store, num_items, World())
+        (train, learnt), (test, asked) = (
+            together(features(model, vectors, *users) for users in part)
+            for part in (trained(interactions), tested(interactions))
+        )
+    results = {}
+    for name, values in train.items():
+        linear = LogisticRegression(max_iter=1000)
+        fitted = (linear if "counts" in name else make_pipeline(StandardScaler(), linear)).fit(values, learnt)
+        predicted = fitted.predict(test[name])
+        results[name] = accuracy_score(asked, predicted), f1_score(asked, predicted, average="macro")
+    return results
+
+
+def trained(interactions: Interactions) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int32]]]:
+    """(whole history, what the network reads of it, class) of blocks of users."""
+    assert interactions.labels is not None
+    for histories, classes in training_histories(interactions, interactions.labels):
+        if histories:
+            history = left_padded(histories)
+            yield history, newest(history, interactions.max_length), classes
+
+
+def tested(interactions: Interactions) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int32]]]:
+    for batch in evaluation_batches(interactions, "test"):
+        if batch is not None:
+            yield batch.history, batch.inputs, batch.targets.numpy().astype(np.int32)
+
+
+def features(
+    model: torch.nn.Module, vectors: Tensor, history: Tensor, inputs: Tensor, classes: NDArray[np.int32]
+) -> tuple[Features, NDArray[np.int32]]:
+    read, mask = vectors[inputs], inputs > 0
+    of_users: Features = {
+        "counts, whole history": counts(history, len(vectors)),
+        "counts, newest items": counts(inputs, len(vectors)),
+        "mean of frozen vectors": (read.sum(1) / mask.sum(1, keepdim=True)).double().numpy(),
+        "frozen state": model.encode_users(read, mask).double().numpy(),  # type: ignore[operator]
+    }
+    return of_users, classes
+
+
+def counts(items: Tensor, width: int) -> NDArray[np.float64]:
+    """(users, items) of indices where 0 is padding."""
+    occurring = torch.zeros(len(items), width, dtype=torch.float64).scatter_add_(1, items, (items > 0).double())
+    return occurring.numpy()
+
+
+def together(blocks: Iterator[tuple[Features, NDArray[np.int32]]]) -> tuple[Features, NDArray[np.int32]]:
+    parts, classes = zip(*blocks, strict=True)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.concatenate(classes)
+
+
+if __name__ == "__main__":
+    main()

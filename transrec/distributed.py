@@ -1,7 +1,6 @@
 """Processes and the messages between them."""
 
 import os
-import socket
 import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -89,9 +88,8 @@ class World:
 def start() -> World:
     """Join the process group that the launcher described; without a launcher, make a group of one."""
     launched = "RANK" in os.environ
-    for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+    for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         os.environ.setdefault(key, value)
-    os.environ.setdefault("MASTER_PORT", str(_free_port()))
     # DeepSpeed calls names that this torch deprecates; nothing a user could put right.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     # DeepSpeed's shared-memory all-reduce for CPUs is compiled at first use and leaves its buffers in /dev/shm when a
@@ -99,8 +97,11 @@ def start() -> World:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     device = _own_device(int(os.environ["LOCAL_RANK"]))
     cuda = device.type == "cuda"
+    backend = "nccl" if cuda else "gloo"
+    if not launched:  # one process meets nobody: without a port no other run can take it meanwhile
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
-        deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     except dist.DistNetworkError as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RendezvousError(
@@ -159,9 +160,3 @@ def share_cores(processes: int) -> None:
     """On CPU, give each process of this node its share of the cores unless OMP_NUM_THREADS says otherwise."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -87,6 +87,7 @@ def rebuild(experiment: "Experiment", export: Path, num_items: int) -> nn.Module
         return Base.load(experiment, num_items).with_adapter(experiment, export, num_items)
     model = experiment.model.from_export(export).build(num_items)
     put_task(model, export)
+    experiment.adaptation.apply(model)  # adapters, where nothing was frozen beneath them
     weights.load_export(export, model)
     return model
 
@@ -135,9 +136,10 @@ def source_weights(experiment: "Experiment") -> dict[str, Tensor]:
     assert run_dir is not None
     export = run_dir / "export"
     num_items = read_export_config(export)["num_items"]
-    if not is_adapted(export):
-        return weights.read(export / weights.MODEL_FILE)
-    source = rebuild(experiment.source(), export, num_items).state_dict()
+    if is_adapted(export):
+        source = rebuild(experiment.source(), export, num_items).state_dict()
+    else:
+        source = weights.read(export / weights.MODEL_FILE)
     if any(".adapter." in name for name in source):
         raise ConfigError(f"`init_from`: {run_dir} was trained with adapters; start from a fully trained run")
     return source

@@ -17,7 +17,15 @@ from transrec.item_encoders.text import TextEncoderConfig
 from transrec.rebuild import rebuild_for
 
 
-@pytest.mark.parametrize("adaptation", [{"name": "full"}, HOULSBY | {"also_train": ["head"]}], ids=["full", "adapted"])
+ADAPTATIONS = {
+    "full": {"name": "full"},
+    "adapted": HOULSBY | {"also_train": ["head"]},
+    "adapted_and_nothing_frozen": HOULSBY | {"also_train": ["head", "layer_norm"]},
+    "adapted_beside_full": [{"name": "full"}, HOULSBY],
+}
+
+
+@pytest.mark.parametrize("adaptation", ADAPTATIONS.values(), ids=ADAPTATIONS)
 def test_a_run_is_rebuilt_from_its_folder(tmp_path: Path, synthetic_shards: Path, adaptation: dict[str, Any]) -> None:
     trained = export_run(make(tmp_path / "run", synthetic_shards, adaptation=adaptation))
     found = load_run(tmp_path / "run")
@@ -46,9 +54,10 @@ def test_a_run_without_an_export_is_a_readable_error(tmp_path: Path, synthetic_s
         rebuild_for(experiment, experiment.run_dir, ShardIndex.load(synthetic_shards))
 
 
-def test_a_source_with_adapters_is_refused(tmp_path: Path, synthetic_shards: Path) -> None:
+@pytest.mark.parametrize("also_train", [["head"], ["head", "layer_norm"]], ids=["frozen_norms", "nothing_frozen"])
+def test_a_source_with_adapters_is_refused(tmp_path: Path, synthetic_shards: Path, also_train: list[str]) -> None:
     """Without its adapters the rest of its weights are not what it learnt."""
-    export_run(make(tmp_path / "source", synthetic_shards, adaptation=HOULSBY | {"also_train": ["head"]}))
+    export_run(make(tmp_path / "source", synthetic_shards, adaptation=HOULSBY | {"also_train": also_train}))
     with pytest.raises(ConfigError, match="was trained with adapters"):
         make(tmp_path / "run", synthetic_shards, init_from=str(tmp_path / "source")).build(World())
 

@@ -84,7 +84,8 @@ class FreshLowRank(LowRank):
         self.bias = fresh.bias
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight, self.bias) + self.change(x)  # type: ignore[arg-type]
+        fresh = self.get_buffer("weight").to(x.dtype)  # DeepSpeed casts parameters, not buffers
+        return nn.functional.linear(x, fresh, self.bias) + self.change(x)
 
 
 @torch.no_grad()

@@ -226,7 +226,8 @@ def user_scores(model: Any, vectors: Tensor, inputs: Tensor) -> Score:
     `vectors` (N + 1, D) are those of the catalogue, `inputs` left-padded indices into it.
     """
     inputs = inputs.to(vectors.device)
-    return dot_product_scores(model.encode_users(vectors[inputs], inputs > 0).float(), model.encode_targets(vectors))
+    histories = vectors[inputs].to(next(model.parameters()).dtype)  # weights are 16 bits wide after training in fp16
+    return dot_product_scores(model.encode_users(histories, inputs > 0).float(), model.encode_targets(vectors))
 
 
 def _nobody(max_length: int) -> EvaluationBatch:

@@ -41,6 +41,17 @@ def test_as_released_the_base_is_lost_and_its_replacement_is_frozen():
     assert {name for name, _ in adapter.named_parameters()} == {"a.weight", "b.weight", "bias"}
 
 
+def test_as_released_it_computes_in_the_precision_of_the_weights():
+    """As after training in fp16, where DeepSpeed has cast the parameters and left the buffer."""
+    adapter = FreshLowRank(5, 4, rank=2, alpha=3.0)
+    for parameter in adapter.parameters():
+        parameter.data = parameter.data.half()
+    x = torch.randn(6, 5)
+    found = adapter(x.half(), torch.zeros(6, 4).half())
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), x @ adapter.weight.T + adapter.bias.float(), rtol=1e-2, atol=1e-2)
+
+
 def test_merging_changes_the_base_and_not_the_function(trained, build, run):
     expected, plain = run(trained), build().eval()
     assert not torch.allclose(expected[0], run(plain)[0], atol=1e-3)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from transrec.config import ConfigError, config_classes, load
 from transrec.data.batch import ItemContent, ModalityContent, Sampling, SequenceBatch
+from transrec.evaluation.evaluator import inference, user_scores
 from transrec.item_encoders import ItemEncoderConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoderConfig
@@ -293,3 +294,14 @@ def test_is_configured_by_names(tmp_path):
     assert model.item_encoder.embedding.weight.shape == (NUM_ITEMS + 1, 32)
     with pytest.raises(ConfigError, match=r"did you mean `user_encoder\.heads`"):
         load(SequentialRecommenderConfig, path, ["user_encoder.head=4"])
+
+
+@pytest.mark.parametrize("user_encoder", [c.model_fields["name"].default for c in config_classes(UserEncoderConfig)])
+def test_weights_of_16_bits_score_a_catalogue_of_32(bert_folder, user_encoder):
+    """Training in fp16 leaves such weights, and vectors of a catalogue are always kept in fp32."""
+    model = build(bert_folder, user_encoder=user_encoder).half()
+    catalogue = torch.randn(NUM_ITEMS + 1, D, generator=torch.Generator().manual_seed(0))
+    with inference(model):
+        scores = user_scores(model, catalogue, torch.tensor([[0, 0, 1, 2, 3]]))(0, NUM_ITEMS + 1)
+        wide = user_scores(model.float(), catalogue, torch.tensor([[0, 0, 1, 2, 3]]))(0, NUM_ITEMS + 1)
+    torch.testing.assert_close(scores, wide, rtol=0.05, atol=0.05)

@@ -6,7 +6,7 @@ choose scored positions by value fail; and PyTorch's counter on a real step, whi
 recomputation as they are. The last is used; it counts matrix products, convolutions and attention, as is customary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -121,27 +121,36 @@ def _count(model: nn.Module, batch: SequenceBatch) -> tuple[int, int, dict[str, 
     """Operations forward, backward, and forward by tower."""
     counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
     modules = dict(model.named_children())
-    modules |= getattr(modules["item_encoder"], "towers", {})
-    towers = dict.fromkeys(modules, 0)
-
-    def begin(name: str) -> None:
-        towers[name] -= counter.get_total_flops()
-
-    def end(name: str) -> None:
-        towers[name] += counter.get_total_flops()
-
-    hooks = [child.register_forward_pre_hook(lambda *_, n=name: begin(n)) for name, child in modules.items()]
-    hooks += [child.register_forward_hook(lambda *_, n=name: end(n)) for name, child in modules.items()]
+    # A fusion asks a tower for its features and its vectors, never for both at once, so a hook at it would see nothing.
+    steps = [(name, child, "forward") for name, child in modules.items()]
+    encoders: dict[str, nn.Module] = getattr(modules["item_encoder"], "towers", {})
+    steps += [(name, tower, step) for name, tower in encoders.items() for step in ("features", "vectors")]
+    towers = dict.fromkeys((name for name, _, _ in steps), 0)
     try:
+        for name, module, step in steps:
+            setattr(module, step, _counting(getattr(module, step), counter, towers, name))
         with counter:
             loss = torch.stack([loss.float() for loss in model(batch).values()]).sum()
             forward = counter.get_total_flops()
             loss.backward()
     finally:
         model.zero_grad(set_to_none=True)
-        for hook in hooks:
-            hook.remove()
+        for _, module, step in steps:
+            delattr(module, step)  # the class has its own
     return forward, counter.get_total_flops() - forward, towers
+
+
+def _counting(step: Callable[..., Any], counter: FlopCounterMode, towers: dict[str, int], name: str) -> Any:
+    """`step`, which adds its operations to `towers[name]`."""
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        towers[name] -= counter.get_total_flops()
+        try:
+            return step(*args, **settings)
+        finally:
+            towers[name] += counter.get_total_flops()
+
+    return counted
 
 
 @contextmanager
@@ -198,7 +207,7 @@ def _tower_prefixes(model: nn.Module) -> dict[str, str]:
         if isinstance(module, IdEmbedding):
             prefixes[f"{name}."] = "id"
         elif hasattr(module, "backbone"):
-            prefixes[f"{name}.backbone."] = module.modality
+            prefixes |= {f"{name}.{part}.": module.modality for part in ("backbone", "readout")}
     return prefixes
 
 

@@ -10,8 +10,11 @@ from transformers import BertConfig
 
 from transrec.adaptation.bottleneck import HoulsbyConfig
 from transrec.adaptation.selective import HeadOnlyConfig
+from transrec.adaptation.side_network import SideNetworkConfig
 from transrec.cost import count_parameters, measure
 from transrec.data.batch import Sampling, SequenceBatch
+from transrec.item_encoders.id_embedding import IdEmbeddingConfig
+from transrec.item_encoders.multimodal import MultimodalEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
 from transrec.models.sequential_recommender import SequentialRecommender, SequentialRecommenderConfig
 from transrec.objectives.next_item import NextItemConfig
@@ -50,15 +53,16 @@ class Linear(nn.Module):
         return {"loss": self.user_encoder(items[batch.inputs]).sum()}
 
 
-def text_model(folder, dropout: float = 0.0) -> SequentialRecommender:
+def text_model(folder, dropout: float = 0.0, beside_ids: bool = False) -> SequentialRecommender:
     BertConfig(
         vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
     ).save_pretrained(folder)
     torch.manual_seed(0)
+    text = TextEncoderConfig(backbone=str(folder), pretrained=False, dropout=dropout)
     return SequentialRecommenderConfig(
         width=D,
         max_length=L,
-        item_encoder=TextEncoderConfig(backbone=str(folder), pretrained=False, dropout=dropout),
+        item_encoder=MultimodalEncoderConfig(text=text, id=IdEmbeddingConfig()) if beside_ids else text,
         user_encoder=SASRecConfig(layers=1, dropout=dropout),
         objective=NextItemConfig(),
     ).build(num_items=U)
@@ -139,6 +143,12 @@ def test_padding_is_a_share_of_the_work(tmp_path):
     assert flops["useful"] == pytest.approx((1 - 0.3 * item) * (flops["forward"] + flops["backward"]), abs=1)
 
 
+def test_a_tower_among_several_costs_what_it_costs_alone(tmp_path):
+    alone, fused = (measure(text_model(tmp_path, beside_ids=b), [text_batch()], CPU, autocast=False) for b in (0, 1))
+    assert fused.towers["text"] == alone.towers["text"] == alone.towers["item_encoder"]
+    assert fused.shares["padded_tokens"] > 0.2
+
+
 def test_short_histories_and_repeated_items_are_shares_of_the_work():
     short = measure(Linear(), [batch(filled=3)], CPU, autocast=False)
     user = short.towers["user_encoder"] / short.forward
@@ -176,6 +186,14 @@ def test_parameters_by_tower(tmp_path):
     assert towers["text"]["total"] == sum(p.numel() for p in backbone)
     assert towers["text"]["trainable"] == towers["text"]["adapters"] == sum(p.numel() for p in adapters) > 0
     assert sum(tower["total"] for tower in towers.values()) == sum(p.numel() for p in model.parameters())
+
+
+def test_what_reads_a_tower_belongs_to_it(tmp_path):
+    model = text_model(tmp_path)
+    SideNetworkConfig(bottleneck={"item": 4, "user": 4}, also_train=["head"]).apply(model)
+    towers = count_parameters(model)["towers"]
+    assert towers["text"]["adapters"] == sum(p.numel() for p in model.item_encoder.readout.parameters()) > 0
+    assert towers["head"]["adapters"] == 0
 
 
 def test_losses_are_the_same_with_and_without(tmp_path):

@@ -210,16 +210,19 @@ def of_the_catalogue(model: nn.Module) -> list[str]:
 
 def check_frozen(experiment: Experiment, model: nn.Module) -> None:
     """Refuse to freeze weights that were never trained: nothing could be learnt through them, or rebuilt later."""
-    never = [name for name, _ in parameter_groups(model)["head"]]
-    if experiment.init_from is not None:
-        never = left_out(model, experiment.init_except)
-    frozen = [name for name, parameter in model.named_parameters() if name in never and not parameter.requires_grad]
+    fresh = left_out(model, experiment.init_except)
+    frozen = [
+        name
+        for name, parameter in parameter_groups(model)["head"]
+        if (experiment.init_from is None or name in fresh) and not parameter.requires_grad
+    ]
+    train_it = "let the head learn: `also_train: [head]` in the adaptation, or `{name: head_only}` beside it in a list"
     if frozen and experiment.init_from is not None:
-        raise ConfigError(f"`init_except`: {frozen[0]} would be random and frozen; set `adaptation.also_train=[head]`")
+        raise ConfigError(f"`init_except`: {frozen[0]} would be random and frozen; {train_it}")
     if frozen:
         raise ConfigError(
             "without `init_from` the projection and the user encoder are random, and this adaptation freezes them: "
-            "name a trained run with `init_from`, or set `adaptation.also_train=[head]`"
+            f"name a trained run with `init_from`, or {train_it}"
         )
 
 

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,27 @@ def test_freezing_weights_that_nothing_trained_is_refused(
     transferred.adaptation.apply(model)
     check_frozen(transferred, model)
     make(tmp_path / "run", synthetic_shards, adaptation=adaptation | {"also_train": ["head"]}).build(World())
+
+
+@pytest.mark.parametrize(
+    ("adaptation", "accepted"),
+    [
+        (HOULSBY, False),
+        (HOULSBY | {"also_train": ["head"]}, True),  # fresh LayerNorms are not random
+        ([HOULSBY, {"name": "head_only"}], True),
+        ({"name": "layer_norm"}, False),
+        ([{"name": "layer_norm"}, {"name": "head_only"}], True),
+    ],
+)
+def test_what_is_left_fresh_must_not_be_frozen(
+    tmp_path: Path, synthetic_shards: Path, adaptation: Any, accepted: bool
+) -> None:
+    left = {"init_from": "somewhere", "init_except": ["user_encoder"]}
+    experiment = make(tmp_path / "run", synthetic_shards, adaptation=adaptation, **left)
+    model = experiment.model.build(60)
+    experiment.adaptation.apply(model)
+    with nullcontext() if accepted else pytest.raises(ConfigError, match=r"also_train: \[head\].*name: head_only"):
+        check_frozen(experiment, model)
 
 
 def test_a_new_run_folder_holds_the_configuration_and_the_environment(experiment: Experiment) -> None:

@@ -31,7 +31,7 @@ def export_towers(run_dir: Path, output: Path) -> dict[Path, str]:
     """
     towers = _towers(run_dir, output)
     for tower in towers.values():
-        if _adapters(tower.backbone, run_dir):
+        if _adapters(tower, run_dir):
             merge(tower.backbone)
     for name, tower in towers.items():
         assets = run_dir / "export" / name / BACKBONE_FOLDER  # tokenizer, preprocessing
@@ -49,7 +49,7 @@ def export_peft(run_dir: Path, output: Path) -> dict[Path, str]:
     Raises:
         ConfigError: as for `export_towers`, or a backbone has no LoRA, or more of it was trained.
     """
-    towers = {name: tower for name, tower in _towers(run_dir, output).items() if _adapters(tower.backbone, run_dir)}
+    towers = {name: tower for name, tower in _towers(run_dir, output).items() if _adapters(tower, run_dir)}
     if not towers:
         raise ConfigError(f"{run_dir}: no backbone has a LoRA to write for PEFT")
     for name, tower in towers.items():
@@ -76,13 +76,13 @@ def _towers(run_dir: Path, output: Path) -> dict[str, BackboneEncoder]:
     return towers
 
 
-def _adapters(backbone: nn.Module, run_dir: Path) -> dict[str, Any]:
-    """The LoRA of `backbone`.
+def _adapters(tower: nn.Module, run_dir: Path) -> dict[str, Any]:
+    """The LoRA of a tower.
 
     Raises:
         ConfigError: there is an adapter of another kind, which no weights can express.
     """
-    adapters: dict[str, Any] = {name: m for name, m in backbone.named_modules() if name.split(".")[-1] == "adapter"}
+    adapters: dict[str, Any] = {name: m for name, m in tower.named_modules() if name.split(".")[-1] == "adapter"}
     for name, adapter in adapters.items():
         if not isinstance(adapter, LowRank):
             raise ConfigError(

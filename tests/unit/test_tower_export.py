@@ -9,8 +9,9 @@ from pictured import build_pictured, random_histories, vision_model
 from transformers import AutoImageProcessor, AutoModel
 from untrained_runs import export_run, make
 
+from transrec.config import ConfigError
 from transrec.item_encoders import layer_by_layer
-from transrec.tower_export import export_towers
+from transrec.tower_export import export_peft, export_towers
 
 PREPARED = """{"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.2], "size": {"height": 16, "width": 16},
 "image_processor_type": "ViTImageProcessor"}"""
@@ -45,3 +46,17 @@ def test_auto_model_loads_the_image_tower_that_was_trained(
         found = loaded.eval()(pixels, **noise).last_hidden_state
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert tuple(AutoImageProcessor.from_pretrained(tmp_path / "tower").image_mean) == (0.4, 0.5, 0.6)
+
+
+@pytest.mark.parametrize("method", ["k_adapter", "side_network"])
+def test_an_adapter_that_reads_the_tower_has_no_place_in_one(tmp_path: Path, shards: Path, method: str) -> None:
+    vision_model("vit").save_pretrained(tmp_path / "vision")
+    (tmp_path / "vision" / "preprocessor_config.json").write_text(PREPARED, encoding="utf-8")
+    image = {"name": "image", "backbone": str(tmp_path / "vision"), "pooling": "mean"}
+    adapted = {"name": method, "towers": ["item"], "bottleneck": {"item": 4}, "also_train": ["head"]}
+    heads = {"heads": {"item": 2}} if method == "k_adapter" else {}
+    run = make(tmp_path / "run", shards, image, adaptation=[LORA, adapted | heads])
+    export_run(run)
+    for export in (export_towers, export_peft):
+        with pytest.raises(ConfigError, match=r"readout\.adapter is a .* no place"):
+            export(run.run_dir, tmp_path / "tower")

@@ -16,7 +16,6 @@ from transrec.experiment import Experiment, load_run, write_run_dir
 from transrec.item_encoders.text import TextEncoderConfig
 from transrec.rebuild import rebuild_for
 
-
 ADAPTATIONS = {
     "full": {"name": "full"},
     "adapted": HOULSBY | {"also_train": ["head"]},

@@ -223,11 +223,14 @@ def encode_catalogue(model: Any, store: ItemStore, num_items: int, world: World)
 def user_scores(model: Any, vectors: Tensor, inputs: Tensor) -> Score:
     """Scores of the catalogue, or of the targets of the model's task, for users with the newest items `inputs` (B, L).
 
+    They are what the objective takes for logits.
+
     `vectors` (N + 1, D) are those of the catalogue, `inputs` left-padded indices into it.
     """
     inputs = inputs.to(vectors.device)
     histories = vectors[inputs].to(next(model.parameters()).dtype)  # weights are 16 bits wide after training in fp16
-    return dot_product_scores(model.encode_users(histories, inputs > 0).float(), model.encode_targets(vectors))
+    users = model.encode_users(histories, inputs > 0).float() / model.temperature
+    return dot_product_scores(users, model.encode_targets(vectors))
 
 
 def _nobody(max_length: int) -> EvaluationBatch:

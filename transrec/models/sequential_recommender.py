@@ -84,6 +84,11 @@ class SequentialRecommender(nn.Module):
         """What the training stream has to provide."""
         return self.objective.sampling
 
+    @property
+    def temperature(self) -> float:
+        """What inner products are divided by before they are logits; 1 where the objective has none."""
+        return getattr(self.objective, "temperature", 1.0)
+
     def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """The losses to add up, divided by `batch.normaliser`."""
         pool_UD = self.encode_items(batch.content)

@@ -305,3 +305,15 @@ def test_weights_of_16_bits_score_a_catalogue_of_32(bert_folder, user_encoder):
         scores = user_scores(model, catalogue, torch.tensor([[0, 0, 1, 2, 3]]))(0, NUM_ITEMS + 1)
         wide = user_scores(model.float(), catalogue, torch.tensor([[0, 0, 1, 2, 3]]))(0, NUM_ITEMS + 1)
     torch.testing.assert_close(scores, wide, rtol=0.05, atol=0.05)
+
+
+def test_scores_are_the_logits_of_the_objective(bert_folder):
+    histories = torch.tensor([[0, 0, 1, 2, 3]])
+    catalogue = torch.randn(NUM_ITEMS + 1, D, generator=torch.Generator().manual_seed(0))
+    scores = []
+    for temperature in (1.0, 4.0):
+        model = build(bert_folder, objective="full_softmax")
+        model.objective.temperature = temperature
+        with inference(model):
+            scores.append(user_scores(model, catalogue, histories)(0, NUM_ITEMS + 1))
+    torch.testing.assert_close(scores[1], scores[0] / 4)

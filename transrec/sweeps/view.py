@@ -10,7 +10,7 @@ from rich.table import Table
 
 from transrec.run import SUMMARY_FILE
 from transrec.sweeps.driver import Driver
-from transrec.sweeps.plan import STAGES, Run
+from transrec.sweeps.plan import STAGES, Run, Stage
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -22,7 +22,7 @@ class View:
         self.driver, self.console = driver, console
         self.began = time.monotonic()
         self._counts: list[Any] = []
-        self._done_before = self._settled()
+        self._pace: tuple[Stage, float, int] | None = None  # of a stage: when it began here, what had ended before
 
     def __enter__(self) -> "View":
         self._live = Live(
@@ -64,10 +64,24 @@ class View:
         return sum(state.status != "pending" for state in self.driver.states.values())
 
     def _eta(self) -> str:
-        ended, left = self._settled() - self._done_before, len(self.driver.states) - self._settled()
-        seconds = time.monotonic() - self.began
-        rest = f", about {seconds / ended * left / 60:.0f} min left" if ended and left else ""
-        return f"{seconds / 60:.1f} min{rest}"
+        """Minutes so far, and of the stage that is under way those left, by its own pace: a pretraining may take as
+        long as twenty adaptations."""
+        now = time.monotonic()
+        said = f"{(now - self.began) / 60:.1f} min"
+        stage = next((stage for stage in STAGES if self._pending(stage)), None)
+        if stage is None:
+            return said
+        left = self._pending(stage)
+        ended = len(self.driver.plan.of(stage)) - left
+        if self._pace is None or self._pace[0] != stage:
+            self._pace = (stage, now, ended)
+        _, began, before = self._pace
+        if ended == before:
+            return said
+        return f"{said}, about {(now - began) / (ended - before) * left / 60:.0f} min left of {stage}s"
+
+    def _pending(self, stage: Stage) -> int:
+        return sum(self.driver.states[run.hash].status == "pending" for run in self.driver.plan.of(stage))
 
     def _say(self) -> None:
         counts = [state.status for state in self.driver.states.values()]

@@ -1,0 +1,36 @@
+"""The time that a sweep says it will still take."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from transrec.sweeps.view import View
+
+
+@pytest.fixture
+def driver() -> Any:
+    """A pretraining and three adaptations, one of which was there before."""
+    unfinished = SimpleNamespace(run_dir=Path("nowhere"))
+    names = {"pretraining": "p", "adaptation": "abc"}
+    runs = {stage: [SimpleNamespace(hash=name, experiment=unfinished) for name in names[stage]] for stage in names}
+    states = {name: SimpleNamespace(status="pending") for name in "pabc"}
+    states["a"].status = "done"
+    return SimpleNamespace(plan=SimpleNamespace(of=runs.get), states=states, sweep=SimpleNamespace(name="s"))
+
+
+def test_what_is_left_is_told_by_the_pace_of_its_stage(driver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(minutes=0.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 60 * clock.minutes)
+    view = View(driver, Console())
+    assert view.table().caption == "0.0 min"
+    for clock.minutes, name, said in [
+        (40, "p", "40.0 min"),
+        (42, "b", "42.0 min, about 2 min left of adaptations"),
+        (44, "c", "44.0 min"),
+    ]:
+        driver.states[name].status = "done"
+        assert view.table().caption == said

@@ -214,15 +214,30 @@ def _log_axis(ax: Axes, which: Literal["x", "y"], values: Floats) -> None:
         axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     else:
         axis.set_major_locator(ticker.LogLocator(subs=(1, 3) if values.max() < 1000 * values.min() else (1,)))
-    axis.set_major_formatter(lambda value, _: human(value))
+    axis.set_major_formatter(_Plain())
 
 
-def human(value: float) -> str:
-    """Three digits: 0.125, 940, 12.5k, 3.2M, 4e+12."""
-    value = float(f"{value:.3g}")
+class _Plain(ticker.Formatter):
+    """Numbers of as few digits as tell the ticks of an axis apart."""
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        return human(value)
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        labels: list[str] = []
+        for digits in range(3, 9):
+            labels = [human(value, digits) for value in values]
+            if len(set(labels)) == len(labels):
+                break
+        return labels
+
+
+def human(value: float, digits: int = 3) -> str:
+    """Of three digits: 0.125, 940, 12.5k, 3.2M, 4e+12."""
+    value = float(f"{value:.{digits}g}")
     if value >= 1e10:
-        return f"{value:.3g}"
+        return f"{value:.{digits}g}"
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= unit:
-            return f"{value / unit:.3g}{name}"
-    return f"{value:.3g}"
+            return f"{value / unit:.{digits}g}{name}"
+    return f"{value:.{digits}g}"

@@ -17,7 +17,7 @@ from transrec.sweeps.figures import COLOURS, Drawing
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
-_REM_PER_INCH = 4.2
+_REM_PER_INCH = (4.2, 8)  # a phone scrolls rather than shrinks, a screen leaves a single panel in proportion
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def svg(drawing: Drawing) -> str:
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
         _make_own(element, drawing)
-    width = f"min-width: {_REM_PER_INCH * drawing.figure.get_figwidth():.0f}rem"  # a phone scrolls rather than shrinks
+    least, most = (round(rem * drawing.figure.get_figwidth()) for rem in _REM_PER_INCH)
+    width = f"min-width: {least}rem; max-width: {most}rem"
     root.attrib |= {"role": "img", "aria-label": drawing.caption, "style": width}
     return ElementTree.tostring(root, encoding="unicode")
 

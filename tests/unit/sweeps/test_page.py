@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from transrec.sweeps.figures import Drawing, human
+from transrec.sweeps.figures import Drawing, _log_axis, human
 from transrec.sweeps.page import Bullets, Heading, Paragraph, Table, html, markdown, svg
 
 
@@ -122,3 +122,18 @@ def test_series_look_different() -> None:
 )
 def test_numbers_for_people(value: float, expected: str) -> None:
     assert human(np.float64(value)) == expected
+
+
+@pytest.mark.parametrize(("low", "high"), [(433_900, 434_200), (0.95210, 0.95214), (80, 24_000), (1e10, 1e13)])
+def test_ticks_can_be_told_apart(low: float, high: float) -> None:
+    ax = Figure().subplots()
+    ax.plot([low, high], [1, 1])
+    _log_axis(ax, "x", np.array([low, high]))
+    labels = ax.xaxis.get_major_formatter().format_ticks(ax.get_xticks())
+    assert len(set(labels)) == len(labels) > 1
+
+
+def test_ticks_have_no_more_digits_than_that() -> None:
+    ax = Figure().subplots()
+    _log_axis(ax, "x", np.array([100.0, 100_000.0]))
+    assert ax.xaxis.get_major_formatter().format_ticks([100.0, 1_234.0, 100_000.0]) == ["100", "1.23k", "100k"]

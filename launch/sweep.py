@@ -249,8 +249,11 @@ def _stopping(stopping: Asha | Median, monitor: str) -> Any:
 
 
 def _among_rivals(rivals: dict[str, str | None], schedulers: dict[str | None, Any]) -> Any:
-    """Each run's results to the scheduler that knows its rivals only."""
-    from ray.tune.schedulers import FIFOScheduler
+    """Each run's results to the scheduler that knows its rivals only.
+
+    A median of too few rivals would have a run pause for the others at every validation, and begin its process anew.
+    """
+    from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
     schedulers = {**schedulers, None: FIFOScheduler()}
 
@@ -262,7 +265,8 @@ def _among_rivals(rivals: dict[str, str | None], schedulers: dict[str | None, An
             self.of(trial).on_trial_add(tune_controller, trial)
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> Any:
-            return self.of(trial).on_trial_result(tune_controller, trial, result)
+            decision = self.of(trial).on_trial_result(tune_controller, trial, result)
+            return TrialScheduler.CONTINUE if decision == TrialScheduler.PAUSE else decision
 
         def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
             self.of(trial).on_trial_complete(tune_controller, trial, result)

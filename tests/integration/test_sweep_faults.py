@@ -144,3 +144,17 @@ def test_early_stopping_leaves_the_largest_size_whole(shards: Path, tmp_path: Pa
     again = LaunchedCommands(tmp_path).start("sweep", "--config", tmp_path / "sweep.yaml", *more, "--resume").wait(300)
     assert again.code == 0, again.stderr
     assert left(tmp_path) == told
+
+
+def test_median_stopping_ends_what_is_worse_than_most_and_pauses_nothing(shards: Path, tmp_path: Path) -> None:
+    """The rule wants three others to compare with: until then runs go on, rather than make way and begin anew."""
+    grid = {"rate": {"target.optimizer.lr.head": [1e-2, 5e-3, 2e-2, 1.5e-2, 1e-9]}}
+    more = [f"target.train.{it}" for it in ("steps=200", "evaluate_every=50", "checkpoint_every=never", "patience=null")]
+    sweep = done(tmp_path, shards, *more, source=None, grid=grid, stopping={"name": "median", "grace": 50})
+    told = left(tmp_path)
+    assert {record.status for record in told[:2]} == {"done"}  # nobody was there yet to be behind of
+    assert (told[-1].axes["rate"], told[-1].status) == (1e-9, "stopped")
+    for record in told:
+        assert len(records(sweep / record.run, "start")) == 1
+        (last,) = records(sweep / record.run, "valid")[-1:]
+        assert (last["step"] == 200) == (record.status == "done")

@@ -28,7 +28,7 @@ from transrec.run import run as train_and_test
 from transrec.sweeps import forecast
 from transrec.sweeps.config import Asha, Median, Resources, Sweep, load_sweep
 from transrec.sweeps.driver import Driver, Settle, SweepError, lock_storage
-from transrec.sweeps.plan import Run, make_plan
+from transrec.sweeps.plan import Run, check, make_plan
 from transrec.sweeps.view import View
 from transrec.tracking import validations
 
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         sweep = load_sweep(arguments.config, arguments.overrides)
         through_client = address is not None and address.startswith("ray://")
         if arguments.print_config:
+            check(sweep)
             print(dump(sweep), end="")
         elif arguments.dry_run:
             plan = make_plan(sweep)

@@ -65,7 +65,7 @@ def write_run(run: Path, interactions: float, trainable: int, losses: np.ndarray
         "loss": pa.array(losses, pa.float32()),
     }
     pq.write_table(pa.table(columns), run / "test_users.parquet")
-    (run / "config.yaml").write_text("train: {batch_size: 32}\n", encoding="utf-8")
+    (run / "config.yaml").write_text("data: {path: shards/b}\ntrain: {batch_size: 32}\n", encoding="utf-8")
     steps = int(interactions / 100) + 1
     summary = {
         "test": _metrics(ranks, losses),
@@ -92,7 +92,7 @@ def write_task(run: Path, task: str, interactions: float, wrong: float, users: i
     pq.write_table(
         tested.append_column("predicted", pa.array([f"{task} {k}" for k in predicted])), run / "test_users.parquet"
     )
-    (run / "config.yaml").write_text("train: {batch_size: 32, monitor: accuracy}\n")
+    (run / "config.yaml").write_text("data: {path: shards/b}\ntrain: {batch_size: 32, monitor: accuracy}\n")
     summary = json.loads((run / "summary.json").read_text())
     accuracy = float((predicted == answers).mean())
     f1 = macro_f1(torch.from_numpy(answers), torch.from_numpy(predicted))

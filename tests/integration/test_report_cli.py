@@ -116,7 +116,7 @@ def test_methods_alone(tmp_path: Path) -> None:
     assert main([str(tmp_path / "methods"), "--margin", "0.2"]) == 0
     text = (tmp_path / "methods/report/report.md").read_text()
     assert "## method: compared with houlsby" in text
-    assert "within 20% of the baseline" in text
+    assert "the margin: 20% of what it is compared with" in text
 
 
 def test_every_task_is_a_question_of_its_own(tmp_path: Path) -> None:

@@ -129,18 +129,18 @@ def test_a_trial_of_two_workers_is_the_trial_of_one(shards: Path, tmp_path: Path
 
 
 def test_early_stopping_leaves_the_largest_size_whole(shards: Path, tmp_path: Path) -> None:
-    """Two rates at each of three sizes, the useless one last: stopped for the other of its size, the largest not."""
-    grid = {"rate": {"target.optimizer.lr.head": [1e-2, 1e-9]}, "size": {"target.data.fraction": [0.25, 0.5, 1.0]}}
+    """Two rates at each of four sizes, the useless one last: stopped for the other of its size, the largest not."""
+    grid = {"rate": {"target.optimizer.lr.head": [1e-2, 1e-9]}, "size": {"target.data.fraction": [0.2, 0.3, 0.5, 1.0]}}
     stopping = {"name": "asha", "grace": 50, "factor": 2}
-    more = ["target.train.steps=2000", "target.train.evaluate_every=50", "target.train.patience=null"]
+    more = ["target.train.steps=1000", "target.train.evaluate_every=50", "target.train.patience=null"]
     sweep = done(tmp_path, shards, *more, source=None, grid=grid, fit=["size"], stopping=stopping)
     told = left(tmp_path)
     assert {record.status for record in told if record.axes["size"] == 1.0} == {"done"}
     stopped = [(record.axes["rate"], record.axes["size"]) for record in told if record.status == "stopped"]
-    assert stopped == [(1e-9, 0.25), (1e-9, 0.5)]
+    assert stopped == [(1e-9, 0.2), (1e-9, 0.3), (1e-9, 0.5)]
     for record in told:
         (last,) = records(sweep / record.run, "valid")[-1:]
-        assert (last["step"] == 2000) == (record.status == "done")
+        assert (last["step"] == 1000) == (record.status == "done")
     again = LaunchedCommands(tmp_path).start("sweep", "--config", tmp_path / "sweep.yaml", *more, "--resume").wait(300)
     assert again.code == 0, again.stderr
     assert left(tmp_path) == told
@@ -149,7 +149,9 @@ def test_early_stopping_leaves_the_largest_size_whole(shards: Path, tmp_path: Pa
 def test_median_stopping_ends_what_is_worse_than_most_and_pauses_nothing(shards: Path, tmp_path: Path) -> None:
     """The rule wants three others to compare with: until then runs go on, rather than make way and begin anew."""
     grid = {"rate": {"target.optimizer.lr.head": [1e-2, 5e-3, 2e-2, 1.5e-2, 1e-9]}}
-    more = [f"target.train.{it}" for it in ("steps=200", "evaluate_every=50", "checkpoint_every=never", "patience=null")]
+    more = [
+        f"target.train.{it}" for it in ("steps=200", "evaluate_every=50", "checkpoint_every=never", "patience=null")
+    ]
     sweep = done(tmp_path, shards, *more, source=None, grid=grid, stopping={"name": "median", "grace": 50})
     told = left(tmp_path)
     assert {record.status for record in told[:2]} == {"done"}  # nobody was there yet to be behind of

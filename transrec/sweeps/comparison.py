@@ -46,12 +46,13 @@ def compare(
     """Difference of the means over seeds; entry s of both has the same seed and was tested on the same users.
 
     Args:
-        margin: relative to the baseline's mean.
+        margin: relative to the baseline's mean or, of a metric above a half, to what it lacks of one: 0.95 and 0.975
+            differ by half of all errors.
     """
     draws = mean_draws(trials.minus(baseline), np.random.default_rng(seed))
     low, high = interval(draws)
     reference = float(baseline.values.mean())
-    absolute = margin * abs(reference)
+    absolute = margin * (min(reference, 1 - reference) if higher_is_better else abs(reference))
     inner = interval(draws, 0.9)
     return Comparison(
         value=float(trials.values.mean()),

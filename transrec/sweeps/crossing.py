@@ -5,6 +5,7 @@ is said.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +17,10 @@ _CERTAIN = 0.95
 
 @dataclass(frozen=True)
 class Crossing:
-    """`ahead` is who has the smaller error at the smallest size: 1 the first, -1 the second."""
+    """`ahead` is who has the smaller error at the smallest size at which they differ: 1 the first, -1 the second.
+
+    0 where they are equal everywhere.
+    """
 
     ahead: int
     size: float | None  # None: the measured curves do not cross, or do so more than once
@@ -43,9 +47,9 @@ def crossing(sizes: Floats, differences: list[Resampled], seed: int = 0) -> Cros
     u = np.log(sizes)
     measured = np.array([difference.values.mean() for difference in differences])
     draws = _draws(differences, np.random.default_rng(seed))
-    changes = _changes(measured)
-    ahead = -int(np.sign(measured[0]) or 1)
-    alike = (_changes(draws) == changes) & (np.sign(draws[:, 0]) == np.sign(measured[0]))
+    changes, first = _changes(measured), _signs(measured)[0]
+    ahead = -int(first)
+    alike = (_changes(draws) == changes) & (_signs(draws)[:, 0] == first)
     share = float(alike.mean())
     if changes != 1:
         return Crossing(ahead, None, None, None, share, int(changes))
@@ -66,12 +70,21 @@ def _draws(differences: list[Resampled], rng: np.random.Generator) -> Floats:
     return means + spread * rng.standard_normal(means.shape) / np.sqrt(counts)
 
 
+def _signs(differences: Floats) -> Floats:
+    """Along the last axis; where two are equal, who was ahead before is, and at the start who will be."""
+    signs = np.sign(differences)
+    sizes = range(signs.shape[-1])
+    for i, beside in [*pairwise(sizes), *pairwise(reversed(sizes))]:
+        signs[..., beside] = np.where(signs[..., beside] == 0, signs[..., i], signs[..., beside])
+    return signs
+
+
 def _changes(differences: Floats) -> np.ndarray:
     """How often the sign changes along the last axis."""
-    return (np.diff(np.sign(differences), axis=-1) != 0).sum(axis=-1)
+    return (np.diff(_signs(differences), axis=-1) != 0).sum(axis=-1)
 
 
 def _place(u: Floats, difference: Floats) -> float:
     """Where a curve of one change of sign is zero."""
-    i = int(np.flatnonzero(np.diff(np.sign(difference)) != 0)[0])
+    i = int(np.flatnonzero(np.diff(_signs(difference)) != 0)[0])
     return float(u[i] + (u[i + 1] - u[i]) * difference[i] / (difference[i] - difference[i + 1]))

@@ -20,7 +20,7 @@ NONE = "–"
 class Draft:
     """
     Args:
-        margin: within which two choices count as equivalent, relative to the baseline's mean.
+        margin: within which two choices count as equivalent, relative to the baseline.
         delta: of the Huber loss that laws are fitted with.
     """
 

@@ -60,8 +60,8 @@ def scaling_figure(name: str, measured: Measured, panels: dict[str, list[tuple[C
     drawing = Drawing(name, caption, _figure(len(panels)), series)
     axes = drawing.figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (panel, of_panel) in zip(axes, panels.items(), strict=True):
-        for curve, scaling in of_panel:
-            _draw_curve(drawing, ax, measured, curve, scaling)
+        for place, (curve, scaling) in enumerate(of_panel):
+            _draw_curve(drawing, ax, measured, curve, scaling, _shift(place, len(of_panel)))
         ax.set_title(panel, fontsize="medium")
         _log_axis(ax, "x", np.concatenate([curve.sizes for curve, _ in of_panel]))
         _finish(ax, amount, measured.error_name if ax is axes[0] else "")
@@ -69,17 +69,24 @@ def scaling_figure(name: str, measured: Measured, panels: dict[str, list[tuple[C
     return drawing
 
 
-def _draw_curve(drawing: Drawing, ax: Axes, measured: Measured, curve: Curve, scaling: Scaling) -> None:
+def _shift(place: int, series: int) -> float:
+    """Keeps the intervals of several series at one size apart."""
+    return 1.03 ** (place - (series - 1) / 2)
+
+
+def _draw_curve(drawing: Drawing, ax: Axes, measured: Measured, curve: Curve, scaling: Scaling, shift: float) -> None:
     look = drawing.look(curve.series)
     means, low, high = measured.points(curve)
     for i, (size, mean) in enumerate(zip(curve.sizes, means, strict=True)):
         bar = ax.errorbar(
-            size, mean, [[max(0, mean - low[i])], [max(0, high[i] - mean)]], capsize=2, lw=1, ms=5, **look
+            size * shift, mean, [[max(0, mean - low[i])], [max(0, high[i] - mean)]], capsize=2, lw=1, ms=5, **look
         )
         words = f"{curve.series}: {measured.error_name} {mean:.4f} [{low[i]:.4f}, {high[i]:.4f}] at {human(size)}"
         drawing.mark(bar.get_children(), curve.series, words)
     numbers = curve.points()[1]
-    seeds = ax.plot(curve.points()[0], measured.errors.values[numbers], ".", color=look["color"], ms=3, alpha=0.4)
+    seeds = ax.plot(
+        curve.points()[0] * shift, measured.errors.values[numbers], ".", color=look["color"], ms=3, alpha=0.4
+    )
     drawing.mark(seeds, curve.series)
     if scaling.fit is not None and scaling.verdict in _DRAWN:
         _draw_law(drawing, ax, curve, scaling)
@@ -131,7 +138,7 @@ def quality_figure(name: str, measured: Measured, results: Results, curves: Sequ
     axes = drawing.figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (panel, of_panel) in zip(axes, panels.items(), strict=True):
         for place, curve in enumerate(of_panel):
-            _draw_quality(drawing, ax, measured, curve, shift=1.03 ** (place - (len(of_panel) - 1) / 2))
+            _draw_quality(drawing, ax, measured, curve, _shift(place, len(of_panel)))
         for baseline in baselines:
             _draw_baseline(drawing, ax, measured.measure, results, of_panel[0], baseline)
         ax.set_title(panel, fontsize="medium")
@@ -141,7 +148,6 @@ def quality_figure(name: str, measured: Measured, results: Results, curves: Sequ
 
 
 def _draw_quality(drawing: Drawing, ax: Axes, measured: Measured, curve: Curve, shift: float) -> None:
-    """`shift` keeps the intervals of several series at one size apart."""
     cells = [measured.values.of(members) for members in curve.members]
     means = np.array([cell.values.mean() for cell in cells])
     low, high = np.array([interval(mean_draws(cell, np.random.default_rng(0))) for cell in cells]).T
@@ -210,10 +216,11 @@ def _log_axis(ax: Axes, which: Literal["x", "y"], values: Floats) -> None:
     set_scale, axis = (ax.set_xscale, ax.xaxis) if which == "x" else (ax.set_yscale, ax.yaxis)
     set_scale("log")
     axis.set_minor_locator(ticker.NullLocator())
-    if values.max() < 8 * values.min():
+    spans = values.max() / values.min()
+    if spans < 4:
         axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     else:
-        axis.set_major_locator(ticker.LogLocator(subs=(1, 3) if values.max() < 1000 * values.min() else (1,)))
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if spans < 30 else (1, 3) if spans < 1000 else (1,)))
     axis.set_major_formatter(_Plain())
 
 

@@ -23,7 +23,7 @@ class Findings:
         who = f"{curve.series} ({curve.panel})" if curve.panel else curve.series
         verdict = scaling.verdict
         if verdict == "law":
-            self._law(curve, f"{who}: {error} falls with {amount}", who, scaling)
+            self._law(curve, error, who, scaling)
         elif verdict == "no law":
             self.found.append(f"{who}: {error} does not depend on {amount} as far as noise lets see.")
         elif verdict == "another law":
@@ -39,19 +39,37 @@ class Findings:
                 f"without one it would fall like this in {scaling.chance:.0%} of sweeps."
             )
 
-    def _law(self, curve: Curve, sentence: str, who: str, scaling: Scaling) -> None:
+    def _law(self, curve: Curve, error: str, who: str, scaling: Scaling) -> None:
         assert scaling.fit is not None
         low, high = scaling.intervals()["α"]
-        law = f"as {scaling.fit.law.formula} with α = {scaling.fit.parameters['α']:.2f} [{low:.2f}, {high:.2f}]"
+        law = (
+            f"{who}: {error} falls with {QUANTITIES[curve.amount]} as {scaling.fit.law.formula} "
+            f"with α = {scaling.fit.parameters['α']:.2f} [{low:.2f}, {high:.2f}]"
+        )
         check = scaling.extrapolation
         if check is None:
-            self.found.append(f"{sentence} {law}.")
-            self.unsaid.append(f"{who}: how it goes on at larger sizes; there are too few to hold the largest back.")
+            self.found.append(f"{law}.")
+            self.unsaid.append(f"{who}: how {error} goes on at larger sizes; there are too few to hold one back.")
         elif check.holds:
-            self.found.append(f"{sentence} {law}; {prediction(check)}. {_forecast(curve, scaling)}")
+            self.found.append(f"{law}; {prediction(check)}.")
+            self._forecast(curve, error, who, scaling, check.measured)
         else:
-            self.found.append(f"{sentence} {law}.")
-            self.unsaid.append(f"{who}: how it goes on at larger sizes; {prediction(check)}, which is outside.")
+            self.found.append(f"{law}.")
+            self.unsaid.append(f"{who}: how {error} goes on at larger sizes; {prediction(check)}, which is outside.")
+
+    def _forecast(self, curve: Curve, error: str, who: str, scaling: Scaling, measured: float) -> None:
+        """At twice the largest size: as far as the check reaches, a size having been held back that was no nearer."""
+        assert scaling.fit is not None
+        at = np.array([[2 * curve.sizes[-1]]])
+        value = float(np.exp(scaling.fit.log_errors(at))[0])
+        low, high = (float(ends[0]) for ends in scaling.band(at))
+        told = (
+            f"{value:.4f} [{low:.4f}, {high:.4f}] at {human(at.item())}, after {measured:.4f} at {human(at.item() / 2)}"
+        )
+        if high < measured:
+            self.found.append(f"{who}: by the law of all sizes, {error} will be {told}.")
+        else:
+            self.unsaid.append(f"{who}: what more {QUANTITIES[curve.amount]} will bring; {error} may be {told}.")
 
     def crossing(self, one: Curve, other: Curve, error: str, found: Crossing) -> None:
         first, second, amount = one.series, other.series, QUANTITIES[one.amount]
@@ -60,7 +78,11 @@ class Findings:
         if not found.certain or found.crossings > 1:
             self.unsaid.append(
                 f"From how many {amount} on {first} or {second} has the smaller {error}{where}: "
-                f"{found.share:.0%} of resampled curves cross as the measured ones do ({found.times})."
+                f"the measured curves cross {found.times}, as {found.share:.0%} of resampled ones do."
+            )
+        elif found.ahead == 0:
+            self.found.append(
+                f"{first} and {second} have the same {error} at every measured number of {amount}{where}."
             )
         elif found.size is None:
             self.found.append(
@@ -83,7 +105,7 @@ class Findings:
         told = ", ".join(f"{verdict} at {count}" for verdict, count in counts.items() if count)
         undecided = len(found) - sum(counts.values())
         last = found[-1]
-        largest = f"{last.difference:+.4f} [{last.low:+.4f}, {last.high:+.4f}]"
+        largest = f"{last.difference:+.4f} [{last.low:+.4f}, {last.high:+.4f}], margin {last.margin:.4f}"
         where = f" of {len(found)} settings; with the most of everything" if len(found) > 1 else ""
         if told:
             told = told if len(found) > 1 else last.verdict
@@ -112,13 +134,7 @@ class Findings:
 
 def prediction(check: Extrapolation) -> str:
     expected = f"{check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}]"
-    return f"fitted without the largest size it predicts {expected} there, measured {check.measured:.4f}"
-
-
-def _forecast(curve: Curve, scaling: Scaling) -> str:
-    """At twice the largest size: as far as the check reaches, a size having been held back that was no nearer."""
-    assert scaling.fit is not None
-    at = np.array([[2 * curve.sizes[-1]]])
-    value = float(np.exp(scaling.fit.log_errors(at))[0])
-    low, high = (float(ends[0]) for ends in scaling.band(at))
-    return f"Twice as many would make it {value:.4f} [{low:.4f}, {high:.4f}]."
+    return (
+        f"fitted without the largest size, {human(check.size)}, it predicts {expected} there, "
+        f"where {check.measured:.4f} was measured"
+    )

@@ -71,24 +71,43 @@ def make_plan(sweep: Sweep) -> Plan:
         ConfigError: a trial's configuration is none (the message names its axes), or the fit is not identifiable.
         ShardSetError: a set of shards cannot be read.
     """
-    points = list(_points(sweep))
-    check_identifiable(sweep, [axes for axes, _ in points])
+    points = _checked_points(sweep)
     hashes = _Hashes()
     trials: list[Trial] = []
     pretrainings: dict[str, Run] = {}
     adaptations: dict[str, Run] = {}
     for number, (axes, overrides) in enumerate(points):
         source = None
-        if sweep.source is not None and NO_SOURCE not in overrides:
-            source = _run(sweep, "pretraining", sweep.source, overrides, axes, None, hashes)
+        if _has_source(sweep, overrides):
+            source = _run(sweep, "pretraining", overrides, axes, None, hashes)
             pretrainings.setdefault(source.hash, source)
-        run = _run(sweep, "adaptation", sweep.target, overrides, axes, source, hashes)
+        run = _run(sweep, "adaptation", overrides, axes, source, hashes)
         rivals = _rivals(sweep, axes, points)
         known = adaptations.get(run.hash)
         adaptations[run.hash] = replace(run, rivals=rivals if known is None or known.rivals == rivals else None)
         trials.append(Trial(f"{number:05d}-{run.hash[:4]}", axes, run.hash, source.hash if source else None))
     own = {name: run for name, run in adaptations.items() if name not in pretrainings}  # from nothing, it may be one
     return Plan(trials, pretrainings | own)
+
+
+def check(sweep: Sweep) -> None:
+    """Whether a plan can be made, as far as can be told without shards.
+
+    Raises:
+        ConfigError: as `make_plan`.
+    """
+    for axes, overrides in _checked_points(sweep):
+        source = None
+        if _has_source(sweep, overrides):
+            _experiment(sweep, "pretraining", overrides, axes, None)
+            source = "a pretraining"
+        _experiment(sweep, "adaptation", overrides, axes, source)
+
+
+def _checked_points(sweep: Sweep) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    points = list(_points(sweep))
+    check_identifiable(sweep, [axes for axes, _ in points])
+    return points
 
 
 def _points(sweep: Sweep) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -116,28 +135,46 @@ def _draws(sweep: Sweep) -> list[dict[str, Any]]:
     return draws if sweep.search else [{}]
 
 
+def _has_source(sweep: Sweep, overrides: Mapping[str, Any]) -> bool:
+    return sweep.source is not None and NO_SOURCE not in overrides
+
+
 def _run(
     sweep: Sweep,
     stage: Stage,
-    values: Mapping[str, Any],
     overrides: Mapping[str, Any],
     axes: Mapping[str, Any],
     source: Run | None,
     hashes: "_Hashes",
 ) -> Run:
-    own = stage_values(values, "source" if stage == "pretraining" else "target", overrides)
+    experiment = _experiment(sweep, stage, overrides, axes, source.hash if source else None)
+    name = hashes.of(experiment, source)
+    experiment = experiment.model_copy(update={"run_dir": experiment.run_dir / name})
+    return Run(name, stage, experiment, source.hash if source else None)
+
+
+def _experiment(
+    sweep: Sweep, stage: Stage, overrides: Mapping[str, Any], axes: Mapping[str, Any], source: str | None
+) -> Experiment:
+    """In the folder of all runs; `source` names the one it starts from.
+
+    Raises:
+        ConfigError: it is none, or one that could never be stopped early.
+    """
+    name, values = ("source", sweep.source) if stage == "pretraining" else ("target", sweep.target)
+    own = stage_values(values or {}, name, overrides)
     runs = (sweep.folder / RUNS_FOLDER).absolute()
     own["run_dir"] = str(runs)
     if source is not None:
-        own["init_from"] = str(runs / source.hash)
+        own["init_from"] = str(runs / source)
     try:
         experiment = validate(Experiment, own)
+        if sweep.stopping is not None and stage == "adaptation" and experiment.train.evaluate_every == "never":
+            raise ConfigError("`stopping` compares validations: set `target.train.evaluate_every`")
     except ConfigError as error:
         at = ", ".join(f"{name} {label}" for name, label in axes.items())
         raise ConfigError(f"{stage} of the trial at {at or 'no axes'}: {error}") from None
-    name = hashes.of(experiment, source)
-    experiment = experiment.model_copy(update={"run_dir": runs / name})
-    return Run(name, stage, experiment, source.hash if source else None)
+    return experiment
 
 
 class _Hashes:
@@ -202,7 +239,7 @@ def _rivals(sweep: Sweep, axes: Mapping[str, Any], points: list[tuple[dict[str, 
 
 
 def check_identifiable(sweep: Sweep, points: list[dict[str, Any]]) -> None:
-    """A law E + Σ A·D^-α has a constant and two parameters an axis: it needs no fewer sizes than that.
+    """A law E + Σ A·D^-α has a constant and two parameters an axis: it needs one size more than that, to see noise.
 
     Raises:
         ConfigError: what is to be fitted along is no axis, no axis of numbers, or has too few of them.
@@ -212,12 +249,11 @@ def check_identifiable(sweep: Sweep, points: list[dict[str, Any]]) -> None:
         if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             raise ConfigError(f"`fit`: {name!r} is not an axis of numbers in every grid")
         if len(values) < 3:
-            raise ConfigError(
-                f"`fit`: E + A·D^-α has 3 parameters and {name!r} has {len(values)} sizes: no fit could tell them apart"
-            )
+            raise ConfigError(f"`fit`: {name!r} has {len(values)} sizes: a power of it needs 3")
     parameters = 1 + 2 * len(sweep.fit)
     cells = {tuple(axes[name] for name in sweep.fit) for axes in points}
-    if sweep.fit and len(cells) < parameters:
+    if sweep.fit and len(cells) <= parameters:
         raise ConfigError(
-            f"`fit`: {parameters} parameters and {len(cells)} pairs of sizes: add sizes, or fit fewer axes"
+            f"`fit`: the law of {' and '.join(sweep.fit)} has {parameters} parameters, and there are {len(cells)} "
+            "sizes: add some, one more than parameters to see noise, or leave `fit` out"
         )

@@ -14,7 +14,7 @@ from transrec.sweeps.draft import Draft
 from transrec.sweeps.figures import Drawing
 from transrec.sweeps.fits import DELTA
 from transrec.sweeps.page import Block, Bullets, Heading, Paragraph, html, markdown
-from transrec.sweeps.results import load_results
+from transrec.sweeps.results import Results, load_results
 from transrec.sweeps.sections.comparisons import add_comparisons
 from transrec.sweeps.sections.laws import add_joint_laws, add_laws
 from transrec.sweeps.sections.means import add_means
@@ -27,7 +27,7 @@ def write_report(folder: Path, margin: float = MARGIN, delta: float = DELTA) -> 
     """Write `report/` into a sweep's folder.
 
     Args:
-        margin: within which two choices count as equivalent, relative to the baseline's mean.
+        margin: within which two choices count as equivalent, relative to the baseline.
         delta: of the Huber loss that laws are fitted with.
 
     Raises:
@@ -63,6 +63,7 @@ def write(draft: Draft) -> list[Block]:
     add_trials(draft)
     return [
         Heading(f"Sweep {results.name}", 1),
+        Paragraph(_about(results)),
         Heading("What was found"),
         Bullets(draft.findings.found or ["Nothing that the trials support."]),
         Heading("What cannot be said"),
@@ -72,12 +73,26 @@ def write(draft: Draft) -> list[Block]:
     ]
 
 
+def _about(results: Results) -> str:
+    """What was done, in one sentence."""
+    outcomes = results.outcomes
+    sources = dict.fromkeys(outcome.source_shards for outcome in outcomes if outcome.source_shards is not None)
+    targets = dict.fromkeys(outcome.shards for outcome in outcomes)
+    tested = sorted({f"{len(set(outcome.users)):,}" for outcome in outcomes}, key=len)
+    pretrained = f"pretrained on {', '.join(sources)}, " if sources else ""
+    return (
+        f"{len(outcomes)} of {len(results.records)} trials: {pretrained}trained on {', '.join(targets)} "
+        f"and tested on {' or '.join(tested)} users of it."
+    )
+
+
 def _how_to_read(margin: float, delta: float) -> str:
     return (
         "Brackets are 95 % intervals over resampled users and over seeds. A difference is paired by user and by seed; "
         "“share” is twice the share of draws on the other side of zero. Two are called equivalent where two one-sided "
-        f"tests at 5 % put the difference within {margin:.0%} of the baseline. An error is the loss, or one minus a "
-        f"metric. Laws are fitted to the log of each size's mean error with Huber's loss (delta {delta:g}); F tests at "
-        "5 % compare them with a constant, where a chance of 5 to 15 % decides nothing, and with a power law that "
-        "breaks. Of larger sizes something is said only where the law, fitted without the largest size, predicted it."
+        f"tests at 5 % put the difference within the margin: {margin:.0%} of what it is compared with or, of a metric "
+        "above a half, of what that lacks of one. An error is the loss (cross entropy in nats), or one minus a metric. "
+        f"Laws are fitted to the log of each size's mean error with Huber's loss (delta {delta:g}). F tests compare "
+        "them with a constant, at 5 % (a chance of 5 to 15 % decides nothing), and with a power law that breaks, at "
+        "1 %. Of larger sizes something is said only where the law, fitted without the largest size, predicted it."
     )

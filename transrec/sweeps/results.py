@@ -54,6 +54,8 @@ class Outcome:
     summary: dict[str, Any]
     quantities: dict[str, float]  # of `QUANTITIES`, those that are known
     monitor: str | None  # the metric that the run was made for
+    shards: str  # what it was trained on
+    source_shards: str | None
     users: tuple[str, ...]  # of each target: of the next item everybody has one
     targets: tuple[str, ...]
     ranks: NDArray[np.int64]  # (I,)
@@ -185,8 +187,10 @@ def load_results(folder: Path) -> Results:
 def _outcome(folder: Path, record: Record) -> Outcome:
     summary = _summary(folder / record.run)
     quantities = _quantities(folder / record.run, summary)
+    config, source_shards = _config(folder / record.run), None
     if record.source_run is not None:
         source = folder / record.source_run
+        source_shards = str(_config(source)["data"]["path"])
         of_source = _quantities(source, _summary(source))
         quantities |= {f"source_{name}": of_source[name] for name in ("interactions", "flops") if name in of_source}
     path = folder / record.run / "test_users.parquet"
@@ -200,7 +204,9 @@ def _outcome(folder: Path, record: Record) -> Outcome:
         record=record,
         summary=summary,
         quantities=quantities,
-        monitor=_config(folder / record.run)["train"].get("monitor"),
+        monitor=config["train"].get("monitor"),
+        shards=str(config["data"]["path"]),
+        source_shards=source_shards,
         users=tuple(tested["user_id"].to_pylist()),
         targets=tuple(tested["target"].to_pylist()),
         ranks=tested["rank"].to_numpy().copy(),
@@ -240,7 +246,7 @@ def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
 def _config(run: Path) -> dict[str, Any]:
     try:
         config = read_yaml(run / "config.yaml")
-        config["train"]["batch_size"]
+        config["train"]["batch_size"], config["data"]["path"]
         return config
     except (ConfigError, KeyError, TypeError):
         raise ResultsError(f"{run / 'config.yaml'} is missing or unreadable") from None

@@ -55,6 +55,23 @@ def test_curves_that_cross_twice_have_no_point_to_name() -> None:
     assert (found.size, found.crossings) == (None, 2)
 
 
+def test_curves_that_are_equal_have_nobody_ahead() -> None:
+    same = [Resampled(np.zeros(2), np.zeros((1000, 2))) for _ in SIZES]
+    found = crossing(SIZES, same)
+    assert (found.ahead, found.crossings, found.size) == (0, 0, None)
+    assert found.certain
+
+
+def test_meeting_is_not_crossing() -> None:
+    """Equal at the first size and the third, the second ahead at the others; from 10,000 on the first is."""
+    differences = [Resampled(np.full(2, d), np.full((1000, 2), d)) for d in (0.0, 0.2, 0.0, 0.1)]
+    found = crossing(SIZES, differences)
+    assert (found.ahead, found.crossings) == (-1, 0)
+    assert found.certain
+    found = crossing(SIZES, [*differences[:3], Resampled(np.full(2, -0.1), np.full((1000, 2), -0.1))])
+    assert (found.ahead, found.crossings, found.size) == (-1, 1, pytest.approx(10_000))
+
+
 def test_a_difference_within_the_noise_is_not_certain() -> None:
     assert not crossing(SIZES, differences(-0.005, -0.004, 0.004, 0.005, noise=0.02)).certain
 

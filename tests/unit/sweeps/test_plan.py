@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from transrec.config import ConfigError, validate
-from transrec.sweeps.config import Sweep
-from transrec.sweeps.plan import Plan, make_plan
+from transrec.sweeps.config import Asha, Sweep
+from transrec.sweeps.plan import Plan, check, make_plan
 
 SIZES = {"source.data.fraction": [0.25, 0.5, 1.0]}
+FOUR_SIZES = {"source.data.fraction": [0.125, 0.25, 0.5, 1.0]}
 METHODS = {"full": {"target.adaptation.name": "full"}, "head": {"target.adaptation.name": "head_only"}}
 
 
@@ -137,21 +138,32 @@ def test_a_trial_that_is_no_experiment_is_named_by_its_axes(make_sweep: Any) -> 
 @pytest.mark.parametrize(
     ("grid", "fit", "told"),
     [
-        ({"size": {"source.data.fraction": [0.5, 1.0]}}, ["size"], "3 parameters and 'size' has 2 sizes"),
+        ({"size": {"source.data.fraction": [0.5, 1.0]}}, ["size"], "'size' has 2 sizes: a power of it needs 3"),
+        ({"size": SIZES}, ["size"], "the law of size has 3 parameters, and there are 3 sizes"),
         ({"method": METHODS}, ["method"], "not an axis of numbers"),
         ({"size": SIZES}, ["sise"], "not an axis of numbers"),
         ([{"a": SIZES, "b": {"target.data.fraction": [0.5]}}, {"a": {"source.data.fraction": [0.5]},
-          "b": {"target.data.fraction": [0.2, 0.5, 0.9]}}], ["a", "b"], None),
-        ({"size": SIZES}, ["size"], None),
+          "b": {"target.data.fraction": [0.2, 0.5, 0.9]}}], ["a", "b"], "the law of a and b has 5 parameters"),
+        ({"size": FOUR_SIZES}, ["size"], None),
+        ({"a": SIZES, "b": {"target.data.fraction": [0.2, 0.5, 0.9]}}, ["a", "b"], None),
     ],
 )  # fmt: skip
-def test_a_fit_needs_as_many_sizes_as_parameters(make_sweep: Any, grid: Any, fit: list[str], told: str | None) -> None:
+def test_a_fit_needs_more_sizes_than_parameters(make_sweep: Any, grid: Any, fit: list[str], told: str | None) -> None:
     sweep = make_sweep(grid=grid, fit=fit)
     if told is None:
         assert make_plan(sweep).trials
     else:
-        with pytest.raises(ConfigError, match=told):
-            make_plan(sweep)
+        for planned in (make_plan, check):
+            with pytest.raises(ConfigError, match=told):
+                planned(sweep)
+
+
+def test_runs_that_are_never_validated_cannot_be_stopped(make_sweep: Any) -> None:
+    sweep = make_sweep(grid={"every": {"target.train.evaluate_every": ["epoch", "never"]}})
+    assert make_plan(sweep).trials
+    sweep = sweep.model_copy(update={"stopping": Asha(name="asha", grace=1)})
+    with pytest.raises(ConfigError, match=r"at every never: `stopping` compares validations: set `target\.train\.eval"):
+        make_plan(sweep)
 
 
 def rivals(plan: Plan) -> list[str | None]:
@@ -159,11 +171,12 @@ def rivals(plan: Plan) -> list[str | None]:
 
 
 def test_runs_are_stopped_for_being_behind_others_of_their_size_and_never_at_the_largest(make_sweep: Any) -> None:
-    grid = {"size": SIZES, "method": METHODS}
+    grid = {"size": FOUR_SIZES, "method": METHODS}
     plan = make_plan(make_sweep(grid=grid, fit=["size"], stopping={"name": "asha", "grace": 1}))
-    one, two, three, four, *largest = rivals(plan)
-    assert one == two != three == four
-    assert None not in (one, three)
+    smaller, largest = rivals(plan)[:-2], rivals(plan)[-2:]
+    assert smaller[::2] == smaller[1::2]
+    assert len({*smaller}) == 3
+    assert None not in smaller
     assert largest == [None, None]
     assert not any(run.rivals for run in plan.of("pretraining"))
     assert not any(rivals(make_plan(make_sweep(grid=grid))))

@@ -9,7 +9,7 @@ from transrec.sweeps.curves import Curve, Measured, curves, surfaces
 from transrec.sweeps.draft import NONE, Draft, file_name
 from transrec.sweeps.figures import human, in_short, quality_figure, scaling_figure
 from transrec.sweeps.fits import Scaling, analyse
-from transrec.sweeps.page import Heading, Table
+from transrec.sweeps.page import Heading, Paragraph, Table
 from transrec.sweeps.results import LOSS, QUANTITIES
 
 _MOST_PANELS = 4
@@ -30,7 +30,7 @@ def add_laws(draft: Draft, axis: str) -> None:
             Heading(f"{axis}: how much is enough"),
             quality_figure(name, draft.measured[draft.quality], draft.results, found),
         ]
-    draft.blocks.append(Heading(f"{axis}: laws"))
+    draft.blocks += [Heading(f"{axis}: laws"), Paragraph(_amounts(draft, axis, by_amount))]
     rows = []
     for place, found in enumerate(by_amount.values()):
         for measured in draft.measured.values():
@@ -41,6 +41,18 @@ def add_laws(draft: Draft, axis: str) -> None:
     header = ["", "setting", "error", "against", "α", "chance without a law", "largest size, from the others", "E", "A"]
     draft.blocks.append(Table(header, rows))
     _cross(draft, _in_order(draft, next(iter(by_amount.values()))))
+
+
+def _amounts(draft: Draft, axis: str, by_amount: dict[str, list[Curve]]) -> str:
+    """What the labels of an axis stand for."""
+    told = []
+    for amount, (curve, *_) in by_amount.items():
+        labels = [draft.results.outcomes[members[0]].axes[axis] for members in curve.members]
+        told.append(
+            f"{QUANTITIES[amount]}: "
+            + ", ".join(f"{a} is {human(s)}" for a, s in zip(labels, curve.sizes, strict=True))
+        )
+    return f"{axis}, as {'; as '.join(told)}."
 
 
 def _show(draft: Draft, axis: str, measured: Measured, analysed: list[tuple[Curve, Scaling]]) -> None:
@@ -69,7 +81,7 @@ def _cross(draft: Draft, found: list[Curve]) -> None:
             for measured in draft.measured.values():
                 rows += _crossing(draft, measured, first, second, largest=first.panel == found[-1].panel)
     if rows:
-        header = ["", "setting", "error", "against", "smaller at first", "crosses at", "draws that agree"]
+        header = ["", "setting", "error", "against", "smaller at first", "cross at", "resampled curves that do so too"]
         draft.blocks += [Heading("Where curves cross", 3), Table(header, rows)]
 
 
@@ -81,9 +93,10 @@ def _crossing(draft: Draft, measured: Measured, first: Curve, second: Curve, lar
     amount = QUANTITIES[first.amount]
     if largest and measured.measure == draft.quality:
         draft.findings.crossing(first, second, measured.error_name, c)
-    interval = "" if c.low is None or c.high is None else f" [{human(c.low)}, {human(c.high)}]"
-    place = c.times if c.size is None else f"{human(c.size)}{interval}"
-    ahead = first.series if c.ahead == 1 else second.series
+    place = c.times
+    if c.certain and c.size is not None and c.low is not None and c.high is not None:
+        place = f"{human(c.size)} [{human(c.low)}, {human(c.high)}]"
+    ahead = {1: first.series, -1: second.series, 0: NONE}[c.ahead]
     versus = f"{first.series}, {second.series}"
     return [[versus, first.panel or NONE, measured.error_name, amount, ahead, place, f"{c.share:.0%}"]]
 

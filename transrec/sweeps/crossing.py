@@ -31,7 +31,7 @@ class Crossing:
 
     @property
     def times(self) -> str:
-        return {0: "never", 1: "once"}.get(self.crossings, f"{self.crossings} times")
+        return {0: "never cross", 1: "cross once"}.get(self.crossings, f"cross {self.crossings} times")
 
     @property
     def certain(self) -> bool:

@@ -78,7 +78,7 @@ class Findings:
         if not found.certain or found.crossings > 1:
             self.unsaid.append(
                 f"From how many {amount} on {first} or {second} has the smaller {error}{where}: "
-                f"the measured curves cross {found.times}, as {found.share:.0%} of resampled ones do."
+                f"the measured curves {found.times}, and so do {found.share:.0%} of resampled ones."
             )
         elif found.ahead == 0:
             self.found.append(

@@ -61,7 +61,7 @@ def test_curves_whose_draws_disagree_have_no_crossing() -> None:
     noisy = [Resampled(np.full(2, d), d + rng.standard_normal((100, 2))) for d in (-0.1, -0.1, -0.1, 0.1, 0.1, 0.1)]
     findings.crossing(curve("full"), curve("head"), "loss", crossing(SIZES, noisy))
     assert not findings.found
-    assert "the measured curves cross once, as " in findings.unsaid[0]
+    assert "the measured curves cross once, and so do " in findings.unsaid[0]
 
 
 @pytest.mark.parametrize(("value", "margin"), [(0.2, 0.01), (0.96, 0.002)])

@@ -81,7 +81,7 @@ def _cross(draft: Draft, found: list[Curve]) -> None:
             for measured in draft.measured.values():
                 rows += _crossing(draft, measured, first, second, largest=first.panel == found[-1].panel)
     if rows:
-        header = ["", "setting", "error", "against", "smaller at first", "cross at", "resampled curves that do so too"]
+        header = ["", "setting", "error", "against", "smaller at first", "crossing", "so do resampled ones"]
         draft.blocks += [Heading("Where curves cross", 3), Table(header, rows)]
 
 

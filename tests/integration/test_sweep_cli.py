@@ -43,7 +43,7 @@ def test_a_fit_of_too_few_sizes_is_refused_before_anything_is_spent(shards: Path
     config = write_sweep(tmp_path, shards, fit=["size"])
     done = ForkedCommands(tmp_path).run("sweep", "--config", config)
     assert done.code == 1
-    assert "3 parameters and 'size' has 2 sizes" in done.stderr
+    assert "'size' has 2 sizes: a power of it needs 3" in done.stderr
     assert not (tmp_path / "storage").exists()
 
 

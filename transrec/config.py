@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from transrec.errors import TransRecError
 
@@ -23,7 +23,16 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+def _no_url(value: Any) -> Any:
+    """What is written there would fill a local folder that is called `s3:`."""
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(
+            f"{value} is a URL: mount that storage on every node, and write the path at which it is mounted"
+        )
+    return value
+
+
+UserPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(Path.expanduser)]
 
 
 class ConfigError(TransRecError, ValueError):

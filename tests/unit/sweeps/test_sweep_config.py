@@ -60,6 +60,7 @@ def test_without_a_source_seeds_are_the_targets() -> None:
         ({"grid": {"m": {"scratch": {"source": {}}}}}, "must begin with"),
         ({"target": {"run_dir": "x"}}, "target.run_dir is set by the sweep"),
         ({"name": "../x"}, "name"),
+        ({"storage_path": "s3://bucket/sweeps"}, "storage_path.*s3://bucket/sweeps is a URL: mount"),
         ({"resources": {"workers": 2, "gpus": 0.5}}, "whole GPUs"),
         ({"resources": {"cpus": 0}}, "a CPU or a GPU"),
         ({"grid": {"lr": {"target.seed": [1]}}, "search": {"lr": SEARCH}}, "of the grid and of the search"),

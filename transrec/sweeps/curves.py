@@ -59,17 +59,24 @@ def _curves(results: Results, axis: str, amount: str) -> list[Curve]:
     return found
 
 
-def surfaces(results: Results, first: str, second: str) -> dict[str, tuple[Floats, list[int]]]:
-    """Of each series, the sizes (n, 2) of its trials along two axes and their numbers; {} where no amount grows."""
+Surface = tuple[tuple[str, str], Floats, list[int]]
+
+
+def surfaces(results: Results, first: str, second: str) -> dict[str, Surface]:
+    """Of each series two amounts of `AMOUNTS`, the sizes (n, 2) of its trials in them along two axes, their numbers.
+
+    {} where no amount grows along one of the axes, or only the same along both.
+    """
     along = [next(iter(curves(results, axis).values()), []) for axis in (first, second)]
     if not all(along) or along[0][0].amount == along[1][0].amount:
         return {}
     sizes = [{n: size for c in cs for size, n in zip(*c.points(), strict=True)} for cs in along]
-    found: dict[str, tuple[Floats, list[int]]] = {}
+    amounts = along[0][0].amount, along[1][0].amount
+    found: dict[str, Surface] = {}
     for series in dict.fromkeys(curve.series for curve in along[0]):
         numbers = [n for c in along[0] if c.series == series for n in c.points()[1] if n in sizes[1]]
         if numbers:
-            found[series] = np.array([[sizes[0][n], sizes[1][n]] for n in numbers]), numbers
+            found[series] = amounts, np.array([[sizes[0][n], sizes[1][n]] for n in numbers]), numbers
     return found
 
 

@@ -71,6 +71,27 @@ class Findings:
         else:
             self.unsaid.append(f"{who}: what more {QUANTITIES[curve.amount]} will bring; {error} may be {told}.")
 
+    def joint(self, who: str, amounts: tuple[str, str], error: str, scaling: Scaling) -> None:
+        """Of two amounts together."""
+        both = " and ".join(QUANTITIES[amount] for amount in amounts)
+        if scaling.fit is None:
+            self.unsaid.append(f"{who}: whether {error} follows a law in {both} together: {scaling.why_not}.")
+        elif scaling.verdict == "law":
+            ends, values = scaling.intervals(), scaling.fit.parameters
+            told = " and ".join(
+                f"{name} = {values[name]:.2f} [{ends[name][0]:.2f}, {ends[name][1]:.2f}] of {QUANTITIES[amount]}"
+                for name, amount in zip(("α", "β"), amounts, strict=True)
+            )
+            self.found.append(f"{who}: {error} over both sizes falls as {scaling.fit.law.formula} with {told}.")
+        elif scaling.verdict == "no law":
+            neither = " nor on ".join(QUANTITIES[amount] for amount in amounts)
+            self.found.append(f"{who}: {error} depends neither on {neither} as far as noise lets see.")
+        else:
+            self.unsaid.append(
+                f"{who}: whether {error} follows a law in {both} together: "
+                f"without one it would look like this in {scaling.chance:.0%} of sweeps."
+            )
+
     def crossing(self, one: Curve, other: Curve, error: str, found: Crossing) -> None:
         first, second, amount = one.series, other.series, QUANTITIES[one.amount]
         ahead, behind = (first, second) if found.ahead == 1 else (second, first)

@@ -1,5 +1,8 @@
 """What is said of curves that were made up, and what is not."""
 
+import re
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -46,6 +49,26 @@ def test_a_law_too_uncertain_to_say_that_more_data_help_does_not() -> None:
     assert len(findings.found) == 1
     (unsaid,) = findings.unsaid
     assert unsaid.startswith("full: what more interactions of training will bring; 1 − HR@10 may be 0.1")
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        (lambda n, d: 0.05 + 5 * n**-0.4 + 3 * d**-0.3, r"α = 0.4\d \[.* of interactions of pretraining and β = 0.3\d"),
+        (
+            lambda n, d: 0.5 + 0 * n,
+            "loss depends neither on interactions of pretraining nor on interactions of training",
+        ),
+    ],
+)
+def test_a_law_of_two_sizes_is_told(errors: Callable[..., np.ndarray], told: str) -> None:
+    sizes = np.array([[n, d] for n in SIZES for d in (200.0, 2_000.0, 20_000.0)])
+    wobble = 1 + 1e-3 * np.random.default_rng(1).standard_normal(len(sizes))
+    findings = Findings()
+    scaling = analyse(sizes, measured(errors(*sizes.T) * wobble, 1e-3))
+    findings.joint("full", ("source_interactions", "interactions"), "loss", scaling)
+    (found,) = findings.found
+    assert re.search(told, found), found
 
 
 def test_curves_that_are_the_same_are_told_so() -> None:

@@ -183,7 +183,8 @@ def test_an_axis_along_which_nothing_grows_has_no_curves(tmp_path: Path) -> None
 def test_surfaces_have_both_sizes_of_every_trial(results: Results) -> None:
     found = surfaces(results, "source_fraction", "target_fraction")
     assert list(found) == ["full", "houlsby"]
-    sizes, numbers = found["houlsby"]
+    amounts, sizes, numbers = found["houlsby"]
+    assert amounts == ("source_interactions", "interactions")
     assert len(numbers) == 8
     for (source, target), number in zip(sizes, numbers, strict=True):
         quantities = results.outcomes[number].quantities

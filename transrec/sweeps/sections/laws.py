@@ -103,12 +103,13 @@ def _crossing(draft: Draft, measured: Measured, first: Curve, second: Curve, lar
 
 def add_joint_laws(draft: Draft, first: str, second: str) -> None:
     """E + A·N^-α + B·D^-β over both axes."""
-    found = surfaces(draft.results, first, second)
-    rows = [
-        _joint_row(series, measured, analyse(sizes, measured.errors.of(numbers), draft.delta))
-        for measured in draft.measured.values()
-        for series, (sizes, numbers) in found.items()
-    ]
+    rows = []
+    for series, (amounts, sizes, numbers) in surfaces(draft.results, first, second).items():
+        for measured in draft.measured.values():
+            scaling = analyse(sizes, measured.errors.of(numbers), draft.delta)
+            rows.append(_joint_row(series, measured, scaling))
+            if measured.measure in (LOSS, draft.quality):
+                draft.findings.joint(series, amounts, measured.error_name, scaling)
     if rows:
         header = ["", "error", "E", "A", "α", "B", "β", "chance without a law"]
         title = f"{first} and {second}: E + A·N^-α + B·D^-β, N along {first}, D along {second}"

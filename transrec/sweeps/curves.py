@@ -14,7 +14,7 @@ import numpy as np
 
 from transrec.sweeps.fits import DELTA, Scaling, analyse
 from transrec.sweeps.laws import Floats
-from transrec.sweeps.resampling import Resampled, interval, mean_draws
+from transrec.sweeps.resampling import Resampled, mean_interval
 from transrec.sweeps.results import LOSS, SEED, Results, Setting
 
 AMOUNTS = ("source_interactions", "interactions", "labels", "trainable_parameters", "source_flops", "flops")
@@ -105,7 +105,7 @@ class Measured:
     def points(self, curve: Curve) -> tuple[Floats, Floats, Floats]:
         """Mean error of each size and the ends of its 95 % interval, (m,) each."""
         cells = [self.errors.of(members) for members in curve.members]
-        ends = [interval(mean_draws(cell, np.random.default_rng(0))) for cell in cells]
+        ends = [mean_interval(cell) for cell in cells]
         return np.array([c.values.mean() for c in cells]), *np.array(ends).T
 
     def difference(self, first: Curve, second: Curve, results: Results) -> tuple[Floats, list[Resampled]]:

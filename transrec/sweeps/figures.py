@@ -18,12 +18,13 @@ from matplotlib.figure import Figure
 from transrec.sweeps.curves import Curve, Measured
 from transrec.sweeps.fits import Scaling
 from transrec.sweeps.laws import Floats
-from transrec.sweeps.resampling import interval, mean_draws
+from transrec.sweeps.resampling import mean_interval
 from transrec.sweeps.results import LOSS, QUANTITIES, Results
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX*<>"
 _PANEL = (4.2, 3.6)  # inches
+_MOST_IN_PANEL = 5
 _DRAWN = ("law", "undecided", "another law")  # verdicts that a curve of the law is drawn with
 
 
@@ -143,14 +144,15 @@ def quality_figure(name: str, measured: Measured, results: Results, curves: Sequ
             _draw_baseline(drawing, ax, measured.measure, results, of_panel[0], baseline)
         ax.set_title(panel, fontsize="medium")
         _log_axis(ax, "x", np.concatenate([curve.sizes for curve in of_panel]))
-        _finish(ax, amount, measured.measure if ax is axes[0] else "", legend=ax is axes[-1])
+        _finish(ax, amount, measured.measure if ax is axes[0] else "", legend=False)
+    _legend(drawing, axes[-1])
     return drawing
 
 
 def _draw_quality(drawing: Drawing, ax: Axes, measured: Measured, curve: Curve, shift: float) -> None:
     cells = [measured.values.of(members) for members in curve.members]
     means = np.array([cell.values.mean() for cell in cells])
-    low, high = np.array([interval(mean_draws(cell, np.random.default_rng(0))) for cell in cells]).T
+    low, high = np.array([mean_interval(cell) for cell in cells]).T
     ends = np.maximum(0, [means - low, high - means])
     bar = ax.errorbar(
         curve.sizes * shift, means, ends, capsize=2, lw=1.2, ms=5, label=curve.series, **drawing.look(curve.series)
@@ -178,7 +180,8 @@ def cost_figure(name: str, axis: str, measured: Measured, results: Results, cell
             _draw_cost(drawing, ax, measured, results, cost, choice, numbers)
         sizes = np.array([results.outcomes[n].quantities[cost] for numbers in cells.values() for n in numbers])
         _log_axis(ax, "x", sizes)
-        _finish(ax, QUANTITIES[cost], measured.measure if ax is axes[0] else "", legend=ax is axes[0])
+        _finish(ax, QUANTITIES[cost], measured.measure if ax is axes[0] else "", legend=False)
+    _legend(drawing, axes[0])
     return drawing
 
 
@@ -186,7 +189,7 @@ def _draw_cost(
     drawing: Drawing, ax: Axes, measured: Measured, results: Results, cost: str, choice: str, numbers: Sequence[int]
 ) -> None:
     cell = measured.values.of(numbers)
-    mean, (low, high) = cell.values.mean(), interval(mean_draws(cell, np.random.default_rng(0)))
+    mean, (low, high) = cell.values.mean(), mean_interval(cell)
     size = float(np.mean([results.outcomes[number].quantities[cost] for number in numbers]))
     ends = [[max(0, mean - low)], [max(0, high - mean)]]
     bar = ax.errorbar(size, mean, ends, ls="", capsize=2, lw=1, ms=6, label=choice, **drawing.look(choice))
@@ -209,6 +212,15 @@ def _finish(ax: Axes, x: str, y: str, legend: bool = True) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     if legend:
         ax.legend(frameon=False, fontsize="small").set_gid("legend")
+
+
+def _legend(drawing: Drawing, ax: Axes) -> None:
+    """In a panel; of more series than one has room for, beside all of them."""
+    if len(drawing.series) > _MOST_IN_PANEL:
+        found = drawing.figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    else:
+        found = ax.legend(frameon=False, fontsize="small")
+    found.set_gid("legend")
 
 
 def _log_axis(ax: Axes, which: Literal["x", "y"], values: Floats) -> None:

@@ -76,6 +76,12 @@ def mean_draws(seeds: Resampled, rng: np.random.Generator) -> Floats:
     return shared + spread * rng.standard_t(count - 1, size=len(shared))
 
 
+def mean_interval(seeds: Resampled) -> tuple[float, float]:
+    """95 % interval of the mean of a measure, which is never below zero, as the spread of two seeds may have it."""
+    low, high = interval(mean_draws(seeds, np.random.default_rng(0)))
+    return max(0.0, low), high
+
+
 def interval(draws: Floats, confidence: float = 0.95) -> tuple[float, float]:
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from transrec.sweeps import resampling
-from transrec.sweeps.resampling import Resampled, interval, mean_draws, resample, shared_draws
+from transrec.sweeps.resampling import Resampled, interval, mean_draws, mean_interval, resample, shared_draws
 
 
 def test_draws_have_the_mean_and_the_spread_of_a_mean() -> None:
@@ -73,3 +73,11 @@ def test_runs_without_users_who_matter_keep_the_seeds_spread() -> None:
 
 def test_an_interval_has_the_share_asked_for() -> None:
     assert interval(np.arange(1001.0), 0.9) == pytest.approx((50, 950))
+
+
+def test_the_interval_of_a_mean_has_nothing_below_zero() -> None:
+    runs = Resampled(np.array([0.01, 0.09]), np.full((1000, 2), [0.01, 0.09]))
+    assert interval(mean_draws(runs, np.random.default_rng(0)))[0] < 0
+    low, high = mean_interval(runs)
+    assert low == 0
+    assert high > 0.09

@@ -8,7 +8,7 @@ import numpy as np
 
 from transrec.sweeps.draft import NONE, Draft
 from transrec.sweeps.page import Heading, Table
-from transrec.sweeps.resampling import interval, mean_draws
+from transrec.sweeps.resampling import mean_interval
 from transrec.sweeps.results import Setting
 
 
@@ -39,7 +39,7 @@ def _mean_row(
     cells, labels = [], [NONE if value is None else str(value) for _, value in setting]
     for measured in draft.measured.values():
         cell = measured.values.of(numbers)
-        low, high = interval(mean_draws(cell, np.random.default_rng(0)))
+        low, high = mean_interval(cell)
         cells.append(f"{cell.values.mean():.4f} [{low:.4f}, {high:.4f}]")
     quality = draft.measured[draft.quality].values.of(numbers).values.mean()
     ahead = [name for name, values in baselines.items() if values.get(draft.quality, -np.inf) > quality]

@@ -117,8 +117,10 @@ class Findings:
                 f"[{human(found.low)}, {human(found.high)}], {behind} from there on{where}."
             )
 
-    def comparisons(self, name: str, baseline: str, measure: str, found: Sequence[Comparison]) -> None:
-        """One against the baseline at several settings, the last being the one with most of everything."""
+    def comparisons(
+        self, name: str, baseline: str, measure: str, found: Sequence[Comparison], by_size: bool = False
+    ) -> None:
+        """One against the baseline at several settings; `by_size`, the last is the one with most of everything."""
         if not found:
             self.unsaid.append(f"How {name} compares with {baseline}: no seed of both was tested on the same users.")
             return
@@ -127,10 +129,12 @@ class Findings:
         undecided = len(found) - sum(counts.values())
         last = found[-1]
         largest = f"{last.difference:+.4f} [{last.low:+.4f}, {last.high:+.4f}], margin {last.margin:.4f}"
-        where = f" of {len(found)} settings; with the most of everything" if len(found) > 1 else ""
+        if told and len(found) > 1:
+            told += f" of {len(found)} settings" + (f"; with the most of everything {largest}" if by_size else "")
+        elif told:
+            told = f"{last.verdict} {largest}"
         if told:
-            told = told if len(found) > 1 else last.verdict
-            self.found.append(f"{name} against {baseline}, {measure}: {told}{where} {largest}.")
+            self.found.append(f"{name} against {baseline}, {measure}: {told}.")
         if undecided:
             self.unsaid.append(
                 f"Whether {name} or {baseline} has the better {measure}"

@@ -96,3 +96,15 @@ def test_the_margin_is_of_what_is_right_or_of_what_is_wrong_whichever_is_less(va
     findings = Findings()
     findings.comparisons("head", "full", "HR@10", [found])
     assert findings.found == [f"head against full, HR@10: equivalent +0.0000 [+0.0000, +0.0000], margin {margin:.4f}."]
+
+
+def test_the_most_of_everything_is_told_where_settings_have_sizes() -> None:
+    same = Resampled(np.full(2, 0.2), np.full((100, 2), 0.2))
+    findings, found = Findings(), [compare(same, same, higher_is_better=True)] * 3
+    findings.comparisons("head", "full", "HR@10", found)
+    findings.comparisons("head", "full", "HR@10", found, by_size=True)
+    assert findings.found == [
+        "head against full, HR@10: equivalent at 3 of 3 settings.",
+        "head against full, HR@10: equivalent at 3 of 3 settings; "
+        "with the most of everything +0.0000 [+0.0000, +0.0000], margin 0.0100.",
+    ]

@@ -31,7 +31,7 @@ def _tell(draft: Draft, name: str, baseline: str, found: list[tuple[Setting, Com
     for task in tasks:
         of_task = [c for setting, c in found if label(setting, draft.results.task_axes) == task]
         who = f"{task}: {name}" if task else name
-        draft.findings.comparisons(who, baseline, draft.quality, of_task)
+        draft.findings.comparisons(who, baseline, draft.quality, of_task, by_size=bool(draft.results.size_axes))
 
 
 def _comparisons(draft: Draft, axis: str, name: Any, baseline: Any, measure: str) -> list[tuple[Setting, Comparison]]:

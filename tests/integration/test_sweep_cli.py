@@ -39,9 +39,12 @@ def test_a_dry_run_tells_what_is_shared_and_what_it_costs(shards: Path, tmp_path
     assert not (tmp_path / "storage").exists()
 
 
-def test_a_fit_of_too_few_sizes_is_refused_before_anything_is_spent(shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("only", [[], ["--print-config"]])
+def test_a_fit_of_too_few_sizes_is_refused_before_anything_is_spent(
+    shards: Path, tmp_path: Path, only: list[str]
+) -> None:
     config = write_sweep(tmp_path, shards, fit=["size"])
-    done = ForkedCommands(tmp_path).run("sweep", "--config", config)
+    done = ForkedCommands(tmp_path).run("sweep", "--config", config, *only)
     assert done.code == 1
     assert "'size' has 2 sizes: a power of it needs 3" in done.stderr
     assert not (tmp_path / "storage").exists()

@@ -16,9 +16,9 @@ from data_tools.inspection import inspect
 from data_tools.sources import SOURCES
 from data_tools.upload import upload_after
 from data_tools.verify import verify
-from transrec.data.remote import public
-from transrec.data.schema import REJECTS_FILE, ShardIndex
-from transrec.data.shard_folder import ShardFolder
+from transrec.data.shards.remote import public
+from transrec.data.shards.schema import REJECTS_FILE, ShardIndex
+from transrec.data.shards.shard_folder import ShardFolder
 from transrec.errors import TransRecError
 
 

@@ -24,7 +24,7 @@ from data_tools.shard_writer import describe_file
 from data_tools.sources.source import Source
 from data_tools.stage import Fragments, cut_tasks
 from data_tools.user_shards import GroupUsers, UserShards
-from transrec.data.schema import (
+from transrec.data.shards.schema import (
     BLOCKS_FILE,
     CATALOGUE_FILE,
     INDEX_FILE,

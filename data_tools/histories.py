@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from transrec.data.schema import USER_COLUMNS, user_order_key
+from transrec.data.shards.schema import USER_COLUMNS, user_order_key
 
 INDEXED_COLUMNS = pa.schema(
     [("user_id", pa.string()), ("item", pa.int32()), ("timestamp", pa.int64()), ("rating", pa.float32())]

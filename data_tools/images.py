@@ -8,7 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from data_tools.rejects import Reason
-from transrec.data.schema import MAX_IMAGE_PIXELS
+from transrec.data.shards.schema import MAX_IMAGE_PIXELS
 
 JPEG_QUALITY = 95
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

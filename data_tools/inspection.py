@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_tools.shard_reader import read_blocks, read_catalogue
-from transrec.data.schema import ShardIndex
+from transrec.data.shards.schema import ShardIndex
 
 BAR_CELLS = 16
 SAMPLE_ITEMS = 3

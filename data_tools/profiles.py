@@ -15,7 +15,7 @@ from data_tools.pieces import Piece, cut_pieces
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.sources.source import Batch, SourceError
 from data_tools.stage import BUCKETS, Fragments, fragment_path, write_fragment
-from transrec.data.schema import USER_COLUMNS
+from transrec.data.shards.schema import USER_COLUMNS
 
 _NAME = "profiles"
 _PIECE_ROWS = 2**16  # every row another user, of any width

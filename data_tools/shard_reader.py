@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from transrec.data.schema import (
+from transrec.data.shards.schema import (
     BLOCKS_FILE,
     BLOCKS_SCHEMA,
     CATALOGUE_FILE,

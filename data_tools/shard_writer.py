@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple
 
-from transrec.data.schema import FileEntry
+from transrec.data.shards.schema import FileEntry
 
 
 class Placed(NamedTuple):

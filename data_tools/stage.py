@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.ipc
 from numpy.typing import NDArray
 
-from transrec.data.schema import user_order_key
+from transrec.data.shards.schema import user_order_key
 
 _BUCKET_BITS = 10
 BUCKETS = 2**_BUCKET_BITS  # a bucket is the least that a task reads at once

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data_tools.errors import DataToolsError
 from data_tools.progress import step
-from transrec.data.remote import filesystem, parse_place, public
-from transrec.data.schema import INDEX_FILE, ShardIndex
+from transrec.data.shards.remote import filesystem, parse_place, public
+from transrec.data.shards.schema import INDEX_FILE, ShardIndex
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from data_tools.profiles import Profiles
 from data_tools.rejects import RejectLog
 from data_tools.shard_writer import ShardWriter
 from data_tools.stage import Fragments
-from transrec.data.schema import BLOCKS_FILE, BLOCKS_SCHEMA, FileEntry
+from transrec.data.shards.schema import BLOCKS_FILE, BLOCKS_SCHEMA, FileEntry
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from data_tools.progress import step
 from data_tools.shard_reader import ShardFileError, read_block_table, read_blocks, read_catalogue
 from data_tools.shard_writer import hash_file
-from transrec.data.schema import (
+from transrec.data.shards.schema import (
     BLOCKS_FILE,
     CATALOGUE_FILE,
     INDEX_FILE,

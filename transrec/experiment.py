@@ -16,16 +16,15 @@ from transrec import weights
 from transrec.adaptation import AdaptationConfig, FullConfig
 from transrec.adaptation.groups import parameter_groups
 from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml, validate
-from transrec.data.bad_samples import BadSample, Skipped, check_share, find_bad
-from transrec.data.interactions import DataConfig, Interactions
-from transrec.data.item_store import ItemStore, unchecked
-from transrec.data.labels import Labels
-from transrec.data.remote import public
-from transrec.data.schema import ShardIndex
-from transrec.data.shard_folder import ShardFolder
-from transrec.data.splits import TemporalConfig
-from transrec.deepspeed_config import ZeroConfig
-from transrec.distributed import World
+from transrec.data.content.item_store import ItemStore, unchecked
+from transrec.data.examples.interactions import DataConfig, Interactions
+from transrec.data.examples.labels import Labels
+from transrec.data.examples.splits import TemporalConfig
+from transrec.data.shards.bad_samples import BadSample, Skipped, check_share, find_bad
+from transrec.data.shards.remote import public
+from transrec.data.shards.schema import ShardIndex
+from transrec.data.shards.shard_folder import ShardFolder
+from transrec.distributed.world import World
 from transrec.evaluation.evaluator import EvaluationConfig
 from transrec.files import write_text, writing
 from transrec.item_encoders.id_embedding import IdEmbedding
@@ -33,11 +32,12 @@ from transrec.models import ModelConfig
 from transrec.models.output_table import OutputTable
 from transrec.models.sequential_recommender import REPLACED_BY_TASK
 from transrec.objectives.classification import ClassificationConfig
-from transrec.optim import OptimizerConfig
-from transrec.prefix_cache import PrefixCacheConfig, keep_prefixes
-from transrec.rebuild import check_left_out, left_out, outside, read_export_config, source_weights
-from transrec.tracking import flatten
-from transrec.trainer import TrainConfig
+from transrec.runs.rebuild import check_left_out, left_out, outside, read_export_config, source_weights
+from transrec.training.engine import ZeroConfig
+from transrec.training.optim import OptimizerConfig
+from transrec.training.prefix_cache import PrefixCacheConfig, keep_prefixes
+from transrec.training.tracking import flatten
+from transrec.training.trainer import TrainConfig
 
 CONFIG_FILE = "config.yaml"
 _FROM_THE_LAUNCHER = "--local_rank="  # put in for each rank; nobody types it

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from transrec.distributed import whole
+from transrec.distributed.world import whole
 from transrec.errors import TransRecError
 from transrec.files import replace_atomically, write_text
 

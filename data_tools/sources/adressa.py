@@ -13,13 +13,13 @@ from typing import Any, Self
 
 import pyarrow.compute as pc
 
+from data_tools.reading.input_files import find_files, label_files
+from data_tools.reading.item_text import compose_text
+from data_tools.reading.json_lines import read_json_lines
+from data_tools.reading.text_blocks import count_lines
+from data_tools.reading.typed_columns import is_empty, iterate_rows, to_interactions, to_strings, without_failures
 from data_tools.rejects import Reason, RejectSink, ignore
-from data_tools.sources.input_files import find_files, label_files
-from data_tools.sources.item_text import compose_text
-from data_tools.sources.json_lines import read_json_lines
 from data_tools.sources.source import Batch, Item, Totals
-from data_tools.sources.text_blocks import count_lines
-from data_tools.sources.typed_columns import is_empty, iterate_rows, to_interactions, to_strings, without_failures
 
 KEYS = {
     "userId": "user_id",

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from data_tools.reading.image_folder import ImageFolder
+from data_tools.reading.item_text import compose_text, flatten
+from data_tools.reading.json_lines import read_json_lines, read_objects, to_text
+from data_tools.reading.text_blocks import count_lines
+from data_tools.reading.typed_columns import to_interactions
 from data_tools.rejects import Reason, Reject, RejectSink, ignore
-from data_tools.sources.image_folder import ImageFolder
-from data_tools.sources.item_text import compose_text, flatten
-from data_tools.sources.json_lines import read_json_lines, read_objects, to_text
 from data_tools.sources.source import Batch, Item, SourceError, Totals
-from data_tools.sources.text_blocks import count_lines
-from data_tools.sources.typed_columns import to_interactions
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 

@@ -12,15 +12,15 @@ the order of the file. Every line of transactions_train.csv is an interaction, a
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_tools.reading.csv_files import csv_columns, read_csv
+from data_tools.reading.folder_source import FolderSource
+from data_tools.reading.image_folder import ImageFolder
+from data_tools.reading.input_files import require_file
+from data_tools.reading.item_text import compose_text
+from data_tools.reading.text_blocks import count_lines
+from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.csv_files import csv_columns, read_csv
-from data_tools.sources.folder_source import FolderSource
-from data_tools.sources.image_folder import ImageFolder
-from data_tools.sources.input_files import require_file
-from data_tools.sources.item_text import compose_text
 from data_tools.sources.source import Batch, Item, SourceError, Totals
-from data_tools.sources.text_blocks import count_lines
-from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_strings
 
 SPOKEN = ("prod_name", "product_type_name", "colour_group_name", "department_name", "detail_desc")
 TIME_FORMAT = "%Y-%m-%d"

@@ -23,14 +23,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_tools.reading.input_files import label_files, require_distinct_paths, require_file
+from data_tools.reading.item_text import compose_text
+from data_tools.reading.row_files import read_headless_rows
+from data_tools.reading.text_blocks import count_lines
+from data_tools.reading.typed_columns import is_empty, iterate_rows, to_seconds, to_strings, without_failures
 from data_tools.rejects import Reason, RejectSink, ignore
-from data_tools.sources.input_files import label_files, require_distinct_paths, require_file
-from data_tools.sources.item_text import compose_text
-from data_tools.sources.row_files import read_headless_rows
 from data_tools.sources.sequences import make_interactions, split_sequences
 from data_tools.sources.source import Batch, Item, Totals
-from data_tools.sources.text_blocks import count_lines
-from data_tools.sources.typed_columns import is_empty, iterate_rows, to_seconds, to_strings, without_failures
 
 NEWS = ["item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities"]
 BEHAVIORS = ["impression_id", "user_id", "time", "history", "impressions"]

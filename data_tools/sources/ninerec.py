@@ -11,14 +11,14 @@ The title is the English one, or else the Chinese, which also stands in `title_z
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_tools.reading.csv_files import first_record, read_headless_csv
+from data_tools.reading.folder_source import FolderSource
+from data_tools.reading.image_folder import ImageFolder
+from data_tools.reading.text_blocks import count_lines
+from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.csv_files import first_record, read_headless_csv
-from data_tools.sources.folder_source import FolderSource
-from data_tools.sources.image_folder import ImageFolder
 from data_tools.sources.sequences import read_user_sequences
 from data_tools.sources.source import Batch, Item, SourceError, Totals
-from data_tools.sources.text_blocks import count_lines
-from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_strings
 
 TITLES = ["title_zh", "title_en"]
 

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from data_tools.reading.image_folder import ImageFolder
+from data_tools.reading.input_files import find_files, label_files
+from data_tools.reading.item_rows import to_items
+from data_tools.reading.row_files import column_names, count_rows, read_parquet
+from data_tools.reading.typed_columns import UNITS, to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.image_folder import ImageFolder
-from data_tools.sources.input_files import find_files, label_files
-from data_tools.sources.item_rows import to_items
-from data_tools.sources.row_files import column_names, count_rows, read_parquet
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
-from data_tools.sources.typed_columns import UNITS, to_interactions, to_strings
 
 
 class ParquetSource:

@@ -8,12 +8,12 @@ a sentence each.
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_tools.reading.folder_source import FolderSource
+from data_tools.reading.item_text import compose_text
+from data_tools.reading.row_files import column_names, count_rows, read_rows
+from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.folder_source import FolderSource
-from data_tools.sources.item_text import compose_text
-from data_tools.sources.row_files import column_names, count_rows, read_rows
 from data_tools.sources.source import Batch, Item, SourceError, Totals
-from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_strings
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 

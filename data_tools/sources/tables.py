@@ -9,13 +9,13 @@ images/
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_tools.reading.folder_source import FolderSource
+from data_tools.reading.image_folder import ImageFolder
+from data_tools.reading.item_rows import to_items
+from data_tools.reading.row_files import column_names, count_rows, find_row_file, read_rows
+from data_tools.reading.typed_columns import to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.folder_source import FolderSource
-from data_tools.sources.image_folder import ImageFolder
-from data_tools.sources.item_rows import to_items
-from data_tools.sources.row_files import column_names, count_rows, find_row_file, read_rows
 from data_tools.sources.source import Batch, Item, SourceError, Totals
-from data_tools.sources.typed_columns import to_interactions, to_strings
 
 
 class TablesSource(FolderSource):

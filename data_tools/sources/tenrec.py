@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_tools.reading.csv_files import csv_columns, read_csv
+from data_tools.reading.input_files import require_file
+from data_tools.reading.text_blocks import count_lines
+from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.csv_files import csv_columns, read_csv
-from data_tools.sources.input_files import require_file
 from data_tools.sources.source import Batch, Item, SourceError, Totals
-from data_tools.sources.text_blocks import count_lines
-from data_tools.sources.typed_columns import iterate_rows, to_interactions, to_strings
 
 FEEDBACK = ("click", "follow", "like", "share")
 PROFILE = ("gender", "age")

@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from data_tools.reading.image_folder import ImageFolder
+from data_tools.reading.input_files import require_file
+from data_tools.reading.item_text import compose_text
+from data_tools.reading.row_files import read_headless_rows
+from data_tools.reading.text_blocks import count_lines, first_line
+from data_tools.reading.typed_columns import iterate_rows, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.image_folder import ImageFolder
-from data_tools.sources.input_files import require_file
-from data_tools.sources.item_text import compose_text
-from data_tools.sources.row_files import read_headless_rows
 from data_tools.sources.sequences import read_user_sequences
 from data_tools.sources.source import Batch, Item, SourceError, Totals
-from data_tools.sources.text_blocks import count_lines, first_line
-from data_tools.sources.typed_columns import iterate_rows, to_strings
 
 ITEM_COLUMNS = ["item_id", "title", "abstract"]
 

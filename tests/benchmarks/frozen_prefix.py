@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from transrec.config import validate
-from transrec.cost import measure
-from transrec.distributed import World
+from transrec.distributed.world import World
 from transrec.experiment import Experiment
-from transrec.optim import build_optimizer
-from transrec.run import build_stream
+from transrec.runs.train_and_test import build_stream
+from transrec.training.cost import measure
+from transrec.training.optim import build_optimizer
 
 ROOT = Path(__file__).parents[2]
 

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from transrec.config import validate
 from transrec.data.evaluation_stream import evaluation_batches, left_padded, newest, training_histories
-from transrec.data.interactions import DataConfig, Interactions
-from transrec.distributed import World
+from transrec.data.examples.interactions import DataConfig, Interactions
+from transrec.distributed.world import World
 from transrec.evaluation.evaluator import encode_catalogue, inference
 from transrec.experiment import load_run, open_store
-from transrec.rebuild import rebuild_for
+from transrec.runs.rebuild import rebuild_for
 
 Features = dict[str, NDArray[np.float64]]
 

@@ -21,10 +21,10 @@ import psutil
 from data_tools.build import build
 from data_tools.sources.synthetic import SyntheticSource
 from transrec.data.batch import Sampling
-from transrec.data.interactions import DataConfig, Interactions
-from transrec.data.item_store import ItemStore
+from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.interactions import DataConfig, Interactions
 from transrec.data.train_stream import TrainStream, load_steps
-from transrec.tracking import steps_done
+from transrec.training.tracking import steps_done
 
 ROOT = Path(__file__).parents[2]
 ITEMS, INTERACTIONS_PER_USER = 20_000, 20

@@ -17,8 +17,8 @@ import numpy as np
 from data_tools.build import build
 from data_tools.sources.synthetic import SyntheticSource
 from transrec.data.batch import Sampling, SequenceBatch
-from transrec.data.interactions import DataConfig, Interactions
-from transrec.data.item_store import ItemStore
+from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.interactions import DataConfig, Interactions
 from transrec.data.train_stream import TrainStream
 
 USERS, ITEMS, INTERACTIONS = 100_000, 20_000, 2_000_000

@@ -19,12 +19,12 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from transrec.config import validate
-from transrec.cost import measure
 from transrec.data.batch import SequenceBatch, to_device
-from transrec.distributed import World
+from transrec.distributed.world import World
 from transrec.experiment import Experiment
-from transrec.optim import build_optimizer
-from transrec.run import build_stream
+from transrec.runs.train_and_test import build_stream
+from transrec.training.cost import measure
+from transrec.training.optim import build_optimizer
 
 ENCODERS = {"sasrec": {"name": "sasrec", "layers": 2, "heads": 2, "dropout": 0.1}, "nextitnet": {"name": "nextitnet"}}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

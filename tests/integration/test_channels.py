@@ -9,9 +9,10 @@ import torch
 from commands import Commands, ForkedCommands, json_lines, refused
 from tiny_world import Tiny, build_shards
 
-from transrec import experiment, rebuild, weights
-from transrec.channels import Channels
-from transrec.data.interactions import open_folder
+from transrec import experiment, weights
+from transrec.data.examples.interactions import open_folder
+from transrec.runs import rebuild
+from transrec.runs.channels import Channels
 
 CPU = torch.device("cpu")
 # What a method does to its model differs: modules at sites, a matrix folded in, base weights that train.

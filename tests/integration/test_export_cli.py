@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from transrec.experiment import load_run
 from transrec.item_encoders import layer_by_layer
-from transrec.rebuild import rebuild
+from transrec.runs.rebuild import rebuild
 
 RATES = "optimizer.lr={backbone: 1.0e-2, head: 1.0e-2, adapter: 1.0e-1}"
 HEAD = "also_train: [head]"

@@ -12,8 +12,8 @@ from commands import ForkedCommands
 from run_folder import hashes
 from tiny_world import Tiny
 
-from launch import lineage as command
-from launch.lineage import MOST_ROWS, Answers
+from transrec.commands import lineage as command
+from transrec.commands.lineage import MOST_ROWS, Answers
 from transrec.data.train_stream import _digest
 
 STEPS = 30

@@ -11,7 +11,7 @@ from commands import LaunchedCommands, Running
 from run_folder import records
 from tiny_world import Tiny
 
-from transrec.watchdog import parent_of
+from transrec.distributed.watchdog import parent_of
 
 pytestmark = pytest.mark.slow
 

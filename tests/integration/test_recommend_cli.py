@@ -12,12 +12,12 @@ from commands import Finished, ForkedCommands
 from shard_server import serve
 from tiny_world import Tiny, build_shards
 
-from launch.recommend import main, show
-from transrec.data.item_store import ItemStore
-from transrec.data.schema import CATALOGUE_FILE, ShardIndex
-from transrec.data.shard_folder import ShardFolder
+from transrec.commands.recommend import main, show
+from transrec.data.content.item_store import ItemStore
+from transrec.data.shards.schema import CATALOGUE_FILE, ShardIndex
+from transrec.data.shards.shard_folder import ShardFolder
 from transrec.experiment import load_run
-from transrec.rebuild import rebuild_for
+from transrec.runs.rebuild import rebuild_for
 
 HISTORIES = {"ann": ["item-3", "item-17", "item-3"], "bob": [f"item-{i}" for i in range(20, 50)], "eve": ["item-0"]}
 

@@ -11,7 +11,7 @@ from PIL import Image
 from sweep_folder import write_sweep
 from tiny_world import ADAPTATIONS, Tiny
 
-from launch.report import main
+from transrec.commands.report import main
 from transrec.sweeps.records import Record, read, write
 
 FRACTIONS = [0.01, 0.03, 0.1, 0.3, 1.0]

@@ -39,7 +39,7 @@ def runs(sweep: Path) -> dict[str, Path]:
 def test_a_trial_out_of_memory_goes_on_with_half_its_micro_batch(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{REPOSITORY}:{REPOSITORY / 'tests'}")
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{REPOSITORY}:{REPOSITORY / 'tests' / 'support'}")
     for name, value in short_memory.SETUP.items():
         monkeypatch.setenv(name, value)
     sweep = done(tmp_path, shards, source=None, grid={"method": {"full": {"target.adaptation.name": "full"}}})

@@ -13,9 +13,9 @@ from run_folder import exported, hashes, losses
 from tiny_world import COMPARABLE, Tiny, build_shards
 
 from transrec import weights
-from transrec.channels import Channels
-from transrec.data.interactions import open_folder
+from transrec.data.examples.interactions import open_folder
 from transrec.evaluation.macro_f1 import macro_f1
+from transrec.runs.channels import Channels
 
 CONFIGS = Path(__file__).parents[2] / "configs/peterrec"
 SMALL = [

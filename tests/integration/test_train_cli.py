@@ -16,7 +16,7 @@ from run_folder import exported, records
 from tiny_world import COMPARABLE, Tiny
 from transformers import AutoConfig, AutoTokenizer
 
-from launch.train import main
+from transrec.commands.train import main
 from transrec.config import load, read_yaml
 from transrec.experiment import Experiment
 

@@ -12,8 +12,8 @@ from run_folder import exported, losses
 from tiny_world import ADAPTATIONS, COMPARABLE, Tiny
 
 from transrec.config import load
-from transrec.data.interactions import Interactions
-from transrec.data.item_store import ItemStore
+from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.interactions import Interactions
 from transrec.data.train_stream import TrainStream
 from transrec.experiment import Experiment
 

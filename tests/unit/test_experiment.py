@@ -9,10 +9,9 @@ from untrained_runs import HOULSBY, assert_same_weights, export_run, make
 
 from transrec import weights
 from transrec.config import ConfigError, dump, load, validate
-from transrec.cost import count_parameters
-from transrec.data.interactions import Interactions
-from transrec.data.schema import ShardIndex
-from transrec.distributed import World
+from transrec.data.examples.interactions import Interactions
+from transrec.data.shards.schema import ShardIndex
+from transrec.distributed.world import World
 from transrec.experiment import (
     MAY_DIFFER,
     Experiment,
@@ -24,6 +23,7 @@ from transrec.experiment import (
     load_run,
     write_run_dir,
 )
+from transrec.training.cost import count_parameters
 
 
 @pytest.fixture

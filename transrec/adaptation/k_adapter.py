@@ -13,8 +13,8 @@ from transrec.adaptation.attach import Site, Tower, sites
 from transrec.adaptation.bottleneck import BottleneckWidths
 from transrec.adaptation.method import AdapterMethod, Rates, learn_at
 from transrec.config import ConfigError
-from transrec.hidden import Hidden
-from transrec.transformer import Block, attendable, initialise
+from transrec.nn.readout import Hidden
+from transrec.nn.transformer import Block, attendable, initialise
 
 BLOCKS = 2  # transformer blocks of an adapter layer
 UP_DOWN_STD = 2e-4

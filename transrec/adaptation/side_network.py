@@ -14,7 +14,7 @@ from transrec.adaptation.attach import Site, Tower, fusion, sites
 from transrec.adaptation.bottleneck import Bottleneck, BottleneckWidths
 from transrec.adaptation.method import AdapterMethod, Rates
 from transrec.config import ConfigError
-from transrec.hidden import Hidden, Modalities, softmax_over
+from transrec.nn.readout import Hidden, Modalities, softmax_over
 
 
 class SideNetworkConfig(AdapterMethod):

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transrec.data.interactions import Interactions
-from transrec.data.labels import Instances, Labels
-from transrec.data.splits import TEST, TRAIN, VALID, Ints, Split
-from transrec.data.user_shards import UserBlock
+from transrec.data.examples.interactions import Interactions
+from transrec.data.examples.labels import Instances, Labels
+from transrec.data.examples.splits import TEST, TRAIN, VALID, Ints, Split
+from transrec.data.shards.user_shards import UserBlock
 
 Part = Literal["valid", "test"]
 

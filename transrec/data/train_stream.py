@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from transrec.data.batch import Sampling, SequenceBatch
-from transrec.data.candidates import Candidates, CandidateSampler
-from transrec.data.cloze import hide
-from transrec.data.interactions import Interactions
-from transrec.data.item_store import ItemStore
-from transrec.data.negatives import NegativeSampler
+from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.candidates import Candidates, CandidateSampler
+from transrec.data.examples.cloze import hide
+from transrec.data.examples.interactions import Interactions
+from transrec.data.examples.negatives import NegativeSampler
+from transrec.data.examples.windows import Windows
 from transrec.data.order import EpochOrder
-from transrec.data.user_shards import CACHED_BLOCKS, UserBlock
-from transrec.data.windows import Windows
+from transrec.data.shards.user_shards import CACHED_BLOCKS, UserBlock
 from transrec.errors import TransRecError
 
 _NEGATIVES, _CANDIDATES, _CLOZE = 3, 5, 6  # what random numbers are for, beside those of the order and of dropout

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from transrec.config import Config, ConfigError
 from transrec.data.batch import to_device
+from transrec.data.content.item_store import ItemStore
 from transrec.data.evaluation_stream import (
     EvaluationBatch,
     Part,
@@ -22,10 +23,9 @@ from transrec.data.evaluation_stream import (
     training_histories,
     training_sequences,
 )
-from transrec.data.interactions import Interactions
-from transrec.data.item_store import ItemStore
-from transrec.data.labels import Labels
-from transrec.distributed import World
+from transrec.data.examples.interactions import Interactions
+from transrec.data.examples.labels import Labels
+from transrec.distributed.world import World
 from transrec.evaluation.baselines import ItemToItem, MostPopular
 from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets, target_losses, top_items
 from transrec.evaluation.logistic_regression import MOST_CLASSES, LogisticRegression

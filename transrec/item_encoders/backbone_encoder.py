@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from transrec.config import ConfigError
 from transrec.data.batch import Chunk, ItemContent
-from transrec.hidden import Hidden, Readout
 from transrec.item_encoders import families, layer_by_layer
+from transrec.nn.readout import Hidden, Readout
 
 Pooling = Literal["cls", "mean"]
 

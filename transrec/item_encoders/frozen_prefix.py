@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from transrec.data.batch import Chunk
-from transrec.hidden import Hidden
 from transrec.item_encoders import layer_by_layer
 from transrec.item_encoders.backbone_encoder import BackboneEncoder
+from transrec.nn.readout import Hidden
 
 _FORMAT = 2  # of what is kept; raise it when the same weights come to give other states
 _NO_MATTER = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")  # of a configuration

@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 from transrec.config import ConfigError
-from transrec.hidden import Hidden
 from transrec.item_encoders.families import Inputs, family, hidden_size, max_tokens, num_layers
+from transrec.nn.readout import Hidden
 
 
 def embed(backbone: PreTrainedModel, inputs: Inputs) -> Tensor:

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from transrec.config import Config
 from transrec.data.batch import ItemContent
-from transrec.hidden import Modalities, softmax_over
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
+from transrec.nn.readout import Modalities, softmax_over
 
 Part = TextEncoderConfig | ImageEncoderConfig | IdEmbeddingConfig
 

@@ -19,17 +19,17 @@ import torch
 from rich.console import Group
 from rich.table import Table
 
-from transrec import cost
 from transrec.config import read_yaml
 from transrec.data.batch import to_device
-from transrec.data.interactions import Interactions
+from transrec.data.examples.interactions import Interactions
 from transrec.data.train_stream import TrainStream
-from transrec.distributed import World
+from transrec.distributed.world import World
 from transrec.experiment import CONFIG_FILE, Experiment, Parts, open_store
-from transrec.run import SUMMARY_FILE, build_stream
+from transrec.runs.train_and_test import SUMMARY_FILE, build_stream
 from transrec.sweeps.config import Resources, Sweep
 from transrec.sweeps.driver import is_finished
 from transrec.sweeps.plan import RUNS_FOLDER, STAGES, Plan
+from transrec.training import cost
 
 _TIMED_STEPS = 3
 Kind = str  # model, adaptation and precision of a run, as JSON

@@ -21,12 +21,12 @@ from typing import Any, Literal
 import numpy as np
 
 from transrec.config import ConfigError, validate
-from transrec.data.interactions import DataConfig, open_folder
-from transrec.data.remote import Place
-from transrec.data.task import ColdStartConfig, FileConfig
+from transrec.data.examples.interactions import DataConfig, open_folder
+from transrec.data.examples.task import ColdStartConfig, FileConfig
+from transrec.data.shards.remote import Place
 from transrec.experiment import Experiment, may_differ
 from transrec.sweeps.config import NO_SOURCE, Axis, Sweep, stage_values
-from transrec.tracking import flatten
+from transrec.training.tracking import flatten
 
 RUNS_FOLDER = "runs"
 _HASH_DIGITS = 16

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from transrec.config import Config
-from transrec.hidden import Hidden, Readout
+from transrec.nn.readout import Hidden, Readout
 
 LAYER_NORM_EPS = 1e-8
 INIT_STD = 0.02

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from transrec.config import Config, ConfigError
-from transrec.hidden import Hidden, Readout
-from transrec.transformer import LAYER_NORM_EPS, Block, attendable, initialise
+from transrec.nn.readout import Hidden, Readout
+from transrec.nn.transformer import LAYER_NORM_EPS, Block, attendable, initialise
 
 _SITES = {
     "query": "attention.query",

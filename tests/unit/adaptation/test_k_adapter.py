@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from transrec.adaptation.k_adapter import KAdapterConfig, Widths
 from transrec.config import ConfigError
-from transrec.hidden import Hidden
+from transrec.nn.readout import Hidden
 
 
 @pytest.fixture(params=["canonical", "released"])

@@ -12,10 +12,10 @@ from transrec.adaptation.bottleneck import HoulsbyConfig, PfeifferConfig
 from transrec.adaptation.lora import LoRAConfig, merge
 from transrec.adaptation.model_patch import ModelPatch, ModelPatchConfig
 from transrec.config import ConfigError
-from transrec.cost import count_parameters
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.models.sequential_recommender import SequentialRecommenderConfig
 from transrec.objectives.next_item import FullSoftmaxConfig
+from transrec.training.cost import count_parameters
 from transrec.user_encoders.gru4rec import GRU4RecConfig
 from transrec.user_encoders.nextitnet import NextItNetConfig
 from transrec.user_encoders.sasrec import SASRecConfig

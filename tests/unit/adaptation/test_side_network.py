@@ -4,7 +4,7 @@ from pydantic import ValidationError
 
 from transrec.adaptation.side_network import SideNetworkConfig, paired
 from transrec.config import ConfigError
-from transrec.hidden import Hidden, Modalities
+from transrec.nn.readout import Hidden, Modalities
 
 
 def change(z, b):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from transrec.data.batch import Sampling
-from transrec.data.interactions import DataConfig, Interactions
-from transrec.data.item_store import ItemStore
+from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.interactions import DataConfig, Interactions
 from transrec.data.train_stream import TrainStream
 
 L = 5

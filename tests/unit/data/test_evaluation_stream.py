@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transrec.data.evaluation_stream import evaluated_users, evaluation_batches, left_padded, newest, training_sequences
-from transrec.data.interactions import Interactions
+from transrec.data.examples.interactions import Interactions
 
 HISTORIES = {"long": [1, 2, 3, 4, 5, 6, 7, 8], "plain": [2, 3, 2, 4, 9], "short": [1, 9]}
 

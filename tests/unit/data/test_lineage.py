@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from transrec.data.batch import Sampling
-from transrec.data.interactions import DataConfig, Interactions
-from transrec.data.item_store import ItemStore
+from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.interactions import DataConfig, Interactions
 from transrec.data.lineage import Lineage
 from transrec.data.train_stream import TrainStream
 

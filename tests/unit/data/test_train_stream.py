@@ -14,8 +14,8 @@ from torch import Tensor
 
 from transrec.config import ConfigError
 from transrec.data.batch import ItemContent, Sampling, SequenceBatch, to_device
-from transrec.data.interactions import Interactions
-from transrec.data.item_store import ItemStore
+from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.interactions import Interactions
 from transrec.data.train_stream import TrainStream, load_steps
 
 L = 5

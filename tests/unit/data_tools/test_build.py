@@ -13,7 +13,7 @@ from data_tools.errors import DataToolsError
 from data_tools.rejects import StrictError
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.sources.tables import TablesSource
-from transrec.data.schema import BLOCKS_SCHEMA, CATALOGUE_SCHEMA, ShardIndex, hash_item_ids, user_order_key
+from transrec.data.shards.schema import BLOCKS_SCHEMA, CATALOGUE_SCHEMA, ShardIndex, hash_item_ids, user_order_key
 
 
 def samples(path: Path) -> list[dict]:

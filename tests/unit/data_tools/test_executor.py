@@ -132,7 +132,7 @@ def raw(write_tables, image_bytes) -> Path:  # type: ignore[no-untyped-def]
 
 def built(raw: Path, output: Path, executor: Executor) -> dict[str, bytes]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data_tools.sources.text_blocks.BLOCK_BYTES", 700)
+        patch.setattr("data_tools.reading.text_blocks.BLOCK_BYTES", 700)
         patch.setattr("data_tools.pieces.cut_pieces.__defaults__", (100,))
         patch.setattr("data_tools.stage.cut_tasks.__defaults__", (200,))
         index = build(TablesSource(raw), "tables", output, 20_000, image_size=8, executor=executor)

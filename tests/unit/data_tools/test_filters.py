@@ -16,7 +16,7 @@ from data_tools.histories import INDEXED_COLUMNS, Histories
 from data_tools.shard_reader import read_blocks, read_catalogue
 from data_tools.sources.tables import TablesSource
 from data_tools.verify import verify
-from transrec.data.schema import ShardIndex
+from transrec.data.shards.schema import ShardIndex
 
 DAY = datetime(2020, 1, 2, tzinfo=UTC)
 MIDNIGHT = int(DAY.timestamp())

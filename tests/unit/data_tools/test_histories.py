@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.histories import INDEXED_COLUMNS, Histories
-from transrec.data.schema import USER_COLUMNS, user_order_key
+from transrec.data.shards.schema import USER_COLUMNS, user_order_key
 
 Row = tuple[str, int, int, float | None]  # user, item, timestamp, rating
 ROWS = st.lists(

@@ -15,11 +15,11 @@ import pytest
 from shard_sets import edit_index, seal
 
 from data_tools.verify import verify
-from transrec.data.bad_samples import BadSample
-from transrec.data.interactions import DataConfig, Interactions
-from transrec.data.item_shards import ItemShards
-from transrec.data.schema import ShardSetError
-from transrec.data.shard_folder import ShardFolder
+from transrec.data.examples.interactions import DataConfig, Interactions
+from transrec.data.shards.bad_samples import BadSample
+from transrec.data.shards.item_shards import ItemShards
+from transrec.data.shards.schema import ShardSetError
+from transrec.data.shards.shard_folder import ShardFolder
 
 ITEMS, USERS = "items-000000.tar", "users-000000.tar"
 

@@ -8,7 +8,7 @@ from data_tools.profiles import Profiles, columns_of, stage_profiles
 from data_tools.rejects import Reason, Reject
 from data_tools.sources.source import Batch, SourceError
 from data_tools.stage import BUCKETS
-from transrec.data.schema import USER_COLUMNS
+from transrec.data.shards.schema import USER_COLUMNS
 
 ALL = range(BUCKETS)
 

@@ -9,7 +9,7 @@ from data_tools.pieces import cut_pieces
 from data_tools.rejects import Reason, Reject
 from data_tools.sources.source import Batch
 from data_tools.stage import BUCKETS, Fragments, cut_tasks, fragment_path, write_fragment
-from transrec.data.schema import user_order_key
+from transrec.data.shards.schema import user_order_key
 
 SCHEMA = pa.schema([("user_id", pa.string()), ("place", pa.int64())])
 

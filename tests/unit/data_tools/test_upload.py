@@ -9,7 +9,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from data_tools.__main__ import main
 from data_tools.verify import verify
-from transrec.data.shard_folder import ShardFolder
+from transrec.data.shards.shard_folder import ShardFolder
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from data_tools.build import build
 from data_tools.histories import Histories
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.verify import verify
-from transrec.data.schema import ShardSetError
+from transrec.data.shards.schema import ShardSetError
 
 FILES = ["items-000000.tar", "users-000000.tar", "items.parquet", "user_blocks.parquet"]
 

@@ -10,7 +10,7 @@ from torch import nn
 from transrec.adaptation.attach import OF_THE_TOWER
 from transrec.config import Config, config_classes
 from transrec.data.batch import ItemContent, ModalityContent
-from transrec.data.item_store import STORES
+from transrec.data.content.item_store import STORES
 from transrec.item_encoders import ItemEncoderConfig
 
 MEMBERS = list(config_classes(ItemEncoderConfig))

@@ -6,11 +6,11 @@ from transrec.adaptation.attach import sites
 from transrec.adaptation.groups import parameter_groups
 from transrec.config import ConfigError
 from transrec.data.batch import ItemContent, ModalityContent
-from transrec.hidden import Modalities
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoder, MultimodalEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
+from transrec.nn.readout import Modalities
 
 WIDTH = 8
 TEXT, IMAGE = [0, 1], [1, 2]  # rows of items that have it; item 3 has neither

@@ -10,7 +10,7 @@ import pytest
 
 from transrec.config import dump, read_yaml
 from transrec.experiment import CONFIG_FILE
-from transrec.run import SUMMARY_FILE
+from transrec.runs.train_and_test import SUMMARY_FILE
 from transrec.sweeps import records
 from transrec.sweeps.config import Sweep
 from transrec.sweeps.driver import Driver, Settle, SweepError, is_out_of_memory, lock_storage

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from transrec.config import ConfigError
-from transrec.transformer import attendable
+from transrec.nn.transformer import attendable
 from transrec.user_encoders.sasrec import SASRecConfig
 
 B, L, D = 3, 20, 64

@@ -1,0 +1,71 @@
+"""Reads files with one JSON object per line, packed with gzip or not.
+
+Parsed line by line with the standard library: Arrow's reader guesses one schema per block, which real logs do
+not keep to, and cannot tell the line of an error.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_tools.reading.text_blocks import describe_bad_utf8, is_utf8, line_blocks
+from data_tools.rejects import Reason, Reject, RejectSink
+from data_tools.sources.source import Batch
+
+
+def read_json_lines(path: Path, names: Sequence[str], reject: RejectSink, label: str | None = None) -> Iterator[Batch]:
+    """Batches of the values of these keys as strings, null where an object has no such key.
+
+    Text is taken as it is, anything else as JSON writes it.
+    """
+    for batch in _parse_blocks(path, reject, label or path.name):
+        lines, objects = zip(*batch, strict=True)
+        columns = [pa.array([to_text(value.get(name)) for value in objects], pa.string()) for name in names]
+        yield Batch(label or path.name, pa.array(lines), pa.RecordBatch.from_arrays(columns, list(names)))
+
+
+def read_objects(path: Path, reject: RejectSink, label: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, object) of each line; what is not a JSON object in UTF-8 goes to `reject`."""
+    for batch in _parse_blocks(path, reject, label or path.name):
+        yield from batch
+
+
+def to_text(value: Any) -> str | None:
+    """Text and None as they are, anything else as JSON writes it."""
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
+
+
+def _parse_blocks(path: Path, reject: RejectSink, label: str) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+    start = 1
+    for block in line_blocks(path):
+        lines = block.split(b"\n")[:-1]
+        parsed = ((start + index, _parse(line, start + index, label, reject)) for index, line in enumerate(lines))
+        if objects := [(number, value) for number, value in parsed if value is not None]:
+            yield objects
+        start += len(lines)
+
+
+def _parse(line: bytes, number: int, label: str, reject: RejectSink) -> dict[str, Any] | None:
+    if not line.strip():
+        return None
+    try:
+        value = json.loads(line.decode("utf-8"))
+        if isinstance(value, dict) and _is_plain_text(line, value):
+            return value
+        reason, detail = Reason.BAD_JSON, "not an object" if not isinstance(value, dict) else "half a surrogate pair"
+    except UnicodeDecodeError:
+        reason, detail = Reason.INVALID_UTF8, describe_bad_utf8(line)
+    except (ValueError, RecursionError) as error:
+        reason, detail = Reason.BAD_JSON, str(error)
+    reject(Reject(label, number, reason, detail))
+    return None
+
+
+def _is_plain_text(line: bytes, value: dict[str, Any]) -> bool:
+    r"""Whether the strings are text that UTF-8 can write: `"\ud800"` is valid JSON and no character."""
+    return b"\\u" not in line or is_utf8(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))

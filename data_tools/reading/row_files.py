@@ -1,0 +1,103 @@
+"""Reads tab-separated and Parquet files as Arrow batches with line numbers.
+
+Tab-separated: UTF-8 (a byte order mark is fine), LF or CRLF, no quoting; blank lines are skipped. The names
+of the columns are in the header line, or given for a file that has none. Every column is a string.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_tools.reading.text_blocks import count_lines, first_line, line_blocks, split_block
+from data_tools.rejects import RejectSink
+from data_tools.sources.source import Batch, SourceError
+
+_PARQUET_BUFFER = 2**20
+
+
+def find_row_file(folder: Path, name: str) -> Path | None:
+    """`folder/name.tsv` or `folder/name.parquet`, whichever is there.
+
+    Raises:
+        SourceError: both are.
+    """
+    found = [path for suffix in (".tsv", ".parquet") if (path := folder / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        raise SourceError(f"{folder} has both {found[0].name} and {found[1].name}: remove one")
+    return found[0] if found else None
+
+
+def column_names(path: Path) -> list[str]:
+    """Names in the header.
+
+    Raises:
+        SourceError: no header, not UTF-8, or a name that is empty or appears twice.
+    """
+    if path.suffix == ".parquet":
+        names = list(_open_parquet(path).schema_arrow.names)
+    else:
+        names = [name.strip() for name in first_line(path).split("\t")]
+    require_distinct(path, names)
+    return names
+
+
+def require_distinct(path: Path, names: list[str]) -> None:
+    if len(set(names)) != len(names) or not all(names):
+        raise SourceError(f"{path}: column names must be distinct and not empty, found {names}")
+
+
+def count_rows(path: Path) -> int | None:
+    """Number of rows; for a tab-separated file the number of newlines, good enough for a progress bar."""
+    return int(_open_parquet(path).metadata.num_rows) if path.suffix == ".parquet" else count_lines([path])
+
+
+def read_rows(path: Path, reject: RejectSink, label: str | None = None) -> Iterator[Batch]:
+    """Read the file in batches; malformed lines go to `reject`. Parquet columns keep their types.
+
+    Batches and rejects call the file `label`, by default its name.
+    """
+    names, label = column_names(path), label or path.name
+    if path.suffix == ".parquet":
+        return read_parquet(path, names, label)
+    return _read_tsv(line_blocks(path, skip_header=True), names, label, 2, reject)
+
+
+def read_headless_rows(
+    path: Path, names: Sequence[str], reject: RejectSink, label: str | None = None
+) -> Iterator[Batch]:
+    """`read_rows` of a tab-separated file without a header line."""
+    return _read_tsv(line_blocks(path), list(names), label or path.name, 1, reject)
+
+
+def read_parquet(path: Path, columns: Sequence[str], label: str) -> Iterator[Batch]:
+    """Batches of these columns, as they are in the file.
+
+    Raises:
+        SourceError: not a Parquet file, or a text in it is not UTF-8.
+    """
+    first_row = 1
+    with _open_parquet(path) as file:
+        for rows in file.iter_batches(columns=list(columns)):
+            try:
+                rows.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise SourceError(f"{path}, rows from {first_row}: {error}") from None
+            yield Batch(label, pa.array(np.arange(first_row, first_row + len(rows))), rows)
+            first_row += len(rows)
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    try:
+        # Buffering ahead, it would end up holding the whole file; unbuffered, it holds whole columns of a row group.
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
+    except pa.ArrowInvalid as error:
+        raise SourceError(f"{path} is not a readable Parquet file: {error}") from None
+
+
+def _read_tsv(blocks: Iterator[bytes], names: list[str], label: str, start: int, reject: RejectSink) -> Iterator[Batch]:
+    for block in blocks:
+        yield from split_block(block, b"\t", names, label, start, reject)
+        start += block.count(b"\n")

@@ -1,0 +1,61 @@
+"""The reference that training is compared with: what a run is without DeepSpeed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.interactions import Interactions
+from transrec.data.train_stream import TrainStream
+from transrec.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Curve:
+    losses: list[float]
+    gradient_norms: list[float]
+    weights: Mapping[str, Tensor]
+
+
+def plain_loop(experiment: Experiment, without: set[str] = frozenset()) -> Curve:  # type: ignore[assignment]
+    """Train as PyTorch's documentation would: one process, one batch for the whole step, `torch.optim.AdamW`.
+
+    Args:
+        without: what to leave out, to show that a comparison with it is no formality: "clipping" or "schedule".
+    """
+    interactions = Interactions.scan(experiment.data, experiment.model.max_length)
+    num_items = interactions.shards.index.counts.items
+    store = ItemStore(interactions.shards.folder, experiment.model.item_encoder.content(), experiment.data.cache)
+    torch.manual_seed(experiment.seed)
+    model = experiment.model.build(num_items)
+    experiment.adaptation.apply(model)
+    train, steps = experiment.train, experiment.train.steps
+    assert steps is not None
+    stream = TrainStream(interactions, store, model.sampling, train.batch_size, experiment.seed)
+    groups = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rates = experiment.optimizer.lr
+            rate = rates.adapter if ".adapter." in name else rates.backbone if "backbone." in name else rates.head
+            decay = experiment.optimizer.weight_decay if parameter.ndim > 1 else 0.0
+            groups.append({"params": [parameter], "lr": rate, "peak": rate, "weight_decay": decay})
+    optimizer = torch.optim.AdamW(groups, betas=experiment.optimizer.betas)
+    curve, norms = [], []
+    warmup = round(experiment.optimizer.warmup * steps)
+    for step in range(steps):
+        factor = min(1.0, (step + 1) / (warmup + 1))
+        if experiment.optimizer.schedule == "linear" and step >= warmup:
+            factor = 1 - (step - warmup) / (steps - warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * (1.0 if "schedule" in without else factor)
+        (batch,) = stream[step]
+        optimizer.zero_grad()
+        (loss,) = model(replace(batch, normaliser=float(batch.scored))).values()
+        loss.backward()
+        clipping = torch.inf if "clipping" in without or not train.clipping else train.clipping
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), clipping)))
+        optimizer.step()
+        curve.append(loss.item())
+    return Curve(curve, norms, {name: p.detach() for name, p in model.named_parameters() if p.requires_grad})

@@ -1,0 +1,52 @@
+import gzip
+from pathlib import Path
+
+import pytest
+
+from data_tools.reading import text_blocks
+from data_tools.reading.json_lines import read_json_lines, read_objects
+from data_tools.rejects import Reason, Reject
+
+NAMES = ["id", "n", "list"]
+
+
+def read(path: Path) -> tuple[list[tuple[int, dict]], list[Reject]]:
+    rejects: list[Reject] = []
+    rows = []
+    for batch in read_json_lines(path, NAMES, rejects.append):
+        rows += zip(batch.lines.to_pylist(), batch.rows.to_pylist(), strict=True)
+    return rows, rejects
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("block_bytes", [1, 30, 10**6])
+def test_values_are_text(tmp_path: Path, pack, block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", block_bytes)
+    path = tmp_path / ("t.jsonl" if pack is bytes else "t.jsonl.gz")
+    path.write_bytes(pack('{"id": "é", "n": 1.50, "other": {}}\n\n{"list": [1, "ü"], "n": true, "id": null}'.encode()))
+    rows, rejects = read(path)
+    assert rows == [(1, {"id": "é", "n": "1.5", "list": None}), (3, {"id": None, "n": "true", "list": '[1, "ü"]'})]
+    assert rejects == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "detail"),
+    [
+        (b'{"id": 1', Reason.BAD_JSON, "Expecting ',' delimiter"),
+        (b"[1]", Reason.BAD_JSON, "not an object"),
+        (b'{"id": "\\ud800"}', Reason.BAD_JSON, "half a surrogate pair"),
+        (b"[" * 100_000, Reason.BAD_JSON, "recursion"),
+        (b'{"id": "\xff"}', Reason.INVALID_UTF8, "invalid start byte 0xff at byte 9 of the line"),
+    ],
+)
+def test_what_is_no_object_is_rejected_with_its_line(tmp_path: Path, line: bytes, reason: Reason, detail: str) -> None:
+    (tmp_path / "t.jsonl").write_bytes(b'{"id": "a"}\n' + line + b'\n{"id": "\\ud83d\\ude00"}\n')
+    rows, [reject] = read(tmp_path / "t.jsonl")
+    assert [(number, row["id"]) for number, row in rows] == [(1, "a"), (3, "😀")]
+    assert (reject.file, reject.line, reject.reason) == ("t.jsonl", 2, reason)
+    assert detail in reject.detail
+
+
+def test_objects_keep_their_types(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"a": [1, 2]}\n')
+    assert list(read_objects(tmp_path / "t.jsonl", pytest.fail)) == [(1, {"a": [1, 2]})]

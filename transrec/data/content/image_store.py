@@ -1,0 +1,99 @@
+"""Images of the items: decoded for the batch that needs them, or once for all into the node's cache.
+
+Considered: decoding at each use (no disk, but a poster's 0.3 ms, a photo's 5, for each distinct item of every batch),
+compressed pictures made small (still to be decoded), and pixels as they are, mapped into memory: the default, as its
+batches cost a copy. They take 3·size² bytes an item, 150 GB for a million at 224, so `decoded_cache` can be off.
+"""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.lib.format import write_array_header_1_0
+from numpy.typing import NDArray
+
+from transrec.data.batch import Chunk, ModalityContent, modality_content
+from transrec.data.content.filled_folder import filled_folder
+from transrec.data.content.images import DECODER
+from transrec.data.shards.bad_samples import Skipped
+from transrec.data.shards.item_shards import ItemImages
+from transrec.data.shards.shard_folder import ShardFolder
+
+_DECODE_AT_ONCE = 1024
+
+
+class ImageContent(Protocol):
+    """How an item encoder wants images: what `item_encoders.image` offers."""
+
+    chunk_images: int
+    decoded_cache: bool
+
+    @property
+    def size(self) -> int: ...
+
+
+class ImageStore:
+    """Pixels of the items of a shard set that have an image and are not of `skipped`; uint8 (n, 3, size, size)."""
+
+    items_at_once = 256
+
+    def __init__(self, folder: ShardFolder, image: ImageContent, cache: Path, skipped: Skipped) -> None:
+        self._chunk_images = image.chunk_images
+        self._images = ItemImages(folder, image.size, skipped)
+        self.key = _target(folder, image.size, cache, skipped).name
+        self._pixels: NDArray[np.uint8] | None = None
+        if image.decoded_cache:
+            decoded = decode_all(self._images, _target(folder, image.size, cache, skipped))
+            self._pixels = np.load(decoded / "pixels.npy", mmap_mode="r")
+            self._row = np.cumsum(self._images.present) - 1
+
+    @staticmethod
+    def is_filled(folder: ShardFolder, image: ImageContent, cache: Path) -> bool:
+        return image.decoded_cache and _target(folder, image.size, cache, {}).exists()
+
+    @staticmethod
+    def samples(folder: ShardFolder, image: ImageContent) -> ItemImages:
+        return ItemImages(folder, image.size)
+
+    def content(self, items: NDArray[np.int64]) -> ModalityContent:
+        """The rows are those of the items that have an image, in order."""
+        rows = np.flatnonzero(self._images.present[items - 1])
+        starts = range(0, len(rows), self._chunk_images)
+        chunks = [self._chunk(items[rows[start : start + self._chunk_images]]) for start in starts]
+        blank = {"pixel_values": torch.zeros(1, 3, self._images.size, self._images.size, dtype=torch.uint8)}
+        return modality_content(rows, chunks, blank)
+
+    def positions_in_pass(self, of_an_item: int) -> int:
+        return self._chunk_images * of_an_item
+
+    def _chunk(self, items: NDArray[np.int64]) -> Chunk:
+        if self._pixels is None:
+            pixels = np.stack([self._images.read(item) for item in items.tolist()])
+        else:
+            pixels = self._pixels[self._row[items - 1]]
+        return {"pixel_values": torch.from_numpy(pixels)}
+
+
+def decode_all(images: ItemImages, target: Path) -> Path:
+    """Folder with `pixels.npy`, uint8 (M, 3, size, size) of the M items with an image in order; made unless there."""
+    numbers = images.numbers
+
+    def fill(partial: Path) -> None:
+        # Written, not mapped: on a full disk a map ends the process, a write says so.
+        with (partial / "pixels.npy").open("wb") as file, ThreadPoolExecutor() as threads:
+            shape = (len(numbers), 3, images.size, images.size)
+            write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for start in range(0, len(numbers), _DECODE_AT_ONCE):
+                for pixels in threads.map(images.read, numbers[start : start + _DECODE_AT_ONCE]):
+                    file.write(pixels.data)
+
+    return filled_folder(target, fill)
+
+
+def _target(folder: ShardFolder, size: int, cache: Path, skipped: Skipped) -> Path:
+    """Named by a hash of the decoder, the size, the item shards and what is left out: never a stale one."""
+    parts = [DECODER, str(size), *(file.sha256 for file in folder.index.of_kind("items")), *map(str, skipped)]
+    return cache / f"pixels-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"

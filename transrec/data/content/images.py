@@ -1,0 +1,53 @@
+"""From the bytes of an image to pixels of the size an encoder wants.
+
+Considered: decoding in full (twice the work, where a photo of 1000 pixels becomes one of 98), a decoder of its own for
+JPEG (simplejpeg: a tenth faster with the resizing, for a second code path and package), and this: Pillow, which leaves
+out the frequencies of a JPEG that a small picture cannot show, down to no less than three times the size, and then
+resizes with an antialiasing filter. Pixels then differ from those of a full decoding by less than half a step of 255 on
+average.
+"""
+
+import io
+import warnings
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image
+
+from transrec.data.shards.schema import MAX_IMAGE_PIXELS
+
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_REDUCING_GAP = 3  # sides of what is decoded, at least, over those of what is wanted
+_FILTER = Image.Resampling.BILINEAR  # as in the released code of TransRec
+
+# Equal keys mean equal pixels for equal bytes and sizes.
+DECODER = f"pillow {PIL.__version__}, {_FILTER.name}, {_REDUCING_GAP}"
+
+
+class ImageError(ValueError):
+    """Bytes that are no image, or one of more pixels than `MAX_IMAGE_PIXELS`."""
+
+
+def decode(data: bytes, size: int) -> NDArray[np.uint8]:
+    """RGB pixels (3, size, size); the whole image, its sides brought to one length.
+
+    Raises:
+        ImageError: unknown format, damaged or too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ours is the stricter bound
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                return _pixels(image, size)
+    except Exception as error:  # decoders of damaged files raise struct.error, IndexError, SyntaxError, …
+        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise ImageError(reason or type(error).__name__) from None
+
+
+def _pixels(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    if image.width * image.height > MAX_IMAGE_PIXELS:  # said by the header: nothing is decoded yet
+        raise ValueError(f"{image.width}x{image.height} is over {MAX_IMAGE_PIXELS} pixels")
+    image.draft("RGB", (_REDUCING_GAP * size, _REDUCING_GAP * size))
+    square = image.convert("RGB").resize((size, size), _FILTER)
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))

@@ -1,0 +1,1 @@
+"""Examples that a run learns from and is tested on."""

@@ -1,0 +1,210 @@
+"""Tasks: what is predicted of a user beside the next item. Choose one by `name:`.
+
+A task gives users targets out of a vocabulary of its own, 1..K: the classes of a user column, the items of another
+catalogue, or what a file says. Each (user, target) is an instance.
+
+Designs considered. A loader, a loss and an evaluation for each task, as the released scripts of PeterRec have them: the
+second way from shards to metrics soon differs from the first. A column of labels beside the batch: whatever lies
+between shard and metric has to carry it along. Taken: a target stands behind the history, where the next item would,
+and is a number of another vocabulary. Windows, order, batches, objectives and ranking stay those of the next item; new
+are only where targets come from (here), who learns from them (`labels.py`) and the vectors they have
+(`models/task_head.py`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import AfterValidator, Field
+
+from transrec.config import Config, ConfigError, UserPath
+from transrec.data.shards.remote import Place
+from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA, user_order_key
+from transrec.data.shards.shard_folder import ShardFolder
+from transrec.data.shards.user_shards import UserBlock, UserShards
+
+OpenFolder = Callable[[Place], ShardFolder]
+_CHUNK_USERS = 4096
+_LABEL_COLUMNS = ["user_id", "target"]
+
+
+class Pairs(NamedTuple):
+    """Instances of a block of users, in their order: which user of the block, which target; no pair twice."""
+
+    user: NDArray[np.int32]
+    target: NDArray[np.int32]  # 1..K
+
+
+Targets = tuple[list[str], list[Pairs]]  # target t is called names[t - 1]; the pairs of each block
+
+
+def _ascending(bands: list[float] | None) -> list[float] | None:
+    if bands is not None and bands != sorted(set(bands)):
+        raise ValueError("give the bounds in ascending order")
+    return bands
+
+
+class ProfileConfig(Config):
+    """Predict a user column of the shards: each value is a class; who has none takes no part."""
+
+    name: Literal["profile"] = "profile"
+    column: str
+    bands: Annotated[list[float] | None, AfterValidator(_ascending)] = Field(
+        None, min_length=1, description="bounds of the classes of a number; each belongs to the class above it"
+    )
+
+    def read(self, users: UserShards, open_folder: OpenFolder) -> Targets:
+        """
+        Raises:
+            ConfigError: no such column, or no numbers where there are bands.
+        """
+        known = users.index.user_columns
+        if self.column not in known:
+            raise ConfigError(
+                f"`data.task.column`: {users.folder} has no user column {self.column!r}, "
+                f"only {', '.join(known) or 'none at all'}"
+            )
+        columns = [self._values(users.block(number)) for number in range(len(users))]
+        if self.bands is not None:
+            return _band_names(self.bands), [_pairs_of(self._band(column, self.bands)) for column in columns]
+        names = sorted(pa.chunked_array(columns, pa.string()).unique().drop_null().to_pylist())
+        return names, [_pairs_of(_codes(column, names)) for column in columns]
+
+    def _values(self, block: UserBlock) -> pa.StringArray:
+        """A value for each user, null where there is none."""
+        if not len(block):
+            return pa.array([], pa.string())
+        column = pc.utf8_trim_whitespace(block.profiles[self.column])
+        return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+
+    def _band(self, column: pa.StringArray, bands: list[float]) -> NDArray[np.int64]:
+        try:
+            numbers = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
+        except pa.ArrowInvalid as error:
+            raise ConfigError(f"`data.task.bands`: column {self.column!r} does not hold numbers ({error})") from None
+        return np.where(np.isnan(numbers), 0, np.digitize(numbers, bands) + 1)
+
+
+class ColdStartConfig(Config):
+    """Predict the items that a user has in another set of shards, from the history in this one.
+
+    Users are shared between the two by their ids, items are not.
+    """
+
+    name: Literal["cold_start"] = "cold_start"
+    target: Place = Field(description="folder or URL of shards")
+
+    def read(self, users: UserShards, open_folder: OpenFolder) -> Targets:
+        target = UserShards(open_folder(self.target))
+        names = target.folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id"])["item_id"].to_pylist()
+        return names, list(_join(users, map(_histories, map(target.block, range(len(target))))))
+
+
+class FileConfig(Config):
+    """Predict what a file says: columns `user_id` and `target`, tab-separated or Parquet, a row for each target."""
+
+    name: Literal["file"] = "file"
+    path: UserPath
+
+    def read(self, users: UserShards, open_folder: OpenFolder) -> Targets:
+        """
+        Raises:
+            ConfigError: the file cannot be read, or has other columns.
+        """
+        table = self._table()
+        names = sorted(table["target"].unique().to_pylist())
+        targets = pa.array(_codes(table["target"].combine_chunks(), names), pa.int32())
+        users_of = pa.table({"user_id": table["user_id"], "target": targets}).group_by("user_id")
+        return names, list(_join(users, _in_order(users_of.aggregate([("target", "distinct")]))))
+
+    def _table(self) -> pa.Table:
+        strings = dict.fromkeys(_LABEL_COLUMNS, pa.string())
+        try:
+            if self.path.suffix == ".parquet":
+                table = pq.read_table(self.path, columns=_LABEL_COLUMNS)
+            else:
+                table = pa.csv.read_csv(
+                    self.path,
+                    parse_options=pa.csv.ParseOptions(delimiter="\t", quote_char=False),
+                    convert_options=pa.csv.ConvertOptions(column_types=strings, include_columns=_LABEL_COLUMNS),
+                )
+            return table.select(_LABEL_COLUMNS).cast(pa.schema(strings)).drop_null()
+        except (OSError, KeyError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"`data.task.path`: {self.path} is no table with the columns user_id and target ({reason})"
+            ) from None
+
+
+TaskConfig = Annotated[ProfileConfig | ColdStartConfig | FileConfig, Field(discriminator="name")]
+
+
+class _Chunk(NamedTuple):
+    """Users in the order of the hash, and their targets."""
+
+    user_ids: pa.StringArray
+    targets: pa.ListArray
+
+    @property
+    def last(self) -> tuple[bytes, str]:
+        return _order(self.user_ids[-1].as_py())
+
+
+def _join(users: UserShards, chunks: Iterable[_Chunk]) -> Iterator[Pairs]:
+    """The pairs of each block: both sides come in the order of the hash, so each is read once and little is held."""
+    coming, held = (chunk for chunk in chunks if len(chunk.user_ids)), list[_Chunk]()
+    for number in range(len(users)):
+        user_ids = users.block(number).user_ids
+        last = _order(user_ids[-1].as_py()) if len(user_ids) else (b"", "")
+        while (not held or held[-1].last < last) and (chunk := next(coming, None)):
+            held.append(chunk)
+        yield _match(user_ids, held)
+        held = [chunk for chunk in held if chunk.last > last]
+
+
+def _match(user_ids: pa.StringArray, held: list[_Chunk]) -> Pairs:
+    if not held:
+        return _pairs_of(np.zeros(len(user_ids), np.int64))
+    there = pa.concat_arrays([chunk.user_ids for chunk in held])
+    lists = pa.concat_arrays([chunk.targets for chunk in held]).take(pc.index_in(user_ids, there))
+    pairs = np.stack([pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists).to_numpy()])
+    user, target = np.unique(pairs, axis=1).astype(np.int32)
+    return Pairs(user, target)
+
+
+def _histories(block: UserBlock) -> _Chunk:
+    return _Chunk(block.user_ids, pa.ListArray.from_arrays(pa.array(block.offsets, pa.int32()), pa.array(block.items)))
+
+
+def _in_order(grouped: pa.Table) -> Iterator[_Chunk]:
+    user_ids = grouped["user_id"].to_pylist()
+    ordered = grouped.take(sorted(range(len(user_ids)), key=lambda row: _order(user_ids[row])))
+    for start in range(0, len(ordered), _CHUNK_USERS):
+        rows = ordered.slice(start, _CHUNK_USERS)
+        yield _Chunk(rows["user_id"].combine_chunks(), rows["target_distinct"].combine_chunks())
+
+
+def _order(user_id: str) -> tuple[bytes, str]:
+    return user_order_key(user_id), user_id
+
+
+def _codes(column: pa.StringArray, names: list[str]) -> NDArray[np.int64]:
+    """1..K, 0 for null."""
+    return pc.index_in(column, pa.array(names, pa.string())).fill_null(-1).to_numpy() + np.int64(1)
+
+
+def _pairs_of(codes: NDArray[np.int64]) -> Pairs:
+    """At most one target for each user; 0 is none."""
+    user = np.flatnonzero(codes)
+    return Pairs(user.astype(np.int32), codes[user].astype(np.int32))
+
+
+def _band_names(bands: list[float]) -> list[str]:
+    between = [f"{low:g} to {high:g}" for low, high in pairwise(bands)]
+    return [f"under {bands[0]:g}", *between, f"{bands[-1]:g} and over"]

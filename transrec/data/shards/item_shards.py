@@ -1,0 +1,113 @@
+"""The records and images of items, read from where the catalogue says they lie: nothing in a tar is parsed."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transrec.data.content.images import ImageError, decode
+from transrec.data.shards.bad_samples import BadSample, Skipped
+from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA, ShardSetError
+from transrec.data.shards.shard_folder import ShardFolder, UnreadableError
+
+
+class ItemMembers:
+    """One file of each item's sample, by its prefix in the catalogue: `json` or `image`."""
+
+    def __init__(self, folder: ShardFolder, prefix: str) -> None:
+        self.folder = folder
+        place = [f"{prefix}_{name}" for name in ("offset", "bytes", "crc32")]
+        table = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["index", "shard", *place])
+        if not np.array_equal(table["index"], np.arange(1, folder.index.counts.items + 1)):
+            raise ShardSetError(
+                f"{folder.locate(CATALOGUE_FILE)}: its items are not 1 to {folder.index.counts.items}; "
+                "rebuild the shards"
+            )
+        shards = table["shard"].combine_chunks().dictionary_encode()
+        self._names: list[str] = shards.dictionary.to_pylist()
+        self._shard = shards.indices.to_numpy()
+        self.present: NDArray[np.bool_] = table[place[0]].is_valid().to_numpy()
+        self._offset, self._bytes, self._crc32 = (table[name].fill_null(0).to_numpy() for name in place)
+
+    def read(self, item: int) -> bytes:
+        """
+        Raises:
+            BadSample: it cannot be read.
+        """
+        row = item - 1
+        try:
+            return self.folder.read(
+                self._names[self._shard[row]], int(self._offset[row]), int(self._bytes[row]), int(self._crc32[row])
+            )
+        except UnreadableError as error:
+            raise self.bad(item, error.reason) from None
+
+    def bad(self, item: int, reason: str) -> BadSample:
+        return BadSample(self.folder, self._names[self._shard[item - 1]], f"item {item}", reason)
+
+
+class ItemShards:
+    """The records of items 1..N of a set; those of `skipped` have empty texts."""
+
+    def __init__(self, folder: ShardFolder, skipped: Skipped | None = None) -> None:
+        self.folder, self.skipped = folder, skipped or {}
+        self._members = ItemMembers(folder, "json")
+
+    @property
+    def numbers(self) -> range:
+        return range(1, len(self._members.present) + 1)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The records in index order: shard after shard, front to back."""
+        return map(self.read, self.numbers)
+
+    def read(self, item: int) -> dict[str, Any]:
+        """The record of an item: its id and its text fields.
+
+        Raises:
+            BadSample: it cannot be read, or it is not an object of texts.
+        """
+        if item in self.skipped:
+            return {"item_id": "", **dict.fromkeys(self.folder.index.text_fields, "")}
+        content = self._members.read(item)
+        try:
+            record = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise self.bad(item, f"no JSON: {error}") from None
+        if not isinstance(record, dict) or not all(isinstance(value, str | None) for value in record.values()):
+            raise self.bad(item, "not an object of texts")
+        return record
+
+    def bad(self, item: int, reason: str) -> BadSample:
+        return self._members.bad(item, reason)
+
+
+class ItemImages:
+    """The images of a set, `size` pixels square; items of `skipped` have none."""
+
+    def __init__(self, folder: ShardFolder, size: int, skipped: Skipped | None = None) -> None:
+        self.size = size
+        self._members = ItemMembers(folder, "image")
+        self.present = self._members.present.copy()  # of item i at i - 1
+        self.present[[item - 1 for item in skipped or ()]] = False
+
+    @property
+    def numbers(self) -> list[int]:
+        """The items that have an image."""
+        return (1 + np.flatnonzero(self.present)).tolist()
+
+    def read(self, item: int) -> NDArray[np.uint8]:
+        """Pixels (3, size, size) of an item that has an image.
+
+        Raises:
+            BadSample: it cannot be read or decoded.
+        """
+        try:
+            return decode(self._members.read(item), self.size)
+        except ImageError as error:
+            raise self.bad(item, f"its image: {error}") from None
+
+    def bad(self, item: int, reason: str) -> BadSample:
+        return self._members.bad(item, reason)

@@ -1,0 +1,155 @@
+"""Where a set of shards lies, a local folder or a URL, and how its files are read: whole, local and trusted.
+
+Considered: streaming members over the network (range requests: no second reader, no node-local disk, but training
+reads blocks at random and would wait for each), mounting (outside the project), and this: whole files, fetched once
+per node when they are first needed, into a cache named by the hash of `index.json`, so two states of a set never mix.
+"""
+
+import hashlib
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from transrec.data.shards import remote
+from transrec.data.shards.schema import INDEX_FILE, NULLABLE, FileEntry, ShardIndex, ShardSetError, read_index
+from transrec.data.shards.shard_cache import ShardCache
+from transrec.files import write_text
+
+DEFAULT_CACHE = Path("~/.cache/transrec").expanduser()
+DEFAULT_CACHE_BYTES = 100 * 2**30
+_LARGEST_INDEX = 2**26  # bytes
+
+
+class UnreadableError(ShardSetError):
+    """A file of the set, or a part of one, that is not there or not what `index.json` says."""
+
+    def __init__(self, file: str, reason: str, advice: str) -> None:
+        super().__init__(f"{file}: {reason}; {advice}")
+        self.reason = reason
+
+
+class ShardFolder:
+    """A set of shards at `place`; `cache` holds at most `cache_bytes` of what comes from URLs.
+
+    Raises:
+        ShardSetError: no complete set of shards.
+        UrlError, RemoteError: a URL that is none, or that cannot be read.
+    """
+
+    def __init__(self, place: Path | str, cache: Path = DEFAULT_CACHE, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        self.place = remote.parse_place(place)
+        data = self._read_index()
+        self.index = ShardIndex.parse(data, self.locate(INDEX_FILE))
+        self.index_sha256 = hashlib.sha256(data).hexdigest()
+        self._entries = {entry.name: entry for entry in self.index.files}
+        self._cache = ShardCache(cache.expanduser() / "shards", cache_bytes)
+
+    def __str__(self) -> str:
+        return remote.public(str(self.place))
+
+    def locate(self, name: str) -> str:
+        """The file as messages call it."""
+        return f"{self}/{name}"
+
+    def fetch(self, name: str) -> Path:
+        """The local file, whole; for a URL it may give way to others later, unlike what `open` gives."""
+        self.open(name).close()
+        return self._path(name)
+
+    def copy(self) -> Path:
+        """A local folder with every file of the set: the folder itself, or for a URL one in the cache."""
+        if isinstance(self.place, Path):
+            return self.place
+        for entry in self.index.files:
+            self.fetch(entry.name)
+        folder = self._cache.folder / self._key
+        write_text(folder / INDEX_FILE, self.index.model_dump_json(indent=2) + "\n")
+        return folder
+
+    def open(self, name: str) -> BinaryIO:
+        """
+        Raises:
+            UnreadableError: the set has no such file.
+            RemoteError: it cannot be fetched.
+        """
+        try:
+            if isinstance(self.place, Path):
+                return self._path(name).open("rb")
+            return self._cache.open(self._path(name), self._entry(name).bytes, lambda path: self._download(name, path))
+        except OSError as error:
+            raise self._unreadable(name, error.strerror or str(error)) from None
+
+    def read(self, name: str, offset: int, size: int, crc32: int) -> bytes:
+        """`size` bytes of a file from `offset` on, checked.
+
+        Raises:
+            UnreadableError: they are not there, or have another CRC-32.
+            RemoteError: the file cannot be fetched.
+        """
+        if not 0 <= offset <= offset + size <= self._entry(name).bytes:
+            raise self._unreadable(name, f"it has no {size} bytes from {offset} on")
+        content = self._read(name, offset, size)
+        if zlib.crc32(content) != crc32 and isinstance(self.place, str):
+            self._cache.drop(self._path(name))  # good on arrival, so it is this node's disk
+            content = self._read(name, offset, size)
+        if zlib.crc32(content) != crc32:
+            raise self._unreadable(name, f"the checksum of the {size} bytes from {offset} on is wrong")
+        return content
+
+    def table(self, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file of the set, checked as a whole; `columns` of it, or all; no nulls but in `NULLABLE`.
+
+        Raises:
+            UnreadableError: missing, damaged, or with other columns than `schema`.
+        """
+        with self.open(name) as file:
+            data = file.read()
+        if hashlib.sha256(data).hexdigest() != self._entry(name).sha256:
+            raise self._unreadable(name, "its SHA-256 is not that of index.json")
+        try:
+            if pq.read_schema(pa.BufferReader(data)) != schema:
+                raise self._unreadable(name, "its columns are not those of the schema")
+            table = pq.read_table(pa.BufferReader(data), columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise self._unreadable(name, str(error)) from None
+        if any(table[column].null_count for column in table.column_names if column not in NULLABLE):
+            raise self._unreadable(name, "it has rows with nothing in them")
+        return table
+
+    @property
+    def _key(self) -> str:
+        return self.index_sha256[:24]
+
+    def _read_index(self) -> bytes:
+        if isinstance(self.place, Path):
+            return read_index(self.place / INDEX_FILE)
+        return remote.read(f"{self.place}/{INDEX_FILE}", _LARGEST_INDEX)
+
+    def _entry(self, name: str) -> FileEntry:
+        if name not in self._entries:
+            raise self._unreadable(INDEX_FILE, f"it does not list {name!r}")
+        return self._entries[name]
+
+    def _path(self, name: str) -> Path:
+        folder = self.place if isinstance(self.place, Path) else self._cache.folder / self._key
+        return folder / self._entry(name).name
+
+    def _download(self, name: str, target: Path) -> None:
+        entry = self._entry(name)
+        remote.fetch(f"{self.place}/{name}", target, entry.bytes, entry.sha256)
+
+    def _read(self, name: str, offset: int, size: int) -> bytes:
+        try:
+            with self.open(name) as file:
+                file.seek(offset)
+                return file.read(size)
+        except OSError as error:
+            raise self._unreadable(name, error.strerror or str(error)) from None
+
+    def _unreadable(self, name: str, reason: str) -> UnreadableError:
+        return UnreadableError(
+            self.locate(name), reason, f"check the set with `python -m data_tools verify {self}`, or copy it again"
+        )

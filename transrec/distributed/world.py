@@ -1,0 +1,162 @@
+"""Processes and the messages between them."""
+
+import os
+import warnings
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from transrec.distributed.watchdog import Watchdog
+from transrec.errors import TransRecError
+
+if not torch.accelerator.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed says on stdout, at import, that it found none
+import deepspeed
+
+
+class RendezvousError(TransRecError, RuntimeError):
+    """The processes of a run did not find each other."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the others; `control` carries small messages that must not wait for a device."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    control: dist.ProcessGroup | None = None
+    watchdog: Watchdog | None = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def gather_ints(self, values: list[int]) -> Tensor:
+        """(size, len(values)) int64: the same number of integers from every rank."""
+        own = torch.tensor(values, dtype=torch.int64)
+        if self.size == 1:
+            return own[None]
+        self._arrive()
+        gathered = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(gathered, own, group=self.control)
+        return torch.stack(gathered)
+
+    def union(self, values: Iterable[int]) -> set[int]:
+        """All the integers from 0 on that any rank gives."""
+        own = sorted(values)
+        most = int(self.gather_ints([len(own)]).max())
+        if most == 0:
+            return set()
+        return set(self.gather_ints([*own, *[-1] * (most - len(own))]).flatten().tolist()) - {-1}
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Rows (n_r, ...) of every rank, one after another; n_r may differ."""
+        if self.size == 1:
+            return rows
+        counts = self.gather_ints([len(rows)])[:, 0].tolist()
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        gathered = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(gathered, padded)
+        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over ranks of a tensor of equal shape."""
+        if self.size == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values / self.size
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            self._arrive()
+            dist.barrier(group=self.control)
+
+    def _arrive(self) -> None:
+        if self.watchdog is not None:
+            self.watchdog.arrive()
+
+
+def start() -> World:
+    """Join the process group that the launcher described; without a launcher, make a group of one."""
+    launched = "RANK" in os.environ
+    for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        os.environ.setdefault(key, value)
+    # DeepSpeed calls names that this torch deprecates; nothing a user could put right.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    # DeepSpeed's shared-memory all-reduce for CPUs is compiled at first use and leaves its buffers in /dev/shm when a
+    # run ends, 66 MiB a rank. Without it gloo does the work.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    device = _own_device(int(os.environ["LOCAL_RANK"]))
+    cuda = device.type == "cuda"
+    backend = "nccl" if cuda else "gloo"
+    if not launched:  # one process meets nobody: without a port no other run can take it meanwhile
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    except dist.DistNetworkError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise RendezvousError(
+            f"the ranks cannot meet at {place} ({str(error).splitlines()[0][:200]}). If another run of this machine "
+            "meets there, choose another port: `deepspeed --master_port N …`"
+        ) from None
+    control = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
+    watchdog = _watch() if launched else None
+    return World(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]), device, control, watchdog)
+
+
+def _watch() -> Watchdog:
+    """Start the watchdog; its messages go over the store that brought the process group together."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False) if size > 1 else None
+    watchdog = Watchdog(rank, size, store)
+    dist.barrier()
+    watchdog.start()
+    return watchdog
+
+
+def join() -> World:
+    """As `start`, but a process without a launcher stays alone, without a process group: all that inference needs."""
+    return start() if "RANK" in os.environ else World(device=_own_device(0))
+
+
+def stop(world: World) -> None:
+    """Leave the process group, together: threads of a group that is still alive can abort a process at its exit."""
+    if dist.is_initialized():
+        world.barrier()
+        if world.watchdog is not None:
+            world.watchdog.stop()
+        dist.destroy_process_group()
+
+
+def _own_device(local_rank: int) -> torch.device:
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    share_cores(int(os.environ.get("LOCAL_SIZE", os.environ.get("WORLD_SIZE", "1"))))
+    return torch.device("cpu")
+
+
+def whole(tensor: Tensor, modify: bool = False) -> AbstractContextManager[Any]:
+    """Within the context a parameter that ZeRO-3 has partitioned is whole; every rank must enter it.
+
+    With `modify`, what rank 0 writes is what all ranks hold afterwards.
+    """
+    if not hasattr(tensor, "ds_id"):
+        return nullcontext()
+    return deepspeed.zero.GatheredParameters([tensor], modifier_rank=0 if modify else None)
+
+
+def share_cores(processes: int) -> None:
+    """On CPU, give each process of this node its share of the cores unless OMP_NUM_THREADS says otherwise."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))

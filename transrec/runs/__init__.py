@@ -1,0 +1,1 @@
+"""Runs: put together, trained, kept in a folder, and used again."""

@@ -1,0 +1,100 @@
+"""One base, many channels: runs that were trained on the same weights, each with its own adapter, used side by side.
+
+A channel is named by its run folder, or by the run's `export/`, wherever that was copied to: its adapter is all that it
+has of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from transrec.config import ConfigError, validate
+from transrec.data.shards.schema import ShardIndex
+from transrec.experiment import CONFIG_FILE, Experiment, load_run
+from transrec.models import ModelConfig
+from transrec.runs.rebuild import Base, check_catalogue, is_adapted, read_export_config, rebuild_for
+
+
+@dataclass(frozen=True)
+class Channel:
+    folder: Path  # as the user named it
+    export: Path
+    experiment: Experiment
+    has_data: bool = True  # False: its shards are those of the base, until others are named
+
+    @property
+    def name(self) -> str:
+        return self.export.parent.name if self.folder == self.export and self.has_data else self.folder.name
+
+    @property
+    def model(self) -> ModelConfig:
+        """How to build its model with all that its export holds, tokenizer included."""
+        return self.experiment.model.from_export(self.export)
+
+
+class Channels:
+    """The channels that a command was given, in their order.
+
+    Args:
+        run: alone, a run; with adapters, the run that they were trained on (None: what the first of them names).
+        adapters: run folders or exports.
+
+    Raises:
+        ConfigError: a folder is neither a run nor an adapter's export, or an adapter is none.
+    """
+
+    def __init__(self, run: Path | None, adapters: Sequence[Path], device: torch.device) -> None:
+        self._over_one_base, self._device = bool(adapters), device
+        if adapters:
+            self.members = [read_adapter(path, run) for path in adapters]
+        elif run is not None:
+            self.members = [Channel(run, run / "export", load_run(run))]
+        else:
+            raise ConfigError("name a run (--run), or adapters (--adapter), or both")
+
+    def build(self, channel: Channel, index: ShardIndex) -> nn.Module:
+        """The channel's model for the items of `index`; the base is loaded once, whatever the number of channels.
+
+        Raises:
+            WeightsError: the channel's adapter was trained on another base than the first one's.
+        """
+        if not self._over_one_base:
+            return rebuild_for(channel.experiment, channel.folder, index).to(self._device)
+        check_catalogue(channel.experiment, channel.export, index)
+        return self._base.with_adapter(channel.experiment, channel.export, index.counts.items)
+
+    @cached_property
+    def _base(self) -> Base:
+        first = self.members[0]
+        return Base.load(first.experiment, read_export_config(first.export)["num_items"]).to(self._device)
+
+
+def read_adapter(folder: Path, base: Path | None) -> Channel:
+    """The channel of a run folder or an export; `base` takes the place of the `init_from` it was trained with."""
+    run_dir = folder.parent if folder.name == "export" and (folder.parent / CONFIG_FILE).exists() else folder
+    alone = not (run_dir / CONFIG_FILE).exists()
+    export = folder if alone else run_dir / "export"
+    read_export_config(export)
+    if not is_adapted(export):
+        raise ConfigError(f"{folder} holds a whole model, not an adapter: name it with --run")
+    experiment = _over(base, export) if alone else load_run(run_dir)
+    if base is not None:
+        experiment = experiment.model_copy(update={"init_from": base})
+    return Channel(folder, export, experiment, has_data=not alone)
+
+
+def _over(base: Path | None, export: Path) -> Experiment:
+    """The experiment of an export that has left its run: what it learnt is in it, the rest is as the base had it."""
+    if base is None:
+        raise ConfigError(f"{export} has left its run: name the run that it was trained on with --run")
+    described = read_export_config(export)
+    own = {key: described[key] for key in ("seed", "model", "init_except", "adaptation", "evaluation")}
+    values: dict[str, Any] = {**load_run(base).model_dump(mode="json"), "init_from": str(base), **own}
+    values["data"]["task"] = described["task"]
+    values["train"]["monitor"] = described["evaluation"]["metrics"][0]
+    return validate(Experiment, values)

@@ -1,0 +1,174 @@
+"""The trained model of a run, from what lies in its folder and from what it was trained on."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from transrec import weights
+from transrec.config import ConfigError
+from transrec.data.examples.labels import Labels
+from transrec.data.shards.schema import ShardIndex
+
+if TYPE_CHECKING:
+    from transrec.experiment import Experiment  # builds on this file: what starts from a run rebuilds it
+
+
+@dataclass(frozen=True)
+class Base:
+    """What adapted runs stand on: weights, and the state of the random numbers when something is attached to them.
+
+    Designs considered for putting one adapter after another on a base: to take modules and hooks out again, which
+    every method would have to be able to undo, down to the values of what it trained of the base; to copy the base's
+    module tree for each, which has the pooling, the heads and so on of the first run; to build each run's own module
+    tree by its own configuration and let it use the base's tensors. The last is what happens here: a model is made as
+    it would be alone, nothing is ever undone, and the models may be used side by side.
+    """
+
+    weights: Mapping[str, Tensor]
+    random: Tensor | None  # None: what is drawn follows from a run's seed alone
+
+    @classmethod
+    def load(cls, experiment: "Experiment", num_items: int) -> "Base":
+        """The base of a run: its `init_from`, or its pretrained backbone beneath what it drew itself."""
+        if experiment.init_from is not None:
+            return cls(source_weights(experiment), None)
+        torch.manual_seed(experiment.seed)
+        return cls(experiment.model.build(num_items).state_dict(), torch.get_rng_state())
+
+    def to(self, device: torch.device) -> "Base":
+        return replace(self, weights={name: tensor.to(device) for name, tensor in self.weights.items()})
+
+    def with_adapter(self, experiment: "Experiment", export: Path, num_items: int) -> nn.Module:
+        """The model that a run trained on this base; what it has not changed lies in memory once.
+
+        Raises:
+            WeightsError: it was trained on another base.
+        """
+        model = experiment.model.from_export(export).build(num_items)
+        kept = outside(self.weights, experiment.not_inherited)
+        try:
+            weights.load_strictly(model, kept, left_out(model, experiment.init_except))
+        except weights.WeightsError as error:
+            raise weights.WeightsError(f"{export} was trained on another base: {error}") from None
+        if self.random is None:
+            torch.manual_seed(experiment.seed)
+        else:
+            torch.set_rng_state(self.random)
+        put_task(model, export)
+        experiment.adaptation.apply(model)
+        weights.load_export(export, model)
+        model.to(next(iter(self.weights.values())).device)  # adapters too: they are made where the model was
+        weights.share_frozen(model, self.weights)
+        return model
+
+
+def rebuild_for(experiment: "Experiment", run_dir: Path, index: ShardIndex) -> nn.Module:
+    """The trained model of a run, to be used on the items of `index`.
+
+    A run holds every weight it trained; the frozen ones come from where the run had them: its backbone, its
+    `init_from`.
+
+    Raises:
+        ConfigError: the run has no export, or it embeds the item ids of another catalogue.
+    """
+    export = run_dir / "export"
+    check_catalogue(experiment, export, index)
+    return rebuild(experiment, export, index.counts.items)
+
+
+def rebuild(experiment: "Experiment", export: Path, num_items: int) -> nn.Module:
+    """As `rebuild_for`, of a catalogue of `num_items` that is known to be the right one."""
+    if is_adapted(export):
+        return Base.load(experiment, num_items).with_adapter(experiment, export, num_items)
+    model = experiment.model.from_export(export).build(num_items)
+    put_task(model, export)
+    experiment.adaptation.apply(model)  # adapters, where nothing was frozen beneath them
+    weights.load_export(export, model)
+    return model
+
+
+def put_task(model: nn.Module, export: Path) -> None:
+    """The head of the task that the export is for, if it is for one."""
+    targets = read_export_config(export)["targets"]
+    if targets is not None:
+        model.put_task(len(targets))  # type: ignore[operator]
+
+
+def check_catalogue(experiment: "Experiment", export: Path, index: ShardIndex) -> None:
+    """Refuse to use a model that embeds item ids on the items of another catalogue."""
+    same = read_export_config(export)["item_ids_sha256"] == index.item_ids_sha256
+    if not same and experiment.model.embeds_ids:
+        raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it is of no use for these shards")
+
+
+def check_targets(export: Path, labels: Labels | None) -> None:
+    """Refuse to ask a model for other targets than it knows.
+
+    Raises:
+        ConfigError: naming some that only one side has.
+    """
+    known, asked = read_export_config(export)["targets"] or [], labels.names if labels is not None else []
+    if known != asked:
+        differing = sorted(set(known) ^ set(asked))[:4]
+        raise ConfigError(
+            f"{export.parent} knows {len(known)} targets, the data has {len(asked)}, which are not the same"
+            f"{' (' + ', '.join(differing) + ' …)' if differing else ''}: use the data that its task is about"
+        )
+
+
+def is_adapted(export: Path) -> bool:
+    """Does an export hold what was trained only, to be used with a base?"""
+    return (export / weights.ADAPTER_FILE).exists()
+
+
+def source_weights(experiment: "Experiment") -> dict[str, Tensor]:
+    """Every weight of the run that `experiment` starts from.
+
+    Raises:
+        ConfigError: it was trained with adapters, without which its other weights are not what it learnt.
+    """
+    run_dir = experiment.init_from
+    assert run_dir is not None
+    export = run_dir / "export"
+    num_items = read_export_config(export)["num_items"]
+    if is_adapted(export):
+        source = rebuild(experiment.source(), export, num_items).state_dict()
+    else:
+        source = weights.read(export / weights.MODEL_FILE)
+    if any(".adapter." in name for name in source):
+        raise ConfigError(f"`init_from`: {run_dir} was trained with adapters; start from a fully trained run")
+    return source
+
+
+def left_out(model: nn.Module, modules: Sequence[str]) -> list[str]:
+    """Names of the weights in `modules`."""
+    return [name for name in weights.names(model) if name.startswith(tuple(f"{module}." for module in modules))]
+
+
+def outside(source: Mapping[str, Tensor], modules: Sequence[str]) -> dict[str, Tensor]:
+    """Those of the weights that do not lie in `modules`."""
+    inside = tuple(f"{module}." for module in modules)
+    return {name: tensor for name, tensor in source.items() if not name.startswith(inside)}
+
+
+def check_left_out(model: nn.Module, source: Mapping[str, Tensor], modules: Sequence[str]) -> None:
+    """
+    Raises:
+        ConfigError: neither the model nor the source has anything of such a name.
+    """
+    for module in modules:
+        if not any(name.startswith(f"{module}.") for name in (*weights.names(model), *source)):
+            children = [name for name, child in model.named_modules() if name.count(".") == 1 and weights.names(child)]
+            raise ConfigError(f"`init_except`: the model has no {module!r}, only {', '.join(children)} and their parts")
+
+
+def read_export_config(export: Path) -> dict[str, Any]:
+    try:
+        return json.loads((export / weights.CONFIG_FILE).read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigError(f"{export.parent} has no export yet: let its training reach a validation") from None

@@ -1,0 +1,92 @@
+"""Trained towers for other programs: whole, as `AutoModel.from_pretrained` loads them, or their LoRA alone, for PEFT.
+
+Designs considered: to write it into every run's export, which would double it for what few ask for; and on request,
+from the run. A tower has no place for adapters, so only what can be folded into its weights is, or written for PEFT.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from transrec.adaptation.lora import LowRank, as_peft, merge
+from transrec.config import ConfigError
+from transrec.experiment import load_run
+from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
+from transrec.item_encoders.backbones import save_whole
+from transrec.runs.rebuild import read_export_config, rebuild
+
+
+def export_towers(run_dir: Path, output: Path) -> dict[Path, str]:
+    """Write each backbone of a run's item encoder: to `output` itself, of several to a folder of its modality there.
+
+    Returns:
+        Folder and modality of each.
+
+    Raises:
+        ConfigError: `output` is not empty, there is no backbone, or it has adapters that cannot be folded into it.
+    """
+    towers = _towers(run_dir, output)
+    for tower in towers.values():
+        if _adapters(tower, run_dir):
+            merge(tower.backbone)
+    for name, tower in towers.items():
+        assets = run_dir / "export" / name / BACKBONE_FOLDER  # tokenizer, preprocessing
+        shutil.copytree(assets, output / name, dirs_exist_ok=True)
+        save_whole(tower.backbone, output / name)
+    return {output / name: tower.modality for name, tower in towers.items()}
+
+
+def export_peft(run_dir: Path, output: Path) -> dict[Path, str]:
+    """Write the LoRA of each backbone as `PeftModel.from_pretrained` loads it on that which the run started from.
+
+    Returns:
+        Folder and modality of each.
+
+    Raises:
+        ConfigError: as for `export_towers`, or a backbone has no LoRA, or more of it was trained.
+    """
+    towers = {name: tower for name, tower in _towers(run_dir, output).items() if _adapters(tower, run_dir)}
+    if not towers:
+        raise ConfigError(f"{run_dir}: no backbone has a LoRA to write for PEFT")
+    for name, tower in towers.items():
+        beside = [n for n, p in tower.backbone.named_parameters() if p.requires_grad and ".adapter." not in n]
+        if beside:
+            raise ConfigError(f"{run_dir}: {beside[0]} was trained beside LoRA, which PEFT's adapter would leave out")
+        config, tensors = as_peft(tower.backbone)
+        folder = output / name
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / "adapter_model.safetensors")
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return {output / name: tower.modality for name, tower in towers.items()}
+
+
+def _towers(run_dir: Path, output: Path) -> dict[str, BackboneEncoder]:
+    """By the name of their folder: empty where there is only one."""
+    if output.exists() and any(output.iterdir()):
+        raise ConfigError(f"{output} is not empty: choose another --output")
+    experiment, export = load_run(run_dir), run_dir / "export"
+    item_encoder = rebuild(experiment, export, read_export_config(export)["num_items"]).get_submodule("item_encoder")
+    towers = {name: module for name, module in item_encoder.named_modules() if isinstance(module, BackboneEncoder)}
+    if not towers:
+        raise ConfigError(f"{run_dir} has no backbone to export: its items are embedded by id")
+    return towers
+
+
+def _adapters(tower: nn.Module, run_dir: Path) -> dict[str, Any]:
+    """The LoRA of a tower.
+
+    Raises:
+        ConfigError: there is an adapter of another kind, which no weights can express.
+    """
+    adapters: dict[str, Any] = {name: m for name, m in tower.named_modules() if name.split(".")[-1] == "adapter"}
+    for name, adapter in adapters.items():
+        if not isinstance(adapter, LowRank):
+            raise ConfigError(
+                f"{run_dir}: {name} is a {type(adapter).__name__}, for which a Hugging Face model has no place; only "
+                "LoRA can be folded into the weights. Use the run's export with its base instead"
+            )
+    return adapters

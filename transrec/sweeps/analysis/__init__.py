@@ -1,0 +1,1 @@
+"""Results of a sweep: laws, comparisons, crossings, and how sure they are."""

@@ -1,0 +1,90 @@
+"""From which size on one method beats another: where their error curves cross, and how sure that is.
+
+Between measured sizes a difference of errors is taken to be straight in the logarithm of the size; beyond them nothing
+is said.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from transrec.sweeps.analysis.laws import Floats
+from transrec.sweeps.analysis.resampling import Resampled, interval, shared_draws
+
+_CERTAIN = 0.95
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """`ahead` is who has the smaller error at the smallest size at which they differ: 1 the first, -1 the second.
+
+    0 where they are equal everywhere.
+    """
+
+    ahead: int
+    size: float | None  # None: the measured curves do not cross, or do so more than once
+    low: float | None  # 95 % interval of the size, among draws that cross once
+    high: float | None
+    share: float  # of the draws that tell the same story as the measured curves
+    crossings: int  # of the measured curves
+
+    @property
+    def times(self) -> str:
+        return {0: "never cross", 1: "cross once"}.get(self.crossings, f"cross {self.crossings} times")
+
+    @property
+    def certain(self) -> bool:
+        return self.share >= _CERTAIN
+
+
+def crossing(sizes: Floats, differences: list[Resampled], seed: int = 0) -> Crossing:
+    """
+    Args:
+        sizes: (m,) ascending.
+        differences: error of the first minus that of the second at each size, an entry a seed.
+    """
+    u = np.log(sizes)
+    measured = np.array([difference.values.mean() for difference in differences])
+    draws = _draws(differences, np.random.default_rng(seed))
+    changes, first = _changes(measured), _signs(measured)[0]
+    ahead = -int(first)
+    alike = (_changes(draws) == changes) & (_signs(draws)[:, 0] == first)
+    share = float(alike.mean())
+    if changes != 1:
+        return Crossing(ahead, None, None, None, share, int(changes))
+    places = [_place(u, row) for row in draws[alike]]
+    low, high = interval(np.exp(places)) if places else (None, None)
+    return Crossing(ahead, float(np.exp(_place(u, measured))), low, high, share, 1)
+
+
+def _draws(differences: list[Resampled], rng: np.random.Generator) -> Floats:
+    """(R, m): as `mean_draws`, with one spread of seeds for all sizes, of which each alone tells little."""
+    counts = np.array([len(difference.values) for difference in differences])
+    means = np.stack([shared_draws(difference) for difference in differences], axis=1)
+    degrees = int((counts - 1).sum())
+    if degrees == 0:
+        return means
+    squares = sum(((difference.values - difference.values.mean()) ** 2).sum() for difference in differences)
+    spread = np.sqrt(squares / rng.chisquare(degrees, size=(len(means), 1)))
+    return means + spread * rng.standard_normal(means.shape) / np.sqrt(counts)
+
+
+def _signs(differences: Floats) -> Floats:
+    """Along the last axis; where two are equal, who was ahead before is, and at the start who will be."""
+    signs = np.sign(differences)
+    sizes = range(signs.shape[-1])
+    for i, beside in [*pairwise(sizes), *pairwise(reversed(sizes))]:
+        signs[..., beside] = np.where(signs[..., beside] == 0, signs[..., i], signs[..., beside])
+    return signs
+
+
+def _changes(differences: Floats) -> np.ndarray:
+    """How often the sign changes along the last axis."""
+    return (np.diff(_signs(differences), axis=-1) != 0).sum(axis=-1)
+
+
+def _place(u: Floats, difference: Floats) -> float:
+    """Where a curve of one change of sign is zero."""
+    i = int(np.flatnonzero(np.diff(_signs(difference)) != 0)[0])
+    return float(u[i] + (u[i + 1] - u[i]) * difference[i] / (difference[i] - difference[i + 1]))

@@ -1,0 +1,87 @@
+"""How sure a mean over users and seeds is: users are resampled, seeds are not.
+
+Designs considered. Resampling seeds and users both (the pigeonhole bootstrap, Owen 2007) counts what a user does in one
+run by chance up to three times, and of three seeds it sees two thirds of the spread and none of the tails. Resampling
+users, and adding the variance of seeds beyond what that explains, has half the width where training adds little, but is
+too narrow where it adds as much as users do: 95 % intervals cover 89 % of five simulated seeds. Taken: what users are
+like is drawn with replacement, the same draw for all trials tested on them, so that every comparison of trials is
+paired; all else that runs of one setting differ in, their training and its luck with each user, is the seeds' spread,
+and enters as Student's draws. Few seeds make wide intervals: that is what few seeds are worth.
+
+Shape letters: U users, I targets, T trials, R draws, S seeds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transrec.sweeps.analysis.laws import Floats
+
+Ints = NDArray[np.int64]
+
+DRAWS = 1000
+_CELLS = 8_000_000  # of targets × draws held at once: 64 MB
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A measure of some trials: its means over users, and over users drawn with replacement."""
+
+    values: Floats  # (T,)
+    draws: Floats  # (R, T)
+
+    def of(self, trials: Sequence[int]) -> "Resampled":
+        return Resampled(self.values[list(trials)], self.draws[:, list(trials)])
+
+    def minus(self, other: "Resampled") -> "Resampled":
+        return Resampled(self.values - other.values, self.draws - other.draws)
+
+
+def resample(per_target: Sequence[Floats], seed: int, draws: int = DRAWS, users: Ints | None = None) -> Resampled:
+    """Means of trials tested on the same targets, in the same order: T vectors (I,).
+
+    Args:
+        users: (I,) whose target it is, 0 to U - 1: users are drawn with all their targets. None: each is another's.
+    """
+    values = np.stack(per_target, axis=1).astype(np.float64)
+    users = np.arange(len(values)) if users is None else users
+    everyone = int(users.max()) + 1
+    rng = np.random.default_rng(seed)
+    step = max(1, _CELLS // len(values))
+    means = []
+    for first in range(0, draws, step):
+        drawn = rng.integers(everyone, size=(min(step, draws - first), everyone))
+        counts = np.stack([np.bincount(row, minlength=everyone) for row in drawn])[:, users]
+        means.append(counts @ values / counts.sum(axis=1, keepdims=True))
+    return Resampled(values.mean(axis=0), np.concatenate(means))
+
+
+def shared_draws(seeds: Resampled) -> Floats:
+    """Draws (R,) of the mean over runs, with only what all of them owe to which users were drawn."""
+    means, centre, count = seeds.draws.mean(axis=1), seeds.values.mean(), len(seeds.values)
+    if count < 2 or means.var() == 0:
+        return means
+    own = (seeds.draws - seeds.values).var(axis=1, ddof=1).mean() / count
+    return centre + np.sqrt(max(0.0, 1 - own / means.var())) * (means - centre)
+
+
+def mean_draws(seeds: Resampled, rng: np.random.Generator) -> Floats:
+    """Draws (R,) of the mean over runs that differ in their seed; of one run, over users alone."""
+    count, shared = len(seeds.values), shared_draws(seeds)
+    if count < 2:
+        return shared
+    spread = np.sqrt(seeds.values.var(ddof=1) / count)
+    return shared + spread * rng.standard_t(count - 1, size=len(shared))
+
+
+def mean_interval(seeds: Resampled) -> tuple[float, float]:
+    """95 % interval of the mean of a measure, which is never below zero, as the spread of two seeds may have it."""
+    low, high = interval(mean_draws(seeds, np.random.default_rng(0)))
+    return max(0.0, low), high
+
+
+def interval(draws: Floats, confidence: float = 0.95) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

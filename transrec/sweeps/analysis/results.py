@@ -1,0 +1,277 @@
+"""A sweep's folder as results: what each trial measured of its test users, and what it cost."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from transrec.config import ConfigError, read_yaml
+from transrec.errors import TransRecError
+from transrec.evaluation.macro_f1 import MACRO_F1, from_sums, indicators
+from transrec.evaluation.metrics import METRICS, parse
+from transrec.sweeps.analysis.laws import Floats
+from transrec.sweeps.analysis.resampling import Ints, Resampled, resample
+from transrec.sweeps.records import Record, read
+
+SEED = "seed"
+LOSS = "loss"
+
+Setting = tuple[tuple[str, Any], ...]  # (axis, label) of some axes
+
+_METRIC = re.compile(rf"({'|'.join(METRICS)})@\d+|accuracy")  # made from ranks; those of sampled rankings are not kept
+
+# What a trial can be plotted against, in the order of preference, and how a reader calls it.
+QUANTITIES = {
+    "source_interactions": "interactions of pretraining",
+    "labels": "labels of the task",
+    "interactions": "interactions of training",
+    "trainable_parameters": "trained parameters",
+    "source_flops": "FLOPs of pretraining",
+    "flops": "FLOPs of training",
+    "seconds": "seconds of training",
+    "peak_memory_bytes": "peak memory in bytes",
+}
+
+
+class ResultsError(TransRecError, ValueError):
+    """A sweep that has nothing to report yet, or a run of it that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished trial."""
+
+    record: Record
+    summary: dict[str, Any]
+    quantities: dict[str, float]  # of `QUANTITIES`, those that are known
+    monitor: str | None  # the metric that the run was made for
+    shards: str  # what it was trained on
+    source_shards: str | None
+    users: tuple[str, ...]  # of each target: of the next item everybody has one
+    targets: tuple[str, ...]
+    ranks: NDArray[np.int64]  # (I,)
+    losses: Floats  # (I,)
+    predicted: tuple[str, ...] | None  # classes, where macro-F1 was asked for
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        return self.record.axes
+
+    @property
+    def instances(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Who was asked for what; trials that agree in it can be compared."""
+        return self.users, self.targets
+
+    @property
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """What needs no training but counting, measured on the same instances."""
+        return self.summary["baselines"]
+
+    def columns(self, measure: str) -> Floats:
+        """(I, …) whose means over targets `measure` is made of: "loss", "macro_F1" or a metric such as "HR@10"."""
+        if measure == LOSS:
+            return self.losses
+        if measure == MACRO_F1:
+            assert self.predicted is not None
+            return indicators(self.targets, self.predicted)
+        name, k = parse(measure)
+        return METRICS[name](torch.from_numpy(self.ranks), k).numpy()
+
+
+@dataclass(frozen=True)
+class Results:
+    name: str
+    records: list[Record]  # all trials, in the order of the plan
+    outcomes: list[Outcome]  # the finished ones
+    unreadable: dict[str, str] = field(default_factory=dict)  # trial -> what is wrong with its run
+
+    @cached_property
+    def measures(self) -> list[str]:
+        """The loss, and every metric of full ranking or of classes that all trials have, in their order."""
+        lists = [[name for name in outcome.summary["test"] if _is_kept(name)] for outcome in self.outcomes]
+        return [LOSS, *(metric for metric in lists[0] if all(metric in names for names in lists))]
+
+    @cached_property
+    def monitor(self) -> str | None:
+        """What all runs were made for."""
+        found = {outcome.monitor for outcome in self.outcomes}
+        return found.pop() if len(found) == 1 else None
+
+    @cached_property
+    def axes(self) -> dict[str, list[Any]]:
+        """Axis -> its labels among all trials, in the order of the plan."""
+        found: dict[str, list[Any]] = {}
+        for record in self.records:
+            for axis, label in record.axes.items():
+                if label not in found.setdefault(axis, []):
+                    found[axis].append(label)
+        return found
+
+    @cached_property
+    def size_axes(self) -> list[str]:
+        """Axes of several numbers, but for the seed: along them laws are sought."""
+        return [axis for axis, labels in self.varying.items() if all(map(_is_number, labels))]
+
+    @cached_property
+    def task_axes(self) -> list[str]:
+        """Axes whose labels are tested on different targets: questions of their own, no answers to compare."""
+        labelled = [axis for axis in self.varying if axis not in self.size_axes]
+        return [
+            axis for axis in labelled if not any(self._is_shared(axis, group) for group in self.groups(axis).values())
+        ]
+
+    @cached_property
+    def choice_axes(self) -> list[str]:
+        """Axes of several labels, such as methods: along them trials are compared."""
+        return [axis for axis in self.varying if axis not in (*self.size_axes, *self.task_axes)]
+
+    def _is_shared(self, axis: str, numbers: Sequence[int]) -> bool:
+        """Were trials of several labels tested on the same targets?"""
+        asked = {(self.outcomes[n].axes.get(axis), self.outcomes[n].instances) for n in numbers}
+        return len({instances for _, instances in asked}) < len(asked)
+
+    @property
+    def varying(self) -> dict[str, list[Any]]:
+        """Axes in which trials differ, and their labels; of a list of grids, some may not have an axis at all."""
+        lacking = {axis for axis in self.axes for record in self.records if axis not in record.axes}
+        return {a: labels for a, labels in self.axes.items() if a != SEED and len(labels) + (a in lacking) > 1}
+
+    def resampled(self, measure: str) -> Resampled:
+        """`measure` of every outcome; those tested on the same users share their draws."""
+        columns: dict[int, tuple[float, Floats]] = {}
+        for number, ((users, _), members) in enumerate(_by_instances(self.outcomes)):
+            owners = np.unique(users, return_inverse=True)[1]
+            found = _resampled([self.outcomes[i].columns(measure) for i in members], number, owners)
+            columns |= {i: (found.values[n], found.draws[:, n]) for n, i in enumerate(members)}
+        ordered = [columns[i] for i in range(len(self.outcomes))]
+        return Resampled(np.array([value for value, _ in ordered]), np.stack([draws for _, draws in ordered], axis=1))
+
+    def groups(self, *without: str) -> dict[Setting, list[int]]:
+        """Numbers of outcomes that agree in all varying axes but those, by what they agree in (None: no such axis)."""
+        found: dict[Setting, list[int]] = {}
+        for number, outcome in enumerate(self.outcomes):
+            key = tuple((axis, outcome.axes.get(axis)) for axis in self.varying if axis not in without)
+            found.setdefault(key, []).append(number)
+        return found
+
+
+def load_results(folder: Path) -> Results:
+    """
+    Raises:
+        RecordsError: not a sweep's folder.
+        ResultsError: no trial has finished.
+    """
+    records, outcomes, unreadable = read(folder), [], {}
+    for record in records:
+        if record.status == "done":
+            try:
+                outcomes.append(_outcome(folder, record))
+            except ResultsError as error:
+                unreadable[record.trial] = str(error)
+    if not outcomes:
+        reasons = [*unreadable.values(), *(r.error for r in records if r.error)]
+        first = f"; the first reason: {reasons[0]}" if reasons else ""
+        raise ResultsError(f"{folder}: none of {len(records)} trials has results, so there is nothing to report{first}")
+    return Results(folder.resolve().name, records, outcomes, unreadable)
+
+
+def _outcome(folder: Path, record: Record) -> Outcome:
+    summary = _summary(folder / record.run)
+    quantities = _quantities(folder / record.run, summary)
+    config, source_shards = _config(folder / record.run), None
+    if record.source_run is not None:
+        source = folder / record.source_run
+        source_shards = str(_config(source)["data"]["path"])
+        of_source = _quantities(source, _summary(source))
+        quantities |= {f"source_{name}": of_source[name] for name in ("interactions", "flops") if name in of_source}
+    path = folder / record.run / "test_users.parquet"
+    try:
+        tested = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid):
+        raise ResultsError(f"{path} is missing or unreadable") from None
+    if "target" not in tested.column_names:
+        raise ResultsError(f"{path} has no column `target`: train the run anew with this version")
+    return Outcome(
+        record=record,
+        summary=summary,
+        quantities=quantities,
+        monitor=config["train"].get("monitor"),
+        shards=str(config["data"]["path"]),
+        source_shards=source_shards,
+        users=tuple(tested["user_id"].to_pylist()),
+        targets=tuple(tested["target"].to_pylist()),
+        ranks=tested["rank"].to_numpy().copy(),
+        losses=tested["loss"].to_numpy().astype(np.float64),
+        predicted=tuple(tested["predicted"].to_pylist()) if "predicted" in tested.column_names else None,
+    )
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    path = run / "summary.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ResultsError(f"{path} is missing or unreadable") from None
+
+
+def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
+    config = _config(run)
+    try:
+        data = summary["data"]
+        learnt = "labels" if "labels" in data else "interactions"
+        found = {
+            learnt: data[learnt],
+            "trainable_parameters": summary["parameters"]["trainable"],
+            "seconds": summary["seconds"],
+            "peak_memory_bytes": summary["peak_memory_bytes"],
+        }
+        summary["baselines"]
+    except KeyError as missing:
+        raise ResultsError(f"{run / 'summary.json'} has no {missing}: train the run anew with this version") from None
+    if "flops_per_user" in summary:
+        of_window = summary["flops_per_user"]["forward"] + summary["flops_per_user"]["backward"]
+        found["flops"] = of_window * summary["steps"] * config["train"]["batch_size"]
+    return {name: float(value) for name, value in found.items() if value}
+
+
+def _config(run: Path) -> dict[str, Any]:
+    try:
+        config = read_yaml(run / "config.yaml")
+        config["train"]["batch_size"], config["data"]["path"]
+        return config
+    except (ConfigError, KeyError, TypeError):
+        raise ResultsError(f"{run / 'config.yaml'} is missing or unreadable") from None
+
+
+def _by_instances(outcomes: Sequence[Outcome]) -> Iterable[tuple[Any, list[int]]]:
+    found: dict[Any, list[int]] = {}
+    for number, outcome in enumerate(outcomes):
+        found.setdefault(outcome.instances, []).append(number)
+    return found.items()
+
+
+def _resampled(columns: Sequence[Floats], seed: int, users: Ints) -> Resampled:
+    """Of T trials, columns (I,) whose mean is the measure, or (I, 2, K) whose means make macro-F1."""
+    if columns[0].ndim == 1:
+        return resample(columns, seed, users=users)
+    shape = (len(columns), *columns[0].shape[1:])
+    flat = [column for of_trial in columns for column in of_trial.reshape(len(of_trial), -1).T]
+    means = resample(flat, seed, users=users)
+    return Resampled(from_sums(means.values.reshape(shape)), from_sums(means.draws.reshape(-1, *shape)))
+
+
+def _is_kept(metric: str) -> bool:
+    return metric == MACRO_F1 or _METRIC.fullmatch(metric) is not None
+
+
+def _is_number(label: Any) -> bool:
+    return isinstance(label, int | float) and not isinstance(label, bool)

@@ -1,0 +1,1 @@
+"""The report of a sweep: pages, figures, sections and findings."""

@@ -1,0 +1,98 @@
+"""The report of a sweep: `report/` in its folder, from what its trials left behind.
+
+report.md      what was found, tables, and the figures beside it as PNG
+index.html     the same as one page that needs nothing else
+results.csv    a row for every trial
+"""
+
+from itertools import combinations
+from pathlib import Path
+
+from transrec.files import replace_atomically, write_text, writing
+from transrec.sweeps.analysis.comparison import MARGIN
+from transrec.sweeps.analysis.fits import DELTA
+from transrec.sweeps.analysis.results import Results, load_results
+from transrec.sweeps.report.draft import Draft
+from transrec.sweeps.report.figures import Drawing
+from transrec.sweeps.report.page import Block, Bullets, Heading, Paragraph, html, markdown
+from transrec.sweeps.report.sections.comparisons import add_comparisons
+from transrec.sweeps.report.sections.laws import add_joint_laws, add_laws
+from transrec.sweeps.report.sections.means import add_means
+from transrec.sweeps.report.sections.trials import add_trials, results_csv
+
+REPORT_FOLDER = "report"
+
+
+def write_report(folder: Path, margin: float = MARGIN, delta: float = DELTA) -> Draft:
+    """Write `report/` into a sweep's folder.
+
+    Args:
+        margin: within which two choices count as equivalent, relative to the baseline.
+        delta: of the Huber loss that laws are fitted with.
+
+    Raises:
+        RecordsError: not a sweep's folder.
+        ResultsError: no trial has finished.
+        StorageError: the report cannot be written.
+    """
+    draft = Draft(load_results(folder), margin, delta)
+    document, target = write(draft), folder / REPORT_FOLDER
+    with writing(target):
+        target.mkdir(exist_ok=True)
+    for block in document:
+        if isinstance(block, Drawing):
+            with replace_atomically(target / f"{block.name}.png") as partial:
+                block.figure.savefig(partial, dpi=300, format="png")
+    write_text(target / "results.csv", results_csv(draft.results))
+    write_text(target / "index.html", html(f"Sweep {draft.results.name}", document))
+    write_text(target / "report.md", markdown(document))
+    return draft
+
+
+def write(draft: Draft) -> list[Block]:
+    """The whole document: what was found, what cannot be said, and what both rest on."""
+    results = draft.results
+    draft.findings.trials(results)
+    add_means(draft)
+    for axis in results.choice_axes:
+        add_comparisons(draft, axis)
+    for axis in results.size_axes:
+        add_laws(draft, axis)
+    for first, second in combinations(results.size_axes, 2):
+        add_joint_laws(draft, first, second)
+    add_trials(draft)
+    return [
+        Heading(f"Sweep {results.name}", 1),
+        Paragraph(_about(results)),
+        Heading("What was found"),
+        Bullets(draft.findings.found or ["Nothing that the trials support."]),
+        Heading("What cannot be said"),
+        Bullets(draft.findings.unsaid or ["Nothing that was asked was left open."]),
+        Paragraph(_how_to_read(draft.margin, draft.delta)),
+        *draft.blocks,
+    ]
+
+
+def _about(results: Results) -> str:
+    """What was done, in one sentence."""
+    outcomes = results.outcomes
+    sources = dict.fromkeys(outcome.source_shards for outcome in outcomes if outcome.source_shards is not None)
+    targets = dict.fromkeys(outcome.shards for outcome in outcomes)
+    tested = sorted({f"{len(set(outcome.users)):,}" for outcome in outcomes}, key=len)
+    pretrained = f"pretrained on {', '.join(sources)}, " if sources else ""
+    return (
+        f"{len(outcomes)} of {len(results.records)} trials: {pretrained}trained on {', '.join(targets)} "
+        f"and tested on {' or '.join(tested)} users of it."
+    )
+
+
+def _how_to_read(margin: float, delta: float) -> str:
+    return (
+        "Brackets are 95 % intervals over resampled users and over seeds. A difference is paired by user and by seed; "
+        "“share” is twice the share of draws on the other side of zero. Two are called equivalent where two one-sided "
+        f"tests at 5 % put the difference within the margin: {margin:.0%} of what it is compared with or, of a metric "
+        "above a half, of what that lacks of one. An error is the loss (cross entropy in nats), or one minus a metric. "
+        f"Laws are fitted to the log of each size's mean error with Huber's loss (delta {delta:g}). F tests compare "
+        "them with a constant, at 5 % (a chance of 5 to 15 % decides nothing), and with a power law that breaks, at "
+        "1 %. Of larger sizes something is said only where the law, fitted without the largest size, predicted it."
+    )

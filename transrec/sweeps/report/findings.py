@@ -1,0 +1,165 @@
+"""What a sweep found and what it could not say, in sentences: the first lines of its report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from transrec.sweeps.analysis.comparison import Comparison
+from transrec.sweeps.analysis.crossing import Crossing
+from transrec.sweeps.analysis.curves import Curve
+from transrec.sweeps.analysis.fits import Extrapolation, Scaling
+from transrec.sweeps.analysis.results import QUANTITIES, SEED, Results
+from transrec.sweeps.report.figures import human
+
+
+@dataclass
+class Findings:
+    found: list[str] = field(default_factory=list)
+    unsaid: list[str] = field(default_factory=list)
+
+    def scaling(self, curve: Curve, error: str, scaling: Scaling) -> None:
+        amount = QUANTITIES[curve.amount]
+        who = f"{curve.series} ({curve.panel})" if curve.panel else curve.series
+        verdict = scaling.verdict
+        if verdict == "law":
+            self._law(curve, error, who, scaling)
+        elif verdict == "no law":
+            self.found.append(f"{who}: {error} does not depend on {amount} as far as noise lets see.")
+        elif verdict == "another law":
+            self.unsaid.append(
+                f"{who}: a power law that breaks describes {error} against {amount} better than one without a break, "
+                "so nothing is said of larger sizes."
+            )
+        elif verdict == "not fitted":
+            self.unsaid.append(f"{who}: whether {error} follows a law in {amount}: {scaling.why_not}.")
+        else:
+            self.unsaid.append(
+                f"{who}: whether {error} follows a law in {amount}: "
+                f"without one it would fall like this in {scaling.chance:.0%} of sweeps."
+            )
+
+    def _law(self, curve: Curve, error: str, who: str, scaling: Scaling) -> None:
+        assert scaling.fit is not None
+        low, high = scaling.intervals()["α"]
+        law = (
+            f"{who}: {error} falls with {QUANTITIES[curve.amount]} as {scaling.fit.law.formula} "
+            f"with α = {scaling.fit.parameters['α']:.2f} [{low:.2f}, {high:.2f}]"
+        )
+        check = scaling.extrapolation
+        if check is None:
+            self.found.append(f"{law}.")
+            self.unsaid.append(f"{who}: how {error} goes on at larger sizes; there are too few to hold one back.")
+        elif check.holds:
+            self.found.append(f"{law}; {prediction(check)}.")
+            self._forecast(curve, error, who, scaling, check.measured)
+        else:
+            self.found.append(f"{law}.")
+            self.unsaid.append(f"{who}: how {error} goes on at larger sizes; {prediction(check)}, which is outside.")
+
+    def _forecast(self, curve: Curve, error: str, who: str, scaling: Scaling, measured: float) -> None:
+        """At twice the largest size: as far as the check reaches, a size having been held back that was no nearer."""
+        assert scaling.fit is not None
+        at = np.array([[2 * curve.sizes[-1]]])
+        value = float(np.exp(scaling.fit.log_errors(at))[0])
+        low, high = (float(ends[0]) for ends in scaling.band(at))
+        told = (
+            f"{value:.4f} [{low:.4f}, {high:.4f}] at {human(at.item())}, after {measured:.4f} at {human(at.item() / 2)}"
+        )
+        if high < measured:
+            self.found.append(f"{who}: by the law of all sizes, {error} will be {told}.")
+        else:
+            self.unsaid.append(f"{who}: what more {QUANTITIES[curve.amount]} will bring; {error} may be {told}.")
+
+    def joint(self, who: str, amounts: tuple[str, str], error: str, scaling: Scaling) -> None:
+        """Of two amounts together."""
+        both = " and ".join(QUANTITIES[amount] for amount in amounts)
+        if scaling.fit is None:
+            self.unsaid.append(f"{who}: whether {error} follows a law in {both} together: {scaling.why_not}.")
+        elif scaling.verdict == "law":
+            ends, values = scaling.intervals(), scaling.fit.parameters
+            told = " and ".join(
+                f"{name} = {values[name]:.2f} [{ends[name][0]:.2f}, {ends[name][1]:.2f}] of {QUANTITIES[amount]}"
+                for name, amount in zip(("α", "β"), amounts, strict=True)
+            )
+            self.found.append(f"{who}: {error} over both sizes falls as {scaling.fit.law.formula} with {told}.")
+        elif scaling.verdict == "no law":
+            neither = " nor on ".join(QUANTITIES[amount] for amount in amounts)
+            self.found.append(f"{who}: {error} depends neither on {neither} as far as noise lets see.")
+        else:
+            self.unsaid.append(
+                f"{who}: whether {error} follows a law in {both} together: "
+                f"without one it would look like this in {scaling.chance:.0%} of sweeps."
+            )
+
+    def crossing(self, one: Curve, other: Curve, error: str, found: Crossing) -> None:
+        first, second, amount = one.series, other.series, QUANTITIES[one.amount]
+        ahead, behind = (first, second) if found.ahead == 1 else (second, first)
+        where = f" ({one.panel})" if one.panel else ""
+        if not found.certain or found.crossings > 1:
+            self.unsaid.append(
+                f"From how many {amount} on {first} or {second} has the smaller {error}{where}: "
+                f"the measured curves {found.times}, and so do {found.share:.0%} of resampled ones."
+            )
+        elif found.ahead == 0:
+            self.found.append(
+                f"{first} and {second} have the same {error} at every measured number of {amount}{where}."
+            )
+        elif found.size is None:
+            self.found.append(
+                f"{ahead} has a smaller {error} than {behind} at every measured number of {amount}{where}."
+            )
+        else:
+            assert found.low is not None
+            assert found.high is not None
+            self.found.append(
+                f"{ahead} has the smaller {error} up to about {human(found.size)} {amount} "
+                f"[{human(found.low)}, {human(found.high)}], {behind} from there on{where}."
+            )
+
+    def comparisons(
+        self, name: str, baseline: str, measure: str, found: Sequence[Comparison], by_size: bool = False
+    ) -> None:
+        """One against the baseline at several settings; `by_size`, the last is the one with most of everything."""
+        if not found:
+            self.unsaid.append(f"How {name} compares with {baseline}: no seed of both was tested on the same users.")
+            return
+        counts = {verdict: sum(c.verdict == verdict for c in found) for verdict in ("better", "equivalent", "worse")}
+        told = ", ".join(f"{verdict} at {count}" for verdict, count in counts.items() if count)
+        undecided = len(found) - sum(counts.values())
+        last = found[-1]
+        largest = f"{last.difference:+.4f} [{last.low:+.4f}, {last.high:+.4f}], margin {last.margin:.4f}"
+        if told and len(found) > 1:
+            told += f" of {len(found)} settings" + (f"; with the most of everything {largest}" if by_size else "")
+        elif told:
+            told = f"{last.verdict} {largest}"
+        if told:
+            self.found.append(f"{name} against {baseline}, {measure}: {told}.")
+        if undecided:
+            self.unsaid.append(
+                f"Whether {name} or {baseline} has the better {measure}"
+                + (f" at {undecided} of {len(found)} settings." if len(found) > 1 else f": {largest}.")
+            )
+
+    def trials(self, results: Results) -> None:
+        statuses = [record.status for record in results.records]
+        lost = {str(s): statuses.count(s) for s in ("failed", "stopped", "pending") if s in statuses}
+        if results.unreadable:
+            lost["unreadable"] = len(results.unreadable)
+        if lost:
+            listed = ", ".join(f"{count} {status}" for status, count in lost.items())
+            self.unsaid.append(f"Of {len(statuses)} trials {listed}: they are in no number here.")
+        seeds = [len({results.outcomes[n].axes.get(SEED) for n in members}) for members in results.groups().values()]
+        if min(seeds) < 2:
+            few = (
+                "Every setting has" if max(seeds) < 2 else f"{sum(s < 2 for s in seeds)} of {len(seeds)} settings have"
+            )
+            self.unsaid.append(f"{few} one seed: intervals there are over users alone, and too narrow for training.")
+
+
+def prediction(check: Extrapolation) -> str:
+    expected = f"{check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}]"
+    return (
+        f"fitted without the largest size, {human(check.size)}, it predicts {expected} there, "
+        f"where {check.measured:.4f} was measured"
+    )

@@ -1,0 +1,74 @@
+"""Choices against a baseline: differences paired by user and by seed, and what each choice costs."""
+
+from typing import Any
+
+from transrec.sweeps.analysis.comparison import Comparison, compare
+from transrec.sweeps.analysis.curves import label, paired
+from transrec.sweeps.analysis.results import LOSS, Setting
+from transrec.sweeps.report.draft import NONE, Draft, file_name
+from transrec.sweeps.report.figures import Drawing, cost_figure
+from transrec.sweeps.report.page import Heading, Table
+
+
+def add_comparisons(draft: Draft, axis: str) -> None:
+    """Every label of a choice against the baseline, wherever both were trained."""
+    baseline = draft.baseline(axis)
+    rows: list[list[str]] = []
+    for name in draft.results.axes[axis]:
+        if name != baseline:
+            for measure in draft.measured:
+                found = _comparisons(draft, axis, name, baseline, measure)
+                rows += [_comparison_row(name, measure, draft.label(setting), c) for setting, c in found]
+                if measure == draft.quality:
+                    _tell(draft, str(name), str(baseline), found)
+    header = ["", "measure", "setting", "mean", str(baseline), "difference", "share", "verdict", "seeds"]
+    draft.blocks += [Heading(f"{axis}: compared with {baseline}"), *_cost_figures(draft, axis), Table(header, rows)]
+
+
+def _tell(draft: Draft, name: str, baseline: str, found: list[tuple[Setting, Comparison]]) -> None:
+    """Of each task on its own."""
+    tasks = list(dict.fromkeys(label(setting, draft.results.task_axes) for setting, _ in found)) or [""]
+    for task in tasks:
+        of_task = [c for setting, c in found if label(setting, draft.results.task_axes) == task]
+        who = f"{task}: {name}" if task else name
+        draft.findings.comparisons(who, baseline, draft.quality, of_task, by_size=bool(draft.results.size_axes))
+
+
+def _comparisons(draft: Draft, axis: str, name: Any, baseline: Any, measure: str) -> list[tuple[Setting, Comparison]]:
+    found = []
+    values = draft.measured[measure].values
+    for setting, numbers in draft.by_size(draft.results.groups(axis)):
+        members = [[n for n in numbers if draft.results.outcomes[n].axes.get(axis) == x] for x in (name, baseline)]
+        pairs = paired(draft.results, *members)
+        if pairs:
+            ones, others = zip(*pairs, strict=True)
+            c = compare(values.of(ones), values.of(others), measure != LOSS, draft.margin)
+            found.append((setting, c))
+    return found
+
+
+def _cost_figures(draft: Draft, axis: str) -> list[Drawing]:
+    """Where the most of everything was to learn from."""
+    groups = draft.by_size(draft.results.groups(axis))
+    largest = [draft.sizes_of(setting) for setting, _ in groups][-1]
+    drawings = []
+    for setting, numbers in groups:
+        if draft.sizes_of(setting) == largest:
+            cells: dict[str, list[int]] = {}
+            for choice in draft.results.axes[axis]:
+                members = [n for n in numbers if draft.results.outcomes[n].axes.get(axis) == choice]
+                cells |= {str(choice): members} if members else {}
+            chosen = [str(value) for a, value in setting if a not in draft.results.size_axes]
+            name = file_name("cost", axis, *chosen)
+            drawing = cost_figure(name, axis, draft.measured[draft.quality], draft.results, cells)
+            where = draft.label(setting)
+            drawing.caption += f" Setting: {where}." if where else ""
+            drawings.append(drawing)
+    return drawings
+
+
+def _comparison_row(name: Any, measure: str, setting: str, c: Comparison) -> list[str]:
+    difference = f"{c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]"
+    verdict = f"{c.verdict} (margin {c.margin:.4f})"
+    mean, baseline = f"{c.value:.4f}", f"{c.baseline:.4f}"
+    return [str(name), measure, setting or NONE, mean, baseline, difference, f"{c.share:.3f}", verdict, str(c.seeds)]

@@ -1,0 +1,252 @@
+"""Training checkpoints: a folder per step, complete or not there, for any number of ranks and any ZeRO stage.
+
+    checkpoints/step-00000100/rank-00000-of-00002.safetensors  every other trained parameter, whole and in fp32:
+                                                               `weight:NAME`, `exp_avg:NAME`, `exp_avg_sq:NAME`
+    checkpoints/step-00000100/rank-00001-of-00002.safetensors  the others
+    checkpoints/step-00000100/state.json                       written last: the trainer's state, Adam's step, the loss
+                                                               scale, and the hash of every file
+
+Frozen weights are not saved: they are rebuilt from the configuration, and their hash is compared.
+
+Designs considered. DeepSpeed's own files are pickles, cut up as the ranks and the stage were; `ds_to_universal` makes
+them readable for other topologies, in a step of its own, and not at stage 0. torch's distributed checkpoints are free
+of topology, but DeepSpeed's flat partitions are no DTensors, and their metadata is a pickle. Taken: parameters by name,
+each gathered whole and written by one rank. That takes host memory for a rank's share, 12 bytes a parameter, and a
+gathering of every parameter; in return, to resume as before and to resume as something else are one code path.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from transrec import weights
+from transrec.distributed.world import World
+from transrec.errors import TransRecError
+from transrec.files import StorageError, rename_folder, write_text, writing
+from transrec.training import engine_state
+from transrec.training.engine_state import BYTES_PER_PARAMETER, KINDS, WEIGHT
+
+STATE_FILE = "state.json"
+FORMAT = 1
+
+T = TypeVar("T")
+
+
+class CheckpointError(TransRecError, RuntimeError):
+    """A checkpoint that cannot be used; the message names it and says what to do."""
+
+
+@dataclass
+class TrainState:
+    """All that training needs beside weights and optimizer: the order and the random numbers follow from the step."""
+
+    step: int = 0  # steps done
+    best: float = -1.0  # validation metric of the export
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    windows: int = 0  # trained on
+    seconds: float = 0.0  # validation included
+    finished: bool = False
+
+
+def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, str], world: World) -> None:
+    """Write the checkpoint of `state.step`; every rank must call it.
+
+    `identity` names what the checkpoint cannot do without and its hash: the frozen weights, the shards.
+
+    Raises:
+        StorageError: the disk is full or read-only; the checkpoint before is as it was.
+        CheckpointError: the same happened to another rank.
+    """
+    final = folder / f"step-{state.step:08d}"
+    partial = final.with_suffix(".partial")
+    try:
+        _on_all(world, lambda: _make_partial(partial, engine.module) if world.is_main else None)
+        share = _gather_share(engine, world)
+        name = f"rank-{world.rank:05d}-of-{world.size:05d}.safetensors"
+        digest = _on_all(world, lambda: _write(partial / name, share))
+        manifest = {
+            "format": FORMAT,
+            "state": asdict(state),
+            "identity": dict(identity),
+            "optimizer": engine_state.read_numbers(engine),
+            "files": _digests(digest, world),
+        }
+        _on_all(world, lambda: _finish(partial, final, manifest, state) if world.is_main else None)
+    except TransRecError:
+        if world.is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest complete checkpoint."""
+    complete = sorted(path.parent for path in folder.glob(f"step-????????/{STATE_FILE}"))
+    return complete[-1] if complete else None
+
+
+def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainState:
+    """Restore `engine` from `checkpoint`, whatever ranks and stage wrote it; every rank must call it.
+
+    Raises:
+        CheckpointError: changed or missing files, another format, another identity or another model.
+    """
+    manifest = _read_manifest(checkpoint)
+    other = [name for name, digest in identity.items() if manifest["identity"].get(name) != digest]
+    if other:
+        raise CheckpointError(
+            f"{checkpoint} was trained with other {' and other '.join(other)} than the configuration gives now: "
+            "restore them, or choose another run_dir"
+        )
+    written = manifest["files"]
+    found = {name: digest for name, digest in _hashes(checkpoint).items() if name != STATE_FILE}
+    changed = sorted(name for name in found.keys() | written.keys() if found.get(name) != written.get(name))
+    if changed:
+        raise CheckpointError(
+            f"{checkpoint}: {', '.join(changed)} changed, is missing or is none of the run's. "
+            "Delete this checkpoint to go on from the one before"
+        )
+    try:
+        _restore(engine, checkpoint, sorted(written))
+        engine_state.set_numbers(engine, manifest["optimizer"])
+        return TrainState(**manifest["state"])
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint} cannot be read ({error}): delete it to go on from the one before"
+        ) from None
+
+
+def _on_all(world: World, action: Callable[[], T]) -> T:
+    """Do `action` on every rank; where it fails on one it fails on all, or the others would wait for it."""
+    failure = result = None
+    try:
+        result = action()
+    except TransRecError as error:
+        failure = error
+    failed = world.gather_ints([int(failure is not None)])[:, 0].nonzero()
+    if failure is not None:
+        raise failure
+    if len(failed):
+        raise CheckpointError(f"rank {int(failed[0])} could not write its part of the checkpoint; it says why")
+    return result  # type: ignore[return-value]
+
+
+def _make_partial(partial: Path, model: nn.Module) -> None:
+    with writing(partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    trained = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
+    needed, free = BYTES_PER_PARAMETER * trained, shutil.disk_usage(partial).free
+    if free < needed:
+        raise StorageError(
+            f"{partial.parent} has {_mebibytes(free)} left and a checkpoint needs {_mebibytes(needed)} "
+            f"({BYTES_PER_PARAMETER} bytes for each of {trained:,} trained parameters): "
+            "make room on that disk, then start the same command again"
+        )
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def _write(path: Path, share: Mapping[str, Tensor]) -> str:
+    weights.write(path, share)
+    return _hash(path)
+
+
+def _digests(own: str, world: World) -> dict[str, str]:
+    """Every rank's file and its SHA-256."""
+    everyone = world.gather_ints(list(bytes.fromhex(own))).tolist()
+    return {
+        f"rank-{rank:05d}-of-{world.size:05d}.safetensors": bytes(digest).hex() for rank, digest in enumerate(everyone)
+    }
+
+
+def _finish(partial: Path, final: Path, manifest: Mapping[str, Any], state: TrainState) -> None:
+    write_text(partial / STATE_FILE, json.dumps(manifest, indent=2) + "\n")
+    with writing(final):
+        _remove(final)
+        rename_folder(partial, final)
+        _prune(final.parent, keep={state.step, state.best_step})
+
+
+def _prune(folder: Path, keep: set[int]) -> None:
+    kept = {f"step-{step:08d}" for step in keep}
+    for path in (*folder.glob("step-????????"), *folder.glob("step-????????.partial")):
+        if path.name not in kept:
+            _remove(path)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Its state first: half a checkpoint must not pass for a whole one."""
+    (checkpoint / STATE_FILE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _read_manifest(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / STATE_FILE
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        written_as = manifest.get("format")
+        if written_as == FORMAT:
+            return {key: manifest[key] for key in ("state", "identity", "optimizer", "files")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}). Delete {checkpoint} to go on from the checkpoint before"
+        ) from None
+    raise CheckpointError(
+        f"{path} is of format {written_as}, this version reads format {FORMAT}: "
+        "go on with the version that wrote it, or choose another run_dir"
+    )
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): _hash(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "missing"
+
+
+def _gather_share(engine: Any, world: World) -> dict[str, Tensor]:
+    """This rank's parameters with their state; all ranks gather each, its owner keeps it."""
+    engine_state.complete(engine)
+    share = {}
+    for number, (name, parameter) in enumerate(engine_state.trained(engine).items()):
+        for kind in KINDS:
+            value = engine_state.read(engine, parameter, kind)
+            if number % world.size == world.rank:
+                share[f"{kind}:{name}"] = value.detach().cpu().contiguous()
+    return share
+
+
+def _restore(engine: Any, checkpoint: Path, names: list[str]) -> None:
+    parameters = engine_state.trained(engine)
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(checkpoint / name, framework="pt")) for name in names]
+        where = {key: file for file in files for key in file.keys()}  # noqa: SIM118 (no mapping)
+        found = {
+            key.removeprefix(f"{WEIGHT}:"): tuple(file.get_slice(key).get_shape())
+            for key, file in where.items()
+            if key.startswith(f"{WEIGHT}:")
+        }
+        problems = weights.misfits(weights.shapes(parameters), found)
+        if problems:
+            title = f"{checkpoint} is of another model, choose another run_dir:"
+            raise CheckpointError(weights.listed(title, problems))
+        engine_state.complete(engine)
+        for name, parameter in parameters.items():
+            for kind in KINDS:
+                engine_state.write(engine, parameter, kind, where[f"{kind}:{name}"].get_tensor(f"{kind}:{name}"))

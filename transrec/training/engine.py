@@ -1,0 +1,111 @@
+"""From typed fields to the DeepSpeed dictionary, every default that matters written out."""
+
+from typing import Any, Literal
+
+import deepspeed
+import torch
+from deepspeed.accelerator import get_accelerator
+from deepspeed.ops.adam import DeepSpeedCPUAdam
+from deepspeed.ops.op_builder import CPUAdamBuilder
+from pydantic import Field
+from torch import nn
+
+from transrec.config import Config, ConfigError
+from transrec.distributed.extension_locks import clear_stale_lock
+
+
+class ZeroConfig(Config):
+    """How model state is spread over ranks (ZeRO, Rajbhandari et al. 2020)."""
+
+    stage: Literal[0, 1, 2, 3] = Field(0, description="0 none, 1 optimizer state, 2 + gradients, 3 + parameters")
+    offload_optimizer: bool = Field(False, description="keep optimizer state in host memory")
+    offload_parameters: bool = Field(False, description="keep parameters in host memory between uses (stage 3)")
+
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def deepspeed_config(
+    zero: ZeroConfig,
+    precision: Precision,
+    micro_batch_size: int,
+    accumulation: int,
+    clipping: float,
+    extra: dict[str, Any],
+) -> dict[str, Any]:
+    """The whole dictionary for `deepspeed.initialize`.
+
+    bf16 is autocast: weights and optimizer state stay fp32, matrix products run in 16 bits. fp16 is DeepSpeed's own
+    mode, fp16 weights over fp32 master weights with a dynamic loss scale, which autocast has not under ZeRO (its scaler
+    neither backs off there nor is it saved); an export then holds the fp16 values.
+
+    Raises:
+        ConfigError: `extra` holds a key that the typed fields set; an offload that the stage does not have; fp16 on a
+            device without it.
+    """
+    if zero.offload_optimizer and zero.stage == 0:
+        raise ConfigError("`zero.offload_optimizer` needs `zero.stage` 1, 2 or 3")
+    if zero.offload_parameters and zero.stage != 3:
+        raise ConfigError("`zero.offload_parameters` needs `zero.stage=3`")
+    zero_optimization: dict[str, Any] = {"stage": zero.stage}
+    if zero.offload_optimizer:
+        zero_optimization["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if zero.offload_parameters:
+        zero_optimization["offload_param"] = {"device": "cpu", "pin_memory": True}
+    ours: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": clipping,  # DeepSpeed clips at 1.0 where this is not written
+        "zero_optimization": zero_optimization,
+        "zero_allow_untested_optimizer": False,
+        "steps_per_print": 10**12,  # progress is ours to show
+        "wall_clock_breakdown": False,
+    }
+    if precision == "bf16":
+        ours["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    if precision == "fp16":
+        if not get_accelerator().is_fp16_supported():
+            raise ConfigError("`train.precision=fp16` is not supported on this device: use bf16 or fp32")
+        ours["fp16"] = {"enabled": True, "initial_scale_power": 16, "loss_scale_window": 1000, "hysteresis": 2}
+    return ours | _checked(extra, zero_optimization)
+
+
+def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
+    """The DeepSpeed engine around `model`."""
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    return engine
+
+
+def cpu_adam(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """AdamW whose state lives in host memory; DeepSpeed compiles it at first use."""
+    clear_stale_lock(CPUAdamBuilder.NAME)
+    return DeepSpeedCPUAdam(groups, betas=betas, adamw_mode=True)
+
+
+_SET_BY = {
+    "train_micro_batch_size_per_gpu": "train.batch_size and train.accumulation",
+    "train_batch_size": "train.batch_size",
+    "gradient_accumulation_steps": "train.accumulation",
+    "gradient_clipping": "train.clipping",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "torch_autocast": "train.precision",
+    "optimizer": "optimizer",
+    "scheduler": "optimizer.schedule",
+    "zero_allow_untested_optimizer": "optimizer",
+    "steps_per_print": "train.log_every",
+    "wall_clock_breakdown": "the project",
+    "zero_optimization.stage": "zero.stage",
+    "zero_optimization.offload_optimizer": "zero.offload_optimizer",
+    "zero_optimization.offload_param": "zero.offload_parameters",
+}
+
+
+def _checked(extra: dict[str, Any], zero_optimization: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(extra.get("zero_optimization", {}), dict):
+        raise ConfigError("`deepspeed.zero_optimization` takes a mapping; its stage is `zero.stage`")
+    nested = {f"zero_optimization.{key}": value for key, value in extra.get("zero_optimization", {}).items()}
+    for key in (*extra, *nested):
+        if key in _SET_BY:
+            raise ConfigError(f"`deepspeed.{key}` is set by `{_SET_BY[key]}`: say it there")
+    return extra | {"zero_optimization": zero_optimization | extra.get("zero_optimization", {})}

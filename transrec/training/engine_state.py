@@ -1,0 +1,132 @@
+"""What an engine trains: weights and Adam's state by parameter, whole and in fp32, whatever the ZeRO stage.
+
+DeepSpeed keeps them as the stage has it: parameters, flat partitions of many, or both, in several precisions. Here each
+is read and written under its name; every rank must take part, for the parts lie on all of them.
+"""
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from torch import Tensor, nn
+
+from transrec.distributed.world import whole
+
+WEIGHT = "weight"
+KINDS = (WEIGHT, "exp_avg", "exp_avg_sq")
+BYTES_PER_PARAMETER = 4 * len(KINDS)
+SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+
+
+def trained(engine: Any) -> dict[str, nn.Parameter]:
+    """What has a state, by name."""
+    return {name: p for name, p in engine.module.named_parameters() if p.requires_grad}
+
+
+def read(engine: Any, parameter: nn.Parameter, kind: str) -> Tensor:
+    """One of `KINDS`, in the parameter's shape."""
+    if not engine.zero_optimization():
+        master = _master(engine, parameter)
+        return master if kind == WEIGHT else engine.basic_optimizer.state[master][kind]
+    return safe_get_full_fp32_param(parameter) if kind == WEIGHT else safe_get_full_optimizer_state(parameter, kind)
+
+
+@torch.no_grad()
+def write(engine: Any, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
+    """Set one of `KINDS`; `value` is whole, the same on every rank."""
+    if kind == WEIGHT:  # what the model computes with; the optimizer may have its own, in fp32 or in host memory
+        with whole(parameter, modify=True):
+            if parameter.numel():
+                parameter.copy_(value)
+    if not engine.zero_optimization():
+        read(engine, parameter, kind).copy_(value)
+    elif hasattr(parameter, "ds_id"):
+        _set_partition(parameter, kind, value)
+    elif kind == WEIGHT:
+        safe_set_full_fp32_param(parameter, value)
+    else:
+        safe_set_full_optimizer_state(parameter, value, kind)
+
+
+def _set_partition(parameter: Any, kind: str, value: Tensor) -> None:
+    """Under ZeRO-3. DeepSpeed's setter of whole values cannot cut those that ranks do not divide; we pad them."""
+    size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
+    own = value.new_zeros(size)
+    part = value.flatten()[rank * size : (rank + 1) * size]
+    own[: len(part)] = part
+    if kind == WEIGHT:
+        safe_set_local_fp32_param(parameter, own)
+    else:
+        safe_set_local_optimizer_state(parameter, own, kind)
+
+
+def _master(engine: Any, parameter: nn.Parameter) -> Tensor:
+    """What Adam updates for a parameter without ZeRO: its fp32 copy in fp16 training, else the parameter itself."""
+    halves, masters = (getattr(engine.optimizer, groups, []) for groups in ("fp16_groups", "fp32_groups"))
+    pairs = zip(chain(*halves), chain(*masters), strict=True)
+    return next((master for half, master in pairs if half is parameter), parameter)
+
+
+def _masters(engine: Any) -> list[Tensor]:
+    """Everything that Adam updates on this rank: parameters, or flat partitions of many."""
+    if hasattr(engine.optimizer, "fp32_partitioned_groups_flat"):  # ZeRO-3 shows them to Adam one by one
+        return engine.optimizer.fp32_partitioned_groups_flat
+    return [master for group in engine.basic_optimizer.param_groups for master in group["params"]]
+
+
+def complete(engine: Any) -> None:
+    """Let Adam make the state that it makes in its first step, by one of rate and gradient zero."""
+    adam, masters = engine.basic_optimizer, _masters(engine)
+    new = [master for master in masters if not adam.state[master]]
+    if new:
+        groups, gradients = adam.param_groups, [master.grad for master in new]
+        for master in new:
+            master.grad = torch.zeros_like(master)
+        adam.param_groups = [groups[0] | {"params": new, "lr": 0.0}]
+        adam.step()
+        adam.param_groups = groups
+        for master, gradient in zip(new, gradients, strict=True):
+            master.grad = gradient
+        _set_adam_step(adam, new, 0)
+    if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):
+        # DeepSpeed links parameters to their state after the first group's first step, when other groups have none.
+        engine.optimizer._hp_optimizer_states_linked = False
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def read_numbers(engine: Any) -> dict[str, Any]:
+    """Adam's step count, which skipped fp16 steps keep below the trainer's, and the loss scale."""
+    scaler = _loss_scaler(engine)
+    return {
+        "step": int(max(engine.basic_optimizer.state[master]["step"] for master in _masters(engine))),
+        "loss_scaler": {name: getattr(scaler, name) for name in SCALER if hasattr(scaler, name)},
+    }
+
+
+def set_numbers(engine: Any, numbers: Mapping[str, Any]) -> None:
+    """What `read_numbers` gave."""
+    _set_adam_step(engine.basic_optimizer, _masters(engine), numbers["step"])
+    scaler = _loss_scaler(engine)
+    for name, value in numbers["loss_scaler"].items():
+        if hasattr(scaler, name):  # stage 0 counts no hysteresis
+            setattr(scaler, name, value)
+
+
+def _set_adam_step(adam: torch.optim.Optimizer, masters: list[Tensor], step: int) -> None:
+    for master in masters:
+        count = adam.state[master]["step"]
+        adam.state[master]["step"] = count.fill_(step) if isinstance(count, Tensor) else step
+
+
+def _loss_scaler(engine: Any) -> Any:
+    """With ZeRO an object of its own, without it numbers beside the fp16 optimizer; None where nothing is scaled."""
+    return getattr(engine.optimizer, "loss_scaler", getattr(engine.optimizer, "loss_scale_config", None))

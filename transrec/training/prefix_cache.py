@@ -1,0 +1,82 @@
+"""The frozen layers of item towers, run once for every item before training starts."""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator
+from rich.console import Console
+from torch import Tensor
+
+from transrec.config import Config
+from transrec.data.batch import Chunk, to_device
+from transrec.data.content.item_store import ItemStore
+from transrec.data.content.prefix_store import KeptPrecision, PrefixStore
+from transrec.distributed.world import World
+from transrec.item_encoders.frozen_prefix import FrozenPrefix, frozen_prefix, why_not_exact
+from transrec.training.engine import Precision
+
+
+def _off(value: Any) -> Any:
+    return "off" if value is False else value  # which is what YAML makes of an `off` without quotes
+
+
+class PrefixCacheConfig(Config):
+    """Start every pass of an item tower where its trained part begins, from states kept in `data.cache`.
+
+    They are computed in the precision of training, and serve the run's own validations too; without them these compute
+    the frozen layers in fp32.
+    """
+
+    mode: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = "auto"  # auto: where it changes no state
+    precision: KeptPrecision = "fp32"  # of the states on disk; bf16 halves them, and rounds
+
+
+def keep_prefixes(
+    config: PrefixCacheConfig, model: Any, store: ItemStore, cache: Path, precision: Precision, world: World
+) -> None:
+    """Put the states behind the frozen layers of `model` into `store`, in place of the content that leads to them.
+
+    Call it before the model is wrapped. The first process of a node computes, the others wait.
+    """
+    for modality, encoder in model.item_encoder.towers.items():
+        prefix = frozen_prefix(encoder) if config.mode == "auto" else None
+        if prefix is None:
+            continue
+        reason = why_not_exact(encoder)
+        if reason is not None:
+            if world.is_main:
+                Console(stderr=True, soft_wrap=True).print(f"{modality}: its states are not kept, {reason}")
+            continue
+        parts = [store.of(modality).key, prefix.digest(encoder), precision, config.precision]
+        target = cache.expanduser() / f"states-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"
+        while world.local_rank != 0 and not target.exists():  # not in a collective, which gives up after half an hour
+            time.sleep(1)
+        if world.local_rank != 0:
+            world.barrier()
+        compute = _Compute(encoder, prefix, precision, world.device)
+        positions_stay = not prefix.features
+        kept = PrefixStore(store.of(modality), store.num_items, compute, config.precision, positions_stay, target)
+        if world.local_rank == 0:
+            world.barrier()
+        store.replace(modality, kept)
+        encoder.frozen_prefix = prefix
+
+
+class _Compute:
+    """The states behind the prefix as training would compute them: its precision, without a graph, on its device."""
+
+    def __init__(self, encoder: Any, prefix: FrozenPrefix, precision: Precision, device: torch.device) -> None:
+        self.encoder, self.prefix, self.device = encoder, prefix, device
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+    def __call__(self, chunk: Chunk) -> Tensor:
+        was_training = self.encoder.training
+        self.encoder.to(self.device).eval()
+        try:
+            with self.autocast:
+                return self.prefix.compute(self.encoder, to_device(chunk, self.device)).float()
+        finally:
+            self.encoder.train(was_training)

@@ -1,0 +1,345 @@
+"""The training loop. It knows batches, steps and an engine whose forward returns losses; nothing about models."""
+
+import math
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from transrec.config import Config
+from transrec.data.batch import SequenceBatch, to_device
+from transrec.data.train_stream import TrainStream, load_steps
+from transrec.distributed.world import World
+from transrec.errors import NotFiniteError, TransRecError
+from transrec.files import StorageError
+from transrec.training import checkpoint
+from transrec.training.checkpoint import TrainState
+from transrec.training.engine import Precision
+from transrec.training.optim import OptimizerConfig, schedule_factor, set_learning_rates
+from transrec.training.tracking import Tracker
+
+_DROPOUT = 4  # what random numbers are for, beside those of the stream
+
+Every = Literal["epoch", "never"] | PositiveInt
+
+
+class TrainConfig(Config):
+    epochs: int = Field(20, ge=1)
+    steps: int | None = Field(None, ge=1, description="instead of epochs")
+    batch_size: int = Field(64, ge=1, description="windows per step, over all ranks")
+    accumulation: int = Field(1, ge=1, description="micro-batches a rank's share of a step is cut into")
+    precision: Precision = "fp32"
+    clipping: float = Field(0.0, ge=0, description="largest gradient norm; 0: not clipped")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    evaluate_every: Every = Field("epoch", description="steps between validations")
+    checkpoint_every: Every = Field("epoch", description="steps between checkpoints")
+    patience: int | None = Field(5, ge=1, description="validations without gain before stopping; null: never")
+    monitor: str = Field("NDCG@10", description="validation metric that chooses the best weights")
+    log_every: int = Field(10, ge=1)
+
+
+class TrainingError(TransRecError, RuntimeError):
+    """Training that cannot go on; the message says where it stopped and what is safe."""
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C came; the run is saved."""
+
+
+@dataclass
+class _Window:
+    """What happened since the last flush."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    digests: list[int] = field(default_factory=list)
+    users: int = 0
+    tokens: int = 0  # computed on
+    padding: int = 0  # of these
+    occurrences: int = 0  # item slots
+    encoded: int = 0  # distinct items encoded for them
+    since: float = field(default_factory=time.monotonic)
+
+
+class Trainer:
+    """Runs steps `state.step` to `total_steps` and leaves the best weights in the export.
+
+    Args:
+        engine: DeepSpeed engine around a module whose forward(batch) returns a dict of losses.
+        validate: called on every rank; returns the same metrics on every rank.
+        save_best: called on every rank when `monitor` has improved.
+        identity: hashes of what a checkpoint cannot do without, by name.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        optimizer: OptimizerConfig,
+        engine: Any,
+        stream: TrainStream,
+        workers: int,
+        validate: Callable[[], Mapping[str, float]],
+        save_best: Callable[[], None],
+        run_dir: Path,
+        identity: Mapping[str, str],
+        world: World,
+    ) -> None:
+        self.config, self.optimizer, self.engine = config, optimizer, engine
+        self.stream, self.workers = stream, workers
+        self.validate, self.save_best = validate, save_best
+        self.run_dir, self.identity, self.world = run_dir, identity, world
+        self.total_steps = config.steps or config.epochs * len(stream)
+        self.state = TrainState()
+        self.tracker: Tracker | None = None
+        self._window = _Window()
+        self._rates: dict[str, float] = {}
+        self._gradient_norm: float | None = None
+        self._stop_asked = False
+
+    def resume(self) -> None:
+        """Take up the latest checkpoint, if there is one; nothing is written.
+
+        Raises:
+            CheckpointError: it cannot be used.
+        """
+        found = checkpoint.latest(self.run_dir / "checkpoints")
+        if found is not None:
+            self.state = checkpoint.load(self.engine, found, self.identity)
+
+    def fit(self) -> TrainState:
+        """Train to the end.
+
+        Raises:
+            Interrupted: after SIGTERM or Ctrl-C, with a checkpoint of the last step written.
+            TrainingError: the loss is not finite.
+            StorageError: the disk is full or read-only.
+        """
+        if self.world.is_main:
+            self.tracker = Tracker(self.run_dir, self.state.step, self.total_steps)
+            resumed = f"resuming after step {self.state.step}"
+            self._say(resumed if self.state.step else f"training for {self.total_steps} steps")
+        handled = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+        previous = {number: signal.signal(number, self._ask_to_stop) for number in handled}  # Ray trains in a thread
+        try:
+            if not self.state.finished:
+                self._run()
+        except BaseException:
+            with suppress(StorageError):  # what stopped the run is what it says
+                self.close()
+            raise
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return self.state
+
+    def close(self) -> None:
+        if self.tracker is not None:
+            self.tracker.close()
+
+    def _run(self) -> None:
+        began, seconds_before = time.monotonic(), self.state.seconds
+        if self.tracker is not None:
+            stage = int(self.engine.zero_optimization_stage())
+            self.tracker.record("start", self.state.step, {"ranks": self.world.size, "stage": stage})
+        with closing(load_steps(self.stream, self.state.step, self.total_steps, self.workers)) as steps:
+            for step, micro_batches in enumerate(steps, start=self.state.step):
+                stop_asked = self._train_step(step, micro_batches)
+                self.state.step = step + 1
+                self.state.seconds = seconds_before + time.monotonic() - began
+                self._after_step(stop_asked)
+                if self.state.finished:
+                    return
+
+    def _after_step(self, stop_asked: bool) -> None:
+        """Log, validate and save where that is due.
+
+        Raises:
+            Interrupted: a rank was asked to stop, and all is saved.
+        """
+        last = self.state.step == self.total_steps
+        if last or stop_asked or self.state.step % self.config.log_every == 0:
+            self._flush()
+        improved = self._due(self.config.evaluate_every, last) and self._evaluate()
+        out_of_patience = self.state.evaluations_since_best >= (self.config.patience or math.inf)
+        self.state.finished = last or out_of_patience
+        if self.state.finished or stop_asked or improved or self._due(self.config.checkpoint_every, last):
+            self._save()
+        if self.state.finished and self.world.gather_ints([int(self._stop_asked)]).any():
+            raise Interrupted("stopped after training; the same command evaluates what was trained")
+        if stop_asked and not self.state.finished:
+            raise Interrupted(f"stopped after step {self.state.step}; the same command goes on from there")
+
+    def _save(self) -> None:
+        self._flush()
+        self._check_weights()
+        if self.tracker is not None:
+            self.tracker.flush()
+        checkpoint.save(self.engine, self.run_dir / "checkpoints", self.state, self.identity, self.world)
+
+    def _check_weights(self) -> None:
+        """Stop where an update broke the trained weights: the loss that led to it says nothing about that."""
+        trained = (p for p in self.engine.module.parameters() if p.requires_grad)
+        parts = [getattr(p, "ds_tensor", p).detach() for p in trained]  # under ZeRO-3 a rank holds a part
+        finite = torch.stack([torch.isfinite(part).all() for part in parts]).all()
+        if not self.world.gather_ints([int(finite)]).all():
+            self._stop_at("the weights are not finite after", self.state.step - 1)
+
+    def _train_step(self, step: int, micro_batches: list[SequenceBatch]) -> bool:
+        """One optimizer step; returns whether any rank was asked to stop."""
+        # Dropout follows from (seed, step, rank), so a resumed run needs no saved random state.
+        seeds = np.random.SeedSequence((_DROPOUT, self.stream.seed, step, self.world.rank))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        micro_batches, stop_asked = self._agree(micro_batches)
+        rates = set_learning_rates(self.engine.optimizer, schedule_factor(self.optimizer, step, self.total_steps))
+        self.engine.train()
+        total = torch.zeros((), device=self.world.device)
+        for batch in micro_batches:
+            losses = self.engine(to_device(batch, self.world.device))
+            loss = torch.stack(list(losses.values())).sum()
+            self.engine.backward(loss)
+            if self._shows(step):
+                self._gradient_norm = self._norm_without_zero()
+            self.engine.step()
+            total += loss.detach().float() / len(micro_batches)
+        self._window.losses.append(total)
+        self._rates = rates
+        return stop_asked
+
+    def _shows(self, step: int) -> bool:
+        return (step + 1) % self.config.log_every == 0 and self.engine.is_gradient_accumulation_boundary()
+
+    def _norm_without_zero(self) -> float | None:
+        """Norm of the averaged gradient where DeepSpeed keeps none: stage 0 leaves gradients on the parameters."""
+        gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+        if self.engine.zero_optimization() or not gradients:
+            return None
+        return float(torch.nn.utils.get_total_norm(gradients))
+
+    def _agree(self, micro_batches: list[SequenceBatch]) -> tuple[list[SequenceBatch], bool]:
+        """Tell the ranks of each other's batches: positions to divide by, encoder passes to run, a wish to stop."""
+        tokens = [batch.content.tokens for batch in micro_batches]
+        own = [
+            int(self._stop_asked),
+            sum(batch.scored for batch in micro_batches),
+            sum(batch.digest for batch in micro_batches),
+            sum(len(batch.user_ids) for batch in micro_batches),
+            sum(real for real, _ in tokens),
+            sum(computed for _, computed in tokens),
+            sum(batch.occurrences for batch in micro_batches),
+            sum(len(batch.content.items) for batch in micro_batches),
+            *(passes for batch in micro_batches for passes in batch.content.passes),
+        ]
+        everyone = self.world.gather_ints(own)
+        stop, scored, digest, users, real, computed, occurrences, encoded = everyone[:, :8].sum(0).tolist()
+        window = self._window
+        window.digests.append(digest)
+        window.users, window.occurrences = window.users + users, window.occurrences + occurrences
+        window.tokens, window.padding = window.tokens + computed, window.padding + computed - real
+        window.encoded += encoded
+        # DeepSpeed averages over ranks and micro-batches: divided by the average count, that is a mean over positions.
+        normaliser = max(1, scored) / (self.world.size * len(micro_batches))
+        passes = everyone[:, 8:].max(0).values.reshape(len(micro_batches), -1).tolist()
+        agreed = [
+            replace(batch, normaliser=normaliser, content=batch.content.with_passes(agreed_passes))
+            for batch, agreed_passes in zip(micro_batches, passes, strict=True)
+        ]
+        return agreed, stop > 0
+
+    def _flush(self) -> None:
+        """Write down the steps since the last flush; the only place where the host waits for the device."""
+        window, self._window = self._window, _Window()
+        if not window.losses:
+            return
+        losses = self.world.mean(torch.stack(window.losses)).tolist()
+        first = self.state.step - len(losses)
+        self.state.windows += window.users
+        for step, loss in enumerate(losses, start=first):
+            if not math.isfinite(loss):
+                self._stop_at(f"the loss is {loss} at", step)
+        if self.tracker is None:
+            return
+        for step, (loss, digest) in enumerate(zip(losses, window.digests, strict=True), start=first + 1):
+            epoch = self.stream.order.epoch_of(step - 1)[0]
+            self.tracker.record("step", step, {"epoch": epoch, "loss": loss, "batch": f"{digest:016x}"})
+        seconds = time.monotonic() - window.since
+        users_per_second = window.users / seconds
+        self.tracker.scalars(self.state.step, self._scalars(window, losses, users_per_second))
+        self.tracker.advance(self.state.step, losses[-1], users_per_second, seconds / len(losses))
+
+    def _scalars(self, window: _Window, losses: list[float], users_per_second: float) -> dict[str, float]:
+        values = {
+            "train/loss": sum(losses) / len(losses),
+            "perf/users_per_second": users_per_second,
+            "perf/duplicate_items_avoided": 1 - window.encoded / max(1, window.occurrences),
+            "perf/peak_memory_bytes": float(peak_memory()),
+        } | {f"learning_rate/{name}": rate for name, rate in self._rates.items()}
+        if window.tokens:
+            values["perf/padding"] = window.padding / window.tokens
+        norm = self.engine.get_global_grad_norm() or self._gradient_norm
+        if norm is not None:
+            values["train/gradient_norm"] = float(norm)
+        return values
+
+    def _stop_at(self, problem: str, step: int) -> NoReturn:
+        users = [w.user_id for w in self.stream.windows(step) if w is not None]
+        good = checkpoint.latest(self.run_dir / "checkpoints")
+        listed = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
+        raise TrainingError(
+            f"{problem} step {step + 1} (users {listed}). Last good checkpoint: {good or 'none'}. "
+            "Lower the learning rate, set train.clipping, or train in fp32; then start again with another run_dir."
+        )
+
+    def _evaluate(self) -> bool:
+        """Validate; True if the monitored metric is the best so far (its weights are then in the export)."""
+        self._flush()
+        self._check_weights()
+        began = time.monotonic()
+        try:
+            metrics = self.validate()
+        except NotFiniteError:
+            self._stop_at("the scores of the validation are not finite after", self.state.step - 1)
+        self._window.since = time.monotonic()
+        value = metrics[self.config.monitor]
+        improved = value > self.state.best
+        self.state.evaluations_since_best = 0 if improved else self.state.evaluations_since_best + 1
+        if improved:
+            self.state.best, self.state.best_step = value, self.state.step
+            self.save_best()
+        if self.tracker is not None:
+            self.tracker.record("valid", self.state.step, dict(metrics))
+            self.tracker.scalars(self.state.step, {f"valid/{name}": v for name, v in metrics.items()})
+            shown = "  ".join(f"{name} {v:.4f}" for name, v in metrics.items())
+            took = time.monotonic() - began
+            self._say(f"step {self.state.step}  valid {shown}{'  (best)' if improved else ''}  [{took:.1f} s]")
+        return improved
+
+    def _due(self, every: Every, last: bool) -> bool:
+        if every == "never":
+            return False
+        return last or self.state.step % (len(self.stream) if every == "epoch" else every) == 0
+
+    def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
+        self._stop_asked = True
+        if signum == signal.SIGINT:  # a second Ctrl-C does not wait for the step
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _say(self, text: str) -> None:
+        if self.tracker is not None:
+            self.tracker.say(text)
+
+
+def peak_memory() -> int:
+    """Bytes: of the device where there is one, else resident memory of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -14,12 +14,12 @@ from torch import nn
 
 from transrec import weights
 from transrec.adaptation import AdaptationConfig, FullConfig
-from transrec.adaptation.groups import parameter_groups
+from transrec.adaptation.method import Rates
 from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml, validate
-from transrec.data.content.item_store import ItemStore, unchecked
-from transrec.data.examples.interactions import DataConfig, Interactions
-from transrec.data.examples.labels import Labels
+from transrec.data.content.item_store import ItemStore, Wanted, unchecked
+from transrec.data.examples import DataConfig
 from transrec.data.examples.splits import TemporalConfig
+from transrec.data.examples.task import TaskExamplesConfig
 from transrec.data.shards.bad_samples import BadSample, Skipped, check_share, find_bad
 from transrec.data.shards.remote import public
 from transrec.data.shards.schema import ShardIndex
@@ -27,11 +27,10 @@ from transrec.data.shards.shard_folder import ShardFolder
 from transrec.distributed.world import World
 from transrec.evaluation.evaluator import EvaluationConfig
 from transrec.files import write_text, writing
-from transrec.item_encoders.id_embedding import IdEmbedding
 from transrec.models import ModelConfig
-from transrec.models.output_table import OutputTable
-from transrec.models.sequential_recommender import REPLACED_BY_TASK
+from transrec.nn.parameter_groups import parameter_groups
 from transrec.objectives.classification import ClassificationConfig
+from transrec.protocols import CatalogueTable, Examples, Model
 from transrec.runs.rebuild import check_left_out, left_out, outside, read_export_config, source_weights
 from transrec.training.engine import ZeroConfig
 from transrec.training.optim import OptimizerConfig
@@ -47,8 +46,8 @@ MAY_DIFFER = (
     "zero",  # where weights and optimizer state lie
     "deepspeed.zero_optimization",  # how they travel; other DeepSpeed keys may change the arithmetic
     "data.path",  # the checkpoint holds the hash of the shards
-    "data.task.target",  # likewise of the targets of a task
-    "data.task.path",
+    "data.examples.targets.target",  # likewise of the targets of a task
+    "data.examples.targets.path",
     "data.cache",
     "data.cache_bytes",
     "data.workers",  # steps are dealt out to them in order
@@ -91,24 +90,24 @@ class Experiment(Config):
     @property
     def not_inherited(self) -> list[str]:
         """Modules of the run that it starts from whose weights it does without."""
-        return [*self.init_except, *(REPLACED_BY_TASK if self.data.task is not None else ())]
+        replaced = self.model.replaced_by_targets if isinstance(self.data.examples, TaskExamplesConfig) else ()
+        return [*self.init_except, *replaced]
 
     def build(self, world: World) -> "Parts":
         """Data, then model -> source weights -> head of a task -> adapters and freezing: that order is law."""
-        interactions = Interactions.scan(self.data, self.model.max_length, world.union)
-        store = open_store(self.model, interactions.shards.folder, self.data, world)
+        examples = self.data.scan(self.model.max_length, world.union)
+        store = open_store(self.model.content(), examples.folder, self.data, world)
         torch.manual_seed(self.seed)
-        model = self.model.build(interactions.shards.index.counts.items)
+        model = self.model.build(examples.folder.index.counts.items)
         if self.init_from is not None:
-            start_from(model, self, interactions.shards.index)
-        if interactions.labels is not None:
-            model.put_task(len(interactions.labels))
-        self.adaptation.apply(model)
+            start_from(model, self, examples.folder.index)
+        model.answer(examples.targets)
+        rates = self.adaptation.apply(model)
         check_frozen(self, model)
         keep_prefixes(self.prefix_cache, model, store, self.data.cache, self.train.precision, world)
         if self.train.gradient_checkpointing:
             model.enable_gradient_checkpointing()
-        return Parts(interactions, store, model, weights.base_hash(model))
+        return Parts(examples, store, model, rates, weights.base_hash(model))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -124,9 +123,12 @@ class Experiment(Config):
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
-        if (self.data.task is None) == isinstance(self.model.objective, ClassificationConfig):
-            raise ValueError("data.task and model.objective.name=classification belong together: set both or neither")
-        if self.data.task is None:
+        a_task = isinstance(self.data.examples, TaskExamplesConfig)
+        if a_task != isinstance(self.model.objective, ClassificationConfig):
+            raise ValueError(
+                "data.examples.name=task and model.objective.name=classification belong together: set both or neither"
+            )
+        if not a_task:
             return self
         if self.model.output == "untied":
             raise ValueError("a task has a table of targets in place of one of items: set model.output=tied")
@@ -141,20 +143,20 @@ class Experiment(Config):
 class Parts:
     """What a run is made of; `base` is the hash of the frozen weights."""
 
-    interactions: Interactions
+    examples: Examples
     store: ItemStore
-    model: nn.Module
+    model: Model
+    rates: Rates  # learning rates of the adapters
     base: str
 
     @property
     def skipped(self) -> tuple[Skipped, Skipped]:
         """The blocks of users and the items that are left out."""
-        return self.interactions.shards.skipped, self.store.skipped
+        return self.examples.skipped, self.store.skipped
 
 
-def open_store(model: ModelConfig, folder: ShardFolder, data: DataConfig, world: World) -> ItemStore:
+def open_store(wanted: Wanted, folder: ShardFolder, data: DataConfig, world: World) -> ItemStore:
     """The item store of `folder`; the first process of a node fills it, the others wait."""
-    wanted = model.item_encoder.content()
     first_of_node = world.local_rank == 0
     skipped: dict[int, BadSample] = {}
     if data.on_bad_sample == "skip":
@@ -204,17 +206,17 @@ def _how_models_differ(source: Experiment, target: Experiment) -> str:
 
 def of_the_catalogue(model: nn.Module) -> list[str]:
     """Names of weights that belong to the items of one catalogue."""
-    tables = [name for name, module in model.named_modules() if isinstance(module, IdEmbedding | OutputTable)]
+    tables = [name for name, module in model.named_modules() if isinstance(module, CatalogueTable)]
     return left_out(model, tables)
 
 
-def check_frozen(experiment: Experiment, model: nn.Module) -> None:
+def check_frozen(experiment: Experiment, model: Model) -> None:
     """Refuse to freeze weights that were never trained: nothing could be learnt through them, or rebuilt later."""
     fresh = left_out(model, experiment.init_except)
     frozen = [
-        name
-        for name, parameter in parameter_groups(model)["head"]
-        if (experiment.init_from is None or name in fresh) and not parameter.requires_grad
+        member.name
+        for member in parameter_groups(model)["head"]
+        if (experiment.init_from is None or member.name in fresh) and not member.parameter.requires_grad
     ]
     train_it = "let the head learn: `also_train: [head]` in the adaptation, or `{name: head_only}` beside it in a list"
     if frozen and experiment.init_from is not None:
@@ -238,8 +240,9 @@ def load_run(run_dir: Path) -> Experiment:
     return load(Experiment, path)
 
 
-def export_config(experiment: Experiment, index: ShardIndex, labels: Labels | None = None) -> dict[str, Any]:
+def export_config(experiment: Experiment, examples: Examples) -> dict[str, Any]:
     """`export/config.json`: what the weights are for."""
+    index, kind = examples.folder.index, experiment.data.examples
     return {
         "architecture": "transrec",
         "transrec_version": version("transrec"),
@@ -250,8 +253,8 @@ def export_config(experiment: Experiment, index: ShardIndex, labels: Labels | No
         "seed": experiment.seed,
         "init_from": str(experiment.init_from) if experiment.init_from else None,
         "init_except": experiment.init_except,
-        "task": experiment.data.task.model_dump(mode="json") if experiment.data.task else None,
-        "targets": labels.names if labels is not None else None,
+        "task": kind.targets.model_dump(mode="json") if isinstance(kind, TaskExamplesConfig) else None,
+        "targets": None if examples.targets.of_items else examples.target_names().to_pylist(),
         "evaluation": experiment.evaluation.model_dump(mode="json"),
     }
 

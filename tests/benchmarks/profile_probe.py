@@ -21,8 +21,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from transrec.config import validate
-from transrec.data.evaluation_stream import evaluation_batches, left_padded, newest, training_histories
-from transrec.data.examples.interactions import DataConfig, Interactions
+from transrec.data.examples import DataConfig
+from transrec.data.examples.questions import left_padded, newest
+from transrec.data.examples.task import TaskExamples
 from transrec.distributed.world import World
 from transrec.evaluation.evaluator import encode_catalogue, inference
 from transrec.experiment import load_run, open_store
@@ -47,11 +48,13 @@ def main() -> None:
 def probe(run: Path, task: dict[str, object]) -> dict[str, tuple[float, float]]:
     """(accuracy, macro F1) by features."""
     experiment = load_run(run)
-    data = validate(DataConfig, experiment.data.model_dump(mode="json") | {"task": task})
-    interactions = Interactions.scan(data, experiment.model.max_length)
+    data = validate(
+        DataConfig, experiment.data.model_dump(mode="json") | {"examples": {"name": "task", "targets": task}}
+    )
+    interactions = data.scan(experiment.model.max_length)
     model = rebuild_for(experiment, run, interactions.shards.index)
     num_items = interactions.shards.index.counts.items
-    store = open_store(experiment.model, interactions.shards.folder, data, World())
+    store = open_store(experiment.model.content(), interactions.shards.folder, data, World())
     with inference(model):
         vectors = encode_catalogue(model, store, num_items, World())
         (train, learnt), (test, asked) = (
@@ -67,17 +70,16 @@ def probe(run: Path, task: dict[str, object]) -> dict[str, tuple[float, float]]:
     return results
 
 
-def trained(interactions: Interactions) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int32]]]:
+def trained(interactions: TaskExamples) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int32]]]:
     """(whole history, what the network reads of it, class) of blocks of users."""
-    assert interactions.labels is not None
-    for histories, classes in training_histories(interactions, interactions.labels):
+    for histories, classes in interactions.training_histories():
         if histories:
             history = left_padded(histories)
             yield history, newest(history, interactions.max_length), classes
 
 
-def tested(interactions: Interactions) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int32]]]:
-    for batch in evaluation_batches(interactions, "test"):
+def tested(interactions: TaskExamples) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int32]]]:
+    for batch in interactions.questions("test"):
         if batch is not None:
             yield batch.history, batch.inputs, batch.targets.numpy().astype(np.int32)
 

@@ -22,8 +22,8 @@ from data_tools.build import build
 from data_tools.sources.synthetic import SyntheticSource
 from transrec.data.batch import Sampling
 from transrec.data.content.item_store import ItemStore
-from transrec.data.examples.interactions import DataConfig, Interactions
-from transrec.data.train_stream import TrainStream, load_steps
+from transrec.data.examples import DataConfig
+from transrec.data.train_stream import TrainStream
 from transrec.training.tracking import steps_done
 
 ROOT = Path(__file__).parents[2]
@@ -91,12 +91,12 @@ def measure(shards: Path, split: str, place: float) -> dict[str, float]:
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
     began = time.perf_counter()
-    interactions = Interactions.scan(DataConfig(path=shards, split={"name": split}), MAX_LENGTH)  # type: ignore[arg-type]
+    interactions = DataConfig(path=shards, split={"name": split}).scan(MAX_LENGTH)  # type: ignore[arg-type]
     scanned = resident("VmHWM") - before
     store = ItemStore(interactions.shards.folder, {}, Path())
-    stream = TrainStream(interactions, store, Sampling(), BATCH, seed=0)
+    stream = TrainStream(interactions, interactions.collation(store, Sampling(), 0), BATCH, seed=0)
     start = int(place * len(stream))
-    next(load_steps(stream, start, start + 1, workers=0))
+    next(stream.load(start, start + 1, workers=0))
     return {"scan_bytes": scanned, "seconds": time.perf_counter() - began}
 
 

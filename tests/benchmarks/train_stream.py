@@ -18,7 +18,7 @@ from data_tools.build import build
 from data_tools.sources.synthetic import SyntheticSource
 from transrec.data.batch import Sampling, SequenceBatch
 from transrec.data.content.item_store import ItemStore
-from transrec.data.examples.interactions import DataConfig, Interactions
+from transrec.data.examples import DataConfig
 from transrec.data.train_stream import TrainStream
 
 USERS, ITEMS, INTERACTIONS = 100_000, 20_000, 2_000_000
@@ -33,10 +33,9 @@ def main() -> None:
         build(SyntheticSource(USERS, ITEMS, INTERACTIONS), "synthetic", folder)
     for split in ("leave_one_out", "temporal"):
         config = DataConfig(path=folder, split={"name": split})  # type: ignore[arg-type]
-        interactions = Interactions.scan(config, MAX_LENGTH)
-        stream = TrainStream(
-            interactions, ItemStore(interactions.shards.folder, None, Path()), Sampling(negatives=1), BATCH, seed=0
-        )
+        interactions = config.scan(MAX_LENGTH)
+        store = ItemStore(interactions.folder, {}, Path())
+        stream = TrainStream(interactions, interactions.collation(store, Sampling(negatives=1), 0), BATCH, seed=0)
         stream[0]  # the line of the epoch is laid out
         began = time.process_time()
         batches = [stream[step][0] for step in range(1, 1 + STEPS)]

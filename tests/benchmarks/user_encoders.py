@@ -66,7 +66,7 @@ def prepare(arguments: argparse.Namespace, name: str, batches: list[SequenceBatc
     """A model ready for steps; the first one fills `batches`, which all use."""
     experiment = validate(Experiment, configuration(arguments, name))
     parts = experiment.build(World())
-    stream = build_stream(experiment, parts, World())
+    stream = build_stream(experiment, parts.examples, parts.store, World())
     if not batches:
         batches += [to_device(stream[step][0], DEVICE) for step in range(arguments.rounds + 1)]
     cost = measure(parts.model, stream[0], DEVICE, autocast=False)

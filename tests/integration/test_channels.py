@@ -10,7 +10,7 @@ from commands import Commands, ForkedCommands, json_lines, refused
 from tiny_world import Tiny, build_shards
 
 from transrec import experiment, weights
-from transrec.data.examples.interactions import open_folder
+from transrec.data.examples.histories import open_folder
 from transrec.runs import rebuild
 from transrec.runs.channels import Channels
 

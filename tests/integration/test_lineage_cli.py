@@ -14,7 +14,7 @@ from tiny_world import Tiny
 
 from transrec.commands import lineage as command
 from transrec.commands.lineage import MOST_ROWS, Answers
-from transrec.data.train_stream import _digest
+from transrec.data.train_stream import digest
 
 STEPS = 30
 
@@ -43,7 +43,7 @@ def test_a_thousand_answers_agree_with_the_recorded_run(recorded: Path) -> None:
     for number, recorded_hash in enumerate(hashes(recorded), start=1):
         windows = lineage.step(number).windows
         slots = [windows.get(slot) for slot in range(max(windows) + 1)]
-        assert f"{_digest(0, slots):016x}" == recorded_hash, "the step is not the one that was trained on"
+        assert f"{digest(0, slots):016x}" == recorded_hash, "the step is not the one that was trained on"
         users_of[number] = {window.user_id for window in slots if window is not None}
     users = sorted(set().union(*users_of.values()))
     steps_of = {user: {sighting.step for sighting in lineage.user(user)} for user in users}

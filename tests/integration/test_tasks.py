@@ -13,7 +13,7 @@ from run_folder import exported, hashes, losses
 from tiny_world import COMPARABLE, Tiny, build_shards
 
 from transrec import weights
-from transrec.data.examples.interactions import open_folder
+from transrec.data.examples.histories import open_folder
 from transrec.evaluation.macro_f1 import macro_f1
 from transrec.runs.channels import Channels
 
@@ -29,7 +29,7 @@ SMALL = [
     "train.evaluate_every=never",
     "train.checkpoint_every=never",
 ]
-PACE = "data.task={name: profile, column: pace}"
+PACE = "data.examples.targets={name: profile, column: pace}"
 RANKED = ["evaluation.metrics=[MRR@5, HR@5, NDCG@5, sampled_99_HR@5]", "train.monitor=MRR@5"]
 
 
@@ -72,7 +72,7 @@ def profile(runs: Path, data: list[str], commands: ForkedCommands, pretrained: P
 
 @pytest.fixture(scope="module")
 def cold_start(runs: Path, data: list[str], commands: ForkedCommands, pretrained: Path, other: Path) -> Path:
-    task = f"data.task={{name: cold_start, target: {other}}}"
+    task = f"data.examples.targets={{name: cold_start, target: {other}}}"
     loss = "model.objective={loss: bpr}"
     return train(commands, "peter_rec", runs / "cold", *data, task, loss, *RANKED, f"init_from={pretrained}")
 
@@ -193,7 +193,7 @@ def test_a_backbone_of_another_catalogue_is_refused(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["data.task=null"], "data.task and model.objective.name=classification belong together"),
+        (["data.examples.targets=null"], "data.task and model.objective.name=classification belong together"),
         (["model.output=untied"], "set model.output=tied"),
         (["data.split.name=temporal"], "a task splits users"),
         ([], "name a trained run with `init_from`"),

@@ -1,6 +1,5 @@
 """A run against the loop that PyTorch's documentation would write: no engine, no ranks, no micro-batches."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from tiny_world import ADAPTATIONS, COMPARABLE, Tiny
 
 from transrec.config import load
 from transrec.data.content.item_store import ItemStore
-from transrec.data.examples.interactions import Interactions
 from transrec.data.train_stream import TrainStream
 from transrec.experiment import Experiment
 
@@ -60,20 +58,20 @@ def test_clipping_and_schedule_show_in_the_curve(tiny: Tiny) -> None:
 def test_gradients_do_not_depend_on_how_a_step_is_cut(tiny: Tiny) -> None:
     """The eighth step has one window: fifteen of sixteen micro-batches add nothing, and it weighs as much as any."""
     run = experiment(tiny)
-    interactions = Interactions.scan(run.data, run.model.max_length)
-    store = ItemStore(interactions.shards.folder, run.model.item_encoder.content(), run.data.cache)
+    examples = run.data.scan(run.model.max_length)
+    store = ItemStore(examples.folder, run.model.item_encoder.content(), run.data.cache)
     torch.manual_seed(0)
-    model = run.model.build(interactions.shards.index.counts.items)
-    assert len(TrainStream(interactions, store, model.sampling, 16, run.seed)) == 8
+    model = run.model.build(examples.folder.index.counts.items)
+    collate = examples.collation(store, run.model.sampling, run.seed)
+    assert len(TrainStream(examples, collate, 16, run.seed)) == 8
     for step in (0, 7):
         gradients = []
         for accumulation in (1, 2, 16):
-            stream = TrainStream(interactions, store, model.sampling, 16, run.seed, accumulation=accumulation)
-            batches = stream[step]
-            scored = sum(batch.scored for batch in batches)
+            batches = TrainStream(examples, collate, 16, run.seed, accumulation=accumulation)[step]
+            scored = sum(sum(batch.counts.values()) for batch in batches)
             model.zero_grad()
             for batch in batches:
-                sum(model(replace(batch, normaliser=float(scored))).values()).backward()
+                (sum(model(batch).values()) / scored).backward()
             gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
         assert (step == 7) == (sum(len(batch.user_ids) for batch in batches) == 1)
         for other in gradients[1:]:

@@ -1,13 +1,12 @@
 """The reference that training is compared with: what a run is without DeepSpeed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from transrec.data.content.item_store import ItemStore
-from transrec.data.examples.interactions import Interactions
 from transrec.data.train_stream import TrainStream
 from transrec.experiment import Experiment
 
@@ -25,15 +24,16 @@ def plain_loop(experiment: Experiment, without: set[str] = frozenset()) -> Curve
     Args:
         without: what to leave out, to show that a comparison with it is no formality: "clipping" or "schedule".
     """
-    interactions = Interactions.scan(experiment.data, experiment.model.max_length)
-    num_items = interactions.shards.index.counts.items
-    store = ItemStore(interactions.shards.folder, experiment.model.item_encoder.content(), experiment.data.cache)
+    examples = experiment.data.scan(experiment.model.max_length)
+    num_items = examples.folder.index.counts.items
+    store = ItemStore(examples.folder, experiment.model.content(), experiment.data.cache)
     torch.manual_seed(experiment.seed)
     model = experiment.model.build(num_items)
     experiment.adaptation.apply(model)
     train, steps = experiment.train, experiment.train.steps
     assert steps is not None
-    stream = TrainStream(interactions, store, model.sampling, train.batch_size, experiment.seed)
+    collate = examples.collation(store, experiment.model.sampling, experiment.seed)
+    stream = TrainStream(examples, collate, train.batch_size, experiment.seed)
     groups = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -52,7 +52,8 @@ def plain_loop(experiment: Experiment, without: set[str] = frozenset()) -> Curve
             group["lr"] = group["peak"] * (1.0 if "schedule" in without else factor)
         (batch,) = stream[step]
         optimizer.zero_grad()
-        (loss,) = model(replace(batch, normaliser=float(batch.scored))).values()
+        ((name, terms),) = model(batch).items()
+        loss = terms / batch.counts[name]
         loss.backward()
         clipping = torch.inf if "clipping" in without or not train.clipping else train.clipping
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), clipping)))

@@ -35,10 +35,10 @@ def export_run(experiment: Experiment) -> torch.nn.Module:
                 parameter += 0.25
     write_run_dir(experiment)
     frozen = any(not parameter.requires_grad for parameter in parts.model.parameters())
-    described = export_config(experiment, parts.interactions.shards.index)
+    described = export_config(experiment, parts.examples)
     base = parts.base if frozen else None
     weights.export(experiment.run_dir / "export", parts.model, described, base, write_files=True)
-    experiment.model.item_encoder.save_assets(experiment.run_dir / "export")
+    experiment.model.save_assets(experiment.run_dir / "export")
     return parts.model
 
 

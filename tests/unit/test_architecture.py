@@ -74,7 +74,7 @@ def test_what_sees_only_vectors_knows_no_batch(family: str) -> None:
 
 
 def test_models_are_put_together_from_families_and_the_batch() -> None:
-    allowed = ("item_encoders", "user_encoders", "objectives", "models", "config", "errors", "data.batch")
+    allowed = ("item_encoders", "user_encoders", "objectives", "models", "nn", "protocols", "config", "data.batch")
     for module in of_package("transrec.models"):
         rest = {n for n in imported(module, "transrec") if not within(n, *(f"transrec.{name}" for name in allowed))}
         assert not rest, module
@@ -86,7 +86,7 @@ def test_data_knows_no_model_and_no_loop() -> None:
         assert not rest, module
 
 
-ALLOWED_IN_DATA = ("data", "config", "errors", "files")
+ALLOWED_IN_DATA = ("data", "protocols", "config", "errors", "files")
 
 
 def test_evaluation_knows_data_and_metrics_only() -> None:
@@ -94,6 +94,7 @@ def test_evaluation_knows_data_and_metrics_only() -> None:
         rest = imported(module, "transrec") - imported(
             module,
             "transrec.evaluation",
+            "transrec.protocols",
             "transrec.config",
             "transrec.errors",
             "transrec.distributed.world",
@@ -119,7 +120,9 @@ def test_the_foundations_know_nothing_above_them() -> None:
         "training.tracking": ("files",),
         "weights": ("distributed", "files"),
         "training.engine": ("config", "distributed.extension_locks"),
-        "training.optim": ("adaptation.groups", "config", "training.engine"),
+        "training.optim": ("nn.parameter_groups", "protocols", "config", "training.engine"),
+        "protocols": ("config", "data.batch"),
+        "nn": ("protocols",),
         "training.checkpoint": ("distributed", "training.engine_state", "files", "weights"),
         "training.engine_state": ("distributed",),
     }

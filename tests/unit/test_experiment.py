@@ -9,7 +9,7 @@ from untrained_runs import HOULSBY, assert_same_weights, export_run, make
 
 from transrec import weights
 from transrec.config import ConfigError, dump, load, validate
-from transrec.data.examples.interactions import Interactions
+from transrec.data.examples.histories import HistoryExamples
 from transrec.data.shards.schema import ShardIndex
 from transrec.distributed.world import World
 from transrec.experiment import (
@@ -40,8 +40,8 @@ def test_build_is_a_function_of_the_seed(experiment: Experiment) -> None:
 
 def test_build_gives_data_model_and_the_hash_of_what_is_frozen(experiment: Experiment) -> None:
     parts = experiment.build(World())
-    assert isinstance(parts.interactions, Interactions)
-    assert parts.interactions.max_length == experiment.model.max_length
+    assert isinstance(parts.examples, HistoryExamples)
+    assert parts.examples.max_length == experiment.model.max_length
     assert parts.model.item_encoder.embedding.weight.shape == (61, 8)
     assert parts.base == weights.base_hash(parts.model)
 
@@ -174,10 +174,11 @@ TASKS = [
 @pytest.mark.parametrize(("task", "override"), TASKS, ids=["cold_start", "file"])
 def test_where_targets_lie_may_differ(experiment: Experiment, task: dict[str, Any], override: str) -> None:
     values = experiment.model_dump(mode="json")
-    values["data"]["task"], values["model"]["objective"] = task, {"name": "classification"}
+    values["data"]["examples"] = {"name": "task", "targets": task}
+    values["model"]["objective"] = {"name": "classification"}
     began = validate(Experiment, values)
     write_run_dir(began)
-    now = load(Experiment, began.run_dir / "config.yaml", [f"data.task.{override}"])
+    now = load(Experiment, began.run_dir / "config.yaml", [f"data.examples.targets.{override}"])
     assert now != began
     check_run_dir(now)
 
@@ -202,7 +203,7 @@ def test_what_changes_what_is_learnt_may_not_differ(experiment: Experiment, over
 
 def test_every_field_that_may_differ_exists(experiment: Experiment) -> None:
     tried = [*HOW, *(f"model.item_encoder.{override}" for _, override in HOW_ENCODED)]
-    tried += [f"data.task.{override}" for _, override in TASKS]
+    tried += [f"data.examples.targets.{override}" for _, override in TASKS]
     assert all(any(f == o.partition("=")[0] or o.startswith(f"{f}.") for o in tried) for f in MAY_DIFFER)
 
 
@@ -261,7 +262,7 @@ def test_parameters_are_counted_by_group(tmp_path: Path, synthetic_shards: Path)
 
 def test_the_export_says_which_catalogue_it_was_trained_on(experiment: Experiment, synthetic_shards: Path) -> None:
     index = ShardIndex.load(synthetic_shards)
-    described = export_config(experiment, index)
+    described = export_config(experiment, experiment.data.scan(5))
     assert described["num_items"] == 60
     assert described["item_ids_sha256"] == index.item_ids_sha256
     assert described["model"] == experiment.model.model_dump(mode="json")

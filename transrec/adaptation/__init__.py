@@ -4,19 +4,19 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
-from torch import nn
 
 from transrec.adaptation.bottleneck import HoulsbyConfig, PfeifferConfig
 from transrec.adaptation.compacter import CompacterConfig
-from transrec.adaptation.groups import Group
 from transrec.adaptation.ia3 import IA3Config
 from transrec.adaptation.k_adapter import KAdapterConfig
 from transrec.adaptation.lora import LoRAConfig
-from transrec.adaptation.method import Method
+from transrec.adaptation.method import Method, Rates
 from transrec.adaptation.model_patch import ModelPatchConfig
 from transrec.adaptation.prompt import PromptConfig
 from transrec.adaptation.selective import BitFitConfig, FullConfig, HeadOnlyConfig, LastLayersConfig, LayerNormConfig
 from transrec.adaptation.side_network import SideNetworkConfig
+from transrec.nn.parameter_groups import Member
+from transrec.protocols import Model
 
 MethodConfig = Annotated[
     FullConfig
@@ -41,15 +41,21 @@ class CombinedConfig(Method):
     """Several methods at once: all their adapters, and what any of them trains."""
 
     name: Literal["combined"] = "combined"
-    methods: list[MethodConfig] = Field(min_length=1)
+    methods: list[MethodConfig] = Field(min_length=1, description="methods, attached in this order")
 
-    def attach(self, model: nn.Module) -> None:
+    def attach(self, model: Model) -> Rates:
+        rates: Rates = {}
         for method in self.methods:
-            method.attach(model)
+            rates |= method.attach(model)
+        return rates
 
-    def selection(self, model: nn.Module) -> Callable[[Group, str], bool]:
+    def selection(self, model: Model) -> Callable[[Member], bool]:
         selections = [method.selection(model) for method in self.methods]
-        return lambda group, name: any(selects(group, name) for selects in selections)
+        return lambda member: any(selects(member) for selects in selections)
+
+    def adapter_rates(self, modalities: tuple[str, ...]) -> dict[str, float]:
+        found = [(method.name, method.adapter_rates(modalities)) for method in self.methods]
+        return {f"{name}, {modality}": rate for name, rates in found for modality, rate in rates.items()}
 
 
 def _combined(value: Any) -> Any:

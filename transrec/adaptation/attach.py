@@ -5,16 +5,14 @@ sees the site's input and output and returns the new output. Base modules keep t
 strict loading, adapter-only checkpoints and sharding work as if nothing had been attached.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from transrec.config import ConfigError
-
-Tower = Literal["item", "text", "image", "user"]  # item: all of the item encoder
-Modality = Literal["text", "image"]
+from transrec.protocols import Adapter, Model, Tower, TowerEncoder
 
 OF_THE_TOWER = ("embeddings", "readout", "fusion")  # sites that are not of a layer
 
@@ -25,106 +23,106 @@ _SUB_LAYER_INPUT = {
     "conv1": "conv1_input",
     "conv2": "conv2_input",
 }
-# What stands for the ends of a transformer's sub-layers in a layer of two convolutions.
+# The sites of a layer of two convolutions that stand for those of a transformer's sub-layers.
 _OF_CONVOLUTIONS = {"attention_output": "conv1", "ffn_output": "conv2"}
 
 
 @dataclass(frozen=True)
 class Site:
-    tower: Tower
-    encoder: Any  # of which it is a place
+    """A place in a tower where an adapter can be attached."""
+
+    tower: str  # as the model names it
+    group: str  # widths and ranks of its adapters are set by this name
+    encoder: TowerEncoder
     name: str
     layer: int | None  # None where the tower has only one such place
-    module: nn.Module  # its output is what an adapter changes
+    module: nn.Module  # an adapter changes its output
     source: nn.Module | None  # its input is the input of the sub-layer that ends in `module`
     width: int  # of the site's output
-    modality: Modality  # of the items; it has a say in how fast an adapter learns
+    modality: str  # of the items; learning rates of adapters depend on it
 
     def __str__(self) -> str:
         return f"{self.tower}.{self.name}" + ("" if self.layer is None else f"[{self.layer}]")
 
 
-def sites(model: nn.Module, tower: Tower, name: str, layers: Sequence[int] | None = None) -> list[Site]:
-    """The places called `name` in the given layers (None: all; the user encoder's always all) of a tower.
+def towers(model: Model, names: Sequence[str]) -> dict[str, Tower]:
+    """The towers of `model` that have these `names`.
+
+    Raises:
+        ConfigError: it has no tower of that name.
+    """
+    known = model.towers()
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"`towers`: the model has no {name} tower; it has: {', '.join(known) or 'none'}")
+    return {name: known[name] for name in names}
+
+
+def sites(model: Model, tower: str, name: str, layers: Sequence[int] | None = None) -> list[Site]:
+    """The places called `name` in the given layers of a tower (None: all; `layers` are of towers that read items).
 
     Raises:
         ConfigError: the tower has no such site or no such layer.
     """
-    return [
-        site
-        for encoder in encoders(model, tower)
-        for site in _sites(encoder, tower, name, None if tower == "user" else layers, _modality(model, encoder))
-    ]
+    found = towers(model, [tower])[tower]
+    chosen = layers if found.group == "item" else None
+    return [site for leaf in found.leaves for site in _sites(leaf, tower, name, chosen)]
 
 
-def fusion(model: nn.Module) -> Site:
-    """Where what an item says and what it shows become one vector; it is given the states of both towers.
+def fusion(model: Model) -> Site:
+    """The place where the text and the image of an item become one vector; it is given the states of both towers.
 
     Raises:
         ConfigError: the item encoder does not read both.
     """
-    item_encoder: Any = model.get_submodule("item_encoder")
-    if len(item_encoder.towers) < 2:
-        read = ", ".join(item_encoder.towers) or "neither"
+    item = towers(model, ["item"])["item"]
+    if len(item.leaves) < 2:
+        read = ", ".join(leaf.modality for leaf in item.parts) or "neither"
         raise ConfigError(f"what lies between modalities needs an item encoder of text and image; this reads {read}")
-    (site,) = _sites(item_encoder, "item", "fusion", None, "text")
+    (site,) = _sites(item, "item", "fusion", None)
     return site
 
 
-def encoders(model: nn.Module, tower: Tower) -> list[Any]:
-    """What a tower is made of: several encoders, if the item encoder reads several modalities.
-
-    Raises:
-        ConfigError: the item encoder does not read that modality.
-    """
-    if tower == "user":
-        return [model.get_submodule("user_encoder")]
-    item_encoder: Any = model.get_submodule("item_encoder")
-    towers: dict[str, nn.Module] = item_encoder.towers
-    if tower == "item":
-        return list(towers.values()) or [item_encoder]
-    if tower not in towers:
-        raise ConfigError(f"`towers`: the item encoder has no {tower} tower; it has: {', '.join(towers) or 'none'}")
-    return [towers[tower]]
-
-
-def _modality(model: nn.Module, encoder: Any) -> Modality:
-    """What an encoder reads; the user encoder reads what the item encoder makes of texts, or of images alone."""
-    item_encoder: Any = model.get_submodule("item_encoder")
-    return getattr(encoder, "modality", "image" if [*item_encoder.towers] == ["image"] else "text")
-
-
-def _sites(encoder: Any, tower: Tower, name: str, layers: Sequence[int] | None, modality: Modality) -> list[Site]:
-    paths: dict[str, list[str]] = encoder.site_paths
+def _sites(tower: Tower, of: str, name: str, layers: Sequence[int] | None) -> list[Site]:
+    encoder, paths = tower.encoder, tower.encoder.site_paths
     if "conv1" in paths:
         name = _OF_CONVOLUTIONS.get(name, name)
     if name not in paths or name in _SUB_LAYER_INPUT.values():
         known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"
-        raise ConfigError(f"{type(encoder).__name__}, the {tower} tower, has no site {name!r}; its sites: {known}")
+        raise ConfigError(f"{type(encoder).__name__}, the {of} tower, has no site {name!r}; its sites: {known}")
     if name in OF_THE_TOWER:
         (path,) = paths[name]
-        return [Site(tower, encoder, name, None, encoder.get_submodule(path), None, encoder.hidden_size, modality)]
+        module, width = encoder.get_submodule(path), encoder.hidden_size
+        return [Site(of, tower.group, encoder, name, None, module, None, width, tower.modality)]
     chosen = range(encoder.num_layers) if layers is None else layers
     for layer in chosen:
         if not 0 <= layer < encoder.num_layers:
-            raise ConfigError(f"`layers`: {layer} is not in 0..{encoder.num_layers - 1} of the {tower} tower")
-    return [_site_of_layer(encoder, tower, name, layer, modality) for layer in chosen]
+            raise ConfigError(f"`layers`: {layer} is not in 0..{encoder.num_layers - 1} of the {of} tower")
+    return [_site_of_layer(tower, of, name, layer) for layer in chosen]
 
 
-def _site_of_layer(encoder: Any, tower: Tower, name: str, layer: int, modality: Modality) -> Site:
+def _site_of_layer(tower: Tower, of: str, name: str, layer: int) -> Site:
+    encoder = tower.encoder
+
     def module(site: str) -> Any:
         try:
             return encoder.get_submodule(encoder.site_paths[site][layer])
         except AttributeError as error:
-            raise ConfigError(f"the {tower} tower is built otherwise than others of its kind: {error}") from None
+            raise ConfigError(f"the {of} tower is built otherwise than others of its kind: {error}") from None
 
     source = module(_SUB_LAYER_INPUT[name]) if name in _SUB_LAYER_INPUT else None
-    side = {"ffn_hidden": "in_features", "ffn_norm": "out_features"}.get(name)
-    width = getattr(module("ffn_output"), side) if side else module(name).out_features
-    return Site(tower, encoder, name, layer, module(name), source, width, modality)
+    width = _WIDTHS[name](module) if name in _WIDTHS else module(name).out_features
+    return Site(of, tower.group, encoder, name, layer, module(name), source, width, tower.modality)
 
 
-def attach(site: Site, adapter: nn.Module, parallel: bool = False) -> None:
+# Sites that are no linear maps have the width of one beside them.
+_WIDTHS: dict[str, Any] = {
+    "ffn_hidden": lambda module: module("ffn_output").in_features,
+    "ffn_norm": lambda module: module("ffn_output").out_features,
+}
+
+
+def attach(site: Site, adapter: Adapter, parallel: bool = False) -> None:
     """Make `adapter(x, y)` the output of `site`, whose own output is y.
 
     Args:
@@ -145,6 +143,15 @@ def attach(site: Site, adapter: nn.Module, parallel: bool = False) -> None:
         site.module.adapter_input = carried  # type: ignore[assignment]  # not a module: it has no parameters
     site.module.add_module("adapter", adapter)
     site.module.register_forward_hook(_adapt_output, with_kwargs=True)
+
+
+def adapters(module: nn.Module) -> Iterator[tuple[str, Adapter]]:
+    """The path of each module inside that has an adapter, and the adapter."""
+    for path, inner in module.named_modules():
+        if any(hook is _adapt_output for hook in inner._forward_hooks.values()):
+            adapter = inner.get_submodule("adapter")
+            assert isinstance(adapter, Adapter)
+            yield path, adapter
 
 
 def detach(module: nn.Module) -> None:
@@ -178,7 +185,7 @@ class _CarriedInput:
 
 
 def _adapt_output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Any) -> Any:
-    carried: Any = getattr(module, "adapter_input", None)
+    carried = module.__dict__.get("adapter_input")  # put there by `attach` where the adapter is parallel
     x = carried.take() if carried is not None else _first(args, kwargs)
     adapter = module.get_submodule("adapter")
     return (adapter(x, y[0]), *y[1:]) if isinstance(y, tuple) else adapter(x, y)

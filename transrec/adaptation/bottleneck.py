@@ -3,43 +3,41 @@
 Shape letters: D width of a site, r width of the bottleneck.
 """
 
+from collections.abc import Iterator
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transrec.adaptation.attach import Tower, sites
-from transrec.adaptation.method import AdapterMethod, Rates
-from transrec.config import Config
+from transrec.adaptation.attach import sites
+from transrec.adaptation.method import AdapterMethod, Placed, RateByModality, Sizes
+from transrec.protocols import Adapter, Model
 
 SubLayerEnd = Literal["attention_output", "ffn_output", "conv1", "conv2"]
 Mode = Literal["serial", "parallel"]
 
 
-class BottleneckWidths(Config):
-    item: int = Field(64, ge=1)
-    user: int = Field(16, ge=1)
-
-    def of(self, tower: Tower) -> int:
-        return self.user if tower == "user" else self.item
+class BottleneckWidths(Sizes):
+    item: PositiveInt = Field(64, description="width in the towers that read items")
+    user: PositiveInt = Field(16, description="width in the user encoder")
 
 
 class BottleneckMethod(AdapterMethod):
     """Adapters at the ends of sub-layers."""
 
-    sites: list[SubLayerEnd] = Field(min_length=1)
-    layers: list[int] | None = Field(None, min_length=1)  # of the item towers; None: all
-    mode: Mode = "serial"
-    bottleneck: BottleneckWidths = BottleneckWidths()
-    init_std: float = Field(0.01, ge=0)
+    sites: list[SubLayerEnd] = Field(min_length=1, description="ends of sub-layers that get an adapter")
+    layers: list[int] | None = Field(None, min_length=1, description="layers of the item towers; null: all")
+    mode: Mode = Field("serial", description="read the sub-layer's output, or run beside it on its input")
+    bottleneck: BottleneckWidths = Field(BottleneckWidths(), description="width of an adapter's hidden layer")
+    init_std: float = Field(0.01, ge=0, description="standard deviation of an adapter's weights at the start")
 
-    def attach(self, model: nn.Module) -> None:
+    def adapters(self, model: Model) -> Iterator[Placed]:
         parallel = self.mode == "parallel"
         for tower in self.towers:
             for name in self.sites:
                 for site in sites(model, tower, name, self.layers):
-                    self.put(site, self.adapter(site.width, self.bottleneck.of(tower)), parallel)
+                    yield Placed(site, self.adapter(site.width, self.bottleneck.of(site.group)), parallel)
 
     def adapter(self, width: int, bottleneck: int) -> "Bottleneck":
         return Bottleneck(width, bottleneck, self.init_std, self.mode == "parallel")
@@ -55,11 +53,15 @@ class HoulsbyConfig(BottleneckMethod):
     function: `variant: released`).
     """
 
-    rates = Rates(text=1.5e-4, image=4e-4)
+    rates = RateByModality(text=1.5e-4, image=4e-4)
 
     name: Literal["houlsby"] = "houlsby"
-    sites: list[SubLayerEnd] = Field(["attention_output", "ffn_output"], min_length=1)
-    variant: Literal["canonical", "released"] = "canonical"
+    sites: list[SubLayerEnd] = Field(
+        ["attention_output", "ffn_output"], min_length=1, description="ends of sub-layers that get an adapter"
+    )
+    variant: Literal["canonical", "released"] = Field(
+        "canonical", description="the paper's form, or the form in the released code"
+    )
 
     @model_validator(mode="after")
     def _differs(self) -> Self:
@@ -83,29 +85,32 @@ class PfeifferConfig(BottleneckMethod):
     pretrained function.
     """
 
-    rates = Rates(text=1e-4, image=4e-4)
+    rates = RateByModality(text=1e-4, image=4e-4)
 
     name: Literal["pfeiffer"] = "pfeiffer"
-    sites: list[SubLayerEnd] = Field(["ffn_output"], min_length=1)
-    variant: Literal["canonical", "released"] = "canonical"
+    sites: list[SubLayerEnd] = Field(["ffn_output"], min_length=1, description="ends of sub-layers that get an adapter")
+    variant: Literal["canonical", "released"] = Field(
+        "canonical", description="the paper's form, or the form in the released code"
+    )
 
-    def attach(self, model: nn.Module) -> None:
+    def adapters(self, model: Model) -> Iterator[Placed]:
         if self.variant == "canonical":
-            return super().attach(model)
+            yield from super().adapters(model)
+            return
         for tower in self.towers:
             for site in sites(model, tower, "ffn_norm", self.layers):
-                self.put(site, NormedBottleneck(site.width, self.bottleneck.of(tower), self.init_std))
-        return None
+                width = self.bottleneck.of(site.group)
+                yield Placed(site, NormedBottleneck(site.width, width, self.init_std))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Adapter):
     """y + W_up ReLU(W_down z + b_down) + b_up, where z is y (serial) or the sub-layer's input x (parallel).
 
     Weights ~ N(0, init_std²), biases 0: near the identity at the start, and exactly so for init_std = 0
     (which, like any network of zeros, then learns only its output bias).
 
     Args:
-        out: width of what is said, if it is not that of what is read.
+        out: width of the output, if it is not that of the input.
     """
 
     def __init__(self, width: int, bottleneck: int, init_std: float, parallel: bool = False, out: int | None = None):

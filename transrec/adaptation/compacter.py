@@ -3,6 +3,7 @@
 Shape letters: D width of a site, r width of the bottleneck, k terms of the sum, and size of the shared factors.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -12,8 +13,9 @@ from torch.nn import functional as F
 
 from transrec.adaptation.attach import sites
 from transrec.adaptation.bottleneck import BottleneckWidths, SubLayerEnd
-from transrec.adaptation.method import AdapterMethod, Rates
+from transrec.adaptation.method import AdapterMethod, Placed, RateByModality
 from transrec.config import ConfigError
+from transrec.protocols import Adapter, Model
 
 
 class CompacterConfig(AdapterMethod):
@@ -25,28 +27,32 @@ class CompacterConfig(AdapterMethod):
     reference: at 1e-4, because of their name).
     """
 
-    rates = Rates(text=4e-3, image=3e-3)
+    rates = RateByModality(text=4e-3, image=3e-3)
 
     name: Literal["compacter"] = "compacter"
-    sites: list[SubLayerEnd] = Field(["attention_output", "ffn_output"], min_length=1)
-    layers: list[int] | None = Field(None, min_length=1)  # of the item towers; None: all
-    bottleneck: BottleneckWidths = BottleneckWidths()
-    terms: int = Field(4, ge=1)  # of each sum; it must divide all widths
-    init_std: float = Field(1e-4, gt=0)  # of the shared factors
-    variant: Literal["canonical", "released"] = "canonical"
+    sites: list[SubLayerEnd] = Field(
+        ["attention_output", "ffn_output"], min_length=1, description="ends of sub-layers that get an adapter"
+    )
+    layers: list[int] | None = Field(None, min_length=1, description="layers of the item towers; null: all")
+    bottleneck: BottleneckWidths = Field(BottleneckWidths(), description="width of an adapter's hidden layer")
+    terms: int = Field(4, ge=1, description="terms of each sum of Kronecker products; it must divide all widths")
+    init_std: float = Field(1e-4, gt=0, description="standard deviation of the shared factors at the start")
+    variant: Literal["canonical", "released"] = Field(
+        "canonical", description="the paper's form, or the form in the released code"
+    )
 
-    def attach(self, model: nn.Module) -> None:
+    def adapters(self, model: Model) -> Iterator[Placed]:
         shared = nn.Parameter(torch.empty(self.terms, self.terms, self.terms).normal_(std=self.init_std))
         for tower in self.towers:
-            width = self.bottleneck.of(tower)
             for name in self.sites:
                 for site in sites(model, tower, name, self.layers):
+                    width = self.bottleneck.of(site.group)
                     if site.width % self.terms or width % self.terms:
                         raise ConfigError(f"`terms`: {self.terms} does not divide {site.width} and {width} at {site}")
-                    self.put(site, Compacter(site.width, width, shared, skip=self.variant == "canonical"))
+                    yield Placed(site, Compacter(site.width, width, shared, skip=self.variant == "canonical"))
 
 
-class Compacter(nn.Module):
+class Compacter(Adapter):
     """y + H_up gelu(H_down y + b_down) + b_up with H = Σ_i C_i ⊗ (s_i t_iᵀ); near the identity at the start.
 
     All adapters, of both towers, hold the same parameter C: each owns it, so each has it gathered under ZeRO-3, and

@@ -1,5 +1,6 @@
 """(IA)³: what a layer looks up and what its FFN computes, scaled channel by channel."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -7,7 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transrec.adaptation.attach import sites
-from transrec.adaptation.method import AdapterMethod, Rates
+from transrec.adaptation.method import AdapterMethod, Placed, RateByModality
+from transrec.protocols import Adapter, Model
 
 
 class IA3Config(AdapterMethod):
@@ -17,20 +19,22 @@ class IA3Config(AdapterMethod):
     NeurIPS 2022. The learning rate is a choice of ours that was not tuned; the reference has no such method.
     """
 
-    rates = Rates(text=3e-3, image=3e-3)
+    rates = RateByModality(text=3e-3, image=3e-3)
 
     name: Literal["ia3"] = "ia3"
-    sites: list[Literal["key", "value", "ffn_hidden"]] = Field(["key", "value", "ffn_hidden"], min_length=1)
-    layers: list[int] | None = Field(None, min_length=1)  # of the item towers; None: all
+    sites: list[Literal["key", "value", "ffn_hidden"]] = Field(
+        ["key", "value", "ffn_hidden"], min_length=1, description="outputs that are scaled"
+    )
+    layers: list[int] | None = Field(None, min_length=1, description="layers of the item towers; null: all")
 
-    def attach(self, model: nn.Module) -> None:
+    def adapters(self, model: Model) -> Iterator[Placed]:
         for tower in self.towers:
             for name in self.sites:
                 for site in sites(model, tower, name, self.layers):
-                    self.put(site, Scale(site.width))
+                    yield Placed(site, Scale(site.width))
 
 
-class Scale(nn.Module):
+class Scale(Adapter):
     """l ⊙ y."""
 
     def __init__(self, width: int):

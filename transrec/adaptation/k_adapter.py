@@ -3,30 +3,32 @@
 Shape letters: n sequences, T positions, H width of the tower.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from transrec.adaptation.attach import Site, Tower, sites
+from transrec.adaptation.attach import Site, sites
 from transrec.adaptation.bottleneck import BottleneckWidths
-from transrec.adaptation.method import AdapterMethod, Rates, learn_at
+from transrec.adaptation.method import AdapterMethod, Placed, RateByModality
 from transrec.config import ConfigError
 from transrec.nn.readout import Hidden
 from transrec.nn.transformer import Block, attendable, initialise
+from transrec.protocols import Adapter, Model
 
 BLOCKS = 2  # transformer blocks of an adapter layer
 UP_DOWN_STD = 2e-4
 
 
 class Widths(BottleneckWidths):
-    item: int = Field(192, ge=1)
+    item: PositiveInt = Field(192, description="width in the towers that read items")
 
 
 class Heads(BottleneckWidths):
-    item: int = Field(12, ge=1)
-    user: int = Field(2, ge=1)
+    item: PositiveInt = Field(12, description="attention heads in the towers that read items")
+    user: PositiveInt = Field(2, description="attention heads in the user encoder")
 
 
 class KAdapterConfig(AdapterMethod):
@@ -38,22 +40,28 @@ class KAdapterConfig(AdapterMethod):
     together at random (`variant: released`); here attention is masked, and the start is the frozen function exactly.
     """
 
-    rates = Rates(text=5e-6, image=1.5e-5)
+    rates = RateByModality(text=5e-6, image=1.5e-5)
 
     name: Literal["k_adapter"] = "k_adapter"
-    layers: list[int] | None = Field(None, min_length=1)  # of the item towers, whose output is read; None: first, last
-    bottleneck: Widths = Widths()
-    heads: Heads = Heads()
-    dropout: float = Field(0.1, ge=0, lt=1)
-    variant: Literal["canonical", "released"] = "canonical"
+    layers: list[int] | None = Field(
+        None, min_length=1, description="layers of the item towers whose output is read; null: first and last"
+    )
+    bottleneck: Widths = Field(Widths(), description="width of an adapter's transformer blocks")
+    heads: Heads = Field(Heads(), description="attention heads of an adapter's transformer blocks")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout of an adapter's transformer blocks")
+    variant: Literal["canonical", "released"] = Field(
+        "canonical", description="the paper's form, or the form in the released code"
+    )
 
-    def attach(self, model: nn.Module) -> None:
+    def adapters(self, model: Model) -> Iterator[Placed]:
         for tower in self.towers:
             for site in sites(model, tower, "readout"):
-                adapter = KAdapter(self, tower, site.width, self._reads(site))
-                self.put(site, adapter)
-                rates = USER_COMBINATION if tower == "user" else ITEM_COMBINATION
-                learn_at(adapter.combine, rates.of(site.modality))
+                yield Placed(site, KAdapter(self, site.group, site.width, self._reads(site)))
+
+    def rate_of(self, site: Site, parameter: str = "") -> float:
+        if parameter.startswith("combine."):
+            return (USER_COMBINATION if site.group == "user" else ITEM_COMBINATION).of(site.modality)
+        return super().rate_of(site, parameter)
 
     def _reads(self, site: Site) -> list[int]:
         """Indices of the states that are read.
@@ -63,7 +71,7 @@ class KAdapterConfig(AdapterMethod):
         """
         widths: tuple[int, ...] = site.module.widths  # type: ignore[assignment]
         last = len(widths) - 1
-        if site.tower == "user":
+        if site.group == "user":
             return list(range(last))
         alike = [read for read in range(1, last + 1) if widths[read] == site.width]  # not so where layers merge patches
         chosen = [alike[0], last] if self.layers is None else [layer + 1 for layer in self.layers]
@@ -77,23 +85,24 @@ class KAdapterConfig(AdapterMethod):
 
 
 # The reference's of backbone and head, in whose groups these lie there.
-ITEM_COMBINATION, USER_COMBINATION = Rates(text=5e-5, image=1e-4), Rates(text=1e-4, image=2e-4)
+ITEM_COMBINATION = RateByModality(text=5e-5, image=1e-4)
+USER_COMBINATION = RateByModality(text=1e-4, image=2e-4)
 
 
-class KAdapter(nn.Module):
+class KAdapter(Adapter):
     """h_i = K_i(s_i + h_{i-1}), h_0 = 0; pool(W [s_last; h_m] + b), with W = [I; 0] and b = 0 at the start."""
 
     reads_pooled = False
 
-    def __init__(self, config: KAdapterConfig, tower: Tower, width: int, reads: list[int]):
+    def __init__(self, config: KAdapterConfig, group: str, width: int, reads: list[int]):
         super().__init__()
-        inner, heads = config.bottleneck.of(tower), config.heads.of(tower)
+        inner, heads = config.bottleneck.of(group), config.heads.of(group)
         if inner % heads:
-            raise ConfigError(f"`heads.{tower}`: {heads} does not divide `bottleneck.{tower}`, {inner}")
+            raise ConfigError(f"`heads.{group}`: {heads} does not divide `bottleneck.{group}`, {inner}")
         self.reads = reads
         self.layers = nn.ModuleList(KAdapterLayer(width, inner, heads, config.dropout) for _ in reads)
         self.combine = nn.Linear(2 * width, width)
-        self.masked, self.causal = config.variant == "canonical", tower == "user"
+        self.masked, self.causal = config.variant == "canonical", group == "user"
         if config.variant == "canonical":
             nn.init.zeros_(self.combine.bias)
             with torch.no_grad():

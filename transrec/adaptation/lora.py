@@ -7,24 +7,22 @@ backbone's. Taken: from the live model, whose module names are PEFT's target nam
 Shape letters: I inputs and O outputs of a site, r rank.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from transrec.adaptation.attach import Tower, detach, sites
-from transrec.adaptation.bottleneck import SubLayerEnd
-from transrec.adaptation.method import AdapterMethod, Rates
-from transrec.config import Config, ConfigError
+from transrec.adaptation.attach import adapters, detach, sites
+from transrec.adaptation.method import AdapterMethod, Placed, RateByModality, Sizes
+from transrec.config import ConfigError
+from transrec.protocols import Adapter, Model
 
 
-class Ranks(Config):
-    item: int = Field(12, ge=1)
-    user: int = Field(4, ge=1)
-
-    def of(self, tower: Tower) -> int:
-        return self.user if tower == "user" else self.item
+class Ranks(Sizes):
+    item: PositiveInt = Field(12, description="rank in the towers that read items")
+    user: PositiveInt = Field(4, description="rank in the user encoder")
 
 
 class LoRAConfig(AdapterMethod):
@@ -35,25 +33,30 @@ class LoRAConfig(AdapterMethod):
     frozen, their biases train (`variant: released`).
     """
 
-    rates = Rates(text=1e-3, image=1e-3)
+    rates = RateByModality(text=1e-3, image=1e-3)
 
     name: Literal["lora"] = "lora"
-    sites: list[Literal["query", "key", "value", SubLayerEnd]] = Field(["query", "value"], min_length=1)
-    layers: list[int] | None = Field(None, min_length=1)  # of the item towers; None: all
-    rank: Ranks = Ranks()
-    alpha: float = Field(1.0, gt=0)
-    variant: Literal["canonical", "released"] = "canonical"
+    sites: list[str] = Field(
+        ["query", "value"], min_length=1, description="linear maps that change: query, key, value, ends of sub-layers"
+    )
+    layers: list[int] | None = Field(None, min_length=1, description="layers of the item towers; null: all")
+    rank: Ranks = Field(Ranks(), description="rank of the change")
+    alpha: float = Field(1.0, gt=0, description="the change is scaled by alpha / rank")
+    variant: Literal["canonical", "released"] = Field(
+        "canonical", description="the paper's form, or the form in the released code"
+    )
 
-    def attach(self, model: nn.Module) -> None:
+    def adapters(self, model: Model) -> Iterator[Placed]:
         kind = LowRank if self.variant == "canonical" else FreshLowRank
         for tower in self.towers:
             for name in self.sites:
                 for site in sites(model, tower, name, self.layers):
                     linear: Any = site.module
-                    self.put(site, kind(linear.in_features, linear.out_features, self.rank.of(tower), self.alpha))
+                    rank = self.rank.of(site.group)
+                    yield Placed(site, kind(linear.in_features, linear.out_features, rank, self.alpha))
 
 
-class LowRank(nn.Module):
+class LowRank(Adapter):
     """y + (α/r) B A x, with B = 0 at the start."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, alpha: float):
@@ -75,7 +78,7 @@ class LowRank(nn.Module):
 
 
 class FreshLowRank(LowRank):
-    """W x + b + (α/r) B A x with a random, frozen W; what the site itself says is lost."""
+    """W x + b + (α/r) B A x with a random, frozen W; the site's own output is lost."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, alpha: float):
         super().__init__(inputs, outputs, rank, alpha)
@@ -131,9 +134,9 @@ def as_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _low_ranks(model: nn.Module) -> dict[str, LowRank]:
-    adapters = {path.removesuffix(".adapter"): m for path, m in model.named_modules() if isinstance(m, LowRank)}
-    if not adapters:
+    found = {path: adapter for path, adapter in adapters(model) if isinstance(adapter, LowRank)}
+    if not found:
         raise ConfigError("there is no LoRA in the model: nothing can be merged or written for PEFT")
-    if any(isinstance(adapter, FreshLowRank) for adapter in adapters.values()):
+    if any(isinstance(adapter, FreshLowRank) for adapter in found.values()):
         raise ConfigError("`variant: released` of LoRA has other matrices than its base: choose the canonical one")
-    return adapters
+    return found

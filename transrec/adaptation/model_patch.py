@@ -3,19 +3,21 @@
 Shape letters: D width of a site, t width of the bottleneck.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transrec.adaptation.attach import sites
+from transrec.adaptation.attach import sites, towers
 from transrec.adaptation.bottleneck import Mode, SubLayerEnd
-from transrec.adaptation.groups import Group
-from transrec.adaptation.method import AdapterMethod, Rates, trains_in
+from transrec.adaptation.method import AdapterMethod, Placed, RateByModality
+from transrec.config import ConfigError
+from transrec.nn.parameter_groups import Member
+from transrec.protocols import Adapter, Model
 
 _ENDS: dict[int, list[SubLayerEnd]] = {1: ["ffn_output"], 2: ["attention_output", "ffn_output"]}
-_SECOND_NORM = (".norm2.", ".ffn_norm.")  # of a layer of NextItNet, of SASRec
 
 
 class ModelPatchConfig(AdapterMethod):
@@ -29,17 +31,19 @@ class ModelPatchConfig(AdapterMethod):
     `inner_skip: false` does.
     """
 
-    rates = Rates(text=1e-3, image=1e-3)
+    rates = RateByModality(text=1e-3, image=1e-3)
 
     name: Literal["model_patch"] = "model_patch"
-    towers: list[Literal["user"]] = Field(["user"], min_length=1)  # type: ignore[assignment]
-    patches: Literal[1, 2] = 2  # in each layer: after its second sub-layer, or after both
-    mode: Mode = "serial"
-    inner_skip: bool = True
-    reduction: int = Field(8, ge=1)
-    cardinality: int = Field(1, ge=1)
-    init_std: float = Field(0.02, gt=0)
-    norms: Literal["second", "none"] = "second"
+    towers: list[Literal["user"]] = Field(  # type: ignore[assignment]
+        ["user"], min_length=1, description="towers that get patches: the user encoder alone"
+    )
+    patches: Literal[1, 2] = Field(2, description="patches in each layer: after its second sub-layer, or after both")
+    mode: Mode = Field("serial", description="read the sub-layer's output, or run beside it on its input")
+    inner_skip: bool = Field(True, description="give a patch a residual link of its own")
+    reduction: int = Field(8, ge=1, description="width of the tower over that of a patch's hidden layer")
+    cardinality: int = Field(1, ge=1, description="parallel bottlenecks of a patch")
+    init_std: float = Field(0.02, gt=0, description="standard deviation of a patch's weights at the start")
+    norms: Literal["second", "none"] = Field("second", description="LayerNorms of the user encoder that train")
 
     @model_validator(mode="after")
     def _keeps_the_sub_layer(self) -> Self:
@@ -47,20 +51,32 @@ class ModelPatchConfig(AdapterMethod):
             raise ValueError("without `inner_skip` a serial patch would replace what it patches: set mode=parallel")
         return self
 
-    def attach(self, model: nn.Module) -> None:
+    def adapters(self, model: Model) -> Iterator[Placed]:
         for name in _ENDS[self.patches]:
             for site in sites(model, "user", name):
                 width = self.cardinality * max(1, site.width // (self.reduction * self.cardinality))
                 patch = ModelPatch(site.width, width, self.init_std, self.mode == "parallel", self.inner_skip)
-                self.put(site, patch, parallel=self.mode == "parallel")
+                yield Placed(site, patch, parallel=self.mode == "parallel")
 
-    def trains(self, group: Group, name: str) -> bool:
-        second_norm = group == "layer_norm" and trains_in(["user"], name) and any(norm in name for norm in _SECOND_NORM)
-        outside = not trains_in(["item", "user"], name)
-        return super().trains(group, name) or outside or (second_norm and self.norms == "second")
+    def selection(self, model: Model) -> Callable[[Member], bool]:
+        """
+        Raises:
+            ConfigError: the user encoder does not say which LayerNorms are its layers' second ones.
+        """
+        encoder = towers(model, ["user"])["user"].encoder
+        if self.norms == "second" and not encoder.second_norms:
+            raise ConfigError(f"`norms`: {type(encoder).__name__} has no second LayerNorms; set norms=none")
+        norms = [encoder.get_submodule(path) for path in encoder.second_norms] if self.norms == "second" else []
+        second = {parameter for norm in norms for parameter in norm.parameters()}
+
+        def selected(member: Member) -> bool:
+            outside = member.towers.isdisjoint({"item", "user"})
+            return self.trains(member) or outside or member.parameter in second
+
+        return selected
 
 
-class ModelPatch(nn.Module):
+class ModelPatch(Adapter):
     """H(z) = z + MP(z), MP(z) = W_up gelu(W_down z + b_down) + b_up: H(y) (serial), or y + H(x) (parallel).
 
     y is the sub-layer's output, x its input; parallel without `inner_skip` it is y + MP(x).

@@ -3,14 +3,16 @@
 Shape letters: n sequences, T positions, P prompts, H width.
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from transrec.adaptation.attach import sites
-from transrec.adaptation.method import AdapterMethod, Rates
+from transrec.adaptation.method import AdapterMethod, Placed, RateByModality
+from transrec.protocols import Adapter, Model
 
 
 class PromptConfig(AdapterMethod):
@@ -24,21 +26,27 @@ class PromptConfig(AdapterMethod):
     do not start near the pretrained function: every other position can attend to them.
     """
 
-    rates = Rates(text=5e-5, image=2e-4)
+    rates = RateByModality(text=5e-5, image=2e-4)
 
     name: Literal["prompt"] = "prompt"
-    towers: list[Literal["item", "text", "image"]] = Field(["item"], min_length=1)  # type: ignore[assignment]
-    tokens: int = Field(30, ge=1)
-    variant: Literal["canonical", "released"] = "canonical"
+    towers: list[Literal["item", "text", "image"]] = Field(  # type: ignore[assignment]
+        ["item"], min_length=1, description="towers that get prompts"
+    )
+    tokens: int = Field(30, ge=1, description="prompts of each item")
+    variant: Literal["canonical", "released"] = Field(
+        "canonical", description="the paper's form, or the form in the released code"
+    )
 
-    def attach(self, model: nn.Module) -> None:
+    def adapters(self, model: Model) -> Iterator[Placed]:
         for tower in self.towers:
             for site in sites(model, tower, "embeddings"):
                 replaces = self.variant == "released" and site.modality == "text"
-                self.put(site, (ReplacingPrompt if replaces else Prompt)(site.encoder.draw_prompts(self.tokens)))
+                kind = ReplacingPrompt if replaces else Prompt
+                encoder: Any = site.encoder  # one that has embeddings
+                yield Placed(site, kind(encoder.draw_prompts(self.tokens)))
 
 
-class Prompt(nn.Module):
+class Prompt(Adapter):
     """[y_1; prompts; y_2 … y_T]."""
 
     def __init__(self, start_PH: Tensor):

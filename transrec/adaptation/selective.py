@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
-from torch import nn
 
-from transrec.adaptation.attach import Tower, encoders
-from transrec.adaptation.groups import Group
-from transrec.adaptation.method import Method, trains_in
+from transrec.adaptation.attach import towers
+from transrec.adaptation.method import Method, Rates
 from transrec.config import ConfigError
+from transrec.nn.parameter_groups import Member
+from transrec.protocols import Model
 
 
 class FullConfig(Method):
@@ -17,7 +17,7 @@ class FullConfig(Method):
 
     name: Literal["full"] = "full"
 
-    def trains(self, group: Group, name: str) -> bool:
+    def trains(self, member: Member) -> bool:
         return True
 
 
@@ -25,21 +25,27 @@ class HeadOnlyConfig(Method):
     """The backbone and every LayerNorm are frozen; the projection and the user encoder train."""
 
     name: Literal["head_only"] = "head_only"
-    also_train: list[Literal["layer_norm"]] = Field([])
+    also_train: list[Literal["layer_norm"]] = Field([], description="groups of parameters that train beside the head")
 
-    def trains(self, group: Group, name: str) -> bool:
-        return group == "head" or group in self.also_train
+    def trains(self, member: Member) -> bool:
+        return member.group == "head" or member.group in self.also_train
 
 
 class SelectiveMethod(Method):
     """Some parameters of the towers train."""
 
-    towers: list[Tower] = Field(["item", "user"], min_length=1)
+    towers: list[str] = Field(
+        ["item", "user"], min_length=1, description="towers of the model whose parameters are meant"
+    )
 
-    def attach(self, model: nn.Module) -> None:
+    def attach(self, model: Model) -> Rates:
         """Nothing is put in, but the towers have to be there."""
-        for tower in self.towers:
-            encoders(model, tower)
+        towers(model, self.towers)
+        return {}
+
+    def inside(self, member: Member) -> bool:
+        """Whether a parameter lies in one of the towers."""
+        return not member.towers.isdisjoint(self.towers)
 
 
 class LayerNormConfig(SelectiveMethod):
@@ -49,10 +55,10 @@ class LayerNormConfig(SelectiveMethod):
     """
 
     name: Literal["layer_norm"] = "layer_norm"
-    also_train: list[Literal["head"]] = Field([])
+    also_train: list[Literal["head"]] = Field([], description="groups of parameters that train beside the LayerNorms")
 
-    def trains(self, group: Group, name: str) -> bool:
-        return (group == "layer_norm" and trains_in(self.towers, name)) or group in self.also_train
+    def trains(self, member: Member) -> bool:
+        return (member.group == "layer_norm" and self.inside(member)) or member.group in self.also_train
 
 
 class BitFitConfig(SelectiveMethod):
@@ -63,12 +69,14 @@ class BitFitConfig(SelectiveMethod):
     """
 
     name: Literal["bitfit"] = "bitfit"
-    also_train: list[Literal["head", "layer_norm"]] = Field([])
+    also_train: list[Literal["head", "layer_norm"]] = Field(
+        [], description="groups of parameters that train beside the biases"
+    )
 
-    def trains(self, group: Group, name: str) -> bool:
-        leaf = name.rpartition(".")[2]
+    def trains(self, member: Member) -> bool:
+        leaf = member.name.rpartition(".")[2]
         bias = leaf == "bias" or leaf.startswith("bias_")  # the second: a recurrent network's
-        return (bias and group != "adapter" and trains_in(self.towers, name)) or group in self.also_train
+        return (bias and member.group != "adapter" and self.inside(member)) or member.group in self.also_train
 
 
 class LastLayersConfig(Method):
@@ -79,16 +87,17 @@ class LastLayersConfig(Method):
     """
 
     name: Literal["last_layers"] = "last_layers"
-    layers: int = Field(1, ge=0)
+    layers: int = Field(1, ge=0, description="how many of the user encoder's last layers train")
 
-    def selection(self, model: nn.Module) -> Callable[[Group, str], bool]:
+    def selection(self, model: Model) -> Callable[[Member], bool]:
         """
         Raises:
             ConfigError: the user encoder has fewer layers.
         """
-        (user_encoder,) = encoders(model, "user")
-        paths: list[tuple[str, ...]] = user_encoder.layer_paths
+        user_encoder = towers(model, ["user"])["user"].encoder
+        paths = user_encoder.layer_paths
         if self.layers > len(paths):
             raise ConfigError(f"`layers`: the user encoder has {len(paths)} layers, not {self.layers}")
-        last = tuple(f"user_encoder.{path}." for layer in paths[len(paths) - self.layers :] for path in layer)
-        return lambda group, name: name.startswith(last)
+        chosen = [user_encoder.get_submodule(path) for layer in paths[len(paths) - self.layers :] for path in layer]
+        last = {parameter for module in chosen for parameter in module.parameters()}
+        return lambda member: member.parameter in last

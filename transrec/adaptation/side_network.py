@@ -3,18 +3,19 @@
 Shape letters: n sequences, S states that are read, H width of the tower, U distinct items of a batch, D width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from transrec.adaptation.attach import Site, Tower, fusion, sites
+from transrec.adaptation.attach import Site, fusion, sites
 from transrec.adaptation.bottleneck import Bottleneck, BottleneckWidths
-from transrec.adaptation.method import AdapterMethod, Rates
+from transrec.adaptation.method import AdapterMethod, Placed, RateByModality
 from transrec.config import ConfigError
 from transrec.nn.readout import Hidden, Modalities, softmax_over
+from transrec.protocols import Adapter, Model
 
 
 class SideNetworkConfig(AdapterMethod):
@@ -23,21 +24,25 @@ class SideNetworkConfig(AdapterMethod):
     Paper: Fu et al., "IISAN: Efficiently Adapting Multimodal Representation for Sequential Recommendation with
     Decoupled PEFT", SIGIR 2024, on every second layer as there: its networks within each modality and, with
     `inter_modal`, the one between text and image. Nothing that trains lies under them, so the backbones run without a
-    graph, and only the pooled states (n, S, H) enter. Deviations: what the networks say is added to the frozen output
+    graph, and only the pooled states (n, S, H) enter. Deviations: the networks' output is added to the frozen output
     instead of replacing it, so that the start is near the pretrained function; a missing modality is masked; of towers
     of unequal depth, the deeper one is mixed in at evenly spaced layers; the reference trains projection, fusion and
     user encoder along (`also_train: [head]`). No rate is published; that of Houlsby's bottlenecks is taken.
     """
 
-    rates = Rates(text=1.5e-4, image=4e-4)
+    rates = RateByModality(text=1.5e-4, image=4e-4)
 
     name: Literal["side_network"] = "side_network"
-    towers: list[Tower] = Field(["item"], min_length=1)
-    also_train: list[Literal["head"]] = Field([])  # type: ignore[assignment]  # LayerNorms would need a backward pass
-    layers: list[int] | None = Field(None, min_length=1)  # whose input is read, of the item tower; None: every second
-    bottleneck: BottleneckWidths = BottleneckWidths()
-    init_std: float = Field(0.01, ge=0)
-    inter_modal: bool = False  # one more network, over the states of text and image together
+    towers: list[str] = Field(["item"], min_length=1, description="towers that get a network: item, text, image, user")
+    also_train: list[Literal["head"]] = Field(  # type: ignore[assignment]  # LayerNorms would need a backward pass
+        [], description="groups of parameters that train beside the networks"
+    )
+    layers: list[int] | None = Field(
+        None, min_length=1, description="layers of the item towers whose input is read; null: every second"
+    )
+    bottleneck: BottleneckWidths = Field(BottleneckWidths(), description="width of the networks' hidden layers")
+    init_std: float = Field(0.01, ge=0, description="standard deviation of the networks' weights at the start")
+    inter_modal: bool = Field(False, description="add a network over the states of text and image together")
 
     @model_validator(mode="after")
     def _reads_both(self) -> Self:
@@ -45,15 +50,15 @@ class SideNetworkConfig(AdapterMethod):
             raise ValueError("inter_modal reads what those of both item towers read: `towers` has to name item")
         return self
 
-    def attach(self, model: nn.Module) -> None:
+    def adapters(self, model: Model) -> Iterator[Placed]:
         if self.inter_modal:
-            self._attach_between(model)
+            yield self._between(model)
         for tower in self.towers:
-            width = self.bottleneck.of(tower)
             for site in sites(model, tower, "readout"):
-                self.put(site, SideNetwork(site.width, width, self.init_std, self._reads(site)))
+                width = self.bottleneck.of(site.group)
+                yield Placed(site, SideNetwork(site.width, width, self.init_std, self._reads(site)))
 
-    def _attach_between(self, model: nn.Module) -> None:
+    def _between(self, model: Model) -> Placed:
         site = fusion(model)
         towers = sites(model, "item", "readout")
         widths = {tower.modality: tower.width for tower in towers}
@@ -61,7 +66,7 @@ class SideNetworkConfig(AdapterMethod):
             listed = ", ".join(f"{modality} {width}" for modality, width in widths.items())
             raise ConfigError(f"`inter_modal`: states of one width can be mixed, not {listed}; choose such backbones")
         reads = paired({tower.modality: self._reads(tower) for tower in towers})
-        self.put(site, InterModalNetwork(towers[0].width, site.width, self.bottleneck.item, self.init_std, reads))
+        return Placed(site, InterModalNetwork(towers[0].width, site.width, self.bottleneck.item, self.init_std, reads))
 
     def _reads(self, site: Site) -> list[int]:
         """Indices of the states that are read; the last is always among them.
@@ -72,7 +77,7 @@ class SideNetworkConfig(AdapterMethod):
         widths: tuple[int, ...] = site.module.widths  # type: ignore[assignment]
         last = len(widths) - 1
         alike = [layer for layer in range(last) if widths[layer] == site.width]  # not so where layers merge patches
-        chosen = alike[::2] if site.tower == "user" or self.layers is None else self.layers
+        chosen = alike[::2] if site.group == "user" or self.layers is None else self.layers
         odd = [layer for layer in chosen if layer not in alike]
         if odd:
             raise ConfigError(
@@ -85,7 +90,7 @@ class SideNetworkConfig(AdapterMethod):
 TEMPERATURE = 0.1  # τ of the gates, the reference's: they move ten times as far as at their rate alone
 
 
-class SideNetwork(nn.Module):
+class SideNetwork(Adapter):
     """h_0 = B_0(s_0), h_i = B_i(g_i s_i + (1 - g_i) h_{i-1}); y + C(h).
 
     s are pooled states, y the last of them; B and C are bottlenecks, B with skip, C without; g = σ(gate / τ), ½ at
@@ -111,7 +116,7 @@ class SideNetwork(nn.Module):
         return y + self.correction.change(h)
 
 
-class InterModalNetwork(nn.Module):
+class InterModalNetwork(Adapter):
     """m_0 = B_0(mix_0), m_i = B_i(mix_i + m_{i-1}), mix_i = g_i t_i + (1 - g_i) v_i; e + C(m).
 
     t and v are pooled states of text and image, e is what fusion makes of the towers' vectors; B, C and g are those of

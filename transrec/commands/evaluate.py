@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from transrec.config import ConfigError
-from transrec.data.evaluation_stream import Part
-from transrec.data.examples.interactions import DataConfig, Interactions
+from transrec.data.examples import DataConfig
 from transrec.data.shards import bad_samples
 from transrec.data.shards.remote import parse_place
 from transrec.distributed import world as distributed
@@ -22,6 +21,7 @@ from transrec.evaluation.evaluator import Evaluator, baselines
 from transrec.evaluation.metrics import Estimate
 from transrec.evaluation.report import as_json, console, table
 from transrec.experiment import open_store
+from transrec.protocols import Part
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.rebuild import check_targets
 
@@ -71,25 +71,26 @@ class Result:
     def __init__(self, channels: Channels, channel: Channel, config: DataConfig, part: Part, world: World) -> None:
         experiment = channel.experiment
         self.channel, self.evaluation = channel, experiment.evaluation
-        self.interactions = Interactions.scan(config, experiment.model.max_length, world.union)
-        shards = self.interactions.shards
-        check_targets(channel.export, self.interactions.labels)
-        model = channels.build(channel, shards.index)
-        store = open_store(channel.model, shards.folder, config, world)
-        self.estimates = Evaluator(self.evaluation, self.interactions, world).users(model, store, part).estimates
-        place = {"data": str(shards.folder)}
+        self.config = config
+        self.examples = config.scan(experiment.model.max_length, world.union)
+        folder = self.examples.folder
+        check_targets(channel.export, self.examples)
+        model = channels.build(channel, folder.index)
+        store = open_store(channel.model.content(), folder, config, world)
+        self.estimates = Evaluator(self.evaluation, self.examples, world).users(model, store, part).estimates
+        place = {"data": str(folder)}
         self.line = {"run": str(channel.folder)} | place | {part: as_json(self.estimates)}
         if world.is_main:
-            bad_samples.warn(shards.skipped, store.skipped)
+            bad_samples.warn(self.examples.skipped, store.skipped)
 
 
 def sections(results: list[Result], part: Part) -> list[Mapping[str, Mapping[str, Estimate]]]:
     """Rows of the table: where users and measures are the same, results stand together below their baselines."""
     found: dict[str, dict[str, Mapping[str, Estimate]]] = {}
     for result in results:
-        alike = repr((result.interactions.config, result.evaluation))
+        alike = repr((result.config, result.evaluation))
         if alike not in found:
-            found[alike] = dict(baselines(result.evaluation, result.interactions, part))
+            found[alike] = dict(baselines(result.evaluation, result.examples, part))
         found[alike][result.channel.name] = result.estimates
     return list(found.values())
 

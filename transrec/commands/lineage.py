@@ -14,7 +14,6 @@ from rich.table import Table
 
 from transrec.config import ConfigError
 from transrec.data.content.item_store import ItemStore
-from transrec.data.examples.interactions import Interactions
 from transrec.data.lineage import Lineage, Sighting
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.train_stream import TrainStream
@@ -53,11 +52,11 @@ class Answers:
 
     def __init__(self, run_dir: Path) -> None:
         experiment = load_run(run_dir)
-        interactions = Interactions.scan(experiment.data, experiment.model.max_length)
-        folder = interactions.shards.folder
+        examples = experiment.data.scan(experiment.model.max_length)
+        folder = examples.folder
         store = ItemStore(folder, {}, experiment.data.cache)
-        sampling = experiment.model.objective.build().sampling
-        stream = TrainStream(interactions, store, sampling, experiment.train.batch_size, experiment.seed)
+        collate = examples.collation(store, experiment.model.sampling, experiment.seed)
+        stream = TrainStream(examples, collate, experiment.train.batch_size, experiment.seed)
         self.lineage = Lineage(stream, steps_done(run_dir))
         catalogue = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
         self.item_ids, self.titles = catalogue["item_id"], catalogue["title"]

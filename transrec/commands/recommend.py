@@ -16,14 +16,15 @@ import torch
 from rich.table import Table
 
 from transrec.config import ConfigError
-from transrec.data.examples.interactions import open_folder
+from transrec.data.examples.histories import open_folder
+from transrec.data.examples.questions import Histories
 from transrec.data.shards import bad_samples
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.shards.shard_folder import ShardFolder
 from transrec.distributed import world as distributed
 from transrec.distributed.world import World
 from transrec.errors import TransRecError
-from transrec.evaluation.evaluator import encode_catalogue, inference, user_scores
+from transrec.evaluation.evaluator import encode_catalogue, inference
 from transrec.evaluation.full_ranking import Score, top_items
 from transrec.evaluation.report import console
 from transrec.experiment import open_store
@@ -81,7 +82,7 @@ class Recommender:
         columns = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
         self.item_ids, self.titles = columns["item_id"], columns["title"]
         self.index_of = {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
-        store = open_store(channel.model, folder, channel.experiment.data, world)
+        store = open_store(channel.model.content(), folder, channel.experiment.data, world)
         bad_samples.warn({}, store.skipped)
         with inference(self.model):
             self.vectors = encode_catalogue(self.model, store, self.num_items, world)
@@ -104,7 +105,7 @@ class Recommender:
         candidates[0] = False
         device = self.vectors.device
         with inference(self.model):
-            score = user_scores(self.model, self.vectors, inputs)
+            score = self.model.scorer(self.vectors)(Histories(inputs))
             if self.targets is not None:
                 return answers(score, self.targets, top)
             scores, items = top_items(score, self.num_items, seen.to(device), candidates.to(device), top)

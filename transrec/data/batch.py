@@ -1,11 +1,11 @@
-"""The batch contract between the streams and the models: item indices, and the content of each distinct item once.
+"""Batches between the streams and the models: item indices, and the content of each distinct item once.
 
 Shape letters: B windows, L input positions, P scored positions (L, or 1 when only the last is scored), K negatives,
 U distinct items of the batch (the pool), M of them that have a modality, n items of a chunk, T tokens of a chunk.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -15,19 +15,28 @@ from torch import Tensor
 
 from transrec.config import Config
 
-Batch = TypeVar("Batch")
+T = TypeVar("T")
 Chunk = dict[str, Tensor]  # inputs of one encoder pass, n items first: input_ids and attention_mask (n, T), …
 
 
 class Sampling(Config):
-    """What an objective asks of the stream."""
+    """The targets and negatives that an objective asks of a batch."""
 
+    loss: str = "loss"  # name of the loss whose terms the targets are
     positions: Literal["all", "last"] = "all"
     negatives: int = 0  # uniform negatives per scored position
     pool: Literal["batch", "catalogue"] = "batch"  # the distinct items of the batch, or every candidate item
     owned: bool = False  # mark pool items of the user's own training history
     candidates: float = 0.0  # share of the catalogue drawn for all windows of a step, popular items more often
     masked: float = 0.0  # share of a window's items that are hidden, and the targets
+
+
+@dataclass(frozen=True)
+class Targets:
+    """A vocabulary, 1..size, that is predicted and ranked."""
+
+    size: int
+    of_items: bool = True  # the items of the catalogue; False: targets of a task, whose vectors the model has to hold
 
 
 @dataclass(frozen=True)
@@ -87,39 +96,39 @@ class SequenceBatch:
     draws: int  # item occurrences the pool was made of
     owned: Tensor | None  # (B, U) bool, see Sampling.owned
     user_ids: list[str]  # of the windows that are not empty: the end of an epoch leaves gaps, so rows need not line up
+    counts: dict[str, int]  # scored positions, by the name of their loss
+    occurrences: int  # item slots an encoder without the pool would run
     candidates: Tensor | None = None  # (S,) int64 pool rows, the same items for all parts of a step
     log_inclusion: Tensor | None = None  # (U,) float32, log of how likely a pool item was to be among the candidates
     masked: Tensor | None = None  # (B, L) bool, inputs whose place a token takes
-    of_a_task: bool = False
     digest: int = 0  # which windows lie in which slots; adds up over the parts of a global batch
-    normaliser: float = 1.0  # scored positions per micro-batch, averaged over all ranks and micro-batches of the step
-
-    def pin_memory(self) -> "SequenceBatch":
-        return map_tensors(self, Tensor.pin_memory)
 
     @property
-    def scored(self) -> int:
-        return int(self.target_mask.sum())
+    def size(self) -> int:
+        """Windows."""
+        return len(self.user_ids)
 
     @property
-    def occurrences(self) -> int:
-        """Item slots an encoder without the pool would run: inputs, targets of the last position and negatives."""
-        inputs = int(self.input_mask.sum())
-        return inputs if self.of_a_task else inputs + len(self.user_ids) + self.scored * self.negatives.shape[-1]
+    def positions(self) -> tuple[int, int]:
+        """(positions of histories that are filled, positions computed on)."""
+        return int(self.input_mask.sum()), self.input_mask.numel()
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: T, device: torch.device) -> T:
+    """`batch` with every tensor inside on `device`."""
     return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`value` with `change` applied to every tensor inside; dataclasses, lists and dicts are rebuilt."""
+    """`value` with `change` applied to every tensor inside; dataclasses, lists, tuples and dicts are rebuilt."""
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, ModalityContent | ItemContent | SequenceBatch):
-        return replace(value, **{f.name: map_tensors(getattr(value, f.name), change) for f in fields(value)})
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: map_tensors(getattr(value, f.name), change) for f in fields(value) if f.init})
     if isinstance(value, dict):
         return {key: map_tensors(item, change) for key, item in value.items()}
-    if isinstance(value, list):
-        return [map_tensors(item, change) for item in value]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
+        return type(value)(*(map_tensors(item, change) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(map_tensors(item, change) for item in value)
     return value

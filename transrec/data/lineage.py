@@ -1,4 +1,4 @@
-"""Who made a step, and which steps saw a user or an item: asked of the order itself, so no log can be wrong or lost.
+"""Lineage: the windows of a step, and the steps of a user or an item; the order itself answers, so no log is needed.
 
 Steps count from 1, as in `metrics.jsonl`.
 """
@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from transrec.data.train_stream import TrainStream, Window
+from transrec.config import ConfigError
+from transrec.data.examples.histories import HistoryExamples
+from transrec.data.examples.windows import Window
+from transrec.data.train_stream import TrainStream
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,16 @@ class Sighting:
 
 
 class Lineage:
-    """Of the first `steps` steps of a run; `stream` must be that of one rank alone, without accumulation."""
+    """The lineage of the first `steps` steps of a run; `stream` is that of one rank alone, without accumulation."""
 
     def __init__(self, stream: TrainStream, steps: int) -> None:
-        self._stream, self._interactions, self.steps = stream, stream.interactions, steps
+        if not isinstance(stream.examples, HistoryExamples):
+            raise ConfigError(f"a run of {stream.examples.name} has no windows of histories to answer about")
+        self._stream, self._examples, self.steps = stream, stream.examples, steps
 
     def step(self, step: int) -> Step:
         (batch,) = self._stream[step - 1]
-        windows = {slot: w for slot, w in enumerate(self._stream.windows(step - 1)) if w is not None}
+        windows = {slot: w for slot, w in enumerate(self._stream.slots(step - 1)) if w is not None}
         return Step(windows, np.sort(batch.content.items.numpy()))
 
     def user(self, user_id: str) -> list[Sighting]:
@@ -48,8 +53,8 @@ class Lineage:
         Raises:
             KeyError: no such user in the shards.
         """
-        block, user = self._interactions.shards.find(user_id)
-        windows = self._interactions.windows(block)
+        block, user = self._examples.shards.find(user_id)
+        windows = self._examples.windows(block)
         return self._sightings([(block, np.flatnonzero(windows.user == user))])
 
     def item(self, item: int) -> list[Sighting]:
@@ -58,9 +63,9 @@ class Lineage:
 
     def _windows_with(self, item: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """(block, windows in it)."""
-        for number in range(len(self._interactions.shards)):
-            block = self._interactions.block(number)
-            windows = self._interactions.windows(number)
+        for number in range(len(self._examples.shards)):
+            block = self._examples.block(number)
+            windows = self._examples.windows(number)
             before = np.concatenate([[0], np.cumsum(block.items == item)])
             first = block.offsets[windows.user]
             within = np.flatnonzero(before[first + windows.stop] > before[first + windows.start])
@@ -80,6 +85,6 @@ class Lineage:
         return [self._sighting(step, slot) for step, slot in sorted(places)]
 
     def _sighting(self, step: int, slot: int) -> Sighting:
-        (window,) = self._stream.windows(step, slot, slot + 1)
+        (window,) = self._stream.slots(step, slot, slot + 1)
         assert window is not None, "the order's inverse names slots that are filled"
         return Sighting(step + 1, slot, window.user_id, window.start, window.items)

@@ -16,22 +16,17 @@ from torch import Tensor, nn
 from transrec.config import Config, ConfigError
 from transrec.data.batch import to_device
 from transrec.data.content.item_store import ItemStore
-from transrec.data.evaluation_stream import (
-    EvaluationBatch,
-    Part,
-    evaluation_batches,
-    training_histories,
-    training_sequences,
-)
-from transrec.data.examples.interactions import Interactions
-from transrec.data.examples.labels import Labels
+from transrec.data.examples.next_item import NextItemExamples
+from transrec.data.examples.questions import Question
+from transrec.data.examples.task import TaskExamples
 from transrec.distributed.world import World
 from transrec.evaluation.baselines import ItemToItem, MostPopular
-from transrec.evaluation.full_ranking import Repeats, Score, dot_product_scores, rank_targets, target_losses, top_items
+from transrec.evaluation.full_ranking import Repeats, rank_targets, target_losses, top_items
 from transrec.evaluation.logistic_regression import MOST_CLASSES, LogisticRegression
 from transrec.evaluation.macro_f1 import MACRO_F1, macro_f1
 from transrec.evaluation.metrics import Estimate, evaluate_losses, evaluate_ranks, parse
 from transrec.evaluation.sampled_ranking import SAMPLED, restricted, sampled_candidates
+from transrec.protocols import Examples, Model, Part, Score
 
 
 def _known(metric: str) -> str:
@@ -54,21 +49,18 @@ class EvaluationConfig(Config):
 class Evaluator:
     """Ranks held-out items; every rank of `world` must make the same calls."""
 
-    def __init__(self, config: EvaluationConfig, interactions: Interactions, world: World) -> None:
-        self.config, self.interactions, self.world = config, interactions, world
-        self.num_items = interactions.shards.index.counts.items
-        labels = interactions.labels
-        self.num_targets = self.num_items if labels is None else len(labels)
-        self.candidates = torch.full((self.num_targets + 1,), labels is not None)
-        self.candidates[0] = False
-        if labels is None:
-            self.candidates[torch.from_numpy(interactions.candidates)] = True
+    def __init__(self, config: EvaluationConfig, examples: Examples, world: World) -> None:
+        self.config, self.examples, self.world = config, examples, world
+        self.num_items = examples.folder.index.counts.items
+        self.num_targets = examples.targets.size
+        self.candidates = torch.zeros(self.num_targets + 1, dtype=torch.bool)
+        self.candidates[torch.from_numpy(examples.ranked)] = True
 
-    def model(self, model: nn.Module, store: ItemStore, part: Part) -> dict[str, Estimate]:
+    def model(self, model: Model, store: ItemStore, part: Part) -> dict[str, Estimate]:
         """Metrics of a recommender with `encode_items`, `encode_users` and `encode_targets`."""
         return self._metrics(*self._measure_model(model, store, part, *self._measures))
 
-    def users(self, model: nn.Module, store: ItemStore, part: Part) -> "UserResults":
+    def users(self, model: Model, store: ItemStore, part: Part) -> "UserResults":
         """Rank and loss of a recommender's every user; the losses take a second pass over the catalogue."""
         *measured, losses = self._measure_model(model, store, part, *self._measures, self._losses)
         estimates = self._metrics(*measured) | {"loss": evaluate_losses(losses, self.config.confidence)}
@@ -101,18 +93,18 @@ class Evaluator:
                 estimates[metric] = evaluate_ranks(of, [name], confidence, users=users)[name]
         return estimates
 
-    def _measure_model(self, model: nn.Module, store: ItemStore, part: Part, *measures: "Measure") -> list[Tensor]:
+    def _measure_model(self, model: Model, store: ItemStore, part: Part, *measures: "Measure") -> list[Tensor]:
         with inference(model):
             vectors = encode_catalogue(model, store, self.num_items, self.world)
-            return self._measure(part, lambda batch: user_scores(model, vectors, batch.inputs), *measures)
+            return self._measure(part, model.scorer(vectors), *measures)
 
-    def _measure(self, part: Part, score: Callable[[EvaluationBatch], Score], *measures: "Measure") -> list[Tensor]:
+    def _measure(self, part: Part, score: Callable[[Question], Score], *measures: "Measure") -> list[Tensor]:
         """A value of each measure for every user of `part`, (U,) float64, in the order of the data on every rank."""
         rows = [torch.zeros((0, 1 + len(measures)), dtype=torch.float64)]
-        batches = evaluation_batches(self.interactions, part, self.world.rank, self.world.size)
+        batches = self.examples.questions(part, self.world.rank, self.world.size)
         for turn, batch in enumerate(batches):
             # A rank without users in this turn still runs the encoder: under ZeRO-3 all ranks must.
-            scores = score(batch or _nobody(self.interactions.max_length))
+            scores = score(batch or self.examples.nobody)
             if batch is not None:
                 values = [measure(batch, scores).double() for measure in measures]
                 rows.append(
@@ -120,36 +112,36 @@ class Evaluator:
                 )
         everyone = self.world.gather_rows(torch.cat(rows).to(self.world.device)).cpu()
         if not len(everyone):
-            raise ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.task")
+            raise ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.examples")
         block, *columns = everyone.unbind(1)
         in_order = torch.argsort(block, stable=True)
         return [column[in_order] for column in columns]
 
-    def _ranks(self, batch: EvaluationBatch, score: Score) -> Tensor:
+    def _ranks(self, batch: Question, score: Score) -> Tensor:
         return rank_targets(score, self.num_targets, *self._on_device(batch), self.config.repeats).cpu()
 
-    def _sampled_ranks(self, batch: EvaluationBatch, score: Score) -> Tensor:
+    def _sampled_ranks(self, batch: Question, score: Score) -> Tensor:
         """0 where no metric asks for them."""
         if not any(metric.startswith(SAMPLED) for metric in self.config.metrics):
             return torch.zeros_like(batch.targets)
         compared = sampled_candidates(batch.users, batch.targets, batch.left_out, self.candidates)
         return self._ranks(batch, restricted(score, compared.to(self.world.device)))
 
-    def _predicted(self, batch: EvaluationBatch, score: Score) -> Tensor:
+    def _predicted(self, batch: Question, score: Score) -> Tensor:
         """The best target of each user; 0 where no metric asks for it."""
         if MACRO_F1 not in self.config.metrics:
             return torch.zeros_like(batch.targets)
         return top_items(score, self.num_targets, None, self.candidates.to(self.world.device), 1)[1][:, 0].cpu()
 
-    def _losses(self, batch: EvaluationBatch, score: Score) -> Tensor:
+    def _losses(self, batch: Question, score: Score) -> Tensor:
         return target_losses(score, self.num_targets, *self._on_device(batch)).cpu()
 
-    def _on_device(self, batch: EvaluationBatch) -> tuple[Tensor, Tensor, Tensor]:
+    def _on_device(self, batch: Question) -> tuple[Tensor, Tensor, Tensor]:
         device = self.world.device
         return batch.targets.to(device), batch.left_out.to(device), self.candidates.to(device)
 
 
-Measure = Callable[[EvaluationBatch, Score], Tensor]  # (B,) of a batch
+Measure = Callable[[Question, Score], Tensor]  # (B,) of a batch
 
 
 @dataclass(frozen=True)
@@ -179,29 +171,32 @@ class inference:
         self.model.train(self.was_training)
 
 
-def baselines(config: EvaluationConfig, interactions: Interactions, part: Part) -> dict[str, dict[str, Estimate]]:
+def baselines(config: EvaluationConfig, examples: Examples, part: Part) -> dict[str, dict[str, Estimate]]:
     """Metrics of the baselines that need no training but counting; not collective: any one rank may call it."""
-    alone = Evaluator(config, interactions, World())
-    if interactions.labels is not None:
-        return _task_baselines(alone, interactions, interactions.labels, part)
-    item_to_item = ItemToItem.fit(training_sequences(interactions), alone.num_items)
+    return _BASELINES[examples.name](Evaluator(config, examples, World()), examples, part)
+
+
+def _item_baselines(alone: Evaluator, examples: NextItemExamples, part: Part) -> dict[str, dict[str, Estimate]]:
+    item_to_item = ItemToItem.fit(examples.training_sequences(), alone.num_items)
     return {
         "most_popular": alone.baseline(MostPopular(item_to_item.counts), part),
         "item_to_item": alone.baseline(item_to_item, part),
     }
 
 
-def _task_baselines(
-    alone: Evaluator, interactions: Interactions, labels: Labels, part: Part
-) -> dict[str, dict[str, Estimate]]:
-    found = {"most_frequent": alone.baseline(MostPopular(torch.from_numpy(labels.counts)), part)}
-    if np.count_nonzero(labels.counts) > 1 and len(labels) <= MOST_CLASSES and find_spec("sklearn"):
-        fitted = LogisticRegression.fit(training_histories(interactions, labels), alone.num_items, alone.num_targets)
+def _task_baselines(alone: Evaluator, examples: TaskExamples, part: Part) -> dict[str, dict[str, Estimate]]:
+    counts = examples.labels.counts
+    found = {"most_frequent": alone.baseline(MostPopular(torch.from_numpy(counts)), part)}
+    if np.count_nonzero(counts) > 1 and alone.num_targets <= MOST_CLASSES and find_spec("sklearn"):
+        fitted = LogisticRegression.fit(examples.training_histories(), alone.num_items, alone.num_targets)
         found["logistic_regression"] = alone.baseline(fitted, part)
     return found
 
 
-def encode_catalogue(model: Any, store: ItemStore, num_items: int, world: World) -> Tensor:
+_BASELINES: dict[str, Any] = {NextItemExamples.name: _item_baselines, TaskExamples.name: _task_baselines}
+
+
+def encode_catalogue(model: Model, store: ItemStore, num_items: int, world: World) -> Tensor:
     """Vectors of all items (N + 1, D) in fp32, row 0 zero; ranks share the work, in equally many encoder passes."""
     own = np.arange(1, num_items + 1)[world.rank :: world.size]
     pieces = [own[start : start + store.items_at_once] for start in range(0, len(own), store.items_at_once)]
@@ -218,23 +213,3 @@ def encode_catalogue(model: Any, store: ItemStore, num_items: int, world: World)
     catalogue = all_rows.new_zeros((num_items + 1, all_rows.shape[1]))
     catalogue[all_indices] = all_rows
     return catalogue
-
-
-def user_scores(model: Any, vectors: Tensor, inputs: Tensor) -> Score:
-    """Scores of the catalogue, or of the targets of the model's task, for users with the newest items `inputs` (B, L).
-
-    They are what the objective takes for logits.
-
-    `vectors` (N + 1, D) are those of the catalogue, `inputs` left-padded indices into it.
-    """
-    inputs = inputs.to(vectors.device)
-    histories = vectors[inputs].to(next(model.parameters()).dtype)  # weights are 16 bits wide after training in fp16
-    users = model.encode_users(histories, inputs > 0).float() / model.temperature
-    return dot_product_scores(users, model.encode_targets(vectors))
-
-
-def _nobody(max_length: int) -> EvaluationBatch:
-    inputs = torch.zeros((1, max_length), dtype=torch.int64)
-    inputs[:, -1] = 1
-    one = torch.ones(1, dtype=torch.int64)
-    return EvaluationBatch([], one, inputs, inputs, one, inputs)

@@ -9,11 +9,11 @@ target's score as the target's own chunk gave it, so `chunk` and B enter a rank 
 
 That rounding matters for ties. A float32 matrix product rounds equal rows differently by their place in the
 matrix (1,798 of 15 million scores on a CPU), so exact duplicates of the target would beat it by chance.
-`dot_product_scores` therefore accumulates in float64 and rounds once: duplicates tie, and ranks do not depend
-on `chunk` or B, except where an error of 1e-16 straddles a float32 boundary.
+`nn.dot_product` therefore accumulates in float64 and rounds once: duplicates tie, and ranks do not depend on `chunk` or
+B, except where an error of 1e-16 straddles a float32 boundary.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -21,25 +21,12 @@ import torch
 from torch import Tensor
 
 from transrec.errors import NotFiniteError
+from transrec.protocols import Score
 
-Score = Callable[[int, int], Tensor]  # (a, b) -> (B, b - a), the scores of items a..b-1
 Repeats = Literal["count", "miss"]
 
 CHUNK = 16384
 _NOTHING = torch.iinfo(torch.int64).min  # sorts below the key of every item
-
-
-def dot_product_scores(user: Tensor, items: Tensor) -> Score:
-    """Inner products of user vectors (B, D) with rows of the item matrix (N + 1, D), as float32.
-
-    A call takes 12 bytes for each of its (B, n) scores and 8 for each entry of its item rows (n, D).
-    """
-    wide = user.double()
-
-    def score(a: int, b: int) -> Tensor:
-        return (wide @ items[a:b].double().T).float()
-
-    return score
 
 
 def rank_targets(

@@ -17,16 +17,19 @@ from transrec.config import ConfigError
 from transrec.data.batch import Chunk, ItemContent
 from transrec.item_encoders import families, layer_by_layer
 from transrec.nn.readout import Hidden, Readout
+from transrec.protocols import ItemEncoder
 
 Pooling = Literal["cls", "mean"]
 
 BACKBONE_FOLDER = "backbone"  # of an export
 
 
-class BackboneEncoder(nn.Module):
+class BackboneEncoder(ItemEncoder):
     """e = GELU(W pool(Backbone(content)) + b); the zero vector for an item that lacks the modality."""
 
-    modality: str
+    pretrained = ("backbone",)
+    body = ("backbone", "readout")
+    passes = ("features", "vectors")
     augments = False  # whether training shows it other content at each step
 
     def __init__(self, backbone: PreTrainedModel, pooling: Pooling, width: int):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from transrec.config import Config
 from transrec.data.batch import ItemContent
+from transrec.protocols import CatalogueTable, ItemEncoder
 
 
 class IdEmbeddingConfig(Config):
@@ -34,14 +35,14 @@ class IdEmbeddingConfig(Config):
         return self
 
 
-class IdEmbedding(nn.Module):
+class IdEmbedding(ItemEncoder, CatalogueTable):
     """Row `index` of a table of N+1 vectors ~ N(0, init_std²); row 0, the padding item, is zero and stays
     zero.
 
     Cannot be carried over to another catalogue: the rows belong to the items of the one it was trained on.
     """
 
-    num_layers = 0
+    modality = "id"
 
     def __init__(self, config: IdEmbeddingConfig, width: int, num_items: int):
         super().__init__()
@@ -49,7 +50,6 @@ class IdEmbedding(nn.Module):
         nn.init.normal_(self.embedding.weight, std=config.init_std)
         with torch.no_grad():
             self.embedding.weight[0] = 0
-        self.site_paths: dict[str, list[str]] = {}
 
     @property
     def towers(self) -> dict[str, nn.Module]:

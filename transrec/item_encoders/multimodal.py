@@ -24,6 +24,7 @@ from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
 from transrec.nn.readout import Modalities, softmax_over
+from transrec.protocols import ItemEncoder
 
 Part = TextEncoderConfig | ImageEncoderConfig | IdEmbeddingConfig
 
@@ -70,7 +71,7 @@ class MultimodalEncoderConfig(Config):
         return self.model_copy(update=parts)
 
 
-class MultimodalEncoder(nn.Module):
+class MultimodalEncoder(ItemEncoder):
     """e = Fusion({LN(e_s) : s present}) of the vectors e_s of an item's modalities; zero for an item that has none."""
 
     def __init__(self, config: MultimodalEncoderConfig, width: int, num_items: int):
@@ -81,6 +82,11 @@ class MultimodalEncoder(nn.Module):
         self.fusion = _FUSIONS[config.fusion](len(self.modalities), width)
         self.hidden_size = width
         self.site_paths = {"fusion": ["fusion"]}
+
+    @property
+    def parts(self) -> dict[str, ItemEncoder]:
+        parts: dict[str, Any] = {modality: self.get_submodule(modality) for modality in self.modalities}
+        return parts
 
     @property
     def towers(self) -> dict[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""A vector and a bias for each item to be scored by, where these are not what the item encoder says.
+"""A vector and a bias for each item to be scored by, in place of the item encoder's vectors.
 
 Shape letters: U items, D width.
 """
@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transrec.protocols import CatalogueTable
+
 VECTOR_STD, FIRST_BIAS = 0.01, 0.1
 
 
-class OutputTable(nn.Module):
+class OutputTable(CatalogueTable):
     """Scores item i by ⟨h, w_i⟩ + b_i = ⟨[h; 1], [w_i; b_i]⟩, so that all else goes on comparing two vectors.
 
     Paper: Yuan et al., WSDM 2019 and SIGIR 2020 (NextItNet, PeterRec). Like an ID embedding it belongs to the items of

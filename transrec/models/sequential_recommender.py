@@ -4,45 +4,57 @@ Shape letters: B users, L positions, P scored positions, U distinct items of the
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transrec.config import Config
-from transrec.data.batch import ItemContent, Sampling, SequenceBatch
+from transrec.data.batch import ItemContent, Sampling, SequenceBatch, Targets
 from transrec.item_encoders import ItemEncoderConfig
+from transrec.models.item_towers import item_towers
 from transrec.models.mask_token import MaskToken
 from transrec.models.output_table import OutputTable
 from transrec.models.task_head import TaskHead
+from transrec.nn.dot_product import dot_product_scores
 from transrec.objectives import ObjectiveConfig
+from transrec.protocols import Model, ModelSettings, Score, Scorer, Tower
 from transrec.user_encoders import UserEncoderConfig
 
-REPLACED_BY_TASK = ("output", "mask_token", "task")  # how items were asked for, or another task's targets
 
-
-class SequentialRecommenderConfig(Config):
+class SequentialRecommenderConfig(ModelSettings):
     name: Literal["sequential_recommender"] = "sequential_recommender"
-    width: int = Field(64, ge=1)  # of item vectors and user states
-    max_length: int = Field(20, ge=1)  # items of a user that are looked at
-    item_encoder: ItemEncoderConfig
-    user_encoder: UserEncoderConfig
-    objective: ObjectiveConfig
+    width: int = Field(64, ge=1, description="width of item vectors and user states")
+    max_length: int = Field(20, ge=1, description="newest items of a user that the user encoder reads")
+    item_encoder: ItemEncoderConfig = Field(description="from an item's content to its vector")
+    user_encoder: UserEncoderConfig = Field(description="from the vectors of a user's items to states")
+    objective: ObjectiveConfig = Field(description="the loss of states and item vectors")
     output: Literal["tied", "untied"] = Field(
         "tied", description="score items by their vectors, or by a table of their own with biases"
     )
 
+    # how items were asked for, or another task's targets
+    replaced_by_targets: ClassVar[tuple[str, ...]] = ("output", "mask_token", "task")
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.objective.sampling
+
     @property
     def embeds_ids(self) -> bool:
-        """Do any of the weights belong to the items of one catalogue?"""
         return self.item_encoder.embeds_ids or self.output == "untied"
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.content())
+
+    def content(self) -> dict[str, Any]:
+        return self.item_encoder.content()
 
     @model_validator(mode="after")
     def _predicts_what_it_has_not_seen(self) -> Self:
-        sampling = self.objective.build().sampling
-        if sampling.positions == "all" and not sampling.masked and not self.user_encoder.causal:
+        if self.sampling.positions == "all" and not self.sampling.masked and not self.user_encoder.causal:
             raise ValueError(
                 f"a user encoder that is not causal has seen the items that {self.objective.name} predicts: "
                 "choose the objective cloze, or user_encoder.causal=true"
@@ -52,12 +64,15 @@ class SequentialRecommenderConfig(Config):
     def build(self, num_items: int) -> "SequentialRecommender":
         return SequentialRecommender(self, num_items)
 
+    def save_assets(self, export: Path) -> None:
+        self.item_encoder.save_assets(export)
+
     def from_export(self, export: Path) -> "SequentialRecommenderConfig":
         """This model with all that it needs taken from `export`, which holds every weight of it."""
         return self.model_copy(update={"item_encoder": self.item_encoder.from_export(export)})
 
 
-class SequentialRecommender(nn.Module):
+class SequentialRecommender(Model):
     """Scores item i for user u by ⟨h_u, e_i⟩, the state after the user's last item and the item's vector.
 
     TransRec (Fu et al., WSDM 2024) with a modality encoder, the ID baselines with an ID embedding. A batch's
@@ -70,27 +85,25 @@ class SequentialRecommender(nn.Module):
         self.item_encoder = config.item_encoder.build(config.width, num_items)
         self.user_encoder = config.user_encoder.build(config.width, config.max_length)
         self.objective = config.objective.build()
-        self.mask_token = MaskToken(config.width) if self.sampling.masked else None
+        self.mask_token = MaskToken(config.width) if config.sampling.masked else None
         self.output = OutputTable(config.width, num_items) if config.output == "untied" else None
         self.task: TaskHead | None = None
         self._width, self._causal = config.width, config.user_encoder.causal
 
-    def put_task(self, num_targets: int) -> None:
-        """Answer a task of so many targets from now on."""
-        self.task = TaskHead(self._width, num_targets, self._causal)
+    def answer(self, targets: Targets) -> None:
+        """Predict `targets` from now on: those of a task need a head."""
+        if not targets.of_items:
+            self.task = TaskHead(self._width, targets.size, self._causal)
 
-    @property
-    def sampling(self) -> Sampling:
-        """What the training stream has to provide."""
-        return self.objective.sampling
+    def towers(self) -> dict[str, Tower]:
+        """`item`, the encoder of each modality in it, and `user`."""
+        of_items = item_towers(self, self.item_encoder)
+        return of_items | {"user": Tower("user_encoder", self.user_encoder, "user", of_items["item"].modality)}
 
-    @property
-    def temperature(self) -> float:
-        """What inner products are divided by before they are logits; 1 where the objective has none."""
-        return getattr(self.objective, "temperature", 1.0)
+    def always_trained(self) -> list[nn.Module]:
+        return [] if self.task is None else [self.task]
 
     def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
-        """The losses to add up, divided by `batch.normaliser`."""
         pool_UD = self.encode_items(batch.content)
         inputs_BLD = pool_UD[batch.inputs] * batch.input_mask.unsqueeze(-1)
         if self.task is not None:
@@ -99,14 +112,14 @@ class SequentialRecommender(nn.Module):
         if self.mask_token is not None:
             inputs_BLD = self.mask_token(inputs_BLD, batch.masked)
         states_BPD = self.user_encoder(inputs_BLD, batch.input_mask)
-        if self.sampling.positions == "last":
+        if self.objective.sampling.positions == "last":
             states_BPD = states_BPD[:, -1:]
         if self.output is not None:
             states_BPD, pool_UD = self.output.matching(states_BPD), self.output(batch.content.items)
         return self._losses(states_BPD, pool_UD, batch)
 
     def _losses(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> dict[str, Tensor]:
-        return {self.objective.name: self.objective(states, pool, batch) / batch.normaliser}
+        return {self.objective.name: self.objective(states, pool, batch)}
 
     def _ask(self, task: TaskHead, items: Tensor, mask: Tensor) -> Tensor:
         items, mask, stands = task.ask(items, mask)
@@ -127,11 +140,24 @@ class SequentialRecommender(nn.Module):
         return users_BD if self.output is None else self.output.matching(users_BD)
 
     def encode_targets(self, items: Tensor) -> Tensor:
-        """What users are scored against: the catalogue `items` (N + 1, D), its table of outputs (N + 1, D + 1), or the
-        targets of the task behind a row of zeros (K + 1, D)."""
+        """The vectors that users are scored against, row 0 of zeros: the catalogue `items` (N + 1, D), its table of
+        outputs (N + 1, D + 1), or the targets of the task (K + 1, D)."""
         if self.task is not None:
             return F.pad(self.task.table().float(), (0, 0, 1, 0))
         return items if self.output is None else self.output(torch.arange(len(items), device=items.device)).float()
+
+    def scorer(self, items: Tensor) -> Scorer:
+        """From the newest items of users, `question.inputs` (B, L), to the score of every target; scores are logits of
+        the objective."""
+        targets = self.encode_targets(items)
+
+        def score(question: Any) -> Score:
+            inputs = question.inputs.to(items.device)
+            histories = items[inputs].to(next(self.parameters()).dtype)  # 16 bits wide after training in fp16
+            users = self.encode_users(histories, inputs > 0).float()
+            return dot_product_scores(self.objective.logits(users), targets)
+
+        return score
 
     def enable_gradient_checkpointing(self) -> None:
         self.item_encoder.enable_gradient_checkpointing()

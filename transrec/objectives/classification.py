@@ -7,38 +7,36 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import Sampling, SequenceBatch
 from transrec.objectives.next_item import BinaryCrossEntropy, FullSoftmax
+from transrec.protocols import Objective
 
 
 class ClassificationConfig(Config):
     """softmax: over all targets. logistic and bpr: against `negatives` sampled ones, never targets of the same user."""
 
     name: Literal["classification"] = "classification"
-    loss: Literal["softmax", "logistic", "bpr"] = "softmax"
-    negatives: int = Field(1, ge=1, description="of logistic and bpr")
+    loss: Literal["softmax", "logistic", "bpr"] = Field("softmax", description="the loss of a target beside others")
+    negatives: int = Field(1, ge=1, description="sampled targets beside the true one, for logistic and bpr")
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(loss=self.name, positions="last", negatives=0 if self.loss == "softmax" else self.negatives)
 
     def build(self) -> "FullSoftmax | BinaryCrossEntropy | BPR":
-        if self.loss == "softmax":
-            return FullSoftmax(self.name, Sampling(positions="last"))
-        sampling = Sampling(positions="last", negatives=self.negatives)
-        return BinaryCrossEntropy(self.name, sampling) if self.loss == "logistic" else BPR(self.name, sampling)
+        kinds = {"softmax": FullSoftmax, "logistic": BinaryCrossEntropy, "bpr": BPR}
+        return kinds[self.loss](self.sampling)
 
 
-class BPR(nn.Module):
+class BPR(Objective):
     """(1/K) Σₖ softplus(⟨h, e⁻ₖ⟩ − ⟨h, e⁺⟩), that is −log σ of by how much the target is ahead.
 
     Paper: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009.
     """
-
-    def __init__(self, name: str, sampling: Sampling):
-        super().__init__()
-        self.name = name
-        self.sampling = sampling
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from transrec.config import Config
 from transrec.data.batch import Sampling
-from transrec.objectives.next_item import FullSoftmax, SampledSoftmax
+from transrec.objectives.next_item import FullSoftmax, SampledSoftmax, Softmax
 
 
 class ClozeConfig(Config):
@@ -21,10 +21,14 @@ class ClozeConfig(Config):
     candidates: float | None = Field(
         None, gt=0, lt=1, description="share of the catalogue in a sampled softmax; null: a full one"
     )
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
 
-    def build(self) -> FullSoftmax | SampledSoftmax:
+    @property
+    def sampling(self) -> Sampling:
         if self.candidates is None:
-            return FullSoftmax(self.name, Sampling(pool="catalogue", masked=self.masked), self.temperature)
-        sampling = Sampling(candidates=self.candidates, masked=self.masked)
-        return SampledSoftmax(self.name, sampling, self.temperature)
+            return Sampling(loss=self.name, pool="catalogue", masked=self.masked)
+        return Sampling(loss=self.name, candidates=self.candidates, masked=self.masked)
+
+    def build(self) -> Softmax:
+        kind = FullSoftmax if self.candidates is None else SampledSoftmax
+        return kind(self.sampling, self.temperature)

@@ -14,7 +14,11 @@ class CPCConfig(Config):
     state."""
 
     name: Literal["cpc"] = "cpc"
-    negatives: int = Field(1, ge=1)
+    negatives: int = Field(1, ge=1, description="sampled negatives of each window")
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(loss=self.name, positions="last", negatives=self.negatives)
 
     def build(self) -> BinaryCrossEntropy:
-        return BinaryCrossEntropy(self.name, Sampling(positions="last", negatives=self.negatives))
+        return BinaryCrossEntropy(self.sampling)

@@ -1,6 +1,6 @@
 """Next-item prediction: the state after each item is to score the item that follows above others.
 
-Every loss is the sum over the scored positions, in float32; the model divides it by the normaliser.
+Every loss is the sum over the scored positions, in float32; the trainer divides it by their number.
 
 Shape letters: B users, P scored positions, K negatives, U items of the pool, D width, S scored positions of
 all users, C candidates.
@@ -10,59 +10,71 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import Sampling, SequenceBatch
+from transrec.protocols import Objective
 
 
 class NextItemConfig(Config):
     name: Literal["next_item"] = "next_item"
-    negatives: int = Field(1, ge=1)
+    negatives: int = Field(1, ge=1, description="sampled negatives of each scored position")
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(loss=self.name, positions="all", negatives=self.negatives)
 
     def build(self) -> "BinaryCrossEntropy":
-        return BinaryCrossEntropy(self.name, Sampling(positions="all", negatives=self.negatives))
+        return BinaryCrossEntropy(self.sampling)
 
 
 class InBatchSoftmaxConfig(Config):
     name: Literal["in_batch_softmax"] = "in_batch_softmax"
-    temperature: float = Field(1.0, gt=0)
-    debias: bool = True  # correct for popular items being in more batches
+    temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
+    debias: bool = Field(True, description="correct for popular items being in more batches")
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(loss=self.name, owned=True)
 
     def build(self) -> "InBatchSoftmax":
-        return InBatchSoftmax(self)
+        return InBatchSoftmax(self.sampling, self.temperature, self.debias)
 
 
 class FullSoftmaxConfig(Config):
     name: Literal["full_softmax"] = "full_softmax"
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(loss=self.name, pool="catalogue")
 
     def build(self) -> "FullSoftmax":
-        return FullSoftmax(self.name, Sampling(pool="catalogue"), self.temperature)
+        return FullSoftmax(self.sampling, self.temperature)
 
 
 class SampledSoftmaxConfig(Config):
     name: Literal["sampled_softmax"] = "sampled_softmax"
     candidates: float = Field(0.2, gt=0, lt=1, description="share of the catalogue that is drawn for each step")
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(loss=self.name, candidates=self.candidates)
 
     def build(self) -> "SampledSoftmax":
-        return SampledSoftmax(self.name, Sampling(candidates=self.candidates), self.temperature)
+        return SampledSoftmax(self.sampling, self.temperature)
 
 
-class BinaryCrossEntropy(nn.Module):
+class BinaryCrossEntropy(Objective):
     """Σ softplus(−⟨h, e⁺⟩) + (1/K) Σₖ softplus(⟨h, e⁻ₖ⟩): one target, K sampled negatives per position.
 
     Paper: Kang and McAuley, ICDM 2018, section III-E; Fu et al., WSDM 2024 (two means, added, K = 1).
     Deviation: with K > 1 the negatives' terms are averaged, so that K does not change the balance between
     target and negatives.
     """
-
-    def __init__(self, name: str, sampling: Sampling):
-        super().__init__()
-        self.name = name
-        self.sampling = sampling
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """
@@ -78,7 +90,18 @@ class BinaryCrossEntropy(nn.Module):
             return loss_BP.masked_fill(~batch.target_mask, 0).sum()
 
 
-class InBatchSoftmax(nn.Module):
+class Softmax(Objective):
+    """Softmax losses: logits are inner products over a temperature τ."""
+
+    def __init__(self, sampling: Sampling, temperature: float = 1.0):
+        super().__init__(sampling)
+        self.temperature = temperature
+
+    def logits(self, users: Tensor) -> Tensor:
+        return users / self.temperature
+
+
+class InBatchSoftmax(Softmax):
     """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the batch's distinct items but the user's own others.
 
     The pool is the rank's own micro-batch: accumulation or more ranks at the same batch size make it smaller.
@@ -90,12 +113,9 @@ class InBatchSoftmax(nn.Module):
     that occurs several times in the batch is one class, where the authors have one per occurrence and subtract log p.
     """
 
-    def __init__(self, config: InBatchSoftmaxConfig):
-        super().__init__()
-        self.name = config.name
-        self.sampling = Sampling(owned=True)
-        self.temperature = config.temperature
-        self.debias = config.debias
+    def __init__(self, sampling: Sampling, temperature: float, debias: bool):
+        super().__init__(sampling, temperature)
+        self.debias = debias
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
@@ -110,18 +130,12 @@ class InBatchSoftmax(nn.Module):
             return F.cross_entropy(logits_SU.masked_fill(hidden_SU, -torch.inf), targets_S, reduction="sum")
 
 
-class FullSoftmax(nn.Module):
+class FullSoftmax(Softmax):
     """Σ −log softmax of ⟨h, e⟩/τ over the whole pool: the catalogue, every item of which every step then encodes.
 
     For ID embeddings and small catalogues: Klenitskiy and Vasilev, "Turning Dross Into Gold Loss: is BERT4Rec
     really better than SASRec?", RecSys 2023.
     """
-
-    def __init__(self, name: str, sampling: Sampling, temperature: float = 1.0):
-        super().__init__()
-        self.name = name
-        self.sampling = sampling
-        self.temperature = temperature
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
@@ -130,19 +144,13 @@ class FullSoftmax(nn.Module):
             return F.cross_entropy(logits_SU, targets_S, reduction="sum")
 
 
-class SampledSoftmax(nn.Module):
+class SampledSoftmax(Softmax):
     """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the target and the step's candidates but the target itself.
 
     q(e) is the chance that e is among the candidates, so that the sum over them is, on average, that over the catalogue
     (Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation", ACL 2015); a candidate that is
     the target would count twice, and is left out. PeterRec (Yuan et al., SIGIR 2020) samples a fifth of the catalogue.
     """
-
-    def __init__(self, name: str, sampling: Sampling, temperature: float):
-        super().__init__()
-        self.name = name
-        self.sampling = sampling
-        self.temperature = temperature
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""

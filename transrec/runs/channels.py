@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from transrec.config import ConfigError, validate
 from transrec.data.shards.schema import ShardIndex
 from transrec.experiment import CONFIG_FILE, Experiment, load_run
 from transrec.models import ModelConfig
+from transrec.protocols import Model
 from transrec.runs.rebuild import Base, check_catalogue, is_adapted, read_export_config, rebuild_for
 
 
@@ -57,7 +57,7 @@ class Channels:
         else:
             raise ConfigError("name a run (--run), or adapters (--adapter), or both")
 
-    def build(self, channel: Channel, index: ShardIndex) -> nn.Module:
+    def build(self, channel: Channel, index: ShardIndex) -> Model:
         """The channel's model for the items of `index`; the base is loaded once, whatever the number of channels.
 
         Raises:
@@ -95,6 +95,7 @@ def _over(base: Path | None, export: Path) -> Experiment:
     described = read_export_config(export)
     own = {key: described[key] for key in ("seed", "model", "init_except", "adaptation", "evaluation")}
     values: dict[str, Any] = {**load_run(base).model_dump(mode="json"), "init_from": str(base), **own}
-    values["data"]["task"] = described["task"]
+    if described["task"] is not None:
+        values["data"]["examples"] = {"name": "task", "targets": described["task"]}
     values["train"]["monitor"] = described["evaluation"]["metrics"][0]
     return validate(Experiment, values)

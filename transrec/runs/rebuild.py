@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from transrec import weights
 from transrec.config import ConfigError
-from transrec.data.examples.labels import Labels
+from transrec.data.batch import Targets
 from transrec.data.shards.schema import ShardIndex
+from transrec.protocols import Examples, Model
 
 if TYPE_CHECKING:
     from transrec.experiment import Experiment  # builds on this file: what starts from a run rebuilds it
@@ -43,7 +44,7 @@ class Base:
     def to(self, device: torch.device) -> "Base":
         return replace(self, weights={name: tensor.to(device) for name, tensor in self.weights.items()})
 
-    def with_adapter(self, experiment: "Experiment", export: Path, num_items: int) -> nn.Module:
+    def with_adapter(self, experiment: "Experiment", export: Path, num_items: int) -> Model:
         """The model that a run trained on this base; what it has not changed lies in memory once.
 
         Raises:
@@ -59,7 +60,7 @@ class Base:
             torch.manual_seed(experiment.seed)
         else:
             torch.set_rng_state(self.random)
-        put_task(model, export)
+        answer(model, export)
         experiment.adaptation.apply(model)
         weights.load_export(export, model)
         model.to(next(iter(self.weights.values())).device)  # adapters too: they are made where the model was
@@ -67,7 +68,7 @@ class Base:
         return model
 
 
-def rebuild_for(experiment: "Experiment", run_dir: Path, index: ShardIndex) -> nn.Module:
+def rebuild_for(experiment: "Experiment", run_dir: Path, index: ShardIndex) -> Model:
     """The trained model of a run, to be used on the items of `index`.
 
     A run holds every weight it trained; the frozen ones come from where the run had them: its backbone, its
@@ -81,22 +82,22 @@ def rebuild_for(experiment: "Experiment", run_dir: Path, index: ShardIndex) -> n
     return rebuild(experiment, export, index.counts.items)
 
 
-def rebuild(experiment: "Experiment", export: Path, num_items: int) -> nn.Module:
+def rebuild(experiment: "Experiment", export: Path, num_items: int) -> Model:
     """As `rebuild_for`, of a catalogue of `num_items` that is known to be the right one."""
     if is_adapted(export):
         return Base.load(experiment, num_items).with_adapter(experiment, export, num_items)
     model = experiment.model.from_export(export).build(num_items)
-    put_task(model, export)
+    answer(model, export)
     experiment.adaptation.apply(model)  # adapters, where nothing was frozen beneath them
     weights.load_export(export, model)
     return model
 
 
-def put_task(model: nn.Module, export: Path) -> None:
-    """The head of the task that the export is for, if it is for one."""
-    targets = read_export_config(export)["targets"]
-    if targets is not None:
-        model.put_task(len(targets))  # type: ignore[operator]
+def answer(model: Model, export: Path) -> None:
+    """Let the model predict what the export was trained for: items, or the targets of a task."""
+    names = read_export_config(export)["targets"]
+    if names is not None:
+        model.answer(Targets(len(names), of_items=False))
 
 
 def check_catalogue(experiment: "Experiment", export: Path, index: ShardIndex) -> None:
@@ -106,13 +107,14 @@ def check_catalogue(experiment: "Experiment", export: Path, index: ShardIndex) -
         raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it is of no use for these shards")
 
 
-def check_targets(export: Path, labels: Labels | None) -> None:
+def check_targets(export: Path, examples: Examples) -> None:
     """Refuse to ask a model for other targets than it knows.
 
     Raises:
         ConfigError: naming some that only one side has.
     """
-    known, asked = read_export_config(export)["targets"] or [], labels.names if labels is not None else []
+    known = read_export_config(export)["targets"] or []
+    asked = [] if examples.targets.of_items else examples.target_names().to_pylist()
     if known != asked:
         differing = sorted(set(known) ^ set(asked))[:4]
         raise ConfigError(

@@ -12,8 +12,7 @@ from torch import nn
 
 from transrec import weights
 from transrec.config import ConfigError
-from transrec.data.evaluation_stream import evaluated_users
-from transrec.data.examples.interactions import Interactions
+from transrec.data.content.item_store import ItemStore
 from transrec.data.shards import bad_samples
 from transrec.data.train_stream import TrainStream
 from transrec.distributed import world as distributed
@@ -23,9 +22,10 @@ from transrec.evaluation.metrics import Estimate
 from transrec.evaluation.report import as_json, console, table
 from transrec.experiment import Experiment, Parts, check_run_dir, export_config, write_run_dir
 from transrec.files import replace_atomically, write_text
+from transrec.protocols import Examples
 from transrec.training.cost import Cost, count_parameters, measure
 from transrec.training.engine import deepspeed_config, initialize
-from transrec.training.optim import build_optimizer
+from transrec.training.optim import build_optimizer, peak_rates
 from transrec.training.tracking import flatten
 from transrec.training.trainer import Trainer, peak_memory
 
@@ -38,8 +38,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
     check_run_dir(experiment)
     parts = experiment.build(world)
     parameters = count_parameters(parts.model)
-    evaluator = Evaluator(experiment.evaluation, parts.interactions, world)
-    stream = build_stream(experiment, parts, world)
+    evaluator = Evaluator(experiment.evaluation, parts.examples, world)
+    stream = build_stream(experiment, parts.examples, parts.store, world)
     cost = measure(parts.model, stream[0], world.device, experiment.train.precision != "fp32")
     trainer = build_trainer(experiment, parts, stream, evaluator, world)
     trainer.resume()
@@ -56,8 +56,9 @@ def run(experiment: Experiment) -> dict[str, Any]:
     weights.load_trained(experiment.run_dir / "export", model)
     results = {part: evaluator.users(model, parts.store, part) for part in ("valid", "test")}
     summary = {part: as_json(result.estimates) for part, result in results.items()} | {
-        "data": parts.interactions.training_size(),
+        "data": parts.examples.training_size(),
         "parameters": parameters,
+        "learning_rates": peak_rates(trainer.engine.optimizer),
         "steps": state.step,
         "best_step": state.best_step,
         "seconds": round(state.seconds, 1),
@@ -68,9 +69,9 @@ def run(experiment: Experiment) -> dict[str, Any]:
     }
     distributed.stop(world)
     if trainer.tracker is not None:  # the main process; the others are done
-        others = baselines(experiment.evaluation, parts.interactions, "test")
+        others = baselines(experiment.evaluation, parts.examples, "test")
         summary["baselines"] = {name: as_json(estimates) for name, estimates in others.items()}
-        save_users(experiment.run_dir / "test_users.parquet", parts.interactions, results["test"])
+        save_users(experiment.run_dir / "test_users.parquet", parts.examples, results["test"])
         write_text(experiment.run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
         metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].estimates.items()}
         trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
@@ -79,7 +80,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     return summary
 
 
-def build_stream(experiment: Experiment, parts: Parts, world: World) -> TrainStream:
+def build_stream(experiment: Experiment, examples: Examples, store: ItemStore, world: World) -> TrainStream:
     train = experiment.train
     share = world.size * train.accumulation
     if train.batch_size % share:
@@ -87,9 +88,8 @@ def build_stream(experiment: Experiment, parts: Parts, world: World) -> TrainStr
             f"`train.batch_size` {train.batch_size} must be divisible by ranks × train.accumulation = {share}"
         )
     return TrainStream(
-        parts.interactions,
-        parts.store,
-        parts.model.sampling,  # type: ignore[arg-type]
+        examples,
+        examples.collation(store, experiment.model.sampling, experiment.seed),
         train.batch_size,
         experiment.seed,
         world.rank,
@@ -110,7 +110,7 @@ def build_trainer(
         train.clipping,
         experiment.deepspeed,
     )
-    optimizer = build_optimizer(experiment.optimizer, model, experiment.zero.offload_optimizer)
+    optimizer = build_optimizer(experiment.optimizer, model, parts.rates, experiment.zero.offload_optimizer)
     engine = initialize(model, optimizer, settings)
 
     def validate() -> Mapping[str, float]:
@@ -128,9 +128,9 @@ def build_trainer(
         experiment.run_dir,
         {
             "frozen weights": parts.base,
-            "shards": parts.interactions.shards.folder.index_sha256,
+            "shards": parts.examples.folder.index_sha256,
             "unreadable samples": bad_samples.digest(*parts.skipped),
-            **({"targets": labels.digest} if (labels := parts.interactions.labels) else {}),
+            **parts.examples.identity,
         },
         world,
     )
@@ -138,21 +138,21 @@ def build_trainer(
 
 def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: World) -> None:
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
-    config = export_config(experiment, parts.interactions.shards.index, parts.interactions.labels)
+    config = export_config(experiment, parts.examples)
     folder = experiment.run_dir / "export"
     if world.is_main:
-        experiment.model.item_encoder.save_assets(folder)
+        experiment.model.save_assets(folder)
     weights.export(folder, model, config, parts.base if frozen else None, write_files=world.is_main)
 
 
-def save_users(path: Path, interactions: Interactions, results: UserResults) -> None:
+def save_users(path: Path, examples: Examples, results: UserResults) -> None:
     """A row for each target that was tested: user_id, target, rank, loss, and of macro-F1 the `predicted` class.
 
     It is what runs are compared by, user by user.
     """
-    names = interactions.target_names()
+    names = examples.target_names()
     columns = {
-        "user_id": pa.array(evaluated_users(interactions, "test"), pa.string()),
+        "user_id": pa.array(examples.question_users("test"), pa.string()),
         "target": names.take(pa.array(results.targets.numpy() - 1)),
         "rank": pa.array(results.ranks.numpy()),
         "loss": pa.array(results.losses.numpy()),

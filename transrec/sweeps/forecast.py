@@ -21,10 +21,10 @@ from rich.table import Table
 
 from transrec.config import read_yaml
 from transrec.data.batch import to_device
-from transrec.data.examples.interactions import Interactions
 from transrec.data.train_stream import TrainStream
 from transrec.distributed.world import World
-from transrec.experiment import CONFIG_FILE, Experiment, Parts, open_store
+from transrec.experiment import CONFIG_FILE, Experiment, open_store
+from transrec.protocols import Examples, Model
 from transrec.runs.train_and_test import SUMMARY_FILE, build_stream
 from transrec.sweeps.config import Resources, Sweep
 from transrec.sweeps.driver import is_finished
@@ -118,27 +118,26 @@ class _Measured:
     """A run's training data, and for a measurement its model, without the weights that it starts from."""
 
     experiment: Experiment
-    interactions: Interactions
+    examples: Examples
     windows: int
 
     @classmethod
     def of(cls, experiment: Experiment) -> "_Measured":
-        interactions = Interactions.scan(experiment.data, experiment.model.max_length)
-        windows = interactions.training_size()["windows"]
+        examples = experiment.data.scan(experiment.model.max_length)
+        windows = examples.training_size()["windows"]
         train = experiment.train
         if train.steps is not None:
             steps_per_epoch = -(-windows // train.batch_size)
-            return cls(experiment, interactions, round(windows * train.steps / steps_per_epoch))
-        return cls(experiment, interactions, windows * train.epochs)
+            return cls(experiment, examples, round(windows * train.steps / steps_per_epoch))
+        return cls(experiment, examples, windows * train.epochs)
 
-    def build(self) -> tuple[torch.nn.Module, TrainStream, torch.device]:
-        experiment, interactions = self.experiment, self.interactions
+    def build(self) -> tuple[Model, TrainStream, torch.device]:
+        experiment, examples = self.experiment, self.examples
         world = World(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        store = open_store(experiment.model, interactions.shards.folder, experiment.data, world)
-        model = experiment.model.build(interactions.shards.index.counts.items)
+        store = open_store(experiment.model.content(), examples.folder, experiment.data, world)
+        model = experiment.model.build(examples.folder.index.counts.items)
         experiment.adaptation.apply(model)
-        stream = build_stream(experiment, Parts(interactions, store, model, ""), world)
-        return model, stream, world.device
+        return model, build_stream(experiment, examples, store, world), world.device
 
     def flops_per_window(self) -> float:
         model, stream, device = self.build()
@@ -155,7 +154,7 @@ class _Measured:
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.experiment.train.precision != "fp32"):
                     losses = model(to_device(batch, device))
                 torch.stack(list(losses.values())).sum().backward()
-                windows += len(batch.user_ids) if number else 0
+                windows += batch.size if number else 0
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if number == 0:

@@ -21,8 +21,10 @@ from typing import Any, Literal
 import numpy as np
 
 from transrec.config import ConfigError, validate
-from transrec.data.examples.interactions import DataConfig, open_folder
-from transrec.data.examples.task import ColdStartConfig, FileConfig
+from transrec.data.examples import DataConfig
+from transrec.data.examples.histories import open_folder
+from transrec.data.examples.task import TaskExamplesConfig
+from transrec.data.examples.task_targets import ColdStartConfig, FileConfig
 from transrec.data.shards.remote import Place
 from transrec.experiment import Experiment, may_differ
 from transrec.sweeps.config import NO_SOURCE, Axis, Sweep, stage_values
@@ -188,10 +190,10 @@ class _Hashes:
         fields = flatten(experiment.model_dump(mode="json", exclude={"run_dir", "init_from"}))
         known = {key: value for key, value in fields.items() if not may_differ(key)}
         known["shards"] = self._of_shards(experiment.data, experiment.data.path)
-        match experiment.data.task:
-            case ColdStartConfig(target=place):
+        match experiment.data.examples:
+            case TaskExamplesConfig(targets=ColdStartConfig(target=place)):
                 known["targets"] = self._of_shards(experiment.data, place)
-            case FileConfig(path=path):
+            case TaskExamplesConfig(targets=FileConfig(path=path)):
                 known["targets"] = _of_files([path])
         if source is not None:
             known["source"] = source.hash

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from transrec.adaptation.groups import parameter_groups
-from transrec.data.batch import SequenceBatch, to_device
-from transrec.item_encoders.id_embedding import IdEmbedding
+from transrec.data.batch import to_device
+from transrec.nn.parameter_groups import members, parameter_groups
+from transrec.protocols import Batch, Model, TowerEncoder
 
 LARGE = 0.2  # a share of the work that is worth a line
 
@@ -82,7 +82,7 @@ class Cost:
         ]
 
 
-def measure(model: nn.Module, step: Sequence[SequenceBatch], device: torch.device, autocast: bool) -> Cost | None:
+def measure(model: Model, step: Sequence[Batch], device: torch.device, autocast: bool) -> Cost | None:
     """Count a training step of the first micro-batch of `step`; the model and the random numbers are left as they were.
 
     Args:
@@ -100,9 +100,9 @@ def measure(model: nn.Module, step: Sequence[SequenceBatch], device: torch.devic
     finally:
         model.to(place)
     batch, items = step[0], torch.cat([part.content.items for part in step])
-    tokens, tokens_computed = batch.content.tokens
+    (tokens, tokens_computed), (positions, positions_computed) = batch.content.tokens, batch.positions
     return Cost(
-        users=max(1, len(batch.user_ids)),
+        users=max(1, batch.size),
         forward=forward,
         backward=backward,
         towers=towers,
@@ -110,21 +110,19 @@ def measure(model: nn.Module, step: Sequence[SequenceBatch], device: torch.devic
         encoded=len(batch.content.items),
         tokens=tokens,
         tokens_computed=tokens_computed,
-        positions=int(batch.input_mask.sum()),
-        positions_computed=batch.input_mask.numel(),
+        positions=positions,
+        positions_computed=positions_computed,
         encoded_in_step=len(items),
         distinct_in_step=len(items.unique()),
     )
 
 
-def _count(model: nn.Module, batch: SequenceBatch) -> tuple[int, int, dict[str, int]]:
+def _count(model: Model, batch: Batch) -> tuple[int, int, dict[str, int]]:
     """Operations forward, backward, and forward by tower."""
     counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
-    modules = dict(model.named_children())
-    # A fusion asks a tower for its features and its vectors, never for both at once, so a hook at it would see nothing.
-    steps = [(name, child, "forward") for name, child in modules.items()]
-    encoders: dict[str, nn.Module] = getattr(modules["item_encoder"], "towers", {})
-    steps += [(name, tower, step) for name, tower in encoders.items() for step in ("features", "vectors")]
+    # An encoder around a tower may call other methods of it than forward, where a hook would see nothing.
+    steps = [(name, child, "forward") for name, child in model.named_children()]
+    steps += [(name, encoder, step) for name, encoder in _leaves(model).items() for step in encoder.passes]
     towers = dict.fromkeys((name for name, _, _ in steps), 0)
     try:
         for name, module, step in steps:
@@ -184,31 +182,35 @@ _ATTENTION_ON_CPU = {
 }
 
 
-def count_parameters(model: nn.Module) -> dict[str, Any]:
-    """Totals, by parameter group and by tower; call before ZeRO partitions them."""
-    groups = {group: [p for _, p in members] for group, members in parameter_groups(model).items()}
+def count_parameters(model: Model) -> dict[str, Any]:
+    """Totals, by parameter group and by tower; call before ZeRO partitions them.
+
+    A tower is its body; what joins it to the rest, a projection, say, belongs to the head.
+    """
+    groups = {group: [member.parameter for member in members] for group, members in parameter_groups(model).items()}
+    bodies = {id(p): name for name, encoder in _leaves(model).items() for p in _body_parameters(encoder)}
     towers: dict[str, list[Tensor]] = {}
     adapters: dict[str, int] = {}
-    prefixes = _tower_prefixes(model)
-    for name, parameter in model.named_parameters():
-        tower = next((tower for prefix, tower in prefixes.items() if name.startswith(prefix)), "head")
-        towers.setdefault(tower, []).append(parameter)
-        adapters[tower] = adapters.get(tower, 0) + (parameter.numel() if ".adapter." in name else 0)
+    for member in members(model):
+        tower = bodies.get(id(member.parameter), "head")
+        towers.setdefault(tower, []).append(member.parameter)
+        added = member.parameter.numel() if member.group == "adapter" else 0
+        adapters[tower] = adapters.get(tower, 0) + added
     return _counts(list(model.parameters())) | {
-        "groups": {group: _counts(members) for group, members in groups.items()},
-        "towers": {tower: _counts(members) | {"adapters": adapters[tower]} for tower, members in towers.items()},
+        "groups": {group: _counts(parameters) for group, parameters in groups.items()},
+        "towers": {tower: _counts(parameters) | {"adapters": adapters[tower]} for tower, parameters in towers.items()},
     }
 
 
-def _tower_prefixes(model: nn.Module) -> dict[str, str]:
-    """How the names of a tower's parameters begin, and the tower; the head is what lies between them."""
-    prefixes = {"user_encoder.": "user"}
-    for name, module in model.named_modules():
-        if isinstance(module, IdEmbedding):
-            prefixes[f"{name}."] = "id"
-        elif hasattr(module, "backbone"):
-            prefixes |= {f"{name}.{part}.": module.modality for part in ("backbone", "readout")}
-    return prefixes
+def _leaves(model: Model) -> dict[str, TowerEncoder]:
+    """The encoders of the towers that are made of no others, by name; of two names for one encoder, the later."""
+    leaves = {name: tower.encoder for name, tower in model.towers().items() if not tower.parts}
+    return {name: encoder for encoder, name in {encoder: name for name, encoder in leaves.items()}.items()}
+
+
+def _body_parameters(encoder: TowerEncoder) -> list[nn.Parameter]:
+    modules = [encoder.get_submodule(path) for path in encoder.body] or [encoder]
+    return [parameter for module in modules for parameter in module.parameters()]
 
 
 def _counts(parameters: Sequence[Tensor]) -> dict[str, int]:

@@ -1,14 +1,16 @@
 """Optimizer, parameter groups with their own learning rates, and schedules as pure functions of the step."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat
 from torch import nn
 
-from transrec.adaptation.groups import Group, in_backbone, parameter_groups
 from transrec.config import Config, ConfigError
+from transrec.nn.parameter_groups import Member, parameter_groups
+from transrec.protocols import Model
 from transrec.training.engine import cpu_adam
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -20,19 +22,19 @@ class LearningRates(Config):
     Adapters without one learn at that of their method and of the modality of the items.
     """
 
-    backbone: NonNegativeFloat = 5e-5
-    head: NonNegativeFloat = 1e-4
-    adapter: NonNegativeFloat | None = Field(None, description="null: what the adaptation method says")
+    backbone: NonNegativeFloat = Field(5e-5, description="pretrained modules")
+    head: NonNegativeFloat = Field(1e-4, description="projection, user encoder, item ids, the head of a task")
+    adapter: NonNegativeFloat | None = Field(None, description="adapters; null: the rate of the adaptation method")
     layer_norm: NonNegativeFloat | None = Field(None, description="trained LayerNorms; null: as the group they lie in")
 
 
 class OptimizerConfig(Config):
     """AdamW; without weight decay it is the reference's Adam."""
 
-    lr: LearningRates = LearningRates()
-    weight_decay: NonNegativeFloat = 0.0
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr: LearningRates = Field(LearningRates(), description="peak learning rates")
+    weight_decay: NonNegativeFloat = Field(0.0, description="of matrices; biases and norms do not decay")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the averages of gradients and their squares")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the rates after the warm-up")
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps")
 
 
@@ -54,18 +56,23 @@ def set_learning_rates(optimizer: Any, factor: float) -> dict[str, float]:
     return {group["name"]: group["lr"] for group in optimizer.param_groups}
 
 
-def build_optimizer(config: OptimizerConfig, model: nn.Module, offload: bool) -> torch.optim.Optimizer:
+def build_optimizer(
+    config: OptimizerConfig, model: Model, rates: Mapping[nn.Parameter, float], offload: bool
+) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters; matrices decay, vectors (biases, norms) do not.
+
+    Args:
+        rates: peak learning rates of the adapters' parameters, for those that the configuration sets none for.
 
     Raises:
         ConfigError: nothing is trainable.
     """
-    own = _own_rates(model)
     buckets: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
-    for group, members in parameter_groups(model).items():
-        for name, parameter in members:
+    for members in parameter_groups(model).values():
+        for member in members:
+            parameter = member.parameter
             if parameter.requires_grad:
-                key = (*_rate_of(group, name, own.get(parameter), config.lr), parameter.ndim > 1)
+                key = (*_rate_of(member, rates, config.lr), parameter.ndim > 1)
                 buckets.setdefault(key, []).append(parameter)
     if not buckets:
         raise ConfigError("nothing is trainable: choose another `adaptation`")
@@ -78,19 +85,19 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, offload: bool) ->
     return torch.optim.AdamW(groups, betas=config.betas, fused=torch.cuda.is_available())
 
 
-def _own_rates(model: nn.Module) -> dict[nn.Parameter, float]:
-    """The rates that adapters brought along; of modules within each other, the inner one's."""
-    bringing = [module for module in model.modules() if hasattr(module, "learning_rate")]
-    return {parameter: module.learning_rate for module in bringing for parameter in module.parameters()}  # type: ignore[misc]
+def peak_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The peak learning rate of every parameter group that trains, by the name of its curve."""
+    return {group["name"]: group["peak_lr"] for group in optimizer.param_groups}
 
 
-def _rate_of(group: Group, name: str, own: float | None, lr: LearningRates) -> tuple[str, float]:
-    """The learning rate of a parameter, and what it is called in the curves."""
-    if group == "adapter" and lr.adapter is None:
+def _rate_of(member: Member, rates: Mapping[nn.Parameter, float], lr: LearningRates) -> tuple[str, float]:
+    """The name of a parameter's learning rate in the curves, and its peak."""
+    if member.group == "adapter" and lr.adapter is None:
+        own = rates.get(member.parameter)
         if own is None:
             raise ConfigError("the adapters bring no learning rate along: set `optimizer.lr.adapter`")
         return f"adapter_{own:g}", own
-    field = "head" if group == "task" else group
-    if group == "layer_norm" and lr.layer_norm is None:
-        field = "backbone" if in_backbone(name) else "head"
+    field = "head" if member.group == "task" else member.group
+    if member.group == "layer_norm" and lr.layer_norm is None:
+        field = "backbone" if member.pretrained else "head"
     return field, getattr(lr, field)

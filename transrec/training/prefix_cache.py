@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 from rich.console import Console
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from transrec.data.content.item_store import ItemStore
 from transrec.data.content.prefix_store import KeptPrecision, PrefixStore
 from transrec.distributed.world import World
 from transrec.item_encoders.frozen_prefix import FrozenPrefix, frozen_prefix, why_not_exact
+from transrec.protocols import Model
 from transrec.training.engine import Precision
 
 
@@ -30,18 +31,20 @@ class PrefixCacheConfig(Config):
     the frozen layers in fp32.
     """
 
-    mode: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = "auto"  # auto: where it changes no state
-    precision: KeptPrecision = "fp32"  # of the states on disk; bf16 halves them, and rounds
+    mode: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = Field(
+        "auto", description="auto: keep states wherever that changes none of them"
+    )
+    precision: KeptPrecision = Field("fp32", description="of the states on disk; bf16 halves them, and rounds")
 
 
 def keep_prefixes(
-    config: PrefixCacheConfig, model: Any, store: ItemStore, cache: Path, precision: Precision, world: World
+    config: PrefixCacheConfig, model: Model, store: ItemStore, cache: Path, precision: Precision, world: World
 ) -> None:
     """Put the states behind the frozen layers of `model` into `store`, in place of the content that leads to them.
 
     Call it before the model is wrapped. The first process of a node computes, the others wait.
     """
-    for modality, encoder in model.item_encoder.towers.items():
+    for modality, encoder in _pretrained(model).items():
         prefix = frozen_prefix(encoder) if config.mode == "auto" else None
         if prefix is None:
             continue
@@ -63,6 +66,12 @@ def keep_prefixes(
             world.barrier()
         store.replace(modality, kept)
         encoder.frozen_prefix = prefix
+
+
+def _pretrained(model: Model) -> dict[str, Any]:
+    """The pretrained encoders of the model's towers, by the modality that they read."""
+    leaves = [leaf for tower in model.towers().values() for leaf in tower.leaves]
+    return {leaf.modality: leaf.encoder for leaf in leaves if leaf.encoder.pretrained}
 
 
 class _Compute:

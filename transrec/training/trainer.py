@@ -18,11 +18,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from transrec.config import Config
-from transrec.data.batch import SequenceBatch, to_device
-from transrec.data.train_stream import TrainStream, load_steps
+from transrec.data.batch import to_device
 from transrec.distributed.world import World
 from transrec.errors import NotFiniteError, TransRecError
 from transrec.files import StorageError
+from transrec.protocols import Batch, Engine, Stream
 from transrec.training import checkpoint
 from transrec.training.checkpoint import TrainState
 from transrec.training.engine import Precision
@@ -35,18 +35,18 @@ Every = Literal["epoch", "never"] | PositiveInt
 
 
 class TrainConfig(Config):
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(20, ge=1, description="passes over the training windows")
     steps: int | None = Field(None, ge=1, description="instead of epochs")
     batch_size: int = Field(64, ge=1, description="windows per step, over all ranks")
     accumulation: int = Field(1, ge=1, description="micro-batches a rank's share of a step is cut into")
-    precision: Precision = "fp32"
+    precision: Precision = Field("fp32", description="of matrix products (bf16), or of all weights (fp16)")
     clipping: float = Field(0.0, ge=0, description="largest gradient norm; 0: not clipped")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     evaluate_every: Every = Field("epoch", description="steps between validations")
     checkpoint_every: Every = Field("epoch", description="steps between checkpoints")
     patience: int | None = Field(5, ge=1, description="validations without gain before stopping; null: never")
     monitor: str = Field("NDCG@10", description="validation metric that chooses the best weights")
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(10, ge=1, description="steps between points of the training curves")
 
 
 class TrainingError(TransRecError, RuntimeError):
@@ -59,9 +59,10 @@ class Interrupted(Exception):
 
 @dataclass
 class _Window:
-    """What happened since the last flush."""
+    """The steps since the last flush."""
 
-    losses: list[Tensor] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)  # (1 + losses,) of each step: the total, then each by name
+    names: list[str] = field(default_factory=list)  # of the losses
     digests: list[int] = field(default_factory=list)
     users: int = 0
     tokens: int = 0  # computed on
@@ -75,7 +76,7 @@ class Trainer:
     """Runs steps `state.step` to `total_steps` and leaves the best weights in the export.
 
     Args:
-        engine: DeepSpeed engine around a module whose forward(batch) returns a dict of losses.
+        engine: DeepSpeed engine around a `Model`: forward(batch) returns sums of losses, by name.
         validate: called on every rank; returns the same metrics on every rank.
         save_best: called on every rank when `monitor` has improved.
         identity: hashes of what a checkpoint cannot do without, by name.
@@ -85,8 +86,8 @@ class Trainer:
         self,
         config: TrainConfig,
         optimizer: OptimizerConfig,
-        engine: Any,
-        stream: TrainStream,
+        engine: Engine,
+        stream: Stream,
         workers: int,
         validate: Callable[[], Mapping[str, float]],
         save_best: Callable[[], None],
@@ -151,7 +152,7 @@ class Trainer:
         if self.tracker is not None:
             stage = int(self.engine.zero_optimization_stage())
             self.tracker.record("start", self.state.step, {"ranks": self.world.size, "stage": stage})
-        with closing(load_steps(self.stream, self.state.step, self.total_steps, self.workers)) as steps:
+        with closing(self.stream.load(self.state.step, self.total_steps, self.workers)) as steps:
             for step, micro_batches in enumerate(steps, start=self.state.step):
                 stop_asked = self._train_step(step, micro_batches)
                 self.state.step = step + 1
@@ -194,24 +195,25 @@ class Trainer:
         if not self.world.gather_ints([int(finite)]).all():
             self._stop_at("the weights are not finite after", self.state.step - 1)
 
-    def _train_step(self, step: int, micro_batches: list[SequenceBatch]) -> bool:
+    def _train_step(self, step: int, micro_batches: list[Batch]) -> bool:
         """One optimizer step; returns whether any rank was asked to stop."""
         # Dropout follows from (seed, step, rank), so a resumed run needs no saved random state.
         seeds = np.random.SeedSequence((_DROPOUT, self.stream.seed, step, self.world.rank))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
-        micro_batches, stop_asked = self._agree(micro_batches)
+        micro_batches, normalisers, stop_asked = self._agree(micro_batches)
         rates = set_learning_rates(self.engine.optimizer, schedule_factor(self.optimizer, step, self.total_steps))
         self.engine.train()
-        total = torch.zeros((), device=self.world.device)
+        total = torch.zeros(1 + len(normalisers), device=self.world.device)
         for batch in micro_batches:
-            losses = self.engine(to_device(batch, self.world.device))
-            loss = torch.stack(list(losses.values())).sum()
+            losses = _means(self.engine(to_device(batch, self.world.device)), normalisers)
+            loss = losses.sum()
             self.engine.backward(loss)
             if self._shows(step):
                 self._gradient_norm = self._norm_without_zero()
             self.engine.step()
-            total += loss.detach().float() / len(micro_batches)
+            total += torch.cat([loss[None], losses]).detach().float() / len(micro_batches)
         self._window.losses.append(total)
+        self._window.names = list(normalisers)
         self._rates = rates
         return stop_asked
 
@@ -225,42 +227,51 @@ class Trainer:
             return None
         return float(torch.nn.utils.get_total_norm(gradients))
 
-    def _agree(self, micro_batches: list[SequenceBatch]) -> tuple[list[SequenceBatch], bool]:
-        """Tell the ranks of each other's batches: positions to divide by, encoder passes to run, a wish to stop."""
+    def _agree(self, micro_batches: list[Batch]) -> tuple[list[Batch], dict[str, float], bool]:
+        """Exchange what the ranks must know of each other's batches.
+
+        Returns:
+            The batches with the encoder passes that every rank runs, the normaliser of each loss, and whether any rank
+            was asked to stop.
+        """
         tokens = [batch.content.tokens for batch in micro_batches]
+        names = list(micro_batches[0].counts)
         own = [
             int(self._stop_asked),
-            sum(batch.scored for batch in micro_batches),
             sum(batch.digest for batch in micro_batches),
-            sum(len(batch.user_ids) for batch in micro_batches),
+            sum(batch.size for batch in micro_batches),
             sum(real for real, _ in tokens),
             sum(computed for _, computed in tokens),
             sum(batch.occurrences for batch in micro_batches),
             sum(len(batch.content.items) for batch in micro_batches),
+            *(sum(batch.counts[name] for batch in micro_batches) for name in names),
             *(passes for batch in micro_batches for passes in batch.content.passes),
         ]
         everyone = self.world.gather_ints(own)
-        stop, scored, digest, users, real, computed, occurrences, encoded = everyone[:, :8].sum(0).tolist()
+        stop, digest, users, real, computed, occurrences, encoded = everyone[:, :7].sum(0).tolist()
+        counts = everyone[:, 7 : 7 + len(names)].sum(0).tolist()
         window = self._window
         window.digests.append(digest)
         window.users, window.occurrences = window.users + users, window.occurrences + occurrences
         window.tokens, window.padding = window.tokens + computed, window.padding + computed - real
         window.encoded += encoded
-        # DeepSpeed averages over ranks and micro-batches: divided by the average count, that is a mean over positions.
-        normaliser = max(1, scored) / (self.world.size * len(micro_batches))
-        passes = everyone[:, 8:].max(0).values.reshape(len(micro_batches), -1).tolist()
-        agreed = [
-            replace(batch, normaliser=normaliser, content=batch.content.with_passes(agreed_passes))
+        # DeepSpeed averages over ranks and micro-batches: divided by the average count, that is a mean over all terms.
+        parts = self.world.size * len(micro_batches)
+        normalisers = {name: max(1, count) / parts for name, count in zip(names, counts, strict=True)}
+        passes = everyone[:, 7 + len(names) :].max(0).values.reshape(len(micro_batches), -1).tolist()
+        agreed: list[Any] = [
+            replace(batch, content=batch.content.with_passes(agreed_passes))  # type: ignore[type-var]  # a dataclass
             for batch, agreed_passes in zip(micro_batches, passes, strict=True)
         ]
-        return agreed, stop > 0
+        return agreed, normalisers, stop > 0
 
     def _flush(self) -> None:
         """Write down the steps since the last flush; the only place where the host waits for the device."""
         window, self._window = self._window, _Window()
         if not window.losses:
             return
-        losses = self.world.mean(torch.stack(window.losses)).tolist()
+        by_name = self.world.mean(torch.stack(window.losses)).tolist()
+        losses = [total for total, *_ in by_name]
         first = self.state.step - len(losses)
         self.state.windows += window.users
         for step, loss in enumerate(losses, start=first):
@@ -269,20 +280,27 @@ class Trainer:
         if self.tracker is None:
             return
         for step, (loss, digest) in enumerate(zip(losses, window.digests, strict=True), start=first + 1):
-            epoch = self.stream.order.epoch_of(step - 1)[0]
-            self.tracker.record("step", step, {"epoch": epoch, "loss": loss, "batch": f"{digest:016x}"})
+            record = {"epoch": self.stream.epoch_of(step - 1), "loss": loss, "batch": f"{digest:016x}"}
+            if len(window.names) > 1:
+                record["losses"] = dict(zip(window.names, by_name[step - first - 1][1:], strict=True))
+            self.tracker.record("step", step, record)
         seconds = time.monotonic() - window.since
         users_per_second = window.users / seconds
-        self.tracker.scalars(self.state.step, self._scalars(window, losses, users_per_second))
+        self.tracker.scalars(self.state.step, self._scalars(window, by_name, users_per_second))
         self.tracker.advance(self.state.step, losses[-1], users_per_second, seconds / len(losses))
 
-    def _scalars(self, window: _Window, losses: list[float], users_per_second: float) -> dict[str, float]:
-        values = {
-            "train/loss": sum(losses) / len(losses),
-            "perf/users_per_second": users_per_second,
-            "perf/duplicate_items_avoided": 1 - window.encoded / max(1, window.occurrences),
-            "perf/peak_memory_bytes": float(peak_memory()),
-        } | {f"learning_rate/{name}": rate for name, rate in self._rates.items()}
+    def _scalars(self, window: _Window, losses: list[list[float]], users_per_second: float) -> dict[str, float]:
+        means = [sum(column) / len(losses) for column in zip(*losses, strict=True)]
+        tags = ["train/loss", *(f"train/loss/{name}" for name in window.names)]
+        values = (
+            dict(zip(tags, means, strict=True))
+            | {
+                "perf/users_per_second": users_per_second,
+                "perf/duplicate_items_avoided": 1 - window.encoded / max(1, window.occurrences),
+                "perf/peak_memory_bytes": float(peak_memory()),
+            }
+            | {f"learning_rate/{name}": rate for name, rate in self._rates.items()}
+        )
         if window.tokens:
             values["perf/padding"] = window.padding / window.tokens
         norm = self.engine.get_global_grad_norm() or self._gradient_norm
@@ -291,7 +309,7 @@ class Trainer:
         return values
 
     def _stop_at(self, problem: str, step: int) -> NoReturn:
-        users = [w.user_id for w in self.stream.windows(step) if w is not None]
+        users = [example.user_id for example in self.stream.slots(step) if example is not None]
         good = checkpoint.latest(self.run_dir / "checkpoints")
         listed = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
         raise TrainingError(
@@ -336,6 +354,18 @@ class Trainer:
     def _say(self, text: str) -> None:
         if self.tracker is not None:
             self.tracker.say(text)
+
+
+def _means(losses: Mapping[str, Tensor], normalisers: Mapping[str, float]) -> Tensor:
+    """(losses,) each sum over its normaliser, in the order of the normalisers.
+
+    Raises:
+        TrainingError: the model gives other losses than its batches count terms of.
+    """
+    if losses.keys() != normalisers.keys():
+        given, counted = (", ".join(sorted(names)) or "none" for names in (losses, normalisers))
+        raise TrainingError(f"the model gives the losses {given}, but its batches count terms of {counted}")
+    return torch.stack([losses[name].float() / normaliser for name, normaliser in normalisers.items()])
 
 
 def peak_memory() -> int:

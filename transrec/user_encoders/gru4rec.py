@@ -10,12 +10,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transrec.config import Config
+from transrec.protocols import UserEncoder
 
 
 class GRU4RecConfig(Config):
     name: Literal["gru4rec"] = "gru4rec"
-    layers: int = Field(1, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    layers: int = Field(1, ge=1, description="recurrent layers")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the input")
 
     causal: ClassVar[bool] = True
 
@@ -23,7 +24,7 @@ class GRU4RecConfig(Config):
         return GRU4Rec(self, width)
 
 
-class GRU4Rec(nn.Module):
+class GRU4Rec(UserEncoder):
     """h = W GRU(Dropout(e)) + b, the state after each item.
 
     Paper: Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016.
@@ -37,7 +38,6 @@ class GRU4Rec(nn.Module):
         self.gru = nn.GRU(width, width, num_layers=config.layers, batch_first=True)
         self.output = nn.Linear(width, width)
         self.num_layers = config.layers
-        self.site_paths: dict[str, list[str]] = {}
         self.layer_paths = [("gru",), ("output",)]
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -50,9 +50,6 @@ class GRU4Rec(nn.Module):
         # Valid positions first: the first item then meets the zero state, not what padding left behind.
         states, _ = self.gru(_roll(self.dropout(x), padding_B))
         return self.output(_roll(states, -padding_B))
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Nothing to recompute: the recurrence is one fused operator."""
 
 
 def _roll(x: Tensor, shift_B: Tensor) -> Tensor:

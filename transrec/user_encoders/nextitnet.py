@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from transrec.config import Config
 from transrec.nn.readout import Hidden, Readout
+from transrec.protocols import UserEncoder
 
 LAYER_NORM_EPS = 1e-8
 INIT_STD = 0.02
@@ -27,15 +28,17 @@ _SITES = {"conv1_input": "conv1", "conv1": "conv1.linear", "conv2_input": "conv2
 
 class NextItNetConfig(Config):
     name: Literal["nextitnet"] = "nextitnet"
-    dilations: list[Annotated[int, Field(ge=1)]] = Field([1, 4] * 4, min_length=1)  # of each block's first convolution
-    kernel: int = Field(3, ge=2)
-    causal: bool = True
+    dilations: list[Annotated[int, Field(ge=1)]] = Field(
+        [1, 4] * 4, min_length=1, description="dilation of each block's first convolution; the second has twice that"
+    )
+    kernel: int = Field(3, ge=2, description="positions that a convolution touches")
+    causal: bool = Field(True, description="look back only; false: both ways")
 
     def build(self, width: int, max_length: int) -> "NextItNet":
         return NextItNet(self, width)
 
 
-class NextItNet(nn.Module):
+class NextItNet(UserEncoder):
     """x, then per block: x = x + ReLU(LN(DC_2l(ReLU(LN(DC_l(x)))))).
 
     Paper: Yuan et al., "A Simple Convolutional Generative Network for Next Item Recommendation", WSDM 2019, as the
@@ -59,6 +62,7 @@ class NextItNet(nn.Module):
             for layer in range(self.num_layers)
             for half in (1, 2)
         ]
+        self.second_norms = [f"blocks.{layer}.norm2" for layer in range(self.num_layers)]
         self.checkpointing = False
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

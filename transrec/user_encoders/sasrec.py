@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transrec.config import Config, ConfigError
 from transrec.nn.readout import Hidden, Readout
 from transrec.nn.transformer import LAYER_NORM_EPS, Block, attendable, initialise
+from transrec.protocols import UserEncoder
 
 _SITES = {
     "query": "attention.query",
@@ -29,10 +30,10 @@ _SITES = {
 
 class SASRecConfig(Config):
     name: Literal["sasrec"] = "sasrec"
-    layers: int = Field(2, ge=1)
-    heads: int = Field(2, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    ffn_multiplier: int = Field(4, ge=1)
+    layers: int = Field(2, ge=1, description="transformer blocks")
+    heads: int = Field(2, ge=1, description="attention heads of a block; they divide the width")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the input, the attention and both sub-layers")
+    ffn_multiplier: int = Field(4, ge=1, description="width of the feed-forward layer over that of the model")
 
     causal: ClassVar[bool] = True
 
@@ -40,7 +41,7 @@ class SASRecConfig(Config):
         return SASRec(self, width, max_length)
 
 
-class SASRec(nn.Module):
+class SASRec(UserEncoder):
     """x = Dropout(LN(e + P)), then per block: a = LN(x + Dropout(MHA(x))); x = LN(a + Dropout(FFN(a))).
 
     Paper: Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, in the post-LN form of
@@ -66,6 +67,7 @@ class SASRec(nn.Module):
             site: [f"blocks.{layer}.{path}" for layer in range(config.layers)] for site, path in _SITES.items()
         } | {"readout": ["readout"]}
         self.layer_paths = [(f"blocks.{layer}",) for layer in range(config.layers)]
+        self.second_norms = [f"blocks.{layer}.ffn_norm" for layer in range(config.layers)]
         self.checkpointing = False
         self.apply(initialise)
 

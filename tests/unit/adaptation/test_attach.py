@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from transrec.adaptation.attach import attach, sites
 from transrec.config import ConfigError
+from transrec.protocols import Adapter
 
 
-class Probe(nn.Module):
+class Probe(Adapter):
     """Adds a constant, and remembers the shapes it saw."""
 
     def __init__(self, amount: float = 0.0):

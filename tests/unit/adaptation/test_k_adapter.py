@@ -88,7 +88,7 @@ def test_what_cannot_be_read_is_a_readable_error(build):
 
 def test_combination_and_layers_learn_at_rates_of_their_own(build):
     model = build()
-    KAdapterConfig().apply(model)
+    rates = KAdapterConfig().apply(model)
     item, user = model.item_encoder.readout.adapter, model.user_encoder.readout.adapter
-    assert (item.learning_rate, item.combine.learning_rate) == (5e-6, 5e-5)
-    assert (user.learning_rate, user.combine.learning_rate) == (5e-6, 1e-4)
+    assert (rates[item.layers[0].up.weight], rates[item.combine.weight]) == (5e-6, 5e-5)
+    assert (rates[user.layers[0].up.weight], rates[user.combine.weight]) == (5e-6, 1e-4)

@@ -5,6 +5,7 @@ from transrec import weights
 from transrec.adaptation import CombinedConfig
 from transrec.adaptation.selective import BitFitConfig, LastLayersConfig
 from transrec.config import ConfigError
+from transrec.data.batch import Targets
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.models.sequential_recommender import SequentialRecommenderConfig
 from transrec.objectives.classification import ClassificationConfig
@@ -23,7 +24,7 @@ def trained(method, user_encoder):
         user_encoder=user_encoder,
         objective=ClassificationConfig(),
     ).build(num_items=9)
-    model.put_task(3)
+    model.answer(Targets(3, of_items=False))
     method.apply(model)
     return set(weights.trainable_names(model))
 

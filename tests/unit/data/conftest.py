@@ -8,7 +8,8 @@ import pytest
 
 from transrec.data.batch import Sampling
 from transrec.data.content.item_store import ItemStore
-from transrec.data.examples.interactions import DataConfig, Interactions
+from transrec.data.examples import DataConfig
+from transrec.data.examples.histories import HistoryExamples
 from transrec.data.train_stream import TrainStream
 
 L = 5
@@ -35,17 +36,21 @@ def numbered_content() -> type[NumberedContent]:
 
 
 @pytest.fixture
-def scan(synthetic_shards: Path, tmp_path: Path) -> Callable[..., Interactions]:
-    """`scan(stride=2, …)`: the synthetic data through a `DataConfig`; `max_length` is 5."""
+def scan(synthetic_shards: Path, tmp_path: Path) -> Callable[..., HistoryExamples]:
+    """`scan(stride=2, …)`: the synthetic data through a `DataConfig`; `max_length` is 5; `task` names targets."""
 
-    def scan(max_length: int = L, path: Path = synthetic_shards, **values: Any) -> Interactions:
-        return Interactions.scan(DataConfig(path=path, cache=tmp_path / "cache", **values), max_length)
+    def scan(
+        max_length: int = L, path: Path = synthetic_shards, task: dict[str, Any] | None = None, **values: Any
+    ) -> HistoryExamples:
+        examples = {"name": "next_item"} if task is None else {"name": "task", "targets": task}
+        config = DataConfig(path=path, cache=tmp_path / "cache", examples=examples, **values)
+        return config.scan(max_length)  # type: ignore[return-value]
 
     return scan
 
 
 @pytest.fixture
-def make_stream(scan: Callable[..., Interactions]) -> Callable[..., TrainStream]:
+def make_stream(scan: Callable[..., HistoryExamples]) -> Callable[..., TrainStream]:
     """`make_stream(rank=1, world_size=2, sampling=…, data={…})`: the training stream of a rank, without text."""
 
     def make_stream(
@@ -57,8 +62,9 @@ def make_stream(scan: Callable[..., Interactions]) -> Callable[..., TrainStream]
         accumulation: int = 1,
         **data: Any,
     ) -> TrainStream:
-        interactions = scan(**data)
-        store = ItemStore(interactions.shards.folder, {}, interactions.config.cache)
-        return TrainStream(interactions, store, sampling, batch_size, seed, rank, world_size, accumulation)
+        examples = scan(**data)
+        store = ItemStore(examples.folder, {}, examples.config.cache)
+        collate = examples.collation(store, sampling, seed)
+        return TrainStream(examples, collate, batch_size, seed, rank, world_size, accumulation)
 
     return make_stream

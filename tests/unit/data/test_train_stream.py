@@ -15,8 +15,8 @@ from torch import Tensor
 from transrec.config import ConfigError
 from transrec.data.batch import ItemContent, Sampling, SequenceBatch, to_device
 from transrec.data.content.item_store import ItemStore
-from transrec.data.examples.interactions import Interactions
-from transrec.data.train_stream import TrainStream, load_steps
+from transrec.data.examples.histories import HistoryExamples
+from transrec.data.train_stream import TrainStream
 
 L = 5
 MakeStream = Callable[..., TrainStream]
@@ -59,7 +59,7 @@ def equal(one: Any, other: Any) -> bool:
     return one == other
 
 
-def training_histories(interactions: Interactions) -> dict[str, list[int]]:
+def training_histories(interactions: HistoryExamples) -> dict[str, list[int]]:
     return {
         user_id: block.history(user)[: stops[user]].tolist()
         for number, stops in enumerate(interactions.train_stops)
@@ -93,7 +93,7 @@ def epoch(stream: TrainStream) -> list[SequenceBatch]:
 def test_an_epoch_scores_every_training_transition_once(make_stream: MakeStream, stride: int | None) -> None:
     stream = make_stream(stride=stride)
     expected = Counter(
-        (user, *pair) for user, history in training_histories(stream.interactions).items() for pair in pairwise(history)
+        (user, *pair) for user, history in training_histories(stream.examples).items() for pair in pairwise(history)
     )
     assert sum(expected.values()) > 1000
     assert transitions(epoch(stream)) == expected
@@ -116,7 +116,7 @@ def test_shapes_types_and_masks(make_stream: MakeStream, sampling: Sampling) -> 
         assert not batch.inputs[~batch.input_mask].any(), "padding points at row 0"
         assert torch.equal(batch.input_mask, batch.input_mask.sort(1).values), "padding is on the left"
         assert not (batch.target_mask & ~batch.input_mask[:, -positions:]).any(), "what is scored has an input"
-        assert batch.scored == int(batch.target_mask.sum())
+        assert sum(batch.counts.values()) == int(batch.target_mask.sum())
 
 
 @pytest.mark.parametrize("sampling", [s for s in SAMPLINGS.values() if not s.masked])
@@ -126,7 +126,7 @@ def test_inputs_are_what_precedes_the_targets(make_stream: MakeStream, sampling:
         [batch] = stream[step]
         inputs = items_of(batch, batch.inputs, batch.input_mask).tolist()
         targets = items_of(batch, batch.targets, batch.target_mask).tolist()
-        for window, row_inputs, row_targets in zip(stream.windows(step), inputs, targets, strict=True):
+        for window, row_inputs, row_targets in zip(stream.slots(step), inputs, targets, strict=True):
             if window is None:
                 assert not any(row_inputs + row_targets)
                 continue
@@ -155,16 +155,18 @@ def test_the_pool_is_the_distinct_items_of_the_batch(make_stream: MakeStream, sa
 def test_the_catalogue_pool_is_every_candidate(make_stream: MakeStream) -> None:
     stream = make_stream(SAMPLINGS["catalogue"])
     for batch in epoch(stream):
-        assert batch.content.items.tolist() == stream.interactions.sampled.tolist()
+        assert batch.content.items.tolist() == stream.examples.sampled.tolist()
 
 
 def test_content_changes_nothing_else_of_a_batch(
-    scan: Callable[..., Interactions], numbered_content: Callable[..., Any]
+    scan: Callable[..., HistoryExamples], numbered_content: Callable[..., Any]
 ) -> None:
     interactions = scan()
     store = ItemStore(interactions.shards.folder, {"text": numbered_content()}, interactions.config.cache)
-    stream = TrainStream(interactions, store, NEGATIVES, 24, seed=7)
-    plain = TrainStream(interactions, ItemStore(interactions.shards.folder, {}, Path()), NEGATIVES, 24, seed=7)
+    without = ItemStore(interactions.shards.folder, {}, Path())
+    stream, plain = (
+        TrainStream(interactions, interactions.collation(s, NEGATIVES, 7), 24, seed=7) for s in (store, without)
+    )
     for step in range(len(stream)):
         [with_text], [without] = stream[step], plain[step]
         assert list(with_text.content.modalities) == ["text"]
@@ -175,14 +177,14 @@ def test_content_changes_nothing_else_of_a_batch(
 
 def test_negatives_are_candidates_that_the_user_did_not_train_on(make_stream: MakeStream) -> None:
     stream = make_stream(NEGATIVES)
-    histories = training_histories(stream.interactions)
+    histories = training_histories(stream.examples)
     drawn = set()
     for batch in epoch(stream):
         for user, row in filled(batch):
             negatives = batch.content.items[batch.negatives[row][batch.target_mask[row]]].ravel().tolist()
             assert not set(negatives) & set(histories[user])
             drawn |= set(negatives)
-    assert drawn == set(stream.interactions.sampled.tolist()), "all candidates are drawn in an epoch this long"
+    assert drawn == set(stream.examples.sampled.tolist()), "all candidates are drawn in an epoch this long"
 
 
 def test_negatives_differ_by_slot_step_and_seed(make_stream: MakeStream) -> None:
@@ -199,7 +201,7 @@ def test_negatives_differ_by_slot_step_and_seed(make_stream: MakeStream) -> None
 
 def test_owned_marks_the_pool_items_of_the_users_training_history(make_stream: MakeStream) -> None:
     stream = make_stream(SAMPLINGS["owned"])
-    histories = training_histories(stream.interactions)
+    histories = training_histories(stream.examples)
     for batch in epoch(stream):
         assert batch.owned is not None
         for user, row in filled(batch):
@@ -209,7 +211,7 @@ def test_owned_marks_the_pool_items_of_the_users_training_history(make_stream: M
 
 def test_empty_slots_own_nothing_and_score_nothing(make_stream: MakeStream) -> None:
     stream = make_stream(SAMPLINGS["owned"], batch_size=64)
-    windows, [batch] = stream.windows(len(stream) - 1), stream[len(stream) - 1]
+    windows, [batch] = stream.slots(len(stream) - 1), stream[len(stream) - 1]
     empty = [row for row, window in enumerate(windows) if window is None]
     assert empty
     assert batch.owned is not None
@@ -221,7 +223,7 @@ def test_empty_slots_own_nothing_and_score_nothing(make_stream: MakeStream) -> N
 
 def test_log_popularity_is_the_share_of_training_interactions(make_stream: MakeStream) -> None:
     stream = make_stream()
-    counts = np.maximum(stream.interactions.popularity, 1)
+    counts = np.maximum(stream.examples.popularity, 1)
     [batch] = stream[0]
     expected = np.log(counts[batch.content.items.numpy()] / counts[1:].sum())
     np.testing.assert_allclose(batch.log_popularity.numpy(), expected, rtol=1e-5)
@@ -274,7 +276,7 @@ def test_digests_of_all_steps_differ(make_stream: MakeStream) -> None:
 def test_any_number_of_loader_workers_gives_the_same_batches(make_stream: MakeStream, workers: int) -> None:
     stream = make_stream(NEGATIVES, accumulation=2)
     stop = len(stream) + 2
-    loaded = list(load_steps(stream, 0, stop, workers))
+    loaded = list(stream.load(0, stop, workers))
     assert len(loaded) == stop
     assert all(equal(batches, stream[step]) for step, batches in enumerate(loaded))
 
@@ -283,8 +285,8 @@ def test_any_number_of_loader_workers_gives_the_same_batches(make_stream: MakeSt
 def test_resuming_is_the_tail_of_the_whole(make_stream: MakeStream, start: int) -> None:
     """Two fresh streams, as in two processes; 30 is in the second epoch."""
     stop = 34
-    whole = list(load_steps(make_stream(NEGATIVES), 0, stop, 0))
-    tail = list(load_steps(make_stream(NEGATIVES), start, stop, 0))
+    whole = list(make_stream(NEGATIVES).load(0, stop, 0))
+    tail = list(make_stream(NEGATIVES).load(start, stop, 0))
     assert len(make_stream()) < 30
     assert all(equal(one, other) for one, other in zip(tail, whole[start:], strict=True))
 
@@ -328,7 +330,7 @@ def test_a_later_epoch_has_the_same_windows_in_another_order(make_stream: MakeSt
 def test_temporal_and_shortened_histories_stream_too(make_stream: MakeStream, windows: str) -> None:
     stream = make_stream(windows=windows, split={"name": "temporal"})
     expected = Counter(
-        (user, *pair) for user, history in training_histories(stream.interactions).items() for pair in pairwise(history)
+        (user, *pair) for user, history in training_histories(stream.examples).items() for pair in pairwise(history)
     )
     assert transitions(epoch(stream)) == expected
     assert expected
@@ -346,7 +348,7 @@ def test_a_rank_whose_slots_are_all_empty_still_gets_a_batch(
         assert len(batch.content.items) >= 1
         assert batch.inputs.shape == (1, L)
         few = sampling.positions == "last" or sampling.masked
-        assert batch.scored == (0 if not batch.user_ids else 1 if few else 2)
+        assert sum(batch.counts.values()) == (0 if not batch.user_ids else 1 if few else 2)
 
 
 @pytest.mark.parametrize(("history", "least"), [([1, 2], 5), pytest.param([1, 2, 3], 3)])
@@ -361,14 +363,14 @@ def test_data_without_a_training_window_is_a_readable_error(
 def test_draws_are_the_items_of_all_windows(make_stream: MakeStream) -> None:
     stream = make_stream(NEGATIVES)
     for step in range(len(stream)):
-        windows = [window for window in stream.windows(step) if window is not None]
+        windows = [window for window in stream.slots(step) if window is not None]
         assert stream[step][0].draws == sum(len(window.items) for window in windows)
 
 
 def test_occurrences_are_what_an_encoder_without_a_pool_would_run(make_stream: MakeStream) -> None:
     """A window of n items: all n, and K negatives for each target."""
     stream = make_stream(NEGATIVES)
-    windows, [batch] = stream.windows(len(stream) - 1), stream[len(stream) - 1]
+    windows, [batch] = stream.slots(len(stream) - 1), stream[len(stream) - 1]
     assert batch.occurrences == sum(len(w.items) + 3 * w.scored for w in windows if w is not None)
 
 

@@ -15,7 +15,7 @@ import pytest
 from shard_sets import edit_index, seal
 
 from data_tools.verify import verify
-from transrec.data.examples.interactions import DataConfig, Interactions
+from transrec.data.examples import DataConfig
 from transrec.data.shards.bad_samples import BadSample
 from transrec.data.shards.item_shards import ItemShards
 from transrec.data.shards.schema import ShardSetError
@@ -52,7 +52,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", **pax: str)
 
 def use(folder: Path) -> None:
     """What training reads: every user and every item."""
-    Interactions.scan(DataConfig(path=folder), 5)
+    DataConfig(path=folder).scan(5)
     assert len(list(ItemShards(ShardFolder(folder)))) == 60
 
 

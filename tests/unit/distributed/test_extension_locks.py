@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from transrec.distributed.extension_locks import clear_stale_lock
 from transrec.distributed import extension_locks
+from transrec.distributed.extension_locks import clear_stale_lock
 
 
 @pytest.fixture

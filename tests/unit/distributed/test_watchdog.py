@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from transrec.distributed.watchdog import BEAT_SECONDS, DEAD_SECONDS, WAITING_SECONDS, Beat, Launcher, Watch, parent_of
 from transrec.distributed import watchdog
+from transrec.distributed.watchdog import BEAT_SECONDS, DEAD_SECONDS, WAITING_SECONDS, Beat, Launcher, Watch, parent_of
 
 
 def beats(*numbers_and_arrivals: tuple[int, int]) -> list[Beat]:

@@ -3,14 +3,16 @@ import torch
 from pydantic import ValidationError
 
 from transrec.adaptation.attach import sites
-from transrec.adaptation.groups import parameter_groups
 from transrec.config import ConfigError
 from transrec.data.batch import ItemContent, ModalityContent
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoder, MultimodalEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
+from transrec.models.item_towers import item_towers
+from transrec.nn.parameter_groups import parameter_groups
 from transrec.nn.readout import Modalities
+from transrec.protocols import ItemEncoder, Model, Tower
 
 WIDTH = 8
 TEXT, IMAGE = [0, 1], [1, 2]  # rows of items that have it; item 3 has neither
@@ -128,10 +130,13 @@ def test_one_modality_is_no_fusion(config):
         MultimodalEncoderConfig(text=config.text)
 
 
-class _Model(torch.nn.Module):
-    def __init__(self, item_encoder: torch.nn.Module):
+class _Model(Model):
+    def __init__(self, item_encoder: ItemEncoder):
         super().__init__()
         self.item_encoder = item_encoder
+
+    def towers(self) -> dict[str, Tower]:
+        return item_towers(self, self.item_encoder)
 
 
 def test_adapters_find_each_tower_and_both(config):
@@ -145,12 +150,14 @@ def test_adapters_find_each_tower_and_both(config):
     assert [s.module for s in sites(single, "image", "ffn_output", [1])] == [
         model.item_encoder.image.backbone.layers[1].mlp.fc2
     ]
-    with pytest.raises(ConfigError, match="no text tower; it has: image"):
+    with pytest.raises(ConfigError, match="no text tower; it has: item, image"):
         sites(single, "text", "ffn_output", None)
 
 
 def test_both_backbones_are_backbone_parameters(config):
-    groups = {group: {n for n, _ in members} for group, members in parameter_groups(_Model(build(config))).items()}
+    groups = {
+        group: {member.name for member in members} for group, members in parameter_groups(_Model(build(config))).items()
+    }
     assert {name.split(".")[1] for name in groups["backbone"]} == {"text", "image"}
     assert "item_encoder.image.projection.weight" in groups["head"]
     assert not any(".backbone." in name for name in groups["head"])

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from transrec.config import ConfigError, config_classes, load
 from transrec.data.batch import ItemContent, ModalityContent, Sampling, SequenceBatch
-from transrec.evaluation.evaluator import inference, user_scores
+from transrec.data.examples.questions import Histories
+from transrec.evaluation.evaluator import inference
 from transrec.item_encoders import ItemEncoderConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoderConfig
@@ -78,7 +79,7 @@ def negatives_of(history: list[int], count: int) -> list[int]:
     return [item for item in range(1, NUM_ITEMS + 1) if item not in history][:count]
 
 
-def make_batch(sampling: Sampling, normaliser: float = 1.0) -> SequenceBatch:
+def make_batch(sampling: Sampling) -> SequenceBatch:
     """`HISTORIES` as the stream would lay them out, in two chunks."""
     positions, k = (L if sampling.positions == "all" else 1), sampling.negatives
     used = {item for history in HISTORIES for item in history}
@@ -113,7 +114,8 @@ def make_batch(sampling: Sampling, normaliser: float = 1.0) -> SequenceBatch:
         candidates=torch.arange(0, len(pool), 2) if sampling.candidates else None,
         log_inclusion=torch.full((len(pool),), 0.5).log() if sampling.candidates else None,
         masked=mask & (torch.arange(L) == L - 1) if sampling.masked else None,
-        normaliser=normaliser,
+        counts={},
+        occurrences=0,
     )
 
 
@@ -126,7 +128,7 @@ COMBINATIONS = [
 @pytest.mark.parametrize("names", COMBINATIONS, ids="-".join)
 def test_every_combination_gives_one_finite_loss_that_trains_the_model(bert_folder, names):
     model = build(bert_folder, *names)
-    batch = make_batch(model.sampling, normaliser=2.0)
+    batch = make_batch(model.objective.sampling)
     model.enable_gradient_checkpointing()
     losses = model(batch)
     assert list(losses) == [names[2]]
@@ -135,7 +137,6 @@ def test_every_combination_gives_one_finite_loss_that_trains_the_model(bert_fold
     assert value.isfinite()
     for tower in (model.item_encoder, model.user_encoder):
         assert any(p.grad is not None and p.grad.any() for p in tower.parameters())
-    torch.testing.assert_close(model(replace(batch, normaliser=1.0))[names[2]], 2 * value)
 
 
 @pytest.mark.parametrize("user_encoder", ["sasrec", "gru4rec"])
@@ -143,7 +144,7 @@ def test_every_combination_gives_one_finite_loss_that_trains_the_model(bert_fold
 def test_the_pool_equals_encoding_every_occurrence(bert_folder, user_encoder, objective):
     """The reference encodes the text of each input, target and negative where it stands, padding included."""
     pooled, plain = (build(bert_folder, "text", user_encoder, objective).double() for _ in range(2))
-    batch = make_batch(pooled.sampling)
+    batch = make_batch(pooled.objective.sampling)
     value = pooled(batch)[objective]
     value.backward()
 
@@ -173,7 +174,7 @@ def test_the_pool_equals_encoding_every_occurrence(bert_folder, user_encoder, ob
 @pytest.mark.parametrize("objective", ["next_item", "cpc", "in_batch_softmax"])
 def test_where_padding_points_at_does_not_matter(bert_folder, objective):
     model = build(bert_folder, "text", "sasrec", objective)
-    batch = make_batch(model.sampling)
+    batch = make_batch(model.objective.sampling)
     elsewhere = replace(
         batch,
         inputs=batch.inputs.masked_fill(~batch.input_mask, 3),
@@ -191,7 +192,7 @@ def test_where_padding_points_at_does_not_matter(bert_folder, objective):
 
 def test_user_encoders_see_zeros_where_a_window_is_padded(bert_folder):
     model = build(bert_folder)
-    batch = make_batch(model.sampling)
+    batch = make_batch(model.objective.sampling)
     seen = []
     model.user_encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     model(batch)
@@ -202,7 +203,7 @@ def test_user_encoders_see_zeros_where_a_window_is_padded(bert_folder):
 
 def test_a_later_item_changes_no_earlier_loss(bert_folder):
     model = build(bert_folder, "text", "sasrec", "next_item")
-    batch = make_batch(model.sampling)
+    batch = make_batch(model.objective.sampling)
     first_three = replace(batch, target_mask=batch.target_mask & (torch.arange(L) < 3))
     changed = batch.inputs.clone()
     changed[0, 3:] = (changed[0, 3:] + 1) % len(batch.content.items)
@@ -212,7 +213,7 @@ def test_a_later_item_changes_no_earlier_loss(bert_folder):
 
 def test_encode_users_is_the_state_the_last_position_was_trained_with(bert_folder):
     model = build(bert_folder, "text", "sasrec", "cpc").eval()
-    batch = make_batch(model.sampling)
+    batch = make_batch(model.objective.sampling)
     pool = model.encode_items(batch.content)
     users = model.encode_users(pool[batch.inputs], batch.input_mask)
     assert users.shape == (3, D)
@@ -224,7 +225,7 @@ def test_encode_users_is_the_state_the_last_position_was_trained_with(bert_folde
 
 def test_a_hidden_item_reaches_no_state_and_the_mask_token_does(bert_folder):
     model = build(bert_folder, "id_embedding", "nextitnet", "cloze")
-    batch = make_batch(model.sampling)
+    batch = make_batch(model.objective.sampling)
     seen = []
     model.user_encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     value = model(batch)["cloze"]
@@ -240,7 +241,7 @@ def test_a_hidden_item_reaches_no_state_and_the_mask_token_does(bert_folder):
 def test_cloze_asks_for_a_user_where_the_next_item_would_be(bert_folder):
     """The state behind the newest L - 1 items is the one that a hidden last item is found by."""
     model = build(bert_folder, "id_embedding", "nextitnet", "cloze").eval()
-    batch = make_batch(model.sampling)
+    batch = make_batch(model.objective.sampling)
     pool = model.encode_items(batch.content)
     seen = []
     model.user_encoder.register_forward_hook(lambda module, args, output: seen.append(output))
@@ -254,7 +255,7 @@ def test_an_untied_output_scores_items_by_vectors_and_biases_of_their_own(bert_f
     model = build(bert_folder, "id_embedding", "sasrec", "full_softmax", output="untied")
     with torch.no_grad():
         model.output.bias.weight.normal_()
-    batch = make_batch(model.sampling)
+    batch = make_batch(model.objective.sampling)
     items = batch.content.items
     states = []
     model.user_encoder.register_forward_hook(lambda module, args, output: states.append(output))
@@ -278,7 +279,7 @@ def test_what_has_seen_both_ways_cannot_predict_the_next_item_of_every_position(
 
 def test_chunks_of_other_ranks_change_nothing(bert_folder):
     model = build(bert_folder, "text")
-    batch = make_batch(model.sampling)
+    batch = make_batch(model.objective.sampling)
     more = replace(batch, content=batch.content.with_passes([4, 1]))
     assert torch.equal(model(more)["next_item"], model(batch)["next_item"])
 
@@ -290,7 +291,7 @@ def test_is_configured_by_names(tmp_path):
     )
     config = load(SequentialRecommenderConfig, path, ["width=32", "user_encoder.heads=4"])
     model = config.build(NUM_ITEMS)
-    assert model.sampling == Sampling(positions="last", negatives=3)
+    assert config.sampling == Sampling(loss="cpc", positions="last", negatives=3)
     assert model.item_encoder.embedding.weight.shape == (NUM_ITEMS + 1, 32)
     with pytest.raises(ConfigError, match=r"did you mean `user_encoder\.heads`"):
         load(SequentialRecommenderConfig, path, ["user_encoder.head=4"])
@@ -302,18 +303,19 @@ def test_weights_of_16_bits_score_a_catalogue_of_32(bert_folder, user_encoder):
     model = build(bert_folder, user_encoder=user_encoder).half()
     catalogue = torch.randn(NUM_ITEMS + 1, D, generator=torch.Generator().manual_seed(0))
     with inference(model):
-        scores = user_scores(model, catalogue, torch.tensor([[0, 0, 1, 2, 3]]))(0, NUM_ITEMS + 1)
-        wide = user_scores(model.float(), catalogue, torch.tensor([[0, 0, 1, 2, 3]]))(0, NUM_ITEMS + 1)
+        question = Histories(torch.tensor([[0, 0, 1, 2, 3]]))
+        scores = model.scorer(catalogue)(question)(0, NUM_ITEMS + 1)
+        wide = model.float().scorer(catalogue)(question)(0, NUM_ITEMS + 1)
     torch.testing.assert_close(scores, wide, rtol=0.05, atol=0.05)
 
 
 def test_scores_are_the_logits_of_the_objective(bert_folder):
-    histories = torch.tensor([[0, 0, 1, 2, 3]])
+    question = Histories(torch.tensor([[0, 0, 1, 2, 3]]))
     catalogue = torch.randn(NUM_ITEMS + 1, D, generator=torch.Generator().manual_seed(0))
     scores = []
     for temperature in (1.0, 4.0):
         model = build(bert_folder, objective="full_softmax")
         model.objective.temperature = temperature
         with inference(model):
-            scores.append(user_scores(model, catalogue, histories)(0, NUM_ITEMS + 1))
+            scores.append(model.scorer(catalogue)(question)(0, NUM_ITEMS + 1))
     torch.testing.assert_close(scores[1], scores[0] / 4)

@@ -8,7 +8,7 @@ import torch
 from contents import without_content
 from torch import Tensor, nn
 
-from transrec.data.batch import SequenceBatch
+from transrec.data.batch import SequenceBatch, Targets
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.models.sequential_recommender import SequentialRecommender, SequentialRecommenderConfig
 from transrec.models.task_head import TaskHead
@@ -84,7 +84,7 @@ def build(encoder: str) -> SequentialRecommender:
         user_encoder=ENCODERS[encoder],
         objective=ClassificationConfig(),
     ).build(num_items=9)
-    model.put_task(K)
+    model.answer(Targets(K, of_items=False))
     assert model.task is not None
     nn.init.normal_(model.task.token.weight)
     nn.init.normal_(model.task.targets.weight)
@@ -109,6 +109,8 @@ def batch_of(histories: list[list[int]], targets: list[int]) -> SequenceBatch:
         draws=0,
         owned=None,
         user_ids=[f"u{n}" for n in range(rows)],
+        counts={"classification": rows},
+        occurrences=int((padded > 0).sum()),
     )
 
 

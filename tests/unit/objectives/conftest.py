@@ -43,6 +43,8 @@ def make() -> Callable[..., Scored]:
             candidates=torch.tensor([0, 2, 3, 6]) if sampling.candidates else None,
             log_inclusion=-torch.rand(items, generator=generator) if sampling.candidates else None,
             masked=mask if sampling.masked else None,
+            counts={},
+            occurrences=0,
         )
         states = torch.randn(users, positions, width, generator=generator, requires_grad=True)
         pool = torch.randn(items, width, generator=generator, requires_grad=True)

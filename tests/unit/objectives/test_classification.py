@@ -15,7 +15,7 @@ def scores(case):
 def test_softmax_is_over_the_whole_table(make):
     objective = ClassificationConfig().build()
     case = make(objective.sampling)
-    assert objective.sampling == Sampling(positions="last")
+    assert objective.sampling == Sampling(loss="classification", positions="last")
     target, _ = scores(case)
     everything = case.states[case.batch.target_mask] @ case.pool.T
     expected = (everything.exp().sum(-1).log() - target).sum()
@@ -25,7 +25,7 @@ def test_softmax_is_over_the_whole_table(make):
 def test_logistic_and_bpr_by_their_formulas(make):
     for loss in ("logistic", "bpr"):
         objective = ClassificationConfig(loss=loss, negatives=2).build()
-        assert objective.sampling == Sampling(positions="last", negatives=2)
+        assert objective.sampling == Sampling(loss="classification", positions="last", negatives=2)
         case = make(objective.sampling)
         target, negatives = scores(case)
         if loss == "logistic":

@@ -16,7 +16,7 @@ def test_one_negative_is_the_reference_of_two_bce_means_added(config, make):
     negative = (case.states * case.pool[case.batch.negatives[..., 0]]).sum(-1)[mask]
     bce = nn.BCEWithLogitsLoss()
     expected = bce(positive, torch.ones_like(positive)) + bce(negative, torch.zeros_like(negative))
-    torch.testing.assert_close(objective(case.states, case.pool, case.batch) / case.batch.scored, expected)
+    torch.testing.assert_close(objective(case.states, case.pool, case.batch) / case.batch.target_mask.sum(), expected)
 
 
 def test_several_negatives_are_averaged(make):
@@ -32,6 +32,6 @@ def test_several_negatives_are_averaged(make):
 
 
 def test_cpc_asks_for_the_last_position_and_next_item_for_all():
-    assert CPCConfig(negatives=4).build().sampling == Sampling(positions="last", negatives=4)
-    assert NextItemConfig(negatives=2).build().sampling == Sampling(positions="all", negatives=2)
+    assert CPCConfig(negatives=4).build().sampling == Sampling(loss="cpc", positions="last", negatives=4)
+    assert NextItemConfig(negatives=2).build().sampling == Sampling(loss="next_item", positions="all", negatives=2)
     assert (CPCConfig().build().name, NextItemConfig().build().name) == ("cpc", "next_item")

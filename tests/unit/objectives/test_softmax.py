@@ -25,6 +25,8 @@ BATCH = SequenceBatch(
     draws=3,
     owned=torch.tensor([[True, True, True, False], [False, False, True, True]]),
     user_ids=["1", "2"],
+    counts={},
+    occurrences=3,
 )
 
 
@@ -58,7 +60,7 @@ def test_in_batch_softmax_debiased_with_temperature_by_hand():
 
 def test_in_batch_softmax_needs_to_know_what_users_own():
     objective = InBatchSoftmaxConfig().build()
-    assert objective.sampling == Sampling(owned=True)
+    assert objective.sampling == Sampling(loss="in_batch_softmax", owned=True)
     with pytest.raises(ValueError, match=r"batch\.owned"):
         objective(STATES, POOL, replace(BATCH, owned=None))
 
@@ -96,14 +98,15 @@ def test_sampled_softmax_over_everything_is_the_full_one():
 
 def test_sampled_softmax_needs_candidates():
     objective = SampledSoftmaxConfig(candidates=0.1).build()
-    assert objective.sampling == Sampling(candidates=0.1)
+    assert objective.sampling == Sampling(loss="sampled_softmax", candidates=0.1)
     with pytest.raises(ValueError, match=r"batch\.candidates"):
         objective(STATES, POOL, BATCH)
 
 
 def test_cloze_is_a_softmax_over_the_catalogue_or_a_sample_of_it():
-    assert ClozeConfig().build().sampling == Sampling(pool="catalogue", masked=0.3)
-    assert ClozeConfig(masked=0.2, candidates=0.1).build().sampling == Sampling(candidates=0.1, masked=0.2)
+    assert ClozeConfig().build().sampling == Sampling(loss="cloze", pool="catalogue", masked=0.3)
+    sampled = ClozeConfig(masked=0.2, candidates=0.1).build().sampling
+    assert sampled == Sampling(loss="cloze", candidates=0.1, masked=0.2)
     full = FullSoftmaxConfig().build()(STATES, POOL, BATCH)
     assert torch.equal(ClozeConfig().build()(STATES, POOL, BATCH), full)
 
@@ -111,7 +114,7 @@ def test_cloze_is_a_softmax_over_the_catalogue_or_a_sample_of_it():
 @pytest.mark.parametrize("temperature", [1.0, 0.2])
 def test_full_softmax_is_cross_entropy_over_the_catalogue(temperature):
     objective = FullSoftmaxConfig(temperature=temperature).build()
-    assert objective.sampling == Sampling(pool="catalogue")
+    assert objective.sampling == Sampling(loss="full_softmax", pool="catalogue")
     logits = STATES @ POOL.T / temperature
     expected = sum(
         nn.functional.cross_entropy(logits[user, position], BATCH.targets[user, position])

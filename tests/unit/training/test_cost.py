@@ -11,12 +11,13 @@ from transformers import BertConfig
 from transrec.adaptation.bottleneck import HoulsbyConfig
 from transrec.adaptation.selective import HeadOnlyConfig
 from transrec.adaptation.side_network import SideNetworkConfig
-from transrec.data.batch import Sampling, SequenceBatch
+from transrec.data.batch import SequenceBatch
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.multimodal import MultimodalEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
 from transrec.models.sequential_recommender import SequentialRecommender, SequentialRecommenderConfig
 from transrec.objectives.next_item import NextItemConfig
+from transrec.protocols import Model
 from transrec.training.cost import count_parameters, measure
 from transrec.user_encoders.sasrec import SASRecConfig
 
@@ -33,14 +34,20 @@ def batch(content=None, filled: int = B * L) -> SequenceBatch:
     negatives = inputs.unsqueeze(-1)
     users = [f"u{i}" for i in range(B)]
     return SequenceBatch(
-        content, negatives=negatives, log_popularity=torch.zeros(U), draws=U, owned=None, user_ids=users, **rows
+        content,
+        negatives=negatives,
+        log_popularity=torch.zeros(U),
+        draws=U,
+        owned=None,
+        user_ids=users,
+        counts={"loss": filled},
+        occurrences=filled + B + filled,
+        **rows,
     )
 
 
-class Linear(nn.Module):
+class Linear(Model):
     """A linear item encoder over given features, the identity as user encoder."""
-
-    sampling = Sampling()
 
     def __init__(self) -> None:
         super().__init__()

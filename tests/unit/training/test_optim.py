@@ -6,29 +6,45 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from transrec.adaptation.method import learn_at
 from transrec.config import ConfigError, validate
+from transrec.protocols import Adapter, Model, Tower, TowerEncoder
 from transrec.training.optim import LearningRates, OptimizerConfig, build_optimizer, schedule_factor, set_learning_rates
 
 SCHEDULES = ["constant", "linear", "cosine"]
 RATES = LearningRates(backbone=1e-5, head=1e-3, adapter=1e-2)
 
 
-class Tiny(nn.Module):
-    """One matrix and one vector in every group, under the names of the real models."""
+class Two(Adapter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.outer, self.inner = nn.Linear(4, 4), nn.Linear(4, 4)
+
+
+class Encoder(TowerEncoder):
+    pretrained = ("backbone",)
+
+
+class Tiny(Model):
+    """One matrix and one vector in every group."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.item_encoder = nn.Module()
+        self.item_encoder = Encoder()
         self.item_encoder.backbone = nn.Module()
         self.item_encoder.backbone.linear = nn.Linear(4, 4)
-        self.item_encoder.backbone.linear.adapter = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-        learn_at(self.item_encoder.backbone.linear.adapter, 2e-2)
-        learn_at(self.item_encoder.backbone.linear.adapter[1], 3e-2)
+        self.item_encoder.backbone.linear.adapter = Two()
         self.item_encoder.backbone.norm = nn.LayerNorm(4)
         self.item_encoder.projection = nn.Linear(4, 4)
         self.user_encoder = nn.Module()
         self.user_encoder.norm = nn.LayerNorm(4)
+
+    def towers(self) -> dict[str, Tower]:
+        return {"item": Tower("item_encoder", self.item_encoder, "item", "text")}
+
+    @property
+    def rates(self) -> dict[nn.Parameter, float]:
+        adapter = self.item_encoder.backbone.linear.adapter
+        return dict.fromkeys(adapter.outer.parameters(), 2e-2) | dict.fromkeys(adapter.inner.parameters(), 3e-2)
 
 
 def rate_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[str, float]:
@@ -36,8 +52,8 @@ def rate_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[
     return group["name"], group["lr"]
 
 
-def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    return build_optimizer(config, model, offload=False)
+def build(config: OptimizerConfig, model: Tiny) -> torch.optim.Optimizer:
+    return build_optimizer(config, model, model.rates, offload=False)
 
 
 def test_schedules_by_hand() -> None:
@@ -76,7 +92,7 @@ def test_every_group_has_its_own_rate(
     optimizer = build(OptimizerConfig(lr=lr), model)
     backbone = model.item_encoder.backbone
     assert rate_of(optimizer, backbone.linear.weight) == ("backbone", 1e-5)
-    assert rate_of(optimizer, backbone.linear.adapter[0].weight) == ("adapter", 1e-2)
+    assert rate_of(optimizer, backbone.linear.adapter.outer.weight) == ("adapter", 1e-2)
     assert rate_of(optimizer, model.item_encoder.projection.weight) == ("head", 1e-3)
     assert rate_of(optimizer, backbone.norm.weight) == backbone_norm
     assert rate_of(optimizer, model.user_encoder.norm.bias) == user_norm
@@ -84,7 +100,8 @@ def test_every_group_has_its_own_rate(
 
 def test_adapters_learn_at_their_own_rates_unless_one_is_configured() -> None:
     model = Tiny()
-    outer, inner = model.item_encoder.backbone.linear.adapter
+    adapter = model.item_encoder.backbone.linear.adapter
+    outer, inner = adapter.outer, adapter.inner
     own = build(OptimizerConfig(), model)
     assert rate_of(own, outer.weight) == ("adapter_0.02", 2e-2)
     assert rate_of(own, inner.bias) == ("adapter_0.03", 3e-2)

@@ -1,32 +1,43 @@
-"""What one pass over the users tells: the split of every block, item popularity, and which items are candidates."""
+"""Examples cut from users' histories: the common part of their kinds.
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+Designs considered for the kinds. A flag that every reader asks ("are there labels?"), which stood in 42 lines of nine
+files before. A loader, a stream and an evaluation for each kind, which soon differ where they should not. Taken: one
+object a kind, which decides who trains, on what, and who is asked; order, slots, batches and ranking ask it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from transrec.config import Config, ConfigError, UserPath
-from transrec.data.examples.labels import Labels
-from transrec.data.examples.quantiles import order_statistics
-from transrec.data.examples.splits import LeaveOneOutConfig, Split, TemporalConfig, leave_one_out, temporal
-from transrec.data.examples.task import TaskConfig
-from transrec.data.examples.windows import Windows, count_windows, cut_windows
-from transrec.data.shards.bad_samples import Agree, check_share, find_bad
+from transrec.config import Config, UserPath
+from transrec.data.batch import Sampling, Targets
+from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.questions import Asked, Question, about_nobody, ids_of, question
+from transrec.data.examples.sequence_collation import SequenceCollation
+from transrec.data.examples.splits import LeaveOneOutConfig, TemporalConfig
+from transrec.data.examples.windows import Window, Windows
+from transrec.data.shards.bad_samples import Agree, Skipped, check_share, find_bad
 from transrec.data.shards.remote import Place
-from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA, ShardSetError
+from transrec.data.shards.schema import ShardSetError
 from transrec.data.shards.shard_folder import DEFAULT_CACHE, DEFAULT_CACHE_BYTES, ShardFolder
-from transrec.data.shards.user_shards import UserBlock, UserShards
+from transrec.data.shards.user_shards import CACHED_BLOCKS, UserBlock, UserShards
+from transrec.protocols import Part
+
+Ints = NDArray[np.int64]
 
 
-class DataConfig(Config):
+class HistoriesConfig(Config):
+    """The shards, who of their users takes part, and how histories are cut: the same for every kind of example."""
+
     path: Place = Field(description="folder or URL of shards (`python -m data_tools build`)")
-    task: TaskConfig | None = Field(None, description="what to predict; null: the next item")
     fraction: float = Field(
         1.0,
         gt=0,
@@ -43,137 +54,208 @@ class DataConfig(Config):
         description="items between the ends of a user's windows; null: the user encoder's length, no overlap, "
         "and of a task the newest window alone",
     )
-    split: Annotated[LeaveOneOutConfig | TemporalConfig, Field(discriminator="name")] = LeaveOneOutConfig()
+    split: Annotated[LeaveOneOutConfig | TemporalConfig, Field(discriminator="name")] = Field(
+        LeaveOneOutConfig(), description="which interactions validate and test"
+    )
     candidates: Literal["occurring", "catalogue"] = Field(
         "occurring", description="rank items that occur in the data, or the whole catalogue"
     )
     workers: int = Field(1, ge=0, description="loader processes per rank")
     cache: UserPath = Field(DEFAULT_CACHE, description="node-local folder for tokenised content and remote shards")
     cache_bytes: int = Field(
-        DEFAULT_CACHE_BYTES, ge=0, description="of remote shards; the least recently used go first"
+        DEFAULT_CACHE_BYTES, ge=0, description="size of the cache of remote shards; the least recently used go first"
     )
     on_bad_sample: Literal["stop", "skip"] = Field(
         "stop", description="an unreadable block of users or item stops the run, or is left out"
     )
-    most_bad_share: float = Field(0.01, ge=0, le=1, description="of users or items left out; more stop the run")
+    most_bad_share: float = Field(
+        0.01, ge=0, le=1, description="largest share of users or items that may be left out; more stop the run"
+    )
 
 
-@dataclass(frozen=True)
-class Interactions:
-    """Users of a shard set seen through a split; `max_length` is the number of input positions of the user encoder."""
+class HistoryExamples(ABC):
+    """Windows of the users' histories with targets behind them, seen through a split.
 
-    shards: UserShards
-    config: DataConfig
-    max_length: int
-    moments: tuple[int, int] | None = None  # temporal split: seconds since 1970
-    labels: Labels | None = None  # of a task
-    train_stops: list[NDArray[np.int32]] = field(default_factory=list)  # per block; one number for every user there is
-    popularity: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (N + 1,), training only
-    candidates: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # ascending item indices
+    Args:
+        shards: all users.
+        max_length: number of input positions of the user encoder.
 
-    @classmethod
-    def scan(cls, config: DataConfig, max_length: int, agree: Agree = set) -> "Interactions":
-        """One pass over the users; with several ranks `agree` makes them leave out the same blocks.
+    Raises:
+        ShardSetError: a block of users cannot be read.
+        ConfigError: nobody to train on.
+    """
 
-        Raises:
-            ShardSetError: unreadable shards, or more of them than may be left out.
-            ConfigError: nobody to train on.
+    def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int) -> None:
+        self.shards, self.config, self.max_length = shards, config, max_length
+        self.train_stops: list[NDArray[np.int32]] = []  # per block; of each user's history, how much trains
+        self.popularity = np.zeros(self.num_items + 1, np.int64)  # training interactions of each item
+        self._occurring = np.zeros(self.num_items + 1, bool)  # items of anybody who takes part
+        self._scan()
+        self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
+
+    # Each kind decides:
+
+    targets: Targets  # the vocabulary that is predicted and ranked
+
+    @abstractmethod
+    def taking_part(self, number: int, block: UserBlock, left: int) -> tuple[Ints, NDArray[np.bool_]]:
+        """Two columns over the users of a block: how much of a history trains, and whether any of it is used.
+
+        Args:
+            left: how many users, counted from the first of the block, may still train (`data.fraction`).
         """
-        shards = open_users(config, agree)
-        self = cls(shards, config, max_length, moments=_moments(shards, config), labels=_labels(shards, config))
-        num_items = shards.index.counts.items
-        popularity, occurring = np.zeros(num_items + 1, np.int64), np.zeros(num_items + 1, bool)
-        train_stops = []
-        left = int(np.ceil(config.fraction * shards.block_users.sum()))
-        for number in range(len(shards)):
-            block = self.block(number)
-            train_stop, kept = self._taking_part(number, block, left)
-            train_stops.append(train_stop.astype(np.int32))
-            left -= int(shards.block_users[number])
-            position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
-            trained = position < np.repeat(train_stop, block.lengths)
-            popularity += np.bincount(block.items[trained], minlength=num_items + 1)
-            occurring[block.items[np.repeat(kept, block.lengths)]] = True
-        if config.candidates == "catalogue":
-            occurring[1:] = True
-        if self.labels is None and not any((stops >= 2).any() for stops in train_stops):
-            raise ConfigError(
-                f"no user of {shards.folder} has anything to train on: see data.min_interactions and data.fraction"
-            )
-        return replace(self, train_stops=train_stops, popularity=popularity, candidates=np.flatnonzero(occurring))
+
+    @abstractmethod
+    def windows(self, number: int) -> Windows:
+        """The training windows of block `number`."""
 
     @property
-    def sampled(self) -> NDArray[np.int64]:
-        """Items that training may know: the candidates (as the reference), without the future's."""
-        return self.candidates if self.moments is None else np.flatnonzero(self.popularity)
+    @abstractmethod
+    def counts(self) -> list[int]:
+        """The number of training windows in each block."""
 
-    @property
-    def negatives(self) -> tuple[NDArray[np.int64], int]:
-        """What training may meet as negatives, and the size of the vocabulary that these are of."""
-        if self.labels is not None:
-            return np.arange(1, len(self.labels) + 1), len(self.labels)
-        return self.sampled, self.shards.index.counts.items
+    @abstractmethod
+    def own(self, number: int, block: UserBlock, user: int) -> NDArray[np.int32]:
+        """The targets of a user of block `number`, which are never drawn as negatives."""
 
+    @abstractmethod
+    def asked(self, number: int, part: Part) -> Asked:
+        """The questions of `part` about users of block `number`."""
+
+    @abstractmethod
+    def asked_users(self, number: int, part: Part) -> NDArray[Any]:
+        """(questions,) the place in block `number` of the user whom each question of `asked` is about."""
+
+    @abstractmethod
     def target_names(self) -> pa.StringArray:
-        """Of the target vocabulary, in order: classes or items of a task, or item ids; target t is entry t - 1."""
-        if self.labels is not None:
-            return pa.array(self.labels.names, pa.string())
-        catalogue = self.shards.folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id"])
-        return catalogue["item_id"].combine_chunks()
+        """The names of the targets; target t is entry t - 1."""
+
+    @property
+    @abstractmethod
+    def ranked(self) -> Ints:
+        """Targets that are ranked, ascending."""
+
+    @property
+    @abstractmethod
+    def negatives(self) -> Ints:
+        """Targets that training may meet as negatives, ascending."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, str]:
+        """Hashes, by name, of what the examples are made from besides the shards."""
+
+    @abstractmethod
+    def training_size(self) -> dict[str, int]:
+        """Counts of what training sees: users, their interactions, the windows of an epoch."""
+
+    # The rest follows:
+
+    @property
+    def folder(self) -> ShardFolder:
+        return self.shards.folder
+
+    @property
+    def skipped(self) -> Skipped:
+        """Blocks of users that are left out as unreadable, by number."""
+        return self.shards.skipped
+
+    @property
+    def num_items(self) -> int:
+        return self.shards.index.counts.items
+
+    @property
+    def block_shard(self) -> Ints:
+        """(blocks,) number of the shard that each block lies in."""
+        return self.shards.block_shard
+
+    @cached_property
+    def candidates(self) -> Ints:
+        """Item indices that may be recommended, ascending."""
+        occurring = self._occurring.copy()
+        if self.config.candidates == "catalogue":
+            occurring[1:] = True
+        return np.flatnonzero(occurring)
+
+    @property
+    def sampled(self) -> Ints:
+        """Item indices that training may know: the candidates (as in the reference)."""
+        return self.candidates
 
     @property
     def stride(self) -> int:
         return min(self.config.stride or self.max_length, self.max_length)
-
-    def training_size(self) -> dict[str, int]:
-        """Users that training sees, their interactions before held-out ones, windows of an epoch; labels of a task."""
-        trained = [stops[stops >= (1 if self.labels is not None else 2)] for stops in self.train_stops]
-        return {
-            "users": sum(map(len, trained)),
-            "interactions": sum(int(stops.sum()) for stops in trained),
-            "windows": sum(self.window_counts),
-            **({"labels": int(self.labels.counts.sum())} if self.labels is not None else {}),
-        }
 
     def block(self, number: int) -> UserBlock:
         """Block `number`, histories shortened to what `windows` keeps."""
         block = self.shards.block(number)
         return block if self.config.windows == "all" else _last(block, self.max_length + 3)
 
-    def windows(self, number: int) -> Windows:
-        """What of block `number` trains."""
-        if self.labels is not None:
-            shortest = max(1, self.config.min_interactions)
-            return self.labels.windows(number, self.block(number), self.max_length, self.config.stride, shortest)
-        return cut_windows(self.train_stops[number], self.max_length, self.stride)
+    def example(self, number: int, within: int) -> Window:
+        """Window `within` of block `number`."""
+        block, cut = self._cut(number)
+        user, start, stop, scored, target = (int(column[within]) for column in cut)
+        items = block.history(user)[start:stop]
+        return Window(block.user_ids[user].as_py(), start, items, scored, self.own(number, block, user), target)
 
-    @cached_property
-    def window_counts(self) -> list[int]:
-        """Of each block; those of a task depend on the histories, which are read for it."""
-        if self.labels is not None:
-            return [len(self.windows(number).user) for number in range(len(self.shards))]
-        return [int(count_windows(stops, self.stride).sum()) for stops in self.train_stops]
+    def collation(self, store: ItemStore, sampling: Sampling, seed: int) -> SequenceCollation:
+        """The function that makes batches of windows, with the content of `store`."""
+        return SequenceCollation(self, store, sampling, seed)
 
-    def split(self, block: UserBlock) -> Split:
-        if self.moments is None:
-            return leave_one_out(block.lengths, self.config.min_interactions)
-        return temporal(block.lengths, block.timestamps, self.config.min_interactions, *self.moments)
+    def questions(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Question | None]:
+        """This rank's questions, a block at a time; None for a block without any, so every rank takes equal turns."""
+        for turn in range(-(-len(self.shards) // world_size)):
+            number = turn * world_size + rank
+            yield self._question(number, part) if number < len(self.shards) else None
 
-    def _taking_part(self, number: int, block: UserBlock, left: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """For each user: how many items train, if the user is among the `left` first ones, and whether any are used."""
-        if self.labels is not None:
-            return self.labels.taking_part(number, block.lengths)
-        split = self.split(block)
-        train_stop = np.where(np.arange(len(block)) < left, split.train_stop, 0)
-        return train_stop, (split.train_stop > 0) | (split.test >= 0) | (split.valid >= 0)
+    def question_users(self, part: Part) -> list[str]:
+        """The user id of each question, in the order of the data."""
+        return [
+            user_id
+            for number in range(len(self.shards))
+            for user_id in ids_of(self.block(number), self.asked_users(number, part))
+        ]
+
+    @property
+    def nobody(self) -> Question:
+        """A question about nobody: a rank without questions runs the model on it, to keep step with the others."""
+        return about_nobody(self.max_length)
+
+    def _question(self, number: int, part: Part) -> Question | None:
+        asked = self.asked(number, part)
+        return question(asked, self.block(number), number, self.max_length) if len(asked.users) else None
+
+    def _cut_block(self, number: int) -> tuple[UserBlock, Windows]:
+        """Cached: a block fills slots of many steps, and to cut all its windows costs far more than to take one."""
+        return self.block(number), self.windows(number)
+
+    def _scan(self) -> None:
+        """One pass over the users."""
+        left = int(np.ceil(self.config.fraction * self.shards.block_users.sum()))
+        for number in range(len(self.shards)):
+            block = self.block(number)
+            train_stop, kept = self.taking_part(number, block, left)
+            self.train_stops.append(train_stop.astype(np.int32))
+            left -= int(self.shards.block_users[number])
+            position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
+            trained = position < np.repeat(train_stop, block.lengths)
+            self.popularity += np.bincount(block.items[trained], minlength=self.num_items + 1)
+            self._occurring[block.items[np.repeat(kept, block.lengths)]] = True
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k != "_cut"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
 
 
-def open_folder(config: DataConfig, path: Path | str | None = None) -> ShardFolder:
+def open_folder(config: HistoriesConfig, path: Path | str | None = None) -> ShardFolder:
     """The shards of the configuration, or those at another `path`."""
     return ShardFolder(path or config.path, config.cache, config.cache_bytes)
 
 
-def open_users(config: DataConfig, agree: Agree) -> UserShards:
+def open_users(config: HistoriesConfig, agree: Agree) -> UserShards:
     shards = UserShards(open_folder(config))
     if len(agree([int(shards.folder.index_sha256[:15], 16)])) > 1:
         raise ShardSetError(f"{shards.folder} changed while the run was starting: start again")
@@ -182,26 +264,6 @@ def open_users(config: DataConfig, agree: Agree) -> UserShards:
         lost = int(shards.block_users[list(shards.skipped)].sum())
         check_share(shards.skipped, lost, int(shards.block_users.sum()), config.most_bad_share, "users")
     return shards
-
-
-def _labels(shards: UserShards, config: DataConfig) -> Labels | None:
-    if config.task is None:
-        return None
-    return Labels.read(config.task, shards, partial(open_folder, config), config.min_interactions, config.fraction)
-
-
-def _moments(shards: UserShards, config: DataConfig) -> tuple[int, int] | None:
-    if not isinstance(config.split, TemporalConfig):
-        return None
-
-    def timestamps() -> Iterator[NDArray[np.int64]]:
-        return (shards.block(number).timestamps for number in range(len(shards)))
-
-    last = sum(map(len, timestamps())) - 1
-    valid_from, test_from = order_statistics(
-        timestamps, [int(q * last) for q in (config.split.valid_from, config.split.test_from)]
-    )
-    return valid_from, test_from
 
 
 def _last(block: UserBlock, keep: int) -> UserBlock:

@@ -1,4 +1,4 @@
-"""Who learns a task, and who is asked: its instances, split by user."""
+"""Labels of a task: its instances, split by user into those who train, validate and test."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from transrec.config import ConfigError
 from transrec.data.examples.splits import TRAIN, UNUSED, by_user
-from transrec.data.examples.task import OpenFolder, TaskConfig
+from transrec.data.examples.task_targets import OpenFolder, TargetsConfig
 from transrec.data.examples.windows import Windows
 from transrec.data.shards.user_shards import UserBlock, UserShards
 
@@ -38,7 +38,7 @@ class Labels:
 
     @classmethod
     def read(
-        cls, task: TaskConfig, users: UserShards, open_folder: OpenFolder, min_interactions: int, fraction: float
+        cls, source: TargetsConfig, users: UserShards, open_folder: OpenFolder, min_interactions: int, fraction: float
     ) -> "Labels":
         """Users with fewer interactions take no part; the first `fraction` of the training users train.
 
@@ -46,9 +46,11 @@ class Labels:
             ConfigError: fewer than two targets, or nobody to train on.
             ShardSetError: unreadable shards.
         """
-        names, pairs = task.read(users, open_folder)
+        names, pairs = source.read(users, open_folder)
         if len(names) < 2:
-            raise ConfigError(f"`data.task`: {len(names)} target is nothing to choose from ({', '.join(names)})")
+            raise ConfigError(
+                f"`data.examples.targets`: {len(names)} target is nothing to choose from ({', '.join(names)})"
+            )
         blocks = []
         for number, (user, target) in enumerate(pairs):
             block = users.block(number)
@@ -57,7 +59,7 @@ class Labels:
             blocks.append(Instances(user[kept], target[kept], part[kept]))
         if not any((block.part == TRAIN).any() for block in blocks):
             raise ConfigError(
-                f"no user of {users.folder} that trains has a target: see data.task and data.min_interactions"
+                f"no user of {users.folder} that trains has a target: see data.examples and data.min_interactions"
             )
         return cls(names, _first(blocks, fraction))
 

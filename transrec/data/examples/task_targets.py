@@ -1,14 +1,7 @@
-"""Tasks: what is predicted of a user beside the next item. Choose one by `name:`.
+"""Targets of a task: where they come from. Choose one by `name:`.
 
 A task gives users targets out of a vocabulary of its own, 1..K: the classes of a user column, the items of another
-catalogue, or what a file says. Each (user, target) is an instance.
-
-Designs considered. A loader, a loss and an evaluation for each task, as the released scripts of PeterRec have them: the
-second way from shards to metrics soon differs from the first. A column of labels beside the batch: whatever lies
-between shard and metric has to carry it along. Taken: a target stands behind the history, where the next item would,
-and is a number of another vocabulary. Windows, order, batches, objectives and ranking stay those of the next item; new
-are only where targets come from (here), who learns from them (`labels.py`) and the vectors they have
-(`models/task_head.py`).
+catalogue, or the labels of a file. Each (user, target) is an instance.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -41,7 +34,7 @@ class Pairs(NamedTuple):
     target: NDArray[np.int32]  # 1..K
 
 
-Targets = tuple[list[str], list[Pairs]]  # target t is called names[t - 1]; the pairs of each block
+Read = tuple[list[str], list[Pairs]]  # target t is called names[t - 1]; the pairs of each block
 
 
 def _ascending(bands: list[float] | None) -> list[float] | None:
@@ -54,12 +47,12 @@ class ProfileConfig(Config):
     """Predict a user column of the shards: each value is a class; who has none takes no part."""
 
     name: Literal["profile"] = "profile"
-    column: str
+    column: str = Field(description="user column of the shards whose values are the classes")
     bands: Annotated[list[float] | None, AfterValidator(_ascending)] = Field(
         None, min_length=1, description="bounds of the classes of a number; each belongs to the class above it"
     )
 
-    def read(self, users: UserShards, open_folder: OpenFolder) -> Targets:
+    def read(self, users: UserShards, open_folder: OpenFolder) -> Read:
         """
         Raises:
             ConfigError: no such column, or no numbers where there are bands.
@@ -67,7 +60,7 @@ class ProfileConfig(Config):
         known = users.index.user_columns
         if self.column not in known:
             raise ConfigError(
-                f"`data.task.column`: {users.folder} has no user column {self.column!r}, "
+                f"`data.examples.targets.column`: {users.folder} has no user column {self.column!r}, "
                 f"only {', '.join(known) or 'none at all'}"
             )
         columns = [self._values(users.block(number)) for number in range(len(users))]
@@ -87,7 +80,9 @@ class ProfileConfig(Config):
         try:
             numbers = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
         except pa.ArrowInvalid as error:
-            raise ConfigError(f"`data.task.bands`: column {self.column!r} does not hold numbers ({error})") from None
+            raise ConfigError(
+                f"`data.examples.targets.bands`: column {self.column!r} does not hold numbers ({error})"
+            ) from None
         return np.where(np.isnan(numbers), 0, np.digitize(numbers, bands) + 1)
 
 
@@ -98,9 +93,9 @@ class ColdStartConfig(Config):
     """
 
     name: Literal["cold_start"] = "cold_start"
-    target: Place = Field(description="folder or URL of shards")
+    target: Place = Field(description="folder or URL of the shards whose items are predicted")
 
-    def read(self, users: UserShards, open_folder: OpenFolder) -> Targets:
+    def read(self, users: UserShards, open_folder: OpenFolder) -> Read:
         target = UserShards(open_folder(self.target))
         names = target.folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id"])["item_id"].to_pylist()
         return names, list(_join(users, map(_histories, map(target.block, range(len(target))))))
@@ -110,9 +105,9 @@ class FileConfig(Config):
     """Predict what a file says: columns `user_id` and `target`, tab-separated or Parquet, a row for each target."""
 
     name: Literal["file"] = "file"
-    path: UserPath
+    path: UserPath = Field(description="table with the columns user_id and target, tab-separated or Parquet")
 
-    def read(self, users: UserShards, open_folder: OpenFolder) -> Targets:
+    def read(self, users: UserShards, open_folder: OpenFolder) -> Read:
         """
         Raises:
             ConfigError: the file cannot be read, or has other columns.
@@ -138,11 +133,11 @@ class FileConfig(Config):
         except (OSError, KeyError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"`data.task.path`: {self.path} is no table with the columns user_id and target ({reason})"
+                f"`data.examples.targets.path`: {self.path} is no table with the columns user_id and target ({reason})"
             ) from None
 
 
-TaskConfig = Annotated[ProfileConfig | ColdStartConfig | FileConfig, Field(discriminator="name")]
+TargetsConfig = Annotated[ProfileConfig | ColdStartConfig | FileConfig, Field(discriminator="name")]
 
 
 class _Chunk(NamedTuple):

@@ -13,6 +13,29 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 
+class Window(NamedTuple):
+    """One example: up to L + 1 consecutive items, the newest `scored` of them targets; or of a task, up to L items and
+    one target of its own vocabulary behind them."""
+
+    user_id: str
+    start: int  # the first item's place in the user's history
+    items: NDArray[np.int32]  # oldest first
+    scored: int
+    own: NDArray[np.int32]  # targets of the user that are no negatives
+    target: int = 0  # 0: the next item is predicted
+
+    @property
+    def sequence(self) -> NDArray[np.int32]:
+        """Items and target, oldest first."""
+        return np.append(self.items, np.int32(self.target)) if self.target else self.items
+
+    @property
+    def key(self) -> str:
+        """A name that tells this window from every other."""
+        target = f"\0{self.target}" if self.target else ""
+        return f"{self.user_id}\0{self.start}{target}"
+
+
 class Windows(NamedTuple):
     """Windows of a block of users, user by user, oldest first: items `[start, stop)` of the user's history."""
 

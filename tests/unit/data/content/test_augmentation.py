@@ -10,7 +10,8 @@ from transrec.config import validate
 from transrec.data.batch import ItemContent, ModalityContent, Sampling
 from transrec.data.content.augmentation import AREA, RATIO, augmented, view
 from transrec.data.content.item_store import ItemStore
-from transrec.data.examples.interactions import DataConfig, Interactions
+from transrec.data.examples import DataConfig
+from transrec.data.examples.histories import HistoryExamples
 from transrec.data.train_stream import TrainStream
 
 
@@ -50,13 +51,13 @@ def test_views_lie_within_the_picture_and_keep_enough_of_it() -> None:
 
 
 @pytest.fixture(scope="module")
-def interactions(tmp_path_factory: pytest.TempPathFactory) -> Interactions:
+def interactions(tmp_path_factory: pytest.TempPathFactory) -> HistoryExamples:
     folder = tmp_path_factory.mktemp("pictured")
     shards = build_pictured(folder, 12, range(1, 9), range(1, 13), random_histories(20, 12))
-    return Interactions.scan(validate(DataConfig, {"path": str(shards), "cache": str(folder)}), 4)
+    return validate(DataConfig, {"path": str(shards), "cache": str(folder)}).scan(4)
 
 
-def stores(interactions: Interactions, cache: Path, augment: bool) -> ItemStore:
+def stores(interactions: HistoryExamples, cache: Path, augment: bool) -> ItemStore:
     wanted = SimpleNamespace(chunk_images=3, decoded_cache=False, size=4, augment=augment)
     return ItemStore(interactions.shards.folder, {"image": wanted}, cache)
 
@@ -66,9 +67,10 @@ def by_item(content: ItemContent) -> dict[int, torch.Tensor]:
     return dict(zip(content.items[image.rows].tolist(), views(image), strict=True))
 
 
-def test_training_sees_views_that_no_topology_changes(interactions: Interactions, tmp_path: Path) -> None:
+def test_training_sees_views_that_no_topology_changes(interactions: HistoryExamples, tmp_path: Path) -> None:
     def stream(**place: int) -> TrainStream:
-        return TrainStream(interactions, stores(interactions, tmp_path, augment=True), Sampling(), 8, seed=3, **place)
+        store = stores(interactions, tmp_path, augment=True)
+        return TrainStream(interactions, interactions.collation(store, Sampling(), 3), 8, seed=3, **place)
 
     (whole,) = stream()[2]
     parts = [part for rank in (0, 1) for part in stream(rank=rank, world_size=2, accumulation=2)[2]]
@@ -80,7 +82,7 @@ def test_training_sees_views_that_no_topology_changes(interactions: Interactions
     assert set(seen) == {item for part in parts for item in by_item(part.content)}
 
 
-def test_only_training_sees_views_and_only_if_it_asks(interactions: Interactions, tmp_path: Path) -> None:
+def test_only_training_sees_views_and_only_if_it_asks(interactions: HistoryExamples, tmp_path: Path) -> None:
     items = np.array([1, 2, 9])
     asked, plain = (stores(interactions, tmp_path, augment) for augment in (True, False))
     assert "view" not in asked.content(items).modalities["image"].chunks[0]

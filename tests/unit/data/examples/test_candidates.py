@@ -54,7 +54,7 @@ def test_a_step_has_candidates_of_its_own(make_stream: Callable[..., TrainStream
         for step in (0, 1, len(stream)):
             [batch] = stream[step]
             drawn.append(tuple(batch.content.items[batch.candidates].tolist()))
-            assert len(drawn[-1]) == round(0.2 * len(stream.sampled))
+            assert len(drawn[-1]) == round(0.2 * len(stream.examples.sampled))
             assert batch.log_inclusion.shape == (len(batch.content.items),)
             assert (batch.log_inclusion <= 0).all()
             assert batch.log_inclusion.isfinite().all()

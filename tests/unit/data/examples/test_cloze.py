@@ -47,7 +47,7 @@ def test_windows_have_their_items_hidden_anew_at_each_visit(make_stream: Callabl
     for step in (0, 1, len(stream), len(stream) + 1):
         [batch] = stream[step]
         items = batch.content.items
-        for row, window in enumerate(stream.windows(step)):
+        for row, window in enumerate(stream.slots(step)):
             if window is None:
                 assert not batch.input_mask[row].any()
                 continue
@@ -75,5 +75,5 @@ def test_what_stands_for_a_replaced_item_is_an_item_of_the_data(make_stream: Cal
         seen = batch.target_mask & ~batch.masked
         odd = seen & (batch.inputs != batch.targets)
         replaced += int(odd.sum())
-        assert set(batch.content.items[batch.inputs[odd]].tolist()) <= set(stream.sampled.tolist())
+        assert set(batch.content.items[batch.inputs[odd]].tolist()) <= set(stream.examples.sampled.tolist())
     assert replaced > 10

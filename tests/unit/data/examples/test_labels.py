@@ -9,19 +9,18 @@ import pytest
 
 from transrec.config import ConfigError
 from transrec.data.batch import Sampling
-from transrec.data.evaluation_stream import evaluation_batches
-from transrec.data.examples.interactions import Interactions
+from transrec.data.examples.histories import HistoryExamples
 from transrec.data.examples.splits import TEST, TRAIN, UNUSED, VALID, by_user
 from transrec.data.lineage import Lineage
 from transrec.data.train_stream import TrainStream
 
 PACE: dict[str, Any] = {"task": {"name": "profile", "column": "pace"}}
 ASKED = Sampling(positions="last")
-Scan = Callable[..., Interactions]
+Scan = Callable[..., HistoryExamples]
 MakeStream = Callable[..., TrainStream]
 
 
-def parts(interactions: Interactions) -> dict[str, set[int]]:
+def parts(interactions: HistoryExamples) -> dict[str, set[int]]:
     """User -> the parts that instances of the user are in."""
     found: dict[str, set[int]] = {}
     assert interactions.labels is not None
@@ -31,7 +30,7 @@ def parts(interactions: Interactions) -> dict[str, set[int]]:
     return found
 
 
-def training(interactions: Interactions) -> set[str]:
+def training(interactions: HistoryExamples) -> set[str]:
     return {user for user, of in parts(interactions).items() if of == {TRAIN}}
 
 
@@ -109,8 +108,8 @@ def test_a_window_is_the_newest_items_of_a_training_user_and_one_target(
     seen = []
     for step in range(len(stream)):
         (batch,) = stream[step]
-        windows = [window for window in stream.windows(step) if window is not None]
-        for row, window in enumerate(stream.windows(step)):
+        windows = [window for window in stream.slots(step) if window is not None]
+        for row, window in enumerate(stream.slots(step)):
             if window is None:
                 assert not batch.target_mask[row].any()
                 continue
@@ -121,10 +120,10 @@ def test_a_window_is_the_newest_items_of_a_training_user_and_one_target(
             assert batch.targets[row].tolist() == [window.target - 1]
             assert batch.target_mask[row].tolist() == [True]
             seen.append((window.user_id, window.target))
-        assert batch.scored == len(windows)
+        assert sum(batch.counts.values()) == len(windows)
         assert batch.occurrences == sum(len(window.items) for window in windows)
         assert set(batch.content.items.tolist()) == {item for window in windows for item in window.items.tolist()}
-    trains = training(stream.interactions)
+    trains = training(stream.examples)
     assert sorted(seen) == sorted((user, t) for user in trains for t in range(1, 2 + int(user[1:]) % 4))
 
 
@@ -133,16 +132,16 @@ def test_with_a_stride_users_also_train_as_they_were(make_stream: MakeStream, tw
     source, target = two_platforms
     data = {"path": source, "min_interactions": 5, "task": {"name": "cold_start", "target": target}}
     stream = make_stream(ASKED, batch_size=4, stride=2, **data)
-    seen = [w for step in range(len(stream)) for w in stream.windows(step) if w is not None]
+    seen = [w for step in range(len(stream)) for w in stream.slots(step) if w is not None]
     found = sorted((w.user_id, w.target, tuple(w.items.tolist())) for w in seen)
     expected = []
-    for user in training(stream.interactions):
+    for user in training(stream.examples):
         number = int(user[1:])
         history = [1 + (number + i) % 9 for i in range(4 + number % 5)]
         for stop in range(len(history), 4, -2):
             expected += [(user, t, tuple(history[:stop][-5:])) for t in range(1, 2 + number % 4)]
     assert found == sorted(expected)
-    size = stream.interactions.training_size()
+    size = stream.examples.training_size()
     assert size["windows"] == len(expected)
     assert size["labels"] == len({(user, target) for user, target, _ in expected}) < len(expected)
 
@@ -156,7 +155,7 @@ def test_negatives_are_targets_that_the_user_does_not_have(
     drawn = set()
     for step in range(len(stream)):
         (batch,) = stream[step]
-        for row, window in enumerate(stream.windows(step)):
+        for row, window in enumerate(stream.slots(step)):
             if window is not None:
                 negatives = set((batch.negatives[row] + 1).ravel().tolist())
                 assert negatives <= set(range(1, 7)) - set(window.own.tolist())
@@ -172,10 +171,10 @@ def test_instances_of_a_user_differ_in_the_digest_of_a_step(make_stream: MakeStr
 def test_lineage_answers_for_a_task(make_stream: MakeStream) -> None:
     stream = make_stream(ASKED, **PACE)
     lineage = Lineage(stream, len(stream))
-    user = sorted(training(stream.interactions))[0]
+    user = sorted(training(stream.examples))[0]
     (sighting,) = lineage.user(user)
     assert user in {window.user_id for window in lineage.step(sighting.step).windows.values()}
-    untrained = sorted(set(parts(stream.interactions)) - training(stream.interactions))[0]
+    untrained = sorted(set(parts(stream.examples)) - training(stream.examples))[0]
     assert lineage.user(untrained) == []
 
 
@@ -188,7 +187,7 @@ def test_each_target_of_an_asked_user_is_ranked_without_the_others(
     source, target = two_platforms
     interactions = scan(path=source, min_interactions=1, task={"name": "cold_start", "target": target})
     rows = []
-    for batch in evaluation_batches(interactions, "test"):
+    for batch in interactions.questions("test"):
         for i, user in enumerate(batch.user_ids if batch is not None else []):
             assert batch is not None
             others = set(batch.left_out[i].tolist()) - {0}

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from transrec.config import ConfigError, validate
-from transrec.data.examples.task import ColdStartConfig, FileConfig, ProfileConfig, Targets
+from transrec.data.examples.task_targets import ColdStartConfig, FileConfig, ProfileConfig, Read
 from transrec.data.shards.shard_folder import ShardFolder
 from transrec.data.shards.user_shards import UserShards
 
@@ -28,7 +28,7 @@ def users(build_shards: Callable[..., Path]) -> UserShards:
     return UserShards(ShardFolder(build_shards(HISTORIES, n_items=9, block_users=3, profiles=PROFILES)))
 
 
-def named(users: UserShards, found: Targets) -> dict[str, list[str]]:
+def named(users: UserShards, found: Read) -> dict[str, list[str]]:
     """User -> names of the targets."""
     names, blocks = found
     assert len(blocks) == len(users)

@@ -14,14 +14,13 @@ from shard_sets import seal
 
 from transrec.data.batch import Sampling
 from transrec.data.content.item_store import ItemStore
-from transrec.data.evaluation_stream import evaluation_batches
-from transrec.data.examples.interactions import Interactions
+from transrec.data.examples.histories import HistoryExamples
 from transrec.data.shards.bad_samples import BadSample, digest, find_bad, warn, write_skipped
 from transrec.data.shards.item_shards import ItemShards
 from transrec.data.shards.schema import ShardSetError
 from transrec.data.shards.shard_folder import ShardFolder
 from transrec.data.shards.user_shards import UserShards
-from transrec.data.train_stream import TrainStream, load_steps
+from transrec.data.train_stream import TrainStream
 
 SKIP = {"on_bad_sample": "skip", "most_bad_share": 0.2}
 
@@ -43,20 +42,20 @@ def copy(synthetic_shards: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(synthetic_shards, tmp_path / "copy"))
 
 
-def users_of(interactions: Interactions) -> set[str]:
+def users_of(interactions: HistoryExamples) -> set[str]:
     blocks = (interactions.block(number) for number in range(len(interactions.shards)))
     return {user for block in blocks for user in block.user_ids.to_pylist()}
 
 
-def evaluated(interactions: Interactions) -> set[str]:
-    return {user for batch in evaluation_batches(interactions, "test") if batch for user in batch.user_ids}
+def evaluated(interactions: HistoryExamples) -> set[str]:
+    return {user for batch in interactions.questions("test") if batch for user in batch.user_ids}
 
 
 def trained(stream: TrainStream) -> set[str]:
     return {user for step in range(len(stream)) for batch in stream[step] for user in batch.user_ids}
 
 
-def test_a_bad_block_stops_the_run_and_names_it(copy: Path, scan: Callable[..., Interactions]) -> None:
+def test_a_bad_block_stops_the_run_and_names_it(copy: Path, scan: Callable[..., HistoryExamples]) -> None:
     shard = flip(copy, "user_blocks.parquet", 5)
     with pytest.raises(ShardSetError, match=rf"{shard}: block 5 cannot be read \(.*checksum.*data_tools verify.*skip"):
         scan(path=copy)
@@ -72,7 +71,7 @@ def test_a_bad_item_stops_the_run_and_names_it(
 
 @pytest.mark.parametrize("data", [{}, {"windows": "last"}, {"split": {"name": "temporal"}}])
 def test_a_skipped_block_trains_nobody_and_evaluates_nobody(
-    copy: Path, scan: Callable[..., Interactions], make_stream: Callable[..., TrainStream], data: dict[str, Any]
+    copy: Path, scan: Callable[..., HistoryExamples], make_stream: Callable[..., TrainStream], data: dict[str, Any]
 ) -> None:
     gone = set(scan(path=copy).block(5).user_ids.to_pylist())
     whole = scan(path=copy, **data)
@@ -88,7 +87,7 @@ def test_a_skipped_block_trains_nobody_and_evaluates_nobody(
         assert some.candidates.tolist() == np.unique(items).tolist()
 
 
-def test_a_fraction_is_of_all_users_whoever_is_skipped(copy: Path, scan: Callable[..., Interactions]) -> None:
+def test_a_fraction_is_of_all_users_whoever_is_skipped(copy: Path, scan: Callable[..., HistoryExamples]) -> None:
     """Those who train in the smaller part also train in the whole: block 5 counts as if it were there."""
     flip(copy, "user_blocks.parquet", 5)
     some = scan(path=copy, fraction=0.5, **SKIP)
@@ -106,7 +105,7 @@ def test_a_skipped_item_has_an_empty_text(copy: Path) -> None:
     assert all(record["text"] for record in records[:6] + records[7:])
 
 
-def test_more_than_the_share_stops_the_run(copy: Path, scan: Callable[..., Interactions]) -> None:
+def test_more_than_the_share_stops_the_run(copy: Path, scan: Callable[..., HistoryExamples]) -> None:
     for number in (1, 5):
         flip(copy, "user_blocks.parquet", number)
     scan(path=copy, on_bad_sample="skip", most_bad_share=32 / 200)
@@ -115,7 +114,7 @@ def test_more_than_the_share_stops_the_run(copy: Path, scan: Callable[..., Inter
 
 
 def test_ranks_leave_out_what_any_of_them_cannot_read(
-    synthetic_shards: Path, copy: Path, scan: Callable[..., Interactions], tmp_path: Path
+    synthetic_shards: Path, copy: Path, scan: Callable[..., HistoryExamples], tmp_path: Path
 ) -> None:
     """Two nodes, each with a fault of its own on its own disk; what each finds is told to the other."""
     other = Path(shutil.copytree(synthetic_shards, tmp_path / "other"))
@@ -126,13 +125,13 @@ def test_ranks_leave_out_what_any_of_them_cannot_read(
         return lambda own: {*own, *numbers} if all(number < 13 for number in own) else set(own)
 
     ranks = [
-        Interactions.scan(scan(path=synthetic_shards).config.model_copy(update={"path": path, **SKIP}), 5, agree)
+        scan(path=synthetic_shards).config.model_copy(update={"path": path, **SKIP}).scan(5, agree)
         for path, agree in ((copy, agree_with({9})), (other, agree_with({5})))
     ]
     assert [list(rank.shards.skipped) for rank in ranks] == [[5, 9], [5, 9]]
     assert ranks[0].popularity.tolist() == ranks[1].popularity.tolist()
     streams = [
-        TrainStream(rank, ItemStore(rank.shards.folder, {}, Path()), Sampling(), 24, 7, number, 2)
+        TrainStream(rank, rank.collation(ItemStore(rank.folder, {}, Path()), Sampling(), 7), 24, 7, number, 2)
         for number, rank in enumerate(ranks)
     ]
     assert [order.order.slots(3).tolist() for order in streams] == [streams[0].order.slots(3).tolist()] * 2
@@ -141,20 +140,20 @@ def test_ranks_leave_out_what_any_of_them_cannot_read(
     assert "checksum" in reasons[1]
 
 
-def test_ranks_that_see_different_sets_do_not_start(copy: Path, scan: Callable[..., Interactions]) -> None:
+def test_ranks_that_see_different_sets_do_not_start(copy: Path, scan: Callable[..., HistoryExamples]) -> None:
     with pytest.raises(ShardSetError, match="changed while the run was starting"):
-        Interactions.scan(scan(path=copy).config, 5, lambda own: {*own, 1})
+        scan(path=copy).config.scan(5, lambda own: {*own, 1})
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_turns_bad_later_stops_the_run(copy: Path, make_stream: Callable[..., TrainStream], workers: int) -> None:
     """Then nobody can be asked to leave it out; the error crosses from the loader's process as one line."""
     stream = make_stream(path=copy, **SKIP)
-    stream.interactions.shards.block.cache_clear()
+    stream.examples.shards.block.cache_clear()
     for path in copy.glob("users-*.tar"):
         path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(BadSample, match=r"users-\d+\.tar: block \d+ cannot be read") as raised:
-        next(load_steps(stream, 0, 2, workers))
+        next(stream.load(0, 2, workers))
     assert "\n" not in str(raised.value)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from transrec.config import ConfigError, validate
-from transrec.data.examples.interactions import DataConfig, Interactions
+from transrec.data.examples import DataConfig
+from transrec.data.examples.histories import HistoryExamples
 
 HISTORIES = {"long": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "plain": [2, 3, 2, 4, 11], "short": [1, 12, 13]}
 
@@ -16,7 +17,7 @@ def given_shards(build_shards) -> Path:
     return build_shards(HISTORIES, n_items=15, block_users=2)
 
 
-def by_user(interactions: Interactions) -> dict[str, tuple[list[int], int]]:
+def by_user(interactions: HistoryExamples) -> dict[str, tuple[list[int], int]]:
     """User -> (history as kept, training length)."""
     return {
         user_id: (block.history(user).tolist(), int(interactions.train_stops[number][user]))
@@ -26,13 +27,13 @@ def by_user(interactions: Interactions) -> dict[str, tuple[list[int], int]]:
     }
 
 
-def test_popularity_counts_training_interactions_only(scan: Callable[..., Interactions], given_shards: Path) -> None:
+def test_popularity_counts_training_interactions_only(scan: Callable[..., HistoryExamples], given_shards: Path) -> None:
     """Training: items 1 to 8 of `long`, 2 3 2 of `plain`, nothing of `short`."""
     popularity = scan(path=given_shards).popularity
     assert popularity.tolist() == [0, 1, 3, 2, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]
 
 
-def test_training_size_counts_what_training_sees(scan: Callable[..., Interactions], given_shards: Path) -> None:
+def test_training_size_counts_what_training_sees(scan: Callable[..., HistoryExamples], given_shards: Path) -> None:
     """Eight of `long`'s ten interactions train, three of `plain`'s five; `short` is too short."""
     assert scan(path=given_shards, max_length=4).training_size() == {"users": 2, "interactions": 11, "windows": 3}
     assert scan(path=given_shards, max_length=4, stride=2).training_size()["windows"] == 5
@@ -40,17 +41,17 @@ def test_training_size_counts_what_training_sees(scan: Callable[..., Interaction
 
 
 def test_occurring_candidates_are_all_items_of_users_who_take_part(
-    scan: Callable[..., Interactions], given_shards: Path
+    scan: Callable[..., HistoryExamples], given_shards: Path
 ) -> None:
     assert scan(path=given_shards).candidates.tolist() == list(range(1, 12))
 
 
-def test_catalogue_candidates_are_all_items(scan: Callable[..., Interactions], given_shards: Path) -> None:
+def test_catalogue_candidates_are_all_items(scan: Callable[..., HistoryExamples], given_shards: Path) -> None:
     assert scan(path=given_shards, candidates="catalogue").candidates.tolist() == list(range(1, 16))
 
 
 def test_last_windows_keep_three_more_interactions_than_the_encoder_reads(
-    scan: Callable[..., Interactions], given_shards: Path
+    scan: Callable[..., HistoryExamples], given_shards: Path
 ) -> None:
     """As the released code: L inputs and a target to train on, then one to validate, one to test."""
     interactions = scan(max_length=4, path=given_shards, windows="last")
@@ -64,22 +65,24 @@ def test_last_windows_keep_three_more_interactions_than_the_encoder_reads(
 
 
 def test_last_windows_shorter_than_the_minimum_are_refused(
-    scan: Callable[..., Interactions], given_shards: Path
+    scan: Callable[..., HistoryExamples], given_shards: Path
 ) -> None:
     """Every user would be too short."""
     with pytest.raises(ConfigError, match=r"anything to train on: see data\.min_interactions"):
         scan(max_length=4, path=given_shards, windows="last", min_interactions=8)
 
 
-def test_all_windows_keep_the_whole_history(scan: Callable[..., Interactions], given_shards: Path) -> None:
+def test_all_windows_keep_the_whole_history(scan: Callable[..., HistoryExamples], given_shards: Path) -> None:
     assert by_user(scan(max_length=2, path=given_shards))["long"] == (HISTORIES["long"], 8)
 
 
 @pytest.mark.parametrize("windows", ["all", "last"])
-def test_temporal_training_lies_before_the_validation_period(scan: Callable[..., Interactions], windows: str) -> None:
+def test_temporal_training_lies_before_the_validation_period(
+    scan: Callable[..., HistoryExamples], windows: str
+) -> None:
     interactions = scan(split={"name": "temporal", "valid_from": 0.6, "test_from": 0.8}, windows=windows)
-    assert interactions.moments is not None
-    valid_from, test_from = interactions.moments
+    assert interactions._moments is not None
+    valid_from, test_from = interactions._moments
     assert valid_from < test_from
     seen = 0
     for number, stops in enumerate(interactions.train_stops):
@@ -93,22 +96,22 @@ def test_temporal_training_lies_before_the_validation_period(scan: Callable[...,
 
 
 def test_temporal_moments_are_quantiles_of_the_whole_histories(
-    scan: Callable[..., Interactions], given_shards: Path
+    scan: Callable[..., HistoryExamples], given_shards: Path
 ) -> None:
     """Sorted: 0 ×3, 10 ×3, 20 ×3, 30 ×2, 40 ×2, 50, …, 90; the 0.5 quantile of 18 is that at place 8, 0.8 at 13."""
     split = {"name": "temporal", "valid_from": 0.5, "test_from": 0.8}
     for windows in ("all", "last"):
         interactions = scan(max_length=2, path=given_shards, split=split, windows=windows, min_interactions=1)
-        assert interactions.moments == (20, 50)
+        assert interactions._moments == (20, 50)
 
 
-def trained_on(interactions: Interactions) -> list[str]:
+def trained_on(interactions: HistoryExamples) -> list[str]:
     return [user for user, (_, stop) in by_user(interactions).items() if stop > 0]
 
 
 @pytest.mark.parametrize("users", [1, 15, 16, 17, 60, 199, 200])
 def test_a_fraction_trains_on_the_first_users_cut_inside_a_block_too(
-    scan: Callable[..., Interactions], users: int
+    scan: Callable[..., HistoryExamples], users: int
 ) -> None:
     """All 200 synthetic users are long enough, 16 to a block."""
     everyone, some = by_user(scan()), scan(fraction=users / 200)
@@ -116,14 +119,14 @@ def test_a_fraction_trains_on_the_first_users_cut_inside_a_block_too(
     assert all(by_user(some)[user] == everyone[user] for user in trained_on(some))
 
 
-def test_a_fraction_is_a_uniform_sample(scan: Callable[..., Interactions]) -> None:
+def test_a_fraction_is_a_uniform_sample(scan: Callable[..., HistoryExamples]) -> None:
     """The mean number in the ids of the users trained on is that of all, within three standard errors."""
     numbers = np.array([int(user.removeprefix("user-")) for user in trained_on(scan(fraction=0.4))])
     assert len(numbers) == 80
     assert abs(numbers.mean() - 99.5) < 3 * 57.7 / np.sqrt(80)
 
 
-def test_a_fraction_leaves_evaluation_as_it_is(scan: Callable[..., Interactions]) -> None:
+def test_a_fraction_leaves_evaluation_as_it_is(scan: Callable[..., HistoryExamples]) -> None:
     some, everyone = scan(fraction=0.1), scan()
     assert some.candidates.tolist() == everyone.candidates.tolist()
     for number in range(len(everyone.shards)):
@@ -132,13 +135,13 @@ def test_a_fraction_leaves_evaluation_as_it_is(scan: Callable[..., Interactions]
         assert one.valid.tolist() == other.valid.tolist()
 
 
-def test_a_fraction_counts_the_popularity_of_its_users_only(scan: Callable[..., Interactions]) -> None:
+def test_a_fraction_counts_the_popularity_of_its_users_only(scan: Callable[..., HistoryExamples]) -> None:
     some = scan(fraction=0.3)
     training = [item for history, stop in by_user(some).values() for item in history[:stop]]
     assert some.popularity.tolist() == np.bincount(training, minlength=61).tolist()
 
 
-def test_training_meets_no_item_of_the_future(scan: Callable[..., Interactions]) -> None:
+def test_training_meets_no_item_of_the_future(scan: Callable[..., HistoryExamples]) -> None:
     """With one point in time for all, an item that nobody had before it cannot be a negative."""
     interactions = scan(split={"name": "temporal", "valid_from": 0.02, "test_from": 0.5})
     assert interactions.sampled.tolist() == np.flatnonzero(interactions.popularity).tolist()
@@ -148,7 +151,7 @@ def test_training_meets_no_item_of_the_future(scan: Callable[..., Interactions])
 
 @pytest.mark.parametrize(("stride", "expected"), [(None, 5), (2, 2), (9, 5)])
 def test_stride_is_the_length_unless_a_smaller_one_is_given(
-    scan: Callable[..., Interactions], stride: int | None, expected: int
+    scan: Callable[..., HistoryExamples], stride: int | None, expected: int
 ) -> None:
     assert scan(max_length=5, stride=stride).stride == expected
 

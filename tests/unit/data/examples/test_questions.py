@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transrec.data.evaluation_stream import evaluated_users, evaluation_batches, left_padded, newest, training_sequences
-from transrec.data.examples.interactions import Interactions
+from transrec.data.examples.histories import HistoryExamples
+from transrec.data.examples.questions import left_padded, newest
 
 HISTORIES = {"long": [1, 2, 3, 4, 5, 6, 7, 8], "plain": [2, 3, 2, 4, 9], "short": [1, 9]}
 
@@ -18,17 +18,17 @@ def given_shards(build_shards) -> Path:
     return build_shards(HISTORIES, n_items=9, block_users=1)
 
 
-def rows(interactions: Interactions, part: str) -> dict[str, tuple[list[int], list[int], int]]:
+def rows(interactions: HistoryExamples, part: str) -> dict[str, tuple[list[int], list[int], int]]:
     """User -> (inputs, history, target)."""
     found = {}
-    for batch in evaluation_batches(interactions, part):  # type: ignore[arg-type]
+    for batch in interactions.questions(part):  # type: ignore[arg-type]
         for i, user in enumerate(batch.user_ids if batch is not None else []):
             history = batch.history[i]
             found[user] = (batch.inputs[i].tolist(), history[history > 0].tolist(), int(batch.targets[i]))
     return found
 
 
-def test_validation_and_test_by_hand(scan: Callable[..., Interactions], given_shards: Path) -> None:
+def test_validation_and_test_by_hand(scan: Callable[..., HistoryExamples], given_shards: Path) -> None:
     interactions = scan(max_length=5, path=given_shards)
     assert rows(interactions, "valid") == {
         "long": ([2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6], 7),
@@ -40,35 +40,35 @@ def test_validation_and_test_by_hand(scan: Callable[..., Interactions], given_sh
     }
 
 
-def test_a_block_with_nobody_to_evaluate_is_none(scan: Callable[..., Interactions], given_shards: Path) -> None:
-    batches = list(evaluation_batches(scan(path=given_shards), "test"))
+def test_a_block_with_nobody_to_evaluate_is_none(scan: Callable[..., HistoryExamples], given_shards: Path) -> None:
+    batches = list(scan(path=given_shards).questions("test"))
     assert [batch is None for batch in batches].count(True) == 1
     assert len(batches) == 3
 
 
 def test_the_evaluated_users_are_those_of_the_batches_in_their_order(
-    scan: Callable[..., Interactions], given_shards: Path
+    scan: Callable[..., HistoryExamples], given_shards: Path
 ) -> None:
     for interactions in (scan(), scan(path=given_shards)):
-        assert evaluated_users(interactions, "test") == list(rows(interactions, "test"))
+        assert interactions.question_users("test") == list(rows(interactions, "test"))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5, 20])
 @pytest.mark.parametrize("part", ["valid", "test"])
 def test_ranks_share_the_users_and_take_equally_many_turns(
-    scan: Callable[..., Interactions], world_size: int, part: str
+    scan: Callable[..., HistoryExamples], world_size: int, part: str
 ) -> None:
     interactions = scan()
-    turns = [list(evaluation_batches(interactions, part, rank, world_size)) for rank in range(world_size)]  # type: ignore[arg-type]
+    turns = [list(interactions.questions(part, rank, world_size)) for rank in range(world_size)]  # type: ignore[arg-type]
     assert len({len(of_rank) for of_rank in turns}) == 1
     users = [user for of_rank in turns for batch in of_rank if batch is not None for user in batch.user_ids]
     assert len(users) == len(set(users))
     assert set(users) == set(rows(interactions, part))
 
 
-def test_no_target_is_an_input_of_training(scan: Callable[..., Interactions]) -> None:
+def test_no_target_is_an_input_of_training(scan: Callable[..., HistoryExamples]) -> None:
     interactions = scan()
-    for batch_number, batch in enumerate(evaluation_batches(interactions, "valid")):
+    for batch_number, batch in enumerate(interactions.questions("valid")):
         assert batch is not None
         block = interactions.block(batch_number)
         for user, history, target in zip(batch.user_ids, batch.history, batch.targets, strict=True):
@@ -78,9 +78,11 @@ def test_no_target_is_an_input_of_training(scan: Callable[..., Interactions]) ->
             assert int(target) == block.history(place)[stop]
 
 
-def test_training_sequences_are_the_training_histories(scan: Callable[..., Interactions], given_shards: Path) -> None:
+def test_training_sequences_are_the_training_histories(
+    scan: Callable[..., HistoryExamples], given_shards: Path
+) -> None:
     interactions = scan(path=given_shards)
-    found = [(items.tolist(), lengths.tolist()) for items, lengths in training_sequences(interactions)]
+    found = [(items.tolist(), lengths.tolist()) for items, lengths in interactions.training_sequences()]
     expected = {"long": ([1, 2, 3, 4, 5, 6], [6]), "plain": ([2, 3, 2], [3]), "short": ([], [0])}
     users = [interactions.block(n).user_ids.to_pylist()[0] for n in range(3)]
     assert found == [expected[user] for user in users]

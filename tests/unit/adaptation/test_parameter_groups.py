@@ -1,16 +1,16 @@
 from transrec.adaptation.bottleneck import HoulsbyConfig
-from transrec.adaptation.groups import parameter_groups
 from transrec.adaptation.selective import FullConfig, HeadOnlyConfig
+from transrec.nn.parameter_groups import parameter_groups
 
 
 def names(model, group):
-    return {name for name, _ in parameter_groups(model)[group]}
+    return {member.name for member in parameter_groups(model)[group]}
 
 
 def test_every_parameter_is_in_exactly_one_group(build):
     model = build()
     HoulsbyConfig().apply(model)
-    grouped = [name for members in parameter_groups(model).values() for name, _ in members]
+    grouped = [member.name for members in parameter_groups(model).values() for member in members]
     assert sorted(grouped) == sorted(name for name, _ in model.named_parameters())
 
 

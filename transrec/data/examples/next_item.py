@@ -1,0 +1,134 @@
+"""Next item: each item of a user's history is predicted from those before it."""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from transrec.config import Config, ConfigError
+from transrec.data.batch import Targets
+from transrec.data.examples.histories import HistoriesConfig, HistoryExamples, Ints, open_users
+from transrec.data.examples.quantiles import order_statistics
+from transrec.data.examples.questions import Asked
+from transrec.data.examples.splits import Split, TemporalConfig, leave_one_out, temporal
+from transrec.data.examples.windows import Windows, count_windows, cut_windows
+from transrec.data.shards.bad_samples import Agree
+from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
+from transrec.data.shards.user_shards import UserBlock, UserShards
+from transrec.protocols import Part
+
+
+class NextItemExamplesConfig(Config):
+    """Predict the next item of a history."""
+
+    name: Literal["next_item"] = "next_item"
+
+    def scan(self, config: HistoriesConfig, max_length: int, agree: Agree = set) -> "NextItemExamples":
+        """The examples in the shards; with several ranks, `agree` makes all leave out the same blocks."""
+        return NextItemExamples(open_users(config, agree), config, max_length)
+
+
+class NextItemExamples(HistoryExamples):
+    """A history up to a held-out item trains; the held-out items of a user validate and test."""
+
+    name = "next_item"
+
+    def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int) -> None:
+        self._moments = _moments(shards, config)  # of a temporal split: seconds since 1970
+        super().__init__(shards, config, max_length)
+        self.targets = Targets(self.num_items)
+        if not any((stops >= 2).any() for stops in self.train_stops):
+            raise ConfigError(
+                f"no user of {self.folder} has anything to train on: see data.min_interactions and data.fraction"
+            )
+
+    def taking_part(self, number: int, block: UserBlock, left: int) -> tuple[Ints, NDArray[np.bool_]]:
+        split = self.split(block)
+        train_stop = np.where(np.arange(len(block)) < left, split.train_stop, 0)
+        return train_stop, (split.train_stop > 0) | (split.test >= 0) | (split.valid >= 0)
+
+    def split(self, block: UserBlock) -> Split:
+        """The positions of each user of a block that train, validate and test."""
+        if self._moments is None:
+            return leave_one_out(block.lengths, self.config.min_interactions)
+        return temporal(block.lengths, block.timestamps, self.config.min_interactions, *self._moments)
+
+    def windows(self, number: int) -> Windows:
+        return cut_windows(self.train_stops[number], self.max_length, self.stride)
+
+    @cached_property
+    def counts(self) -> list[int]:
+        return [int(count_windows(stops, self.stride).sum()) for stops in self.train_stops]
+
+    @property
+    def sampled(self) -> Ints:
+        """Item indices that training may know: the candidates (as in the reference), but not the future's."""
+        return self.candidates if self._moments is None else np.flatnonzero(self.popularity)
+
+    def own(self, number: int, block: UserBlock, user: int) -> NDArray[np.int32]:
+        """The user's training history."""
+        return block.history(user)[: self.train_stops[number][user]]
+
+    def asked(self, number: int, part: Part) -> Asked:
+        block = self.block(number)
+        positions = self._positions(block, part)
+        users = np.flatnonzero(positions >= 0)
+        histories = [block.history(int(u))[: positions[u]] for u in users]
+        return Asked(users, histories, block.items[block.offsets[users] + positions[users]], histories)
+
+    def asked_users(self, number: int, part: Part) -> NDArray[Any]:
+        return np.flatnonzero(self._positions(self.block(number), part) >= 0)
+
+    def _positions(self, block: UserBlock, part: Part) -> Ints:
+        """(users,) where in a history the target of `part` is; -1: nowhere."""
+        split = self.split(block)
+        return split.valid if part == "valid" else split.test
+
+    def target_names(self) -> pa.StringArray:
+        """The item ids."""
+        return self.folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id"])["item_id"].combine_chunks()
+
+    @property
+    def ranked(self) -> Ints:
+        return self.candidates
+
+    @property
+    def negatives(self) -> Ints:
+        return self.sampled
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {}
+
+    def training_size(self) -> dict[str, int]:
+        """Users that training sees, their interactions before held-out ones, windows of an epoch."""
+        trained = [stops[stops >= 2] for stops in self.train_stops]
+        return {
+            "users": sum(map(len, trained)),
+            "interactions": sum(int(stops.sum()) for stops in trained),
+            "windows": sum(self.counts),
+        }
+
+    def training_sequences(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """(items end to end, length of each user's training history), block by block: what baselines count."""
+        for number, stops in enumerate(self.train_stops):
+            block = self.block(number)
+            position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
+            yield block.items[position < np.repeat(stops, block.lengths)].astype(np.int64), stops.astype(np.int64)
+
+
+def _moments(shards: UserShards, config: HistoriesConfig) -> tuple[int, int] | None:
+    if not isinstance(config.split, TemporalConfig):
+        return None
+
+    def timestamps() -> Iterator[NDArray[np.int64]]:
+        return (shards.block(number).timestamps for number in range(len(shards)))
+
+    last = sum(map(len, timestamps())) - 1
+    valid_from, test_from = order_statistics(
+        timestamps, [int(q * last) for q in (config.split.valid_from, config.split.test_from)]
+    )
+    return valid_from, test_from

@@ -1,0 +1,84 @@
+"""Questions: held-out targets, each with the history before it; what evaluation asks of a model.
+
+Shape letters: B questions of a block of users, L input positions, H longest history, X targets left out.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from transrec.data.shards.user_shards import UserBlock
+
+
+class Asked(NamedTuple):
+    """Questions about users of a block, a row each."""
+
+    users: NDArray[Any]  # places in the block
+    histories: list[NDArray[np.int32]]  # everything before the target, oldest first
+    targets: NDArray[Any]
+    left_out: list[NDArray[np.int32]]  # targets that are not ranked: the history, or the other targets of the user
+
+
+@dataclass(frozen=True)
+class Question:
+    """B held-out targets and what their users did before, as indices of items or of a task's targets (0: padding).
+
+    Of the next item every user has one; of a task any number.
+    """
+
+    user_ids: list[str]
+    users: Tensor  # (B,) a number for each user
+    inputs: Tensor  # (B, L) the newest items before the target, left-padded
+    history: Tensor  # (B, H) everything before the target, left-padded
+    targets: Tensor  # (B,)
+    left_out: Tensor  # (B, X) what is not ranked
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The newest items (B, L) of users of whom nothing else is known; left-padded."""
+
+    inputs: Tensor
+
+
+def question(asked: Asked, block: UserBlock, number: int, max_length: int) -> Question:
+    """What is `asked` about users of `block`, which has this `number`."""
+    history = left_padded(asked.histories)
+    return Question(
+        user_ids=ids_of(block, asked.users),
+        users=torch.from_numpy((np.int64(number) << 32) + asked.users.astype(np.int64)),
+        inputs=newest(history, max_length),
+        history=history,
+        targets=torch.from_numpy(asked.targets.astype(np.int64)),
+        left_out=history if asked.left_out is asked.histories else left_padded(asked.left_out),
+    )
+
+
+def about_nobody(max_length: int) -> Question:
+    """A question whose answer is thrown away."""
+    inputs = torch.zeros((1, max_length), dtype=torch.int64)
+    inputs[:, -1] = 1
+    one = torch.ones(1, dtype=torch.int64)
+    return Question([], one, inputs, inputs, one, inputs)
+
+
+def ids_of(block: UserBlock, users: NDArray[Any]) -> list[str]:
+    """The ids of users at these places of a block."""
+    return [block.user_ids[int(u)].as_py() for u in users]
+
+
+def left_padded(histories: list[NDArray[np.int32]]) -> Tensor:
+    """(B, H) int64, H the longest history."""
+    padded = torch.zeros((len(histories), max(map(len, histories))), dtype=torch.int64)
+    for row, history in zip(padded, histories, strict=True):
+        row[len(row) - len(history) :] = torch.from_numpy(history.astype(np.int64))
+    return padded
+
+
+def newest(history: Tensor, max_length: int) -> Tensor:
+    """(B, max_length): the last columns of a left-padded history, padded further where it is shorter."""
+    return torch.nn.functional.pad(history, (max(0, max_length - history.shape[1]), 0))[:, -max_length:]

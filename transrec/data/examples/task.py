@@ -1,0 +1,116 @@
+"""Task: a target of another vocabulary is predicted from a user's history.
+
+Designs considered. A loader, a loss and an evaluation for each task, as the released scripts of PeterRec have them: the
+second way from shards to metrics soon differs from the first. A column of labels beside the batch: whatever lies
+between shard and metric has to carry it along. Taken: a target stands behind the history, where the next item would,
+and is a number of another vocabulary. Windows, order, batches, objectives and ranking stay those of the next item; new
+are only where targets come from (`task_targets.py`), who learns from them (`labels.py`) and the vectors they have
+(`models/task_head.py`).
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from transrec.config import Config
+from transrec.data.batch import Targets
+from transrec.data.examples.histories import HistoriesConfig, HistoryExamples, Ints, open_folder, open_users
+from transrec.data.examples.labels import Instances, Labels
+from transrec.data.examples.questions import Asked
+from transrec.data.examples.splits import TEST, TRAIN, VALID
+from transrec.data.examples.task_targets import TargetsConfig
+from transrec.data.examples.windows import Windows
+from transrec.data.shards.bad_samples import Agree
+from transrec.data.shards.user_shards import UserBlock, UserShards
+from transrec.protocols import Part
+
+
+class TaskExamplesConfig(Config):
+    """Predict a target of another vocabulary: a profile, the items of another catalogue, or the labels of a file."""
+
+    name: Literal["task"] = "task"
+    targets: TargetsConfig = Field(description="where the targets of the users come from")
+
+    def scan(self, config: HistoriesConfig, max_length: int, agree: Agree = set) -> "TaskExamples":
+        """The examples in the shards; with several ranks, `agree` makes all leave out the same blocks."""
+        shards = open_users(config, agree)
+        labels = Labels.read(
+            self.targets, shards, partial(open_folder, config), config.min_interactions, config.fraction
+        )
+        return TaskExamples(labels, shards, config, max_length)
+
+
+class TaskExamples(HistoryExamples):
+    """Users train, validate or test as a whole; a history is seen to its end, and a target stands behind it."""
+
+    name = "task"
+
+    def __init__(self, labels: Labels, shards: UserShards, config: HistoriesConfig, max_length: int) -> None:
+        self.labels = labels
+        super().__init__(shards, config, max_length)
+        self.targets = Targets(len(labels), of_items=False)
+
+    def taking_part(self, number: int, block: UserBlock, left: int) -> tuple[Ints, NDArray[np.bool_]]:
+        return self.labels.taking_part(number, block.lengths)
+
+    def windows(self, number: int) -> Windows:
+        shortest = max(1, self.config.min_interactions)
+        return self.labels.windows(number, self.block(number), self.max_length, self.config.stride, shortest)
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """The number of training windows in each block, which depends on the histories: they are read for it."""
+        return [len(self.windows(number).user) for number in range(len(self.shards))]
+
+    def own(self, number: int, block: UserBlock, user: int) -> NDArray[np.int32]:
+        return self.labels.of_user(number, user)
+
+    def asked(self, number: int, part: Part) -> Asked:
+        users, targets, _ = self._instances(number, part)
+        block = self.block(number)
+        own = [self.labels.of_user(number, int(u)) for u in users]
+        others = [all_of[all_of != target] for all_of, target in zip(own, targets, strict=True)]
+        return Asked(users, [block.history(int(u)) for u in users], targets, others)
+
+    def asked_users(self, number: int, part: Part) -> NDArray[Any]:
+        return self._instances(number, part).user
+
+    def _instances(self, number: int, part: Part) -> Instances:
+        return self.labels.blocks[number].of(VALID if part == "valid" else TEST)
+
+    def target_names(self) -> pa.StringArray:
+        return pa.array(self.labels.names, pa.string())
+
+    @property
+    def ranked(self) -> Ints:
+        return np.arange(1, self.targets.size + 1)
+
+    @property
+    def negatives(self) -> Ints:
+        return self.ranked
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {"targets": self.labels.digest}
+
+    def training_size(self) -> dict[str, int]:
+        """Users that training sees, their interactions, windows of an epoch, and training labels."""
+        trained = [stops[stops >= 1] for stops in self.train_stops]
+        return {
+            "users": sum(map(len, trained)),
+            "interactions": sum(int(stops.sum()) for stops in trained),
+            "windows": sum(self.counts),
+            "labels": int(self.labels.counts.sum()),
+        }
+
+    def training_histories(self) -> Iterator[tuple[list[NDArray[np.int32]], NDArray[np.int32]]]:
+        """(whole history, target) of each training instance, block by block."""
+        for number in range(len(self.shards)):
+            users, targets, _ = self.labels.blocks[number].of(TRAIN)
+            block = self.block(number)
+            yield [block.history(int(u)) for u in users], targets

@@ -1,6 +1,7 @@
 """Tiny data, a tiny language model and the configurations that tests train on them."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,14 @@ def build_shards(folder: Path, users: int = 200, items: int = 80, interactions: 
     return folder
 
 
-def build_backbone(folder: Path, *shard_sets: Path, hidden: int = 32) -> Path:
-    """A random BERT and a WordPiece tokenizer over every word of the shards, in the Hugging Face layout."""
+def build_backbone(folder: Path, *shard_sets: Path, hidden: int = 32, more_words: Collection[str] = ()) -> Path:
+    """A random BERT and a WordPiece tokenizer over every word of the shards' texts, in the Hugging Face layout.
+
+    Args:
+        more_words: those of other fields than `text`.
+    """
     texts = [record["text"].lower() for shards in shard_sets for record in ItemShards(ShardFolder(shards))]
-    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)})
+    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)} | set(more_words))
     vocabulary = {word: i for i, word in enumerate([*SPECIAL_TOKENS, *words])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()

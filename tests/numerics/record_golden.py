@@ -30,7 +30,7 @@ PINNED = {
 
 
 def record(folder: Path) -> None:
-    subprocess.run([sys.executable, TESTS / "golden_runs.py", folder], env=os.environ | PINNED, check=True)
+    subprocess.run([sys.executable, TESTS / "support" / "golden_runs.py", folder], env=os.environ | PINNED, check=True)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from transrec.config import validate
+from transrec.data.content.opening import open_store
 from transrec.data.evaluation_stream import evaluation_batches, left_padded, newest, training_histories
 from transrec.data.examples.interactions import DataConfig, Interactions
 from transrec.distributed.world import World
 from transrec.evaluation.evaluator import encode_catalogue, inference
-from transrec.experiment import load_run, open_store
+from transrec.experiment import load_run
 from transrec.runs.rebuild import rebuild_for
 
 Features = dict[str, NDArray[np.float64]]
@@ -51,7 +52,7 @@ def probe(run: Path, task: dict[str, object]) -> dict[str, tuple[float, float]]:
     interactions = Interactions.scan(data, experiment.model.max_length)
     model = rebuild_for(experiment, run, interactions.shards.index)
     num_items = interactions.shards.index.counts.items
-    store = open_store(experiment.model, interactions.shards.folder, data, World())
+    store = open_store(interactions.shards.folder, experiment.model.item_encoder.content(), data, World())
     with inference(model):
         vectors = encode_catalogue(model, store, num_items, World())
         (train, learnt), (test, asked) = (

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from transrec.config import ConfigError
+from transrec.data.content.opening import open_store
 from transrec.data.evaluation_stream import Part
 from transrec.data.examples.interactions import DataConfig, Interactions
 from transrec.data.shards import bad_samples
@@ -21,7 +22,6 @@ from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import Evaluator, baselines
 from transrec.evaluation.metrics import Estimate
 from transrec.evaluation.report import as_json, console, table
-from transrec.experiment import open_store
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.rebuild import check_targets
 
@@ -75,7 +75,7 @@ class Result:
         shards = self.interactions.shards
         check_targets(channel.export, self.interactions.labels)
         model = channels.build(channel, shards.index)
-        store = open_store(channel.model, shards.folder, config, world)
+        store = open_store(shards.folder, channel.model.item_encoder.content(), config, world)
         self.estimates = Evaluator(self.evaluation, self.interactions, world).users(model, store, part).estimates
         place = {"data": str(shards.folder)}
         self.line = {"run": str(channel.folder)} | place | {part: as_json(self.estimates)}

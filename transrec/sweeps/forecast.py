@@ -21,10 +21,11 @@ from rich.table import Table
 
 from transrec.config import read_yaml
 from transrec.data.batch import to_device
+from transrec.data.content.opening import open_store
 from transrec.data.examples.interactions import Interactions
 from transrec.data.train_stream import TrainStream
 from transrec.distributed.world import World
-from transrec.experiment import CONFIG_FILE, Experiment, Parts, open_store
+from transrec.experiment import CONFIG_FILE, Experiment, Parts
 from transrec.runs.train_and_test import SUMMARY_FILE, build_stream
 from transrec.sweeps.config import Resources, Sweep
 from transrec.sweeps.driver import is_finished
@@ -134,7 +135,8 @@ class _Measured:
     def build(self) -> tuple[torch.nn.Module, TrainStream, torch.device]:
         experiment, interactions = self.experiment, self.interactions
         world = World(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        store = open_store(experiment.model, interactions.shards.folder, experiment.data, world)
+        folder, wanted = interactions.shards.folder, experiment.model.item_encoder.content()
+        store = open_store(folder, wanted, experiment.data, world)
         model = experiment.model.build(interactions.shards.index.counts.items)
         experiment.adaptation.apply(model)
         stream = build_stream(experiment, Parts(interactions, store, model, ""), world)

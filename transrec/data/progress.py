@@ -65,7 +65,7 @@ class _Lines:
 def line(name: str, done: int, total: int, seconds: float) -> str:
     """`tokenising: 4,096 of 20,000 items  512/s  0.5 min left`; at the end, how long it took."""
     rate = done / max(1e-9, seconds)
-    left = f"{(total - done) / max(1e-9, rate) / 60:.1f} min left" if done < total else f"took {seconds / 60:.1f} min"
+    left = f"{(total - done) / max(1e-9, rate) / 60:,.1f} min left" if done < total else f"took {seconds / 60:,.1f} min"
     return f"{name}: {done:,} of {total:,} items  {rate:,.{0 if rate >= 10 else 1}f}/s  {left}"
 
 

@@ -15,6 +15,7 @@ from short_time_out import give_up_after
 from tiny_world import Tiny
 
 from transrec.data.content import filled_folder, opening
+from transrec.files import StorageError
 
 TIME_OUT, FILL = 8.0, 12.0  # seconds
 KEPT = ["adaptation={name: head_only}", "model.item_encoder.dropout=0"]
@@ -62,6 +63,16 @@ def test_a_tokenisation_may_take_longer_than_a_collective_waits(
     assert_finished(running, run_dir, "fill the item store")
 
 
+def test_a_fill_that_fails_ends_those_who_wait_with_a_sentence(
+    commands: ForkedCommands, tiny: Tiny, run_dir: Path
+) -> None:
+    finished = train(commands, tiny.config, run_dir, fail_to_fill).wait()
+    assert finished.code == 1
+    assert "error: no room" in finished.stderr
+    assert "error on rank 1: rank 0 has ended while this rank waited for it to fill the item store" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
 @pytest.mark.slow
 def test_so_may_the_decoding_of_images(commands: ForkedCommands, pictured: Path, run_dir: Path) -> None:
     running = train(commands, pictured, run_dir, partial(fill_slowly, "pixels"))
@@ -102,6 +113,14 @@ def fill_slowly(kind: str, seconds: float = FILL) -> None:
         fill(target, *arguments)
 
     filled_folder._fill = slow
+
+
+def fail_to_fill() -> None:
+    def fail(target: Path, *arguments: Any) -> None:
+        time.sleep(1)
+        raise StorageError("no room")
+
+    filled_folder._fill = fail
 
 
 def search_slowly() -> None:

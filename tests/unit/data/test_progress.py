@@ -44,10 +44,14 @@ def test_short_work_shows_nothing(wait: Clock, capsys: pytest.CaptureFixture[str
 
 
 def test_work_that_fails_is_not_reported_as_done(wait: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RuntimeError), progress("decoding", 10) as advance:
-        wait(3)
-        advance(1)
-        raise RuntimeError
+    def fail() -> None:
+        with progress("decoding", 10) as advance:
+            wait(3)
+            advance(1)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert capsys.readouterr().err == "decoding: 1 of 10 items  0.3/s  0.5 min left\n"
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from transrec.data.content import filled_folder as module
 
 target, seconds = Path(sys.argv[1]), float(sys.argv[2])
 module.SILENT_SECONDS = 0.3
+os.setuid(int(sys.argv[3]))  # only now: another user may not be allowed to import this
 
 def fill(partial):
     (partial / "half").write_text(str(os.getpid()))
@@ -37,9 +39,9 @@ module.filled_folder(target, fill)
 """
 
 
-def start(target: Path, seconds: float) -> "subprocess.Popen[str]":
-    """A process that takes so long to fill `target`."""
-    command = [sys.executable, "-c", FILL, str(target), str(seconds)]
+def start(target: Path, seconds: float, user: int | None = None) -> "subprocess.Popen[str]":
+    """A process, of a user, that takes so long to fill `target`."""
+    command = [sys.executable, "-c", FILL, str(target), str(seconds), str(os.geteuid() if user is None else user)]
     return subprocess.Popen(command, env=os.environ | ENVIRONMENT, stderr=subprocess.PIPE, text=True)
 
 
@@ -63,12 +65,12 @@ def test_of_two_processes_one_fills_and_the_other_says_what_it_waits_for(tmp_pat
     processes = [start(target, 2) for _ in range(2)]
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
-    (filler,) = (tmp_path / "log").read_text().split()
+    (filler,) = (path.suffix[1:] for path in tmp_path.glob("log.*"))
     waiter = 1 if int(filler) == processes[0].pid else 0
     assert f"transrec: waiting for process {filler} on " in errors[waiter]
     assert f"to fill {target}\n" in errors[waiter]
     assert errors[1 - waiter] == ""
-    assert names(tmp_path) == {ONE, "log"}, "no lock is left, and no half of a folder"
+    assert names(tmp_path) == {ONE, f"log.{filler}"}, "no lock is left, and no half of a folder"
 
 
 def test_who_waits_takes_over_from_a_killed_process(tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_who_waits_takes_over_from_a_killed_process(tmp_path: Path) -> None:
     waiting.communicate(timeout=60)
     assert waiting.returncode == 0
     assert (target / "half").read_text() == str(waiting.pid)
-    assert names(tmp_path) == {ONE, "log"}
+    assert names(tmp_path) == {ONE, f"log.{waiting.pid}"}
 
 
 def test_what_killed_processes_left_of_other_fills_is_removed(tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_a_folder_that_appears_ends_the_wait(tmp_path: Path) -> None:
         (tmp_path / ONE).mkdir()
         process.communicate(timeout=30)
     assert process.returncode == 0
-    assert not (tmp_path / "log").exists()
+    assert not list(tmp_path.glob("log.*"))
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
@@ -142,6 +144,25 @@ def test_any_user_may_take_the_lock(tmp_path: Path) -> None:
     finally:
         os.umask(mask)
     assert modes == [0o666]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+@pytest.mark.parametrize("mode", [0o777, 0o1777])  # in the second a user cannot remove what another's is
+def test_two_users_share_a_cache(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / ONE
+        Path(folder).chmod(mode)
+        killed = start(target, 600, user=1001)
+        wait_until(lambda: list(target.parent.glob(f"{ONE}.*")))
+        killed.kill()
+        killed.communicate(timeout=30)
+        other = start(target, 0, user=1002)
+        assert other.communicate(timeout=30)[1] == ""
+        assert other.returncode == 0
+        again = start(target.with_name(OTHER), 0, user=1001)
+        assert again.communicate(timeout=30)[1] == ""
+        assert names(target.parent) >= {ONE, OTHER}
+        assert not list(target.parent.glob(f"{ONE}.*")), "whose it was has removed it"
 
 
 def fail(number: int) -> None:

@@ -32,8 +32,7 @@ os.setuid(int(sys.argv[3]))  # only now: another user may not be allowed to impo
 def fill(partial):
     (partial / "half").write_text(str(os.getpid()))
     time.sleep(seconds)
-    with (target.parent / "log").open("a") as log:
-        log.write(f"{os.getpid()}\\n")
+    (target.parent / f"log.{os.getpid()}").touch()
 
 module.filled_folder(target, fill)
 """

@@ -16,14 +16,14 @@ from transrec import weights
 from transrec.adaptation import AdaptationConfig, FullConfig
 from transrec.adaptation.method import Rates
 from transrec.config import Config, ConfigError, UserPath, dump, load, read_yaml, validate
-from transrec.data.content.item_store import ItemStore, Wanted, unchecked
+from transrec.data.content.item_store import ItemStore
+from transrec.data.content.opening import open_store
 from transrec.data.examples import DataConfig
 from transrec.data.examples.splits import TemporalConfig
 from transrec.data.examples.task import TaskExamplesConfig
-from transrec.data.shards.bad_samples import BadSample, Skipped, check_share, find_bad
+from transrec.data.shards.bad_samples import Skipped
 from transrec.data.shards.remote import public
 from transrec.data.shards.schema import ShardIndex
-from transrec.data.shards.shard_folder import ShardFolder
 from transrec.distributed.world import World
 from transrec.evaluation.evaluator import EvaluationConfig
 from transrec.files import write_text, writing
@@ -96,7 +96,7 @@ class Experiment(Config):
     def build(self, world: World) -> "Parts":
         """Data, then model -> source weights -> head of a task -> adapters and freezing: that order is law."""
         examples = self.data.scan(self.model.max_length, world.union)
-        store = open_store(self.model.content(), examples.folder, self.data, world)
+        store = open_store(examples.folder, self.model.content(), self.data, world)
         torch.manual_seed(self.seed)
         model = self.model.build(examples.folder.index.counts.items)
         if self.init_from is not None:
@@ -153,22 +153,6 @@ class Parts:
     def skipped(self) -> tuple[Skipped, Skipped]:
         """The blocks of users and the items that are left out."""
         return self.examples.skipped, self.store.skipped
-
-
-def open_store(wanted: Wanted, folder: ShardFolder, data: DataConfig, world: World) -> ItemStore:
-    """The item store of `folder`; the first process of a node fills it, the others wait."""
-    first_of_node = world.local_rank == 0
-    skipped: dict[int, BadSample] = {}
-    if data.on_bad_sample == "skip":
-        for samples, numbers in unchecked(folder, wanted, data.cache):
-            skipped |= find_bad(samples, numbers if first_of_node else (), world.union)
-        check_share(skipped, len(skipped), folder.index.counts.items, data.most_bad_share, "items")
-    if first_of_node:
-        store = ItemStore(folder, wanted, data.cache, skipped)
-        world.barrier()
-        return store
-    world.barrier()
-    return ItemStore(folder, wanted, data.cache, skipped)
 
 
 def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> None:

@@ -21,12 +21,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from transrec.config import validate
+from transrec.data.content.opening import open_store
 from transrec.data.examples import DataConfig
 from transrec.data.examples.questions import left_padded, newest
 from transrec.data.examples.task import TaskExamples
 from transrec.distributed.world import World
 from transrec.evaluation.evaluator import encode_catalogue, inference
-from transrec.experiment import load_run, open_store
+from transrec.experiment import load_run
 from transrec.runs.rebuild import rebuild_for
 
 Features = dict[str, NDArray[np.float64]]
@@ -54,7 +55,7 @@ def probe(run: Path, task: dict[str, object]) -> dict[str, tuple[float, float]]:
     interactions = data.scan(experiment.model.max_length)
     model = rebuild_for(experiment, run, interactions.shards.index)
     num_items = interactions.shards.index.counts.items
-    store = open_store(experiment.model.content(), interactions.shards.folder, data, World())
+    store = open_store(interactions.folder, experiment.model.content(), data, World())
     with inference(model):
         vectors = encode_catalogue(model, store, num_items, World())
         (train, learnt), (test, asked) = (

@@ -169,6 +169,20 @@ class ForkedCommands:
         self, command: str, *arguments: str | Path, ranks: int = 1, before: Callable[[], None] | None = None
     ) -> Running:
         """`before`, a function of a module, is what each process does first: patch something, say."""
+        return self._start(_run_main, command, arguments, ranks, before)
+
+    def call(self, function: Callable[..., None], *arguments: str | Path, ranks: int) -> Finished:
+        """Call a function of a module in every rank."""
+        return self._start(_call, function, arguments, ranks, None).wait()
+
+    def _start(
+        self,
+        run: Callable[..., None],
+        what: str | Callable[..., None],
+        arguments: tuple[str | Path, ...],
+        ranks: int,
+        before: Callable[[], None] | None,
+    ) -> Running:
         self._count += 1
         out = self._folder / f"forked-{self._count}"
         port, processes = free_port(), []
@@ -179,7 +193,7 @@ class ForkedCommands:
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
                 environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_SIZE": str(ranks)}
                 argv.insert(0, f"--local_rank={rank}")
-            process = self._context.Process(target=_run_main, args=(command, argv, environment, out, before))
+            process = self._context.Process(target=run, args=(what, argv, environment, out, before))
             process.start()
             processes.append(_Forked(process))
         return Running(processes, out)
@@ -200,15 +214,8 @@ class _Forked:
 def _run_main(
     command: str, argv: list[str], environment: dict[str, str], out: Path, before: Callable[[], None] | None
 ) -> None:
-    os.setsid()
-    for stream, suffix in ((1, ".stdout"), (2, ".stderr")):
-        file = os.open(out.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, stream)
-    os.chdir(REPOSITORY)
-    os.environ.update(environment)
-    multiprocessing.set_start_method("fork", force=True)  # what a process of its own would use
+    _become_a_process_of_its_own(environment, out)
     sys.argv = [f"launch/{command}.py", *argv]
-    torch.set_num_threads(1)
     module = importlib.import_module(f"transrec.commands.{command}")
     assert Path(module.__file__ or "").is_relative_to(REPOSITORY), module.__file__
     if before is not None:
@@ -217,6 +224,30 @@ def _run_main(
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)
+
+
+def _call(
+    function: Callable[..., None],
+    arguments: list[str],
+    environment: dict[str, str],
+    out: Path,
+    before: Callable[[], None] | None,
+) -> None:
+    _become_a_process_of_its_own(environment, out)
+    function(*(argument for argument in arguments if not argument.startswith("--local_rank=")))
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _become_a_process_of_its_own(environment: dict[str, str], out: Path) -> None:
+    os.setsid()
+    for stream, suffix in ((1, ".stdout"), (2, ".stderr")):
+        file = os.open(out.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, stream)
+    os.chdir(REPOSITORY)
+    os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # what a process of its own would use
+    torch.set_num_threads(1)
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""What `numerics/record_golden.py` starts: `python tests/support/golden_runs.py FOLDER` writes FOLDER/<kind>.json of each kind.
+"""The golden runs: `python tests/support/golden_runs.py FOLDER` writes FOLDER/<kind>.json of each kind.
 
 A kind is a shipped configuration made tiny; the curve of its run is read from the run folder alone.
 """
@@ -54,7 +54,11 @@ def kinds(folder: Path) -> dict[str, list[str]]:
     # The frozen layers below the adapters are kept: nothing below the second layer trains.
     upper_layer = "adaptation={layers: [1], also_train: [head], bottleneck: {item: 8}}"
     short = "model.user_encoder.dilations=[1, 2]"
-    classes = ["data.examples.targets={column: pace}", "model.user_encoder.causal=false", f"init_from={folder}/runs/cloze"]
+    classes = [
+        "data.examples.targets={column: pace}",
+        "model.user_encoder.causal=false",
+        f"init_from={folder}/runs/cloze",
+    ]
     return {
         "ids": ["transrec/id_sasrec", described, "data.workers=1"],
         "gru4rec": ["transrec/id_gru4rec", described],

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from transrec.config import ConfigError
+from transrec.data.content.opening import open_store
 from transrec.data.examples import DataConfig
 from transrec.data.shards import bad_samples
 from transrec.data.shards.remote import parse_place
@@ -20,7 +21,6 @@ from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import Evaluator, baselines
 from transrec.evaluation.metrics import Estimate
 from transrec.evaluation.report import as_json, console, table
-from transrec.experiment import open_store
 from transrec.protocols import Part
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.rebuild import check_targets
@@ -76,7 +76,7 @@ class Result:
         folder = self.examples.folder
         check_targets(channel.export, self.examples)
         model = channels.build(channel, folder.index)
-        store = open_store(channel.model.content(), folder, config, world)
+        store = open_store(folder, channel.model.content(), config, world)
         self.estimates = Evaluator(self.evaluation, self.examples, world).users(model, store, part).estimates
         place = {"data": str(folder)}
         self.line = {"run": str(channel.folder)} | place | {part: as_json(self.estimates)}

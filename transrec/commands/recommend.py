@@ -16,6 +16,7 @@ import torch
 from rich.table import Table
 
 from transrec.config import ConfigError
+from transrec.data.content.opening import open_store
 from transrec.data.examples.histories import open_folder
 from transrec.data.examples.questions import Histories
 from transrec.data.shards import bad_samples
@@ -27,7 +28,6 @@ from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import encode_catalogue, inference
 from transrec.evaluation.full_ranking import Score, top_items
 from transrec.evaluation.report import console
-from transrec.experiment import open_store
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.rebuild import read_export_config
 
@@ -82,7 +82,7 @@ class Recommender:
         columns = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
         self.item_ids, self.titles = columns["item_id"], columns["title"]
         self.index_of = {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
-        store = open_store(channel.model.content(), folder, channel.experiment.data, world)
+        store = open_store(folder, channel.model.content(), channel.experiment.data, world)
         bad_samples.warn({}, store.skipped)
         with inference(self.model):
             self.vectors = encode_catalogue(self.model, store, self.num_items, world)

@@ -1,8 +1,9 @@
 """Nobody waits for ever: names a rank that hangs, and ends a run whose launcher was killed.
 
-A rank that is stopped, swapped out or cut off leaves the others in a collective until its time-out, half an hour for
-gloo. Designs considered: a time-out on every collective, which cannot tell a hung rank from a slow one (a first
-tokenisation, a long validation), and heartbeats over files in the run folder, which network file systems show late.
+A rank that is stopped, swapped out or cut off leaves the others in a collective until its time-out, ten minutes on
+CPUs, and in a meeting (`meetings`) for ever. Designs considered: a time-out on every collective, which cannot tell a
+hung rank from a slow one (a long validation), and heartbeats over files in the run folder, which network file systems
+show late.
 Taken: a thread in every rank that beats in the store of the process group and listens to the others. A rank without
 heartbeat ends the run; one that lives but keeps the others waiting is named and left to finish.
 """

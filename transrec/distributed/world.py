@@ -2,21 +2,24 @@
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from transrec.distributed.meetings import Meetings
 from transrec.distributed.watchdog import Watchdog
 from transrec.errors import TransRecError
 
 if not torch.accelerator.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed says on stdout, at import, that it found none
 import deepspeed
+
+Done = TypeVar("Done")
 
 
 class RendezvousError(TransRecError, RuntimeError):
@@ -33,10 +36,30 @@ class World:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     control: dist.ProcessGroup | None = None
     watchdog: Watchdog | None = None
+    meetings: Meetings | None = None  # of a launched run of several ranks
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def meet(self, what: str) -> None:
+        """Wait until every rank is here, however long some of them take to `what` (a verb and its object).
+
+        It belongs before the first collective after work whose length nobody knows, as no collective waits that long.
+        """
+        if self.size > 1:
+            assert self.meetings is not None, "ranks that did not come by `start` have no store to meet in"
+            self.meetings.meet(what)
+
+    def in_turn(self, what: str, work: Callable[[], Done]) -> Done:
+        """What `work` returns; the first process of each node does it before the others, who find what it has kept."""
+        if self.local_rank == 0:
+            done = work()
+        self.meet(what)
+        if self.local_rank != 0:
+            done = work()
+        self.meet(what)  # where processes of a node share no disk, the others' work was as long
+        return done
 
     def gather_ints(self, values: list[int]) -> Tensor:
         """(size, len(values)) int64: the same number of integers from every rank."""
@@ -49,8 +72,9 @@ class World:
         return torch.stack(gathered)
 
     def union(self, values: Iterable[int]) -> set[int]:
-        """All the integers from 0 on that any rank gives."""
+        """All the integers from 0 on that any rank gives, however long the ranks took to find theirs."""
         own = sorted(values)
+        self.meet("find what cannot be read")
         most = int(self.gather_ints([len(own)]).max())
         if most == 0:
             return set()
@@ -109,16 +133,21 @@ def start() -> World:
             "meets there, choose another port: `deepspeed --master_port N …`"
         ) from None
     control = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
-    watchdog = _watch() if launched else None
-    return World(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]), device, control, watchdog)
-
-
-def _watch() -> Watchdog:
-    """Start the watchdog; its messages go over the store that brought the process group together."""
     rank, size = dist.get_rank(), dist.get_world_size()
+    watchdog = _watch(rank, size) if launched else None
+    meetings = Meetings(rank, size, _store()) if size > 1 else None
+    return World(rank, size, int(os.environ["LOCAL_RANK"]), device, control, watchdog, meetings)
+
+
+def _store() -> dist.TCPStore:
+    """A connection of its own, which no other thread blocks, to the store that brought the process group together."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False) if size > 1 else None
-    watchdog = Watchdog(rank, size, store)
+    return dist.TCPStore(address, port, is_master=False, wait_for_workers=False)
+
+
+def _watch(rank: int, size: int) -> Watchdog:
+    """Start the watchdog; its messages go over the store of the process group."""
+    watchdog = Watchdog(rank, size, _store() if size > 1 else None)
     dist.barrier()
     watchdog.start()
     return watchdog

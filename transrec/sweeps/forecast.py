@@ -21,9 +21,10 @@ from rich.table import Table
 
 from transrec.config import read_yaml
 from transrec.data.batch import to_device
+from transrec.data.content.opening import open_store
 from transrec.data.train_stream import TrainStream
 from transrec.distributed.world import World
-from transrec.experiment import CONFIG_FILE, Experiment, open_store
+from transrec.experiment import CONFIG_FILE, Experiment
 from transrec.protocols import Examples, Model
 from transrec.runs.train_and_test import SUMMARY_FILE, build_stream
 from transrec.sweeps.config import Resources, Sweep
@@ -134,7 +135,7 @@ class _Measured:
     def build(self) -> tuple[Model, TrainStream, torch.device]:
         experiment, examples = self.experiment, self.examples
         world = World(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        store = open_store(experiment.model.content(), examples.folder, experiment.data, world)
+        store = open_store(examples.folder, experiment.model.content(), experiment.data, world)
         model = experiment.model.build(examples.folder.index.counts.items)
         experiment.adaptation.apply(model)
         return model, build_stream(experiment, examples, store, world), world.device

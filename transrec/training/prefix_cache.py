@@ -1,7 +1,7 @@
 """The frozen layers of item towers, run once for every item before training starts."""
 
 import hashlib
-import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,15 +55,14 @@ def keep_prefixes(
             continue
         parts = [store.of(modality).key, prefix.digest(encoder), precision, config.precision]
         target = cache.expanduser() / f"states-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"
-        while world.local_rank != 0 and not target.exists():  # not in a collective, which gives up after half an hour
-            time.sleep(1)
-        if world.local_rank != 0:
-            world.barrier()
         compute = _Compute(encoder, prefix, precision, world.device)
         positions_stay = not prefix.features
-        kept = PrefixStore(store.of(modality), store.num_items, compute, config.precision, positions_stay, target)
-        if world.local_rank == 0:
-            world.barrier()
+        kept = world.in_turn(
+            f"compute the {modality} states of the items",
+            partial(
+                PrefixStore, store.of(modality), store.num_items, compute, config.precision, positions_stay, target
+            ),
+        )
         store.replace(modality, kept)
         encoder.frozen_prefix = prefix
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from transrec.data.batch import Chunk, ModalityContent, modality_content
 from transrec.data.content.filled_folder import filled_folder
 from transrec.data.content.images import DECODER
+from transrec.data.progress import progress
 from transrec.data.shards.bad_samples import Skipped
 from transrec.data.shards.item_shards import ItemImages
 from transrec.data.shards.shard_folder import ShardFolder
@@ -86,9 +87,11 @@ def decode_all(images: ItemImages, target: Path) -> Path:
         with (partial / "pixels.npy").open("wb") as file, ThreadPoolExecutor() as threads:
             shape = (len(numbers), 3, images.size, images.size)
             write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for start in range(0, len(numbers), _DECODE_AT_ONCE):
-                for pixels in threads.map(images.read, numbers[start : start + _DECODE_AT_ONCE]):
-                    file.write(pixels.data)
+            with progress("decoding", len(numbers)) as advance:
+                for start in range(0, len(numbers), _DECODE_AT_ONCE):
+                    for pixels in threads.map(images.read, numbers[start : start + _DECODE_AT_ONCE]):
+                        file.write(pixels.data)
+                        advance(1)
 
     return filled_folder(target, fill)
 

@@ -4,7 +4,7 @@ Each modality has a store of its own, filled once from the item shards by the fi
 memory by the others. What lies in a cache is named by a hash of all it depends on, so a stale one is never found.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,7 +84,7 @@ class ItemStore:
         return replace(content, modalities=content.modalities | changed)
 
 
-def unchecked(folder: ShardFolder, wanted: Wanted, cache: Path) -> Iterator[tuple[Samples, Iterable[int]]]:
+def unchecked(folder: ShardFolder, wanted: Wanted, cache: Path) -> Iterator[tuple[Samples, Sequence[int]]]:
     """By modality, what is read of the items, and of which: of none if all were read here before."""
     for modality, how in wanted.items():
         samples = STORES[modality].samples(folder, how)

@@ -17,6 +17,7 @@ from transrec.data.batch import Chunk, ModalityContent, modality_content
 from transrec.data.content.filled_folder import filled_folder
 from transrec.data.content.item_store import ModalityStore
 from transrec.data.content.ragged import Ragged
+from transrec.data.progress import progress
 
 KeptPrecision = Literal["fp32", "bf16"]
 Compute = Callable[[Chunk], Tensor]
@@ -70,19 +71,22 @@ def _fill(
 ) -> None:
     """`states.bin` (the positions of a blank, then of all items, end to end), `offsets.npy` (N + 1) and `how.json`."""
     lengths = np.zeros(items + 1, np.int64)
-    with (partial / "states.bin").open("wb") as file:
+    with (partial / "states.bin").open("wb") as file, progress("computing states", items) as advance:
         inputs = store.content(np.array([1])).blank
         masked = masked and "attention_mask" in inputs
         blank = compute(inputs)[0]
         file.write(_numbers(blank, precision).data)
         lengths[0], width = blank.shape
         for start in range(1, items + 1, _COMPUTED_AT_ONCE):
-            content = store.content(np.arange(start, min(items + 1, start + _COMPUTED_AT_ONCE)))
+            numbers = np.arange(start, min(items + 1, start + _COMPUTED_AT_ONCE))
+            content = store.content(numbers)
             kept: dict[int, Tensor] = {}
             for rows, chunk in zip(_rows_of(content), content.chunks, strict=True):
                 states = compute(chunk)
                 real = chunk["attention_mask"].sum(1).tolist() if masked else [states.shape[1]] * len(states)
                 kept |= {row: state[:length] for row, state, length in zip(rows, states, real, strict=True)}
+                advance(len(rows))
+            advance(len(numbers) - len(kept))  # those that lack the modality
             for row in sorted(kept):
                 lengths[start + row] = len(kept[row])
                 file.write(_numbers(kept[row], precision).data)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transrec.data.batch import Chunk, ModalityContent, modality_content
 from transrec.data.content.filled_folder import filled_folder
 from transrec.data.content.ragged import Ragged
+from transrec.data.progress import progress
 from transrec.data.shards.bad_samples import Skipped
 from transrec.data.shards.item_shards import ItemShards
 from transrec.data.shards.shard_folder import ShardFolder
@@ -85,12 +86,15 @@ def tokenise(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipp
 
     def fill(partial: Path) -> None:
         tokens, lengths = [], [0]
-        items = iter(ItemShards(folder, skipped))
-        while records := list(islice(items, _TOKENISE_AT_ONCE)):
-            # An encoder needs something of a text without tokens.
-            encoded = [[] if ids is None else ids or [text.pad_id] for ids in text.encode(records)]
-            lengths += [len(ids) for ids in encoded]
-            tokens.append(np.fromiter((t for ids in encoded for t in ids), np.int32))
+        shards = ItemShards(folder, skipped)
+        items = iter(shards)
+        with progress("tokenising", len(shards.numbers)) as advance:
+            while records := list(islice(items, _TOKENISE_AT_ONCE)):
+                # An encoder needs something of a text without tokens.
+                encoded = [[] if ids is None else ids or [text.pad_id] for ids in text.encode(records)]
+                lengths += [len(ids) for ids in encoded]
+                tokens.append(np.fromiter((t for ids in encoded for t in ids), np.int32))
+                advance(len(records))
         np.save(partial / "tokens.npy", np.concatenate(tokens))
         np.save(partial / "offsets.npy", np.cumsum(lengths))
 

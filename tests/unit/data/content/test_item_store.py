@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transrec.data.content import filled_folder
 from transrec.data.content.item_store import ItemStore
 from transrec.data.content.text_store import tokenise
 from transrec.data.shards.item_shards import ItemShards
@@ -134,12 +135,13 @@ def test_a_failed_tokenisation_leaves_nothing_behind(
 
 
 def test_who_comes_second_takes_what_the_first_made(
-    shards: Path, tmp_path: Path, numbered_content: Callable[..., Any]
+    shards: Path, tmp_path: Path, numbered_content: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes of a node tokenise at the same time: the other's folder appears while this one works."""
+    """Another user's process, which may not touch the lock, tokenises too: its folder appears while this one works."""
 
     class Overtaken(numbered_content):  # type: ignore[misc, valid-type]
         def encode(self, records: Any) -> list[list[int]]:
+            monkeypatch.setattr(filled_folder, "_acquire", lambda lock, target: False)
             tokenise(ShardFolder(shards), numbered_content(), tmp_path, {})
             return super().encode(records)
 

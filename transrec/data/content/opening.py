@@ -1,0 +1,25 @@
+"""The item store of a shard set, opened by all processes of a run, which agree on what of it cannot be read."""
+
+from functools import partial
+
+from transrec.data.content.item_store import ItemStore, Wanted, unchecked
+from transrec.data.examples.histories import HistoriesConfig
+from transrec.data.peers import Peers
+from transrec.data.progress import tracked
+from transrec.data.shards.bad_samples import BadSample, check_share, find_bad
+from transrec.data.shards.shard_folder import ShardFolder
+
+
+def open_store(folder: ShardFolder, wanted: Wanted, config: HistoriesConfig, peers: Peers) -> ItemStore:
+    """The item store of `folder`; the first process of a node fills it, the others wait.
+
+    Raises:
+        ShardSetError: unreadable items, or more of them than may be left out.
+    """
+    skipped: dict[int, BadSample] = {}
+    if config.on_bad_sample == "skip":
+        for samples, numbers in unchecked(folder, wanted, config.cache):
+            mine = tracked("checking", numbers) if peers.local_rank == 0 else ()
+            skipped |= find_bad(samples, mine, peers.union)
+        check_share(skipped, len(skipped), folder.index.counts.items, config.most_bad_share, "items")
+    return peers.in_turn("fill the item store", partial(ItemStore, folder, wanted, config.cache, skipped))

@@ -63,13 +63,16 @@ WEIGHTS = torch.tensor([1.0, -0.5])
 
 
 def batches(count: int = 7) -> list[Shown]:
+    """Two users in each, of whom one likes what the scores are high for, and the other by chance the contrary."""
     rng = np.random.default_rng(0)
     found = []
     for number in range(count):
-        features = torch.from_numpy(rng.standard_normal((6 + number, 2))).float()
-        labels = torch.from_numpy(rng.random(6 + number) < torch.sigmoid(features @ WEIGHTS).numpy()).long()
-        users = torch.full((6 + number,), number) * 2 + (torch.arange(6 + number) > 2)
-        found.append(Shown(users, features, labels))
+        features = torch.from_numpy(rng.standard_normal((12 + number, 2))).float()
+        of_second = torch.arange(12 + number) > 5
+        tastes = torch.where(of_second, 3.0, float(rng.choice([-2.0, 2.0])))
+        chances = torch.sigmoid(tastes * (features @ WEIGHTS)).numpy()
+        labels = torch.from_numpy(rng.random(12 + number) < chances).long()
+        found.append(Shown(2 * number + of_second.long(), features, labels))
     return found
 
 

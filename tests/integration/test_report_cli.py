@@ -119,6 +119,21 @@ def test_methods_alone(tmp_path: Path) -> None:
     assert "the margin: 20% of what it is compared with" in text
 
 
+def test_runs_that_are_monitored_by_their_loss_are_compared_by_it(tmp_path: Path) -> None:
+    """The smaller one is better, and no figure shows it twice."""
+    axes = {"source_fraction": [0.1, 1.0], "method": ["full", "houlsby"], "seed": [0, 1, 2]}
+    folder = tmp_path / "by_loss"
+    write_sweep(folder, axes, lambda axes: 2.0 if axes["method"] == "houlsby" else 3.0)
+    for config in folder.glob("runs/*/config.yaml"):
+        config.write_text(config.read_text().replace("train: {", "train: {monitor: loss, "))
+    assert main([str(folder)]) == 0
+    text = (folder / "report/report.md").read_text()
+    assert re.search(r"houlsby against full, loss: better at 2 of 2 settings; with the most of everything -1\.", text)
+    assert "(lower is better) of each method" in text
+    assert "behind in loss" in text
+    assert not list((folder / "report").glob("curve-*"))
+
+
 def test_every_task_is_a_question_of_its_own(tmp_path: Path) -> None:
     axes = {"task": ["gender", "age"], "method": ["patch", "full"], "seed": [0, 1, 2]}
     write_sweep(tmp_path / "tasks", axes, lambda axes: 0.2 if axes["method"] == "patch" else 0.6)

@@ -14,8 +14,8 @@ from commands import Commands, ForkedCommands
 from run_folder import exported, records
 from tiny_world import USER_MODELS, Tiny
 
+from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import Evaluator
-from transrec.evaluation.metrics import Estimate
 
 STEPS = 60
 

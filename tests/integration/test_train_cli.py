@@ -146,6 +146,27 @@ def test_the_users_of_two_ranks_are_those_of_one(tiny: Tiny, commands: ForkedCom
     np.testing.assert_allclose(one["loss"].to_numpy(), two["loss"].to_numpy(), rtol=1e-4)
 
 
+def test_a_monitored_loss_improves_as_it_falls(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
+    """Steps so large that it rises again: training stops, and the export is that of the smallest loss."""
+    finished = commands.run(
+        "train", "--config", tiny.config, f"run_dir={run_dir}",
+        "evaluation.metrics=[HR@10, loss]", "train.monitor=loss",
+        "train.steps=40", "train.evaluate_every=2", "train.patience=3",
+        "optimizer.lr={backbone: 0.01, head: 0.05, adapter: 0.1}",
+    )  # fmt: skip
+    assert finished.code == 0, finished.stderr
+    validations = records(run_dir, "valid")
+    best = min(validations, key=lambda record: record["loss"])
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert validations[0]["step"] < best["step"] == summary["best_step"], "it rose from the first validation on"
+    assert summary["steps"] == validations[-1]["step"] == best["step"] + 3 * 2 < 40, "three validations without gain"
+    assert summary["valid"]["loss"] == pytest.approx(best["loss"])
+    assert list(summary["valid"]) == ["HR@10", "HR@10_interval", "loss", "loss_interval"]
+    assert summary["baselines"]["most_popular"].keys() == {"HR@10", "HR@10_interval"}
+    states = [json.loads(path.read_text())["state"] for path in (run_dir / "checkpoints").glob("step-*/state.json")]
+    assert {state["best"] for state in states} == {best["loss"]}
+
+
 def check_export(run_dir: Path, experiment: Experiment) -> None:
     export = run_dir / "export"
     config = json.loads((export / "config.json").read_text())

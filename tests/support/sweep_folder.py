@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from transrec.evaluation.macro_f1 import macro_f1
-from transrec.evaluation.metrics import METRICS, parse
+from transrec.evaluation.metrics import metric
 from transrec.sweeps.records import Record, write
 
 METRICS_OF_RUNS = ("HR@10", "NDCG@10", "MRR@10")
@@ -107,8 +107,7 @@ def write_task(run: Path, task: str, interactions: float, wrong: float, users: i
 
 def _metrics(ranks: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
     found: dict[str, Any] = {"loss": float(losses.mean()), "loss_interval": [float(losses.mean())] * 2}
-    for metric in METRICS_OF_RUNS:
-        name, k = parse(metric)
-        value = float(METRICS[name](torch.from_numpy(ranks), k).mean())
-        found |= {metric: value, f"{metric}_interval": [value, value]}
+    for name in METRICS_OF_RUNS:
+        value = metric(name).estimate([torch.from_numpy(ranks)]).value
+        found |= {name: value, f"{name}_interval": [value, value]}
     return found

@@ -18,8 +18,8 @@ from transrec.data.shards.remote import parse_place
 from transrec.distributed import world as distributed
 from transrec.distributed.world import World
 from transrec.errors import TransRecError
+from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import Evaluator, baselines
-from transrec.evaluation.metrics import Estimate
 from transrec.evaluation.report import as_json, console, table
 from transrec.protocols import Part
 from transrec.runs.channels import Channel, Channels

@@ -24,6 +24,7 @@ from rich.console import Console
 
 from transrec.config import dump
 from transrec.errors import TransRecError
+from transrec.evaluation.metrics import metric
 from transrec.runs.train_and_test import run as train_and_test
 from transrec.sweeps import forecast
 from transrec.sweeps.config import Asha, Median, Resources, Sweep, load_sweep
@@ -242,7 +243,8 @@ def scheduler(sweep: Sweep, runs: Sequence[Run]) -> Any:
 def _stopping(stopping: Asha | Median, monitor: str) -> Any:
     from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
-    common = {"time_attr": "step", "metric": monitor, "mode": "max", "grace_period": stopping.grace}
+    mode = "max" if metric(monitor).higher_is_better else "min"
+    common = {"time_attr": "step", "metric": monitor, "mode": mode, "grace_period": stopping.grace}
     if isinstance(stopping, Asha):
         never = 10**9  # a limit at which every run would be stopped
         return AsyncHyperBandScheduler(**common, max_t=never, reduction_factor=stopping.factor)

@@ -6,15 +6,23 @@ Shape letters: B users of a call, N items (indices 1..N; 0 is padding), H histor
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-from transrec.evaluation.full_ranking import Score
+from transrec.protocols import Score
 
 Sequences = Iterable[tuple[np.ndarray, np.ndarray]]  # blocks of (items of whole sequences, their lengths)
+
+
+class Baseline(Protocol):
+    """Anything that scores targets from a history alone."""
+
+    def for_users(self, history: Tensor) -> Score:
+        """Scores for users with `history` (B, H): item indices, oldest first, 0 where padded."""
 
 
 @dataclass(frozen=True)

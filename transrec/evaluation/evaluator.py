@@ -1,9 +1,9 @@
 """A recommender (or a baseline) against the users of a split: full ranking, exact on any number of ranks.
 
-Shape letters: B users, L positions, N items, D width.
+Shape letters: B users, I targets, L positions, N items, D width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Any
@@ -17,142 +17,111 @@ from transrec.config import Config, ConfigError
 from transrec.data.batch import to_device
 from transrec.data.content.item_store import ItemStore
 from transrec.data.examples.next_item import NextItemExamples
-from transrec.data.examples.questions import Question
 from transrec.data.examples.task import TaskExamples
 from transrec.distributed.world import World
-from transrec.evaluation.baselines import ItemToItem, MostPopular
-from transrec.evaluation.full_ranking import Repeats, rank_targets, target_losses, top_items
+from transrec.evaluation.baselines import Baseline, ItemToItem, MostPopular
+from transrec.evaluation.estimates import Estimate, Interval
+from transrec.evaluation.full_ranking import Repeats
 from transrec.evaluation.logistic_regression import MOST_CLASSES, LogisticRegression
-from transrec.evaluation.macro_f1 import MACRO_F1, macro_f1
-from transrec.evaluation.metrics import Estimate, evaluate_losses, evaluate_ranks, parse
-from transrec.evaluation.sampled_ranking import SAMPLED, restricted, sampled_candidates
-from transrec.protocols import Examples, Model, Part, Score
+from transrec.evaluation.measure import measure
+from transrec.evaluation.metrics import Metric, metric
+from transrec.evaluation.readings import READINGS, Ranking, Reading
+from transrec.protocols import Examples, Model, Part, Scorer
 
 
-def _known(metric: str) -> str:
-    if metric != MACRO_F1:
-        parse(metric.removeprefix(SAMPLED))
-    return metric
+def _known(name: str) -> str:
+    metric(name)
+    return name
 
 
-Metric = Annotated[str, AfterValidator(_known)]
+MetricName = Annotated[str, AfterValidator(_known)]
 
 
 class EvaluationConfig(Config):
-    metrics: list[Metric] = Field(["HR@10", "NDCG@10", "MRR@10"], min_length=1)
+    metrics: list[MetricName] = Field(
+        ["HR@10", "NDCG@10", "MRR@10"],
+        min_length=1,
+        description="what validations and tests measure; `loss` takes them a second pass over the catalogue",
+    )
     repeats: Repeats = Field(
         "count", description="a target the user already had: rank it, or count a miss as the released code does"
     )
-    confidence: float = Field(0.95, gt=0, lt=1)
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals of metrics")
 
 
 class Evaluator:
-    """Ranks held-out items; every rank of `world` must make the same calls."""
+    """Measures answers about held-out targets; every rank of `world` must make the same calls."""
 
     def __init__(self, config: EvaluationConfig, examples: Examples, world: World) -> None:
         self.config, self.examples, self.world = config, examples, world
+        self.kind = KINDS[examples.name]
+        self.metrics = [metric(name) for name in config.metrics]
         self.num_items = examples.folder.index.counts.items
-        self.num_targets = examples.targets.size
-        self.candidates = torch.zeros(self.num_targets + 1, dtype=torch.bool)
-        self.candidates[torch.from_numpy(examples.ranked)] = True
+        self.context = self.kind.context(config, examples, world)
+        for asked in self.metrics:
+            _check_readings(asked, self.kind.readings)
 
     def model(self, model: Model, store: ItemStore, part: Part) -> dict[str, Estimate]:
-        """Metrics of a recommender with `encode_items`, `encode_users` and `encode_targets`."""
-        return self._metrics(*self._measure_model(model, store, part, *self._measures))
+        """Metrics of a model."""
+        return self._estimates(self.metrics, self._measure_model(model, store, part, _readings(self.metrics)))
 
     def users(self, model: Model, store: ItemStore, part: Part) -> "UserResults":
-        """Rank and loss of a recommender's every user; the losses take a second pass over the catalogue."""
-        *measured, losses = self._measure_model(model, store, part, *self._measures, self._losses)
-        estimates = self._metrics(*measured) | {"loss": evaluate_losses(losses, self.config.confidence)}
-        ranks, _, predicted, targets, _ = (values.long() for values in measured)
-        return UserResults(ranks, losses.float(), targets, predicted, estimates)
+        """Metrics of a model, and those that are always kept, with the readings that they were made from."""
+        metrics = list(dict.fromkeys([*self.metrics, *map(metric, self.kind.kept_metrics)]))
+        columns = self._measure_model(model, store, part, _readings(metrics) | self.kind.kept_readings)
+        return UserResults(columns, self._estimates(metrics, columns))
 
-    def baseline(self, baseline: Any, part: Part) -> dict[str, Estimate]:
-        """Metrics of anything with `for_users(history)`."""
-        return self._metrics(*self._measure(part, lambda batch: baseline.for_users(batch.history), *self._measures))
+    def baseline(self, baseline: Baseline, part: Part) -> dict[str, Estimate]:
+        """Metrics of a baseline, without those that need logits."""
+        readings = self.kind.readings
+        metrics = [m for m in self.metrics if not any(readings[name].of_logits for name in m.reads)]
+        columns = self._measure(part, lambda batch: baseline.for_users(batch.history), _readings(metrics))
+        return self._estimates(metrics, columns)
 
-    @property
-    def _measures(self) -> tuple["Measure", ...]:
-        """What `_metrics` is made from."""
-        return (
-            self._ranks,
-            self._sampled_ranks,
-            self._predicted,
-            lambda batch, _: batch.targets,
-            lambda batch, _: batch.users,
-        )
+    def _estimates(self, metrics: Sequence[Metric], columns: Mapping[str, Tensor]) -> dict[str, Estimate]:
+        interval = Interval(self.config.confidence)
+        return {m.name: m.estimate([columns[name] for name in m.reads], columns["user"], interval) for m in metrics}
 
-    def _metrics(self, *measured: Tensor) -> dict[str, Estimate]:
-        ranks, sampled, predicted, targets, users = (values.long() for values in measured)
-        confidence, estimates = self.config.confidence, dict[str, Estimate]()
-        for metric in self.config.metrics:
-            if metric == MACRO_F1:
-                estimates[metric] = macro_f1(targets, predicted, confidence)
-            else:
-                name, of = metric.removeprefix(SAMPLED), sampled if metric.startswith(SAMPLED) else ranks
-                estimates[metric] = evaluate_ranks(of, [name], confidence, users=users)[name]
-        return estimates
-
-    def _measure_model(self, model: Model, store: ItemStore, part: Part, *measures: "Measure") -> list[Tensor]:
+    def _measure_model(self, model: Model, store: ItemStore, part: Part, names: Set[str]) -> dict[str, Tensor]:
         with inference(model):
             vectors = encode_catalogue(model, store, self.num_items, self.world)
-            return self._measure(part, model.scorer(vectors), *measures)
+            return self._measure(part, model.scorer(vectors), names)
 
-    def _measure(self, part: Part, score: Callable[[Question], Score], *measures: "Measure") -> list[Tensor]:
-        """A value of each measure for every user of `part`, (U,) float64, in the order of the data on every rank."""
-        rows = [torch.zeros((0, 1 + len(measures)), dtype=torch.float64)]
-        batches = self.examples.questions(part, self.world.rank, self.world.size)
-        for turn, batch in enumerate(batches):
-            # A rank without users in this turn still runs the encoder: under ZeRO-3 all ranks must.
-            scores = score(batch or self.examples.nobody)
-            if batch is not None:
-                values = [measure(batch, scores).double() for measure in measures]
-                rows.append(
-                    torch.stack([torch.full_like(values[0], turn * self.world.size + self.world.rank), *values], 1)
-                )
-        everyone = self.world.gather_rows(torch.cat(rows).to(self.world.device)).cpu()
-        if not len(everyone):
+    def _measure(self, part: Part, score: Scorer, names: Set[str]) -> dict[str, Tensor]:
+        """The readings `names` of every question of `part`, (I,), in the order of the data on every rank."""
+        readings = {name: reading for name, reading in self.kind.readings.items() if name in names}
+        questions, nobody = self.examples.questions(part, self.world.rank, self.world.size), self.examples.nobody
+        columns = measure(questions, lambda asked: score(asked or nobody), readings, self.context, self.world)
+        if not len(columns["user"]):
             raise ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.examples")
-        block, *columns = everyone.unbind(1)
-        in_order = torch.argsort(block, stable=True)
-        return [column[in_order] for column in columns]
-
-    def _ranks(self, batch: Question, score: Score) -> Tensor:
-        return rank_targets(score, self.num_targets, *self._on_device(batch), self.config.repeats).cpu()
-
-    def _sampled_ranks(self, batch: Question, score: Score) -> Tensor:
-        """0 where no metric asks for them."""
-        if not any(metric.startswith(SAMPLED) for metric in self.config.metrics):
-            return torch.zeros_like(batch.targets)
-        compared = sampled_candidates(batch.users, batch.targets, batch.left_out, self.candidates)
-        return self._ranks(batch, restricted(score, compared.to(self.world.device)))
-
-    def _predicted(self, batch: Question, score: Score) -> Tensor:
-        """The best target of each user; 0 where no metric asks for it."""
-        if MACRO_F1 not in self.config.metrics:
-            return torch.zeros_like(batch.targets)
-        return top_items(score, self.num_targets, None, self.candidates.to(self.world.device), 1)[1][:, 0].cpu()
-
-    def _losses(self, batch: Question, score: Score) -> Tensor:
-        return target_losses(score, self.num_targets, *self._on_device(batch)).cpu()
-
-    def _on_device(self, batch: Question) -> tuple[Tensor, Tensor, Tensor]:
-        device = self.world.device
-        return batch.targets.to(device), batch.left_out.to(device), self.candidates.to(device)
-
-
-Measure = Callable[[Question, Score], Tensor]  # (B,) of a batch
+        return columns
 
 
 @dataclass(frozen=True)
 class UserResults:
-    """What full ranking says of the users of a part, in the order of `evaluated_users`, whatever the ranks."""
+    """Readings of the questions of a part, in the order of `question_users`, and metrics, whatever the ranks were."""
 
-    ranks: Tensor  # (U,) int64
-    losses: Tensor  # (U,) float32, see `target_losses`
-    targets: Tensor  # (U,) int64
-    predicted: Tensor  # (U,) int64, the best one; 0 where no metric asks for it
-    estimates: Mapping[str, Estimate]  # of the configured metrics and of "loss"
+    columns: Mapping[str, Tensor]  # reading -> (I,)
+    estimates: Mapping[str, Estimate]  # of the configured metrics, and of those that are always kept
+
+
+def _ranking(config: EvaluationConfig, examples: Examples, world: World) -> Ranking:
+    candidates = torch.zeros(examples.targets.size + 1, dtype=torch.bool)
+    candidates[torch.from_numpy(examples.ranked)] = True
+    return Ranking(examples.targets.size, candidates, config.repeats, world.device)
+
+
+def _readings(metrics: Sequence[Metric]) -> Set[str]:
+    return {"user"}.union(*(m.reads for m in metrics))
+
+
+def _check_readings(asked: Metric, readings: Mapping[str, Reading[Any, Any, Any]]) -> None:
+    missing = [name for name in asked.reads if name not in readings]
+    if missing:
+        raise ConfigError(
+            f"`evaluation.metrics`: {asked.name} reads {', '.join(missing)} of the answers, "
+            f"and these examples give {', '.join(readings)}"
+        )
 
 
 class inference:
@@ -173,7 +142,8 @@ class inference:
 
 def baselines(config: EvaluationConfig, examples: Examples, part: Part) -> dict[str, dict[str, Estimate]]:
     """Metrics of the baselines that need no training but counting; not collective: any one rank may call it."""
-    return _BASELINES[examples.name](Evaluator(config, examples, World()), examples, part)
+    alone = Evaluator(config, examples, World())
+    return alone.kind.baselines(alone, examples, part)
 
 
 def _item_baselines(alone: Evaluator, examples: NextItemExamples, part: Part) -> dict[str, dict[str, Estimate]]:
@@ -185,15 +155,30 @@ def _item_baselines(alone: Evaluator, examples: NextItemExamples, part: Part) ->
 
 
 def _task_baselines(alone: Evaluator, examples: TaskExamples, part: Part) -> dict[str, dict[str, Estimate]]:
-    counts = examples.labels.counts
+    counts, size = examples.labels.counts, examples.targets.size
     found = {"most_frequent": alone.baseline(MostPopular(torch.from_numpy(counts)), part)}
-    if np.count_nonzero(counts) > 1 and alone.num_targets <= MOST_CLASSES and find_spec("sklearn"):
-        fitted = LogisticRegression.fit(examples.training_histories(), alone.num_items, alone.num_targets)
+    if np.count_nonzero(counts) > 1 and size <= MOST_CLASSES and find_spec("sklearn"):
+        fitted = LogisticRegression.fit(examples.training_histories(), alone.num_items, size)
         found["logistic_regression"] = alone.baseline(fitted, part)
     return found
 
 
-_BASELINES: dict[str, Any] = {NextItemExamples.name: _item_baselines, TaskExamples.name: _task_baselines}
+@dataclass(frozen=True)
+class Kind:
+    """How the answers to a kind of question are judged."""
+
+    readings: Mapping[str, Reading[Any, Any, Any]]
+    context: Callable[[EvaluationConfig, Any, World], Any]  # what the readings are taken with
+    baselines: Callable[[Evaluator, Any, Part], dict[str, dict[str, Estimate]]]
+    kept_readings: frozenset[str]  # columns of `test_users.parquet`
+    kept_metrics: tuple[str, ...] = ()  # measured on the test whether or not they are configured
+
+
+_OF_TARGETS = frozenset({"target", "rank", "loss"})
+KINDS: dict[str, Kind] = {
+    NextItemExamples.name: Kind(READINGS, _ranking, _item_baselines, _OF_TARGETS, ("loss",)),
+    TaskExamples.name: Kind(READINGS, _ranking, _task_baselines, _OF_TARGETS, ("loss",)),
+}
 
 
 def encode_catalogue(model: Model, store: ItemStore, num_items: int, world: World) -> Tensor:

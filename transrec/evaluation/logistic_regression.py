@@ -12,7 +12,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from transrec.evaluation.full_ranking import Score
+from transrec.protocols import Score
 
 MOST_CLASSES = 100  # more are a catalogue
 _MOST_ITERATIONS = 300

@@ -1,21 +1,18 @@
 """Macro-F1: the mean over classes of the harmonic mean of precision and recall.
 
-Shape letters: I instances, V distinct (true, predicted) pairs, K classes that occur as the true one.
+Shape letters: I instances, V distinct (true, predicted) pairs, K classes that occur as the true one, r resamples.
 """
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
-from transrec.evaluation.metrics import Estimate, bootstrap
-
-MACRO_F1 = "macro_F1"
+from transrec.evaluation.estimates import USUAL, Counts, Estimate, Interval, Statistic, bootstrap
 
 
-def macro_f1(
-    targets: Tensor, predicted: Tensor, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> Estimate:
+def macro_f1(targets: Tensor, predicted: Tensor, interval: Interval = USUAL) -> Estimate:
     """F1 = 2 TP / (true + predicted), over the classes that somebody has; a class nobody has is not judged.
 
     The interval resamples instances; in a resample, a class that is neither true nor predicted counts 0.
@@ -29,26 +26,31 @@ def macro_f1(
     if not len(targets):
         raise ValueError("macro-F1 needs at least one instance")
     pairs, counts = torch.unique(torch.stack([targets, predicted], dim=1), dim=0, return_counts=True)
-    columns = indicators(*pairs.cpu().numpy().T)
-    flat = columns.reshape(len(columns), -1)
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        return from_sums((counts @ flat).reshape(len(counts), *columns.shape[1:]))
-
-    return bootstrap(statistic, counts.cpu().numpy(), confidence, resamples, seed)
+    statistic = macro_f1_of(*pairs.cpu().numpy().T)
+    return bootstrap(statistic, counts.cpu().numpy(), interval)
 
 
-def indicators(targets: ArrayLike, predicted: ArrayLike) -> NDArray[np.float64]:
-    """(n, 2, K) of n targets and predictions: is it a hit of the class; is it of the class, plus is it called so.
+def macro_f1_of(targets: NDArray[np.int64], predicted: NDArray[np.int64]) -> Statistic:
+    """Macro-F1 (r,) of n targets and predictions, given how often each was drawn (r, n).
 
-    Sums over instances, or means, are all that F1 needs: it can be had of any resample of them.
+    A pair adds to two classes at most, so the sums for each class are products with sparse matrices: memory is
+    O(n + K) and O(r K) for a call.
     """
-    classes = np.unique(targets)
-    true, called = (np.asarray(side)[:, None] == classes for side in (targets, predicted))
-    return np.stack([true & called, true.astype(np.float64) + called], axis=1)
+    classes, true = np.unique(targets, return_inverse=True)
+    called = np.searchsorted(classes, predicted).clip(max=len(classes) - 1)
+    judged = np.flatnonzero(classes[called] == predicted)  # the others are called by a class that nobody has
+    rows, shape = np.arange(len(targets)), (len(targets), len(classes))
+    right = judged[called[judged] == true[judged]]
+    hits = _indicator(right, true[right], shape)
+    occurrences = _indicator(rows, true, shape) + _indicator(judged, called[judged], shape)
+
+    def statistic(counts: Counts) -> NDArray[np.float64]:
+        # Contiguous, because the order in which a mean adds up depends on the memory layout.
+        tp, either = (np.ascontiguousarray(counts @ matrix) for matrix in (hits, occurrences))
+        return np.divide(2 * tp, either, out=np.zeros_like(tp), where=either > 0).mean(axis=-1)
+
+    return statistic
 
 
-def from_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Macro-F1 (…,) of sums or means (…, 2, K) of `indicators`."""
-    hits, occurrences = sums[..., 0, :], sums[..., 1, :]
-    return np.divide(2 * hits, occurrences, out=np.zeros_like(hits), where=occurrences > 0).mean(axis=-1)
+def _indicator(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]) -> sparse.csr_array:
+    return sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=shape).tocsr()

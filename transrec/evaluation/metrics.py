@@ -1,194 +1,186 @@
-"""Ranking metrics over the rank of each target, with bootstrap confidence intervals over users.
+"""Metrics: what each reads of the answers, which direction is better, and its value over users with an interval.
 
-Of the next item every user has one target; of a task a user may have several, which are then drawn together.
+To add one, write its class here, or an object of a class that is here, and its line in `METRICS`.
 
-Shape letters: I targets, U users, V distinct per-user values (at most k + 1 for a metric@k of one target each),
-R resamples.
+Shape letters: I targets, one row each (of the next item every user has one, of a task perhaps several), r resamples.
 Ranks are 1-based: rank 1 is the top of the list.
 """
 
+import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy import stats
+from numpy.typing import NDArray
 from torch import Tensor
 
-_RESAMPLED_COUNTS = 4_000_000  # int64 counts held at once by the bootstrap: 32 MB
+from transrec.evaluation.estimates import (
+    USUAL,
+    Counts,
+    Estimate,
+    Interval,
+    Statistic,
+    bootstrap_mean,
+    bootstrap_targets,
+    student_mean,
+)
+from transrec.evaluation.macro_f1 import macro_f1, macro_f1_of
+from transrec.evaluation.sampled_ranking import SAMPLED
+
+
+class Metric(ABC):
+    """A number that judges answers.
+
+    `reads` names the readings (`evaluation/readings.py`) it is made from; methods take one column (I,) for each,
+    in that order.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    higher_is_better: bool = True
+
+    @abstractmethod
+    def statistic(self, *columns: Tensor) -> Statistic:
+        """The metric (r,) of resampled targets, given how often each was drawn (r, I)."""
+
+    def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
+        """The value and its interval, users being resampled, each with all targets.
+
+        It depends on the columns and the interval's seed only, not on which other metrics are asked for.
+
+        Args:
+            users: (I,) whose target it is, as a number; None: each is another's.
+
+        Raises:
+            ValueError: no targets, or columns that are not what the metric reads.
+        """
+        owners = torch.arange(len(columns[0])) if users is None else users
+        return bootstrap_targets(self.statistic(*columns), owners, interval)
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether `value` is better than the `best` so far; None: there was none. What is not a number never is."""
+        if math.isnan(value):
+            return False
+        return best is None or (value > best if self.higher_is_better else value < best)
+
+
+class MeanMetric(Metric):
+    """The mean over targets of a value that each has for itself."""
+
+    @abstractmethod
+    def values(self, *columns: Tensor) -> Tensor:
+        """(I,) float64."""
+
+    def statistic(self, *columns: Tensor) -> Statistic:
+        values = self.values(*columns).cpu().numpy()
+
+        def mean(counts: Counts) -> NDArray[np.float64]:
+            return counts @ values / counts.sum(axis=1)
+
+        return mean
+
+    def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
+        return bootstrap_mean(self.values(*columns), users, interval)
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over users and the ends of its confidence interval."""
+class RankMetric(MeanMetric):
+    """The mean gain of the targets' ranks within the first k."""
 
-    value: float
-    low: float
-    high: float
+    name: str
+    gain: Callable[[Tensor, int], Tensor]  # ranks (I,), k -> (I,) float64
+    k: int
+    reads: tuple[str, ...] = ("rank",)
+
+    def values(self, *columns: Tensor) -> Tensor:
+        (ranks,) = columns
+        if ranks.ndim != 1 or len(ranks) == 0:
+            raise ValueError(f"ranks: expected a vector of at least one rank, found shape {tuple(ranks.shape)}")
+        if ranks.is_floating_point() or int(ranks.min()) < 1:
+            raise ValueError("ranks: expected integers that start at 1")
+        return self.gain(ranks, self.k)
 
 
-def hit_rate(ranks: Tensor, k: int) -> Tensor:
-    """HR@k per user (U,) float64: 1 where the target is among the first k. With one target, also Recall@k."""
+def hit(ranks: Tensor, k: int) -> Tensor:
+    """HR@k: 1 where the target is among the first k. With one target for each user it is also Recall@k."""
     return (ranks <= k).double()
 
 
-def ndcg(ranks: Tensor, k: int) -> Tensor:
-    """NDCG@k per user (U,) float64, one target of gain 1: 1 / log2(rank + 1) within the first k, else 0."""
-    return hit_rate(ranks, k) / torch.log2(ranks.double() + 1)
+def discounted_gain(ranks: Tensor, k: int) -> Tensor:
+    """NDCG@k with one target of gain 1: 1 / log2(rank + 1) within the first k, else 0."""
+    return hit(ranks, k) / torch.log2(ranks.double() + 1)
 
 
 def reciprocal_rank(ranks: Tensor, k: int) -> Tensor:
-    """The terms of MRR@k (U,) float64: 1 / rank within the first k, else 0."""
-    return hit_rate(ranks, k) / ranks.double()
+    """MRR@k: 1 / rank within the first k, else 0."""
+    return hit(ranks, k) / ranks.double()
 
 
-METRICS: dict[str, Callable[[Tensor, int], Tensor]] = {"HR": hit_rate, "NDCG": ndcg, "MRR": reciprocal_rank}
+class Loss(MeanMetric):
+    """The mean cross entropy of the targets, with Student's interval."""
+
+    name = "loss"
+    reads = ("loss",)
+    higher_is_better = False
+
+    def values(self, *columns: Tensor) -> Tensor:
+        (losses,) = columns
+        if losses.ndim != 1 or len(losses) == 0:
+            raise ValueError(f"losses: expected a vector of at least one loss, found shape {tuple(losses.shape)}")
+        return losses.double()
+
+    def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
+        """As of every metric, but targets count as independent, and nothing is resampled."""
+        return student_mean(self.values(*columns), interval.confidence)
 
 
-def parse(metric: str) -> tuple[str, int]:
-    """`"HR@10"` -> `("HR", 10)`; `"accuracy"`, of classes, is `("HR", 1)`.
+class MacroF1(Metric):
+    """F1 averaged over classes; its interval resamples targets, not users."""
+
+    name = "macro_F1"
+    reads = ("target", "predicted")
+
+    def statistic(self, *columns: Tensor) -> Statistic:
+        return macro_f1_of(*(column.cpu().numpy() for column in columns))
+
+    def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
+        targets, predicted = columns
+        return macro_f1(targets, predicted, interval)
+
+
+METRICS: dict[str, Metric] = {"accuracy": RankMetric("accuracy", hit, 1), "macro_F1": MacroF1(), "loss": Loss()}
+METRICS_AT_K: dict[str, Callable[[int], Metric]] = {
+    "HR": lambda k: RankMetric(f"HR@{k}", hit, k),
+    "NDCG": lambda k: RankMetric(f"NDCG@{k}", discounted_gain, k),
+    "MRR": lambda k: RankMetric(f"MRR@{k}", reciprocal_rank, k),
+}
+
+
+def metric(name: str) -> Metric:
+    """The metric of a name: one of `METRICS`, NAME@K with NAME of `METRICS_AT_K`, or `sampled_99_` and one of ranks.
 
     Raises:
-        ValueError: not of the form NAME@K with K >= 1, or NAME is not in `METRICS`.
+        ValueError: there is none of this name; the message lists those there are.
     """
-    if metric == "accuracy":
-        return "HR", 1
-    match = re.fullmatch(r"(\w+)@([1-9][0-9]*)", metric)
+    if name.startswith(SAMPLED):
+        return _sampled(name)
+    if name in METRICS:
+        return METRICS[name]
+    match = re.fullmatch(r"(\w+)@([1-9][0-9]*)", name)
     if match is None:
-        raise ValueError(f"metric {metric!r}: write NAME@K with K of at least 1, such as HR@10")
-    name, k = match.groups()
-    if name not in METRICS:
-        raise ValueError(f"metric {metric!r}: {name!r} is not one of {', '.join(METRICS)}")
-    return name, int(k)
+        whole = ", ".join(METRICS)
+        raise ValueError(f"metric {name!r}: write NAME@K with K of at least 1, such as HR@10, or one of {whole}")
+    family, k = match.groups()
+    if family not in METRICS_AT_K:
+        raise ValueError(f"metric {name!r}: {family!r} is not one of {', '.join(METRICS_AT_K)}")
+    return METRICS_AT_K[family](int(k))
 
 
-def evaluate_ranks(
-    ranks: Tensor,
-    metrics: Sequence[str],
-    confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-    users: Tensor | None = None,
-) -> dict[str, Estimate]:
-    """Mean of each metric over targets, with a percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
-
-    Users are resampled, each with all targets. The interval of a metric depends on its ranks and `seed` only, not on
-    which other metrics are asked for.
-
-    Args:
-        ranks: (I,) integers >= 1, one per target.
-        metrics: names that `parse` reads.
-        users: (I,) whose target it is, as a number; None: each is another user's.
-
-    Raises:
-        ValueError: no users, a rank below 1, an unknown metric, or a confidence outside (0, 1).
-    """
-    _check_ranks(ranks)
-    return {m: _estimate(*_summed(_per_target(ranks, m), users), confidence, resamples, seed) for m in metrics}
-
-
-def compare_ranks(
-    ranks: Tensor,
-    baseline: Tensor,
-    metrics: Sequence[str],
-    confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Estimate]:
-    """Mean difference `ranks` minus `baseline` of each metric, with a paired bootstrap interval over users.
-
-    Args:
-        ranks, baseline: (U,) integers >= 1; entry u of both is the same user.
-
-    Raises:
-        ValueError: as `evaluate_ranks`, or vectors of different length.
-    """
-    _check_ranks(ranks)
-    _check_ranks(baseline)
-    if len(ranks) != len(baseline):
-        raise ValueError(f"a paired comparison needs the same users: {len(ranks)} and {len(baseline)} ranks")
-    differences = {m: _per_target(ranks, m) - _per_target(baseline, m) for m in metrics}
-    return {m: _estimate(*_summed(values, None), confidence, resamples, seed) for m, values in differences.items()}
-
-
-def evaluate_losses(losses: Tensor, confidence: float = 0.95) -> Estimate:
-    """Mean over users with Student's interval: of means of so many unlike numbers it is the bootstrap's, at no cost.
-
-    Args:
-        losses: (U,) floating point, one per user; the interval of a single user is the value.
-
-    Raises:
-        ValueError: no users, or a confidence outside (0, 1).
-    """
-    if losses.ndim != 1 or len(losses) == 0:
-        raise ValueError(f"losses: expected a vector of at least one loss, found shape {tuple(losses.shape)}")
-    _check_confidence(confidence)
-    mean, users = float(losses.double().mean()), len(losses)
-    if users == 1:
-        return Estimate(mean, mean, mean)
-    margin = float(stats.t.ppf((1 + confidence) / 2, users - 1) * losses.double().std() / users**0.5)
-    return Estimate(mean, mean - margin, mean + margin)
-
-
-def _per_target(ranks: Tensor, metric: str) -> Tensor:
-    name, k = parse(metric)
-    return METRICS[name](ranks, k)
-
-
-def _summed(values: Tensor, users: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Of each user, the sum of the values and how many they are: twice (U,)."""
-    if users is None:
-        return values, torch.ones_like(values)
-    rows = torch.unique(users, return_inverse=True)[1]
-    return torch.bincount(rows, values), torch.bincount(rows).to(values.dtype)
-
-
-def _estimate(sums: Tensor, sizes: Tensor, confidence: float, resamples: int, seed: int) -> Estimate:
-    """Σ sums / Σ sizes over users (U,), and its bootstrap interval."""
-    distinct, counts = (x.cpu().numpy() for x in torch.unique(torch.stack([sums, sizes], 1), dim=0, return_counts=True))
-
-    def mean(counts: np.ndarray) -> np.ndarray:
-        return (counts @ distinct[:, 0]) / (counts @ distinct[:, 1])
-
-    return bootstrap(mean, counts, confidence, resamples, seed)
-
-
-def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray], counts: np.ndarray, confidence: float, resamples: int, seed: int
-) -> Estimate:
-    """A statistic of users and its bootstrap interval.
-
-    Drawing U users with replacement and counting how often each distinct value comes up is one multinomial
-    draw over the V values, so the exact bootstrap costs O(R V) whatever U is.
-
-    Args:
-        statistic: from counts (r, V) to what they give (r,).
-        counts: (V,) how many users have each of the distinct values.
-
-    Raises:
-        ValueError: a confidence outside (0, 1), or no resamples.
-    """
-    _check_confidence(confidence)
-    if resamples < 1:
-        raise ValueError(f"resamples {resamples}: draw at least 1")
-    users, generator = counts.sum(), np.random.default_rng(seed)
-    step = max(1, _RESAMPLED_COUNTS // len(counts))
-    values = [
-        statistic(generator.multinomial(users, counts / users, size=min(step, resamples - start)))
-        for start in range(0, resamples, step)
-    ]
-    low, high = np.quantile(np.concatenate(values), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(statistic(counts[None])[0]), float(low), float(high))
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence}: give a share between 0 and 1, such as 0.95")
-
-
-def _check_ranks(ranks: Tensor) -> None:
-    if ranks.ndim != 1 or len(ranks) == 0:
-        raise ValueError(f"ranks: expected a vector of at least one rank, found shape {tuple(ranks.shape)}")
-    if ranks.is_floating_point() or int(ranks.min()) < 1:
-        raise ValueError("ranks: expected integers that start at 1")
+def _sampled(name: str) -> Metric:
+    full = metric(name.removeprefix(SAMPLED))
+    if not isinstance(full, RankMetric) or full.reads != ("rank",):
+        raise ValueError(f"metric {name!r}: {SAMPLED} goes before a metric of ranks, such as {SAMPLED}HR@10")
+    return replace(full, name=name, reads=("sampled_rank",))

@@ -6,21 +6,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from transrec.evaluation.metrics import Estimate
+from transrec.evaluation.estimates import Estimate
+from transrec.evaluation.metrics import metric
 
 
 def table(*sections: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """A row for each model, a column for each metric: value and interval.
 
-    A section holds what was measured on the same users; the best of its column (the lowest loss, the highest of
-    anything else) is in bold. A metric that a row lacks shows as a dash.
+    A section holds what was measured on the same users; the best of its column is in bold. A metric that a row lacks
+    shows as a dash.
     """
-    metrics = list(dict.fromkeys(metric for rows in sections for row in rows.values() for metric in row))
+    metrics = list(dict.fromkeys(name for rows in sections for row in rows.values() for name in row))
     view = Table("", *metrics)
     for rows in sections:
         best = {m: _best(m, [row[m].value for row in rows.values() if m in row]) for m in metrics}
         for name, estimates in rows.items():
-            view.add_row(Text(name), *(_cell(estimates.get(metric), best[metric]) for metric in metrics))
+            view.add_row(Text(name), *(_cell(estimates.get(m), best[m]) for m in metrics))
         view.add_section()
     return view
 
@@ -34,14 +35,14 @@ def console() -> Console:
 def as_json(estimates: Mapping[str, Estimate]) -> dict[str, float | list[float]]:
     """`{"HR@10": value, "HR@10_interval": [low, high], ...}`."""
     values: dict[str, float | list[float]] = {}
-    for metric, estimate in estimates.items():
-        values[metric] = estimate.value
-        values[f"{metric}_interval"] = [estimate.low, estimate.high]
+    for name, estimate in estimates.items():
+        values[name] = estimate.value
+        values[f"{name}_interval"] = [estimate.low, estimate.high]
     return values
 
 
-def _best(metric: str, values: list[float]) -> float:
-    return (min if metric == "loss" else max)(values, default=0.0)
+def _best(name: str, values: list[float]) -> float:
+    return (max if metric(name).higher_is_better else min)(values, default=0.0)
 
 
 def _cell(estimate: Estimate | None, best: float) -> Text:

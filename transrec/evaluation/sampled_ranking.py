@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transrec.evaluation.full_ranking import Score
+from transrec.protocols import Score
 
 SAMPLED = "sampled_99_"
 _OTHERS = 99

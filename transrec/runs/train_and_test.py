@@ -17,8 +17,9 @@ from transrec.data.shards import bad_samples
 from transrec.data.train_stream import TrainStream
 from transrec.distributed import world as distributed
 from transrec.distributed.world import World
+from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import Evaluator, UserResults, baselines
-from transrec.evaluation.metrics import Estimate
+from transrec.evaluation.metrics import metric
 from transrec.evaluation.report import as_json, console, table
 from transrec.experiment import Experiment, Parts, check_run_dir, export_config, write_run_dir
 from transrec.files import replace_atomically, write_text
@@ -124,6 +125,7 @@ def build_trainer(
         stream,
         experiment.data.workers,
         validate,
+        metric(train.monitor).improves,
         lambda: save_export(experiment, parts, engine.module, world),
         experiment.run_dir,
         {
@@ -146,19 +148,19 @@ def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: W
 
 
 def save_users(path: Path, examples: Examples, results: UserResults) -> None:
-    """A row for each target that was tested: user_id, target, rank, loss, and of macro-F1 the `predicted` class.
+    """A row for each target that was tested: user_id, target, rank, loss, and where macro-F1 is asked for `predicted`.
 
     It is what runs are compared by, user by user.
     """
-    names = examples.target_names()
+    names, read = examples.target_names(), results.columns
     columns = {
         "user_id": pa.array(examples.question_users("test"), pa.string()),
-        "target": names.take(pa.array(results.targets.numpy() - 1)),
-        "rank": pa.array(results.ranks.numpy()),
-        "loss": pa.array(results.losses.numpy()),
+        "target": names.take(pa.array(read["target"].numpy() - 1)),
+        "rank": pa.array(read["rank"].numpy()),
+        "loss": pa.array(read["loss"].float().numpy()),
     }
-    if results.predicted.any():
-        columns["predicted"] = names.take(pa.array(results.predicted.numpy() - 1))
+    if "predicted" in read:
+        columns["predicted"] = names.take(pa.array(read["predicted"].numpy() - 1))
     with replace_atomically(path) as partial:
         pq.write_table(pa.table(columns), partial)
 

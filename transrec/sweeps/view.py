@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from transrec.evaluation.metrics import metric
 from transrec.runs.train_and_test import SUMMARY_FILE
 from transrec.sweeps.driver import Driver
 from transrec.sweeps.plan import STAGES, Run, Stage
@@ -56,9 +57,10 @@ class View:
         values = {run.hash: value for run in runs if (value := _test(run)) is not None}
         if not values:
             return "-"
-        best = max(values, key=lambda name: values[name])
+        monitor = runs[0].experiment.train.monitor
+        best = (max if metric(monitor).higher_is_better else min)(values, key=lambda name: values[name])
         axes = next((t.axes for t in self.driver.plan.trials if best in (t.run, t.source)), {})
-        return f"{runs[0].experiment.train.monitor} {values[best]:.4f}  {_label(axes)}"
+        return f"{monitor} {values[best]:.4f}  {_label(axes)}"
 
     def _settled(self) -> int:
         return sum(state.status != "pending" for state in self.driver.states.values())

@@ -20,7 +20,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +49,7 @@ class TrainState:
     """All that training needs beside weights and optimizer: the order and the random numbers follow from the step."""
 
     step: int = 0  # steps done
-    best: float = -1.0  # validation metric of the export
+    best: float | None = None  # validation metric of the export; None: never validated
     best_step: int = 0
     evaluations_since_best: int = 0
     windows: int = 0  # trained on
@@ -117,7 +117,7 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainSta
     try:
         _restore(engine, checkpoint, sorted(written))
         engine_state.set_numbers(engine, manifest["optimizer"])
-        return TrainState(**manifest["state"])
+        return _read_state(manifest["state"])
     except (SafetensorError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{checkpoint} cannot be read ({error}): delete it to go on from the one before"
@@ -206,6 +206,12 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
         f"{path} is of format {written_as}, this version reads format {FORMAT}: "
         "go on with the version that wrote it, or choose another run_dir"
     )
+
+
+def _read_state(values: Mapping[str, Any]) -> TrainState:
+    """Earlier versions wrote -1 for the best value of a run that was never validated."""
+    state = TrainState(**values)
+    return state if state.best_step else replace(state, best=None)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -78,6 +78,7 @@ class Trainer:
     Args:
         engine: DeepSpeed engine around a `Model`: forward(batch) returns sums of losses, by name.
         validate: called on every rank; returns the same metrics on every rank.
+        improves: whether a value of `monitor` is better than the best so far, None before there is one.
         save_best: called on every rank when `monitor` has improved.
         identity: hashes of what a checkpoint cannot do without, by name.
     """
@@ -90,6 +91,7 @@ class Trainer:
         stream: Stream,
         workers: int,
         validate: Callable[[], Mapping[str, float]],
+        improves: Callable[[float, float | None], bool],
         save_best: Callable[[], None],
         run_dir: Path,
         identity: Mapping[str, str],
@@ -97,7 +99,7 @@ class Trainer:
     ) -> None:
         self.config, self.optimizer, self.engine = config, optimizer, engine
         self.stream, self.workers = stream, workers
-        self.validate, self.save_best = validate, save_best
+        self.validate, self.improves, self.save_best = validate, improves, save_best
         self.run_dir, self.identity, self.world = run_dir, identity, world
         self.total_steps = config.steps or config.epochs * len(stream)
         self.state = TrainState()
@@ -328,7 +330,7 @@ class Trainer:
             self._stop_at("the scores of the validation are not finite after", self.state.step - 1)
         self._window.since = time.monotonic()
         value = metrics[self.config.monitor]
-        improved = value > self.state.best
+        improved = self.improves(value, self.state.best)
         self.state.evaluations_since_best = 0 if improved else self.state.evaluations_since_best + 1
         if improved:
             self.state.best, self.state.best_step = value, self.state.step

@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-from transrec.evaluation.metrics import Estimate
+from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.report import as_json, console, table
 
 ROWS = {

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transrec.evaluation.full_ranking import dot_product_scores, rank_targets, target_losses, top_items
+from transrec.evaluation.full_ranking import rank_targets, target_losses, top_items
+from transrec.nn.dot_product import dot_product_scores
 
 
 @dataclass(frozen=True)

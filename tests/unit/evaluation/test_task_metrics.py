@@ -1,13 +1,16 @@
 """Measures of tasks: macro-F1, users with several targets, sampled ranking, logistic regression."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
+from transrec.evaluation.estimates import Interval
 from transrec.evaluation.full_ranking import rank_targets
 from transrec.evaluation.logistic_regression import LogisticRegression
-from transrec.evaluation.macro_f1 import macro_f1
-from transrec.evaluation.metrics import evaluate_ranks, parse
+from transrec.evaluation.macro_f1 import macro_f1, macro_f1_of
+from transrec.evaluation.metrics import metric
 from transrec.evaluation.sampled_ranking import restricted, sampled_candidates
 
 
@@ -30,7 +33,7 @@ def test_macro_f1_and_its_interval_agree_with_drawing_instances(classes: int) ->
     rng = np.random.default_rng(classes)
     targets = rng.integers(1, classes + 1, 300)
     predicted = np.where(rng.random(300) < 0.6, targets, rng.integers(1, classes + 1, 300))
-    found = macro_f1(torch.from_numpy(targets), torch.from_numpy(predicted), confidence=0.9, resamples=4000)
+    found = macro_f1(torch.from_numpy(targets), torch.from_numpy(predicted), Interval(0.9, 4000))
     assert found.value == pytest.approx(sklearn_f1(targets, predicted))
     draws = rng.integers(0, 300, (400, 300))
     low, high = np.quantile([sklearn_f1(targets[d], predicted[d]) for d in draws], [0.05, 0.95])
@@ -38,29 +41,62 @@ def test_macro_f1_and_its_interval_agree_with_drawing_instances(classes: int) ->
     assert found.high == pytest.approx(high, abs=0.2 * (high - low))
 
 
+def dense_macro_f1(targets: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Macro-F1 (r,) as the definition has it, a class at a time, of pairs that were drawn `counts` (r, n) times."""
+    found = []
+    for one in np.unique(targets):
+        true, called = targets == one, predicted == one
+        either = counts @ (true.astype(float) + called)
+        found.append(np.divide(2 * (counts @ (true & called)), either, out=np.zeros(len(counts)), where=either > 0))
+    return np.stack(found, axis=1).mean(axis=1)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 9, 300])
+def test_macro_f1_of_resamples_has_the_bits_of_its_definition(classes: int) -> None:
+    """Also where a class is called that nobody has, and where one is not drawn at all."""
+    rng = np.random.default_rng(classes)
+    targets, predicted = rng.integers(1, classes + 1, 500), rng.integers(0, classes + 3, 500)
+    predicted = np.where(rng.random(500) < 0.5, targets, predicted)
+    counts = rng.multinomial(500, np.full(500, 1 / 500), size=20)
+    found = macro_f1_of(targets, predicted)(counts)
+    np.testing.assert_array_equal(found, dense_macro_f1(targets, predicted, counts))
+
+
+def test_memory_of_macro_f1_does_not_grow_as_pairs_times_classes() -> None:
+    """20,000 classes, each its own true one and called another: a dense table of both would take 6.4 GB."""
+    classes = torch.arange(20_000)
+    tracemalloc.start()
+    try:
+        found = macro_f1(classes, classes.roll(1), Interval(resamples=250))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (found.value, found.high) == (0, 0)
+    assert peak < 400e6
+
+
 # Ranks
 
 
 def test_accuracy_is_the_share_of_first_ranks() -> None:
-    assert parse("accuracy") == ("HR", 1)
-    assert evaluate_ranks(torch.tensor([1, 2, 1, 3]), ["accuracy"])["accuracy"].value == 0.5
+    assert metric("accuracy").estimate([torch.tensor([1, 2, 1, 3])]).value == 0.5
 
 
 def test_targets_of_a_user_are_resampled_together() -> None:
     """Twenty users of fifty targets each, all hit or all missed: there is no more to learn than from twenty."""
     hit = torch.arange(20) < 8
     ranks, users = torch.where(hit, 1, 9).repeat_interleave(50), torch.arange(20).repeat_interleave(50)
-    together = evaluate_ranks(ranks, ["HR@1"], users=users)["HR@1"]
-    alone = evaluate_ranks(torch.where(hit, 1, 9), ["HR@1"])["HR@1"]
+    together = metric("HR@1").estimate([ranks], users)
+    alone = metric("HR@1").estimate([torch.where(hit, 1, 9)])
     assert together == alone
-    careless = evaluate_ranks(ranks, ["HR@1"])["HR@1"]
+    careless = metric("HR@1").estimate([ranks])
     assert careless.value == together.value
     assert careless.high - careless.low < (together.high - together.low) / 4
 
 
 def test_a_mean_is_over_targets_not_over_users() -> None:
     ranks, users = torch.tensor([1, 9, 9, 9]), torch.tensor([7, 8, 8, 8])
-    assert evaluate_ranks(ranks, ["HR@1"], users=users)["HR@1"].value == 0.25
+    assert metric("HR@1").estimate([ranks], users).value == 0.25
 
 
 # Sampled ranking

@@ -81,7 +81,10 @@ def test_a_task_is_named_by_its_targets_not_by_where_they_lie(
 ) -> None:
     def named(task: dict[str, str]) -> str:
         target = make_sweep().target
-        data, model = target["data"] | {"task": task}, target["model"] | {"objective": {"name": "classification"}}
+        data, model = (
+            target["data"] | {"examples": {"name": "task", "targets": task}},
+            target["model"] | {"objective": {"name": "classification"}},
+        )
         return only_run(make_sweep(source=None, target=target | {"data": data, "model": model}))
 
     platforms = [build_shards({f"user-{i}": [1 + i % n] for i in range(12)}, n_items=3) for n in (2, 3)]

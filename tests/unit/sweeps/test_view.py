@@ -1,5 +1,6 @@
-"""The time that a sweep says it will still take."""
+"""What a sweep shows while it runs: the time it will still take, and the best run so far."""
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,3 +35,15 @@ def test_what_is_left_is_told_by_the_pace_of_its_stage(driver: Any, monkeypatch:
     ]:
         driver.states[name].status = "done"
         assert view.table().caption == said
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("HR@10", "HR@10 0.9000  lr=2"), ("loss", "loss 0.1000  lr=1")])
+def test_the_best_run_is_the_best_by_its_monitor(driver: Any, tmp_path: Path, monitor: str, best: str) -> None:
+    runs = []
+    for name, value in (("a", 0.1), ("b", 0.9)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(json.dumps({"test": {monitor: value}}))
+        experiment = SimpleNamespace(run_dir=tmp_path / name, train=SimpleNamespace(monitor=monitor))
+        runs.append(SimpleNamespace(hash=name, experiment=experiment))
+    driver.plan.trials = [SimpleNamespace(run=n, source=None, axes={"lr": i}) for i, n in enumerate("ab", start=1)]
+    assert View(driver, Console())._best(runs) == best  # type: ignore[arg-type]

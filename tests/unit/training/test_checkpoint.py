@@ -103,6 +103,24 @@ def test_state_weights_and_optimizer_come_back(folder: Path) -> None:
     assert same(engine, trained)
 
 
+@pytest.mark.parametrize(("best", "best_step", "found"), [(-1.0, 0, None), (-1.0, 5, -1.0), (0.25, 5, 0.25)])
+def test_a_run_that_an_earlier_version_never_validated_has_no_best_value(
+    folder: Path, best: float, best_step: int, found: float | None
+) -> None:
+    """It wrote -1, which no loss is below of."""
+    path = save(folder, 10) / "state.json"
+    manifest = json.loads(path.read_text())
+    manifest["state"] |= {"best": best, "best_step": best_step}
+    path.write_text(json.dumps(manifest))
+    assert checkpoint.load(PlainEngine(), path.parent, IDENTITY).best == found
+
+
+def test_that_a_run_was_never_validated_comes_back(folder: Path) -> None:
+    checkpoint.save(PlainEngine(), folder, TrainState(3), IDENTITY, ALONE)
+    assert checkpoint.load(PlainEngine(), folder / "step-00000003", IDENTITY) == TrainState(3)
+    assert TrainState().best is None
+
+
 def test_an_engine_that_has_trained_already_is_overwritten(folder: Path) -> None:
     trained, engine = PlainEngine(steps=3), PlainEngine(steps=7)
     checkpoint.load(engine, save(folder, 10, engine=trained), IDENTITY)

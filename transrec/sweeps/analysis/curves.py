@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from transrec.evaluation.metrics import metric
 from transrec.sweeps.analysis.fits import DELTA, Scaling, analyse
 from transrec.sweeps.analysis.laws import Floats
 from transrec.sweeps.analysis.resampling import Resampled, mean_interval
-from transrec.sweeps.analysis.results import LOSS, SEED, Results, Setting
+from transrec.sweeps.analysis.results import SEED, Results, Setting
 
 AMOUNTS = ("source_interactions", "interactions", "labels", "trainable_parameters", "source_flops", "flops")
 _GROWS = 1.2  # the largest size is at least so many times the smallest
@@ -89,12 +90,16 @@ class Measured:
     delta: float = DELTA
 
     @property
+    def higher_is_better(self) -> bool:
+        return metric(self.measure).higher_is_better
+
+    @property
     def error_name(self) -> str:
-        return LOSS if self.measure == LOSS else f"1 − {self.measure}"
+        return f"1 − {self.measure}" if self.higher_is_better else self.measure
 
     @cached_property
     def errors(self) -> Resampled:
-        if self.measure == LOSS:
+        if not self.higher_is_better:
             return self.values
         return Resampled(1 - self.values.values, 1 - self.values.draws)
 

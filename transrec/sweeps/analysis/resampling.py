@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from transrec.evaluation.estimates import Counts, Statistic
 from transrec.sweeps.analysis.laws import Floats
 
 Ints = NDArray[np.int64]
@@ -43,19 +44,37 @@ def resample(per_target: Sequence[Floats], seed: int, draws: int = DRAWS, users:
     """Means of trials tested on the same targets, in the same order: T vectors (I,).
 
     Args:
-        users: (I,) whose target it is, 0 to U - 1: users are drawn with all their targets. None: each is another's.
+        users: as of `resample_statistic`; None: each target is another's.
     """
-    values = np.stack(per_target, axis=1).astype(np.float64)
-    users = np.arange(len(values)) if users is None else users
+    owners = np.arange(len(per_target[0])) if users is None else users
+    return resample_statistic(means(per_target), seed, owners, draws)
+
+
+def resample_statistic(statistic: Statistic, seed: int, users: Ints, draws: int = DRAWS) -> Resampled:
+    """A measure of trials tested on the same targets, in the same order.
+
+    Args:
+        statistic: from counts of the targets (r, I) to the measure of each trial (r, T).
+        users: (I,) whose target it is, 0 to U - 1: users are drawn with all their targets.
+    """
     everyone = int(users.max()) + 1
     rng = np.random.default_rng(seed)
-    step = max(1, _CELLS // len(values))
-    means = []
+    step = max(1, _CELLS // len(users))
+    drawn = []
     for first in range(0, draws, step):
-        drawn = rng.integers(everyone, size=(min(step, draws - first), everyone))
-        counts = np.stack([np.bincount(row, minlength=everyone) for row in drawn])[:, users]
-        means.append(counts @ values / counts.sum(axis=1, keepdims=True))
-    return Resampled(values.mean(axis=0), np.concatenate(means))
+        rows = rng.integers(everyone, size=(min(step, draws - first), everyone))
+        drawn.append(statistic(np.stack([np.bincount(row, minlength=everyone) for row in rows])[:, users]))
+    return Resampled(statistic(np.ones((1, len(users)), np.int64))[0], np.concatenate(drawn))
+
+
+def means(per_target: Sequence[Floats]) -> Statistic:
+    """The statistic whose values (r, T) are the means of T vectors (I,)."""
+    values = np.stack(per_target, axis=1).astype(np.float64)
+
+    def statistic(counts: Counts) -> Floats:
+        return counts @ values / counts.sum(axis=1, keepdims=True)
+
+    return statistic
 
 
 def shared_draws(seeds: Resampled) -> Floats:

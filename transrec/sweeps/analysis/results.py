@@ -1,7 +1,6 @@
 """A sweep's folder as results: what each trial measured of its test users, and what it cost."""
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from transrec.config import ConfigError, read_yaml
 from transrec.errors import TransRecError
-from transrec.evaluation.macro_f1 import MACRO_F1, from_sums, indicators
-from transrec.evaluation.metrics import METRICS, parse
+from transrec.evaluation.estimates import Counts, Statistic
+from transrec.evaluation.metrics import MeanMetric, Metric, metric
 from transrec.sweeps.analysis.laws import Floats
-from transrec.sweeps.analysis.resampling import Ints, Resampled, resample
+from transrec.sweeps.analysis.resampling import Resampled, means, resample_statistic
 from transrec.sweeps.records import Record, read
 
 SEED = "seed"
@@ -27,7 +27,12 @@ LOSS = "loss"
 
 Setting = tuple[tuple[str, Any], ...]  # (axis, label) of some axes
 
-_METRIC = re.compile(rf"({'|'.join(METRICS)})@\d+|accuracy")  # made from ranks; those of sampled rankings are not kept
+_KEPT = {
+    "rank",
+    "target",
+    "loss",
+    "predicted",
+}  # readings that a run keeps of each target: of these a metric is resampled
 
 # What a trial can be plotted against, in the order of preference, and how a reader calls it.
 QUANTITIES = {
@@ -60,7 +65,7 @@ class Outcome:
     targets: tuple[str, ...]
     ranks: NDArray[np.int64]  # (I,)
     losses: Floats  # (I,)
-    predicted: tuple[str, ...] | None  # classes, where macro-F1 was asked for
+    predicted: tuple[str, ...] | None  # classes, where a metric reads them
 
     @property
     def axes(self) -> dict[str, Any]:
@@ -76,15 +81,12 @@ class Outcome:
         """What needs no training but counting, measured on the same instances."""
         return self.summary["baselines"]
 
-    def columns(self, measure: str) -> Floats:
-        """(I, …) whose means over targets `measure` is made of: "loss", "macro_F1" or a metric such as "HR@10"."""
-        if measure == LOSS:
-            return self.losses
-        if measure == MACRO_F1:
-            assert self.predicted is not None
-            return indicators(self.targets, self.predicted)
-        name, k = parse(measure)
-        return METRICS[name](torch.from_numpy(self.ranks), k).numpy()
+    def read(self, asked: Metric) -> list[Tensor]:
+        """The columns (I,) that a metric reads; names of classes become numbers."""
+        names = [*self.targets, *(self.predicted or ())]
+        classes = np.unique(names, return_inverse=True)[1].reshape(-1, len(self.targets))
+        columns = {"rank": self.ranks, "loss": self.losses, **dict(zip(("target", "predicted"), classes, strict=False))}
+        return [torch.from_numpy(columns[name]) for name in asked.reads]
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Results:
     def measures(self) -> list[str]:
         """The loss, and every metric of full ranking or of classes that all trials have, in their order."""
         lists = [[name for name in outcome.summary["test"] if _is_kept(name)] for outcome in self.outcomes]
-        return [LOSS, *(metric for metric in lists[0] if all(metric in names for names in lists))]
+        return [LOSS, *(name for name in lists[0] if name != LOSS and all(name in names for names in lists))]
 
     @cached_property
     def monitor(self) -> str | None:
@@ -150,7 +152,8 @@ class Results:
         columns: dict[int, tuple[float, Floats]] = {}
         for number, ((users, _), members) in enumerate(_by_instances(self.outcomes)):
             owners = np.unique(users, return_inverse=True)[1]
-            found = _resampled([self.outcomes[i].columns(measure) for i in members], number, owners)
+            statistic = _statistic(metric(measure), [self.outcomes[i] for i in members])
+            found = resample_statistic(statistic, number, owners)
             columns |= {i: (found.values[n], found.draws[:, n]) for n, i in enumerate(members)}
         ordered = [columns[i] for i in range(len(self.outcomes))]
         return Resampled(np.array([value for value, _ in ordered]), np.stack([draws for _, draws in ordered], axis=1))
@@ -259,18 +262,24 @@ def _by_instances(outcomes: Sequence[Outcome]) -> Iterable[tuple[Any, list[int]]
     return found.items()
 
 
-def _resampled(columns: Sequence[Floats], seed: int, users: Ints) -> Resampled:
-    """Of T trials, columns (I,) whose mean is the measure, or (I, 2, K) whose means make macro-F1."""
-    if columns[0].ndim == 1:
-        return resample(columns, seed, users=users)
-    shape = (len(columns), *columns[0].shape[1:])
-    flat = [column for of_trial in columns for column in of_trial.reshape(len(of_trial), -1).T]
-    means = resample(flat, seed, users=users)
-    return Resampled(from_sums(means.values.reshape(shape)), from_sums(means.draws.reshape(-1, *shape)))
+def _statistic(asked: Metric, outcomes: Sequence[Outcome]) -> Statistic:
+    """A metric (r, T) of T trials tested on the same targets, from how often each of these was drawn (r, I)."""
+    if isinstance(asked, MeanMetric):  # all trials at once
+        return means([asked.values(*outcome.read(asked)).numpy() for outcome in outcomes])
+    statistics = [asked.statistic(*outcome.read(asked)) for outcome in outcomes]
+
+    def each(counts: Counts) -> Floats:
+        return np.stack([statistic(counts) for statistic in statistics], axis=1)
+
+    return each
 
 
-def _is_kept(metric: str) -> bool:
-    return metric == MACRO_F1 or _METRIC.fullmatch(metric) is not None
+def _is_kept(name: str) -> bool:
+    """Is it a metric, made of what runs keep?"""
+    try:
+        return _KEPT.issuperset(metric(name).reads)
+    except ValueError:
+        return False
 
 
 def _is_number(label: Any) -> bool:

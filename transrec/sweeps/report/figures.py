@@ -19,7 +19,7 @@ from transrec.sweeps.analysis.curves import Curve, Measured
 from transrec.sweeps.analysis.fits import Scaling
 from transrec.sweeps.analysis.laws import Floats
 from transrec.sweeps.analysis.resampling import mean_interval
-from transrec.sweeps.analysis.results import LOSS, QUANTITIES, Results
+from transrec.sweeps.analysis.results import QUANTITIES, Results
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX*<>"
@@ -171,7 +171,7 @@ def _draw_baseline(drawing: Drawing, ax: Axes, measure: str, results: Results, c
 def cost_figure(name: str, axis: str, measured: Measured, results: Results, cells: dict[str, list[int]]) -> Drawing:
     """Quality of each choice against what it costs: trained parameters, time, memory."""
     costs = [c for c in ("trainable_parameters", "seconds", "peak_memory_bytes") if _known(results, cells, c)]
-    better = "lower" if measured.measure == LOSS else "higher"
+    better = "higher" if measured.higher_is_better else "lower"
     caption = f"{measured.measure} ({better} is better) of each {axis} against its cost, with 95 % intervals."
     drawing = Drawing(name, caption, _figure(len(costs)), list(cells))
     axes = drawing.figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]

@@ -4,7 +4,7 @@ from typing import Any
 
 from transrec.sweeps.analysis.comparison import Comparison, compare
 from transrec.sweeps.analysis.curves import label, paired
-from transrec.sweeps.analysis.results import LOSS, Setting
+from transrec.sweeps.analysis.results import Setting
 from transrec.sweeps.report.draft import NONE, Draft, file_name
 from transrec.sweeps.report.figures import Drawing, cost_figure
 from transrec.sweeps.report.page import Heading, Table
@@ -36,13 +36,14 @@ def _tell(draft: Draft, name: str, baseline: str, found: list[tuple[Setting, Com
 
 def _comparisons(draft: Draft, axis: str, name: Any, baseline: Any, measure: str) -> list[tuple[Setting, Comparison]]:
     found = []
-    values = draft.measured[measure].values
+    measured = draft.measured[measure]
+    values = measured.values
     for setting, numbers in draft.by_size(draft.results.groups(axis)):
         members = [[n for n in numbers if draft.results.outcomes[n].axes.get(axis) == x] for x in (name, baseline)]
         pairs = paired(draft.results, *members)
         if pairs:
             ones, others = zip(*pairs, strict=True)
-            c = compare(values.of(ones), values.of(others), measure != LOSS, draft.margin)
+            c = compare(values.of(ones), values.of(others), measured.higher_is_better, draft.margin)
             found.append((setting, c))
     return found
 

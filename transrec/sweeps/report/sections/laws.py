@@ -23,7 +23,7 @@ def add_laws(draft: Draft, axis: str) -> None:
             f"Any law along {axis}: no amount of data, parameters or operations grows along all of it."
         )
         return
-    if draft.quality != LOSS:
+    if draft.measured[draft.quality].higher_is_better:  # what is an error itself is drawn with its law
         name = file_name("curve", axis, draft.quality)
         found = _in_order(draft, next(iter(by_amount.values())))
         draft.blocks += [

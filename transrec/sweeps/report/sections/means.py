@@ -1,11 +1,11 @@
 """Means of every setting, with intervals, and of what they were tested beside."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from transrec.evaluation.metrics import metric
 from transrec.sweeps.analysis.resampling import mean_interval
 from transrec.sweeps.analysis.results import Setting
 from transrec.sweeps.report.draft import NONE, Draft
@@ -41,8 +41,9 @@ def _mean_row(
         cell = measured.values.of(numbers)
         low, high = mean_interval(cell)
         cells.append(f"{cell.values.mean():.4f} [{low:.4f}, {high:.4f}]")
-    quality = draft.measured[draft.quality].values.of(numbers).values.mean()
-    ahead = [name for name, values in baselines.items() if values.get(draft.quality, -np.inf) > quality]
+    quality = float(draft.measured[draft.quality].values.of(numbers).values.mean())
+    better = metric(draft.quality).improves
+    ahead = [name for name, values in baselines.items() if better(values.get(draft.quality, math.nan), quality)]
     return [*labels, *cells, str(len(numbers)), ", ".join(ahead) or NONE]
 
 

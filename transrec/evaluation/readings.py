@@ -1,0 +1,87 @@
+"""Readings: the numbers that are read off an answer to a question, and that metrics are made from.
+
+A kind of question has its own table of readings, such as `READINGS` for questions about one target among many. Another
+kind, such as impressions with scores and labels, brings a table of its own; `measure` serves all of them.
+
+Shape letters: B targets of a batch, N targets that are ranked (1..N; 0 pads), X targets left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from transrec.evaluation.full_ranking import Repeats, rank_targets, target_losses, top_items
+from transrec.evaluation.sampled_ranking import restricted, sampled_candidates
+from transrec.protocols import Score
+
+Context = TypeVar("Context", contravariant=True)
+Questions = TypeVar("Questions", contravariant=True)
+Answers = TypeVar("Answers", contravariant=True)
+
+
+@dataclass(frozen=True)
+class Reading(Generic[Context, Questions, Answers]):
+    """
+    Args:
+        measure: one number for each question of a batch, (B,).
+        dtype: of these numbers.
+        of_logits: it needs scores that are logits; for others, such as counts, only their order means something.
+    """
+
+    measure: Callable[[Context, Questions, Answers], Tensor]
+    dtype: torch.dtype = torch.int64
+    of_logits: bool = False
+
+
+class Targets(Protocol):
+    """A batch of questions for one target each."""
+
+    @property
+    def users(self) -> Tensor: ...  # (B,) a number for each user
+
+    @property
+    def targets(self) -> Tensor: ...  # (B,)
+
+    @property
+    def left_out(self) -> Tensor: ...  # (B, X) what is not ranked, 0 where padded
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The vocabulary that targets are ranked in."""
+
+    size: int  # N
+    candidates: Tensor  # (N + 1,) bool; entry 0 is False
+    repeats: Repeats
+    device: torch.device
+
+    def rank(self, asked: Targets, score: Score) -> Tensor:
+        return rank_targets(score, self.size, *self._on_device(asked), self.repeats)
+
+    def sampled_rank(self, asked: Targets, score: Score) -> Tensor:
+        compared = sampled_candidates(asked.users, asked.targets, asked.left_out, self.candidates)
+        return self.rank(asked, restricted(score, compared.to(self.device)))
+
+    def predicted(self, asked: Targets, score: Score) -> Tensor:
+        """The best candidate; nothing is left out."""
+        return top_items(score, self.size, None, self.candidates.to(self.device), 1)[1][:, 0]
+
+    def loss(self, asked: Targets, score: Score) -> Tensor:
+        """It takes a pass over the vocabulary of its own."""
+        return target_losses(score, self.size, *self._on_device(asked))
+
+    def _on_device(self, asked: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        return asked.targets.to(self.device), asked.left_out.to(self.device), self.candidates.to(self.device)
+
+
+READINGS: dict[str, Reading[Ranking, Targets, Score]] = {
+    "user": Reading(lambda ranking, asked, score: asked.users),
+    "target": Reading(lambda ranking, asked, score: asked.targets),
+    "rank": Reading(Ranking.rank),
+    "sampled_rank": Reading(Ranking.sampled_rank),
+    "predicted": Reading(Ranking.predicted),
+    "loss": Reading(Ranking.loss, torch.float64, of_logits=True),
+}

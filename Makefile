@@ -2,9 +2,10 @@
 
 PYTHON ?= python3.11
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow lint
+.PHONY: quickstart test test-slow test-oldest lint
 
 quickstart: $(VENV)/quickstart.installed
 	test -e shards/quickstart || $(BIN)/python -m data_tools build --source sample --output shards/quickstart
@@ -16,13 +17,19 @@ test: $(VENV)/dev.installed
 test-slow: $(VENV)/dev.installed
 	$(BIN)/python -m pytest -m slow
 
+# The fast tests with the oldest versions that setup.py admits, in an environment of its own: some 8 GB, its torch is
+# a CUDA build. `.ci/nightly` runs it.
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# `constraints.txt` holds the versions this was tested with; `setup.py` the ranges it should work with.
-$(VENV)/%.installed: setup.py constraints.txt
+# `setup.py` holds the ranges it should work with, `constraints-oldest.txt` their lower ends, `constraints.txt` the versions
+# this was tested with.
+$(VENV)/%.installed: setup.py $(CONSTRAINTS)
 	test -e $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	DS_BUILD_OPS=0 $(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[$*]'
 	touch $@

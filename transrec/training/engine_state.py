@@ -128,5 +128,9 @@ def _set_adam_step(adam: torch.optim.Optimizer, masters: list[Tensor], step: int
 
 
 def _loss_scaler(engine: Any) -> Any:
-    """With ZeRO an object of its own, without it numbers beside the fp16 optimizer; None where nothing is scaled."""
-    return getattr(engine.optimizer, "loss_scaler", getattr(engine.optimizer, "loss_scale_config", None))
+    """Holds the numbers of `SCALER`; has none of them where nothing is scaled.
+
+    With ZeRO it is an object of its own; without, one beside the fp16 optimizer, or in DeepSpeed 0.17 that optimizer.
+    """
+    optimizer = engine.optimizer
+    return getattr(optimizer, "loss_scaler", getattr(optimizer, "loss_scale_config", optimizer))

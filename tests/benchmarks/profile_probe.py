@@ -25,8 +25,9 @@ from transrec.data.evaluation_stream import evaluation_batches, left_padded, new
 from transrec.data.examples.interactions import DataConfig, Interactions
 from transrec.distributed.world import World
 from transrec.evaluation.evaluator import encode_catalogue, inference
-from transrec.experiment import load_run, open_store
+from transrec.runs.build import open_store
 from transrec.runs.rebuild import rebuild_for
+from transrec.runs.run_folder import load
 
 Features = dict[str, NDArray[np.float64]]
 
@@ -46,7 +47,7 @@ def main() -> None:
 
 def probe(run: Path, task: dict[str, object]) -> dict[str, tuple[float, float]]:
     """(accuracy, macro F1) by features."""
-    experiment = load_run(run)
+    experiment = load(run)
     data = validate(DataConfig, experiment.data.model_dump(mode="json") | {"task": task})
     interactions = Interactions.scan(data, experiment.model.max_length)
     model = rebuild_for(experiment, run, interactions.shards.index)

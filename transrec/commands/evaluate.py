@@ -21,7 +21,7 @@ from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import Evaluator, baselines
 from transrec.evaluation.metrics import Estimate
 from transrec.evaluation.report import as_json, console, table
-from transrec.experiment import open_store
+from transrec.runs.build import open_store
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.rebuild import check_targets
 

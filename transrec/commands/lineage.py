@@ -20,7 +20,7 @@ from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.train_stream import TrainStream
 from transrec.errors import TransRecError
 from transrec.evaluation.report import console
-from transrec.experiment import load_run
+from transrec.runs import run_folder
 from transrec.training.tracking import steps_done
 
 MOST_ROWS = 50
@@ -52,7 +52,7 @@ class Answers:
     """A table to read, and all of it as an object."""
 
     def __init__(self, run_dir: Path) -> None:
-        experiment = load_run(run_dir)
+        experiment = run_folder.load(run_dir)
         interactions = Interactions.scan(experiment.data, experiment.model.max_length)
         folder = interactions.shards.folder
         store = ItemStore(folder, {}, experiment.data.cache)

@@ -26,9 +26,9 @@ from transrec.errors import TransRecError
 from transrec.evaluation.evaluator import encode_catalogue, inference, user_scores
 from transrec.evaluation.full_ranking import Score, top_items
 from transrec.evaluation.report import console
-from transrec.experiment import open_store
+from transrec.runs.build import open_store
 from transrec.runs.channels import Channel, Channels
-from transrec.runs.rebuild import read_export_config
+from transrec.runs.export import read_export_config
 
 
 def main(argv: list[str] | None = None) -> int:

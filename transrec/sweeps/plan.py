@@ -24,7 +24,8 @@ from transrec.config import ConfigError, validate
 from transrec.data.examples.interactions import DataConfig, open_folder
 from transrec.data.examples.task import ColdStartConfig, FileConfig
 from transrec.data.shards.remote import Place
-from transrec.experiment import Experiment, may_differ
+from transrec.experiment import Experiment
+from transrec.runs.run_folder import may_differ
 from transrec.sweeps.config import NO_SOURCE, Axis, Sweep, stage_values
 from transrec.training.tracking import flatten
 

@@ -22,6 +22,7 @@ import torch
 from transrec.config import validate
 from transrec.distributed.world import World
 from transrec.experiment import Experiment
+from transrec.runs.build import build
 from transrec.runs.train_and_test import build_stream
 from transrec.training.cost import measure
 from transrec.training.optim import build_optimizer
@@ -85,7 +86,7 @@ def in_own_process(arguments: argparse.Namespace, method: str, mode: str) -> dic
 def train(arguments: argparse.Namespace, method: str, mode: str) -> dict[str, Any]:
     experiment = validate(Experiment, configuration(arguments, method, mode))
     world = World()
-    parts = experiment.build(world)
+    parts = build(experiment, world)
     if mode == "fill":
         return {}
     stream = build_stream(experiment, parts, world)

@@ -27,8 +27,8 @@ from transrec.data.examples.questions import left_padded, newest
 from transrec.data.examples.task import TaskExamples
 from transrec.distributed.world import World
 from transrec.evaluation.evaluator import encode_catalogue, inference
-from transrec.experiment import load_run
 from transrec.runs.rebuild import rebuild_for
+from transrec.runs.run_folder import load
 
 Features = dict[str, NDArray[np.float64]]
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 def probe(run: Path, task: dict[str, object]) -> dict[str, tuple[float, float]]:
     """(accuracy, macro F1) by features."""
-    experiment = load_run(run)
+    experiment = load(run)
     data = validate(
         DataConfig, experiment.data.model_dump(mode="json") | {"examples": {"name": "task", "targets": task}}
     )

@@ -22,6 +22,7 @@ from transrec.config import validate
 from transrec.data.batch import SequenceBatch, to_device
 from transrec.distributed.world import World
 from transrec.experiment import Experiment
+from transrec.runs.build import build
 from transrec.runs.train_and_test import build_stream
 from transrec.training.cost import measure
 from transrec.training.optim import build_optimizer
@@ -65,7 +66,7 @@ def main() -> None:
 def prepare(arguments: argparse.Namespace, name: str, batches: list[SequenceBatch]) -> Trained:
     """A model ready for steps; the first one fills `batches`, which all use."""
     experiment = validate(Experiment, configuration(arguments, name))
-    parts = experiment.build(World())
+    parts = build(experiment, World())
     stream = build_stream(experiment, parts.examples, parts.store, World())
     if not batches:
         batches += [to_device(stream[step][0], DEVICE) for step in range(arguments.rounds + 1)]

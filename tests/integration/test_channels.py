@@ -9,9 +9,9 @@ import torch
 from commands import Commands, ForkedCommands, json_lines, refused
 from tiny_world import Tiny, build_shards
 
-from transrec import experiment, weights
+from transrec import weights
 from transrec.data.examples.histories import open_folder
-from transrec.runs import rebuild
+from transrec.runs import rebuild, run_folder
 from transrec.runs.channels import Channels
 
 CPU = torch.device("cpu")
@@ -121,7 +121,7 @@ def test_the_order_of_channels_does_not_matter(adapted: list[Path]) -> None:
         states.append({name: model.state_dict() for name, model in models.items()})
     for name, state in states[0].items():
         alone = rebuild.rebuild_for(
-            loaded := experiment.load_run(adapted[0].parent / name),
+            loaded := run_folder.load(adapted[0].parent / name),
             adapted[0].parent / name,
             open_folder(loaded.data, None).index,
         ).state_dict()
@@ -155,7 +155,7 @@ def test_an_export_is_used_away_from_its_run(
     commands: ForkedCommands, source: Path, adapted: list[Path], tmp_path: Path
 ) -> None:
     moved = shutil.copytree(adapted[2] / "export", tmp_path / "moved")
-    data = experiment.load_run(adapted[2]).data.path
+    data = run_folder.load(adapted[2]).data.path
     (result,) = json_lines(commands.run("evaluate", "--run", source, "--adapter", moved, "--data", data))
     assert result["test"] == json.loads((adapted[2] / "summary.json").read_text())["test"]
     for command, option in (("evaluate", "--data"), ("recommend", "--catalogue")):

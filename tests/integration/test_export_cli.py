@@ -8,9 +8,9 @@ from commands import Commands, ForkedCommands
 from tiny_world import Tiny
 from transformers import AutoModel, AutoTokenizer
 
-from transrec.experiment import load_run
 from transrec.item_encoders import layer_by_layer
 from transrec.runs.rebuild import rebuild
+from transrec.runs.run_folder import load
 
 RATES = "optimizer.lr={backbone: 1.0e-2, head: 1.0e-2, adapter: 1.0e-1}"
 HEAD = "also_train: [head]"
@@ -27,7 +27,7 @@ def assert_same_states(folder: Path, run_dir: Path) -> None:
     loaded, info = AutoModel.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    own = rebuild(load_run(run_dir), run_dir / "export", 80).eval().item_encoder.backbone
+    own = rebuild(load(run_dir), run_dir / "export", 80).eval().item_encoder.backbone
     tokens = AutoTokenizer.from_pretrained(folder)(["title 3", "a longer title 17"], padding=True, return_tensors="pt")
     inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():

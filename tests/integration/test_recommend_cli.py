@@ -16,7 +16,7 @@ from transrec.commands.recommend import main, show
 from transrec.data.content.item_store import ItemStore
 from transrec.data.shards.schema import CATALOGUE_FILE, ShardIndex
 from transrec.data.shards.shard_folder import ShardFolder
-from transrec.experiment import load_run
+from transrec.runs import run_folder
 from transrec.runs.rebuild import rebuild_for
 
 HISTORIES = {"ann": ["item-3", "item-17", "item-3"], "bob": [f"item-{i}" for i in range(20, 50)], "eve": ["item-0"]}
@@ -51,7 +51,7 @@ def recommendations(finished: Finished) -> dict[str, list[dict[str, Any]]]:
 
 def brute_force(run: Path, shards: Path, history: list[str], top: int) -> list[tuple[str, float]]:
     """Every item encoded alone, the user alone, every product taken alone."""
-    experiment = load_run(run)
+    experiment = run_folder.load(run)
     model = rebuild_for(experiment, run, ShardIndex.load(shards)).eval()
     store = ItemStore(ShardFolder(shards), experiment.model.item_encoder.content(), experiment.data.cache)
     item_ids = pq.read_table(shards / CATALOGUE_FILE)["item_id"].to_pylist()

@@ -18,7 +18,7 @@ from commands import ENVIRONMENT, ForkedCommands, LaunchedCommands, free_port, r
 from tiny_sweeps import finished, left, write_sweep
 from tiny_world import build_shards
 
-from transrec.runs.train_and_test import SUMMARY_FILE
+from transrec.runs.summary import SUMMARY_FILE
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transrec.runs.train_and_test import SUMMARY_FILE
+from transrec.runs.summary import SUMMARY_FILE
 from transrec.sweeps import records
 from transrec.sweeps.records import Record
 

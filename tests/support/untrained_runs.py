@@ -8,7 +8,10 @@ import torch
 from transrec import weights
 from transrec.config import validate
 from transrec.distributed.world import World
-from transrec.experiment import Experiment, export_config, write_run_dir
+from transrec.experiment import Experiment
+from transrec.runs.build import build
+from transrec.runs.export import export_config
+from transrec.runs.run_folder import write_run_dir
 
 HOULSBY = {"name": "houlsby", "towers": ["user"], "sites": ["ffn_output"], "bottleneck": {"user": 3}}
 
@@ -28,7 +31,7 @@ def make(run_dir: Path, shards: Path, item_encoder: dict[str, Any] | None = None
 
 def export_run(experiment: Experiment) -> torch.nn.Module:
     """What training would leave in the run folder, with weights nothing else has; returns the model."""
-    parts = experiment.build(World())
+    parts = build(experiment, World())
     with torch.no_grad():
         for parameter in parts.model.parameters():
             if parameter.requires_grad:

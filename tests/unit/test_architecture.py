@@ -1,7 +1,8 @@
 """Who may import whom, and what must not be in the code at all."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,39 @@ def test_the_walk_finds_the_code() -> None:
         "transrec.commands.train",
     } <= TREES.keys()
     assert "transrec.data.batch.ItemContent" in IMPORTS["transrec.item_encoders.backbone_encoder"]
+
+
+def module_of(name: str) -> str | None:
+    """The module of ours in which an imported name lies: `transrec.files.writing` -> `transrec.files`."""
+    while name and name not in TREES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def circle(graph: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """Some circle of a graph, or ()."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return tuple(error.args[1])
+    return ()
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    """Not inside functions either; that a package is imported before what lies in it is left out."""
+    modules = {module: {module_of(name) for name in IMPORTS[module]} - {None, module} for module in TREES}
+    assert not circle({module: [str(name) for name in names] for module, names in modules.items()})
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": ["b"], "b": ["c"], "c": ["a"]})
+    assert not circle({"a": ["b", "c"], "b": ["c"]})
+
+
+@EVERY_MODULE
+def test_nothing_is_imported_for_type_checkers_alone(module: str) -> None:
+    """It would hide a circle."""
+    assert not imported(module, "typing.TYPE_CHECKING")
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

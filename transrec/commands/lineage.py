@@ -19,7 +19,7 @@ from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.train_stream import TrainStream
 from transrec.errors import TransRecError
 from transrec.evaluation.report import console
-from transrec.experiment import load_run
+from transrec.runs.run_folder import load
 from transrec.training.tracking import steps_done
 
 MOST_ROWS = 50
@@ -51,7 +51,7 @@ class Answers:
     """A table to read, and all of it as an object."""
 
     def __init__(self, run_dir: Path) -> None:
-        experiment = load_run(run_dir)
+        experiment = load(run_dir)
         examples = experiment.data.scan(experiment.model.max_length)
         folder = examples.folder
         store = ItemStore(folder, {}, experiment.data.cache)

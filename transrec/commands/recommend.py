@@ -29,7 +29,7 @@ from transrec.evaluation.evaluator import encode_catalogue, inference
 from transrec.evaluation.full_ranking import Score, top_items
 from transrec.evaluation.report import console
 from transrec.runs.channels import Channel, Channels
-from transrec.runs.rebuild import read_export_config
+from transrec.runs.export import read_export_config
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,10 +14,12 @@ import torch
 
 from transrec.config import ConfigError, validate
 from transrec.data.shards.schema import ShardIndex
-from transrec.experiment import CONFIG_FILE, Experiment, load_run
+from transrec.experiment import Experiment
 from transrec.models import ModelConfig
 from transrec.protocols import Model
-from transrec.runs.rebuild import Base, check_catalogue, is_adapted, read_export_config, rebuild_for
+from transrec.runs.export import is_adapted, read_export_config
+from transrec.runs.rebuild import Base, check_catalogue, rebuild_for
+from transrec.runs.run_folder import CONFIG_FILE, load
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Channels:
         if adapters:
             self.members = [read_adapter(path, run) for path in adapters]
         elif run is not None:
-            self.members = [Channel(run, run / "export", load_run(run))]
+            self.members = [Channel(run, run / "export", load(run))]
         else:
             raise ConfigError("name a run (--run), or adapters (--adapter), or both")
 
@@ -82,7 +84,7 @@ def read_adapter(folder: Path, base: Path | None) -> Channel:
     read_export_config(export)
     if not is_adapted(export):
         raise ConfigError(f"{folder} holds a whole model, not an adapter: name it with --run")
-    experiment = _over(base, export) if alone else load_run(run_dir)
+    experiment = _over(base, export) if alone else load(run_dir)
     if base is not None:
         experiment = experiment.model_copy(update={"init_from": base})
     return Channel(folder, export, experiment, has_data=not alone)
@@ -94,7 +96,7 @@ def _over(base: Path | None, export: Path) -> Experiment:
         raise ConfigError(f"{export} has left its run: name the run that it was trained on with --run")
     described = read_export_config(export)
     own = {key: described[key] for key in ("seed", "model", "init_except", "adaptation", "evaluation")}
-    values: dict[str, Any] = {**load_run(base).model_dump(mode="json"), "init_from": str(base), **own}
+    values: dict[str, Any] = {**load(base).model_dump(mode="json"), "init_from": str(base), **own}
     if described["task"] is not None:
         values["data"]["examples"] = {"name": "task", "targets": described["task"]}
     values["train"]["monitor"] = described["evaluation"]["metrics"][0]

@@ -1,10 +1,8 @@
 """The trained model of a run, from what lies in its folder and from what it was trained on."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +11,10 @@ from transrec import weights
 from transrec.config import ConfigError
 from transrec.data.batch import Targets
 from transrec.data.shards.schema import ShardIndex
+from transrec.experiment import Experiment
 from transrec.protocols import Examples, Model
-
-if TYPE_CHECKING:
-    from transrec.experiment import Experiment  # builds on this file: what starts from a run rebuilds it
+from transrec.runs.export import is_adapted, read_export_config
+from transrec.runs.run_folder import load
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Base:
     random: Tensor | None  # None: what is drawn follows from a run's seed alone
 
     @classmethod
-    def load(cls, experiment: "Experiment", num_items: int) -> "Base":
+    def load(cls, experiment: Experiment, num_items: int) -> "Base":
         """The base of a run: its `init_from`, or its pretrained backbone beneath what it drew itself."""
         if experiment.init_from is not None:
             return cls(source_weights(experiment), None)
@@ -44,7 +42,7 @@ class Base:
     def to(self, device: torch.device) -> "Base":
         return replace(self, weights={name: tensor.to(device) for name, tensor in self.weights.items()})
 
-    def with_adapter(self, experiment: "Experiment", export: Path, num_items: int) -> Model:
+    def with_adapter(self, experiment: Experiment, export: Path, num_items: int) -> Model:
         """The model that a run trained on this base; what it has not changed lies in memory once.
 
         Raises:
@@ -68,7 +66,7 @@ class Base:
         return model
 
 
-def rebuild_for(experiment: "Experiment", run_dir: Path, index: ShardIndex) -> Model:
+def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> Model:
     """The trained model of a run, to be used on the items of `index`.
 
     A run holds every weight it trained; the frozen ones come from where the run had them: its backbone, its
@@ -82,7 +80,7 @@ def rebuild_for(experiment: "Experiment", run_dir: Path, index: ShardIndex) -> M
     return rebuild(experiment, export, index.counts.items)
 
 
-def rebuild(experiment: "Experiment", export: Path, num_items: int) -> Model:
+def rebuild(experiment: Experiment, export: Path, num_items: int) -> Model:
     """As `rebuild_for`, of a catalogue of `num_items` that is known to be the right one."""
     if is_adapted(export):
         return Base.load(experiment, num_items).with_adapter(experiment, export, num_items)
@@ -100,7 +98,7 @@ def answer(model: Model, export: Path) -> None:
         model.answer(Targets(len(names), of_items=False))
 
 
-def check_catalogue(experiment: "Experiment", export: Path, index: ShardIndex) -> None:
+def check_catalogue(experiment: Experiment, export: Path, index: ShardIndex) -> None:
     """Refuse to use a model that embeds item ids on the items of another catalogue."""
     same = read_export_config(export)["item_ids_sha256"] == index.item_ids_sha256
     if not same and experiment.model.embeds_ids:
@@ -123,12 +121,7 @@ def check_targets(export: Path, examples: Examples) -> None:
         )
 
 
-def is_adapted(export: Path) -> bool:
-    """Does an export hold what was trained only, to be used with a base?"""
-    return (export / weights.ADAPTER_FILE).exists()
-
-
-def source_weights(experiment: "Experiment") -> dict[str, Tensor]:
+def source_weights(experiment: Experiment) -> dict[str, Tensor]:
     """Every weight of the run that `experiment` starts from.
 
     Raises:
@@ -139,7 +132,7 @@ def source_weights(experiment: "Experiment") -> dict[str, Tensor]:
     export = run_dir / "export"
     num_items = read_export_config(export)["num_items"]
     if is_adapted(export):
-        source = rebuild(experiment.source(), export, num_items).state_dict()
+        source = rebuild(load(run_dir), export, num_items).state_dict()
     else:
         source = weights.read(export / weights.MODEL_FILE)
     if any(".adapter." in name for name in source):
@@ -167,10 +160,3 @@ def check_left_out(model: nn.Module, source: Mapping[str, Tensor], modules: Sequ
         if not any(name.startswith(f"{module}.") for name in (*weights.names(model), *source)):
             children = [name for name, child in model.named_modules() if name.count(".") == 1 and weights.names(child)]
             raise ConfigError(f"`init_except`: the model has no {module!r}, only {', '.join(children)} and their parts")
-
-
-def read_export_config(export: Path) -> dict[str, Any]:
-    try:
-        return json.loads((export / weights.CONFIG_FILE).read_text(encoding="utf-8"))
-    except OSError:
-        raise ConfigError(f"{export.parent} has no export yet: let its training reach a validation") from None

@@ -14,10 +14,11 @@ from torch import nn
 
 from transrec.adaptation.lora import LowRank, as_peft, merge
 from transrec.config import ConfigError
-from transrec.experiment import load_run
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
 from transrec.item_encoders.backbones import save_whole
-from transrec.runs.rebuild import read_export_config, rebuild
+from transrec.runs.export import read_export_config
+from transrec.runs.rebuild import rebuild
+from transrec.runs.run_folder import load
 
 
 def export_towers(run_dir: Path, output: Path) -> dict[Path, str]:
@@ -68,7 +69,7 @@ def _towers(run_dir: Path, output: Path) -> dict[str, BackboneEncoder]:
     """By the name of their folder: empty where there is only one."""
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty: choose another --output")
-    experiment, export = load_run(run_dir), run_dir / "export"
+    experiment, export = load(run_dir), run_dir / "export"
     item_encoder = rebuild(experiment, export, read_export_config(export)["num_items"]).get_submodule("item_encoder")
     towers = {name: module for name, module in item_encoder.named_modules() if isinstance(module, BackboneEncoder)}
     if not towers:

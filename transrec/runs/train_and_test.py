@@ -1,13 +1,8 @@
 """A run from its configuration to its summary: what `launch/train.py` starts and a sweep repeats."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from rich.table import Table
 from torch import nn
 
 from transrec import weights
@@ -17,27 +12,26 @@ from transrec.data.shards import bad_samples
 from transrec.data.train_stream import TrainStream
 from transrec.distributed import world as distributed
 from transrec.distributed.world import World
-from transrec.evaluation.estimates import Estimate
-from transrec.evaluation.evaluator import Evaluator, UserResults, baselines
+from transrec.evaluation.evaluator import Evaluator, baselines
 from transrec.evaluation.metrics import metric
-from transrec.evaluation.report import as_json, console, table
-from transrec.experiment import Experiment, Parts, check_run_dir, export_config, write_run_dir
-from transrec.files import replace_atomically, write_text
+from transrec.evaluation.report import as_json
+from transrec.experiment import Experiment
 from transrec.protocols import Examples
-from transrec.training.cost import Cost, count_parameters, measure
+from transrec.runs.build import Parts, build
+from transrec.runs.export import export_config
+from transrec.runs.run_folder import check_run_dir, write_run_dir
+from transrec.runs.summary import assemble, hyperparameters, show, write_summary
+from transrec.training.cost import count_parameters, measure
 from transrec.training.engine import deepspeed_config, initialize
 from transrec.training.optim import build_optimizer, peak_rates
-from transrec.training.tracking import flatten
 from transrec.training.trainer import Trainer, peak_memory
-
-SUMMARY_FILE = "summary.json"  # written last: a run that has it is finished
 
 
 def run(experiment: Experiment) -> dict[str, Any]:
     """Train (or resume), export the best weights, test them; returns what `summary.json` holds."""
     world = distributed.start()
     check_run_dir(experiment)
-    parts = experiment.build(world)
+    parts = build(experiment, world)
     parameters = count_parameters(parts.model)
     evaluator = Evaluator(experiment.evaluation, parts.examples, world)
     stream = build_stream(experiment, parts.examples, parts.store, world)
@@ -56,24 +50,14 @@ def run(experiment: Experiment) -> dict[str, Any]:
     model = trainer.engine.module
     weights.load_trained(experiment.run_dir / "export", model)
     results = {part: evaluator.users(model, parts.store, part) for part in ("valid", "test")}
-    summary = {part: as_json(result.estimates) for part, result in results.items()} | {
-        "data": parts.examples.training_size(),
-        "parameters": parameters,
-        "learning_rates": peak_rates(trainer.engine.optimizer),
-        "steps": state.step,
-        "best_step": state.best_step,
-        "seconds": round(state.seconds, 1),
-        "users_per_second": round(state.windows / max(1e-9, state.seconds), 1),
-        "peak_memory_bytes": int(world.gather_ints([peak_memory()]).max()),
-        "export_bytes": weights.size(experiment.run_dir / "export"),
-        **(cost.as_json() if cost is not None else {}),
-    }
+    peak = int(world.gather_ints([peak_memory()]).max())
+    rates = peak_rates(trainer.engine.optimizer)
+    summary = assemble(experiment, parts.examples, parameters, rates, state, peak, results, cost)
     distributed.stop(world)
     if trainer.tracker is not None:  # the main process; the others are done
         others = baselines(experiment.evaluation, parts.examples, "test")
         summary["baselines"] = {name: as_json(estimates) for name, estimates in others.items()}
-        save_users(experiment.run_dir / "test_users.parquet", parts.examples, results["test"])
-        write_text(experiment.run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+        write_summary(experiment.run_dir, parts.examples, results["test"], summary)
         metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].estimates.items()}
         trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
         trainer.close()
@@ -145,67 +129,3 @@ def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: W
     if world.is_main:
         experiment.model.save_assets(folder)
     weights.export(folder, model, config, parts.base if frozen else None, write_files=world.is_main)
-
-
-def save_users(path: Path, examples: Examples, results: UserResults) -> None:
-    """A row for each target that was tested: user_id, target, rank, loss, and where macro-F1 is asked for `predicted`.
-
-    It is what runs are compared by, user by user.
-    """
-    names, read = examples.target_names(), results.columns
-    columns = {
-        "user_id": pa.array(examples.question_users("test"), pa.string()),
-        "target": names.take(pa.array(read["target"].numpy() - 1)),
-        "rank": pa.array(read["rank"].numpy()),
-        "loss": pa.array(read["loss"].float().numpy()),
-    }
-    if "predicted" in read:
-        columns["predicted"] = names.take(pa.array(read["predicted"].numpy() - 1))
-    with replace_atomically(path) as partial:
-        pq.write_table(pa.table(columns), partial)
-
-
-def hyperparameters(experiment: Experiment) -> dict[str, Any]:
-    sections = experiment.model_dump(mode="json", include={"seed", "model", "adaptation", "optimizer", "train", "zero"})
-    return flatten(sections)
-
-
-def show(
-    experiment: Experiment, tested: Mapping[str, Mapping[str, Estimate]], summary: dict[str, Any], cost: Cost | None
-) -> None:
-    """The test results beside the baselines', what it cost, and where to look next."""
-    output, folder = console(), experiment.run_dir
-    output.print(table(tested))
-    output.print(cost_table(summary))
-    parameters = summary["parameters"]
-    output.print(
-        f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained for {summary['steps']} steps; "
-        f"best at step {summary['best_step']}.",
-        *(cost.advice() if cost is not None else ["Operations were not counted: one device cannot hold the model."]),
-        f"Results    {folder}/summary.json",
-        f"Curves     tensorboard --logdir {folder}/tensorboard",
-        f"Evaluate   python launch/evaluate.py --run {folder} --split test",
-        f"Recommend  python launch/recommend.py --run {folder} --history ID,ID,… --top 10",
-        sep="\n",
-        highlight=False,
-    )
-    print(json.dumps({"run": str(folder), "test": summary["test"]}))
-
-
-def cost_table(summary: dict[str, Any]) -> Table:
-    """Two columns: parameters by tower, operations, memory, speed, size of the export."""
-    view = Table("cost", "")
-    for tower, counts in summary["parameters"]["towers"].items():
-        share = counts["adapters"] / max(1, counts["total"] - counts["adapters"])
-        adapters = f"; adapters are {share:.1%} of the rest" if counts["adapters"] else ""
-        view.add_row(f"parameters, {tower}", f"{counts['total']:,}, {counts['trainable']:,} of them trained{adapters}")
-    if "flops_per_user" in summary:
-        flops = summary["flops_per_user"]
-        useful = flops["useful"] / max(1, flops["forward"] + flops["backward"])
-        both = f"{flops['forward'] / 1e6:,.1f} forward, {flops['backward'] / 1e6:,.1f} backward, {useful:.0%} useful"
-        view.add_row("MFLOPs per user", both)
-    view.add_row("users per second", f"{summary['users_per_second']:,}")
-    view.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB")
-    for name, size in summary["export_bytes"].items():
-        view.add_row(f"export/{name}", f"{size / 2**20:,.2f} MiB")
-    return view

@@ -19,9 +19,10 @@ from filelock import FileLock, Timeout
 
 from transrec.config import ConfigError, dump, read_yaml, validate
 from transrec.errors import TransRecError
-from transrec.experiment import CONFIG_FILE, Experiment
+from transrec.experiment import Experiment
 from transrec.files import write_text, writing
-from transrec.runs.train_and_test import SUMMARY_FILE
+from transrec.runs.run_folder import CONFIG_FILE
+from transrec.runs.summary import SUMMARY_FILE
 from transrec.sweeps import records
 from transrec.sweeps.config import Sweep
 from transrec.sweeps.plan import RUNS_FOLDER, STAGES, Plan, Run, Trial

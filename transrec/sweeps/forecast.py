@@ -24,9 +24,11 @@ from transrec.data.batch import to_device
 from transrec.data.content.opening import open_store
 from transrec.data.train_stream import TrainStream
 from transrec.distributed.world import World
-from transrec.experiment import CONFIG_FILE, Experiment
+from transrec.experiment import Experiment
 from transrec.protocols import Examples, Model
-from transrec.runs.train_and_test import SUMMARY_FILE, build_stream
+from transrec.runs.run_folder import CONFIG_FILE
+from transrec.runs.summary import SUMMARY_FILE
+from transrec.runs.train_and_test import build_stream
 from transrec.sweeps.config import Resources, Sweep
 from transrec.sweeps.driver import is_finished
 from transrec.sweeps.plan import RUNS_FOLDER, STAGES, Plan

@@ -26,7 +26,8 @@ from transrec.data.examples.histories import open_folder
 from transrec.data.examples.task import TaskExamplesConfig
 from transrec.data.examples.task_targets import ColdStartConfig, FileConfig
 from transrec.data.shards.remote import Place
-from transrec.experiment import Experiment, may_differ
+from transrec.experiment import Experiment
+from transrec.runs.run_folder import may_differ
 from transrec.sweeps.config import NO_SOURCE, Axis, Sweep, stage_values
 from transrec.training.tracking import flatten
 

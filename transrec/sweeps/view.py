@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from transrec.evaluation.metrics import metric
-from transrec.runs.train_and_test import SUMMARY_FILE
+from transrec.runs.summary import SUMMARY_FILE
 from transrec.sweeps.driver import Driver
 from transrec.sweeps.plan import STAGES, Run, Stage
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from transrec.config import dump, read_yaml
-from transrec.experiment import CONFIG_FILE
-from transrec.runs.train_and_test import SUMMARY_FILE
+from transrec.runs.run_folder import CONFIG_FILE
+from transrec.runs.summary import SUMMARY_FILE
 from transrec.sweeps import records
 from transrec.sweeps.config import Sweep
 from transrec.sweeps.driver import Driver, Settle, SweepError, is_out_of_memory, lock_storage

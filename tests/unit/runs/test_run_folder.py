@@ -1,0 +1,183 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from untrained_runs import make
+
+from transrec.config import ConfigError, dump, load, validate
+from transrec.experiment import Experiment
+from transrec.runs import run_folder
+from transrec.runs.run_folder import MAY_DIFFER, check_run_dir, differences, environment, write_run_dir
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, synthetic_shards: Path) -> Experiment:
+    return make(tmp_path / "run", synthetic_shards)
+
+
+def test_a_folder_that_is_no_run_is_a_readable_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is not a run folder: it has no config\.yaml"):
+        run_folder.load(tmp_path)
+
+
+def test_a_new_run_folder_holds_the_configuration_and_the_environment(experiment: Experiment) -> None:
+    check_run_dir(experiment)
+    write_run_dir(experiment)
+    assert run_folder.load(experiment.run_dir) == experiment
+    assert (experiment.run_dir / "config.yaml").read_text() == dump(experiment)
+    written = yaml.safe_load((experiment.run_dir / "environment.yaml").read_text())
+    assert written.keys() == environment().keys()
+    assert written["packages"]["torch"] == torch.__version__
+
+
+def test_the_environment_has_the_command_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher tells each rank its number."""
+    typed = ["launch/train.py", "--config", "c.yaml", "seed=3"]
+    monkeypatch.setattr("sys.argv", [typed[0], "--local_rank=1", *typed[1:]])
+    assert environment()["command"] == typed
+
+
+def test_the_same_experiment_may_go_on(experiment: Experiment) -> None:
+    write_run_dir(experiment)
+    before = (experiment.run_dir / "environment.yaml").stat().st_mtime_ns
+    check_run_dir(experiment)
+    write_run_dir(experiment)
+    assert (experiment.run_dir / "environment.yaml").stat().st_mtime_ns == before
+
+
+HOW = ["zero.stage=2", "deepspeed.zero_optimization.overlap_comm=false", "data.path=/moved", "data.cache=/elsewhere"]
+HOW += ["data.workers=3", "train.accumulation=2", "train.gradient_checkpointing=true", "train.log_every=3"]
+HOW += ["train.checkpoint_every=7", "data.cache_bytes=5", "data.most_bad_share=0.5"]
+
+# Of item encoders; their backbones are not looked at before a run is built.
+TEXT, IMAGE = {"name": "text", "backbone": "some/bert"}, {"name": "image", "backbone": "some/vit"}
+HOW_ENCODED = [
+    (TEXT, "chunk_tokens=64"),
+    (IMAGE, "chunk_images=2"),
+    (IMAGE, "decoded_cache=false"),
+    ({"name": "multimodal", "text": TEXT, "image": IMAGE}, "text.chunk_tokens=64"),
+    ({"name": "multimodal", "text": TEXT, "image": IMAGE}, "image.chunk_images=2"),
+    ({"name": "multimodal", "text": TEXT, "image": IMAGE}, "image.decoded_cache=false"),
+]
+
+
+def test_what_does_not_change_what_is_learnt_may_differ_and_is_written_down(experiment: Experiment) -> None:
+    write_run_dir(experiment)
+    before = (experiment.run_dir / "environment.yaml").read_bytes()
+    path = experiment.run_dir / "config.yaml"
+    for override in HOW:
+        now = load(Experiment, path, [override])
+        assert now != run_folder.load(experiment.run_dir)
+        check_run_dir(now)
+        write_run_dir(now)
+        assert run_folder.load(experiment.run_dir) == now
+    assert (experiment.run_dir / "environment.yaml").read_bytes() == before
+
+
+def reading(experiment: Experiment, item_encoder: dict[str, Any]) -> Experiment:
+    """The same experiment with another item encoder."""
+    values = experiment.model_dump(mode="json")
+    return validate(Experiment, values | {"model": values["model"] | {"item_encoder": item_encoder}})
+
+
+@pytest.mark.parametrize(("item_encoder", "override"), HOW_ENCODED, ids=[override for _, override in HOW_ENCODED])
+def test_how_items_are_encoded_may_differ(experiment: Experiment, item_encoder: dict[str, Any], override: str) -> None:
+    began = reading(experiment, item_encoder)
+    write_run_dir(began)
+    now = load(Experiment, began.run_dir / "config.yaml", [f"model.item_encoder.{override}"])
+    assert now != began
+    check_run_dir(now)
+
+
+TASKS = [
+    ({"name": "cold_start", "target": "there"}, "target=elsewhere"),
+    ({"name": "file", "path": "there.tsv"}, "path=elsewhere.tsv"),
+]
+
+
+@pytest.mark.parametrize(("task", "override"), TASKS, ids=["cold_start", "file"])
+def test_where_targets_lie_may_differ(experiment: Experiment, task: dict[str, Any], override: str) -> None:
+    values = experiment.model_dump(mode="json")
+    values["data"]["examples"] = {"name": "task", "targets": task}
+    values["model"]["objective"] = {"name": "classification"}
+    began = validate(Experiment, values)
+    write_run_dir(began)
+    now = load(Experiment, began.run_dir / "config.yaml", [f"data.examples.targets.{override}"])
+    assert now != began
+    check_run_dir(now)
+
+
+@pytest.mark.parametrize("override", ["layers=1", "pooling=mean", "image_size=32", "mask_ratio=0.5"])
+def test_what_an_encoder_makes_of_items_may_not_differ(experiment: Experiment, override: str) -> None:
+    began = reading(experiment, IMAGE)
+    write_run_dir(began)
+    with pytest.raises(ConfigError, match="holds another experiment"):
+        check_run_dir(load(Experiment, began.run_dir / "config.yaml", [f"model.item_encoder.{override}"]))
+
+
+@pytest.mark.parametrize(
+    "override", ["deepspeed.prescale_gradients=true", "data.fraction=0.5", "train.precision=bf16", "train.steps=3"]
+)
+def test_what_changes_what_is_learnt_may_not_differ(experiment: Experiment, override: str) -> None:
+    write_run_dir(experiment)
+    key = override.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"differs in:\n  {key}: .* there, .* now\nChoose"):
+        check_run_dir(load(Experiment, experiment.run_dir / "config.yaml", [override, "zero.stage=1"]))
+
+
+def test_every_field_that_may_differ_exists(experiment: Experiment) -> None:
+    tried = [*HOW, *(f"model.item_encoder.{override}" for _, override in HOW_ENCODED)]
+    tried += [f"data.examples.targets.{override}" for _, override in TASKS]
+    assert all(any(f == o.partition("=")[0] or o.startswith(f"{f}.") for o in tried) for f in MAY_DIFFER)
+
+
+def test_another_experiment_is_refused_and_what_differs_is_named(experiment: Experiment) -> None:
+    write_run_dir(experiment)
+    other = load(Experiment, experiment.run_dir / "config.yaml", ["seed=3", "train.batch_size=32"])
+    with pytest.raises(ConfigError) as raised:
+        check_run_dir(other)
+    assert "seed: 0 there, 3 now" in str(raised.value)
+    assert "train.batch_size: 64 there, 32 now" in str(raised.value)
+    assert "precision" not in str(raised.value)
+
+
+def test_a_folder_with_something_else_in_it_is_refused(experiment: Experiment) -> None:
+    experiment.run_dir.mkdir()
+    (experiment.run_dir / "thesis.tex").write_text("all of it")
+    with pytest.raises(ConfigError, match="not empty and not a run folder"):
+        check_run_dir(experiment)
+
+
+def test_an_empty_folder_will_do(experiment: Experiment) -> None:
+    experiment.run_dir.mkdir()
+    check_run_dir(experiment)
+
+
+def test_a_run_killed_while_its_folder_was_begun_can_start_again(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(config: Experiment) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transrec.runs.run_folder.dump", die)
+    with pytest.raises(KeyboardInterrupt):
+        write_run_dir(experiment)
+    check_run_dir(experiment)
+
+
+def test_differences_see_a_component_swapped(experiment: Experiment) -> None:
+    model = experiment.model.model_dump(mode="json")
+    other = validate(
+        Experiment, experiment.model_dump(mode="json") | {"model": model | {"user_encoder": {"name": "gru4rec"}}}
+    )
+    assert "model.user_encoder.name: 'sasrec' there, 'gru4rec' now" in differences(experiment, other).values()
+    assert not differences(experiment, experiment)
+
+
+def test_frozen_layers_are_run_each_time_if_the_command_line_says_so(experiment: Experiment) -> None:
+    """`off` is a boolean of YAML."""
+    write_run_dir(experiment)
+    loaded = load(Experiment, experiment.run_dir / "config.yaml", ["prefix_cache.mode=off"])
+    assert loaded.prefix_cache.mode == "off"

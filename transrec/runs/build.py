@@ -1,0 +1,113 @@
+"""The parts of a run, put together from its configuration."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from transrec import weights
+from transrec.adaptation.method import Rates
+from transrec.config import ConfigError
+from transrec.data.content.item_store import ItemStore
+from transrec.data.content.opening import open_store
+from transrec.data.shards.bad_samples import Skipped
+from transrec.data.shards.schema import ShardIndex
+from transrec.distributed.world import World
+from transrec.experiment import Experiment
+from transrec.nn.parameter_groups import parameter_groups
+from transrec.protocols import CatalogueTable, Examples, Model
+from transrec.runs.export import read_export_config
+from transrec.runs.rebuild import check_left_out, left_out, outside, source_weights
+from transrec.runs.run_folder import load
+from transrec.training.prefix_cache import keep_prefixes
+from transrec.training.tracking import flatten
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The data, content and model of a run."""
+
+    examples: Examples
+    store: ItemStore
+    model: Model
+    rates: Rates  # learning rates of the adapters
+    base: str  # hash of the frozen weights
+
+    @property
+    def skipped(self) -> tuple[Skipped, Skipped]:
+        """The blocks of users and the items that are left out."""
+        return self.examples.skipped, self.store.skipped
+
+
+def build(experiment: Experiment, world: World) -> Parts:
+    """Data, then model -> source weights -> head of a task -> adapters and freezing: that order is law."""
+    examples = experiment.data.scan(experiment.model.max_length, world.union)
+    store = open_store(examples.folder, experiment.model.content(), experiment.data, world)
+    torch.manual_seed(experiment.seed)
+    model = experiment.model.build(examples.folder.index.counts.items)
+    if experiment.init_from is not None:
+        start_from(model, experiment, examples.folder.index)
+    model.answer(examples.targets)
+    rates = experiment.adaptation.apply(model)
+    check_frozen(experiment, model)
+    keep_prefixes(experiment.prefix_cache, model, store, experiment.data.cache, experiment.train.precision, world)
+    if experiment.train.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    return Parts(examples, store, model, rates, weights.base_hash(model))
+
+
+def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> None:
+    """Load the weights of `experiment.init_from` into its model, strictly, before anything is attached.
+
+    Raises:
+        ConfigError: that run was trained with adapters, embeds the items of another catalogue, or is of another shape.
+    """
+    assert experiment.init_from is not None
+    source, fresh = experiment.init_from, left_out(model, experiment.init_except)
+    learnt = load(source)
+    ids = [name for name in of_the_catalogue(model) if name not in fresh]
+    if ids and read_export_config(source / "export")["item_ids_sha256"] != index.item_ids_sha256:
+        raise ConfigError(
+            f"`init_from`: {source} embeds the item ids of another catalogue ({ids[0]}); leave those weights fresh "
+            f"with `init_except=[{','.join(dict.fromkeys(name.rsplit('.', 1)[0] for name in ids))}]`"
+        )
+    taken = source_weights(experiment)
+    check_left_out(model, taken, experiment.init_except)
+    try:
+        weights.load_strictly(model, outside(taken, experiment.not_inherited), fresh)
+    except weights.WeightsError as error:
+        raise ConfigError(f"`init_from`: {source}: {error}{_how_models_differ(learnt, experiment)}") from None
+    torch.manual_seed(experiment.seed)  # what is drawn next follows from the seed, not from how the source was read
+
+
+def _how_models_differ(source: Experiment, target: Experiment) -> str:
+    there, now = (flatten(experiment.model.model_dump(mode="json")) for experiment in (source, target))
+    common = [key for key in there if key in now and not key.startswith("objective.")]
+    lines = [f"model.{key} is {there[key]} there, {now[key]} here" for key in common if there[key] != now[key]]
+    if there["max_length"] != now["max_length"]:
+        lines.append(f"the user encoder has an embedding for each position: set model.max_length={there['max_length']}")
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def of_the_catalogue(model: nn.Module) -> list[str]:
+    """Names of weights that belong to the items of one catalogue."""
+    tables = [name for name, module in model.named_modules() if isinstance(module, CatalogueTable)]
+    return left_out(model, tables)
+
+
+def check_frozen(experiment: Experiment, model: Model) -> None:
+    """Refuse to freeze weights that were never trained: nothing could be learnt through them, or rebuilt later."""
+    fresh = left_out(model, experiment.init_except)
+    frozen = [
+        member.name
+        for member in parameter_groups(model)["head"]
+        if (experiment.init_from is None or member.name in fresh) and not member.parameter.requires_grad
+    ]
+    train_it = "let the head learn: `also_train: [head]` in the adaptation, or `{name: head_only}` beside it in a list"
+    if frozen and experiment.init_from is not None:
+        raise ConfigError(f"`init_except`: {frozen[0]} would be random and frozen; {train_it}")
+    if frozen:
+        raise ConfigError(
+            "without `init_from` the projection and the user encoder are random, and this adaptation freezes them: "
+            f"name a trained run with `init_from`, or {train_it}"
+        )

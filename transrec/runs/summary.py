@@ -1,0 +1,118 @@
+"""The results of a finished run: written to its folder, and shown."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from transrec import weights
+from transrec.evaluation.estimates import Estimate
+from transrec.evaluation.evaluator import UserResults
+from transrec.evaluation.report import as_json, console, table
+from transrec.experiment import Experiment
+from transrec.files import replace_atomically, write_text
+from transrec.protocols import Examples
+from transrec.training.checkpoint import TrainState
+from transrec.training.cost import Cost
+from transrec.training.tracking import flatten
+
+SUMMARY_FILE = "summary.json"  # written last: a run that has it is finished
+
+
+def assemble(
+    experiment: Experiment,
+    examples: Examples,
+    parameters: dict[str, Any],
+    learning_rates: dict[str, float],
+    state: TrainState,
+    peak_memory: int,
+    results: Mapping[str, UserResults],
+    cost: Cost | None,
+) -> dict[str, Any]:
+    """The contents of `summary.json`, but for the baselines."""
+    return {part: as_json(result.estimates) for part, result in results.items()} | {
+        "data": examples.training_size(),
+        "parameters": parameters,
+        "learning_rates": learning_rates,
+        "steps": state.step,
+        "best_step": state.best_step,
+        "seconds": round(state.seconds, 1),
+        "users_per_second": round(state.windows / max(1e-9, state.seconds), 1),
+        "peak_memory_bytes": peak_memory,
+        "export_bytes": weights.size(experiment.run_dir / "export"),
+        **(cost.as_json() if cost is not None else {}),
+    }
+
+
+def write_summary(run_dir: Path, examples: Examples, tested: UserResults, summary: dict[str, Any]) -> None:
+    """Write what every user was given, and last the summary."""
+    save_users(run_dir / "test_users.parquet", examples, tested)
+    write_text(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+
+
+def save_users(path: Path, examples: Examples, results: UserResults) -> None:
+    """A row for each target that was tested: user_id, target, rank, loss, and where macro-F1 is asked for `predicted`.
+
+    It is what runs are compared by, user by user.
+    """
+    names, read = examples.target_names(), results.columns
+    columns = {
+        "user_id": pa.array(examples.question_users("test"), pa.string()),
+        "target": names.take(pa.array(read["target"].numpy() - 1)),
+        "rank": pa.array(read["rank"].numpy()),
+        "loss": pa.array(read["loss"].float().numpy()),
+    }
+    if "predicted" in read:
+        columns["predicted"] = names.take(pa.array(read["predicted"].numpy() - 1))
+    with replace_atomically(path) as partial:
+        pq.write_table(pa.table(columns), partial)
+
+
+def hyperparameters(experiment: Experiment) -> dict[str, Any]:
+    sections = experiment.model_dump(mode="json", include={"seed", "model", "adaptation", "optimizer", "train", "zero"})
+    return flatten(sections)
+
+
+def show(
+    experiment: Experiment, tested: Mapping[str, Mapping[str, Estimate]], summary: dict[str, Any], cost: Cost | None
+) -> None:
+    """The test results beside the baselines', what it cost, and where to look next."""
+    output, folder = console(), experiment.run_dir
+    output.print(table(tested))
+    output.print(cost_table(summary))
+    parameters = summary["parameters"]
+    output.print(
+        f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained for {summary['steps']} steps; "
+        f"best at step {summary['best_step']}.",
+        *(cost.advice() if cost is not None else ["Operations were not counted: one device cannot hold the model."]),
+        f"Results    {folder}/summary.json",
+        f"Curves     tensorboard --logdir {folder}/tensorboard",
+        f"Evaluate   python launch/evaluate.py --run {folder} --split test",
+        f"Recommend  python launch/recommend.py --run {folder} --history ID,ID,… --top 10",
+        sep="\n",
+        highlight=False,
+    )
+    print(json.dumps({"run": str(folder), "test": summary["test"]}))
+
+
+def cost_table(summary: dict[str, Any]) -> Table:
+    """Two columns: parameters by tower, operations, memory, speed, size of the export."""
+    view = Table("cost", "")
+    for tower, counts in summary["parameters"]["towers"].items():
+        share = counts["adapters"] / max(1, counts["total"] - counts["adapters"])
+        adapters = f"; adapters are {share:.1%} of the rest" if counts["adapters"] else ""
+        view.add_row(f"parameters, {tower}", f"{counts['total']:,}, {counts['trainable']:,} of them trained{adapters}")
+    if "flops_per_user" in summary:
+        flops = summary["flops_per_user"]
+        useful = flops["useful"] / max(1, flops["forward"] + flops["backward"])
+        both = f"{flops['forward'] / 1e6:,.1f} forward, {flops['backward'] / 1e6:,.1f} backward, {useful:.0%} useful"
+        view.add_row("MFLOPs per user", both)
+    view.add_row("users per second", f"{summary['users_per_second']:,}")
+    view.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    for name, size in summary["export_bytes"].items():
+        view.add_row(f"export/{name}", f"{size / 2**20:,.2f} MiB")
+    return view

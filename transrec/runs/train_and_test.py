@@ -1,4 +1,4 @@
-"""A run from its configuration to its summary: what `launch/train.py` starts and a sweep repeats."""
+"""A run from its configuration to its summary: what the command `train` starts and a sweep repeats."""
 
 import json
 from collections.abc import Mapping
@@ -182,8 +182,8 @@ def show(
         *(cost.advice() if cost is not None else ["Operations were not counted: one device cannot hold the model."]),
         f"Results    {folder}/summary.json",
         f"Curves     tensorboard --logdir {folder}/tensorboard",
-        f"Evaluate   python launch/evaluate.py --run {folder} --split test",
-        f"Recommend  python launch/recommend.py --run {folder} --history ID,ID,… --top 10",
+        f"Evaluate   transrec evaluate --run {folder} --split test",
+        f"Recommend  transrec recommend --run {folder} --history ID,ID,… --top 10",
         sep="\n",
         highlight=False,
     )

@@ -6,6 +6,7 @@ many, and none at the last flush. Taken: the flush is part of the command, and t
 """
 
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -68,9 +69,9 @@ def _reader_has_gone() -> bool:
     """Whether standard output or standard error lost its reader; what is still to be written there goes nowhere."""
     gone = False
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
+        poll = select.poll()
+        poll.register(stream, 0)  # no event is asked for: errors are always reported
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)

@@ -1,19 +1,28 @@
 """Installation: `pip install -e .`; what each extra is for stands beside it."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "transrec/__init__.py").read_text("utf-8"), re.MULTILINE)[1]
+
 setup(
     name="transrec",
-    version="0.1.0",
+    version=VERSION,
     description="Distributed training of transferable, modality-based recommenders",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["transrec", "transrec.*", "data_tools", "data_tools.*"]),
-    package_data={"data_tools": ["sample/*"]},
+    packages=[*find_packages(include=["transrec", "transrec.*", "data_tools", "data_tools.*"]), "transrec.configs"],
+    package_dir={"transrec.configs": "configs"},  # the folder of the checkout, found by name wherever this is installed
+    package_data={
+        "transrec": ["py.typed", "*.pyi"],
+        "transrec.configs": ["**/*.yaml"],
+        "data_tools": ["py.typed", "sample/*"],
+    },
     install_requires=[
         # The lower bounds are those of constraints-oldest.txt, which `make test-oldest` installs.
         "torch>=2.8,<3",
@@ -54,5 +63,5 @@ setup(
             "types-PyYAML>=6",
         ],
     },
-    entry_points={"console_scripts": ["transrec-data=data_tools.__main__:main"]},
+    entry_points={"console_scripts": ["transrec=transrec.commands.main:main"]},
 )

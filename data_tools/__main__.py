@@ -1,4 +1,4 @@
-"""The command line: `python -m data_tools build | inspect | verify` (also installed as `transrec-data`)."""
+"""The command line: `python -m data_tools build | inspect | verify`, also installed as `transrec data …`."""
 
 import argparse
 import sys
@@ -16,31 +16,21 @@ from data_tools.inspection import inspect
 from data_tools.sources import SOURCES
 from data_tools.upload import upload_after
 from data_tools.verify import verify
+from transrec.commands.entry import command
 from transrec.data.shards.remote import public
 from transrec.data.shards.schema import REJECTS_FILE, ShardIndex
 from transrec.data.shards.shard_folder import ShardFolder
-from transrec.errors import TransRecError
 
 
+@command(DataToolsError, OSError, pa.ArrowException)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 with a message on standard error otherwise (argparse exits with 2)."""
     arguments = _parse(sys.argv[1:] if argv is None else argv)
-    try:
-        return int(arguments.run(arguments))
-    except (DataToolsError, TransRecError, OSError, pa.ArrowException) as error:
-        _print_error(f"error: {error}", error)
-        return 1
-    except KeyboardInterrupt as interrupt:
-        _print_error("interrupted", interrupt)
-        return 130
-
-
-def _print_error(text: str, error: BaseException) -> None:
-    print(text, *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
+    return int(arguments.run(arguments))
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="data_tools", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="transrec data", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build_parser = commands.add_parser(
         "build",

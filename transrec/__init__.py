@@ -1,3 +1,27 @@
-"""TransRec: distributed training of transferable, modality-based recommenders."""
+"""TransRec: distributed training of transferable, modality-based recommenders.
+
+    import transrec
+
+    run = transrec.load_run("runs/x")
+    run.recommend(["100001", "100002"], top=10)  # records of item_id, title and score, best first
+    ids, vectors = run.item_vectors()  # the ids of N items, and their vectors (N, D)
+    run.evaluate(split="test", data="other/shards")  # by metric its value and interval
+
+The names are imported when they are first used, as they need PyTorch; `__init__.pyi` names them for type checkers.
+"""
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+__all__ = ["Recommender", "__version__", "load_adapters", "load_run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("transrec.runs.recommender"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -41,6 +41,10 @@ class ConfigError(TransRecError, ValueError):
 
 C = TypeVar("C", bound=Config)
 
+_PACKAGE = Path(__file__).parent
+SHIPPED = _PACKAGE / "configs"  # where it is installed; in a checkout they lie beside the package
+if not SHIPPED.is_dir():
+    SHIPPED = _PACKAGE.parent / "configs"
 
 _MOST_BYTES, _DEEPEST = 2**20, 32  # of a configuration file, of its nesting
 _FAULTS = (yaml.YAMLError, ValueError)  # the second: a number or a date that is none
@@ -90,6 +94,26 @@ def load(schema: type[C], path: Path | str, overrides: Sequence[str] = ()) -> C:
         ConfigError: unreadable file, malformed override, unknown key (naming the nearest valid one) or bad value.
     """
     return validate(schema, merge(read_yaml(Path(path)), parse_overrides(overrides)))
+
+
+def find(config: Path | str) -> Path:
+    """The file of a configuration that a user named: a path, or a shipped one such as `transrec/text_sasrec`.
+
+    Raises:
+        ConfigError: there is neither; names of shipped ones that are alike are listed.
+    """
+    if Path(config).is_file():
+        return Path(config)
+    name = str(config).removeprefix("configs/").removesuffix(".yaml")
+    shipped = {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in sorted(SHIPPED.rglob("*.yaml"))}
+    if name in shipped:
+        return shipped[name]
+    last = {known.rpartition("/")[2]: known for known in shipped}
+    near = [last[word] for word in difflib.get_close_matches(name.rpartition("/")[2], last)]
+    which = "like it are" if near else "are"
+    raise ConfigError(
+        f"no configuration {config}: there is no such file, and the shipped ones {which} {', '.join(near or shipped)}"
+    )
 
 
 def validate(schema: type[C], values: Mapping[str, Any]) -> C:

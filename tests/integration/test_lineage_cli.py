@@ -13,8 +13,9 @@ from run_folder import hashes
 from tiny_world import Tiny
 
 from transrec.commands import lineage as command
-from transrec.commands.lineage import MOST_ROWS, Answers
+from transrec.commands.lineage import MOST_ROWS
 from transrec.data.train_stream import digest
+from transrec.runs.lineage import RunLineage
 
 STEPS = 30
 
@@ -37,7 +38,7 @@ def ask(run_dir: Path, *question: str) -> tuple[int, dict[str, Any], str]:
 
 
 def test_a_thousand_answers_agree_with_the_recorded_run(recorded: Path) -> None:
-    lineage = Answers(recorded).lineage
+    lineage = RunLineage(recorded).lineage
     assert lineage.steps == STEPS
     users_of = {}
     for number, recorded_hash in enumerate(hashes(recorded), start=1):
@@ -63,6 +64,7 @@ def test_answers_are_a_table_and_a_line_of_json(recorded: Path) -> None:
     assert set(window["items"]) <= set(step["items"])
     code, user, shown = ask(recorded, "--user", window["user"])
     assert {"step": 1, "slot": window["slot"], "user": window["user"], "start": window["start"]} in user["windows"]
+    assert f"user {window['user']}: in {len({w['step'] for w in user['windows']})} of {STEPS} steps" in shown
     code, item, shown = ask(recorded, "--item", window["items"][0])
     assert (1, window["slot"]) in {(place["step"], place["slot"]) for place in item["windows"]}
 

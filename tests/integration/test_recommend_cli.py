@@ -18,6 +18,7 @@ from transrec.data.shards.schema import CATALOGUE_FILE, ShardIndex
 from transrec.data.shards.shard_folder import ShardFolder
 from transrec.runs import run_folder
 from transrec.runs.rebuild import rebuild_for
+from transrec.runs.recommender import Catalogue
 
 HISTORIES = {"ann": ["item-3", "item-17", "item-3"], "bob": [f"item-{i}" for i in range(20, 50)], "eve": ["item-0"]}
 
@@ -116,21 +117,16 @@ def test_one_history_shows_a_table(commands: ForkedCommands, tiny: Tiny, run: Pa
     assert [row.split()[3] for row in rows] == [item_id for item_id, _ in expected]
 
 
-class Recommended:
-    """A recommender that has nothing to compute."""
-
-    name, titles, index_of = "run", ["A title of a good many words, as real items have them"], {"item-1": 1}
-
-    def recommend(self, history: list[str], top: int) -> list[dict[str, Any]]:
-        return [{"item_id": "item-1", "title": self.titles[0], "score": 0.5}]
-
-
-def test_a_table_keeps_its_lines_in_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_keeps_its_lines_in_a_pipe(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    show(Recommended(), ["item-1"], top=1)  # type: ignore[arg-type]
+    title = "A title of a good many words, as real items have them"
+    catalogue = Catalogue(ShardFolder(tiny.shards), ["item-1"], [title])
+    show("run", catalogue, ["item-1"], [{"item_id": "item-1", "title": title, "score": 0.5}])
     shown = capsys.readouterr().out.splitlines()
-    assert f"  {Recommended.titles[0]}" in shown
-    assert any(Recommended.titles[0] in line and "0.5000" in line for line in shown)
+    assert f"  {title}" in shown
+    assert any(title in line and "0.5000" in line for line in shown)
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,8 @@ def test_a_backbone_of_another_catalogue_is_refused(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["data.examples.targets=null"], "data.task and model.objective.name=classification belong together"),
+        (["data.examples={name: next_item}"], "data.examples.name=task and model.objective.name=classification belong"),
+        (["data.task={name: profile, column: pace}"], "`data.task: TARGETS` is now `data.examples: {name: task"),
         (["model.output=untied"], "set model.output=tied"),
         (["data.split.name=temporal"], "a task splits users"),
         ([], "name a trained run with `init_from`"),

@@ -176,10 +176,53 @@ def test_commands_leave_components_to_the_experiment() -> None:
         assert not imported(module, *components), module
 
 
+@pytest.mark.parametrize("library", ["torch", "numpy", "pyarrow", "ray", "deepspeed"])
+def test_commands_compute_nothing(library: str) -> None:
+    for module in of_package("transrec.commands"):
+        assert not imported(module, library), module
+
+
+def test_commands_hold_no_classes() -> None:
+    """They parse and print: whatever has a state is a room's, where Python can have it too."""
+    for module in of_package("transrec.commands"):
+        classes = {node.name for node in ast.walk(TREES[module]) if isinstance(node, ast.ClassDef)}
+        assert classes <= {"Main"} if module == "transrec.commands.entry" else not classes, module
+
+
+def test_every_command_ends_in_the_same_way() -> None:
+    """Its `main` is decorated, and no handler of its own explains an error."""
+    mains = [
+        module for module in (*of_package("transrec.commands"), "data_tools.__main__") if "main" in functions(module)
+    ]
+    assert len(mains) == 9
+    for module in mains:
+        decorators = [ast.unparse(each) for each in functions(module)["main"].decorator_list]
+        assert [each.partition("(")[0] for each in decorators] == ["command"], module
+        assert not imported(module, "transrec.errors"), module
+
+
+def functions(module: str) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in TREES[module].body if isinstance(node, ast.FunctionDef)}
+
+
 def test_nothing_imports_a_command() -> None:
+    """But for how commands end, which they share, and the script, which `python -m transrec` is too."""
     for module in (*of_package("transrec"), *of_package("data_tools")):
         assert not imported(module, "launch"), module
-        assert within(module, "transrec.commands") or not imported(module, "transrec.commands"), module
+        rest = imported(module, "transrec.commands") - imported(module, "transrec.commands.entry")
+        assert within(module, "transrec.commands", "transrec.__main__") or not rest, module
+        assert within(module, "transrec.commands", "data_tools.__main__") or not imported(
+            module, "transrec.commands.entry"
+        ), module
+
+
+@pytest.mark.parametrize(
+    "module", ["transrec", "transrec.commands.main", "transrec.commands.entry", "transrec.__main__"]
+)
+def test_what_every_program_imports_is_light(module: str) -> None:
+    assert imported(module, "transrec") <= imported(
+        module, "transrec.__version__", "transrec.errors", "transrec.commands.entry", "transrec.commands.main"
+    )
 
 
 SHARED = (
@@ -187,6 +230,7 @@ SHARED = (
     "transrec.data.shards.shard_folder",
     "transrec.data.shards.remote",
     "transrec.errors",
+    "transrec.commands.entry",
 )
 
 
@@ -212,7 +256,7 @@ def test_the_shard_builder_shares_only_the_schema_and_the_place_of_shards_with_t
         ("transformers", ("transrec.item_encoders",)),
         ("tokenizers", ("transrec.item_encoders",)),
         ("webdataset", ("transrec.data", "data_tools")),
-        ("ray", ("transrec.commands", "data_tools.executor")),
+        ("ray", ("transrec.sweeps.ray_executor", "data_tools.executor")),
         ("argparse", ("transrec.commands", "data_tools")),
         ("tensorboard", ("transrec.training.tracking",)),
         ("matplotlib", ("transrec.sweeps.report.figures", "transrec.sweeps.report.page")),
@@ -232,6 +276,7 @@ def test_the_shard_builder_needs_no(library: str) -> None:
         *SHARED,
         "transrec",
         "transrec.data",
+        "transrec.commands",
         "transrec.data.shards",
         "transrec.data.shards.shard_cache",
         "transrec.files",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from transrec.config import dump, load
+from transrec.config import ConfigError, dump, find, load
 from transrec.experiment import Experiment
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -32,3 +32,42 @@ def test_resolves_and_round_trips(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(BASES))
 def test_a_base_is_used(name: str) -> None:
     assert any(f"base: {'../' * other.count('/')}{name}" in (FOLDER / other).read_text() for other in FILES)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("quickstart", "quickstart.yaml"),
+        ("transrec/text_sasrec", "transrec/text_sasrec.yaml"),
+        ("sweeps/quick", "sweeps/quick.yaml"),
+        ("configs/peterrec/peter_rec.yaml", "peterrec/peter_rec.yaml"),  # as the README writes it for a checkout
+    ],
+)
+def test_a_shipped_one_is_found_by_name_from_anywhere(
+    name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").mkdir()  # a folder is no configuration
+    assert find(name) == FOLDER / file
+
+
+def test_a_file_that_is_there_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("quickstart").write_text("seed: 1\n")
+    assert find("quickstart") == Path("quickstart")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("quikstart", "no configuration quikstart: there is no such file, and the shipped ones like it are quickstart"),
+        ("text_sasrec", "like it are transrec/text_sasrec"),
+        ("my/text_sasrc.yaml", "like it are transrec/text_sasrec"),
+        ("/nowhere/zzzzzz", "and the shipped ones are defaults, peterrec/fine_all, "),
+    ],
+)
+def test_a_name_of_none_is_answered_with_those_like_it(name: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        find(name)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""Write the trained backbones of a run as Hugging Face models: `python launch/export.py --run R --output DIR`.
+"""Write the trained backbones of a run as Hugging Face models: `transrec export --run R --output DIR`.
 
 `AutoModel.from_pretrained(DIR)` then gives the item encoder's backbone as the run trained it, LoRA folded in, and
 `AutoTokenizer.from_pretrained(DIR)` its tokenizer. Of a multimodal run they are DIR/text and DIR/image. With `--peft`,
@@ -7,25 +7,25 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from transrec.errors import TransRecError
+from transrec.commands.entry import command
 from transrec.runs.tower_export import export_peft, export_towers
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="transrec export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", type=Path, required=True, help="run folder")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to; new or empty")
     parser.add_argument("--peft", action="store_true", help="the LoRA alone, as PEFT loads it")
     arguments = parser.parse_args(argv)
     export, what = (export_peft, "LoRA") if arguments.peft else (export_towers, "backbone")
-    try:
-        for folder, modality in export(arguments.run, arguments.output).items():
-            print(f"{modality} {what}: {folder}")
-    except TransRecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    for folder, modality in export(arguments.run, arguments.output).items():
+        print(f"{modality} {what}: {folder}")
     return 0
 
 

@@ -91,8 +91,8 @@ def show(
         *(cost.advice() if cost is not None else ["Operations were not counted: one device cannot hold the model."]),
         f"Results    {folder}/summary.json",
         f"Curves     tensorboard --logdir {folder}/tensorboard",
-        f"Evaluate   python launch/evaluate.py --run {folder} --split test",
-        f"Recommend  python launch/recommend.py --run {folder} --history ID,ID,… --top 10",
+        f"Evaluate   transrec evaluate --run {folder} --split test",
+        f"Recommend  transrec recommend --run {folder} --history ID,ID,… --top 10",
         sep="\n",
         highlight=False,
     )

@@ -1,4 +1,4 @@
-"""A run from its configuration to its summary: what `launch/train.py` starts and a sweep repeats."""
+"""A run from its configuration to its summary: what the command `train` starts and a sweep repeats."""
 
 from collections.abc import Mapping
 from typing import Any

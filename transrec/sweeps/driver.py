@@ -4,7 +4,7 @@ Everything lies in the sweep's folder and is found there by a later driver: a ru
 `summary.json`, wherever in the storage it was made; one that is not goes on from its own checkpoint. So a driver may be
 killed at any moment, and the storage may be moved.
 
-How runs are executed is given: `launch/sweep.py` does it on Ray. Considered for going on after a failure: Ray Tune's
+How runs are executed is given: `ray_executor.py` does it on Ray. Considered for going on after a failure: Ray Tune's
 own `Tuner.restore` (bound to one search space and one path, and its state is a pickle) and its `max_failures` (does the
 same again, so a run that is too large for memory fails again).
 """

@@ -56,6 +56,6 @@ def read(folder: Path) -> list[Record]:
             records.append(Record(**json.loads(line)))
         except (ValueError, TypeError):
             raise RecordsError(
-                f"{path}, line {number}, is no trial: `launch/sweep.py --resume` writes it anew"
+                f"{path}, line {number}, is no trial: `transrec sweep --resume` writes it anew"
             ) from None
     return records

@@ -5,8 +5,8 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from transrec.commands.sweep import _stopping
 from transrec.sweeps.config import Asha, Median
+from transrec.sweeps.ray_executor import _stopping
 
 pytest.importorskip("ray.tune")
 

@@ -1,0 +1,52 @@
+"""The command line `transrec COMMAND …`; each command is also `python -m transrec.commands.COMMAND …`."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from transrec import __version__
+from transrec.commands.entry import command
+
+# By name: the module whose `main` it is, imported when it is called (some import PyTorch), and what it does.
+COMMANDS = {
+    "train": ("transrec.commands.train", "train a run, or resume it"),
+    "evaluate": ("transrec.commands.evaluate", "measure runs on held-out items"),
+    "recommend": ("transrec.commands.recommend", "recommend items to histories"),
+    "export": ("transrec.commands.export", "write trained backbones as Hugging Face models"),
+    "sweep": ("transrec.commands.sweep", "train a grid of runs on Ray"),
+    "report": ("transrec.commands.report", "compare the runs of a sweep"),
+    "lineage": ("transrec.commands.lineage", "show which users and items a step of a run saw"),
+    "data": ("data_tools.__main__", "build, inspect or verify a set of shards"),
+}
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] not in COMMANDS:
+        parser().parse_args(arguments or ["--help"])
+    name, *rest = arguments
+    module, _ = COMMANDS[name]
+    return importlib.import_module(module).main(rest)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of what stands before a command's own arguments."""
+    found = argparse.ArgumentParser(
+        prog="transrec",
+        usage="transrec [-h] [--version] COMMAND …",
+        description="Distributed training of transferable, modality-based recommenders.\n\ncommands:\n"
+        + "\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()),
+        epilog="`transrec COMMAND --help` explains a command. Several processes train with\n"
+        "`deepspeed --module transrec.commands.train …` in place of `transrec train …`.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("--version", action="version", version=f"transrec {__version__}")
+    found.add_argument("command", choices=COMMANDS, help=argparse.SUPPRESS)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Trained models against the held-out items of their data, or of other data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transrec.config import ConfigError
+from transrec.data.content.opening import open_store
+from transrec.data.examples import DataConfig
+from transrec.data.shards import bad_samples
+from transrec.data.shards.remote import parse_place
+from transrec.distributed.world import World
+from transrec.evaluation.estimates import Estimate
+from transrec.evaluation.evaluator import EvaluationConfig, Evaluator, baselines
+from transrec.evaluation.report import as_json
+from transrec.protocols import Examples, Part
+from transrec.runs.channels import Channel, Channels
+from transrec.runs.rebuild import check_targets
+
+
+@dataclass(frozen=True)
+class Result:
+    """The metrics of one model on one part of some data."""
+
+    channel: Channel
+    part: Part
+    data: DataConfig
+    examples: Examples
+    estimates: Mapping[str, Estimate]  # of the metrics of the run's configuration, and "loss"
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        return self.channel.experiment.evaluation
+
+    def as_json(self) -> dict[str, Any]:
+        """`{"run": …, "data": …, "test": {"HR@10": value, "HR@10_interval": [low, high], …}}`."""
+        place = {"run": str(self.channel.folder), "data": str(self.examples.folder)}
+        return place | {self.part: as_json(self.estimates)}
+
+
+def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Part, world: World) -> Result:
+    """Rank the held-out items of the data that `config` describes; every rank of `world` must make the same call.
+
+    Raises:
+        ConfigError: the model embeds the item ids of another catalogue, or knows other targets.
+    """
+    experiment = channel.experiment
+    examples = config.scan(experiment.model.max_length, world.union)
+    check_targets(channel.export, examples)
+    model = channels.build(channel, examples.folder.index)
+    store = open_store(examples.folder, channel.model.content(), config, world)
+    estimates = Evaluator(experiment.evaluation, examples, world).users(model, store, part).estimates
+    if world.is_main:
+        bad_samples.warn(examples.skipped, store.skipped)
+    return Result(channel, part, config, examples, estimates)
+
+
+def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:
+    """The data that a channel was trained on, or the same settings over the shards at `data`, a folder or a URL.
+
+    Raises:
+        ConfigError: the channel is an export away from its run, and no shards are named.
+    """
+    own = channel.experiment.data
+    if data is None and not channel.has_data:
+        raise ConfigError(f"{channel.folder} has left its run and its data: name shards with --data")
+    return own if data is None else own.model_copy(update={"path": parse_place(data)})
+
+
+def tables(results: Sequence[Result]) -> list[list[Mapping[str, Mapping[str, Estimate]]]]:
+    """The sections of a table for each set of metrics, in the order of the results; see `sections`."""
+    measures = dict.fromkeys(repr(result.evaluation) for result in results)
+    return [sections([result for result in results if repr(result.evaluation) == measure]) for measure in measures]
+
+
+def sections(results: Sequence[Result]) -> list[Mapping[str, Mapping[str, Estimate]]]:
+    """Rows of a table: where users and measures are the same, results stand together below their baselines."""
+    found: dict[str, dict[str, Mapping[str, Estimate]]] = {}
+    for result in results:
+        alike = repr((result.data, result.evaluation))
+        if alike not in found:
+            found[alike] = dict(baselines(result.evaluation, result.examples, result.part))
+        found[alike][result.channel.name] = result.estimates
+    return list(found.values())

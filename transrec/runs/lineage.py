@@ -1,0 +1,99 @@
+"""The lineage of a run by the ids of its data: the windows of a step, and the steps that saw a user or an item."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transrec.config import ConfigError
+from transrec.data.content.item_store import ItemStore
+from transrec.data.lineage import Lineage, Sighting
+from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
+from transrec.data.train_stream import TrainStream
+from transrec.runs.run_folder import load
+from transrec.training.tracking import steps_done
+
+
+@dataclass(frozen=True)
+class SeenWindow:
+    """A part of a user's history in a step of training."""
+
+    step: int  # from 1
+    slot: int  # its place in the global batch
+    user: str
+    start: int  # the place of its first item in the user's history
+    items: list[str]  # ids, oldest first
+
+
+@dataclass(frozen=True)
+class SeenStep:
+    """A step of training: its windows, and the ids of all its items, negatives too."""
+
+    step: int
+    windows: list[SeenWindow]
+    items: list[str]
+
+
+class RunLineage:
+    """Answers about the steps that a run has done, from the order that its seed determines.
+
+    Raises:
+        ConfigError: the folder is not a run.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        experiment = load(run_dir)
+        examples = experiment.data.scan(experiment.model.max_length)
+        folder = examples.folder
+        store = ItemStore(folder, {}, experiment.data.cache)
+        collate = examples.collation(store, experiment.model.sampling, experiment.seed)
+        stream = TrainStream(examples, collate, experiment.train.batch_size, experiment.seed)
+        self.lineage = Lineage(stream, steps_done(run_dir))
+        catalogue = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
+        self._item_ids: list[str] = catalogue["item_id"]
+        self.titles: dict[str, str] = dict(zip(self._item_ids, catalogue["title"], strict=True))  # by item id
+
+    @property
+    def steps(self) -> int:
+        """How many steps the run has done."""
+        return self.lineage.steps
+
+    def step(self, number: int) -> SeenStep:
+        """
+        Raises:
+            ConfigError: the run has not done a step of this number.
+        """
+        if not 1 <= number <= self.steps:
+            raise ConfigError(f"step {number}: this run has steps 1 to {self.steps}")
+        step = self.lineage.step(number)
+        windows = [
+            SeenWindow(number, slot, window.user_id, window.start, self._ids(window.items.tolist()))
+            for slot, window in step.windows.items()
+        ]
+        return SeenStep(number, windows, self._ids(step.items.tolist()))
+
+    def user(self, user_id: str) -> list[SeenWindow]:
+        """The user's windows, in the order of steps; none for a user who does not train.
+
+        Raises:
+            ConfigError: the shards have no such user.
+        """
+        try:
+            return self._seen(self.lineage.user(user_id))
+        except KeyError:
+            raise ConfigError(f"user {user_id!r} is not in the shards of this run") from None
+
+    def item(self, item_id: str) -> list[SeenWindow]:
+        """The windows that the item is in, as input or target, in the order of steps.
+
+        Raises:
+            ConfigError: the catalogue has no such item.
+        """
+        if item_id not in self.titles:
+            raise ConfigError(f"item {item_id!r} is not in the catalogue; it has ids such as {self._item_ids[0]}")
+        return self._seen(self.lineage.item(self._item_ids.index(item_id) + 1))
+
+    def _seen(self, sightings: Iterable[Sighting]) -> list[SeenWindow]:
+        return [SeenWindow(s.step, s.slot, s.user_id, s.start, self._ids(s.items.tolist())) for s in sightings]
+
+    def _ids(self, items: Iterable[int]) -> list[str]:
+        return [self._item_ids[item - 1] for item in items]

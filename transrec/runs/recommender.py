@@ -1,0 +1,259 @@
+"""Recommendations of a trained run: the Python API, and what the command `recommend` answers with.
+
+Shape letters: N items of the catalogue, T targets of a task, L positions, D width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from transrec.config import ConfigError
+from transrec.data.content.opening import open_store
+from transrec.data.examples.histories import open_folder
+from transrec.data.examples.questions import Histories
+from transrec.data.shards import bad_samples
+from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
+from transrec.data.shards.shard_folder import ShardFolder
+from transrec.distributed import world as distributed
+from transrec.distributed.world import World
+from transrec.evaluation.estimates import Estimate
+from transrec.evaluation.evaluator import encode_catalogue, inference
+from transrec.evaluation.full_ranking import top_items
+from transrec.protocols import Model, Part, Score, Scorer
+from transrec.runs.channels import Channel, Channels
+from transrec.runs.evaluate import data_of, evaluate
+from transrec.runs.export import read_export_config
+
+
+class ItemVectors(NamedTuple):
+    """The vectors by which a model scores items: a user's score for an item is the product of both vectors."""
+
+    ids: list[str]
+    vectors: Tensor  # (N, D) float32, in memory of the CPU, in the order of `ids`
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items of a set of shards, in the order of their indices, which count from 1."""
+
+    folder: ShardFolder
+    item_ids: list[str]
+    titles: list[str]
+
+    @classmethod
+    def read(cls, folder: ShardFolder) -> "Catalogue":
+        columns = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
+        return cls(folder, columns["item_id"], columns["title"])
+
+    @cached_property
+    def index_of(self) -> dict[str, int]:
+        return {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
+
+    def title(self, item_id: str) -> str:
+        return self.titles[self.index_of[item_id] - 1]
+
+    def indices(self, history: Sequence[str]) -> list[int]:
+        """
+        Raises:
+            ConfigError: an id that is not in the catalogue, or an empty history.
+        """
+        unknown = [item_id for item_id in history if item_id not in self.index_of]
+        if unknown or not history:
+            problem = f"unknown item ids: {', '.join(unknown[:5])}" if unknown else "a history needs at least one item"
+            raise ConfigError(f"{problem}; the catalogue has ids such as {', '.join(self.item_ids[:3])}")
+        return [self.index_of[item_id] for item_id in history]
+
+
+class Recommender:
+    """The trained model of a run over a catalogue, every item of which is encoded once, when it is first needed.
+
+    `transrec.load_run` and `transrec.load_adapters` make recommenders.
+
+    Args:
+        channels: the run, or the adapters over one base, that the model is built from.
+        channel: which of them.
+        catalogue: shards whose items are recommended, a folder or a URL; None: those that the run was trained on.
+        world: the processes that share the work; all of them make the same calls.
+    """
+
+    def __init__(
+        self, channels: Channels, channel: Channel, catalogue: Path | str | None = None, world: World | None = None
+    ) -> None:
+        self._channels, self._channel, self._place = channels, channel, catalogue
+        self._world = distributed.join() if world is None else world
+
+    def __repr__(self) -> str:
+        return f"Recommender({str(self.folder)!r})"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder or export, as it was named."""
+        return self._channel.folder
+
+    @property
+    def name(self) -> str:
+        return self._channel.name
+
+    def open(self) -> None:
+        """Open the catalogue now rather than when it is first needed; see `catalogue` for the errors."""
+        _ = self.catalogue
+
+    @cached_property
+    def targets(self) -> list[str] | None:
+        """The targets of the run's task; None: the run recommends items."""
+        return read_export_config(self._channel.export)["targets"]
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The items that are recommended.
+
+        Raises:
+            ConfigError: the model is an export away from its run, and no catalogue was named.
+            TransRecError: there are no shards.
+        """
+        if self._place is None and not self._channel.has_data:
+            raise ConfigError(f"{self.folder} has left its run and its data: name shards with --catalogue")
+        return Catalogue.read(open_folder(self._channel.experiment.data, self._place))
+
+    def recommend(self, history: Sequence[str], top: int = 10) -> list[dict[str, Any]]:
+        """The best items for a user, who need not be of the data; or the best targets of the run's task.
+
+            >>> transrec.load_run("runs/x").recommend(["100001", "100002"], top=1)
+            [{'item_id': '100017', 'title': 'Origem Merlot', 'score': 3.141593}]
+
+        Args:
+            history: item ids, oldest first; the model reads the newest `model.max_length` of them.
+            top: how many, at most. No item of the history is among them.
+
+        Returns:
+            `{"item_id", "title", "score"}` of each, best first. A score is the logit that the model learnt, and can be
+            compared within one answer only. Of a task `{"target", "probability"}`, the softmax over all T targets.
+
+        Raises:
+            ConfigError: an id that the catalogue lacks, or an empty history.
+        """
+        seen = torch.tensor([self.catalogue.indices(history)])
+        inputs = torch.zeros((1, self._channel.experiment.model.max_length), dtype=torch.int64)
+        newest = seen[:, -inputs.shape[1] :]
+        inputs[:, -newest.shape[1] :] = newest
+        with inference(self._model):
+            score = self._scorer(Histories(inputs))
+            return (
+                self._best_items(score, seen, top) if self.targets is None else best_targets(score, self.targets, top)
+            )
+
+    def item_vectors(self) -> ItemVectors:
+        """The ids of the catalogue's items and their vectors (N, D), as a nearest-neighbour index takes them.
+
+        >>> ids, vectors = transrec.load_run("runs/x").item_vectors()
+        """
+        return ItemVectors(list(self.catalogue.item_ids), self._vectors[1:].cpu())
+
+    def evaluate(self, split: Part = "test", data: Path | str | None = None) -> dict[str, Estimate]:
+        """The metrics of the run's configuration and the loss, each with its interval over users.
+
+            >>> transrec.load_run("runs/x").evaluate(split="test")["HR@10"]
+            Estimate(value=0.19, low=0.1826, high=0.198)
+
+        Args:
+            split: "valid" or "test", the part whose items were held out.
+            data: other shards than those the run was trained on, a folder or a URL.
+
+        Returns:
+            By metric `value`, `low` and `high`; a rate is from 0 to 1, the loss is in nats.
+
+        Raises:
+            ConfigError: the model embeds the item ids of another catalogue or knows other targets; no user has a held-
+                out item.
+        """
+        result = evaluate(self._channels, self._channel, data_of(self._channel, data), split, self._world)
+        return dict(result.estimates)
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return self._model.scorer(self._vectors)
+
+    @cached_property
+    def _model(self) -> Model:
+        return self._channels.build(self._channel, self.catalogue.folder.index)
+
+    @cached_property
+    def _vectors(self) -> Tensor:
+        """(N + 1, D), row 0 for no item."""
+        folder = self.catalogue.folder
+        wanted = self._channel.model.content()
+        store = open_store(folder, wanted, self._channel.experiment.data, self._world)
+        bad_samples.warn({}, store.skipped)
+        with inference(self._model):
+            return encode_catalogue(self._model, store, folder.index.counts.items, self._world)
+
+    def _best_items(self, score: Score, seen: Tensor, top: int) -> list[dict[str, Any]]:
+        num_items, device = len(self.catalogue.item_ids), self._vectors.device
+        candidates = torch.ones(num_items + 1, dtype=torch.bool, device=device)
+        candidates[0] = False
+        scores, items = top_items(score, num_items, seen.to(device), candidates, top)
+        return [
+            {"item_id": self.catalogue.item_ids[i - 1], "title": self.catalogue.titles[i - 1], "score": round(s, 6)}
+            for s, i in zip(scores[0].tolist(), items[0].tolist(), strict=True)
+            if i > 0
+        ]
+
+
+def best_targets(score: Score, targets: Sequence[str], top: int) -> list[dict[str, Any]]:
+    """The `top` best targets of one user; their probabilities are a softmax over all, as classification learns them."""
+    probabilities = score(1, len(targets) + 1)[0].softmax(0)
+    best = probabilities.topk(min(top, len(targets)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [{"target": targets[i], "probability": round(p, 6)} for i, p in pairs]
+
+
+def load_run(run: Path | str, base: Path | str | None = None, catalogue: Path | str | None = None) -> Recommender:
+    """A trained run, ready to recommend, to encode items and to be evaluated.
+
+        >>> import transrec
+        >>> run = transrec.load_run("runs/quickstart")
+        >>> run.recommend(["100001", "100002"], top=10)
+
+    Args:
+        run: a run folder; with `base` also an adapter's `export/`, wherever it was copied to.
+        base: the run that an adapter was trained over; None: the one that its configuration names.
+        catalogue: shards whose items are recommended, a folder or a URL; None: those that the run was trained on.
+
+    Raises:
+        ConfigError: `run` is not a run folder, or, with `base`, no adapter.
+    """
+    if base is not None:
+        return load_adapters([run], base, catalogue)[0]
+    return recommenders(Path(run), [], catalogue)[0]
+
+
+def load_adapters(
+    runs: Sequence[Path | str], base: Path | str | None = None, catalogue: Path | str | None = None
+) -> list[Recommender]:
+    """Adapted runs over one base, which is read once and lies in memory once.
+
+        >>> films, books = transrec.load_adapters(["runs/films", "runs/books"], base="runs/source")
+
+    Args:
+        runs: run folders, or their exports.
+        base: the run that they were trained over; None: the one that the first of them names.
+        catalogue: as of `load_run`, for all of them.
+
+    Raises:
+        ConfigError: one of them is no adapter.
+    """
+    if not runs:
+        return []
+    return recommenders(None if base is None else Path(base), [Path(run) for run in runs], catalogue)
+
+
+def recommenders(run: Path | None, adapters: Sequence[Path], catalogue: Path | str | None) -> list[Recommender]:
+    """One for each channel of `Channels(run, adapters)`."""
+    world = distributed.join()
+    channels = Channels(run, adapters, world.device)
+    return [Recommender(channels, channel, catalogue, world) for channel in channels.members]

@@ -11,7 +11,6 @@ from transrec.data.examples.splits import TemporalConfig
 from transrec.data.examples.task import TaskExamplesConfig
 from transrec.evaluation.evaluator import EvaluationConfig
 from transrec.models import ModelConfig
-from transrec.objectives.classification import ClassificationConfig
 from transrec.training.engine import ZeroConfig
 from transrec.training.optim import OptimizerConfig
 from transrec.training.prefix_cache import PrefixCacheConfig
@@ -22,24 +21,33 @@ class Experiment(Config):
     """Everything that determines a run. A run folder holds this as `config.yaml`."""
 
     run_dir: UserPath = Field(description="where the run lives; the same folder again resumes it")
-    seed: int = Field(0, ge=0)
-    data: DataConfig
-    model: ModelConfig
+    seed: int = Field(0, ge=0, description="of everything that is drawn: weights, order, negatives, dropout")
+    data: DataConfig = Field(description="the shards, and the examples that are made of them")
+    model: ModelConfig = Field(description="the model that is trained")
     init_from: UserPath | None = Field(None, description="run folder whose weights to start from (transfer)")
     init_except: list[str] = Field([], description="modules to leave fresh: item ids of another catalogue")
-    adaptation: AdaptationConfig = FullConfig()
-    prefix_cache: PrefixCacheConfig = PrefixCacheConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    train: TrainConfig = TrainConfig()
-    zero: ZeroConfig = ZeroConfig()
+    adaptation: AdaptationConfig = Field(FullConfig(), description="which parameters learn, and what is added for that")
+    prefix_cache: PrefixCacheConfig = Field(
+        PrefixCacheConfig(), description="states behind the frozen layers, computed once before training"
+    )
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW, its rates and their schedule")
+    train: TrainConfig = Field(TrainConfig(), description="steps, batches, precision, validations, checkpoints")
+    zero: ZeroConfig = Field(ZeroConfig(), description="how model state is spread over ranks")
     deepspeed: dict[str, Any] = Field({}, description="further DeepSpeed keys, passed through")
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="metrics of validations and of the test")
 
     @property
     def not_inherited(self) -> list[str]:
         """Modules of the run that it starts from whose weights it does without."""
         replaced = self.model.replaced_by_targets if isinstance(self.data.examples, TaskExamplesConfig) else ()
         return [*self.init_except, *replaced]
+
+    def adapter_rates(self) -> dict[str, float]:
+        """The peak learning rates that the adaptation method brings for its adapters, by a name for each.
+
+        They hold where `optimizer.lr.adapter` is not set.
+        """
+        return {} if self.optimizer.lr.adapter is not None else self.adaptation.adapter_rates(self.model.modalities)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -54,18 +62,8 @@ class Experiment(Config):
         return self
 
     @model_validator(mode="after")
-    def _fits_the_task(self) -> Self:
-        a_task = isinstance(self.data.examples, TaskExamplesConfig)
-        if a_task != isinstance(self.model.objective, ClassificationConfig):
-            raise ValueError(
-                "data.examples.name=task and model.objective.name=classification belong together: set both or neither"
-            )
-        if not a_task:
-            return self
-        if self.model.output == "untied":
-            raise ValueError("a task has a table of targets in place of one of items: set model.output=tied")
-        if self.model.max_length < 3:
-            raise ValueError("a task's token takes the place of up to two items: model.max_length must be at least 3")
-        if isinstance(self.data.split, TemporalConfig):
+    def _fits_the_examples(self) -> Self:
+        self.model.check_examples(self.data.examples.name)
+        if isinstance(self.data.examples, TaskExamplesConfig) and isinstance(self.data.split, TemporalConfig):
             raise ValueError("data.split.name=temporal splits histories, but a task splits users: leave data.split out")
         return self

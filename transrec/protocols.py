@@ -315,12 +315,18 @@ class ModelSettings(Config):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What its towers read of items."""
-        return ()
+        """What its towers read of items; adapters of a model that reads ids learn at the rates for text."""
+        return tuple(self.content()) or ("text",)
 
     def content(self) -> dict[str, Any]:
         """What the item store has to hold, by modality."""
         return {}
+
+    def check_examples(self, kind: str) -> None:
+        """
+        Raises:
+            ValueError: the model cannot learn from examples of this kind.
+        """
 
     def build(self, num_items: int) -> Model:
         """The model with fresh or pretrained weights."""

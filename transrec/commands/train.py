@@ -22,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     experiment = load(Experiment, find(arguments.config), arguments.overrides)
     if arguments.print_config:
         print(dump(experiment), end="")
+        for name, rate in experiment.adapter_rates().items():
+            print(f"# adapters ({name}) learn at {rate:g}, the rate of their method")
         return 0
     try:
         run(experiment)

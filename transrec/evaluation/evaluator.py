@@ -68,7 +68,7 @@ class Evaluator:
     def users(self, model: Model, store: ItemStore, part: Part) -> "UserResults":
         """Metrics of a model, and those that are always kept, with the readings that they were made from."""
         metrics = list(dict.fromkeys([*self.metrics, *map(metric, self.kind.kept_metrics)]))
-        columns = self._measure_model(model, store, part, _readings(metrics) | self.kind.kept_readings)
+        columns = self._measure_model(model, store, part, _readings(metrics) | {*self.kind.kept})
         return UserResults(columns, self._estimates(metrics, columns))
 
     def baseline(self, baseline: Baseline, part: Part) -> dict[str, Estimate]:
@@ -170,14 +170,15 @@ class Kind:
     readings: Mapping[str, Reading[Any, Any, Any]]
     context: Callable[[EvaluationConfig, Any, World], Any]  # what the readings are taken with
     baselines: Callable[[Evaluator, Any, Part], dict[str, dict[str, Estimate]]]
-    kept_readings: frozenset[str]  # columns of `test_users.parquet`
-    kept_metrics: tuple[str, ...] = ()  # measured on the test whether or not they are configured
+    kept: tuple[str, ...]  # readings that are measured on the test whether or not a metric reads them
+    kept_metrics: tuple[str, ...] = ()  # metrics that are measured on the test whether or not they are configured
+    named: frozenset[str] = frozenset()  # readings that are numbers of targets, which have names
 
 
-_OF_TARGETS = frozenset({"target", "rank", "loss"})
+_KEPT, _NAMED = ("target", "rank", "loss"), frozenset({"target", "predicted"})
 KINDS: dict[str, Kind] = {
-    NextItemExamples.name: Kind(READINGS, _ranking, _item_baselines, _OF_TARGETS, ("loss",)),
-    TaskExamples.name: Kind(READINGS, _ranking, _task_baselines, _OF_TARGETS, ("loss",)),
+    NextItemExamples.name: Kind(READINGS, _ranking, _item_baselines, _KEPT, ("loss",), _NAMED),
+    TaskExamples.name: Kind(READINGS, _ranking, _task_baselines, _KEPT, ("loss",), _NAMED),
 }
 
 

@@ -45,12 +45,18 @@ class SequentialRecommenderConfig(ModelSettings):
     def embeds_ids(self) -> bool:
         return self.item_encoder.embeds_ids or self.output == "untied"
 
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return tuple(self.content())
-
     def content(self) -> dict[str, Any]:
         return self.item_encoder.content()
+
+    def check_examples(self, kind: str) -> None:
+        if (kind == "task") != (self.objective.name == "classification"):
+            raise ValueError(
+                "data.examples.name=task and model.objective.name=classification belong together: set both or neither"
+            )
+        if kind == "task" and self.output == "untied":
+            raise ValueError("a task has a table of targets in place of one of items: set model.output=tied")
+        if kind == "task" and self.max_length < 3:
+            raise ValueError("a task's token takes the place of up to two items: model.max_length must be at least 3")
 
     @model_validator(mode="after")
     def _predicts_what_it_has_not_seen(self) -> Self:

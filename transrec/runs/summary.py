@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
 
 from transrec import weights
 from transrec.evaluation.estimates import Estimate
-from transrec.evaluation.evaluator import UserResults
+from transrec.evaluation.evaluator import KINDS, UserResults
 from transrec.evaluation.report import as_json, console, table
 from transrec.experiment import Experiment
 from transrec.files import replace_atomically, write_text
@@ -55,19 +56,17 @@ def write_summary(run_dir: Path, examples: Examples, tested: UserResults, summar
 
 
 def save_users(path: Path, examples: Examples, results: UserResults) -> None:
-    """A row for each target that was tested: user_id, target, rank, loss, and where macro-F1 is asked for `predicted`.
+    """A row for each question of the test: user_id, then its readings; targets stand there by name.
 
-    It is what runs are compared by, user by user.
+    Of ranked targets these are target, rank, loss, and where macro-F1 is asked for `predicted`. Runs are compared by
+    them, user by user.
     """
-    names, read = examples.target_names(), results.columns
-    columns = {
-        "user_id": pa.array(examples.question_users("test"), pa.string()),
-        "target": names.take(pa.array(read["target"].numpy() - 1)),
-        "rank": pa.array(read["rank"].numpy()),
-        "loss": pa.array(read["loss"].float().numpy()),
-    }
-    if "predicted" in read:
-        columns["predicted"] = names.take(pa.array(read["predicted"].numpy() - 1))
+    kind, names = KINDS[examples.name], examples.target_names()
+    columns = {"user_id": pa.array(examples.question_users("test"), pa.string())}
+    for name in (*kind.kept, *(name for name in results.columns if name in kind.named and name not in kind.kept)):
+        values = results.columns[name]
+        numbers = pa.array((values.float() if values.is_floating_point() else values).numpy())
+        columns[name] = names.take(pc.subtract(numbers, 1)) if name in kind.named else numbers
     with replace_atomically(path) as partial:
         pq.write_table(pa.table(columns), partial)
 

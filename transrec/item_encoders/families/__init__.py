@@ -49,7 +49,8 @@ def tower_config(config: PretrainedConfig, modality: Modality) -> PretrainedConf
 
 def max_tokens(config: PretrainedConfig) -> int:
     """The longest input there are positions for."""
-    return config.max_position_embeddings - family(config.model_type).reserved_positions
+    unused = config.pad_token_id + 1 if family(config.model_type).positions_follow_padding else 0
+    return config.max_position_embeddings - unused
 
 
 def hidden_size(backbone: PreTrainedModel) -> int:

@@ -45,6 +45,13 @@ def cut_stack(config: PretrainedConfig, layers: int) -> None:
     config.num_hidden_layers = layers
 
 
+def cut_stages(config: PretrainedConfig, layers: int) -> None:
+    """Cut the names of the stages too, which are those of the layers; the configuration cannot be read again else."""
+    cut_stack(config, layers)
+    config.stage_names = config.stage_names[: layers + 1]
+    config.out_features = config.stage_names[-1:]
+
+
 @dataclass(frozen=True)
 class Family:
     """The parts of the models of one `model_type`; paths are relative to the backbone, those of sites to a layer.
@@ -75,7 +82,7 @@ class Family:
     head: Head | None = None
     has_pooler: bool = False  # that its constructor can be told to leave out
 
-    reserved_positions: int = 0  # position embeddings that no token uses
+    positions_follow_padding: bool = False  # the first token has the position behind the index of the padding token
     fills_positions: bool = False  # trained on texts that padding, which it attends to, makes as long as it can read
     image_sizes: Literal["own", "interpolated", "rotary"] = "interpolated"  # others than its own it reads, and how
     masks_patches: bool = False  # a masked autoencoder, with `mask_ratio` in its configuration

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from transrec.item_encoders.families.family import Context, Family, Inputs, stack
+from transrec.item_encoders.families.family import Context, Family, Inputs, cut_stages, stack
 
 
 def embed_image(backbone: Any, inputs: Inputs) -> Tensor:
@@ -115,6 +115,7 @@ IMAGE_FAMILIES = {
         layers=stack("encoder.layer"),
         stochastic_depth=("drop_path_rate",),
         embed=_embed_dinov2,
+        cut=cut_stages,
         has_pooler=False,
     ),
     "dinov3_vit": Family(
@@ -137,6 +138,7 @@ IMAGE_FAMILIES = {
         embed=_embed_dinov3,
         context=_rotary,
         norm="norm",
+        cut=cut_stages,
         registers="num_register_tokens",
         image_sizes="rotary",
     ),

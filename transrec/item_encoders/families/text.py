@@ -55,8 +55,7 @@ _BERT = Family(
 
 TEXT_FAMILIES = {
     "bert": _BERT,
-    # Positions start after the padding index, so two of RoBERTa's 514 rows are never a token's.
-    "roberta": replace(_BERT, model="RobertaModel", reserved_positions=2),
+    "roberta": replace(_BERT, model="RobertaModel", positions_follow_padding=True),
     "distilbert": Family(
         modality="text",
         model="DistilBertModel",

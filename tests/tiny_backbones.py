@@ -15,7 +15,7 @@ _IMAGE = {"image_size": SIDE, "patch_size": 8}
 _OWN: dict[str, dict[str, Any]] = {
     "distilbert": {"hidden_dim": 64},
     "modernbert": {"local_attention": 4},  # texts are longer
-    "siglip_text_model": {"max_position_embeddings": 12, "projection_size": 24},
+    "siglip_text_model": {"max_position_embeddings": 32, "projection_size": 24},
     "dinov2": {"mlp_ratio": 2},
     "dinov3_vit": {"num_register_tokens": 2},
 }
@@ -55,7 +55,7 @@ def tiny_inputs(model_type: str, items: int = 2) -> dict[str, torch.Tensor]:
     kind = FAMILIES[model_type]
     if kind.modality == "image":
         return {"pixel_values": torch.randn(items, 3, SIDE, SIDE, generator=generator)}
-    longest = 12 if kind.fills_positions else 9
+    longest = 32 if kind.fills_positions else 9
     tokens = torch.randint(5, VOCABULARY, (items, longest), generator=generator)
     lengths = torch.full((items, 1), longest) if kind.fills_positions else longest - torch.arange(items)[:, None] * 2
     tokens[torch.arange(items), lengths[:, 0] - 1] = 3

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from transrec.config import ConfigError
@@ -135,8 +135,10 @@ def load_tokenizer(name: str) -> Any:
         ConfigError: nothing of that name, or no fast tokenizer.
     """
     with _explained(name):
-        _load_config(name, "text")
-        tokenizer = AutoTokenizer.from_pretrained(resolve(name), use_fast=True, trust_remote_code=False)
+        kind = family(_load_config(name, "text").model_type)
+        tokenizer = getattr(transformers, kind.tokenizer).from_pretrained(
+            resolve(name), use_fast=True, trust_remote_code=False
+        )
     # Where the files are missing, transformers makes a tokenizer that knows the special tokens only.
     if not tokenizer.is_fast or tokenizer.vocab_size <= len(tokenizer.all_special_ids):
         raise ConfigError(f"`backbone`: {name!r} has no fast tokenizer; its folder needs a tokenizer.json")

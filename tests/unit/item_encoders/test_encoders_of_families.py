@@ -15,7 +15,7 @@ from transrec.adaptation.k_adapter import KAdapterConfig
 from transrec.adaptation.prompt import PromptConfig
 from transrec.adaptation.side_network import SideNetworkConfig
 from transrec.config import ConfigError
-from transrec.item_encoders import layer_by_layer
+from transrec.item_encoders import backbones, layer_by_layer
 from transrec.item_encoders.backbone_encoder import BackboneEncoder
 from transrec.item_encoders.families import FAMILIES
 from transrec.item_encoders.frozen_prefix import FrozenPrefix, frozen_prefix, why_not_exact
@@ -164,6 +164,14 @@ def test_a_tower_of_two_is_exported_alone(tmp_path: Path, tiny_bert: Path, model
     if modality == "text":
         records = [{"text": "red shoe"}]
         assert again.content()["text"].encode(records) == config.content()["text"].encode(records)
+
+
+def test_a_tokenizer_of_siglip_needs_no_sentencepiece(tmp_path: Path, tiny_bert: Path) -> None:
+    tiny_two_towers("siglip").save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes((tiny_bert / "tokenizer.json").read_bytes())
+    names = {"tokenizer_class": "SiglipTokenizer", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(names))
+    assert backbones.load_tokenizer(str(tmp_path))("red shoe")["input_ids"] == [2, 5, 8, 3]
 
 
 def test_texts_fill_all_positions_where_padding_was_read_in_training(tmp_path: Path, tiny_bert: Path) -> None:

@@ -82,6 +82,7 @@ class Family:
     head: Head | None = None
     has_pooler: bool = False  # that its constructor can be told to leave out
 
+    tokenizer: str = "AutoTokenizer"  # class of transformers
     positions_follow_padding: bool = False  # the first token has the position behind the index of the padding token
     fills_positions: bool = False  # trained on texts that padding, which it attends to, makes as long as it can read
     image_sizes: Literal["own", "interpolated", "rotary"] = "interpolated"  # others than its own it reads, and how

@@ -81,6 +81,7 @@ TOWER_FAMILIES = {
         context=bidirectional,
         class_token=None,
         head=Head("head", _last_position, width="projection_size"),
+        tokenizer="PreTrainedTokenizerFast",  # its own class wants sentencepiece; checkpoints have a tokenizer.json
         fills_positions=True,
     ),
     "siglip_vision_model": replace(

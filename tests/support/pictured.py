@@ -5,37 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from tiny_backbones import tiny_model
+from transformers import PreTrainedModel
 
 from data_tools.build import build
 from data_tools.sources.tables import TablesSource
 
 WORDS = ("red", "blue", "old", "dry", "sweet", "young")
 
-TINY_VISION: dict[str, dict[str, Any]] = {
-    model_type: {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 24,
-        "image_size": 16,
-        "patch_size": 4,
-    }
-    for model_type in ("vit", "vit_mae", "dinov2")
-} | {
-    "swin": {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 2, "image_size": 16, "patch_size": 4}
-}
+_SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "patch_size": 4}
+_SMALL_SWIN = {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2]}
 
 
 def vision_model(model_type: str, **changes: Any) -> PreTrainedModel:
-    """A random model of the family, in evaluation mode."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = AutoConfig.for_model(model_type, **TINY_VISION[model_type] | changes)
-        pooler = {} if model_type in ("vit_mae", "dinov2") else {"add_pooling_layer": False}
-        return AutoModel.from_config(config, **pooler).eval()
+    """A random model of the family for images of 16 pixels, in evaluation mode."""
+    return tiny_model(model_type, **(_SMALL_SWIN if model_type == "swin" else _SMALL) | changes)
 
 
 def build_pictured(

@@ -1,4 +1,4 @@
-"""What the encoders of text and of images share: a pretrained backbone, pooling, and a projection.
+"""The parts that the encoders of text and of images share: a pretrained backbone, pooling, and a projection.
 
 Shape letters: U distinct items of a batch, M of them that have the modality, n items of a chunk, T positions of a
 chunk, H width of the backbone, D width of the recommender.
@@ -6,20 +6,18 @@ chunk, H width of the backbone, D width of the recommender.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from transrec.config import ConfigError
 from transrec.data.batch import Chunk, ItemContent
 from transrec.item_encoders import families, layer_by_layer
+from transrec.item_encoders.pooling import Pooling, pool, pooled_width
 from transrec.nn.readout import Hidden, Readout
 from transrec.protocols import ItemEncoder
-
-Pooling = Literal["cls", "mean"]
 
 BACKBONE_FOLDER = "backbone"  # of an export
 
@@ -34,18 +32,18 @@ class BackboneEncoder(ItemEncoder):
 
     def __init__(self, backbone: PreTrainedModel, pooling: Pooling, width: int):
         super().__init__()
-        if pooling == "cls" and not families.has_class_token(backbone):
-            raise ConfigError(f"`pooling`: {backbone.config.model_type} has no class token; set it to mean")
+        read = pooled_width(backbone, pooling)
         self.backbone = backbone
         self.readout = Readout(families.state_widths(backbone))
-        self.projection = nn.Linear(families.hidden_size(backbone), width)
+        self.projection = nn.Linear(read, width)
         self.pooling = pooling
         self.frozen_prefix: Any = None  # a FrozenPrefix, where content holds the states behind it
         self.num_layers = families.num_layers(backbone)
         self.hidden_size = families.hidden_size(backbone)
         paths = families.site_paths(backbone)
         self.site_paths = {site: [f"backbone.{path}" for path in found] for site, found in paths.items()}
-        self.site_paths["readout"] = ["readout"]
+        if pooling != "head":  # which pools the last states only, into a space of its own
+            self.site_paths["readout"] = ["readout"]
 
     @property
     def towers(self) -> dict[str, nn.Module]:
@@ -86,7 +84,7 @@ class BackboneEncoder(ItemEncoder):
         return self._vectors(self._features(chunk))
 
     def _features(self, chunk: Chunk) -> Tensor:
-        """What is read off the backbone for the items of a chunk (n, W), or what a readout starts from that pools."""
+        """Features (n, W) of the items of a chunk: pooled states, or the output of a readout that reads positions."""
         if self.frozen_prefix is not None and self.frozen_prefix.features:
             return self._kept(chunk)[:, 0]
         hidden = self.hidden(chunk)
@@ -113,7 +111,7 @@ class BackboneEncoder(ItemEncoder):
         return chunk["prefix"].to(self.projection.weight.dtype)
 
     def embed(self, chunk: Chunk) -> tuple[Tensor, Tensor | None]:
-        """What enters the first layer (n, T, H), and which positions count (n, T)."""
+        """Input of the first layer (n, T, H), and the positions that count (n, T)."""
         states = layer_by_layer.embed(self.backbone, self.inputs(chunk))
         mask = chunk.get("attention_mask")
         if mask is not None:  # prompts may have been put in after the class token
@@ -125,31 +123,26 @@ class BackboneEncoder(ItemEncoder):
         return replace(layer_by_layer.run_layers(self.backbone, states, mask, start, keep_all=keep_all), pool=self.pool)
 
     def inputs(self, chunk: Chunk) -> Chunk:
-        """What the backbone takes."""
+        """Inputs of the backbone."""
         return chunk
 
     @property
     def preparation(self) -> str:
-        """Names what `inputs` depends on besides the chunk."""
+        """A text that names everything `inputs` depends on besides the chunk."""
         return ""
 
     def draw_prompts(self, count: int) -> Tensor:
-        """What prompts (count, H) start as: embeddings of random words, or zeros in the midst of patches."""
+        """Prompts (count, H) as they start: embeddings of random words, or zeros in the midst of patches."""
         return layer_by_layer.draw_prompts(self.backbone, count)
 
     def pool(self, states_nTH: Tensor, mask: Tensor | None) -> Tensor:
-        """The class token, or the mean over all others of an image, over every token of a text; prompts are tokens."""
-        if self.pooling == "cls":
-            return states_nTH[:, 0]
-        if mask is None:
-            return states_nTH[:, int(families.has_class_token(self.backbone)) :].mean(1)
-        weight_nT1 = mask.unsqueeze(-1).to(states_nTH.dtype)
-        return (states_nTH * weight_nT1).sum(1) / weight_nT1.sum(1).clamp(min=1)
+        """(n, W) of states of a chunk's items."""
+        return pool(self.backbone, self.pooling, states_nTH, mask)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What is read off a backbone for the items of a batch that have the modality."""
+    """States that are read off a backbone for the items of a batch that have the modality."""
 
     items: int  # U
     rows: Tensor  # (M,) int64, ascending

@@ -10,11 +10,14 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from torch import nn
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from transrec.config import ConfigError
-from transrec.item_encoders.families import Family, family
+from transrec.item_encoders import families
+from transrec.item_encoders.dropout import check_dropout, set_dropout
+from transrec.item_encoders.families import Family, Modality, family, family_of
 
 _PREPROCESSOR_FILE = "preprocessor_config.json"
 
@@ -34,74 +37,92 @@ def resolve(name: str) -> str:
 
 
 def load_backbone(
-    name: str, modality: str, *, pretrained: bool, layers: int | None, dropout: float | None, mask_ratio: float = 0.0
+    name: str,
+    modality: Modality,
+    *,
+    pretrained: bool,
+    layers: int | None,
+    dropout: float | None,
+    mask_ratio: float = 0.0,
+    head: bool = False,
 ) -> PreTrainedModel:
     """A float32 backbone without pooler, in training mode.
 
     Args:
-        name: a folder, a hub id or a name in `PACKAGED`.
+        name: a folder, a hub id or a name in `PACKAGED`; of a model of text and image, its tower for `modality`.
         modality: what it has to read.
         pretrained: False builds it from its configuration with random weights.
         layers: keep only the first so many layers.
-        dropout: replaces the backbone's own hidden and attention dropout, and puts an end to stochastic depth.
+        dropout: replaces every dropout of the backbone's own, and puts an end to stochastic depth.
         mask_ratio: share of an image's patches that a masked autoencoder leaves out at random, in evaluation too.
+        head: keep the pooling head, if there is one.
 
     Raises:
-        ConfigError: nothing of that name, an unsupported model type, or no complete safetensors weights.
+        ConfigError: nothing of that name, an unsupported model type, a dropout that the configuration does not reach,
+        or no complete safetensors weights.
     """
     with _explained(name):
-        config = _load_config(name)
+        config = _load_config(name, modality)
     kind = family(config.model_type)
     if kind.modality != modality:
         raise ConfigError(f"`backbone`: {name!r} reads {kind.modality}; this item encoder wants one for {modality}")
     if layers is not None:
         _keep_layers(config, layers, name)
     if dropout is not None:
-        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
-        config.drop_path_rate = 0.0
-    if config.model_type == "vit_mae":
+        set_dropout(config, dropout)
+    if kind.masks_patches:
         config.mask_ratio = mask_ratio
     elif mask_ratio:
         raise ConfigError(f"`mask_ratio`: backbone {name!r} is no masked autoencoder (vit_mae)")
-    if pretrained:
-        backbone = _load_weights(name, config)
-    else:
-        backbone = AutoModel.from_config(config, dtype=torch.float32, **_without_pooler(kind))
+    backbone = _load_weights(name, config, head) if pretrained else _class_of(config)(config, **_without_pooler(kind))
+    if kind.head is not None and families.has_head(backbone) and not head:
+        backbone.set_submodule(kind.head.path, nn.Identity())  # no parameters that nothing reads
+    if dropout is not None:
+        check_dropout(backbone, dropout)
     return backbone.train()
 
 
 def _keep_layers(config: PretrainedConfig, layers: int, name: str) -> None:
-    known = len(family(config.model_type).layers(config))
-    if config.model_type == "swin":
+    kind = family(config.model_type)
+    known = len(kind.layers(config))
+    if kind.cut is None:
         raise ConfigError(f"`layers`: the layers of backbone {name!r} differ in width; it is used whole")
     if not 1 <= layers <= known:
         raise ConfigError(f"`layers`: {layers} is not between 1 and the {known} of backbone {name!r}")
-    config.num_hidden_layers = layers
+    kind.cut(config, layers)
 
 
 def _without_pooler(kind: Family) -> dict[str, bool]:
     return {"add_pooling_layer": False} if kind.has_pooler else {}
 
 
-def _load_config(name: str) -> PretrainedConfig:
+def _class_of(config: PretrainedConfig) -> type[PreTrainedModel]:
+    return getattr(transformers, family(config.model_type).model)
+
+
+def _load_config(name: str, modality: Modality) -> PretrainedConfig:
+    """Of a model of text and image, the configuration of its tower for `modality`."""
     values, _ = PretrainedConfig.get_config_dict(resolve(name))
-    family(values.get("model_type", ""))  # before any class is chosen: the type is the allow-list
-    return AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
+    families.check_known(values.get("model_type", ""))  # before any class is chosen: the type is the allow-list
+    config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
+    return families.tower_config(config, modality)
 
 
-def _load_weights(name: str, config: PretrainedConfig) -> PreTrainedModel:
+def _load_weights(name: str, config: PretrainedConfig, head: bool) -> PreTrainedModel:
+    kind = family(config.model_type)
     with _explained(name), _quiet():
-        backbone, info = AutoModel.from_pretrained(
+        backbone, info = _class_of(config).from_pretrained(
             resolve(name),
             config=config,
-            **_without_pooler(family(config.model_type)),
+            **_without_pooler(kind),
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,  # some repositories pin a low precision in their configuration
             output_loading_info=True,
         )
-    # Weights that are left over (pooler, heads, dropped layers) are expected; missing ones would stay random.
-    missing = sorted(info["missing_keys"])
+    # Weights that are left over (pooler, other tower, dropped layers) are expected; missing ones would stay random.
+    unread = () if kind.head is None or head else (f"{kind.head.path}.",)
+    missing = sorted(weight for weight in info["missing_keys"] if not weight.startswith(unread))
     if missing:
         raise ConfigError(f"`backbone`: {name!r} lacks {len(missing)} weights, such as {missing[0]}")
     return backbone
@@ -114,12 +135,25 @@ def load_tokenizer(name: str) -> Any:
         ConfigError: nothing of that name, or no fast tokenizer.
     """
     with _explained(name):
-        _load_config(name)
-        tokenizer = AutoTokenizer.from_pretrained(resolve(name), use_fast=True, trust_remote_code=False)
+        kind = family(_load_config(name, "text").model_type)
+        tokenizer = getattr(transformers, kind.tokenizer).from_pretrained(
+            resolve(name), use_fast=True, trust_remote_code=False
+        )
     # Where the files are missing, transformers makes a tokenizer that knows the special tokens only.
     if not tokenizer.is_fast or tokenizer.vocab_size <= len(tokenizer.all_special_ids):
         raise ConfigError(f"`backbone`: {name!r} has no fast tokenizer; its folder needs a tokenizer.json")
     return tokenizer
+
+
+def filled_length(name: str) -> int | None:
+    """The length that padding brings every text to; None: a text needs none.
+
+    Raises:
+        ConfigError: nothing of that name.
+    """
+    with _explained(name):
+        config = _load_config(name, "text")
+    return families.max_tokens(config) if family(config.model_type).fills_positions else None
 
 
 @dataclass(frozen=True)
@@ -138,7 +172,7 @@ def preprocessing(name: str) -> Preprocessing:
         ConfigError: nothing of that name, or a malformed file.
     """
     with _explained(name):
-        values, config = _preprocessor(name), _load_config(name)
+        values, config = _preprocessor(name), _load_config(name, "image")
         size = values.get("crop_size") or values.get("size")
         size = size.get("height") if isinstance(size, dict) else size  # {"shortest_edge": …} without a crop: any
         mean, std = (tuple(map(float, values.get(f"image_{key}", [0.5] * 3))) for key in ("mean", "std"))
@@ -152,16 +186,19 @@ def _preprocessor(name: str) -> dict[str, Any]:
     return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def check_image_size(backbone: PreTrainedModel, size: int) -> None:
-    """
+def set_image_size(backbone: PreTrainedModel, size: int) -> None:
+    """Make `backbone` read images of `size`, which may differ from those it was trained on.
+
     Raises:
-        ConfigError: `backbone` cannot read images of `size`; other sizes than its own need positions to interpolate.
+        ConfigError: it cannot.
     """
-    config = backbone.config
-    if config.model_type == "swin" and size != config.image_size:
-        raise ConfigError(f"`image_size`: this swin backbone reads {config.image_size} only, not {size}")
+    config, kind = backbone.config, family_of(backbone)
+    if kind.image_sizes == "own" and size != config.image_size:
+        raise ConfigError(f"`image_size`: this {config.model_type} backbone reads {config.image_size} only, not {size}")
     if size % config.patch_size:
         raise ConfigError(f"`image_size`: {size} is not a multiple of the backbone's patches of {config.patch_size}")
+    if kind.image_sizes == "rotary":
+        config.image_size = size
 
 
 @contextmanager
@@ -195,30 +232,31 @@ def _quiet() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def save_architecture(name: str, folder: Path) -> None:
+def save_architecture(name: str, modality: Modality, folder: Path) -> None:
     """Write the configuration of `name` to `folder`, with its tokenizer or preprocessing, unless they are there."""
     if folder.exists():
         return
     partial = folder.with_name(f".{folder.name}.partial")
     with _explained(name):
-        config = _load_config(name)
-        config.save_pretrained(partial)
-        if family(config.model_type).modality == "image" and (values := _preprocessor(name)):
+        _load_config(name, modality).save_pretrained(partial)
+        if modality == "image" and (values := _preprocessor(name)):
             (partial / _PREPROCESSOR_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    if family(config.model_type).modality == "text":
+    if modality == "text":
         load_tokenizer(name).save_pretrained(partial)
     partial.rename(folder)
 
 
 def save_whole(backbone: PreTrainedModel, folder: Path) -> None:
-    """Write configuration and weights so that `AutoModel.from_pretrained(folder)` gives `backbone`, nothing missing.
+    """Write configuration and weights so that its class in transformers loads `backbone` with nothing missing.
 
-    A pooler, which AutoModel wants and nobody trained, is all zeros: its output is, too, rather than random.
+    `AutoModel` finds that class, except for a SigLIP text tower, which it does not know. A pooler or head that the
+    class wants and nobody trained is all zeros: its output is, too, rather than random.
     """
-    whole = type(backbone)(backbone.config)
+    kind, whole = family_of(backbone), type(backbone)(backbone.config)
+    untrained = ("pooler.", *([f"{kind.head.path}."] if kind.head else []))
     missing, _ = whole.load_state_dict(backbone.state_dict(), strict=False)
     for name in missing:
-        if not name.startswith("pooler."):
+        if not name.startswith(untrained):
             raise ConfigError(f"`backbone`: {name} is missing: this {backbone.config.model_type} cannot be written")
         torch.nn.init.zeros_(whole.get_parameter(name))
     with _quiet():

@@ -1,4 +1,4 @@
-"""What of an item tower never changes while it trains: computed once for each item, and training starts behind it.
+"""The part of an item tower that never changes in training: computed once an item, and training starts behind it.
 
 Designs considered. Caching item vectors: only right where nothing of the tower trains. A copy of the backbone cut at
 layer k: other parameter names, so other checkpoints. Taken: the backbone stays whole, and a pass that is given the
@@ -10,9 +10,8 @@ Shape letters: n items of a chunk, P positions kept of an item, W numbers kept o
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,8 @@ from torch import Tensor, nn
 from transrec.data.batch import Chunk
 from transrec.item_encoders import layer_by_layer
 from transrec.item_encoders.backbone_encoder import BackboneEncoder
+from transrec.item_encoders.dropout import first_random
+from transrec.item_encoders.families import family_of
 from transrec.nn.readout import Hidden
 
 _FORMAT = 2  # of what is kept; raise it when the same weights come to give other states
@@ -28,7 +29,7 @@ _NO_MATTER = ("_name_or_path", "transformers_version", "architectures", "dtype",
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """Where the trained part of a tower begins, and what is kept of an item for it.
+    """The place where the trained part of a tower begins, and the states that are kept of an item for it.
 
     layer k         the states that enter it, (T, H)
     layer None      behind the backbone, all of which is frozen: the S states that are read, (T, S·H)
@@ -55,17 +56,21 @@ class FrozenPrefix:
         return Hidden(encoder.readout.placed(kept), None if mask is None else mask.bool(), encoder.pool)
 
     def digest(self, encoder: BackboneEncoder) -> str:
-        """Names what `compute` depends on besides the content."""
+        """A name of everything that `compute` depends on besides the content."""
         read = [encoder.readout.reads, encoder.pooling] if self.layer is None else []
         config = encoder.backbone.config.to_diff_dict()
         shape = json.dumps({key: config[key] for key in sorted(config) if key not in _NO_MATTER}, default=str)
         digest = hashlib.sha256(f"{_FORMAT} {self} {read} {encoder.preparation} {shape}".encode())
-        below = layer_by_layer.stages(encoder.backbone)[: None if self.layer is None else self.layer + 1]
-        for module in itertools.chain.from_iterable(below):
+        for module in self.modules(encoder):
             for name, tensor in module.state_dict().items():
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())
                 digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def modules(self, encoder: BackboneEncoder) -> Iterator[nn.Module]:
+        """The modules of the backbone that `compute` runs."""
+        below = layer_by_layer.stages(encoder.backbone)[: None if self.layer is None else self.layer + 1]
+        return itertools.chain.from_iterable(below)
 
 
 def frozen_prefix(encoder: BackboneEncoder) -> FrozenPrefix | None:
@@ -79,16 +84,18 @@ def frozen_prefix(encoder: BackboneEncoder) -> FrozenPrefix | None:
 
 
 def why_not_exact(encoder: BackboneEncoder) -> str | None:
-    """What makes the frozen layers say something else at every pass, and what to set against it."""
-    config: Any = encoder.backbone.config
-    drops = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
-    if any(getattr(config, name, 0.0) for name in drops):
-        return "its frozen layers have dropout; set the encoder's `dropout` to 0"
+    """The reason why the frozen layers give other states at every pass, and the setting against it."""
+    backbone, prefix = encoder.backbone, frozen_prefix(encoder)
+    random = first_random(backbone, [] if prefix is None else prefix.modules(encoder))
+    if random is not None:
+        return f"its frozen layers have dropout ({random}); set the encoder's `dropout` to 0"
     if encoder.augments:
         return "it is trained on crops that differ from step to step; set `augment` to false"
-    if getattr(config, "mask_ratio", 0.0):
+    if family_of(backbone).masks_patches and backbone.config.mask_ratio:
         return "it masks patches at random; set `mask_ratio` to 0"
-    if not getattr(getattr(encoder.readout, "adapter", None), "masked", True) and encoder.modality == "text":
+    adapter = encoder.readout.get_submodule("adapter") if encoder.readout.reads_all else None
+    # The only adapter here that attends over positions has the attribute.
+    if encoder.modality == "text" and not getattr(adapter, "masked", True):
         return "the released K-Adapter attends to padding, which is not kept"
     return None
 

@@ -16,20 +16,31 @@ from transrec.config import Config
 from transrec.data.batch import Chunk
 from transrec.item_encoders import backbones
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
+from transrec.item_encoders.pooling import Pooling
 
 
 class ImageEncoderConfig(Config):
-    name: Literal["image"] = "image"
-    backbone: str = "facebook/dinov2-small"  # a folder or a hub id
-    pretrained: bool = True  # False: the backbone's architecture with random weights
-    layers: int | None = Field(None, ge=1)  # read off the features after so many layers; the others are dropped
-    pooling: Literal["cls", "mean"] = "cls"
-    image_size: int | None = Field(None, ge=1)  # side of the square an image becomes; None: the backbone's own
-    chunk_images: int = Field(64, ge=1)  # images of one encoder pass
-    decoded_cache: bool = True  # keep the pixels of all images on the node's disk, 3·size² bytes each
-    mask_ratio: float = Field(0.0, ge=0, lt=1)  # masked autoencoders only; 0.75 is what the released code ran with
-    dropout: float | None = Field(None, ge=0, lt=1)  # None: the backbone's own
-    augment: bool = False  # train on random crops and mirror images
+    name: Literal["image"] = Field("image", description="a vision model and a projection")
+    backbone: str = Field("facebook/dinov2-small", description="a folder or a hub id")
+    pretrained: bool = Field(True, description="false: the backbone's architecture with random weights")
+    layers: int | None = Field(None, ge=1, description="keep only the first so many layers; null: all")
+    pooling: Pooling = Field(
+        "cls", description="class token, mean over the patches, or the backbone's own pooling head, if it has one"
+    )
+    image_size: int | None = Field(
+        None, ge=1, description="side of the square that every image becomes; null: the backbone's own"
+    )
+    chunk_images: int = Field(64, ge=1, description="images of one encoder pass")
+    decoded_cache: bool = Field(
+        True, description="keep the pixels of all images on the node's disk, 3 * size^2 bytes each"
+    )
+    mask_ratio: float = Field(
+        0.0, ge=0, lt=1, description="of a masked autoencoder: share of the patches it leaves out; released code: 0.75"
+    )
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="replaces every dropout of the backbone; null: the backbone's own"
+    )
+    augment: bool = Field(False, description="train on random crops and mirror images")
 
     embeds_ids: ClassVar[bool] = False
 
@@ -37,12 +48,12 @@ class ImageEncoderConfig(Config):
         return ImageEncoder(self, width)
 
     def content(self) -> dict[str, Any]:
-        """What the item store has to hold, by modality."""
+        """Content that the item store has to hold, by modality."""
         return {"image": ImageContent(self)}
 
     def save_assets(self, export: Path) -> None:
-        """Put beside the weights what is needed to build this encoder again: architecture and preprocessing."""
-        backbones.save_architecture(self.backbone, export / BACKBONE_FOLDER)
+        """Put architecture and preprocessing beside the weights, so that this encoder can be built again."""
+        backbones.save_architecture(self.backbone, "image", export / BACKBONE_FOLDER)
 
     def from_export(self, export: Path) -> "ImageEncoderConfig":
         """This encoder as `export` holds it: its architecture without pretrained weights, its preprocessing."""
@@ -50,7 +61,7 @@ class ImageEncoderConfig(Config):
 
 
 class ImageContent:
-    """Which pixels the encoder reads."""
+    """The pixels that the encoder reads."""
 
     def __init__(self, config: ImageEncoderConfig):
         self.config = config
@@ -81,9 +92,10 @@ class ImageEncoder(BackboneEncoder):
             layers=config.layers,
             dropout=config.dropout,
             mask_ratio=config.mask_ratio,
+            head=config.pooling == "head",
         )
         prepared = backbones.preprocessing(config.backbone)
-        backbones.check_image_size(backbone, config.image_size or prepared.size)
+        backbones.set_image_size(backbone, config.image_size or prepared.size)
         super().__init__(backbone, config.pooling, width)
         nn.init.xavier_normal_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
@@ -95,7 +107,7 @@ class ImageEncoder(BackboneEncoder):
         return f"{self._mean} {self._std}"
 
     def inputs(self, chunk: Chunk) -> Chunk:
-        """Bytes to what the backbone was trained on; in float32, then as precise as the weights."""
+        """Pixels as the backbone was trained on them, from bytes; in float32, then as precise as the weights."""
         pixels = chunk["pixel_values"]
         if "view" in chunk:  # in training only
             pixels = resample(pixels, chunk["view"])
@@ -105,7 +117,7 @@ class ImageEncoder(BackboneEncoder):
 
 
 def resample(pixels: Tensor, view: Tensor) -> Tensor:
-    """What `view` (n, 2, 3) shows of `pixels` (n, 3, side, side), in float32; nothing is made smaller."""
+    """The part of `pixels` (n, 3, side, side) that `view` (n, 2, 3) shows, in float32; nothing is made smaller."""
     with torch.autocast(pixels.device.type, enabled=False):
         grid = F.affine_grid(view.float(), list(pixels.shape), align_corners=False)
         return F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)

@@ -1,20 +1,21 @@
 """A backbone run layer by layer: a pass can start at any layer, stop before any, and keep the states of any."""
 
-import itertools
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.masking_utils import create_bidirectional_mask
 
 from transrec.config import ConfigError
-from transrec.item_encoders.families import Inputs, family, hidden_size, max_tokens, num_layers
+from transrec.item_encoders import families
+from transrec.item_encoders.families import Inputs
 from transrec.nn.readout import Hidden
 
 
 def embed(backbone: PreTrainedModel, inputs: Inputs) -> Tensor:
     """Input of the first layer (n, T, H)."""
-    return family(backbone.config.model_type).embed(backbone, inputs)
+    states = families.family_of(backbone).embed(backbone, inputs)
+    for module in families.stem(backbone)[1:]:
+        states = module(states)
+    return states
 
 
 def run_layers(
@@ -32,26 +33,23 @@ def run_layers(
         stop: run the layers before this one only, and no norm.
         keep_all: return the input of every layer too, not the last states alone.
     """
-    kind, last = family(backbone.config.model_type), num_layers(backbone)
-    attendable = create_bidirectional_mask(config=backbone.config, inputs_embeds=states, attention_mask=mask)
-    kept = []
-    for layer in range(start, last if stop is None else stop):
+    kind, paths = families.family_of(backbone), families.family_of(backbone).layers(backbone.config)
+    context, kept = kind.context(backbone, states, mask), []
+    for layer in range(start, len(paths) if stop is None else stop):
         if keep_all:
             kept.append(states)
-        states = kind.run_layer(backbone, layer, states, attendable)
+        states = kind.run_layer(backbone, paths[layer], states, context(layer))
     if kind.norm is not None and stop is None:
         states = backbone.get_submodule(kind.norm)(states)
     return Hidden([*kept, states], None if mask is None else mask.bool())
 
 
 def stages(backbone: PreTrainedModel) -> list[list[nn.Module]]:
-    """The modules of each part a pass runs through, in order: embeddings, every layer, what comes behind the last."""
-    kind = family(backbone.config.model_type)
-    layers = [[backbone.get_submodule(path)] for path in kind.layers(backbone.config)]
-    if backbone.config.model_type == "swin":  # patches are merged behind the last block of a stage
-        for stage, end in zip(backbone.encoder.layers, itertools.accumulate(backbone.config.depths), strict=True):
-            layers[end - 1] += [] if stage.downsample is None else [stage.downsample]
-    return [[backbone.embeddings], *layers, [backbone.get_submodule(kind.norm)] if kind.norm else []]
+    """The modules of each part a pass runs through, in order: stem, every layer, norm and head behind the last."""
+    kind = families.family_of(backbone)
+    norm = [] if kind.norm is None else [kind.norm]
+    head = [kind.head.path] if kind.head is not None and families.has_head(backbone) else []
+    return [families.stem(backbone), *families.layers(backbone), [backbone.get_submodule(path) for path in norm + head]]
 
 
 def enable_gradient_checkpointing(backbone: PreTrainedModel) -> None:
@@ -65,15 +63,16 @@ def enable_gradient_checkpointing(backbone: PreTrainedModel) -> None:
 
 
 def draw_prompts(backbone: PreTrainedModel, count: int) -> Tensor:
-    """What prompts (count, H) start as: random rows of the vocabulary, embedded as any token is; zeros for images.
+    """Prompts (count, H) as they start: random rows of the vocabulary, embedded as any token is; zeros for images.
 
     Raises:
         ConfigError: more than a text has positions.
     """
-    if family(backbone.config.model_type).modality == "image":
-        return torch.zeros(count, hidden_size(backbone))
-    if count > max_tokens(backbone):
-        raise ConfigError(f"`tokens`: {count} exceeds the {max_tokens(backbone)} of the backbone")
+    if families.family_of(backbone).modality == "image":
+        return torch.zeros(count, families.hidden_size(backbone))
+    longest = families.max_tokens(backbone.config)
+    if count > longest:
+        raise ConfigError(f"`tokens`: {count} exceeds the {longest} of the backbone")
     training, rows = backbone.training, torch.randint(backbone.config.vocab_size, (1, count))
     with torch.no_grad():
         embedded = embed(backbone.eval(), {"input_ids": rows}).squeeze(0)

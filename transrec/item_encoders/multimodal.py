@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from transrec.config import Config
@@ -30,11 +30,13 @@ Part = TextEncoderConfig | ImageEncoderConfig | IdEmbeddingConfig
 
 
 class MultimodalEncoderConfig(Config):
-    name: Literal["multimodal"] = "multimodal"
-    text: TextEncoderConfig | None = None
-    image: ImageEncoderConfig | None = None
-    id: IdEmbeddingConfig | None = None
-    fusion: Literal["sum", "concat", "gated"] = "sum"
+    name: Literal["multimodal"] = Field("multimodal", description="encoders of several modalities, and their fusion")
+    text: TextEncoderConfig | None = Field(None, description="encoder of the items' texts")
+    image: ImageEncoderConfig | None = Field(None, description="encoder of the items' images")
+    id: IdEmbeddingConfig | None = Field(None, description="a learned vector for every item beside its content")
+    fusion: Literal["sum", "concat", "gated"] = Field(
+        "sum", description="mean of the vectors, an MLP over all of them, or their sum with learned weights"
+    )
 
     @model_validator(mode="after")
     def _several(self) -> Self:

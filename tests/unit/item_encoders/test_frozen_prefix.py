@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from contents import of_text
+from items_only import Items
 
 from transrec.adaptation import MethodConfig
 from transrec.adaptation.bottleneck import HoulsbyConfig
@@ -17,8 +18,6 @@ from transrec.data.batch import ItemContent, ModalityContent
 from transrec.item_encoders.frozen_prefix import FrozenPrefix, frozen_prefix, why_not_exact
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.text import TextEncoder, TextEncoderConfig
-from transrec.models.item_towers import item_towers
-from transrec.protocols import ItemEncoder, Model, Tower, UserEncoder
 
 LAYERS = 3  # of tiny_bert
 KEPT: list[tuple[str, Any, FrozenPrefix]] = [
@@ -30,18 +29,6 @@ KEPT: list[tuple[str, Any, FrozenPrefix]] = [
 ]
 
 EVERYWHERE = [FullConfig(), HoulsbyConfig(towers=["item"]), PromptConfig(), BitFitConfig(towers=["item"])]
-
-
-class Items(Model):
-    """A model that is an item encoder, beside a user encoder without anything in it."""
-
-    def __init__(self, encoder: ItemEncoder):
-        super().__init__()
-        self.item_encoder = encoder
-        self.user_encoder = UserEncoder()
-
-    def towers(self) -> dict[str, Tower]:
-        return item_towers(self, self.item_encoder) | {"user": Tower("user_encoder", self.user_encoder, "user", "text")}
 
 
 @pytest.fixture

@@ -9,16 +9,19 @@ from torch import nn
 from transrec.config import ConfigError
 from transrec.data.batch import ItemContent, ModalityContent
 from transrec.item_encoders import backbones, layer_by_layer
+from transrec.item_encoders.families import FAMILIES
 from transrec.item_encoders.frozen_prefix import why_not_exact
 from transrec.item_encoders.image import ImageEncoder, ImageEncoderConfig, resample
 
 WIDTH = 8
+IMAGES = [name for name, kind in FAMILIES.items() if kind.modality == "image"]
+WITH_CLASS_TOKEN = [name for name in IMAGES if FAMILIES[name].class_token is not None]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {}
-    for model_type in ("vit", "vit_mae", "dinov2", "swin"):
+    for model_type in IMAGES:
         made[model_type] = tmp_path_factory.mktemp(model_type)
         vision_model(model_type).save_pretrained(made[model_type])
     return made
@@ -39,7 +42,7 @@ def content(n: int = 3, size: int = 16, own: int | None = None) -> ItemContent:
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-@pytest.mark.parametrize("model_type", ["vit", "vit_mae", "dinov2"])
+@pytest.mark.parametrize("model_type", WITH_CLASS_TOKEN)
 def test_is_gelu_of_the_projected_pooled_state(folders, model_type, pooling):
     model = encoder(folders[model_type], pooling=pooling)
     vectors = model(content())
@@ -48,14 +51,22 @@ def test_is_gelu_of_the_projected_pooled_state(folders, model_type, pooling):
         model.backbone, layer_by_layer.embed(model.backbone, {"pixel_values": pixels}), None
     )
     last = states.states[-1]
-    pooled = last[:, 0] if pooling == "cls" else last[:, 1:].mean(1)
+    registers = 2 if FAMILIES[model_type].registers else 0
+    pooled = last[:, 0] if pooling == "cls" else last[:, 1 + registers :].mean(1)
     torch.testing.assert_close(vectors, nn.functional.gelu(model.projection(pooled)))
 
 
-def test_swin_has_only_means(folders):
-    assert encoder(folders["swin"], pooling="mean")(content()).shape == (3, WIDTH)
-    with pytest.raises(ConfigError, match="no class token"):
-        encoder(folders["swin"])
+@pytest.mark.parametrize("model_type", sorted(set(IMAGES) - set(WITH_CLASS_TOKEN)))
+def test_without_a_class_token_there_are_means(folders, model_type):
+    assert encoder(folders[model_type], pooling="mean")(content()).shape == (3, WIDTH)
+    with pytest.raises(ConfigError, match=r"no class token; set it to (head or )?mean"):
+        encoder(folders[model_type])
+
+
+@pytest.mark.parametrize("model_type", [name for name in IMAGES if FAMILIES[name].head is None])
+def test_without_a_head_none_can_pool(folders, model_type):
+    with pytest.raises(ConfigError, match="no pooling head; set it to"):
+        encoder(folders[model_type], pooling="head")
 
 
 @pytest.mark.parametrize("own", [0, 2])
@@ -99,9 +110,11 @@ def test_a_malformed_preprocessor_is_an_error(tmp_path, text):
         backbones.preprocessing(str(tmp_path))
 
 
-@pytest.mark.parametrize("model_type", ["vit", "vit_mae", "dinov2"])
-def test_other_sizes_interpolate_positions(folders, model_type):
-    assert encoder(folders[model_type], image_size=24)(content(size=24)).shape == (3, WIDTH)
+@pytest.mark.parametrize("model_type", [name for name in IMAGES if FAMILIES[name].image_sizes != "own"])
+def test_other_sizes_are_read(folders, model_type):
+    model = encoder(folders[model_type], image_size=24, pooling="mean")
+    assert model(content(size=24)).shape == (3, WIDTH)
+    assert model.hidden(content(size=24).modalities["image"].chunks[0]).states[-1].shape[1] in (36, 37, 39)
 
 
 def test_sizes_that_cannot_be_read(folders):

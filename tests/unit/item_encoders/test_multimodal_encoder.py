@@ -1,5 +1,6 @@
 import pytest
 import torch
+from items_only import Items
 from pydantic import ValidationError
 
 from transrec.adaptation.attach import sites
@@ -9,10 +10,8 @@ from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoder, MultimodalEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
-from transrec.models.item_towers import item_towers
 from transrec.nn.parameter_groups import parameter_groups
 from transrec.nn.readout import Modalities
-from transrec.protocols import ItemEncoder, Model, Tower
 
 WIDTH = 8
 TEXT, IMAGE = [0, 1], [1, 2]  # rows of items that have it; item 3 has neither
@@ -130,23 +129,14 @@ def test_one_modality_is_no_fusion(config):
         MultimodalEncoderConfig(text=config.text)
 
 
-class _Model(Model):
-    def __init__(self, item_encoder: ItemEncoder):
-        super().__init__()
-        self.item_encoder = item_encoder
-
-    def towers(self) -> dict[str, Tower]:
-        return item_towers(self, self.item_encoder)
-
-
 def test_adapters_find_each_tower_and_both(config):
-    model = _Model(build(config, id=IdEmbeddingConfig()))
+    model = Items(build(config, id=IdEmbeddingConfig()))
     found = {tower: sites(model, tower, "attention_output", None) for tower in ("text", "image", "item")}
     assert [len(of) for of in found.values()] == [3, 2, 5]
     assert [site.module for site in found["item"]] == [s.module for s in (*found["text"], *found["image"])]
     assert {site.width for site in found["text"]} == {32}
     assert {site.width for site in found["image"]} == {16}
-    single = _Model(model.item_encoder.image)
+    single = Items(model.item_encoder.image)
     assert [s.module for s in sites(single, "image", "ffn_output", [1])] == [
         model.item_encoder.image.backbone.layers[1].mlp.fc2
     ]
@@ -156,7 +146,7 @@ def test_adapters_find_each_tower_and_both(config):
 
 def test_both_backbones_are_backbone_parameters(config):
     groups = {
-        group: {member.name for member in members} for group, members in parameter_groups(_Model(build(config))).items()
+        group: {member.name for member in members} for group, members in parameter_groups(Items(build(config))).items()
     }
     assert {name.split(".")[1] for name in groups["backbone"]} == {"text", "image"}
     assert "item_encoder.image.projection.weight" in groups["head"]

@@ -1,0 +1,102 @@
+"""Families of pretrained backbones: how Hugging Face names the parts of each, and how they are run.
+
+The only room that knows these internals. A new backbone of a known modality is one entry in a table of this folder; a
+test pins everything an entry names against a randomly initialised model.
+"""
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from transrec.config import ConfigError
+from transrec.item_encoders.families.family import Family, Head, Inputs, Modality
+from transrec.item_encoders.families.image import IMAGE_FAMILIES
+from transrec.item_encoders.families.text import TEXT_FAMILIES
+from transrec.item_encoders.families.two_tower import TOWER_FAMILIES, TWO_TOWERS
+
+__all__ = ["FAMILIES", "TWO_TOWERS", "Family", "Head", "Inputs", "Modality"]
+
+FAMILIES: dict[str, Family] = TEXT_FAMILIES | IMAGE_FAMILIES | TOWER_FAMILIES
+
+
+def family(model_type: str) -> Family:
+    """
+    Raises:
+        ConfigError: a model type that is not in the table.
+    """
+    check_known(model_type)
+    return FAMILIES[model_type]
+
+
+def check_known(model_type: str) -> None:
+    """
+    Raises:
+        ConfigError: a model type that neither is a family nor holds the towers of two.
+    """
+    known = FAMILIES.keys() | TWO_TOWERS.keys()
+    if model_type not in known:
+        raise ConfigError(f"`backbone`: model type {model_type!r} is not supported; known: {', '.join(sorted(known))}")
+
+
+def family_of(backbone: PreTrainedModel) -> Family:
+    return family(backbone.config.model_type)
+
+
+def tower_config(config: PretrainedConfig, modality: Modality) -> PretrainedConfig:
+    """The configuration of the tower that reads `modality`; `config` itself where it is of one tower only."""
+    fields = TWO_TOWERS.get(config.model_type)
+    return config if fields is None else getattr(config, fields[modality])
+
+
+def max_tokens(config: PretrainedConfig) -> int:
+    """The longest input there are positions for."""
+    unused = config.pad_token_id + 1 if family(config.model_type).positions_follow_padding else 0
+    return config.max_position_embeddings - unused
+
+
+def hidden_size(backbone: PreTrainedModel) -> int:
+    """The width of the last hidden states."""
+    return backbone.config.hidden_size
+
+
+def state_widths(backbone: PreTrainedModel) -> list[int]:
+    """Widths of the states that `run_layers` can keep: the input of each layer, then what the last one gives."""
+    return family_of(backbone).widths(backbone.config)
+
+
+def num_layers(backbone: PreTrainedModel) -> int:
+    return len(family_of(backbone).layers(backbone.config))
+
+
+def prompts_in(backbone: PreTrainedModel, positions: int) -> int:
+    """The number of prompts among the positions of an image whose family has register tokens."""
+    config, kind = backbone.config, family_of(backbone)
+    patches = (config.image_size // config.patch_size) ** 2
+    return positions - int(kind.class_token is not None) - num_registers(backbone) - patches
+
+
+def num_registers(backbone: PreTrainedModel) -> int:
+    field = family_of(backbone).registers
+    return 0 if field is None else getattr(backbone.config, field)
+
+
+def has_head(backbone: PreTrainedModel) -> bool:
+    """Is the family's pooling head built? Some checkpoints come without."""
+    head = family_of(backbone).head
+    return head is not None and head.path in dict(backbone.named_children())
+
+
+def stem(backbone: PreTrainedModel) -> list[nn.Module]:
+    return [backbone.get_submodule(path) for path in family_of(backbone).stem]
+
+
+def layers(backbone: PreTrainedModel) -> list[list[nn.Module]]:
+    """The modules of each layer, in the order in which they run."""
+    return [[backbone.get_submodule(path) for path in paths] for paths in family_of(backbone).layers(backbone.config)]
+
+
+def site_paths(backbone: PreTrainedModel) -> dict[str, list[str]]:
+    """Paths of the sites, relative to the backbone: one a layer, or one for all of them."""
+    kind = family_of(backbone)
+    blocks = [block for block, *_ in kind.layers(backbone.config)]
+    paths = {site: [f"{block}.{path}" for block in blocks] for site, path in kind.sites.items()}
+    return paths | ({"embeddings": [kind.stem[-1]]} if kind.class_token is not None else {})

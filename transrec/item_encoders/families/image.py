@@ -1,0 +1,158 @@
+"""Vision models."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from transrec.item_encoders.families.family import Context, Family, Inputs, cut_stages, stack
+
+
+def embed_image(backbone: Any, inputs: Inputs) -> Tensor:
+    pixels = inputs["pixel_values"]
+    return backbone.embeddings(pixels, interpolate_pos_encoding=_other_size(backbone, pixels))
+
+
+def _other_size(backbone: Any, pixels: Tensor) -> bool:
+    return tuple(pixels.shape[-2:]) != (backbone.config.image_size,) * 2
+
+
+def _embed_mae(backbone: Any, inputs: Inputs) -> Tensor:
+    """Without masking the patches stay in their order: it changes nothing but the rounding, which then repeats."""
+    pixels, noise = inputs["pixel_values"], None
+    if not backbone.config.mask_ratio:
+        patches = (pixels.shape[-1] // backbone.config.patch_size) ** 2
+        noise = torch.arange(patches, device=pixels.device, dtype=pixels.dtype).expand(len(pixels), -1)
+    states, *_ = backbone.embeddings(pixels, noise, _other_size(backbone, pixels))
+    return states
+
+
+def _embed_dinov2(backbone: Any, inputs: Inputs) -> Tensor:
+    return backbone.embeddings(inputs["pixel_values"])
+
+
+def _embed_dinov3(backbone: Any, inputs: Inputs) -> Tensor:
+    """
+    Raises:
+        ValueError: images of another size than that of the configuration, from which `_rotary` takes the grid.
+    """
+    pixels = inputs["pixel_values"]
+    if _other_size(backbone, pixels):
+        side = backbone.config.image_size
+        raise ValueError(f"images of {tuple(pixels.shape[-2:])} where the configuration has {side}: set it to theirs")
+    return backbone.embeddings(pixels)
+
+
+def _rotary(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
+    """DINOv3: rotary positions of the patches. They depend on the size of the image alone, so it has no pixels here."""
+    side = backbone.config.image_size
+    rotary = backbone.rope_embeddings(states.new_empty(0, 3, side, side))
+    return lambda layer: {"position_embeddings": rotary}
+
+
+def _embed_swin(backbone: Any, inputs: Inputs) -> Tensor:
+    states, _ = backbone.embeddings(inputs["pixel_values"])
+    return states
+
+
+def _swin_layers(config: PretrainedConfig) -> list[tuple[str, ...]]:
+    """Blocks of all stages; behind the last block of a stage, but the last, patches are merged."""
+    stages = [[(f"encoder.layers.{s}.blocks.{b}",) for b in range(depth)] for s, depth in enumerate(config.depths)]
+    layers: list[tuple[str, ...]] = []
+    for number, blocks in enumerate(stages):
+        merging = () if number == len(stages) - 1 else (f"encoder.layers.{number}.downsample",)
+        layers += [*blocks[:-1], blocks[-1] + merging]
+    return layers
+
+
+def _swin_widths(config: PretrainedConfig) -> list[int]:
+    widths = [config.embed_dim * 2**stage for stage, depth in enumerate(config.depths) for _ in range(depth)]
+    return [*widths, config.hidden_size]
+
+
+def _run_swin_layer(backbone: Any, paths: tuple[str, ...], states: Tensor, context: dict[str, Any]) -> Tensor:
+    block, *merging = paths
+    side = math.isqrt(states.shape[1])
+    states, _ = backbone.get_submodule(block)(states, (side, side))
+    for path in merging:
+        states = backbone.get_submodule(path)(states, (side, side))
+    return states
+
+
+def _no_context(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
+    return lambda layer: {}
+
+
+_VIT = Family(
+    modality="image",
+    model="ViTModel",
+    sites={
+        "query": "attention.q_proj",
+        "key": "attention.k_proj",
+        "value": "attention.v_proj",
+        "attention_input": "attention",
+        "attention_output": "attention.o_proj",
+        "ffn_input": "mlp",
+        "ffn_hidden": "mlp.activation_fn",
+        "ffn_output": "mlp.fc2",
+    },
+    layers=stack("layers"),
+    dropout=("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    embed=embed_image,
+    norm="layernorm",
+    has_pooler=True,
+)
+
+IMAGE_FAMILIES = {
+    "vit": _VIT,
+    "vit_mae": replace(_VIT, model="ViTMAEModel", embed=_embed_mae, has_pooler=False, masks_patches=True),
+    "dinov2": replace(
+        _VIT,
+        model="Dinov2Model",
+        layers=stack("encoder.layer"),
+        stochastic_depth=("drop_path_rate",),
+        embed=_embed_dinov2,
+        cut=cut_stages,
+        has_pooler=False,
+    ),
+    "dinov3_vit": Family(
+        modality="image",
+        model="DINOv3ViTModel",
+        sites={
+            "query": "attention.q_proj",
+            "key": "attention.k_proj",
+            "value": "attention.v_proj",
+            "attention_input": "attention",
+            "attention_output": "attention.o_proj",
+            "ffn_input": "mlp",
+            "ffn_hidden": "mlp.act_fn",
+            "ffn_output": "mlp.down_proj",
+        },
+        layers=stack("model.layer"),
+        dropout=("attention_dropout",),
+        stochastic_depth=("drop_path_rate",),
+        jitter=("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"),
+        embed=_embed_dinov3,
+        context=_rotary,
+        norm="norm",
+        cut=cut_stages,
+        registers="num_register_tokens",
+        image_sizes="rotary",
+    ),
+    "swin": replace(
+        _VIT,
+        model="SwinModel",
+        layers=_swin_layers,
+        stochastic_depth=("drop_path_rate",),
+        embed=_embed_swin,
+        context=_no_context,
+        run_layer=_run_swin_layer,
+        widths=_swin_widths,
+        cut=None,
+        class_token=None,
+        image_sizes="own",
+    ),
+}

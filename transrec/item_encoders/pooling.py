@@ -1,0 +1,63 @@
+"""One vector of the last states of a text or an image.
+
+Shape letters: n items of a chunk, T positions, H width of the backbone, W width of what is pooled.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from transrec.config import ConfigError
+from transrec.item_encoders import families
+
+Pooling = Literal["cls", "mean", "head"]
+
+
+def pooled_width(backbone: PreTrainedModel, pooling: Pooling) -> int:
+    """
+    Raises:
+        ConfigError: the family of `backbone` has nothing to pool like that.
+    """
+    kind, name = families.family_of(backbone), backbone.config.model_type
+    if pooling == "cls" and kind.class_token is None:
+        raise ConfigError(f"`pooling`: {name} has no class token; set it to {'head or ' if kind.head else ''}mean")
+    if pooling == "head":
+        if kind.head is None or not families.has_head(backbone):
+            raise ConfigError(f"`pooling`: this {name} backbone has no pooling head; set it to cls or mean")
+        return getattr(backbone.config, kind.head.width)
+    return families.hidden_size(backbone)
+
+
+def pool(backbone: PreTrainedModel, pooling: Pooling, states_nTH: Tensor, mask: Tensor | None) -> Tensor:
+    """(n, W): the class token; the mean over a text's tokens or over an image's patches; or what the head makes.
+
+    Prompts count as tokens, and as patches; class and register tokens of an image are left out of the mean.
+    """
+    kind = families.family_of(backbone)
+    if pooling == "head" and kind.head is not None:
+        return kind.head.pool(backbone, states_nTH)
+    if pooling == "cls":
+        return states_nTH[:, 0] if kind.class_token == "first" else _last(states_nTH, mask)
+    if mask is None:
+        return _patches(backbone, states_nTH).mean(1)
+    weight_nT1 = mask.unsqueeze(-1).to(states_nTH.dtype)
+    return (states_nTH * weight_nT1).sum(1) / weight_nT1.sum(1).clamp(min=1)
+
+
+def _last(states_nTH: Tensor, mask: Tensor | None) -> Tensor:
+    """The last position that counts; padding follows it."""
+    if mask is None:
+        return states_nTH[:, -1]
+    last_n = mask.long().sum(1) - 1
+    return states_nTH[torch.arange(len(states_nTH), device=states_nTH.device), last_n]
+
+
+def _patches(backbone: PreTrainedModel, states_nTH: Tensor) -> Tensor:
+    """Patches, and the prompts, which stand between the class token and the registers."""
+    tokens = int(families.family_of(backbone).class_token is not None)
+    registers = families.num_registers(backbone)
+    prompts = families.prompts_in(backbone, states_nTH.shape[1]) if registers else 0
+    behind = states_nTH[:, tokens + prompts + registers :]
+    return torch.cat([states_nTH[:, tokens : tokens + prompts], behind], dim=1) if prompts else behind

@@ -40,7 +40,12 @@ class Experiment(Config):
     def not_inherited(self) -> list[str]:
         """Modules of the run that it starts from whose weights it does without."""
         replaced = self.model.replaced_by_targets if isinstance(self.data.examples, TaskExamplesConfig) else ()
-        return [*self.init_except, *replaced]
+        return [*self.fresh_modules, *replaced]
+
+    @property
+    def fresh_modules(self) -> list[str]:
+        """Modules that start anew, whatever the source holds: an objective's parameters are of its own loss."""
+        return [*self.init_except, *self.model.never_inherited]
 
     def adapter_rates(self) -> dict[str, float]:
         """The peak learning rates that the adaptation method brings for its adapters, by a name for each.

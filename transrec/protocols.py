@@ -301,6 +301,7 @@ class ModelSettings(Config):
     """The configuration of a model, and what a run asks of it before the model exists."""
 
     max_length: int
+    never_inherited: ClassVar[tuple[str, ...]] = ()  # modules that start anew in every run
     replaced_by_targets: ClassVar[tuple[str, ...]] = ()  # modules of a source that a run of other targets does without
 
     @property

@@ -10,7 +10,7 @@ from transrec.config import validate
 from transrec.distributed.world import World
 from transrec.experiment import Experiment
 from transrec.runs.build import build
-from transrec.runs.export import export_config
+from transrec.runs.export import describe
 from transrec.runs.run_folder import write_run_dir
 
 HOULSBY = {"name": "houlsby", "towers": ["user"], "sites": ["ffn_output"], "bottleneck": {"user": 3}}
@@ -38,7 +38,7 @@ def export_run(experiment: Experiment) -> torch.nn.Module:
                 parameter += 0.25
     write_run_dir(experiment)
     frozen = any(not parameter.requires_grad for parameter in parts.model.parameters())
-    described = export_config(experiment, parts.examples)
+    described = describe(experiment, parts.examples).model_dump()
     base = parts.base if frozen else None
     weights.export(experiment.run_dir / "export", parts.model, described, base, write_files=True)
     experiment.model.save_assets(experiment.run_dir / "export")

@@ -37,6 +37,7 @@ class World:
     control: dist.ProcessGroup | None = None
     watchdog: Watchdog | None = None
     meetings: Meetings | None = None  # of a launched run of several ranks
+    added: tuple[str, ...] = ()  # variables that `start` put into the environment
 
     @property
     def is_main(self) -> bool:
@@ -109,11 +110,14 @@ class World:
             self.watchdog.arrive()
 
 
+_ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # of the environment that a launcher gives a process
+
+
 def start() -> World:
     """Join the process group that the launcher described; without a launcher, make a group of one."""
     launched = "RANK" in os.environ
-    for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
-        os.environ.setdefault(key, value)
+    added = {} if launched else _ALONE
+    os.environ.update(added)
     # DeepSpeed calls names that this torch deprecates; nothing a user could put right.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     # DeepSpeed's shared-memory all-reduce for CPUs is compiled at first use and leaves its buffers in /dev/shm when a
@@ -136,7 +140,7 @@ def start() -> World:
     rank, size = dist.get_rank(), dist.get_world_size()
     watchdog = _watch(rank, size) if launched else None
     meetings = Meetings(rank, size, _store()) if size > 1 else None
-    return World(rank, size, int(os.environ["LOCAL_RANK"]), device, control, watchdog, meetings)
+    return World(rank, size, int(os.environ["LOCAL_RANK"]), device, control, watchdog, meetings, tuple(added))
 
 
 def _store() -> dist.TCPStore:
@@ -158,13 +162,25 @@ def join() -> World:
     return start() if "RANK" in os.environ else World(device=_own_device(0))
 
 
-def stop(world: World) -> None:
-    """Leave the process group, together: threads of a group that is still alive can abort a process at its exit."""
-    if dist.is_initialized():
-        world.barrier()
-        if world.watchdog is not None:
-            world.watchdog.stop()
-        dist.destroy_process_group()
+def stop(world: World, failed: bool = False) -> None:
+    """Leave the process group, together; the process may then `start` again.
+
+    Threads of a group that is still alive can abort a process at its exit.
+
+    Args:
+        failed: this rank was cut off by an error. Among several, it waits for nobody: the launcher ends them all.
+    """
+    if not dist.is_initialized() or (failed and world.size > 1):
+        return
+    world.barrier()
+    if world.watchdog is not None:
+        world.watchdog.stop()
+    dist.destroy_process_group()
+    for name in world.added:
+        os.environ.pop(name, None)
+    # DeepSpeed keeps the group that is gone: its next engine would talk to it.
+    deepspeed.comm.comm.cdb = None
+    deepspeed.utils.groups._WORLD_GROUP = None
 
 
 def _own_device(local_rank: int) -> torch.device:

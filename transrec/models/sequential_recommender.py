@@ -34,6 +34,7 @@ class SequentialRecommenderConfig(ModelSettings):
         "tied", description="score items by their vectors, or by a table of their own with biases"
     )
 
+    never_inherited: ClassVar[tuple[str, ...]] = ("objective",)
     # how items were asked for, or another task's targets
     replaced_by_targets: ClassVar[tuple[str, ...]] = ("output", "mask_token", "task")
 

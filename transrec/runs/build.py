@@ -16,7 +16,7 @@ from transrec.distributed.world import World
 from transrec.experiment import Experiment
 from transrec.nn.parameter_groups import parameter_groups
 from transrec.protocols import CatalogueTable, Examples, Model
-from transrec.runs.export import read_export_config
+from transrec.runs.export import read_export
 from transrec.runs.rebuild import check_left_out, left_out, outside, source_weights
 from transrec.runs.run_folder import load
 from transrec.training.prefix_cache import keep_prefixes
@@ -63,10 +63,10 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
         ConfigError: that run was trained with adapters, embeds the items of another catalogue, or is of another shape.
     """
     assert experiment.init_from is not None
-    source, fresh = experiment.init_from, left_out(model, experiment.init_except)
+    source, fresh = experiment.init_from, left_out(model, experiment.fresh_modules)
     learnt = load(source)
     ids = [name for name in of_the_catalogue(model) if name not in fresh]
-    if ids and read_export_config(source / "export")["item_ids_sha256"] != index.item_ids_sha256:
+    if ids and read_export(source / "export").item_ids_sha256 != index.item_ids_sha256:
         raise ConfigError(
             f"`init_from`: {source} embeds the item ids of another catalogue ({ids[0]}); leave those weights fresh "
             f"with `init_except=[{','.join(dict.fromkeys(name.rsplit('.', 1)[0] for name in ids))}]`"
@@ -97,7 +97,7 @@ def of_the_catalogue(model: nn.Module) -> list[str]:
 
 def check_frozen(experiment: Experiment, model: Model) -> None:
     """Refuse to freeze weights that were never trained: nothing could be learnt through them, or rebuilt later."""
-    fresh = left_out(model, experiment.init_except)
+    fresh = left_out(model, experiment.fresh_modules)
     frozen = [
         member.name
         for member in parameter_groups(model)["head"]

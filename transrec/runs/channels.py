@@ -17,7 +17,7 @@ from transrec.data.shards.schema import ShardIndex
 from transrec.experiment import Experiment
 from transrec.models import ModelConfig
 from transrec.protocols import Model
-from transrec.runs.export import is_adapted, read_export_config
+from transrec.runs.export import is_adapted, read_export
 from transrec.runs.rebuild import Base, check_catalogue, rebuild_for
 from transrec.runs.run_folder import CONFIG_FILE, load
 
@@ -73,7 +73,7 @@ class Channels:
     @cached_property
     def _base(self) -> Base:
         first = self.members[0]
-        return Base.load(first.experiment, read_export_config(first.export)["num_items"]).to(self._device)
+        return Base.load(first.experiment, read_export(first.export).num_items).to(self._device)
 
 
 def read_adapter(folder: Path, base: Path | None) -> Channel:
@@ -81,7 +81,7 @@ def read_adapter(folder: Path, base: Path | None) -> Channel:
     run_dir = folder.parent if folder.name == "export" and (folder.parent / CONFIG_FILE).exists() else folder
     alone = not (run_dir / CONFIG_FILE).exists()
     export = folder if alone else run_dir / "export"
-    read_export_config(export)
+    read_export(export)
     if not is_adapted(export):
         raise ConfigError(f"{folder} holds a whole model, not an adapter: name it with --run")
     experiment = _over(base, export) if alone else load(run_dir)
@@ -94,10 +94,10 @@ def _over(base: Path | None, export: Path) -> Experiment:
     """The experiment of an export that has left its run: what it learnt is in it, the rest is as the base had it."""
     if base is None:
         raise ConfigError(f"{export} has left its run: name the run that it was trained on with --run")
-    described = read_export_config(export)
-    own = {key: described[key] for key in ("seed", "model", "init_except", "adaptation", "evaluation")}
+    described = read_export(export)
+    own = described.model_dump(include={"seed", "model", "init_except", "adaptation", "evaluation"})
     values: dict[str, Any] = {**load(base).model_dump(mode="json"), "init_from": str(base), **own}
-    if described["task"] is not None:
-        values["data"]["examples"] = {"name": "task", "targets": described["task"]}
-    values["train"]["monitor"] = described["evaluation"]["metrics"][0]
+    if described.task is not None:
+        values["data"]["examples"] = {"name": "task", "targets": described.task}
+    values["train"]["monitor"] = described.evaluation["metrics"][0]
     return validate(Experiment, values)

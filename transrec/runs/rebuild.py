@@ -13,7 +13,7 @@ from transrec.data.batch import Targets
 from transrec.data.shards.schema import ShardIndex
 from transrec.experiment import Experiment
 from transrec.protocols import Examples, Model
-from transrec.runs.export import is_adapted, read_export_config
+from transrec.runs.export import is_adapted, read_export
 from transrec.runs.run_folder import load
 
 
@@ -51,7 +51,7 @@ class Base:
         model = experiment.model.from_export(export).build(num_items)
         kept = outside(self.weights, experiment.not_inherited)
         try:
-            weights.load_strictly(model, kept, left_out(model, experiment.init_except))
+            weights.load_strictly(model, kept, left_out(model, experiment.fresh_modules))
         except weights.WeightsError as error:
             raise weights.WeightsError(f"{export} was trained on another base: {error}") from None
         if self.random is None:
@@ -93,14 +93,14 @@ def rebuild(experiment: Experiment, export: Path, num_items: int) -> Model:
 
 def answer(model: Model, export: Path) -> None:
     """Let the model predict what the export was trained for: items, or the targets of a task."""
-    names = read_export_config(export)["targets"]
+    names = read_export(export).targets
     if names is not None:
         model.answer(Targets(len(names), of_items=False))
 
 
 def check_catalogue(experiment: Experiment, export: Path, index: ShardIndex) -> None:
     """Refuse to use a model that embeds item ids on the items of another catalogue."""
-    same = read_export_config(export)["item_ids_sha256"] == index.item_ids_sha256
+    same = read_export(export).item_ids_sha256 == index.item_ids_sha256
     if not same and experiment.model.embeds_ids:
         raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it is of no use for these shards")
 
@@ -111,7 +111,7 @@ def check_targets(export: Path, examples: Examples) -> None:
     Raises:
         ConfigError: naming some that only one side has.
     """
-    known = read_export_config(export)["targets"] or []
+    known = read_export(export).targets or []
     asked = [] if examples.targets.of_items else examples.target_names().to_pylist()
     if known != asked:
         differing = sorted(set(known) ^ set(asked))[:4]
@@ -130,7 +130,7 @@ def source_weights(experiment: Experiment) -> dict[str, Tensor]:
     run_dir = experiment.init_from
     assert run_dir is not None
     export = run_dir / "export"
-    num_items = read_export_config(export)["num_items"]
+    num_items = read_export(export).num_items
     if is_adapted(export):
         source = rebuild(load(run_dir), export, num_items).state_dict()
     else:

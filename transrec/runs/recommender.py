@@ -27,7 +27,7 @@ from transrec.evaluation.full_ranking import top_items
 from transrec.protocols import Model, Part, Score, Scorer
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.evaluate import data_of, evaluate
-from transrec.runs.export import read_export_config
+from transrec.runs.export import read_export
 
 
 class ItemVectors(NamedTuple):
@@ -106,7 +106,7 @@ class Recommender:
     @cached_property
     def targets(self) -> list[str] | None:
         """The targets of the run's task; None: the run recommends items."""
-        return read_export_config(self._channel.export)["targets"]
+        return read_export(self._channel.export).targets
 
     @cached_property
     def catalogue(self) -> Catalogue:

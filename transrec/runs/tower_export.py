@@ -16,7 +16,7 @@ from transrec.adaptation.lora import LowRank, as_peft, merge
 from transrec.config import ConfigError
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
 from transrec.item_encoders.backbones import save_whole
-from transrec.runs.export import read_export_config
+from transrec.runs.export import read_export
 from transrec.runs.rebuild import rebuild
 from transrec.runs.run_folder import load
 
@@ -70,7 +70,7 @@ def _towers(run_dir: Path, output: Path) -> dict[str, BackboneEncoder]:
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty: choose another --output")
     experiment, export = load(run_dir), run_dir / "export"
-    item_encoder = rebuild(experiment, export, read_export_config(export)["num_items"]).get_submodule("item_encoder")
+    item_encoder = rebuild(experiment, export, read_export(export).num_items).get_submodule("item_encoder")
     towers = {name: module for name, module in item_encoder.named_modules() if isinstance(module, BackboneEncoder)}
     if not towers:
         raise ConfigError(f"{run_dir} has no backbone to export: its items are embedded by id")

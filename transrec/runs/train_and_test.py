@@ -1,6 +1,7 @@
 """A run from its configuration to its summary: what the command `train` starts and a sweep repeats."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -12,24 +13,48 @@ from transrec.data.shards import bad_samples
 from transrec.data.train_stream import TrainStream
 from transrec.distributed import world as distributed
 from transrec.distributed.world import World
-from transrec.evaluation.evaluator import Evaluator, baselines
+from transrec.evaluation.evaluator import Evaluator, UserResults, baselines
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.report import as_json
 from transrec.experiment import Experiment
 from transrec.protocols import Examples
 from transrec.runs.build import Parts, build
-from transrec.runs.export import export_config
+from transrec.runs.export import describe
 from transrec.runs.run_folder import check_run_dir, write_run_dir
 from transrec.runs.summary import assemble, hyperparameters, show, write_summary
-from transrec.training.cost import count_parameters, measure
+from transrec.training.cost import Cost, count_parameters, measure
 from transrec.training.engine import deepspeed_config, initialize
 from transrec.training.optim import build_optimizer, peak_rates
 from transrec.training.trainer import Trainer, peak_memory
 
 
 def run(experiment: Experiment) -> dict[str, Any]:
-    """Train (or resume), export the best weights, test them; returns what `summary.json` holds."""
+    """Train (or resume), export the best weights, test them; returns the contents of `summary.json`."""
     world = distributed.start()
+    try:
+        trained = train_and_measure(experiment, world)
+    except BaseException:
+        distributed.stop(world, failed=True)
+        raise
+    distributed.stop(world)
+    if trained.trainer.tracker is not None:  # the main process; the others are done
+        finish(experiment, trained)
+    return trained.summary
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run whose models are measured, before the baselines are."""
+
+    examples: Examples
+    trainer: Trainer
+    results: Mapping[str, UserResults]  # by part
+    summary: dict[str, Any]
+    cost: Cost | None
+
+
+def train_and_measure(experiment: Experiment, world: World) -> Trained:
+    """Train, then validate and test with the best weights; every rank must call it."""
     check_run_dir(experiment)
     parts = build(experiment, world)
     parameters = count_parameters(parts.model)
@@ -53,16 +78,20 @@ def run(experiment: Experiment) -> dict[str, Any]:
     peak = int(world.gather_ints([peak_memory()]).max())
     rates = peak_rates(trainer.engine.optimizer)
     summary = assemble(experiment, parts.examples, parameters, rates, state, peak, results, cost)
-    distributed.stop(world)
-    if trainer.tracker is not None:  # the main process; the others are done
-        others = baselines(experiment.evaluation, parts.examples, "test")
-        summary["baselines"] = {name: as_json(estimates) for name, estimates in others.items()}
-        write_summary(experiment.run_dir, parts.examples, results["test"], summary)
-        metrics = {f"test/{name}": estimate.value for name, estimate in results["test"].estimates.items()}
-        trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, state.step)
-        trainer.close()
-        show(experiment, others | {"this run": results["test"].estimates}, summary, cost)
-    return summary
+    return Trained(parts.examples, trainer, results, summary, cost)
+
+
+def finish(experiment: Experiment, trained: Trained) -> None:
+    """Measure the baselines, write the summary and show it; one process does."""
+    tested, trainer = trained.results["test"], trained.trainer
+    others = baselines(experiment.evaluation, trained.examples, "test")
+    trained.summary["baselines"] = {name: as_json(estimates) for name, estimates in others.items()}
+    write_summary(experiment.run_dir, trained.examples, tested, trained.summary)
+    metrics = {f"test/{name}": estimate.value for name, estimate in tested.estimates.items()}
+    assert trainer.tracker is not None
+    trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, trainer.state.step)
+    trainer.close()
+    show(experiment, others | {"this run": tested.estimates}, trained.summary, trained.cost)
 
 
 def build_stream(experiment: Experiment, examples: Examples, store: ItemStore, world: World) -> TrainStream:
@@ -124,7 +153,7 @@ def build_trainer(
 
 def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: World) -> None:
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
-    config = export_config(experiment, parts.examples)
+    config = describe(experiment, parts.examples).model_dump()
     folder = experiment.run_dir / "export"
     if world.is_main:
         experiment.model.save_assets(folder)

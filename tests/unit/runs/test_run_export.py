@@ -5,7 +5,7 @@ from untrained_runs import make
 
 from transrec.data.shards.schema import ShardIndex
 from transrec.experiment import Experiment
-from transrec.runs.export import export_config
+from transrec.runs.export import describe
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def experiment(tmp_path: Path, synthetic_shards: Path) -> Experiment:
 
 def test_the_export_says_which_catalogue_it_was_trained_on(experiment: Experiment, synthetic_shards: Path) -> None:
     index = ShardIndex.load(synthetic_shards)
-    described = export_config(experiment, experiment.data.scan(5))
-    assert described["num_items"] == 60
-    assert described["item_ids_sha256"] == index.item_ids_sha256
-    assert described["model"] == experiment.model.model_dump(mode="json")
+    described = describe(experiment, experiment.data.scan(5))
+    assert described.num_items == 60
+    assert described.item_ids_sha256 == index.item_ids_sha256
+    assert described.model == experiment.model.model_dump(mode="json")

@@ -8,6 +8,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -33,6 +34,32 @@ def _no_url(value: Any) -> Any:
 
 
 UserPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(Path.expanduser)]
+
+
+@dataclass(frozen=True)
+class MayDiffer:
+    """Marks a field, as `Annotated[int, MayDiffer()]`: it says how the work is done, not what is learnt.
+
+    A run may be resumed with another value.
+
+    Args:
+        keys: of a field that is a mapping, the keys that are meant; none: the whole field.
+    """
+
+    keys: tuple[str, ...] = ()
+
+
+def may_differ(config: "Config", prefix: str = "") -> set[str]:
+    """Dotted keys of the fields of `config`, and of the configurations in it, that are marked with `MayDiffer`."""
+    found: set[str] = set()
+    for name, field in type(config).model_fields.items():
+        key, value = f"{prefix}{name}", getattr(config, name)
+        for marker in field.metadata:
+            if isinstance(marker, MayDiffer):
+                found |= {f"{key}.{inner}" for inner in marker.keys} or {key}
+        if isinstance(value, Config):
+            found |= may_differ(value, f"{key}.")
+    return found
 
 
 class ConfigError(TransRecError, ValueError):

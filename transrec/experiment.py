@@ -1,11 +1,11 @@
 """The configuration of a run as one typed object, and the rules between its sections."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from transrec.adaptation import AdaptationConfig, FullConfig
-from transrec.config import Config, UserPath
+from transrec.config import Config, MayDiffer, UserPath
 from transrec.data.examples import DataConfig
 from transrec.data.examples.splits import TemporalConfig
 from transrec.data.examples.task import TaskExamplesConfig
@@ -32,8 +32,10 @@ class Experiment(Config):
     )
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW, its rates and their schedule")
     train: TrainConfig = Field(TrainConfig(), description="steps, batches, precision, validations, checkpoints")
-    zero: ZeroConfig = Field(ZeroConfig(), description="how model state is spread over ranks")
-    deepspeed: dict[str, Any] = Field({}, description="further DeepSpeed keys, passed through")
+    zero: Annotated[ZeroConfig, MayDiffer()] = Field(ZeroConfig(), description="how model state is spread over ranks")
+    deepspeed: Annotated[dict[str, Any], MayDiffer(keys=("zero_optimization",))] = Field(
+        {}, description="further DeepSpeed keys, passed through"
+    )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="metrics of validations and of the test")
 
     @property

@@ -25,7 +25,7 @@ OF_ALL_STEPS = ("step", "slot", "user", "start")
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
-    run = RunLineage(arguments.run)
+    run = RunLineage(arguments.run, arguments.data)
     if arguments.step is not None:
         table, answer = of_step(run, arguments.step)
     elif arguments.user is not None:
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="transrec lineage", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run folder")
+    parser.add_argument("--data", metavar="DIR|URL", help="the run's shards, if they lie elsewhere now")
     question = parser.add_mutually_exclusive_group(required=True)
     question.add_argument("--step", type=int, help="which users and items made this step?")
     question.add_argument("--item", help="which steps had this item in a history?")

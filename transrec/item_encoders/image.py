@@ -5,14 +5,14 @@ Shape letters: see `backbone_encoder`.
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transrec.config import Config
+from transrec.config import Config, MayDiffer
 from transrec.data.batch import Chunk
 from transrec.item_encoders import backbones
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
@@ -30,8 +30,8 @@ class ImageEncoderConfig(Config):
     image_size: int | None = Field(
         None, ge=1, description="side of the square that every image becomes; null: the backbone's own"
     )
-    chunk_images: int = Field(64, ge=1, description="images of one encoder pass")
-    decoded_cache: bool = Field(
+    chunk_images: Annotated[int, MayDiffer()] = Field(64, ge=1, description="images of one encoder pass")
+    decoded_cache: Annotated[bool, MayDiffer()] = Field(
         True, description="keep the pixels of all images on the node's disk, 3 * size^2 bytes each"
     )
     mask_ratio: float = Field(

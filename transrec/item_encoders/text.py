@@ -9,11 +9,11 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from transrec.config import Config, ConfigError
+from transrec.config import Config, ConfigError, MayDiffer
 from transrec.item_encoders import backbones, families
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
 from transrec.item_encoders.pooling import Pooling
@@ -32,7 +32,9 @@ class TextEncoderConfig(Config):
     fields: list[str] = Field(["text"], min_length=1, description="of an item's record, joined by a space")
     max_tokens: int = Field(30, ge=3, description="a longer text is cut; special tokens count")
     lowercase: bool = Field(True, description="turn capitals into small letters first")
-    chunk_tokens: int = Field(16384, ge=1, description="tokens of one encoder pass, padding included")
+    chunk_tokens: Annotated[int, MayDiffer()] = Field(
+        16384, ge=1, description="tokens of one encoder pass, padding included"
+    )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="replaces every dropout of the backbone; null: the backbone's own"
     )

@@ -63,9 +63,21 @@ def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:
         ConfigError: the channel is an export away from its run, and no shards are named.
     """
     own = channel.experiment.data
-    if data is None and not channel.has_data:
+    if data is not None:
+        return own.model_copy(update={"path": parse_place(data)})
+    if not channel.has_data:
         raise ConfigError(f"{channel.folder} has left its run and its data: name shards with --data")
-    return own if data is None else own.model_copy(update={"path": parse_place(data)})
+    check_shards(channel.folder, own, "--data")
+    return own
+
+
+def check_shards(run: Path, data: DataConfig, option: str) -> None:
+    """
+    Raises:
+        ConfigError: the shards that a run was trained on are not where they were; `option` names others.
+    """
+    if isinstance(data.path, Path) and not data.path.exists():
+        raise ConfigError(f"{run}: its shards are not at {data.path} any more: name them with {option}")
 
 
 def tables(results: Sequence[Result]) -> list[list[Mapping[str, Mapping[str, Estimate]]]]:

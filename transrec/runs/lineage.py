@@ -7,8 +7,10 @@ from pathlib import Path
 from transrec.config import ConfigError
 from transrec.data.content.item_store import ItemStore
 from transrec.data.lineage import Lineage, Sighting
+from transrec.data.shards.remote import parse_place
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.train_stream import TrainStream
+from transrec.runs.evaluate import check_shards
 from transrec.runs.run_folder import load
 from transrec.training.tracking import steps_done
 
@@ -36,13 +38,20 @@ class SeenStep:
 class RunLineage:
     """Answers about the steps that a run has done, from the order that its seed determines.
 
+    Args:
+        data: the shards that the run was trained on, if they lie elsewhere now.
+
     Raises:
-        ConfigError: the folder is not a run.
+        ConfigError: the folder is not a run, or its shards are not there.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, data: Path | str | None = None) -> None:
         experiment = load(run_dir)
-        examples = experiment.data.scan(experiment.model.max_length)
+        config = experiment.data
+        if data is not None:
+            config = config.model_copy(update={"path": parse_place(data)})
+        check_shards(run_dir, config, "--data")
+        examples = config.scan(experiment.model.max_length)
         folder = examples.folder
         store = ItemStore(folder, {}, experiment.data.cache)
         collate = examples.collation(store, experiment.model.sampling, experiment.seed)

@@ -129,6 +129,8 @@ def source_weights(experiment: Experiment) -> dict[str, Tensor]:
     """
     run_dir = experiment.init_from
     assert run_dir is not None
+    if not run_dir.exists():
+        raise ConfigError(f"{run_dir}, which this run stands on, is not there any more: name it with --run")
     export = run_dir / "export"
     num_items = read_export(export).num_items
     if is_adapted(export):

@@ -26,7 +26,7 @@ from transrec.evaluation.evaluator import encode_catalogue, inference
 from transrec.evaluation.full_ranking import top_items
 from transrec.protocols import Model, Part, Score, Scorer
 from transrec.runs.channels import Channel, Channels
-from transrec.runs.evaluate import data_of, evaluate
+from transrec.runs.evaluate import check_shards, data_of, evaluate
 from transrec.runs.export import read_export
 
 
@@ -118,6 +118,8 @@ class Recommender:
         """
         if self._place is None and not self._channel.has_data:
             raise ConfigError(f"{self.folder} has left its run and its data: name shards with --catalogue")
+        if self._place is None:
+            check_shards(self.folder, self._channel.experiment.data, "--catalogue")
         return Catalogue.read(open_folder(self._channel.experiment.data, self._place))
 
     def recommend(self, history: Sequence[str], top: int = 10) -> list[dict[str, Any]]:

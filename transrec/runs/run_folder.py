@@ -1,69 +1,71 @@
 """The folder of a run: `config.yaml`, which is the run, and `environment.yaml`, where it was started."""
 
+import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
 
-from transrec.config import ConfigError, dump, read_yaml, validate
+from transrec.config import ConfigError, dump, may_differ, read_yaml, validate
 from transrec.data.shards.remote import public
 from transrec.experiment import Experiment
 from transrec.files import write_text, writing
 from transrec.training.tracking import flatten
 
 CONFIG_FILE = "config.yaml"
+BACKBONE = "backbone"
+PLACES = ("path", "target", "init_from", BACKBONE)  # keys whose values are folders or files that a run reads
+E = TypeVar("E", bound=Experiment)
+
 _FROM_THE_LAUNCHER = "--local_rank="  # put in for each rank; nobody types it
 
-# What may differ when a run is resumed: how the work is done, not what is learnt.
-MAY_DIFFER = (
-    "zero",  # where weights and optimizer state lie
-    "deepspeed.zero_optimization",  # how they travel; other DeepSpeed keys may change the arithmetic
-    "data.path",  # the checkpoint holds the hash of the shards
-    "data.examples.targets.target",  # likewise of the targets of a task
-    "data.examples.targets.path",
-    "data.cache",
-    "data.cache_bytes",
-    "data.workers",  # steps are dealt out to them in order
-    "data.most_bad_share",  # a limit; what is left out is the same
-    "model.item_encoder.chunk_tokens",  # how items are cut into encoder passes
-    "model.item_encoder.text.chunk_tokens",
-    "model.item_encoder.chunk_images",
-    "model.item_encoder.image.chunk_images",
-    "model.item_encoder.decoded_cache",  # where pixels come from
-    "model.item_encoder.image.decoded_cache",
-    "train.accumulation",  # a batch is cut up as other numbers of ranks cut it
-    "train.gradient_checkpointing",
-    "train.log_every",
-    "train.checkpoint_every",
-)
+_NOT_COMPARED = "run_dir"  # a run is what it is wherever its folder lies
 
 
 def load(run_dir: Path) -> Experiment:
-    """The experiment a run folder holds.
+    """The experiment that a run folder holds; its places are where they are found now.
 
     Raises:
         ConfigError: the folder is not a run.
     """
+    return load_as(Experiment, run_dir)
+
+
+def load_as(schema: type[E], run_dir: Path) -> E:
+    """As `load`, for an experiment of another class."""
     path = run_dir / CONFIG_FILE
     if not path.exists():
         raise ConfigError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}")
-    return validate(Experiment, read_yaml(path))
+    values = relocated(upgraded(read_yaml(path)), run_dir)
+    return validate(schema, values | {"run_dir": str(run_dir)})
+
+
+def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """The `values` of a run that an earlier version wrote, under the keys of this one."""
+    data = dict(values.get("data", {}))
+    if "task" not in data:
+        return values
+    targets = data.pop("task")
+    kind = {"name": "next_item"} if targets is None else {"name": "task", "targets": targets}
+    return values | {"data": data | {"examples": kind}}
 
 
 def check_run_dir(experiment: Experiment) -> None:
-    """A run folder is new, or it belongs to the same experiment, but for what `MAY_DIFFER`.
+    """A run folder is new, or it belongs to the same experiment, but for the fields that are marked with `MayDiffer`.
 
     Raises:
         ConfigError: the folder holds another experiment (naming what differs), or something else.
     """
-    run_dir, path = experiment.run_dir, experiment.run_dir / CONFIG_FILE
-    if path.exists():
-        changed = differences(validate(Experiment, read_yaml(path)), experiment)
-        differing = [text for key, text in changed.items() if not may_differ(key)]
+    run_dir = experiment.run_dir
+    if (run_dir / CONFIG_FILE).exists():
+        old = load_as(type(experiment), run_dir)
+        allowed = may_differ(old) | may_differ(experiment) | {_NOT_COMPARED}
+        changed = differences(absolute(old), absolute(experiment))
+        differing = [text for key, text in changed.items() if not is_among(key, allowed)]
         if differing:
             listed = "\n  ".join(differing)
             raise ConfigError(
@@ -75,20 +77,61 @@ def check_run_dir(experiment: Experiment) -> None:
 
 
 def write_run_dir(experiment: Experiment) -> None:
-    """Begin a new run folder; in one that is there, write down what now differs."""
-    path = experiment.run_dir / CONFIG_FILE
+    """Begin a new run folder; in one that is there, write down what now differs. Places are written in full."""
+    path, written = experiment.run_dir / CONFIG_FILE, absolute(experiment)
     if path.exists():
-        if differences(validate(Experiment, read_yaml(path)), experiment):
-            write_text(path, dump(experiment))
+        if differences(validate(type(experiment), upgraded(read_yaml(path))), written):
+            write_text(path, dump(written))
         return
     with writing(experiment.run_dir):
         experiment.run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(path, dump(experiment))
+    write_text(path, dump(written))
     write_text(experiment.run_dir / "environment.yaml", yaml.safe_dump(environment(), sort_keys=False))
 
 
+def absolute(experiment: E) -> E:
+    """The same experiment with every local place written in full: it can be read from any folder."""
+    return validate(type(experiment), _in_full(experiment.model_dump()))
+
+
+def _in_full(values: dict[str, Any]) -> dict[str, Any]:
+    full: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            full[key] = _in_full(value)
+        elif isinstance(value, Path):
+            full[key] = str(value.absolute())
+        elif key == BACKBONE and isinstance(value, str) and Path(value).is_dir():  # else a name on a hub
+            full[key] = str(Path(value).absolute())
+        else:
+            full[key] = value
+    return full
+
+
+def relocated(values: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """`values` of a run folder with the places that have moved: to where they lay beside the folder, if they are there.
+
+    A place that is where it was stays, and so does one that is found nowhere: the error comes when it is needed.
+    """
+    began = Path(values["run_dir"]) if "run_dir" in values else run_dir
+    return {key: _found(key, value, began, run_dir.absolute()) for key, value in values.items()}
+
+
+def _found(key: str, value: Any, began: Path, run_dir: Path) -> Any:
+    if isinstance(value, dict):
+        return {inner: _found(inner, of_it, began, run_dir) for inner, of_it in value.items()}
+    if key not in PLACES or not isinstance(value, str) or "://" in value or Path(value).expanduser().exists():
+        return value
+    place = Path(value)
+    if place.is_absolute() and began.is_absolute():
+        tried = [Path(os.path.normpath(run_dir / os.path.relpath(place, began)))]
+    else:  # as earlier versions wrote it: relative to the folder that the command was started in
+        tried = [] if place.is_absolute() else [parent / place for parent in run_dir.parents]
+    return next((str(path) for path in tried if path.exists()), value)
+
+
 def differences(old: Experiment, new: Experiment) -> dict[str, str]:
-    """By dotted key, what it was and what it is."""
+    """By dotted key, the value that was and the value that is."""
     before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
     return {
         key: public(f"{key}: {before.get(key)!r}") + " there, " + public(f"{after.get(key)!r} now")
@@ -97,8 +140,9 @@ def differences(old: Experiment, new: Experiment) -> dict[str, str]:
     }
 
 
-def may_differ(key: str) -> bool:
-    return any(key == field or key.startswith(f"{field}.") for field in MAY_DIFFER)
+def is_among(key: str, fields: set[str]) -> bool:
+    """Whether a dotted key is one of `fields`, or lies in one."""
+    return any(key == field or key.startswith(f"{field}.") for field in fields)
 
 
 def environment() -> dict[str, Any]:

@@ -20,14 +20,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from transrec.config import ConfigError, validate
+from transrec.config import ConfigError, may_differ, validate
 from transrec.data.examples import DataConfig
 from transrec.data.examples.histories import open_folder
 from transrec.data.examples.task import TaskExamplesConfig
 from transrec.data.examples.task_targets import ColdStartConfig, FileConfig
 from transrec.data.shards.remote import Place
 from transrec.experiment import Experiment
-from transrec.runs.run_folder import may_differ
+from transrec.runs.run_folder import is_among
 from transrec.sweeps.config import NO_SOURCE, Axis, Sweep, stage_values
 from transrec.training.tracking import flatten
 
@@ -189,7 +189,8 @@ class _Hashes:
     def of(self, experiment: Experiment, source: Run | None) -> str:
         """Of everything that determines the run's results, and of nothing else: not of where it lies."""
         fields = flatten(experiment.model_dump(mode="json", exclude={"run_dir", "init_from"}))
-        known = {key: value for key, value in fields.items() if not may_differ(key)}
+        how = may_differ(experiment)
+        known = {key: value for key, value in fields.items() if not is_among(key, how)}
         known["shards"] = self._of_shards(experiment.data, experiment.data.path)
         match experiment.data.examples:
             case TaskExamplesConfig(targets=ColdStartConfig(target=place)):

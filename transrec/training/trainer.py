@@ -10,14 +10,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from transrec.config import Config
+from transrec.config import Config, MayDiffer
 from transrec.data.batch import to_device
 from transrec.distributed.world import World
 from transrec.errors import NotFiniteError, TransRecError
@@ -38,15 +38,19 @@ class TrainConfig(Config):
     epochs: int = Field(20, ge=1, description="passes over the training windows")
     steps: int | None = Field(None, ge=1, description="instead of epochs")
     batch_size: int = Field(64, ge=1, description="windows per step, over all ranks")
-    accumulation: int = Field(1, ge=1, description="micro-batches a rank's share of a step is cut into")
+    accumulation: Annotated[int, MayDiffer()] = Field(
+        1, ge=1, description="micro-batches a rank's share of a step is cut into"
+    )
     precision: Precision = Field("fp32", description="of matrix products (bf16), or of all weights (fp16)")
     clipping: float = Field(0.0, ge=0, description="largest gradient norm; 0: not clipped")
-    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    gradient_checkpointing: Annotated[bool, MayDiffer()] = Field(
+        False, description="recompute activations in the backward pass"
+    )
     evaluate_every: Every = Field("epoch", description="steps between validations")
-    checkpoint_every: Every = Field("epoch", description="steps between checkpoints")
+    checkpoint_every: Annotated[Every, MayDiffer()] = Field("epoch", description="steps between checkpoints")
     patience: int | None = Field(5, ge=1, description="validations without gain before stopping; null: never")
     monitor: str = Field("NDCG@10", description="validation metric that chooses the best weights")
-    log_every: int = Field(10, ge=1, description="steps between points of the training curves")
+    log_every: Annotated[int, MayDiffer()] = Field(10, ge=1, description="steps between points of the training curves")
 
 
 class TrainingError(TransRecError, RuntimeError):

@@ -1,11 +1,13 @@
+import json
 from pathlib import Path
 
 import pytest
 from untrained_runs import make
 
+from transrec.config import ConfigError
 from transrec.data.shards.schema import ShardIndex
 from transrec.experiment import Experiment
-from transrec.runs.export import describe
+from transrec.runs.export import describe, read_export
 
 
 @pytest.fixture
@@ -19,3 +21,39 @@ def test_the_export_says_which_catalogue_it_was_trained_on(experiment: Experimen
     assert described.num_items == 60
     assert described.item_ids_sha256 == index.item_ids_sha256
     assert described.model == experiment.model.model_dump(mode="json")
+
+
+def test_an_export_of_format_1_is_read(tmp_path: Path) -> None:
+    """Version 0.1.0 wrote it, without a format."""
+    written = {
+        "architecture": "transrec",
+        "transrec_version": "0.1.0",
+        "num_items": 60,
+        "item_ids_sha256": "f00d",
+        "model": {"name": "sequential_recommender"},
+        "adaptation": {"name": "full"},
+        "seed": 0,
+        "init_from": None,
+        "init_except": [],
+        "task": {"name": "profile", "column": "age"},
+        "targets": ["old", "young"],
+        "evaluation": {"metrics": ["accuracy"]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    described = read_export(tmp_path)
+    assert (described.format, described.num_items, described.targets) == (1, 60, ["old", "young"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is damaged"),
+        ('{"format": 3}', "is of format 3, this version reads up to 2"),
+        ("[]", "is of format None"),
+        ("{}", "is not the description of an export"),
+    ],
+)
+def test_other_descriptions_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_export(tmp_path)

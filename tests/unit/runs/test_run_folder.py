@@ -1,15 +1,16 @@
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from untrained_runs import make
 
-from transrec.config import ConfigError, dump, load, validate
+from transrec.config import ConfigError, dump, load, may_differ, validate
 from transrec.experiment import Experiment
 from transrec.runs import run_folder
-from transrec.runs.run_folder import MAY_DIFFER, check_run_dir, differences, environment, write_run_dir
+from transrec.runs.run_folder import check_run_dir, differences, environment, is_among, write_run_dir
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_a_new_run_folder_holds_the_configuration_and_the_environment(experiment
     assert (experiment.run_dir / "config.yaml").read_text() == dump(experiment)
     written = yaml.safe_load((experiment.run_dir / "environment.yaml").read_text())
     assert written.keys() == environment().keys()
-    assert written["packages"]["torch"] == torch.__version__
+    assert written["packages"]["torch"] == version("torch")
 
 
 def test_the_environment_has_the_command_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +128,67 @@ def test_what_changes_what_is_learnt_may_not_differ(experiment: Experiment, over
         check_run_dir(load(Experiment, experiment.run_dir / "config.yaml", [override, "zero.stage=1"]))
 
 
-def test_every_field_that_may_differ_exists(experiment: Experiment) -> None:
-    tried = [*HOW, *(f"model.item_encoder.{override}" for _, override in HOW_ENCODED)]
-    tried += [f"data.examples.targets.{override}" for _, override in TASKS]
-    assert all(any(f == o.partition("=")[0] or o.startswith(f"{f}.") for o in tried) for f in MAY_DIFFER)
+def test_the_fields_that_may_differ_are_those_of_how_the_work_is_done(experiment: Experiment) -> None:
+    found = may_differ(experiment)
+    for item_encoder, _ in HOW_ENCODED:
+        found |= may_differ(reading(experiment, item_encoder))
+    assert found == {
+        "zero",
+        "deepspeed.zero_optimization",
+        *(f"data.{name}" for name in ("path", "cache", "cache_bytes", "workers", "most_bad_share")),
+        *(f"model.item_encoder.{name}" for name in ("chunk_tokens", "chunk_images", "decoded_cache")),
+        *(f"model.item_encoder.{name}" for name in ("text.chunk_tokens", "image.chunk_images", "image.decoded_cache")),
+        *(f"train.{name}" for name in ("accumulation", "gradient_checkpointing", "checkpoint_every", "log_every")),
+    }
+    assert is_among("zero.stage", found)
+    assert not is_among("zeroes", found)
+
+
+def test_places_are_written_in_full(tmp_path: Path, synthetic_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").symlink_to(synthetic_shards)
+    write_run_dir(make(Path("run"), Path("shards"), {"name": "text", "backbone": "all-MiniLM-L6-v2"}))
+    written = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert (written["run_dir"], written["data"]["path"]) == (str(tmp_path / "run"), str(tmp_path / "shards"))
+    assert written["model"]["item_encoder"]["backbone"] == "all-MiniLM-L6-v2"
+    monkeypatch.chdir("/")
+    assert run_folder.load(tmp_path / "run").data.path == tmp_path / "shards"
+
+
+def test_a_tree_that_moved_is_found(tmp_path: Path, synthetic_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(synthetic_shards, old / "shards")
+    source = make(old / "runs/source", old / "shards")
+    write_run_dir(source)
+    write_run_dir(make(old / "runs/run", old / "shards", init_from=str(old / "runs/source")))
+    new = old.rename(tmp_path / "new")
+    moved = run_folder.load(new / "runs/run")
+    assert moved.run_dir == new / "runs/run"
+    assert (moved.data.path, moved.init_from) == (new / "shards", new / "runs/source")
+    check_run_dir(moved)
+    (new / "shards").rename(tmp_path / "elsewhere")
+    assert run_folder.load(new / "runs/run").data.path == old / "shards", (
+        "what is found nowhere stays, for the error that comes"
+    )
+
+
+def test_a_run_of_an_earlier_version_is_read(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was written with relative places, and with `data.task`."""
+    write_run_dir(experiment)
+    path = experiment.run_dir / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    shards = Path(values["data"]["path"])
+    (experiment.run_dir.parent / "shards").mkdir()
+    (experiment.run_dir.parent / "shards/old").symlink_to(shards)
+    values["data"] |= {"path": "shards/old", "task": None}
+    del values["data"]["examples"]
+    path.write_text(yaml.safe_dump(values))
+    monkeypatch.chdir("/")
+    assert run_folder.load(experiment.run_dir).data.path == experiment.run_dir.parent / "shards/old"
+    values["data"]["task"] = {"name": "profile", "column": "age"}
+    values["model"]["objective"] = {"name": "classification"}
+    path.write_text(yaml.safe_dump(values))
+    assert run_folder.load(experiment.run_dir).data.examples.name == "task"
 
 
 def test_another_experiment_is_refused_and_what_differs_is_named(experiment: Experiment) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from transrec.config import Config, UserPath
+from transrec.config import Config, MayDiffer, UserPath
 from transrec.data.batch import Sampling, Targets
 from transrec.data.content.item_store import ItemStore
 from transrec.data.examples.questions import Asked, Question, about_nobody, ids_of, question
@@ -37,7 +37,7 @@ Ints = NDArray[np.int64]
 class HistoriesConfig(Config):
     """The shards, who of their users takes part, and how histories are cut: the same for every kind of example."""
 
-    path: Place = Field(description="folder or URL of shards (`python -m data_tools build`)")
+    path: Annotated[Place, MayDiffer()] = Field(description="folder or URL of shards (`python -m data_tools build`)")
     fraction: float = Field(
         1.0,
         gt=0,
@@ -60,15 +60,17 @@ class HistoriesConfig(Config):
     candidates: Literal["occurring", "catalogue"] = Field(
         "occurring", description="rank items that occur in the data, or the whole catalogue"
     )
-    workers: int = Field(1, ge=0, description="loader processes per rank")
-    cache: UserPath = Field(DEFAULT_CACHE, description="node-local folder for tokenised content and remote shards")
-    cache_bytes: int = Field(
+    workers: Annotated[int, MayDiffer()] = Field(1, ge=0, description="loader processes per rank")
+    cache: Annotated[UserPath, MayDiffer()] = Field(
+        DEFAULT_CACHE, description="node-local folder for tokenised content and remote shards"
+    )
+    cache_bytes: Annotated[int, MayDiffer()] = Field(
         DEFAULT_CACHE_BYTES, ge=0, description="size of the cache of remote shards; the least recently used go first"
     )
     on_bad_sample: Literal["stop", "skip"] = Field(
         "stop", description="an unreadable block of users or item stops the run, or is left out"
     )
-    most_bad_share: float = Field(
+    most_bad_share: Annotated[float, MayDiffer()] = Field(
         0.01, ge=0, le=1, description="largest share of users or items that may be left out; more stop the run"
     )
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from transrec.config import Config, ConfigError, UserPath
+from transrec.config import Config, ConfigError, MayDiffer, UserPath
 from transrec.data.shards.remote import Place
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA, user_order_key
 from transrec.data.shards.shard_folder import ShardFolder
@@ -93,7 +93,7 @@ class ColdStartConfig(Config):
     """
 
     name: Literal["cold_start"] = "cold_start"
-    target: Place = Field(description="folder or URL of the shards whose items are predicted")
+    target: Annotated[Place, MayDiffer()] = Field(description="folder or URL of the shards whose items are predicted")
 
     def read(self, users: UserShards, open_folder: OpenFolder) -> Read:
         target = UserShards(open_folder(self.target))
@@ -105,7 +105,9 @@ class FileConfig(Config):
     """Predict what a file says: columns `user_id` and `target`, tab-separated or Parquet, a row for each target."""
 
     name: Literal["file"] = "file"
-    path: UserPath = Field(description="table with the columns user_id and target, tab-separated or Parquet")
+    path: Annotated[UserPath, MayDiffer()] = Field(
+        description="table with the columns user_id and target, tab-separated or Parquet"
+    )
 
     def read(self, users: UserShards, open_folder: OpenFolder) -> Read:
         """

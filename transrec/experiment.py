@@ -4,7 +4,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from transrec.adaptation import AdaptationConfig, FullConfig
+from transrec.adaptation import AdaptationConfig
+from transrec.adaptation.selective import FullConfig
 from transrec.config import Config, MayDiffer, UserPath
 from transrec.data.examples import DataConfig
 from transrec.data.examples.splits import TemporalConfig

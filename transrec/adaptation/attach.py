@@ -192,4 +192,5 @@ def _adapt_output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    return args[0] if args else next(iter(kwargs.values()))
+    tensor: Tensor = args[0] if args else next(iter(kwargs.values()))
+    return tensor

@@ -126,7 +126,8 @@ class Bottleneck(Adapter):
         return y + self.change(x if self.parallel else y)
 
     def change(self, z: Tensor) -> Tensor:
-        return self.up(F.relu(self.down(z)))
+        tensor: Tensor = self.up(F.relu(self.down(z)))
+        return tensor
 
 
 class DoubledResidual(Bottleneck):
@@ -144,4 +145,5 @@ class NormedBottleneck(Bottleneck):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.norm(x + self.change(y))
+        tensor: Tensor = self.norm(x + self.change(y))
+        return tensor

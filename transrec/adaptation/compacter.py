@@ -68,7 +68,8 @@ class Compacter(Adapter):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         change = self.up(F.gelu(self.down(y, self.shared), approximate="tanh"), self.shared)
-        return y + change if self.skip else change
+        tensor: Tensor = y + change if self.skip else change
+        return tensor
 
 
 class KroneckerLinear(nn.Module):

@@ -113,7 +113,8 @@ class KAdapter(Adapter):
         h_nTH = torch.zeros_like(x.states[-1])
         for read, layer in zip(self.reads, self.layers, strict=True):
             h_nTH = layer(x.states[read] + h_nTH, allowed)
-        return self.combine(torch.cat([y, x.pooled(h_nTH)], dim=-1))
+        tensor: Tensor = self.combine(torch.cat([y, x.pooled(h_nTH)], dim=-1))
+        return tensor
 
     def _allowed(self, hidden: Hidden) -> Tensor | None:
         if not self.masked or hidden.mask is None:
@@ -137,4 +138,5 @@ class KAdapterLayer(nn.Module):
         inner = self.down(z)
         for block in self.blocks:
             inner = block(inner, allowed)
-        return z + self.up(inner)
+        tensor: Tensor = z + self.up(inner)
+        return tensor

@@ -74,7 +74,8 @@ class LowRank(Adapter):
         return y + self.change(x)
 
     def change(self, x: Tensor) -> Tensor:
-        return self.alpha / self.rank * self.b(self.a(x))
+        tensor: Tensor = self.alpha / self.rank * self.b(self.a(x))
+        return tensor
 
 
 class FreshLowRank(LowRank):

@@ -97,4 +97,5 @@ class ModelPatch(Adapter):
         return y + x + self.change(x) if self.inner_skip else y + self.change(x)
 
     def change(self, z: Tensor) -> Tensor:
-        return self.up(F.gelu(self.down(z), approximate="tanh"))
+        tensor: Tensor = self.up(F.gelu(self.down(z), approximate="tanh"))
+        return tensor

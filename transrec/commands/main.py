@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser().parse_args(arguments or ["--help"])
     name, *rest = arguments
     module, _ = COMMANDS[name]
-    return importlib.import_module(module).main(rest)
+    number: int = importlib.import_module(module).main(rest)
+    return number
 
 
 def parser() -> argparse.ArgumentParser:

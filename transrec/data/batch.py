@@ -116,7 +116,8 @@ class SequenceBatch:
 
 def to_device(batch: T, device: torch.device) -> T:
     """`batch` with every tensor inside on `device`."""
-    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    found: T = map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    return found
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

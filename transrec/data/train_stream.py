@@ -91,7 +91,8 @@ class TrainStream(Dataset[list[Batch]]):
             del answers  # its last reference: an error that is kept somewhere keeps this frame
 
     def _batch(self, step: int, first_slot: int, examples: Sequence[Example | None]) -> Batch:
-        return replace(self.collate(step, first_slot, examples), digest=digest(first_slot, examples))
+        found: Batch = replace(self.collate(step, first_slot, examples), digest=digest(first_slot, examples))
+        return found
 
 
 def digest(first_slot: int, examples: Sequence[Example | None]) -> int:
@@ -113,7 +114,8 @@ class _Answer:
 
     def pin_memory(self) -> "_Answer":
         """The loader calls this; batches need no such method of their own."""
-        return map_tensors(self, Tensor.pin_memory)
+        found: _Answer = map_tensors(self, Tensor.pin_memory)
+        return found
 
 
 class _Answers(Dataset[_Answer]):

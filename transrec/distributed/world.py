@@ -198,7 +198,10 @@ def whole(tensor: Tensor, modify: bool = False) -> AbstractContextManager[Any]:
     """
     if not hasattr(tensor, "ds_id"):
         return nullcontext()
-    return deepspeed.zero.GatheredParameters([tensor], modifier_rank=0 if modify else None)
+    found: AbstractContextManager[Any, bool | None] = deepspeed.zero.GatheredParameters(
+        [tensor], modifier_rank=0 if modify else None
+    )
+    return found
 
 
 def share_cores(processes: int) -> None:

@@ -99,7 +99,8 @@ def bootstrap_mean(values: Tensor, users: Tensor | None, interval: Interval = US
     distinct, counts = (x.cpu().numpy() for x in torch.unique(pairs, dim=0, return_counts=True))
 
     def mean(counts: Counts) -> NDArray[np.float64]:
-        return (counts @ distinct[:, 0]) / (counts @ distinct[:, 1])
+        found: NDArray[np.float64] = (counts @ distinct[:, 0]) / (counts @ distinct[:, 1])
+        return found
 
     return bootstrap(mean, counts, interval)
 

@@ -47,7 +47,8 @@ def macro_f1_of(targets: NDArray[np.int64], predicted: NDArray[np.int64]) -> Sta
     def statistic(counts: Counts) -> NDArray[np.float64]:
         # Contiguous, because the order in which a mean adds up depends on the memory layout.
         tp, either = (np.ascontiguousarray(counts @ matrix) for matrix in (hits, occurrences))
-        return np.divide(2 * tp, either, out=np.zeros_like(tp), where=either > 0).mean(axis=-1)
+        found: NDArray[np.float64] = np.divide(2 * tp, either, out=np.zeros_like(tp), where=either > 0).mean(axis=-1)
+        return found
 
     return statistic
 

@@ -78,7 +78,8 @@ class MeanMetric(Metric):
         values = self.values(*columns).cpu().numpy()
 
         def mean(counts: Counts) -> NDArray[np.float64]:
-            return counts @ values / counts.sum(axis=1)
+            found: NDArray[np.float64] = counts @ values / counts.sum(axis=1)
+            return found
 
         return mean
 

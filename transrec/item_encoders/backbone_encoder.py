@@ -101,7 +101,8 @@ class BackboneEncoder(ItemEncoder):
         Where nothing of the backbone trains, nothing is kept for a backward pass through it.
         """
         if self.frozen_prefix is not None:
-            return self.frozen_prefix.resume(self, self._kept(chunk), chunk.get("attention_mask"))
+            found: Hidden = self.frozen_prefix.resume(self, self._kept(chunk), chunk.get("attention_mask"))
+            return found
         learns = any(parameter.requires_grad for parameter in self.backbone.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             return self.run(*self.embed(chunk), keep_all=self.readout.reads_all)

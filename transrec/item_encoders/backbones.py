@@ -97,7 +97,8 @@ def _without_pooler(kind: Family) -> dict[str, bool]:
 
 
 def _class_of(config: PretrainedConfig) -> type[PreTrainedModel]:
-    return getattr(transformers, family(config.model_type).model)
+    found: type[Any] = getattr(transformers, family(config.model_type).model)
+    return found
 
 
 def _load_config(name: str, modality: Modality) -> PretrainedConfig:

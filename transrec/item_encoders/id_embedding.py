@@ -57,7 +57,8 @@ class IdEmbedding(ItemEncoder, CatalogueTable):
         return {}
 
     def forward(self, content: ItemContent) -> Tensor:
-        return self.embedding(content.items)
+        tensor: Tensor = self.embedding(content.items)
+        return tensor
 
     def enable_gradient_checkpointing(self) -> None:
         """Nothing to recompute."""

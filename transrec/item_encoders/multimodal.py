@@ -107,7 +107,8 @@ class MultimodalEncoder(ItemEncoder):
         present_US = torch.stack([_present(content, modality) for modality in self.modalities], dim=1)
         reads = hasattr(self.fusion, "adapter")
         pooled = {name: tower.pooled(features[name]) for name, tower in towers.items()} if reads else {}
-        return self.fusion(Modalities(self.modalities, vectors_USD, present_US, pooled))
+        tensor: Tensor = self.fusion(Modalities(self.modalities, vectors_USD, present_US, pooled))
+        return tensor
 
     def enable_gradient_checkpointing(self) -> None:
         for modality in self.modalities:
@@ -142,7 +143,8 @@ class _Concat(nn.Module):
 
     def forward(self, x: Modalities) -> Tensor:
         fused_UD = self.mlp(torch.cat([x.vectors.flatten(1), x.present.to(x.vectors.dtype)], dim=1))
-        return fused_UD * x.present.any(1, keepdim=True)
+        tensor: Tensor = fused_UD * x.present.any(1, keepdim=True)
+        return tensor
 
 
 class _Gated(nn.Module):

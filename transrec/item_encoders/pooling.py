@@ -26,7 +26,8 @@ def pooled_width(backbone: PreTrainedModel, pooling: Pooling) -> int:
     if pooling == "head":
         if kind.head is None or not families.has_head(backbone):
             raise ConfigError(f"`pooling`: this {name} backbone has no pooling head; set it to cls or mean")
-        return getattr(backbone.config, kind.head.width)
+        number: int = getattr(backbone.config, kind.head.width)
+        return number
     return families.hidden_size(backbone)
 
 

@@ -68,6 +68,8 @@ class TextContent:
     workers.
     """
 
+    augment = False
+
     def __init__(self, config: TextEncoderConfig, omit_empty: bool = False):
         self.config, self.omit_empty = config, omit_empty
         self.chunk_tokens = config.chunk_tokens
@@ -84,7 +86,8 @@ class TextContent:
 
     @property
     def pad_id(self) -> int:
-        return self._tokenizer_and_state[0].pad_token_id
+        number: int = self._tokenizer_and_state[0].pad_token_id
+        return number
 
     def encode(self, records: Sequence[dict[str, Any]]) -> list[list[int] | None]:
         """Token ids of each record, special tokens included; None for an empty text that is omitted.

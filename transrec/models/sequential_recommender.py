@@ -134,7 +134,8 @@ class SequentialRecommender(Model):
 
     def encode_items(self, content: ItemContent) -> Tensor:
         """Item vectors (U, D)."""
-        return self.item_encoder(content)
+        tensor: Tensor = self.item_encoder(content)
+        return tensor
 
     def encode_users(self, items: Tensor, mask: Tensor) -> Tensor:
         """User vectors (B, D) of left-padded histories: item vectors (B, L, D) and mask (B, L)."""

@@ -53,4 +53,5 @@ class TaskHead(nn.Module):
 
     def table(self) -> Tensor:
         """The vectors of all targets (K, D)."""
-        return self.targets(torch.arange(self.targets.num_embeddings, device=self.targets.weight.device))
+        tensor: Tensor = self.targets(torch.arange(self.targets.num_embeddings, device=self.targets.weight.device))
+        return tensor

@@ -90,7 +90,8 @@ class Readout(nn.Module):
 
     def from_pooled(self, pooled: Tensor) -> Tensor:
         """What `forward` gives for the states behind `pooled`, if only pooled ones are read."""
-        return self(Hidden(self.placed(pooled), mask=None))
+        tensor: Tensor = self(Hidden(self.placed(pooled), mask=None))
+        return tensor
 
     def placed(self, states: Tensor) -> list[Any]:
         """Each of the states that are read (…, S·H) at its index; None at the others."""

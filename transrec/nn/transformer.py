@@ -23,7 +23,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, attendable: Tensor | None) -> Tensor:
         a = self.attention_norm(x + self.dropout(self.attention(x, attendable)))
-        return self.ffn_norm(a + self.dropout(self.ffn(a)))
+        tensor: Tensor = self.ffn_norm(a + self.dropout(self.ffn(a)))
+        return tensor
 
 
 class Attention(nn.Module):
@@ -45,7 +46,8 @@ class Attention(nn.Module):
         )
         dropout = self.dropout if self.training else 0.0
         y_BhLd = F.scaled_dot_product_attention(q_BhLd, k_BhLd, v_BhLd, attendable, dropout)
-        return self.output(y_BhLd.transpose(1, 2).flatten(2))
+        tensor: Tensor = self.output(y_BhLd.transpose(1, 2).flatten(2))
+        return tensor
 
 
 class FeedForward(nn.Module):
@@ -56,7 +58,8 @@ class FeedForward(nn.Module):
         self.output = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.activation(self.hidden(x)))
+        tensor: Tensor = self.output(self.activation(self.hidden(x)))
+        return tensor
 
 
 def attendable(mask: Tensor, causal: bool) -> Tensor:

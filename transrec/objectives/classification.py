@@ -29,7 +29,8 @@ class ClassificationConfig(Config):
 
     def build(self) -> "FullSoftmax | BinaryCrossEntropy | BPR":
         kinds = {"softmax": FullSoftmax, "logistic": BinaryCrossEntropy, "bpr": BPR}
-        return kinds[self.loss](self.sampling)
+        found: FullSoftmax | BinaryCrossEntropy | BPR = kinds[self.loss](self.sampling)
+        return found
 
 
 class BPR(Objective):

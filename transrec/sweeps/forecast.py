@@ -113,7 +113,8 @@ def _flops_per_second(wanted: Speed, speeds: Mapping[Kind, Speed]) -> float:
     known = sorted((s.flops_per_window, s.windows_per_second) for s in speeds.values() if s.windows_per_second)
     (low, slow), (high, fast) = known[0], known[-1]
     share = 0.0 if low == high else math.log(wanted.flops_per_window / low) / math.log(high / low)
-    return (low * slow) ** (1 - share) * (high * fast) ** share
+    value: float = (low * slow) ** (1 - share) * (high * fast) ** share
+    return value
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ def carry_out_there(sweep: Sweep, resume: bool, address: str | None) -> bool:
     import ray
 
     connect(address, log_to_driver=True)
-    return ray.get(ray.remote(num_cpus=0, max_retries=0)(carry_out).remote(sweep, resume, "auto"))
+    answer: bool = ray.get(ray.remote(num_cpus=0, max_retries=0)(carry_out).remote(sweep, resume, "auto"))
+    return answer
 
 
 class RayExecutor:

@@ -168,11 +168,13 @@ def _unnoticed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _attention(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **settings: Any) -> int:
-    return sdpa_flop_count(query, key, value)
+    number: int = sdpa_flop_count(query, key, value)
+    return number
 
 
 def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *rest: Any, **settings: Any) -> int:
-    return sdpa_backward_flop_count(gradient, query, key, value)
+    number: int = sdpa_backward_flop_count(gradient, query, key, value)
+    return number
 
 
 # The kernel of CPUs, which PyTorch's own table lacks.

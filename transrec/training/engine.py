@@ -79,7 +79,8 @@ def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, settings: dic
 def cpu_adam(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.Optimizer:
     """AdamW whose state lives in host memory; DeepSpeed compiles it at first use."""
     clear_stale_lock(CPUAdamBuilder.NAME)
-    return DeepSpeedCPUAdam(groups, betas=betas, adamw_mode=True)
+    found: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, betas=betas, adamw_mode=True)
+    return found
 
 
 _SET_BY = {

@@ -37,7 +37,10 @@ def read(engine: Any, parameter: nn.Parameter, kind: str) -> Tensor:
     if not engine.zero_optimization():
         master = _master(engine, parameter)
         return master if kind == WEIGHT else engine.basic_optimizer.state[master][kind]
-    return safe_get_full_fp32_param(parameter) if kind == WEIGHT else safe_get_full_optimizer_state(parameter, kind)
+    tensor: Tensor = (
+        safe_get_full_fp32_param(parameter) if kind == WEIGHT else safe_get_full_optimizer_state(parameter, kind)
+    )
+    return tensor
 
 
 @torch.no_grad()
@@ -79,7 +82,8 @@ def _master(engine: Any, parameter: nn.Parameter) -> Tensor:
 def _masters(engine: Any) -> list[Tensor]:
     """Everything that Adam updates on this rank: parameters, or flat partitions of many."""
     if hasattr(engine.optimizer, "fp32_partitioned_groups_flat"):  # ZeRO-3 shows them to Adam one by one
-        return engine.optimizer.fp32_partitioned_groups_flat
+        found: list[Tensor] = engine.optimizer.fp32_partitioned_groups_flat
+        return found
     return [master for group in engine.basic_optimizer.param_groups for master in group["params"]]
 
 

@@ -49,7 +49,8 @@ class GRU4Rec(UserEncoder):
         padding_B = (~mask).sum(1)
         # Valid positions first: the first item then meets the zero state, not what padding left behind.
         states, _ = self.gru(_roll(self.dropout(x), padding_B))
-        return self.output(_roll(states, -padding_B))
+        tensor: Tensor = self.output(_roll(states, -padding_B))
+        return tensor
 
 
 def _roll(x: Tensor, shift_B: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ class NextItNet(UserEncoder):
                 x = checkpoint(block, x, mask_BL1, use_reentrant=False)
             else:
                 x = block(x, mask_BL1)
-        return self.readout(Hidden([*inputs, x], mask))
+        tensor: Tensor = self.readout(Hidden([*inputs, x], mask))
+        return tensor
 
     def enable_gradient_checkpointing(self) -> None:
         self.checkpointing = True
@@ -123,4 +124,5 @@ class DilatedConvolution(nn.Module):
         length = x.shape[1]
         padded = F.pad(x, (0, 0, self.before, self.after))
         starts = range(0, self.kernel * self.dilation, self.dilation)
-        return self.linear(torch.cat([padded[:, start : start + length] for start in starts], dim=-1))
+        tensor: Tensor = self.linear(torch.cat([padded[:, start : start + length] for start in starts], dim=-1))
+        return tensor

@@ -87,7 +87,8 @@ class SASRec(UserEncoder):
                 x = checkpoint(block, x, allowed, use_reentrant=False)
             else:
                 x = block(x, allowed)
-        return self.readout(Hidden([*(inputs if self.readout.reads_all else ()), x], mask))
+        tensor: Tensor = self.readout(Hidden([*(inputs if self.readout.reads_all else ()), x], mask))
+        return tensor
 
     def enable_gradient_checkpointing(self) -> None:
         self.checkpointing = True

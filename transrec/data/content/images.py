@@ -41,7 +41,7 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 return _pixels(image, size)
     except Exception as error:  # decoders of damaged files raise struct.error, IndexError, SyntaxError, …
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
         raise ImageError(reason or type(error).__name__) from None
 
 

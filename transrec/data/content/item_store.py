@@ -54,7 +54,7 @@ class ItemStore:
 
     def __init__(self, folder: ShardFolder, wanted: Wanted, cache: Path, skipped: Skipped | None = None) -> None:
         self.skipped, self.num_items = skipped or {}, folder.index.counts.items
-        self._augmented = [modality for modality, how in wanted.items() if getattr(how, "augment", False)]
+        self._augmented = [modality for modality, how in wanted.items() if how.augment]
         self._stores: dict[str, ModalityStore] = {
             modality: STORES[modality](folder, how, cache.expanduser(), self.skipped)
             for modality, how in wanted.items()

@@ -40,7 +40,8 @@ class CandidateSampler:
     def log_inclusion(self, items: NDArray[np.int64], draws: int) -> NDArray[np.float32]:
         """log(1 − (1 − p)ⁿ) of each of `items`: how likely it is to be met in n draws."""
         probability = np.minimum(self._probability[items], 1 - 1e-12)
-        return np.log(-np.expm1(draws * np.log1p(-probability))).astype(np.float32)
+        found: NDArray[np.float32] = np.log(-np.expm1(draws * np.log1p(-probability))).astype(np.float32)
+        return found
 
     def _draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
         """Popularity ranks, (r + 1) being the whole part of (N + 1)^u for a uniform u."""

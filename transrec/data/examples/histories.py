@@ -169,7 +169,8 @@ class HistoryExamples(ABC):
     @property
     def block_shard(self) -> Ints:
         """(blocks,) number of the shard that each block lies in."""
-        return self.shards.block_shard
+        found: NDArray[np.int64] = self.shards.block_shard
+        return found
 
     @cached_property
     def candidates(self) -> Ints:

@@ -78,9 +78,11 @@ def by_user(user_ids: Iterable[str]) -> NDArray[np.int8]:
     """TRAIN, VALID or TEST for each user, by a hash of the id alone, another than the one that orders the shards."""
     hashes = (hashlib.blake2b(user_id.encode(), digest_size=8, person=b"part").digest() for user_id in user_ids)
     shares = np.array([int.from_bytes(digest) / 2**64 for digest in hashes])
-    return np.digitize(shares, [_VALID_FROM, _TEST_FROM]).astype(np.int8)
+    found: NDArray[np.int8] = np.digitize(shares, [_VALID_FROM, _TEST_FROM]).astype(np.int8)
+    return found
 
 
 def _count_before(timestamps: Ints, starts: Ints, stops: Ints, moment: int) -> Ints:
     earlier = np.concatenate([[0], np.cumsum(timestamps < moment)])
-    return earlier[stops] - earlier[starts]
+    found: NDArray[np.int64] = earlier[stops] - earlier[starts]
+    return found

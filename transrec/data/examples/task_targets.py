@@ -193,7 +193,8 @@ def _order(user_id: str) -> tuple[bytes, str]:
 
 def _codes(column: pa.StringArray, names: list[str]) -> NDArray[np.int64]:
     """1..K, 0 for null."""
-    return pc.index_in(column, pa.array(names, pa.string())).fill_null(-1).to_numpy() + np.int64(1)
+    found: NDArray[np.int64] = pc.index_in(column, pa.array(names, pa.string())).fill_null(-1).to_numpy() + np.int64(1)
+    return found
 
 
 def _pairs_of(codes: NDArray[np.int64]) -> Pairs:

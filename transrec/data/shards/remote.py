@@ -124,7 +124,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         RemoteError: a package is missing, or the URL lacks something.
     """
     try:
-        return fsspec.url_to_fs(url)
+        found: tuple[Any, str] = fsspec.url_to_fs(url)
+        return found
     except ImportError as error:
         extra = "pip install 'transrec[s3]'" if url.startswith("s3:") else str(error)
         raise RemoteError(f"{public(url)} needs a package that is not installed: {extra}") from None

@@ -50,12 +50,14 @@ def tower_config(config: PretrainedConfig, modality: Modality) -> PretrainedConf
 def max_tokens(config: PretrainedConfig) -> int:
     """The longest input there are positions for."""
     unused = config.pad_token_id + 1 if family(config.model_type).positions_follow_padding else 0
-    return config.max_position_embeddings - unused
+    number: int = config.max_position_embeddings - unused
+    return number
 
 
 def hidden_size(backbone: PreTrainedModel) -> int:
     """The width of the last hidden states."""
-    return backbone.config.hidden_size
+    number: int = backbone.config.hidden_size
+    return number
 
 
 def state_widths(backbone: PreTrainedModel) -> list[int]:
@@ -71,7 +73,8 @@ def prompts_in(backbone: PreTrainedModel, positions: int) -> int:
     """The number of prompts among the positions of an image whose family has register tokens."""
     config, kind = backbone.config, family_of(backbone)
     patches = (config.image_size // config.patch_size) ** 2
-    return positions - int(kind.class_token is not None) - num_registers(backbone) - patches
+    number: int = positions - int(kind.class_token is not None) - num_registers(backbone) - patches
+    return number
 
 
 def num_registers(backbone: PreTrainedModel) -> int:

@@ -24,7 +24,8 @@ class Head:
 
 
 def run_layer(backbone: Any, paths: tuple[str, ...], states: Tensor, context: dict[str, Any]) -> Tensor:
-    return backbone.get_submodule(paths[0])(states, **context)
+    tensor: Tensor = backbone.get_submodule(paths[0])(states, **context)
+    return tensor
 
 
 def bidirectional(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:

@@ -13,7 +13,8 @@ from transrec.item_encoders.families.family import Context, Family, Inputs, cut_
 
 def embed_image(backbone: Any, inputs: Inputs) -> Tensor:
     pixels = inputs["pixel_values"]
-    return backbone.embeddings(pixels, interpolate_pos_encoding=_other_size(backbone, pixels))
+    tensor: Tensor = backbone.embeddings(pixels, interpolate_pos_encoding=_other_size(backbone, pixels))
+    return tensor
 
 
 def _other_size(backbone: Any, pixels: Tensor) -> bool:
@@ -27,11 +28,13 @@ def _embed_mae(backbone: Any, inputs: Inputs) -> Tensor:
         patches = (pixels.shape[-1] // backbone.config.patch_size) ** 2
         noise = torch.arange(patches, device=pixels.device, dtype=pixels.dtype).expand(len(pixels), -1)
     states, *_ = backbone.embeddings(pixels, noise, _other_size(backbone, pixels))
-    return states
+    tensor: Tensor = states
+    return tensor
 
 
 def _embed_dinov2(backbone: Any, inputs: Inputs) -> Tensor:
-    return backbone.embeddings(inputs["pixel_values"])
+    tensor: Tensor = backbone.embeddings(inputs["pixel_values"])
+    return tensor
 
 
 def _embed_dinov3(backbone: Any, inputs: Inputs) -> Tensor:
@@ -43,7 +46,8 @@ def _embed_dinov3(backbone: Any, inputs: Inputs) -> Tensor:
     if _other_size(backbone, pixels):
         side = backbone.config.image_size
         raise ValueError(f"images of {tuple(pixels.shape[-2:])} where the configuration has {side}: set it to theirs")
-    return backbone.embeddings(pixels)
+    tensor: Tensor = backbone.embeddings(pixels)
+    return tensor
 
 
 def _rotary(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
@@ -55,7 +59,8 @@ def _rotary(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
 
 def _embed_swin(backbone: Any, inputs: Inputs) -> Tensor:
     states, _ = backbone.embeddings(inputs["pixel_values"])
-    return states
+    tensor: Tensor = states
+    return tensor
 
 
 def _swin_layers(config: PretrainedConfig) -> list[tuple[str, ...]]:

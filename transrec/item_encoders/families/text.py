@@ -12,7 +12,8 @@ from transrec.item_encoders.families.family import Context, Family, Inputs, cut_
 
 
 def embed_text(backbone: Any, inputs: Inputs) -> Tensor:
-    return backbone.embeddings(input_ids=inputs["input_ids"])
+    tensor: Tensor = backbone.embeddings(input_ids=inputs["input_ids"])
+    return tensor
 
 
 def _local_and_global(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:

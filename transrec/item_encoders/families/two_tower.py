@@ -34,11 +34,13 @@ def _causal(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
 
 
 def _last_position(backbone: Any, states: Tensor) -> Tensor:
-    return backbone.head(states[:, -1])
+    tensor: Tensor = backbone.head(states[:, -1])
+    return tensor
 
 
 def _attention(backbone: Any, states: Tensor) -> Tensor:
-    return backbone.head(states)
+    tensor: Tensor = backbone.head(states)
+    return tensor
 
 
 _CLIP_TEXT = Family(

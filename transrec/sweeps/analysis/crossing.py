@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transrec.sweeps.analysis.laws import Floats
 from transrec.sweeps.analysis.resampling import Resampled, interval, shared_draws
@@ -67,7 +68,8 @@ def _draws(differences: list[Resampled], rng: np.random.Generator) -> Floats:
         return means
     squares = sum(((difference.values - difference.values.mean()) ** 2).sum() for difference in differences)
     spread = np.sqrt(squares / rng.chisquare(degrees, size=(len(means), 1)))
-    return means + spread * rng.standard_normal(means.shape) / np.sqrt(counts)
+    found: NDArray[np.float64] = means + spread * rng.standard_normal(means.shape) / np.sqrt(counts)
+    return found
 
 
 def _signs(differences: Floats) -> Floats:
@@ -81,7 +83,8 @@ def _signs(differences: Floats) -> Floats:
 
 def _changes(differences: Floats) -> np.ndarray:
     """How often the sign changes along the last axis."""
-    return (np.diff(_signs(differences), axis=-1) != 0).sum(axis=-1)
+    found: NDArray[np.generic] = (np.diff(_signs(differences), axis=-1) != 0).sum(axis=-1)
+    return found
 
 
 def _place(u: Floats, difference: Floats) -> float:

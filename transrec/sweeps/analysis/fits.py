@@ -174,7 +174,8 @@ def _noisy(found: Fit, sizes: Floats, errors: Resampled, rng: np.random.Generato
     left = ((np.log(errors.values) - expected)[known] ** 2).sum()
     left_by_users = (_residuals(found, sizes[known], by_users[:, known]) ** 2).sum(axis=1).mean()
     own = left / rng.chisquare(found.degrees, size=(len(by_users), 1)) - left_by_users / found.degrees
-    return expected + by_users + np.sqrt(np.maximum(0, own)) * rng.standard_normal(by_users.shape)
+    drawn: NDArray[np.float64] = expected + by_users + np.sqrt(np.maximum(0, own)) * rng.standard_normal(by_users.shape)
+    return drawn
 
 
 def _residuals(found: Fit, sizes: Floats, noise: Floats) -> Floats:
@@ -193,7 +194,8 @@ def _refit(found: Fit, sizes: Floats, log_errors: Floats, delta: float) -> Float
         found.law, u, np.concatenate([log_errors] * len(starts)), np.repeat(starts, rows, axis=0), delta
     )
     best = costs.reshape(len(starts), rows).argmin(axis=0)
-    return thetas.reshape(len(starts), rows, -1)[best, np.arange(rows)]
+    drawn: NDArray[np.float64] = thetas.reshape(len(starts), rows, -1)[best, np.arange(rows)]
+    return drawn
 
 
 def _extrapolate(

@@ -10,6 +10,7 @@ Shape letters: F fits, n points, p parameters.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transrec.sweeps.analysis.laws import Floats, Law
 
@@ -70,4 +71,5 @@ def _steps(
 def _objective(law: Law, theta: Floats, u: Floats, log_errors: Floats, delta: float) -> Floats:
     residual = np.abs(log_errors - law.evaluate(theta, u)[0])
     linear = delta * (residual - 0.5 * delta) if np.isfinite(delta) else np.zeros_like(residual)
-    return np.where(residual <= delta, 0.5 * residual**2, linear).sum(axis=1)
+    found: NDArray[np.float64] = np.where(residual <= delta, 0.5 * residual**2, linear).sum(axis=1)
+    return found

@@ -72,7 +72,8 @@ def means(per_target: Sequence[Floats]) -> Statistic:
     values = np.stack(per_target, axis=1).astype(np.float64)
 
     def statistic(counts: Counts) -> Floats:
-        return counts @ values / counts.sum(axis=1, keepdims=True)
+        found: NDArray[np.float64] = counts @ values / counts.sum(axis=1, keepdims=True)
+        return found
 
     return statistic
 
@@ -81,9 +82,11 @@ def shared_draws(seeds: Resampled) -> Floats:
     """Draws (R,) of the mean over runs, with only what all of them owe to which users were drawn."""
     means, centre, count = seeds.draws.mean(axis=1), seeds.values.mean(), len(seeds.values)
     if count < 2 or means.var() == 0:
-        return means
+        found: NDArray[np.float64] = means
+        return found
     own = (seeds.draws - seeds.values).var(axis=1, ddof=1).mean() / count
-    return centre + np.sqrt(max(0.0, 1 - own / means.var())) * (means - centre)
+    drawn: NDArray[np.float64] = centre + np.sqrt(max(0.0, 1 - own / means.var())) * (means - centre)
+    return drawn
 
 
 def mean_draws(seeds: Resampled, rng: np.random.Generator) -> Floats:
@@ -92,7 +95,8 @@ def mean_draws(seeds: Resampled, rng: np.random.Generator) -> Floats:
     if count < 2:
         return shared
     spread = np.sqrt(seeds.values.var(ddof=1) / count)
-    return shared + spread * rng.standard_t(count - 1, size=len(shared))
+    found: NDArray[np.float64] = shared + spread * rng.standard_t(count - 1, size=len(shared))
+    return found
 
 
 def mean_interval(seeds: Resampled) -> tuple[float, float]:

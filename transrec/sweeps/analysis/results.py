@@ -79,7 +79,8 @@ class Outcome:
     @property
     def baselines(self) -> dict[str, dict[str, Any]]:
         """What needs no training but counting, measured on the same instances."""
-        return self.summary["baselines"]
+        found: dict[str, dict[str, Any]] = self.summary["baselines"]
+        return found
 
     def read(self, asked: Metric) -> list[Tensor]:
         """The columns (I,) that a metric reads; names of classes become numbers."""
@@ -221,7 +222,8 @@ def _outcome(folder: Path, record: Record) -> Outcome:
 def _summary(run: Path) -> dict[str, Any]:
     path = run / "summary.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
     except (OSError, ValueError):
         raise ResultsError(f"{path} is missing or unreadable") from None
 

@@ -72,7 +72,8 @@ def scaling_figure(name: str, measured: Measured, panels: dict[str, list[tuple[C
 
 def _shift(place: int, series: int) -> float:
     """Keeps the intervals of several series at one size apart."""
-    return 1.03 ** (place - (series - 1) / 2)
+    value: float = 1.03 ** (place - (series - 1) / 2)
+    return value
 
 
 def _draw_curve(drawing: Drawing, ax: Axes, measured: Measured, curve: Curve, scaling: Scaling, shift: float) -> None:

@@ -252,7 +252,7 @@ def test_what_hides_behind_the_end_of_a_tar_is_found(copy: Path) -> None:
         file.write(bytes(10240) + b"hidden")
     seal(copy, ITEMS)
     [problem] = verify(copy)
-    assert (problem.file, problem.message) == (ITEMS, "something follows the end of the tar")
+    assert (problem.file, problem.message) == (ITEMS, "data follows the end of the tar")
 
 
 def test_a_set_as_it_was_built_is_well(copy: Path) -> None:

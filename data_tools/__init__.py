@@ -1,1 +1,1 @@
-"""Raw recommendation data to shards: `python -m data_tools build | inspect | verify`."""
+"""Turns raw recommendation data into shards: `python -m data_tools build | inspect | verify`."""

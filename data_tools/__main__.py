@@ -24,7 +24,7 @@ from transrec.data.shards.shard_folder import ShardFolder
 
 @command(DataToolsError, OSError, pa.ArrowException)
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 on success, 1 with a message on standard error otherwise (argparse exits with 2)."""
+    """Run one command; return 0 on success, otherwise 1 with a message on standard error (argparse exits with 2)."""
     arguments = _parse(sys.argv[1:] if argv is None else argv)
     return int(arguments.run(arguments))
 
@@ -43,16 +43,16 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     build_parser.add_argument("--output", required=True, metavar="DIR|URL", help="new folder of shards")
     build_parser.add_argument("--strict", action="store_true", help="fail on the first row that cannot be used")
     build_parser.add_argument(
-        "--shard-bytes", type=_positive, default=DEFAULT_SHARD_BYTES, metavar="N", help="size of a shard, at most"
+        "--shard-bytes", type=_positive, default=DEFAULT_SHARD_BYTES, metavar="N", help="maximum bytes per shard"
     )
     build_parser.add_argument(
-        "--image-size", type=_positive, metavar="S", help="bring the shorter side of images down to S pixels"
+        "--image-size", type=_positive, metavar="S", help="reduce the shorter side of images to at most S pixels"
     )
     build_parser.add_argument("--workers", type=_positive, metavar="N", help="processes (default: all cores)")
     build_parser.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="run on this Ray cluster (`local`: one of this process's own); "
+        help="run on this Ray cluster (`local`: start one for this process); "
         "its nodes must see the input and the output folder under the same paths",
     )
     Filters.add_arguments(build_parser)
@@ -61,7 +61,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     else:
         build_parser.epilog = _options_of_sources()
     for name, run, text in (
-        ("inspect", _run_inspect, "show what a folder of shards holds"),
+        ("inspect", _run_inspect, "summarise a folder of shards"),
         ("verify", _run_verify, "check every file of a folder of shards"),
     ):
         command = commands.add_parser(name, help=text, allow_abbrev=False)
@@ -76,14 +76,15 @@ def _options_of_sources() -> str:
         parser = argparse.ArgumentParser(prog=f"  --source {name}", add_help=False)
         source.add_arguments(parser)
         usages.append(parser.format_usage().removeprefix("usage: "))
-    return "what each source takes (--source NAME --help explains it):\n\n" + "".join(usages)
+    return "options of each source (--source NAME --help explains them):\n\n" + "".join(usages)
 
 
 def _chosen_source(argv: Sequence[str]) -> str | None:
     """The value of --source, needed before parsing because each source has its own options."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--source", nargs="?")
-    return parser.parse_known_args(argv)[0].source
+    source: str | None = parser.parse_known_args(argv)[0].source
+    return source
 
 
 def _positive(text: str) -> int:
@@ -141,7 +142,7 @@ def _run_verify(arguments: argparse.Namespace) -> int:
 
 
 def _local(place: str) -> Path:
-    """The folder, or one with all that lies at the URL."""
+    """The folder, or a local copy of everything at the URL."""
     return ShardFolder(place, cache_bytes=sys.maxsize).copy()
 
 

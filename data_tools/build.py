@@ -1,4 +1,4 @@
-"""Builds a folder of shards from a source: items, then interactions, then users, `index.json` last."""
+"""Builds a folder of shards from a source: items, then interactions, then users, and `index.json` last."""
 
 import errno
 import os
@@ -53,13 +53,14 @@ def build(
 ) -> ShardIndex:
     """Write `source`, called `name`, as shards into the new folder `output`.
 
-    Works in `<output>.partial`: a failed build leaves its rejects there, if any (a note of the error says so), one that
-    was killed anything, and the next removes it. `output` appears complete or not at all, with the same bytes whatever
-    the executor, which is entered here so that no task is under way when a failed build is cleaned up.
+    The build works in `<output>.partial`. A failed build leaves only its rejects there, if any (a note on the error
+    gives the path); a killed build may leave anything; the next build removes it. `output` appears complete or not at
+    all, with the same bytes for every executor. The executor is entered here so that no task is running when a failed
+    build is cleaned up.
 
     Raises:
-        DataToolsError: the output exists or cannot be written, nothing in the source is usable, or with `strict` one
-            row is not.
+        DataToolsError: the output exists or cannot be written, nothing in the source is usable, or, with `strict`, one
+            row is not usable.
     """
     with _new_folder(output) as folder:
         stage = folder / "stage"
@@ -97,7 +98,7 @@ def build(
 
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
-    """Give `<output>.partial`, empty; move it to `output` once the `with` is left without an error."""
+    """Yield `<output>.partial`, empty; move it to `output` when the `with` block ends without an error."""
     if (output / INDEX_FILE).exists():
         raise DataToolsError(f"{output} already holds a set of shards: choose another --output or delete it")
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
@@ -112,7 +113,7 @@ def _new_folder(output: Path) -> Iterator[Path]:
     except BaseException as caught:
         error = _full_disk(output) if isinstance(caught, OSError) and caught.errno in _FULL else caught
         if _leave_rejects(partial):
-            error.add_note(f"what was rejected until then: {partial / REJECTS_FILE}")
+            error.add_note(f"rows rejected before the error: {partial / REJECTS_FILE}")
         if error is caught:
             raise
         raise error from None
@@ -125,7 +126,7 @@ def _make_empty(folder: Path) -> None:
         folder.mkdir(parents=True)
     except OSError as error:
         raise DataToolsError(
-            f"cannot make the folder {folder} ({error.strerror}): choose an --output where you may write"
+            f"cannot make the folder {folder} ({error.strerror}): choose an --output where you can write"
         ) from None
 
 
@@ -134,7 +135,7 @@ def _full_disk(output: Path) -> DataToolsError:
 
 
 def _leave_rejects(folder: Path) -> bool:
-    """Remove all else, and the folder if nothing was rejected; False then."""
+    """Remove everything but the rejects, and the folder too if there are none; return whether there are any."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

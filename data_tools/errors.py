@@ -1,2 +1,5 @@
+"""The error that the data tools report to the user."""
+
+
 class DataToolsError(Exception):
-    """Something the user can mend; the message names the file and the remedy, and is all that is printed."""
+    """An error the user can fix; the message names the file and the remedy, and nothing else is printed."""

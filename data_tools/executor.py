@@ -1,8 +1,8 @@
 """Where the builder's tasks run: in this process, in a pool of processes, or on a Ray cluster.
 
-A task is a function of a module and what it is called with, both small enough to be sent; large results go to files
-in the stage. Results come in the order of the tasks, and only so many tasks are under way that their arguments and
-results stay few, so what is written does not depend on where it was computed.
+A task is a module-level function and its argument, both small enough to be sent; large results go to files in the
+stage. Results come in the order of the tasks, so the output does not depend on where it was computed. The number of
+tasks in progress is limited, so that few arguments and results are held.
 """
 
 import logging
@@ -26,16 +26,18 @@ _Result = TypeVar("_Result")
 
 
 class Executor(Protocol):
+    """Runs tasks and returns their results in order."""
+
     def map(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> Iterator[_Result]:
-        """`function` of each task, in order; `tasks` is read only a little ahead.
+        """Apply `function` to each task and yield the results in order; `tasks` is read only a little ahead.
 
         Raises:
-            DataToolsError: a worker died. What the function raises is raised here.
+            DataToolsError: a worker died. Exceptions of the function are raised here too.
         """
 
 
 def open_executor(workers: int | None = None, ray: str | None = None) -> AbstractContextManager[Executor]:
-    """The executor for `workers` processes (None: all there are), on the Ray cluster at `ray` if given."""
+    """The executor for `workers` processes (None: one per available core), on the Ray cluster at `ray` if given."""
     if ray is not None:
         return RayCluster(ray, workers)
     workers = workers or len(os.sched_getaffinity(0))
@@ -43,17 +45,19 @@ def open_executor(workers: int | None = None, ray: str | None = None) -> Abstrac
 
 
 class InProcess(ExitStack):
+    """Runs the tasks one after the other in this process."""
+
     def map(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> Iterator[_Result]:
         return map(function, tasks)
 
 
 class ProcessPool(ExitStack):
-    """Processes of this machine; they end with this one, however it ends."""
+    """A pool of processes on this machine; they end when this process ends, however it ends."""
 
     def __init__(self, workers: int) -> None:
         super().__init__()
         self._workers = workers
-        # Forked processes would inherit the locks of Arrow's threads as they happen to be.
+        # Forked processes would inherit the locks of Arrow's threads in whatever state they are.
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
         self.callback(self._pool.shutdown, cancel_futures=True)
@@ -65,7 +69,7 @@ class ProcessPool(ExitStack):
                 yield future.result()
         except BrokenProcessPool:
             raise DataToolsError(
-                "a worker process was killed, perhaps for want of memory: try again, with fewer --workers if it recurs"
+                "a worker process was killed, perhaps for lack of memory: try again, with fewer --workers if it recurs"
             ) from None
 
 
@@ -85,7 +89,7 @@ class RayCluster(ExitStack):
         local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **local)
-        except Exception as error:  # Ray raises plain ones too
+        except Exception as error:  # Ray also raises plain exceptions
             raise DataToolsError(f"no Ray cluster at {address}: {error}") from None
         self._ray = ray
         self._workers = workers or int(ray.cluster_resources().get("CPU", 1))
@@ -112,7 +116,7 @@ def _call(function: Callable[[_Task], _Result], task: _Task) -> _Result:
 
 
 def _read_ahead(items: Iterator[_Task], ahead: int) -> Iterator[_Task]:
-    """The same items, `ahead` of them drawn before they are needed."""
+    """Yield the same items, drawing up to `ahead` of them before they are needed."""
     drawn: deque[_Task] = deque()
     for item in items:
         drawn.append(item)
@@ -122,7 +126,7 @@ def _read_ahead(items: Iterator[_Task], ahead: int) -> Iterator[_Task]:
 
 
 def _start_worker() -> None:
-    """One thread a worker, Ctrl-C left to the main process, and an end when that ends."""
+    """Set up a worker: one thread, Ctrl-C left to the main process, and exit when the main process ends."""
     pa.set_cpu_count(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,7 +1,7 @@
-"""Filters: which interactions and users are built at all, the same for every source.
+"""Filters that choose the interactions and users to build, the same for every source.
 
-Rows are filtered by date and rating as they are read; users by length, and users and items by the k-core, once all
-rows of a user lie together. Items stay in the catalogue even if nothing of theirs is left.
+Rows are filtered by date and rating as they are read. Once all rows of a user are together, users are filtered by
+length, and users and items by the k-core. Items stay in the catalogue even if they have no interactions left.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from data_tools.histories import Histories
 
 @dataclass(frozen=True)
 class Filters:
-    """None leaves a filter out."""
+    """The filters of a build; None turns a filter off."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -33,7 +33,7 @@ class Filters:
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group(
-            "filters", "what each drops is counted in index.json; items are never dropped"
+            "filters", "index.json counts the interactions that each filter drops; items are never dropped"
         )
         group.add_argument("--since", type=_date, metavar="DATE", help="only interactions from this date on (UTC)")
         group.add_argument("--until", type=_date, metavar="DATE", help="only interactions before this date (UTC)")
@@ -43,7 +43,7 @@ class Filters:
             "--k-core",
             type=_positive,
             metavar="K",
-            help="only the part where users and items have K interactions or more",
+            help="only users and items that keep K interactions or more among each other",
         )
 
     @classmethod
@@ -51,17 +51,17 @@ class Filters:
         return cls(**{name: getattr(arguments, name) for name in cls.__dataclass_fields__})
 
     def options(self) -> dict[str, Any]:
-        """Those that are set, for `index.json`."""
+        """The filters that are set, for `index.json`."""
         chosen = {name: value for name, value in asdict(self).items() if value is not None}
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in chosen.items()}
 
     @property
     def user_minimum(self) -> int:
-        """Interactions that every user has in the end."""
+        """Minimum number of interactions of every remaining user."""
         return max(self.min_length or 1, self.k_core or 1)
 
     def keep_rows(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Counter[str]]:
-        """The rows of `INDEXED_COLUMNS` that pass, and how many each filter drops; an unrated row has no rating R."""
+        """Rows of `INDEXED_COLUMNS` that pass, and how many each filter drops; an unrated row fails `min_rating`."""
         dropped: Counter[str] = Counter()
         for name, passes in self._row_filters():
             kept = rows.filter(passes)
@@ -99,7 +99,7 @@ def _date(text: str) -> datetime:
     try:
         date = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2024-05-31 or 2024-05-31T12:00") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date such as 2024-05-31 or 2024-05-31T12:00") from None
     return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
 
 

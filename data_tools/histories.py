@@ -30,8 +30,8 @@ class Histories:
     def group(cls, table: pa.Table) -> Self:
         """Group a table of `INDEXED_COLUMNS`.
 
-        Users come in ascending order of (`user_order_key`, id); a user's interactions in order of time, those of
-        equal time in the order given.
+        Users are in ascending order of (`user_order_key`, id). A user's interactions are in order of time; those with
+        equal times keep their order in the table.
         """
         user_ids, user_of_row = _rank_users(table["user_id"])
         timestamps, ratings = table["timestamp"].to_numpy(), table["rating"]
@@ -50,7 +50,7 @@ class Histories:
         return np.diff(self.starts)
 
     def keep(self, rows: NDArray[np.bool_]) -> Self:
-        """Only the interactions that `rows` marks, and only the users who have any of them."""
+        """The histories with only the interactions that `rows` marks and only the users who have any of them."""
         lengths = np.diff(_starts(rows)[self.starts])
         return type(self)(
             user_ids=self.user_ids.filter(pa.array(lengths > 0)),
@@ -65,7 +65,7 @@ class Histories:
         return self.keep(np.repeat(users, self.lengths))
 
     def cut_blocks(self, block_users: int) -> Iterator[pa.RecordBatch]:
-        """Batches of `USER_COLUMNS` with `block_users` users each; the last may have fewer."""
+        """Yield batches of `USER_COLUMNS` with `block_users` users each; the last may have fewer."""
         for first in range(0, len(self.user_ids), block_users):
             user_ids = self.user_ids.slice(first, block_users)
             starts = self.starts[first : first + len(user_ids) + 1]
@@ -90,5 +90,5 @@ def _rank_users(column: pa.ChunkedArray) -> tuple[pa.StringArray, NDArray[np.int
     return encoded.dictionary.take(pa.array(order, pa.int64())), rank[encoded.indices.to_numpy()]
 
 
-def _starts(lengths: NDArray) -> NDArray[np.int64]:
+def _starts(lengths: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

@@ -1,11 +1,11 @@
-"""Item images as JPEG bytes, upright and in RGB or grey, so that whoever reads them need not care."""
+"""Converts item images to JPEG bytes, upright and in RGB or grey, so that readers need not convert them."""
 
 import io
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from data_tools.rejects import Reason
 from transrec.data.shards.schema import MAX_IMAGE_PIXELS
@@ -13,12 +13,12 @@ from transrec.data.shards.schema import MAX_IMAGE_PIXELS
 JPEG_QUALITY = 95
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _JPEG_START = b"\xff\xd8"
-_BACKGROUND = "white"  # behind what is transparent, as shops show their products
-_REDUCING_GAP = 3.0  # a coarse reduction, to no less than three times the size, comes before the good filter
+_BACKGROUND = "white"  # behind transparent pixels, as shops show their products
+_REDUCING_GAP = 3.0  # a coarse reduction, to at least three times the final size, precedes the good filter
 
 
 class ImageError(Exception):
-    """An image that cannot be used; `reason` and `detail` as in a reject."""
+    """An image that cannot be used; `reason` and `detail` are those of a reject."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(reason, detail)
@@ -27,13 +27,13 @@ class ImageError(Exception):
 
 
 def load_jpeg(path: Path, shorter_side: int | None = None) -> bytes:
-    """Read an image that decodes; of an animation the first frame.
+    """Read an image, or the first frame of an animation, and check that it decodes.
 
     An upright JPEG in RGB or grey stays as it is, byte for byte, unless its shorter side is longer than
-    `shorter_side`; all else is encoded anew. Nothing is enlarged.
+    `shorter_side`; any other image is re-encoded. No image is enlarged.
 
     Raises:
-        ImageError: no such file, not an image, truncated, or of more than `MAX_IMAGE_PIXELS`.
+        ImageError: no such file, not an image, truncated, or more than `MAX_IMAGE_PIXELS` pixels.
     """
     try:
         data = path.read_bytes()
@@ -41,11 +41,11 @@ def load_jpeg(path: Path, shorter_side: int | None = None) -> bytes:
         raise ImageError(Reason.MISSING_IMAGE, f"{path.name}: {_describe(error)}") from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ours is the stricter bound
+            warnings.simplefilter("ignore")  # our bound is stricter
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 return _to_jpeg(image, data, shorter_side)
-    except Exception as error:  # decoders of damaged files raise struct.error, IndexError, SyntaxError, …
-        detail = "not an image" if isinstance(error, Image.UnidentifiedImageError) else _describe(error)
+    except Exception as error:  # decoders raise struct.error, IndexError, SyntaxError, … on damaged files
+        detail = "not an image" if isinstance(error, UnidentifiedImageError) else _describe(error)
         raise ImageError(Reason.BAD_IMAGE, f"{path.name}: {detail}") from None
 
 
@@ -55,7 +55,7 @@ def _to_jpeg(image: Image.Image, data: bytes, shorter_side: int | None) -> bytes
     size = _fit(image.size, shorter_side)
     upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
     if data.startswith(_JPEG_START) and image.mode in ("RGB", "L") and upright and size == image.size:
-        image.draft(None, (1, 1))  # the smallest scale: decoding is to find damage only
+        image.draft(None, (1, 1))  # the smallest scale: decoding only checks for damage
         image.load()
         return data
     if size != image.size:
@@ -67,7 +67,7 @@ def _to_jpeg(image: Image.Image, data: bytes, shorter_side: int | None) -> bytes
 
 
 def _fit(size: tuple[int, int], shorter_side: int | None) -> tuple[int, int]:
-    """The size with the shorter side brought down to `shorter_side`."""
+    """The size with the shorter side reduced to `shorter_side`, in the same proportions."""
     shorter = min(size)
     if shorter_side is None or shorter <= shorter_side:
         return size
@@ -77,7 +77,7 @@ def _fit(size: tuple[int, int], shorter_side: int | None) -> tuple[int, int]:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
-    if image.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
+    if image.mode.startswith("I"):  # 16 bits, which PIL would clip at 255
         return Image.fromarray((np.asarray(image).clip(0, 65_535) // 256).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""Shows what lies in a folder of shards, at a glance."""
+"""Prints a summary of a folder of shards."""
 
 import json
 from datetime import UTC, datetime
@@ -24,6 +24,8 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 class UserSummary(NamedTuple):
+    """History lengths, range of times and one sample user of a folder of shards."""
+
     lengths: np.ndarray  # interactions of each user
     first_time: int  # seconds since 1970
     last_time: int
@@ -34,7 +36,7 @@ def inspect(folder: Path, console: Console) -> None:
     """Print counts, shares, histograms and samples of the shards in `folder`.
 
     Raises:
-        ShardSetError: not a complete set of shards.
+        ShardSetError: the folder is not a complete set of shards.
     """
     index = ShardIndex.load(folder)
     catalogue = read_catalogue(folder)
@@ -55,7 +57,7 @@ def inspect(folder: Path, console: Console) -> None:
 
 
 def log_bins(values: np.ndarray) -> list[tuple[str, int]]:
-    """(label, count) of the values in 0, 1, 2-3, 4-7, 8-15, …, from the first bin to the last with any."""
+    """(label, count) of the bins 0, 1, 2-3, 4-7, 8-15, …, from the first to the last that holds a value."""
     exponents = np.where(values > 0, np.floor(np.log2(np.maximum(values, 1))) + 1, 0).astype(int)
     counts = np.bincount(exponents)
     labels = ["0", "1", *[f"{2**power:,}-{2 ** (power + 1) - 1:,}" for power in range(1, len(counts))]]
@@ -63,7 +65,7 @@ def log_bins(values: np.ndarray) -> list[tuple[str, int]]:
 
 
 def draw_bar(share: float, cells: int = BAR_CELLS) -> str:
-    """A bar `share` of `cells` long, to an eighth of a cell; something above nothing is always seen."""
+    """A bar of length `share` of `cells`, to an eighth of a cell; any share above 0 is visible."""
     eighths = max(round(share * cells * 8), 1 if share > 0 else 0)
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
@@ -112,7 +114,7 @@ def _histogram(values: np.ndarray, unit: str) -> Table:
 
 
 def _sample_items(folder: Path, catalogue: pa.Table) -> Panel:
-    """First, middle and last of the catalogue, read through its offsets."""
+    """The first, middle and last item of the catalogue, read through its offsets."""
     last = len(catalogue) - 1
     positions = sorted({last * step // (SAMPLE_ITEMS - 1) for step in range(SAMPLE_ITEMS)})
     lines = []
@@ -150,7 +152,7 @@ def _summarise_users(folder: Path) -> UserSummary:
         bounds = pc.min_max(block.users["timestamps"].flatten()).as_py()
         times += [bounds["min"], bounds["max"]]
         if sample is None:
-            enough = int(np.argmax(block.lengths.to_numpy() >= SAMPLE_HISTORY))  # 0 if nobody has
+            enough = int(np.argmax(block.lengths.to_numpy() >= SAMPLE_HISTORY))  # 0 if no user has that many
             [sample] = block.users.slice(enough, 1).to_pylist()
     assert sample is not None  # a build without users fails
     return UserSummary(np.concatenate(lengths), min(times), max(times), sample)

@@ -1,4 +1,4 @@
-"""Interactions into the stage: item indices in place of item ids, unknown items rejected, rows filtered."""
+"""Writes interactions to the stage: replaces item ids by indices, rejects unknown items and filters rows."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ def stage_interactions(
     executor: Executor,
     advance: Advance,
 ) -> tuple[Fragments, Counter[str]]:
-    """Write batches of `INTERACTION_COLUMNS` as fragments of `INDEXED_COLUMNS`; give them, and what filters drop."""
+    """Write batches of `INTERACTION_COLUMNS` as fragments of `INDEXED_COLUMNS`; return them and the dropped counts."""
     _write_item_ids(item_ids, stage / _ITEM_IDS)
     rows, dropped, rejects = np.zeros(BUCKETS, np.int64), Counter[str](), []
     for spilled in executor.map(_Spill(stage, filters, reject.strict), cut_pieces(batches)):
@@ -42,7 +42,7 @@ def stage_interactions(
         dropped.update(spilled.dropped)
         rejects.append(spilled.rejects)
         advance(spilled.read)
-    for path in rejects:  # after those of the source, which is read ahead
+    for path in rejects:  # after the rejects of the source, which is read ahead
         reject.take_over(path)
     return Fragments(stage, _NAME, INDEXED_COLUMNS, rows, len(rejects)), dropped
 
@@ -69,7 +69,7 @@ class _Spill:
 
 
 def index_items(piece: Piece, item_ids: pa.StringArray, reject: RejectLog) -> pa.RecordBatch:
-    """Turn rows of `INTERACTION_COLUMNS` into rows of `INDEXED_COLUMNS`; `item_ids` are in index order."""
+    """Convert rows of `INTERACTION_COLUMNS` to rows of `INDEXED_COLUMNS`; `item_ids` are in index order."""
     rows = piece.unpack()
     columns = rows.columns
     positions = pc.index_in(columns["item_id"], item_ids)

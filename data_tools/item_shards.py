@@ -1,4 +1,4 @@
-"""Writes the items: gives them their indices, packs them with their images, and keeps what the catalogue needs."""
+"""Writes the items: assigns their indices, packs them with their images and collects the catalogue."""
 
 import json
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, tee
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ _CHUNK_ITEMS = 16
 
 @dataclass(frozen=True)
 class LoadImages:
-    """The task: the JPEG of each image of a chunk, or why there is none; None stays None."""
+    """The task that loads the images of a chunk: a JPEG, or an error, for each path; None stays None."""
 
     shorter_side: int | None
 
@@ -39,9 +39,9 @@ class LoadImages:
 
 
 class ItemShards:
-    """Takes items in source order; each that can be used gets the next index from 1 on.
+    """Takes items in source order; each usable item gets the next index, starting at 1.
 
-    Use as a context manager; `entries` is complete after it.
+    Use as a context manager; `entries` is complete when it exits.
     """
 
     def __init__(self, folder: Path, shard_bytes: int) -> None:
@@ -49,11 +49,11 @@ class ItemShards:
         self._shards = ShardWriter(folder, "items", shard_bytes)
         self._first_lines: dict[str, int] = {}
         self._fields: dict[str, None] = {"title": None, "text": None}  # an ordered set
-        self._columns: dict[str, list] = {name: [] for name in CATALOGUE_SCHEMA.names if name != "interactions"}
+        self._columns: dict[str, list[Any]] = {name: [] for name in CATALOGUE_SCHEMA.names if name != "interactions"}
 
     @property
     def item_ids(self) -> list[str]:
-        """Ids in index order: that of index 1 comes first."""
+        """Ids in index order, starting with index 1."""
         return self._columns["item_id"]
 
     @property
@@ -73,9 +73,9 @@ class ItemShards:
         reject: RejectSink,
         reject_image: RejectSink,
     ) -> None:
-        """Write the items that can be used, each with its image where that can be.
+        """Write the usable items, each with its image if that is usable.
 
-        Items are read some way ahead of the images, so the two are rejected to different places.
+        Items are read some way ahead of the images, so the two have separate sinks for rejects.
         """
         chunks, again = tee(_cut_chunks(self._usable(items, reject)))
         images_of_chunk = executor.map(load, ([item.image for item in chunk] for chunk in chunks))
@@ -141,7 +141,7 @@ class ItemShards:
 
 
 def _with_text_fallback(item: Item) -> Item:
-    """Strip title and text; an empty one takes the other's place."""
+    """Strip title and text; if one is empty, use the other for both."""
     title, text = item.title.strip(), item.text.strip()
     return replace(item, title=title or text, text=text or title)
 

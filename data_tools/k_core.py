@@ -1,7 +1,7 @@
-"""The k-core: the largest part of the data in which every user and every item has so many interactions.
+"""The k-core: the largest part of the data in which every user and every item has a minimum number of interactions.
 
-Users and items are dropped in turns until nobody falls short. Which users are dropped follows from which items are
-left, so the items are all that is held between rounds; the users of each task lie in a file as numbers.
+Users and items are dropped in turns until none falls short. The remaining items determine the dropped users, so only
+the items are held between rounds; the users of each task are numbered in a file.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def find_core(
     item_minimum: int,
     executor: Executor,
 ) -> NDArray[np.bool_]:
-    """Which items are in the core: (n_items + 1,), by index."""
+    """A mask of the items in the core: (n_items + 1,), by index."""
     core = np.ones(n_items + 1, bool)
     with step("k-core rounds") as advance:
         paths = list(executor.map(_NumberUsers(interactions), list(enumerate(tasks))))
@@ -48,7 +48,7 @@ def find_core(
 
 @dataclass(frozen=True)
 class _NumberUsers:
-    """Writes the (user, item) pairs of a task; users are numbered from 0 in each task."""
+    """Writes the (user, item) pairs of a task; each task numbers its users from 0."""
 
     interactions: Fragments
 
@@ -64,7 +64,7 @@ class _NumberUsers:
 
 @dataclass(frozen=True)
 class _CountItems:
-    """Interactions of each item (n_items + 1,) with the users who have enough of them among the items of the core."""
+    """Counts each item's interactions (n_items + 1,) with users who have enough interactions with items of the core."""
 
     core: NDArray[np.bool_]
     user_minimum: int

@@ -1,4 +1,4 @@
-"""Rows of a source, cut into pieces that a worker can be given."""
+"""Cuts the rows of a source into pieces that can be sent to a worker."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ PIECE_ROWS = 2**18
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive rows, packed: the pickle of an Arrow slice would hold all that it is a slice of."""
+    """Consecutive rows, packed, because the pickle of an Arrow slice would hold the whole array behind it."""
 
     number: int
     files: list[str]  # of each batch
-    ends: list[int]  # the row after each batch's last
+    ends: list[int]  # end row of each batch, exclusive
     packed: pa.Buffer  # Arrow IPC stream of the rows; the last column is the line
 
     def unpack(self) -> "Rows":
@@ -32,7 +32,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a piece, and where each is from."""
+    """The rows of a piece, with the line that each came from."""
 
     piece: Piece
     columns: pa.RecordBatch
@@ -44,7 +44,7 @@ class Rows:
 
 
 def cut_pieces(batches: Iterable[Batch], rows: int = PIECE_ROWS) -> Iterator[Piece]:
-    """Consecutive batches together until they have `rows` rows; none is split."""
+    """Join consecutive batches into pieces of at least `rows` rows; no batch is split, and the last may be smaller."""
     number, gathered, count = 0, [], 0
     for batch in batches:
         if len(batch.rows):

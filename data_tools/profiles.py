@@ -1,4 +1,4 @@
-"""User profiles: the columns that follow `USER_COLUMNS`."""
+"""User profiles: the columns after `USER_COLUMNS`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from data_tools.stage import BUCKETS, Fragments, fragment_path, write_fragment
 from transrec.data.shards.schema import USER_COLUMNS
 
 _NAME = "profiles"
-_PIECE_ROWS = 2**16  # every row another user, of any width
+_PIECE_ROWS = 2**16  # each row is a different user, of any width
 _ORIGIN = [("user_id", pa.string()), ("file", pa.string()), ("line", pa.int64())]
-_PREFIX = "profile."  # so that a profile may have a column called file
+_PREFIX = "profile."  # so that a profile can have a column called file
 
 
 def stage_profiles(batches: Iterable[Batch], stage: Path, executor: Executor) -> Fragments:
-    """Write batches of `user_id` and strings as fragments."""
+    """Write batches of `user_id` and string columns as fragments."""
     rows, count, schema = np.zeros(BUCKETS, np.int64), 0, pa.schema(_ORIGIN)
     for spilled in executor.map(_Spill(stage), cut_pieces(batches, _PIECE_ROWS)):
         rows += spilled.rows
@@ -61,7 +61,7 @@ class _Spill:
 
 
 class Profiles:
-    """The profiles of some users, from a table of fragments; a user's second one is rejected."""
+    """The profiles of some users, from a table of fragments; any further profile of a user is rejected."""
 
     def __init__(self, table: pa.Table, reject: RejectSink) -> None:
         users = table["user_id"].combine_chunks().dictionary_encode()
@@ -78,7 +78,7 @@ class Profiles:
         self.schema = pa.schema([*USER_COLUMNS, *columns])
 
     def join(self, users: pa.RecordBatch) -> pa.RecordBatch:
-        """Add the profile columns to a batch of `USER_COLUMNS`; null for a user without profile."""
+        """Add the profile columns to a batch of `USER_COLUMNS`; null for a user without a profile."""
         rows = pc.index_in(users["user_id"], self._user_ids)
         profiles = [column.take(rows).combine_chunks() for column in self._table.columns]
         return pa.RecordBatch.from_arrays([*users.columns, *profiles], schema=self.schema)

@@ -1,4 +1,4 @@
-"""Progress of long steps, with rate and time left; silent where standard error is not a terminal."""
+"""Shows the progress of long steps, with rate and time left; silent if standard error is not a terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,7 +20,7 @@ class _CountAndRate(ProgressColumn):
 
 @contextmanager
 def step(name: str, total: int | None = None) -> Iterator[Advance]:
-    """Show a bar called `name` inside the `with`; call what it gives with the number of things just done."""
+    """Show a bar called `name` during the `with` block; yield a function that advances it by a number of steps."""
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description:<14}"),
@@ -30,7 +30,7 @@ def step(name: str, total: int | None = None) -> Iterator[Advance]:
         console=console,
         disable=not console.is_terminal,
     )
-    # Before rich 14.3 a disabled bar, too, prints an empty line as it stops.
+    # Before rich 14.3 even a disabled bar prints an empty line when it stops.
     with bar if console.is_terminal else nullcontext():
         task = bar.add_task(name, total=total)
         yield lambda done: bar.advance(task, done)

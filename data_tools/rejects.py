@@ -1,4 +1,4 @@
-"""Rows that cannot be used: why, where, and the log that counts them."""
+"""Rows that cannot be used: the reason and place of each, and the log that counts them."""
 
 import json
 from collections import Counter
@@ -12,12 +12,14 @@ from data_tools.errors import DataToolsError
 
 
 class Reason(StrEnum):
+    """Reasons for a reject, as written to the log and to `index.json`."""
+
     WRONG_FIELD_COUNT = "wrong_field_count"
     INVALID_UTF8 = "invalid_utf8"
     NUL_BYTE = "nul_byte"
     BAD_QUOTING = "bad_quoting"
     BAD_JSON = "bad_json"
-    NOT_AN_ITEM = "not_an_item"  # an event that is no item view: a front page
+    NOT_AN_ITEM = "not_an_item"  # an event that is not an item view, as of a front page
     EMPTY_ID = "empty_id"
     BAD_TIMESTAMP = "bad_timestamp"
     BAD_RATING = "bad_rating"
@@ -26,12 +28,12 @@ class Reason(StrEnum):
     UNKNOWN_ITEM = "unknown_item"
     NO_TEXT = "no_text"
     MISSING_IMAGE = "missing_image"  # the item stays, without its image
-    BAD_IMAGE = "bad_image"  # likewise
+    BAD_IMAGE = "bad_image"  # as above
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """`line`, where the row starts, counts from 1 and includes the header; in a Parquet file it is the row, from 1."""
+    """A rejected row. `line` is the line it starts on, from 1, header included; in a Parquet file, the row, from 1."""
 
     file: str
     line: int
@@ -43,13 +45,13 @@ class Reject:
 
 
 class RejectSink(Protocol):
-    """Takes what a source cannot use; raises where rejects are errors."""
+    """Takes the rows that a source cannot use; raises if rejects are errors."""
 
     def __call__(self, reject: Reject, /) -> None: ...
 
 
 def ignore(reject: Reject, /) -> None:
-    """The sink of a look at rows that a later one reports."""
+    """Discard a reject, in a pass over rows that another pass reports."""
 
 
 class StrictError(DataToolsError):
@@ -57,7 +59,7 @@ class StrictError(DataToolsError):
 
 
 class RejectLog:
-    """Writes rejects as JSON lines and counts them by reason; if `strict`, the first raises `StrictError`."""
+    """Writes rejects as JSON lines and counts them by reason; if `strict`, the first one raises `StrictError`."""
 
     def __init__(self, path: Path, strict: bool = False) -> None:
         self.counts: Counter[str] = Counter()
@@ -72,7 +74,7 @@ class RejectLog:
         self._file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
 
     def take_over(self, path: Path) -> None:
-        """Append the rejects that a worker wrote, and remove its file."""
+        """Append the rejects in a worker's file, and remove the file."""
         with path.open(encoding="utf-8") as lines:
             for line in lines:
                 self.counts[json.loads(line)["reason"]] += 1

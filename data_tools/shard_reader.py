@@ -1,4 +1,4 @@
-"""Reads a finished folder of shards: its tables, and the blocks of users."""
+"""Reads a finished folder of shards: its tables and its blocks of users."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from transrec.data.shards.schema import (
 
 
 class ShardFileError(ShardSetError):
-    """One file of a set that is not what it should be."""
+    """A faulty file in a set of shards."""
 
     def __init__(self, file: str, message: str) -> None:
         super().__init__(f"{file}: {message}")
@@ -28,24 +28,28 @@ class ShardFileError(ShardSetError):
 
 
 class UserBlock(NamedTuple):
+    """A block of users and the shard it was read from."""
+
     shard: str
-    lengths: pa.Int32Array  # interactions of each user, as the table of blocks has them
+    lengths: pa.Int32Array  # interactions of each user, from the table of blocks
     users: pa.RecordBatch
 
 
 def read_catalogue(folder: Path) -> pa.Table:
+    """The catalogue, checked against its schema."""
     return _read_table(folder / CATALOGUE_FILE, CATALOGUE_SCHEMA)
 
 
 def read_block_table(folder: Path) -> pa.Table:
+    """The table of blocks, checked against its schema."""
     return _read_table(folder / BLOCKS_FILE, BLOCKS_SCHEMA)
 
 
 def read_blocks(folder: Path) -> Iterator[UserBlock]:
-    """The user blocks in order, each found by its row in the table of blocks.
+    """Yield the user blocks in order, each located by its row in the table of blocks.
 
     Raises:
-        ShardFileError: a missing shard, a block that is not where the table says or not one record batch.
+        ShardFileError: a shard is missing, or a block is not at its offset in the table or not one record batch.
     """
     shard, data = "", pa.py_buffer(b"")
     for rows in read_block_table(folder).to_batches():
@@ -84,5 +88,5 @@ def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     if missing := [name for name in schema.names if table[name].null_count and not name.startswith("image_")]:
         raise ShardFileError(path.name, f"has rows without {missing[0]}")
     if outside := [name for name in table["shard"].unique().to_pylist() if Path(name).name != name]:
-        raise ShardFileError(path.name, f"names {outside[0]!r}, which is no file of the folder")
+        raise ShardFileError(path.name, f"names {outside[0]!r}, which is not a file of the folder")
     return table

@@ -1,6 +1,6 @@
-"""Deterministic tars of samples, split at sample boundaries, and what `index.json` says of a file.
+"""Writes deterministic tars of samples, split at sample boundaries, and describes files for `index.json`.
 
-Same samples, same bytes: USTAR headers with time, ids and names zeroed, members in the order written.
+The same samples give the same bytes: USTAR headers with time, ids and names zeroed, members in the order written.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from transrec.data.shards.schema import FileEntry
 
 
 class Placed(NamedTuple):
-    """Where a member's content lies: `size` bytes from `offset` on in the file `shard`; `crc32` is of the content."""
+    """The place of a member's content: `size` bytes from `offset` in the file `shard`; `crc32` is of the content."""
 
     shard: str
     offset: int
@@ -28,8 +28,8 @@ class Placed(NamedTuple):
 class ShardWriter:
     """Writes `{kind}-{number:06d}.tar` files into a folder.
 
-    A shard is closed before the sample that would take it past `shard_bytes` (its end marker not counted); a
-    single larger sample gets a shard of its own. Use as a context manager; `entries` is complete after it.
+    A shard is closed before the sample that would take it past `shard_bytes` (not counting the end marker); a single
+    larger sample gets a shard of its own. Use as a context manager; `entries` is complete when it exits.
     """
 
     def __init__(self, folder: Path, kind: Literal["items", "users"], shard_bytes: int) -> None:
@@ -38,7 +38,7 @@ class ShardWriter:
         self._shard: _OpenShard | None = None
 
     def write(self, members: Sequence[tuple[str, bytes]], samples: int = 1) -> list[Placed]:
-        """Append (file name, content) pairs that belong together, and say where they lie."""
+        """Append (file name, content) pairs that belong together, and return their places."""
         size = sum(tarfile.BLOCKSIZE + _padded(len(content)) for _, content in members)
         if self._shard and self._shard.position + size > self._shard_bytes:
             self._close_shard()
@@ -73,7 +73,7 @@ class _OpenShard:
         self._file = path.open("wb")
 
     def add(self, name: str, content: bytes) -> Placed:
-        member = tarfile.TarInfo(name)  # its defaults are all zero: time, owner and group
+        member = tarfile.TarInfo(name)  # time, owner and group default to zero
         member.mode, member.size = 0o444, len(content)
         self._write(member.tobuf(tarfile.USTAR_FORMAT))
         placed = Placed(self.path.name, self.position, len(content), zlib.crc32(content))
@@ -87,7 +87,7 @@ class _OpenShard:
         self._file.close()
 
     def abandon(self) -> None:
-        with suppress(OSError):  # what could not be written is tried once more
+        with suppress(OSError):  # closing retries a failed write
             self._file.close()
 
     def _write(self, data: bytes) -> None:
@@ -100,7 +100,7 @@ class _OpenShard:
 def describe_file(
     path: Path, kind: Literal["items", "users", "catalogue", "blocks", "rejects"], samples: int
 ) -> FileEntry:
-    """Flush the file to disk and take its size and hash."""
+    """Flush the file to disk and return its entry, with size and hash."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
     size = path.stat().st_size
@@ -108,6 +108,7 @@ def describe_file(
 
 
 def hash_file(path: Path) -> str:
+    """SHA-256 of the file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

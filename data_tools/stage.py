@@ -1,13 +1,13 @@
-"""The stage: rows on disk, sorted into buckets of users, because they do not all fit memory.
+"""The stage: rows on disk, sorted into buckets of users, because they do not all fit in memory.
 
 Designs considered. An external sort (runs, then a merge) orders everything, but its merge is one sequential process.
-DuckDB does that for us: on ten million rows, one thread and the keys given, it took 0.7 times the processor time of
-what is below and no less than 1.7 times its memory, and left hashing and lists to us. Appending rows to one file a
-bucket needs every writer to share those files.
+DuckDB does that for us: on ten million rows, with one thread and the keys given, it took 0.7 times the processor time
+of the design below and at least 1.7 times its memory, and it left hashing and lists to us. Appending rows to one file
+per bucket requires all writers to share those files.
 Taken: *map-side sorted spill*. Each piece of the source becomes one fragment, written by one task: its rows sorted by
-bucket, one Arrow record batch a bucket. Later tasks read consecutive buckets out of every fragment, in the order of the
-source, and so hold some users whole. Which buckets make a task follows from row counts alone. Files are read and not
-mapped, since mapped pages count as resident memory.
+bucket, with one Arrow record batch per bucket. Later tasks read consecutive buckets from every fragment, in the order
+of the source, and so hold all rows of some users. Row counts alone determine the buckets of a task. Files are read, not
+mapped, because mapped pages count as resident memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from transrec.data.shards.schema import user_order_key
 
 _BUCKET_BITS = 10
-BUCKETS = 2**_BUCKET_BITS  # a bucket is the least that a task reads at once
+BUCKETS = 2**_BUCKET_BITS  # a task reads at least one bucket at a time
 TASK_ROWS = 2**19
 
 
 @dataclass(frozen=True)
 class Fragments:
-    """`{name}-{number:06d}.arrow` of a folder, whose columns begin with `user_id`."""
+    """The files `{name}-{number:06d}.arrow` of a folder; their first column is `user_id`."""
 
     folder: Path
     name: str
@@ -51,18 +51,18 @@ class Fragments:
 
 
 def fragment_path(folder: Path, name: str, number: int) -> Path:
+    """The path of a fragment of the stage."""
     return folder / f"{name}-{number:06d}.arrow"
 
 
 def write_fragment(rows: pa.RecordBatch, path: Path) -> NDArray[np.int64]:
-    """Write rows by bucket, those of a bucket in the order given; give the number of rows of each."""
+    """Write rows sorted by bucket, in the given order within each bucket; return the number of rows per bucket."""
     users = rows["user_id"].dictionary_encode()
     bucket = _buckets_of(users.dictionary)[users.indices.to_numpy()]
     sorted_rows = rows.take(pa.array(np.argsort(bucket, kind="stable")))
     counts = np.bincount(bucket, minlength=BUCKETS)
-    empty = pa.RecordBatch.from_pylist(
-        [], rows.schema
-    )  # Arrow writes a slice of no rows with all that it is a slice of
+    # Arrow would write an empty slice with the whole batch behind it.
+    empty = pa.RecordBatch.from_pylist([], rows.schema)
     first = 0
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, rows.schema) as fragment:
         for count in counts.tolist():
@@ -72,7 +72,7 @@ def write_fragment(rows: pa.RecordBatch, path: Path) -> NDArray[np.int64]:
 
 
 def cut_tasks(rows: NDArray[np.int64], task_rows: int = TASK_ROWS) -> Iterator[range]:
-    """Consecutive buckets together as long as they have no more than `task_rows` rows; `rows` (buckets,) counts."""
+    """Join consecutive buckets into tasks of at most `task_rows` rows; `rows` (buckets,) counts the rows."""
     first, held = 0, 0
     for bucket, count in enumerate(rows.tolist()):
         if held and held + count > task_rows:

@@ -1,4 +1,4 @@
-"""Sends a finished set of shards to a URL of fsspec: built on this machine first, `index.json` sent last."""
+"""Sends a finished set of shards to an fsspec URL; it is built on this machine first, and `index.json` is sent last."""
 
 import shutil
 import tempfile
@@ -14,7 +14,7 @@ from transrec.data.shards.schema import INDEX_FILE, ShardIndex
 
 @contextmanager
 def upload_after(output: str) -> Iterator[Path]:
-    """Yields the folder to build in: `output` itself, or for a URL a temporary one that is uploaded at the end."""
+    """Yield the folder to build in: `output` itself or, for a URL, a temporary folder that is uploaded at the end."""
     place = parse_place(output)
     if isinstance(place, Path):
         yield place
@@ -26,27 +26,28 @@ def upload_after(output: str) -> Iterator[Path]:
         upload(folder / "shards", place)
     finally:
         shutil.rmtree(folder / "shards", ignore_errors=True)
-        with suppress(OSError):  # a failed build left its rejects beside them
+        with suppress(OSError):  # not empty if a failed build left its rejects
             folder.rmdir()
 
 
 def refuse(url: str) -> None:
-    """
+    """Refuse a URL that cannot take a new set of shards.
+
     Raises:
-        DataToolsError: nothing can be written there, or a set of shards is there already.
+        DataToolsError: nothing can be written there, or it already holds a set of shards.
     """
     if url.startswith(("http://", "https://")):
-        raise DataToolsError(f"{public(url)}: http takes no uploads; build into a folder, or to s3:// or the like")
+        raise DataToolsError(f"{public(url)}: http accepts no uploads; build into a folder, or to s3:// or similar")
     files, path = filesystem(url)
     if files.exists(f"{path}/{INDEX_FILE}"):
         raise DataToolsError(f"{public(url)} already holds a set of shards: choose another --output or delete it")
 
 
 def upload(folder: Path, url: str) -> None:
-    """Send every file of the set; a reader finds a complete set or none, for `index.json` comes last.
+    """Send every file of the set; a reader finds a complete set or none, because `index.json` comes last.
 
     Raises:
-        DataToolsError: a file that arrived with another size.
+        DataToolsError: a file arrived with a different size.
     """
     index = ShardIndex.load(folder)
     files, path = filesystem(url)

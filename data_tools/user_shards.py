@@ -1,7 +1,7 @@
-"""Writes the users: groups the stage task by task, and puts the blocks into shards.
+"""Writes the users: groups the stage task by task and writes the blocks to shards.
 
-Workers group, filter, join and encode; the main process numbers the blocks and writes the tars, which takes a small
-part of the time and makes full shards whatever the tasks. A block does not reach over the end of a task.
+Workers group, filter, join and encode. The main process numbers the blocks and writes the tars, which takes a small
+part of the time and fills the shards whatever the tasks are. A block does not cross the end of a task.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ from transrec.data.shards.schema import BLOCKS_FILE, BLOCKS_SCHEMA, FileEntry
 
 @dataclass(frozen=True)
 class GroupUsers:
-    """The task: the users of some buckets, as blocks."""
+    """The task that groups the users of some buckets into blocks."""
 
     interactions: Fragments
     profiles: Fragments
@@ -59,11 +59,11 @@ class GroupUsers:
 
 
 class Grouped(NamedTuple):
-    """What a task leaves: its blocks one after the other in a file, and what is known of them."""
+    """The result of a task: its blocks, one after the other in a file, with their sizes and counts."""
 
     path: Path
     sizes: list[int]
-    lengths: pa.ListArray  # of each block: interactions of each user
+    lengths: pa.ListArray  # for each block, the interactions of each user
     items: NDArray[np.int64]  # interactions of each item, by index
     read: int  # interactions before the filters
     dropped: Counter[str]
@@ -71,11 +71,11 @@ class Grouped(NamedTuple):
 
 
 class UserShards:
-    """Takes what the tasks leave, in order; use as a context manager, `entries` is complete after it."""
+    """Takes the results of the tasks in order; use as a context manager, `entries` is complete when it exits."""
 
     def __init__(self, folder: Path, shard_bytes: int, n_items: int) -> None:
         self.users = 0
-        self.items = np.zeros(n_items + 1, np.int64)  # interactions of each, by index
+        self.items = np.zeros(n_items + 1, np.int64)  # interactions of each item, by index
         self.dropped: Counter[str] = Counter()
         self._blocks = 0
         self._shards = ShardWriter(folder, "users", shard_bytes)
@@ -86,7 +86,7 @@ class UserShards:
         return self._shards.entries
 
     def add(self, grouped: Grouped) -> None:
-        """Write the blocks, and remove the file they were in."""
+        """Write the blocks to shards and remove the file that held them."""
         if grouped.sizes:
             self._table.write_table(self._write_blocks(grouped))
         self.items += grouped.items
@@ -125,4 +125,5 @@ def _to_ipc_stream(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
         stream.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+    data: bytes = sink.getvalue().to_pybytes()
+    return data

@@ -1,7 +1,7 @@
 """Re-reads a folder of shards and compares everything with `index.json`.
 
-Sizes and hashes come first; only where all agree is the content compared, so that what is then found wrong
-is a fault of the build and not of the disk.
+Sizes and hashes come first. The content is compared only if they all agree, so that any fault found then comes from
+the build and not from the disk.
 """
 
 import json
@@ -39,7 +39,7 @@ USER_MEMBER = re.compile(r"\d{9}\.arrow")
 
 
 class Member(NamedTuple):
-    """Where the content of a tar's member lies, and its checksum."""
+    """The place of a tar member's content, and its checksum."""
 
     offset: int
     size: int
@@ -47,6 +47,8 @@ class Member(NamedTuple):
 
 
 class Problem(NamedTuple):
+    """A fault that verification found in a file."""
+
     file: str
     message: str
 
@@ -55,10 +57,10 @@ class Problem(NamedTuple):
 
 
 def verify(folder: Path) -> list[Problem]:
-    """Everything that is wrong with the shards in `folder`; empty if nothing is.
+    """All faults of the shards in `folder`; empty if there are none.
 
     Raises:
-        ShardSetError: no readable `index.json`, so nothing to compare with.
+        ShardSetError: there is no readable `index.json` to compare with.
     """
     index = ShardIndex.load(folder)
     problems = list(_check_files(folder, index))
@@ -92,10 +94,10 @@ def _check_file(path: Path, entry: FileEntry) -> Problem | None:
         return Problem(entry.name, "is missing")
     size = path.stat().st_size
     if size != entry.bytes:
-        return Problem(entry.name, f"has {size} bytes, {INDEX_FILE} says {entry.bytes}")
+        return Problem(entry.name, f"has {size} bytes, but {INDEX_FILE} lists {entry.bytes}")
     found = hash_file(path)
     if found != entry.sha256:
-        return Problem(entry.name, f"has SHA-256 {found[:12]}…, {INDEX_FILE} says {entry.sha256[:12]}…")
+        return Problem(entry.name, f"has SHA-256 {found[:12]}…, but {INDEX_FILE} lists {entry.sha256[:12]}…")
     return None
 
 
@@ -132,14 +134,14 @@ def _check_item_shard(
     samples = sum(name.endswith(".json") for name in members)
     yield from _compare(entry.name, "samples", samples, entry.samples)
     if members != expected:
-        yield Problem(entry.name, f"its members are not where {CATALOGUE_FILE} says, or not what it says")
+        yield Problem(entry.name, f"the place or content of its members differs from {CATALOGUE_FILE}")
         return
     with (folder / entry.name).open("rb") as file:
         for row in rows:
             file.seek(row["json_offset"])
             content = _parse_object(file.read(row["json_bytes"]))
             if content.get("item_id") != row["item_id"] or content.get("title") != row["title"]:
-                yield Problem(entry.name, f"item {row['index']} is not {row['item_id']!r} with its title")
+                yield Problem(entry.name, f"item {row['index']} is not {row['item_id']!r} or has another title")
             elif unknown := set(content) - {"item_id", *text_fields}:
                 yield Problem(entry.name, f"item {row['index']} has fields that are not listed: {sorted(unknown)}")
 
@@ -172,11 +174,11 @@ def _check_users(folder: Path, index: ShardIndex) -> Iterator[Problem]:
     yield from _compare(BLOCKS_FILE, "users", users, index.counts.users)
     yield from _compare(BLOCKS_FILE, "interactions", int(counts.sum()), index.counts.interactions)
     if not np.array_equal(counts[1:], read_catalogue(folder)["interactions"].to_numpy()):
-        yield Problem(CATALOGUE_FILE, "interactions per item are not those of the user shards")
+        yield Problem(CATALOGUE_FILE, "interactions per item differ from the user shards")
 
 
 def _check_user_shards(folder: Path, index: ShardIndex) -> Iterator[Problem]:
-    """Do the tars hold exactly the blocks of the table, where it says?"""
+    """Problems where the tars do not hold exactly the blocks of the table, at its offsets."""
     expected: dict[str, dict[str, Member]] = {}
     users: Counter[str] = Counter()
     table = read_block_table(folder)
@@ -187,19 +189,19 @@ def _check_user_shards(folder: Path, index: ShardIndex) -> Iterator[Problem]:
     for entry in index.of_kind("users"):
         yield from _compare(entry.name, "samples", users[entry.name], entry.samples)
         if _tar_members(folder / entry.name, USER_MEMBER) != expected.pop(entry.name, {}):
-            yield Problem(entry.name, f"its members are not where {BLOCKS_FILE} says, or not what it says")
+            yield Problem(entry.name, f"the place or content of its members differs from {BLOCKS_FILE}")
     for shard in expected:
         yield Problem(BLOCKS_FILE, f"has blocks in {shard}, which {INDEX_FILE} does not list")
 
 
 def _block_faults(users: pa.RecordBatch, lengths: pa.Int32Array, n_items: int) -> Iterator[str]:
     if not len(users) or any(users[name].null_count for name in ("user_id", "items", "timestamps")):
-        yield "a block has no users, or some without id or interactions"
+        yield "a block has no users, or users without an id or interactions"
         return
     first = users["user_id"][0].as_py()
     for name in ("items", "timestamps", "ratings"):
         if users[name].value_lengths() != lengths:
-            yield f"block of user {first!r}: {name} are not as long as {BLOCKS_FILE} says"
+            yield f"block of user {first!r}: the lengths of {name} differ from {BLOCKS_FILE}"
             return
     if not pc.all(pc.greater(lengths, 0)).as_py():
         yield f"block of user {first!r} has a user without interactions"
@@ -220,17 +222,17 @@ def _check_rejects(folder: Path, index: ShardIndex) -> Iterator[Problem]:
 
 def _compare(file: str, what: str, found: object, expected: object) -> Iterator[Problem]:
     if found != expected:
-        yield Problem(file, f"{what}: found {found}, {INDEX_FILE} says {expected}")
+        yield Problem(file, f"{what}: found {found}, but {INDEX_FILE} lists {expected}")
 
 
 def _tar_members(path: Path, names: re.Pattern[str]) -> dict[str, Member]:
-    """Member name -> where its content lies.
+    """Member name -> place of its content.
 
-    Walks the headers itself: `tarfile` would follow what extended and sparse ones say, and a shard has none.
+    The headers are parsed here because `tarfile` would follow extended and sparse ones, which a shard does not have.
 
     Raises:
-        ShardFileError: no tar, or a member that has no place in a shard: a link, a device, a path, an extended header,
-            another kind of content, a name given twice.
+        ShardFileError: not a tar, or a member that does not belong in a shard: a link, a device, a path, an extended
+            header, another kind of content, a repeated name.
     """
     members: dict[str, Member] = {}
     try:
@@ -241,7 +243,7 @@ def _tar_members(path: Path, names: re.Pattern[str]) -> dict[str, Member]:
                     raise ShardFileError(path.name, f"member {info.name!r} has no place in a shard")
                 members[info.name] = _read_member(shard, info)
             if any(shard.read()):
-                raise ShardFileError(path.name, "something follows the end of the tar")
+                raise ShardFileError(path.name, "data follows the end of the tar")
     except (tarfile.TarError, OSError) as error:
         raise ShardFileError(path.name, f"not a readable tar: {error}") from None
     return members
@@ -257,7 +259,7 @@ def _read_member(shard: BinaryIO, info: tarfile.TarInfo) -> Member:
 
 
 def _parse_object(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data`, empty if there is none."""
+    """The JSON object in `data`, or an empty one if there is none."""
     try:
         value = json.loads(data)
     except ValueError:

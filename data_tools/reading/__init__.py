@@ -1,1 +1,1 @@
-"""Readers that formats share."""
+"""Readers that several formats share."""

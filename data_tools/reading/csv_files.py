@@ -1,9 +1,9 @@
 """Reads comma-separated files as Arrow batches with line numbers.
 
-UTF-8, RFC 4180: a field in double quotes may hold commas, doubled quotes and line ends; the line number of a
-record is that of its first line. Every column is a string. Blocks without a quote, which is most of any large
-file, are split with numpy; the others go through the `csv` module. Where a quote does not close, or text
-follows the closing one, only the line the record starts on is rejected and reading goes on at the next.
+UTF-8, RFC 4180: a field in double quotes may hold commas, doubled quotes and line ends; a record has the line
+number of its first line. Every column is a string. Blocks without a quote, which are most of any large file, are
+split with numpy; the others go through the `csv` module. If a quote does not close, or text follows the closing
+quote, only the line the record starts on is rejected, and reading continues at the next line.
 """
 
 import csv
@@ -34,7 +34,7 @@ def first_record(path: Path) -> list[str]:
     """Fields of the first line.
 
     Raises:
-        SourceError: it is empty, not UTF-8, or not one whole record.
+        SourceError: the line is empty, not UTF-8, or not one whole record.
     """
     try:
         [fields] = csv.reader([first_line(path)], strict=True)
@@ -44,12 +44,12 @@ def first_record(path: Path) -> list[str]:
 
 
 def read_csv(path: Path, reject: RejectSink) -> Iterator[Batch]:
-    """Read a file with a header line in batches; malformed records go to `reject`."""
+    """Read a file with a header line in batches, sending malformed records to `reject`."""
     return _read(path.name, line_blocks(path, skip_header=True), csv_columns(path), 2, reject)
 
 
 def read_headless_csv(path: Path, names: Sequence[str], reject: RejectSink) -> Iterator[Batch]:
-    """`read_csv` of a file without a header line."""
+    """Read a file without a header line, otherwise as `read_csv` does."""
     return _read(path.name, line_blocks(path), list(names), 1, reject)
 
 
@@ -70,9 +70,9 @@ def _read(file: str, blocks: Iterator[bytes], names: list[str], start: int, reje
 
 
 class _Records:
-    """The records of a block; after `batch`, `rest` has the lines of one that the block leaves open.
+    """The records of a block; after `batch`, `rest` has the lines of a record that the block leaves open.
 
-    An open record cannot grow without bound: `csv` refuses a field of more than 128 KiB.
+    An open record cannot grow without bound, because `csv` refuses a field of more than 128 KiB.
     """
 
     def __init__(self, file: str, block: bytes, names: list[str], start: int, reject: RejectSink) -> None:

@@ -1,4 +1,4 @@
-"""What formats have in common that are one folder, read as it is."""
+"""The base of the formats that read one folder."""
 
 import argparse
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Self
 
 
 class FolderSource:
-    """A source whose one option is its folder, which says nothing about the content."""
+    """A source whose only option is its folder, which does not determine the content."""
 
-    input_is: ClassVar[str]  # for the command line's help
+    input_is: ClassVar[str]  # help text of --input
 
     def __init__(self, folder: Path) -> None:
         raise NotImplementedError

@@ -7,16 +7,18 @@ from data_tools.rejects import Reason, Reject, RejectSink
 
 
 class ImageFolder:
+    """Finds the images that a data set names, and rejects names outside the folder."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
-        """The folder, or None where there is none: the data set was taken without its images."""
+        """The folder, or None if it does not exist, because the images are optional."""
         return cls(folder) if folder.is_dir() else None
 
     def locate(self, name: str, file: str, line: int, reject: RejectSink) -> Path | None:
-        """Path of the image that this line of `file` names; none for "" and, with a reject, outside the folder."""
+        """Path of the image that this line of `file` names; None for "" and, with a reject, outside the folder."""
         if not name:
             return None
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:

@@ -1,4 +1,4 @@
-"""Rows in the project's own columns as items: item_id, title, text, image, whatever else there is."""
+"""Converts rows with the project's own columns (item_id, title, text, image and any others) to items."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from data_tools.sources.source import Batch, Item
 
 
 def to_items(raw: Batch, images: ImageFolder, reject: RejectSink) -> Iterator[Item]:
-    """Further columns are the item's fields; a row without id, or with an image outside the folder is told."""
+    """Convert rows to items, other columns to fields; rows without id and images outside the folder are rejected."""
     batch = to_strings(raw, "item_id", reject)
     for line, row in iterate_rows(batch):
         yield Item(

@@ -1,11 +1,11 @@
-"""The text of an item, put together from the parts that a format has."""
+"""Composes the text of an item from the parts that a format provides."""
 
 from collections.abc import Iterable
 from typing import Any
 
 
 def compose_text(parts: Iterable[str]) -> str:
-    """The parts that say something, a sentence each; what an earlier part says already is left out."""
+    """The parts that are not empty, each as a sentence; repeated sentences are left out."""
     sentences: list[str] = []
     for part in parts:
         part = part.strip()
@@ -16,6 +16,6 @@ def compose_text(parts: Iterable[str]) -> str:
 
 
 def flatten(value: Any) -> list[str]:
-    """The texts of a JSON value that may be a text, a list of them, or missing."""
+    """The texts of a JSON value that may be a text, a list of texts, or missing."""
     values = value if isinstance(value, list) else [value]
     return [text for text in values if isinstance(text, str)]

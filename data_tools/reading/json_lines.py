@@ -1,7 +1,7 @@
-"""Reads files with one JSON object per line, packed with gzip or not.
+"""Reads files with one JSON object per line, compressed with gzip or not.
 
-Parsed line by line with the standard library: Arrow's reader guesses one schema per block, which real logs do
-not keep to, and cannot tell the line of an error.
+Lines are parsed one by one with the standard library, because Arrow's reader guesses one schema per block, which real
+logs do not follow, and cannot report the line of an error.
 """
 
 import json
@@ -17,9 +17,9 @@ from data_tools.sources.source import Batch
 
 
 def read_json_lines(path: Path, names: Sequence[str], reject: RejectSink, label: str | None = None) -> Iterator[Batch]:
-    """Batches of the values of these keys as strings, null where an object has no such key.
+    """Yield batches of the values of these keys as strings, null where an object lacks the key.
 
-    Text is taken as it is, anything else as JSON writes it.
+    Text stays as it is; any other value is written as JSON.
     """
     for batch in _parse_blocks(path, reject, label or path.name):
         lines, objects = zip(*batch, strict=True)
@@ -28,13 +28,13 @@ def read_json_lines(path: Path, names: Sequence[str], reject: RejectSink, label:
 
 
 def read_objects(path: Path, reject: RejectSink, label: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, object) of each line; what is not a JSON object in UTF-8 goes to `reject`."""
+    """Yield (line, object) of each line; lines that are not a JSON object in UTF-8 go to `reject`."""
     for batch in _parse_blocks(path, reject, label or path.name):
         yield from batch
 
 
 def to_text(value: Any) -> str | None:
-    """Text and None as they are, anything else as JSON writes it."""
+    """Text and None unchanged, any other value as JSON."""
     if value is None or isinstance(value, str):
         return value
     return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
@@ -67,5 +67,5 @@ def _parse(line: bytes, number: int, label: str, reject: RejectSink) -> dict[str
 
 
 def _is_plain_text(line: bytes, value: dict[str, Any]) -> bool:
-    r"""Whether the strings are text that UTF-8 can write: `"\ud800"` is valid JSON and no character."""
+    r"""Whether UTF-8 can encode the strings: `"\ud800"` is valid JSON but not a character."""
     return b"\\u" not in line or is_utf8(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))

@@ -1,7 +1,7 @@
 """Reads tab-separated and Parquet files as Arrow batches with line numbers.
 
-Tab-separated: UTF-8 (a byte order mark is fine), LF or CRLF, no quoting; blank lines are skipped. The names
-of the columns are in the header line, or given for a file that has none. Every column is a string.
+Tab-separated files: UTF-8 (a byte order mark is allowed), LF or CRLF, no quoting; blank lines are skipped. Column
+names are in the header line, or given by the caller for a file without one. Every column is a string.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ _PARQUET_BUFFER = 2**20
 
 
 def find_row_file(folder: Path, name: str) -> Path | None:
-    """`folder/name.tsv` or `folder/name.parquet`, whichever is there.
+    """`folder/name.tsv` or `folder/name.parquet`, whichever exists, or None.
 
     Raises:
-        SourceError: both are.
+        SourceError: both exist.
     """
     found = [path for suffix in (".tsv", ".parquet") if (path := folder / f"{name}{suffix}").is_file()]
     if len(found) > 1:
@@ -45,19 +45,20 @@ def column_names(path: Path) -> list[str]:
 
 
 def require_distinct(path: Path, names: list[str]) -> None:
+    """Raise SourceError if a column name is empty or appears twice."""
     if len(set(names)) != len(names) or not all(names):
         raise SourceError(f"{path}: column names must be distinct and not empty, found {names}")
 
 
 def count_rows(path: Path) -> int | None:
-    """Number of rows; for a tab-separated file the number of newlines, good enough for a progress bar."""
+    """Number of rows; for a tab-separated file, the number of newlines, good enough for a progress bar."""
     return int(_open_parquet(path).metadata.num_rows) if path.suffix == ".parquet" else count_lines([path])
 
 
 def read_rows(path: Path, reject: RejectSink, label: str | None = None) -> Iterator[Batch]:
     """Read the file in batches; malformed lines go to `reject`. Parquet columns keep their types.
 
-    Batches and rejects call the file `label`, by default its name.
+    The file is called `label`, by default its name, in batches and rejects.
     """
     names, label = column_names(path), label or path.name
     if path.suffix == ".parquet":
@@ -68,15 +69,15 @@ def read_rows(path: Path, reject: RejectSink, label: str | None = None) -> Itera
 def read_headless_rows(
     path: Path, names: Sequence[str], reject: RejectSink, label: str | None = None
 ) -> Iterator[Batch]:
-    """`read_rows` of a tab-separated file without a header line."""
+    """Read a tab-separated file without a header line, otherwise as `read_rows` does."""
     return _read_tsv(line_blocks(path), list(names), label or path.name, 1, reject)
 
 
 def read_parquet(path: Path, columns: Sequence[str], label: str) -> Iterator[Batch]:
-    """Batches of these columns, as they are in the file.
+    """Yield batches of these columns, as they are in the file.
 
     Raises:
-        SourceError: not a Parquet file, or a text in it is not UTF-8.
+        SourceError: the file is not Parquet, or a text in it is not UTF-8.
     """
     first_row = 1
     with _open_parquet(path) as file:
@@ -91,7 +92,7 @@ def read_parquet(path: Path, columns: Sequence[str], label: str) -> Iterator[Bat
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
-        # Buffering ahead, it would end up holding the whole file; unbuffered, it holds whole columns of a row group.
+        # With pre-buffering, Arrow ends up holding the whole file; unbuffered, it holds whole columns of a row group.
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
     except pa.ArrowInvalid as error:
         raise SourceError(f"{path} is not a readable Parquet file: {error}") from None

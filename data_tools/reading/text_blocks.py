@@ -1,7 +1,7 @@
-"""Text files in blocks of whole lines, and blocks of unquoted lines as columns.
+"""Reads text files in blocks of whole lines, and splits blocks of unquoted lines into columns.
 
-Lines are split with numpy over whole blocks because a CSV parser loses the line numbers once it skips a row,
-and takes a lone CR for a line's end. A file that ends in `.gz` is unpacked on the way.
+Lines are split with numpy over whole blocks, because a CSV parser loses the line numbers once it skips a row and takes
+a lone CR for the end of a line. A file whose name ends in `.gz` is decompressed while it is read.
 """
 
 import gzip
@@ -21,10 +21,10 @@ _NEWLINE, _NUL = b"\n\0"
 
 
 def line_blocks(path: Path, skip_header: bool = False) -> Iterator[bytes]:
-    """The file in blocks of whole lines, each ended by a newline; without a byte order mark.
+    """Yield the file in blocks of whole lines, each line ended by a newline, without a byte order mark.
 
     Raises:
-        SourceError: a `.gz` that is cut off, damaged or not gzip.
+        SourceError: a `.gz` file is cut off, damaged or not gzip.
     """
     with _open(path) as file:
         rest = _guard(path, file.readline).removeprefix(b"\xef\xbb\xbf")
@@ -44,7 +44,7 @@ def first_line(path: Path) -> str:
     """The first line, without its end.
 
     Raises:
-        SourceError: it is empty, not UTF-8, or has a NUL byte; or a damaged `.gz`.
+        SourceError: the line is empty, not UTF-8, or has a NUL byte, or a `.gz` file is damaged.
     """
     with _open(path) as file:
         line = _guard(path, file.readline)
@@ -58,7 +58,7 @@ def first_line(path: Path) -> str:
 
 
 def count_lines(paths: Iterable[Path]) -> int | None:
-    """Number of newlines, good enough for a progress bar; None where a file must be unpacked for that."""
+    """Number of newlines, good enough for a progress bar; None if a file would have to be decompressed."""
     paths = list(paths)
     return None if any(path.suffix == ".gz" for path in paths) else sum(map(_count_newlines, paths))
 
@@ -66,13 +66,13 @@ def count_lines(paths: Iterable[Path]) -> int | None:
 def split_block(
     block: bytes, separator: bytes, names: list[str], file: str, start: int, reject: RejectSink
 ) -> Iterator[Batch]:
-    """One batch of string columns, or none, from unquoted lines of which the first is line `start` of `file`.
+    """Yield one batch of string columns, or none, from unquoted lines; the first is line `start` of `file`.
 
-    Blank lines are skipped; those that cannot be split into as many fields as there are `names` are rejected.
+    Blank lines are skipped; lines that cannot be split into as many fields as there are `names` are rejected.
     """
     data = np.frombuffer(block.replace(b"\r\n", b"\n"), np.uint8)
     ends = np.flatnonzero(data == _NEWLINE)
-    lengths = np.diff(ends, prepend=-1)  # each line's bytes, its newline included
+    lengths = np.diff(ends, prepend=-1)  # bytes of each line, including its newline
     keep = lengths > 1
     is_separator = data == separator[0]
     for index, reason, detail in _malformed_lines(data, is_separator, ends, lengths, len(names)):
@@ -85,6 +85,7 @@ def split_block(
 
 
 def is_utf8(data: bytes) -> bool:
+    """Whether the bytes are valid UTF-8."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
@@ -93,6 +94,7 @@ def is_utf8(data: bytes) -> bool:
 
 
 def describe_bad_utf8(line: bytes) -> str:
+    """The detail of a reject: the first fault of a line that is not UTF-8, and its position."""
     try:
         line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -119,14 +121,14 @@ def _guard(path: Path, read: Callable[..., bytes], *arguments: int) -> bytes:
 def _malformed_lines(
     data: np.ndarray, is_separator: np.ndarray, ends: np.ndarray, lengths: np.ndarray, width: int
 ) -> Iterator[tuple[int, Reason, str]]:
-    """Lines of the block that cannot be split, as (line from 0, reason, detail), in order."""
+    """Yield the lines of the block that cannot be split, as (line from 0, reason, detail), in order."""
     fields = np.diff(np.cumsum(is_separator)[ends], prepend=0) + 1
     wrong = (fields != width) & (lengths > 1)
     nul = np.zeros(len(ends), bool)
     nul[np.searchsorted(ends, np.flatnonzero(data == _NUL))] = True
     suspects = wrong | nul
     if not is_utf8(data.tobytes()):
-        suspects[:] = True  # look at each line of this block
+        suspects[:] = True  # check each line of this block
     for index in np.flatnonzero(suspects):
         line = data[ends[index] - lengths[index] + 1 : ends[index]].tobytes()
         if nul[index]:
@@ -141,7 +143,7 @@ def _split_fields(data: np.ndarray, is_separator: np.ndarray, width: int) -> lis
     """Columns of well-formed lines: one string array of all fields, then every `width`-th of them."""
     separator = is_separator | (data == _NEWLINE)
     ends = np.flatnonzero(separator)
-    ends -= np.arange(len(ends))  # positions once the separators are taken out
+    ends -= np.arange(len(ends))  # positions after the separators are removed
     offsets = np.concatenate([[0], ends]).astype(np.int32)
     content = np.ascontiguousarray(data[~separator])
     fields = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(content))

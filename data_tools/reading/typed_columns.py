@@ -1,6 +1,6 @@
-"""Turns raw columns into `INTERACTION_COLUMNS` or strings, rejecting the rows that do not parse.
+"""Converts raw columns to `INTERACTION_COLUMNS` or strings, rejecting the rows that do not parse.
 
-Whole columns are cast at once; only rows that fail are looked at one by one.
+Whole columns are cast at once; only the rows that fail are examined one by one.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, SourceError
 
-UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # of a time, in a second
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # time units per second
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
 
 def to_interactions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
-    """Read user_id, item_id, timestamp (as in `to_seconds`) and, where present, rating."""
+    """Convert user_id, item_id, timestamp (as `to_seconds` does) and, if present, rating; reject rows that fail."""
     rows = batch.rows
     ids = [_to_string(batch, name) for name in ("user_id", "item_id")]
     raw_rating = _to_plain(batch, "rating") if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
@@ -34,7 +34,7 @@ def to_interactions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
 
 
 def to_strings(batch: Batch, id_column: str, reject: RejectSink) -> Batch:
-    """Cast every column to strings, nulls to empty ones; a row without id is rejected."""
+    """Cast every column to strings, and nulls to empty strings; reject rows without an id."""
     names = batch.rows.schema.names
     columns = [pc.fill_null(_to_string(batch, name), "") for name in names]
     rows = pa.RecordBatch.from_arrays(columns, names)
@@ -43,14 +43,14 @@ def to_strings(batch: Batch, id_column: str, reject: RejectSink) -> Batch:
 
 
 def iterate_rows(batch: Batch) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row) of each row, as Python objects."""
+    """Iterate over (line, row), as Python objects."""
     return zip(batch.lines.to_pylist(), batch.rows.to_pylist(), strict=True)
 
 
 def without_failures(
     batch: Batch, failures: list[tuple[Reason, pa.BooleanArray, str, pa.Array]], reject: RejectSink
 ) -> Batch:
-    """Reject each row that any of (reason, failed, column name, column) marks, for the first that does."""
+    """Reject each row marked by any (reason, failed, column name, column), for the first that marks it."""
     failed = np.array([mask.to_numpy(zero_copy_only=False) for _, mask, _, _ in failures])
     bad = failed.any(axis=0)
     if not bad.any():
@@ -63,17 +63,17 @@ def without_failures(
 
 
 def is_empty(column: pa.Array) -> pa.BooleanArray:
-    """Whether a value is null or a string of nothing but white space."""
+    """Whether each value is null or a string of only white space."""
     if not pa.types.is_string(column.type):
         return pc.is_null(column)
     return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
 
 
 def to_seconds(column: pa.Array, time: str = "s") -> pa.Int64Array:
-    """Seconds since 1970, null where the value is no time; fractions of a second are cut off.
+    """Seconds since 1970, null where the value is not a time; fractions of a second are cut off.
 
-    Numbers, also as text, are in the unit `time` of `UNITS`; any other `time` is the format, as strptime
-    knows it, of texts, which are UTC. Columns of dates or timestamps have a unit of their own.
+    Numbers, also as text, are in the unit `time` of `UNITS`; any other `time` is the strptime format of texts in UTC.
+    Columns of dates or timestamps have their own unit.
     """
     if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
         zone = getattr(column.type, "tz", None)
@@ -95,32 +95,32 @@ def _to_string(batch: Batch, name: str) -> pa.StringArray:
 
 
 def _to_plain(batch: Batch, name: str) -> pa.Array:
-    """Numbers and times as they are, anything else as strings."""
+    """The column unchanged if it holds numbers or times, otherwise as strings."""
     column = batch.rows[name]
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_date, pa.types.is_timestamp)
     return column if any(is_kind(column.type) for is_kind in kinds) else _to_string(batch, name)
 
 
 def _to_integers(column: pa.Array) -> pa.Int64Array:
-    """Null where the value is not a number that fits 64 bits; fractions are cut off."""
+    """The integers, with fractions cut off; null where the value is not a number that fits 64 bits."""
     if pa.types.is_signed_integer(column.type):
         return column.cast(pa.int64())
     if pa.types.is_floating(column.type):
         return _floor(column.cast(pa.float64()))
     text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    integers = _matching(text, _INTEGER).cast(pa.int64())  # unmatched, Arrow would read 0x10 too
+    integers = _matching(text, _INTEGER).cast(pa.int64())  # without the pattern, Arrow would also read 0x10
     if not integers.null_count:
         return integers
     return pc.coalesce(integers, _floor(_matching(text, _NUMBER).cast(pa.float64())))
 
 
 def _floor(numbers: pa.DoubleArray) -> pa.Int64Array:
-    fits = pc.less(pc.abs(numbers), float(2**62))  # false for what is not a number
+    fits = pc.less(pc.abs(numbers), float(2**62))  # false for NaN
     return pc.if_else(fits, pc.floor(numbers), None).cast(pa.int64())
 
 
 def _to_rating(column: pa.Array) -> pa.FloatArray:
-    """Null where the value is empty or not a finite number."""
+    """The ratings, null where the value is empty or not a finite number."""
     if pa.types.is_string(column.type):
         column = _matching(pc.utf8_trim_whitespace(column), _NUMBER).cast(pa.float64())
     numbers = column.cast(pa.float32(), safe=False)

@@ -1,4 +1,4 @@
-"""Raw formats, one file each; `--source` chooses by the name here."""
+"""Raw formats, one file each; the names here are the choices of `--source`."""
 
 from data_tools.sources.adressa import AdressaSource
 from data_tools.sources.amazon_reviews import AmazonReviewsSource

@@ -1,10 +1,10 @@
 """Adressa, the news of Adresseavisen (https://reclab.idi.ntnu.no/dataset): one JSON event per line, a file per day.
 
-An event is a page somebody opened: `userId`, `time` (seconds since 1970), `id` of the article (or
-`documentId`), `title`, `category1`, `keywords`, and `activeTime`, the seconds spent on it, which is kept as
-the rating. An event without id or title, as of the front page, is no view of an item: it is rejected as
-`not_an_item`, which makes up much of the data and any build `--strict` fail. The articles are those that the
-events speak of, each as its first event has it; the files are read twice, and the ids of articles held.
+An event is a page that a user opened: `userId`, `time` (seconds since 1970), `id` of the article (or `documentId`),
+`title`, `category1`, `keywords`, and `activeTime`, the seconds spent on it, which is kept as the rating. An event
+without id or title, such as a view of the front page, is not a view of an item and is rejected as `not_an_item`. Such
+events make up much of the data and make any `--strict` build fail. The articles are those named in events, each as in
+its first event; the files are read twice, and the ids of the articles are held in memory.
 """
 
 import argparse
@@ -34,10 +34,10 @@ KEYS = {
 
 
 class AdressaSource:
-    """Reads the files in the order given, those of a folder by name.
+    """Reads the files in the order given; the files of a folder are sorted by name.
 
     Raises:
-        SourceError: a file is not there.
+        SourceError: a file is missing.
     """
 
     def __init__(self, inputs: list[str]) -> None:
@@ -60,7 +60,7 @@ class AdressaSource:
         return Totals(None, count_lines(self._files))
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
-        """The articles; events that cannot be used are reported with the interactions."""
+        """The articles; unusable events are rejected with the interactions."""
         seen: set[str] = set()
         for raw in self._views(ignore):
             for line, row in iterate_rows(to_strings(raw, "item_id", ignore)):
@@ -84,7 +84,7 @@ class AdressaSource:
         return iter(())
 
     def _views(self, reject: RejectSink) -> Iterator[Batch]:
-        """The events that have an article."""
+        """Yield the events that have an article."""
         for path, label in self._files.items():
             for batch in read_json_lines(path, list(KEYS), reject, label):
                 rows = batch.rows.rename_columns(list(KEYS.values()))

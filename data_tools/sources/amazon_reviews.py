@@ -1,15 +1,15 @@
 """Amazon Reviews of 2018 (https://nijianmo.github.io/amazon) and 2023 (https://amazon-reviews-2023.github.io).
 
-A folder of JSON lines, one or more categories: `meta_<category>.jsonl` has the products, any other file
-reviews; `.json` and `.gz` serve too. The keys of a review file's first line tell the generation:
+A folder of JSON lines with one or more categories: `meta_<category>.jsonl` has products, any other file has
+reviews; `.json` and `.gz` are accepted too. The keys in the first line of a review file determine the generation:
 
           user        item         rating   time
     2018  reviewerID  asin         overall  unixReviewTime (seconds)
     2023  user_id     parent_asin  rating   timestamp (milliseconds)
 
-Times are UTC. Text is title, features and description; `brand` (of 2023 the store), `category` and
-`image_url` have the same names in both, so a model of one generation reads the other. The files hold addresses
-of images, not images: those in `images/<asin>.jpg`, if that folder is there, are taken.
+Times are UTC. Text is title, features and description; `brand` (in 2023 the store), `category` and `image_url` have
+the same names in both, so a model of one generation can read the other. The files hold addresses of images, not
+images; images are taken from `images/<asin>.jpg` if that folder exists.
 """
 
 import argparse
@@ -29,6 +29,8 @@ SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
 class ReviewKeys(NamedTuple):
+    """The JSON keys of a review in one generation."""
+
     user_id: str
     item_id: str
     rating: str
@@ -45,7 +47,7 @@ class AmazonReviewsSource:
     """Reads the folder.
 
     Raises:
-        SourceError: no file of reviews or of products, or reviews of neither generation.
+        SourceError: there is no file of reviews or of products, or the reviews are of neither generation.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -120,7 +122,7 @@ def _detect_keys(path: Path) -> ReviewKeys:
 
 
 def _image_url(product: dict[str, Any]) -> str:
-    """Address of the first image, as large as there is; "" if none."""
+    """Address of the first image, in the largest size available; "" if there is none."""
     if urls := flatten(product.get("imageURLHighRes")):
         return urls[0]
     images = product.get("images")

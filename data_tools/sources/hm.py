@@ -3,10 +3,10 @@
 articles.csv              article_id, prod_name, product_type_name, colour_group_name, department_name, detail_desc, …
 transactions_train.csv    t_dat (a day), customer_id, article_id, price, sales_channel_id
 customers.csv             customer_id and columns of the user
-images/012/0123456789.jpg by the first three digits of the article id; the folder may be left out
+images/012/0123456789.jpg in folders named by the first three digits of the article id; optional
 
-Article ids keep their leading zeros. A transaction's time is the start of its day, UTC; those of one day keep
-the order of the file. Every line of transactions_train.csv is an interaction, also the second of two equal ones.
+Article ids keep their leading zeros. The time of a transaction is the start of its day, UTC; transactions of one day
+keep the order of the file. Every line of transactions_train.csv is an interaction, even if it repeats another.
 """
 
 from collections.abc import Iterator

@@ -1,26 +1,26 @@
-"""A world in which more data makes better by a known power of their number (Hutter, "Learning curve theory", 2021).
+"""A world where the error falls by a known power of the amount of data (Hutter, "Learning curve theory", 2021).
 
 A user's history alternates a *context* and its *answer*. Contexts follow Zipf's law p_k ~ k^-(1+a), each has one
-answer, and what was never met cannot be answered: after D pairs a learner errs in
+answer, and a context never seen cannot be answered. After D pairs, the share of wrong best guesses of a learner is
 
     error(D) = noise + (1 - noise) · Σ_k p_k (1 - p_k)^D  ~  noise + A · D^-law,    law = a / (1 + a)
 
-of its best guesses, if one sighting is enough; if it needs several, A alone is larger. The sum runs over all integers
-and the catalogue ends: a context beyond it, which nobody would meet twice, is any of the catalogue with any answer.
+if one sighting is enough; if it needs several, only A is larger. The sum runs over all integers but the catalogue is
+finite: a context beyond it, which nobody would see twice, is replaced by a random one with a random answer.
 
-With law 0 answers are drawn whatever the context: nothing can be learnt, from no number of pairs.
+With law 0, answers do not depend on the context: nothing can be learnt from any number of pairs.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-NOISE = 0.01  # of answers that are any
+NOISE = 0.01  # share of answers that are random
 
 
 @dataclass(frozen=True)
 class KnownLaw:
-    """Items 0..contexts-1 are contexts, the next `contexts` items are answers."""
+    """A world of 2·`contexts` items: items 0..contexts-1 are contexts, the rest are answers."""
 
     law: float
     contexts: int
@@ -31,11 +31,12 @@ class KnownLaw:
         return 1.0 / (1.0 - self.law)
 
     def shares(self) -> np.ndarray:
-        """Of each context in the catalogue among all that are drawn; what is missing to 1 lies beyond."""
-        from scipy.special import zeta  # here: it would cost every build, of whatever source, 60 MB
+        """Share of each context of the catalogue among all draws; the remainder to 1 lies beyond the catalogue."""
+        from scipy.special import zeta  # imported here because it would cost every build of any source 60 MB
 
         weights = np.arange(1, self.contexts + 1, dtype=float) ** -self.zipf
-        return weights / (zeta(self.zipf) if self.law > 0 else weights.sum())
+        shares: np.ndarray = weights / (zeta(self.zipf) if self.law > 0 else weights.sum())
+        return shares
 
     def pairs(self, rng: np.random.Generator, count: int, answer_of: np.ndarray) -> np.ndarray:
         """(count, 2) item numbers: a context and its answer."""
@@ -47,7 +48,7 @@ class KnownLaw:
         return np.stack([context, self.contexts + answer], axis=1)
 
     def error(self, pairs: float) -> float:
-        """Share of wrong best guesses of who knows what `pairs` pairs say."""
+        """Share of wrong best guesses of a learner that has seen `pairs` pairs."""
         if self.law == 0:
             return 1.0 - 1.0 / self.contexts
         shares = self.shares()

@@ -1,16 +1,16 @@
 """MIND, the Microsoft News data set (https://msnews.github.io): folders with `news.tsv` and `behaviors.tsv`.
 
-Neither file has a header. news.tsv has a news article per line, behaviors.tsv an impression: who saw which
-articles when, which of them were clicked (`N1-1`; any other label is no click), and the history of clicks
-before it. A user's interactions are the history, once, from the earliest impression, and all clicks at the
-time of their impression. Times are taken as UTC, as the format names no zone. The history has none: its clicks
-are placed one second apart, the last a second before that impression, which keeps their order.
+Neither file has a header. Each line of news.tsv is a news article. Each line of behaviors.tsv is an impression: the
+user, the time, the articles shown, which of them were clicked (`N1-1`; any other label is not a click), and the
+history of clicks before it. A user's interactions are the history of the earliest impression, once, and all clicks at
+the time of their impression. Times are taken as UTC, because the format names no zone. The history has no times: its
+clicks are placed one second apart, the last one second before that impression, which keeps their order.
 
-Folders go together (train and dev): an article that occurs again with the same content counts once. The test
-folder has no labels, so only its histories are used.
+Folders are combined (train and dev): an article that occurs again with the same content counts once. The test folder
+has no labels, so only its histories are used.
 
 Finding the earliest impressions takes a first pass over behaviors.tsv, which holds a user id and a time per
-impression; of the news, only ids and a hash of the content are held.
+impression; for the news, only ids and a hash of the content are held.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class MindSource:
     """Reads the folders.
 
     Raises:
-        SourceError: a folder without one of the two files, or given twice.
+        SourceError: a folder lacks one of the two files, or is given twice.
     """
 
     def __init__(self, folders: list[Path]) -> None:
@@ -63,7 +63,7 @@ class MindSource:
         return {}
 
     def totals(self) -> Totals:
-        """Of interactions none: an impression has any number of them."""
+        """The number of articles; interactions are not counted, because an impression has any number of them."""
         return Totals(count_lines(self._news), None)
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
@@ -88,7 +88,7 @@ class MindSource:
         return iter(())
 
     def _impressions(self, reject: RejectSink) -> Iterator[Batch]:
-        """The usable impressions, `time` in seconds."""
+        """Yield the usable impressions, with `time` in seconds."""
         for path, label in self._behaviors.items():
             for batch in read_headless_rows(path, BEHAVIORS, reject, label):
                 rows = batch.rows
@@ -101,7 +101,7 @@ class MindSource:
                 yield without_failures(Batch(label, batch.lines, rows), failures, reject)
 
     def _find_earliest(self) -> np.ndarray:
-        """Whether each usable impression, in the order of reading, is the earliest of its user; of equals the first."""
+        """Whether each usable impression, in reading order, is the earliest of its user; ties go to the first."""
         users, times = [], []
         for batch in self._impressions(ignore):
             users.append(batch.rows["user_id"])

@@ -1,11 +1,11 @@
 """NineRec (https://github.com/westlake-repl/NineRec): a folder such as `QB/`, without headers.
 
-QB_item.csv        item, title in Chinese, title in English (which may be missing)
+QB_item.csv        item, title in Chinese, title in English (optional)
 QB_pair.csv        user, item, timestamp (seconds since 1970, UTC); Bili_2M has the item first
 QB_behaviour.tsv   user<TAB>item item …, oldest first; QB and TN have no timestamps, so this is read instead
-QB_cover/          <item>.jpg; optional. A folder that several sets share, *_cover, will do where it is the only one.
+QB_cover/          <item>.jpg; optional. A folder *_cover that several sets share is used if it is the only one.
 
-The title is the English one, or else the Chinese, which also stands in `title_zh`.
+The title is the English one or, if missing, the Chinese one, which is also kept in `title_zh`.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class NineRecSource(FolderSource):
     """Reads the folder.
 
     Raises:
-        SourceError: not exactly one data set in the folder, no interactions, or a file of other columns.
+        SourceError: the folder does not hold exactly one data set, has no interactions, or a file has other columns.
     """
 
     input_is = "folder of one data set"
@@ -73,7 +73,7 @@ class NineRecSource(FolderSource):
         return iter(())
 
     def _find_interactions(self, folder: Path) -> tuple[Path | None, Path | None]:
-        """The pairs where they have times, else the sequences."""
+        """(pairs, None) if the pairs have times, otherwise (None, sequences)."""
         pairs, sequences = folder / f"{self._name}_pair.csv", folder / f"{self._name}_behaviour.tsv"
         if pairs.is_file() and _count_columns(pairs, {2, 3}) == 3:
             return pairs, None
@@ -90,7 +90,7 @@ def _count_columns(path: Path, allowed: set[int]) -> int:
 
 
 def _pair_columns(path: Path) -> list[str]:
-    """Ids begin with `u` or `v` for what they stand for, which tells the order."""
+    """Column names of the pairs; ids of users begin with `u`, ids of items with `v`, which shows their order."""
     first, second, _ = first_record(path)
     swapped = first.startswith("v") and second.startswith("u")
     return ["item_id", "user_id", "timestamp"] if swapped else ["user_id", "item_id", "timestamp"]

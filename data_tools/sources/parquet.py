@@ -1,12 +1,12 @@
-"""Any Parquet files, their columns mapped by options.
+"""Any Parquet files, with columns mapped by options.
 
-Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title`
-or `text` and may have `image`, a file in `images/` beside the items; users need `user_id`. Columns of other
-names are mapped: `--columns user_id=uid,item_id=sku,item_id=id`. A name may come several times: each file uses
-the first that it has. Further columns of items and users are kept, of interactions not even read.
+Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title` or
+`text` and may have `image`, a file in `images/` beside the items; users need `user_id`. Columns with other names are
+mapped: `--columns user_id=uid,item_id=sku,item_id=id`. A name may be mapped several times: each file uses the first
+column that it has. Other columns of items and users are kept; other columns of interactions are not read.
 
-Timestamps are numbers of `--timestamp-unit` or Parquet's dates and timestamps; UTC. Whole batches are converted
-at once and only the columns that are needed are read, so tens of millions of rows take minutes.
+Timestamps are numbers in `--timestamp-unit`, or Parquet dates and timestamps, in UTC. Whole batches are converted at
+once and only the needed columns are read, so tens of millions of rows take minutes.
 """
 
 import argparse
@@ -27,7 +27,7 @@ class ParquetSource:
     """Reads the files of each kind, given by patterns or as folders, in the order given.
 
     Raises:
-        SourceError: a file or a column is missing, a mapped column is in no file, or an unknown unit.
+        SourceError: a file or a column is missing, a mapped column is in no file, or the unit is unknown.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ParquetSource:
         parser.add_argument(
             "--columns", type=_parse_mapping, default=[], metavar="NAME=COLUMN,…", help="e.g. user_id=uid,item_id=sku"
         )
-        parser.add_argument("--timestamp-unit", choices=list(UNITS), default="s", help="of timestamps that are numbers")
+        parser.add_argument("--timestamp-unit", choices=list(UNITS), default="s", help="unit of numeric timestamps")
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:
@@ -88,7 +88,7 @@ class ParquetSource:
 
 
 class _Table:
-    """Files of one kind; `names` maps, for each file, our names to the file's."""
+    """Files of one kind; for each file, `names` maps our column names to those of the file."""
 
     def __init__(self, patterns: list[str], mapping: list[tuple[str, str]], required: set[str]) -> None:
         self.files = label_files(find_files(patterns))
@@ -111,7 +111,7 @@ class _Table:
 
 
 def _map_names(columns: list[str], mapping: list[tuple[str, str]]) -> dict[str, str]:
-    """Our name -> the file's column; what is not mapped keeps its name unless that is taken."""
+    """Our name -> the file's column; a column that is not mapped keeps its name unless the name is taken."""
     names: dict[str, str] = {}
     for name, column in mapping:
         if column in columns:

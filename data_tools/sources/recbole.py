@@ -1,8 +1,8 @@
 """RecBole's atomic files: `<name>.inter`, `<name>.item` and, optionally, `<name>.user`.
 
-Tab-separated with typed headers (`item_id:token`, `title:token_seq`, `timestamp:float`). The title is the
-text column whose name contains "title" or "name", else the first `token_seq`; the text is all text columns,
-a sentence each.
+The files are tab-separated with typed headers (`item_id:token`, `title:token_seq`, `timestamp:float`). The title is
+the text column whose name contains "title" or "name", otherwise the first `token_seq`; the text is all text columns,
+each as a sentence.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class RecBoleSource(FolderSource):
     """Reads the folder.
 
     Raises:
-        SourceError: not exactly one data set in the folder, a missing file or field, or an untyped header.
+        SourceError: the folder does not hold exactly one data set, a file or field is missing, or a header is untyped.
     """
 
     input_is = "folder of atomic files"
@@ -67,7 +67,7 @@ def field_types(path: Path) -> dict[str, str]:
     """Field name -> type, in file order.
 
     Raises:
-        SourceError: a column that is not `name:type` with one of RecBole's types.
+        SourceError: a column is not `name:type` with one of RecBole's types.
     """
     types = {}
     for column in column_names(path):
@@ -93,7 +93,7 @@ def _require_fields(path: Path, names: set[str]) -> None:
 
 
 def _read_fields(path: Path, reject: RejectSink) -> Iterator[Batch]:
-    """Batches with the types taken off the column names."""
+    """Yield batches with the types removed from the column names."""
     names = list(field_types(path))
     for batch in read_rows(path, reject):
         yield batch._replace(rows=batch.rows.rename_columns(names))

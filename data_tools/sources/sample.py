@@ -10,9 +10,11 @@ SAMPLE_FOLDER = Path(__file__).parents[1] / "sample"
 
 
 class SampleSource(TablesSource):
+    """Reads the tables of the embedded data set."""
+
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """None: the data lies in the package."""
+        """Add no arguments: the data is part of the package."""
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:

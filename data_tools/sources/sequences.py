@@ -1,4 +1,4 @@
-"""Sequences of item ids in one field, separated by spaces."""
+"""Reads sequences of item ids in one field, separated by spaces."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from data_tools.sources.source import INTERACTION_COLUMNS, Batch
 
 
 class Elements(NamedTuple):
-    """Elements of the sequences of a column, end to end: each one's row, and its position in the sequence."""
+    """The elements of a column of sequences, concatenated, with the row and the position in the sequence of each."""
 
     values: pa.StringArray
     row: np.ndarray
@@ -24,6 +24,7 @@ class Elements(NamedTuple):
 
 
 def split_sequences(column: pa.StringArray) -> Elements:
+    """Split the sequences at spaces, leaving out empty elements."""
     lists = pc.split_pattern(column, " ")
     values, row = lists.flatten(), pc.list_parent_indices(lists).to_numpy()
     filled = pc.not_equal(values, "")
@@ -34,7 +35,7 @@ def split_sequences(column: pa.StringArray) -> Elements:
 
 
 def make_interactions(batch: Batch, elements: Elements, timestamps: np.ndarray) -> Batch:
-    """Interactions of the column `user_id` of the batch with these elements, one each, at these times."""
+    """One interaction per element, at the given times, with the user in the column `user_id` of its row."""
     rows = pa.array(elements.row)
     columns = [
         batch.rows["user_id"].take(rows),
@@ -47,10 +48,10 @@ def make_interactions(batch: Batch, elements: Elements, timestamps: np.ndarray) 
 
 
 def read_user_sequences(path: Path, reject: RejectSink) -> Iterator[Batch]:
-    """Interactions from lines `user<TAB>item item …`, oldest first.
+    """Yield interactions from lines `user<TAB>item item …`, oldest first.
 
-    The data has no times: an item's timestamp is its position, the oldest at 1. A user's second line is
-    rejected, as nothing says which of the two came first; for that the ids of all users are held.
+    The data has no times: an item's timestamp is its position, the oldest at 1. A user's second line is rejected,
+    because the order of the two is unknown; the ids of all users are held in memory to detect it.
     """
     seen: set[str] = set()
     for raw in read_headless_rows(path, ["user_id", "items"], reject):

@@ -1,9 +1,9 @@
-"""What a raw format must offer to be built into shards.
+"""The interface that a raw format implements to be built into shards.
 
-To add a format: write a class with the methods of `Source` in a file of its own and name it in `SOURCES`.
-A row that cannot be used goes to the `reject` callable and is left out; a source raises `SourceError` only
-where nothing can be read at all. Ids, texts and columns are what the data says; deduplication, unknown items,
-text fallback, images and ordering are the builder's work, the same for every source.
+To add a format, write a class with the methods of `Source` in a file of its own and name it in `SOURCES`. A row that
+cannot be used goes to the `reject` callable and is left out; a source raises `SourceError` only if nothing can be read
+at all. Ids, texts and columns are taken from the data unchanged. The builder handles deduplication, unknown items, text
+fallback, images and ordering in the same way for every source.
 """
 
 import argparse
@@ -32,7 +32,7 @@ class SourceError(DataToolsError):
 
 
 class Batch(NamedTuple):
-    """Rows of one file; `lines` has each row's line number (see `Reject.line`)."""
+    """Rows of one file; `lines` holds the line number of each row (see `Reject.line`)."""
 
     file: str
     lines: pa.Int64Array
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item as the source has it; `title` or `text` may be empty, `fields` holds its other columns."""
+    """An item as read from the source; `title` or `text` may be empty, and `fields` holds the other columns."""
 
     file: str
     line: int
@@ -53,16 +53,18 @@ class Item:
 
 
 class Totals(NamedTuple):
-    """Rows to expect, for progress bars; None where counting would be as long as reading."""
+    """Expected numbers of rows, for progress bars; None if counting would take as long as reading."""
 
     items: int | None
     interactions: int | None
 
 
 class Source(Protocol):
+    """A raw data set that can be built into shards."""
+
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Declare the source's own command line options."""
+        """Add the command line options of this source."""
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self: ...
@@ -73,10 +75,10 @@ class Source(Protocol):
     def totals(self) -> Totals: ...
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
-        """The catalogue, in the order that gives the items their indices."""
+        """Yield the items in the order of their indices."""
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
-        """Batches of `INTERACTION_COLUMNS`, in any order; rows of equal time keep their order."""
+        """Yield batches of `INTERACTION_COLUMNS`, in any order; rows with equal times keep their order."""
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
-        """Batches of `user_id` and further columns, all strings and the same in each; or no batch."""
+        """Yield batches of `user_id` and other columns, all strings and the same in each batch, or no batch."""

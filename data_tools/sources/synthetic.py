@@ -1,11 +1,11 @@
-"""A made-up data set with structure worth learning, of any size.
+"""A synthetic data set of any size, with structure worth learning.
 
-Topics lie on a circle. Every item has a topic, spoken in the words of its title and text, and a popularity
-that falls by Zipf's law inside the topic. A user walks the circle: mostly on to the next topic, sometimes
-staying (often, if the profile says `steady`), sometimes jumping anywhere. So the topic of the last items
-predicts that of the next, and text tells the topic even of an item never seen.
+Topics lie on a circle. Every item has a topic, expressed in the words of its title and text, and a popularity that
+falls by Zipf's law within the topic. A user walks the circle: mostly on to the next topic, sometimes staying (often, if
+the profile is `steady`), sometimes jumping anywhere. So the topics of the last items predict the next topic, and the
+text reveals the topic even of an item never seen.
 
-With `law` the users do something else: see `known_law.py`.
+With `law`, users behave differently: see `known_law.py`.
 """
 
 import argparse
@@ -36,16 +36,16 @@ _ONSETS = ["b", "br", "d", "dr", "f", "g", "gl", "k", "l", "m", "n", "p", "pl", 
 _RIMES = ["a", "e", "i", "o", "u", "an", "el", "in", "or", "um"]
 
 
-# (random numbers, which users, the user of each interaction) -> items (interactions,) and whether each is liked
+# (random generator, slice of users, user of each interaction) -> items (interactions,) and whether each is liked
 _Choose = Callable[[np.random.Generator, slice, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class SyntheticSource:
-    """Seeded: equal fields, equal data.
+    """A seeded data set: equal fields give equal data.
 
     Raises:
-        SourceError: fewer than one user, item or interaction; a law that histories cannot follow.
+        SourceError: fewer than one user, item or interaction, or a law that histories cannot follow.
     """
 
     n_users: int = 1000
@@ -62,7 +62,7 @@ class SyntheticSource:
                 raise SourceError("--law must be at least 0 and below 1")
             if self.n_interactions % (2 * self.n_users) or self.n_items % 2:
                 raise SourceError(
-                    "with --law users have equally many pairs: --interactions is 2·--users·N, --items even"
+                    "with --law, users have equally many pairs: --interactions must be 2·--users·N, --items even"
                 )
 
     @staticmethod
@@ -75,7 +75,7 @@ class SyntheticSource:
             "--law",
             type=float,
             metavar="POWER",
-            help="a world whose error falls by this power of the number of interactions; 0: nothing can be learnt",
+            help="make the error fall by this power of the number of interactions; 0: nothing can be learnt",
         )
 
     @classmethod
@@ -169,7 +169,7 @@ class SyntheticSource:
         return choose
 
     def _history_lengths(self, rng: np.random.Generator) -> np.ndarray:
-        """Interactions of each user; they sum up to `n_interactions`, nobody far below the others."""
+        """Number of interactions of each user; they sum to `n_interactions`, and none is far below the others."""
         if self.law is not None:
             return np.full(self.n_users, self.n_interactions // self.n_users)
         least = min(5, self.n_interactions // self.n_users)
@@ -178,7 +178,7 @@ class SyntheticSource:
         return least + extra
 
     def _steps(self, rng: np.random.Generator, steady: np.ndarray) -> np.ndarray:
-        """Topics moved on the circle before each interaction: 0 stays, 1 goes on, 2 and more is a jump."""
+        """Steps on the circle before each interaction: 0 stays, 1 moves to the next topic, 2 or more is a jump."""
         stay = np.where(steady, STAY_SHARE["steady"], STAY_SHARE["restless"])
         steps = (rng.random(len(steady)) >= stay).astype(np.int64)
         jumps = rng.random(len(steady)) < JUMP_SHARE
@@ -186,30 +186,32 @@ class SyntheticSource:
         return steps
 
     def _walk(self, rng: np.random.Generator, users: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """Topic of each interaction: every user starts anywhere and adds up the steps.
+        """Topic of each interaction: every user starts at a random topic and adds up the steps.
 
-        One running sum over all users serves, as each user's random start hides where the one before ended.
+        One running sum over all users is enough, because each user's random start hides where the previous one ended.
         """
         start = rng.integers(self._n_topics, size=_count(users))
-        return (start[users] + np.cumsum(steps)) % self._n_topics
+        topics: np.ndarray = (start[users] + np.cumsum(steps)) % self._n_topics
+        return topics
 
     def _times(self, rng: np.random.Generator, users: np.ndarray) -> np.ndarray:
-        """Seconds since 1970, ascending for each user; everybody starts on some day of the first year."""
+        """Seconds since 1970, ascending for each user; every user starts on a random day of the first year."""
         elapsed = np.cumsum(1 + rng.exponential(_SECONDS_BETWEEN, len(users)).astype(np.int64))
         firsts = np.flatnonzero(np.diff(users, prepend=-1))
         start = np.zeros(_count(users), np.int64)
         start[users[firsts]] = _FIRST_DAY + rng.integers(_SECONDS_PER_YEAR, size=len(firsts)) - elapsed[firsts]
-        return start[users] + elapsed
+        times: np.ndarray = start[users] + elapsed
+        return times
 
 
 @dataclass(frozen=True)
 class _Popularity:
-    """The items topic by topic; those of topic t share the interval t..t+1 by popularity."""
+    """The items sorted by topic; the items of topic t share the interval t..t+1 by popularity."""
 
     items: np.ndarray
     edges: np.ndarray
-    first: np.ndarray  # of each topic's items
-    sizes: np.ndarray  # of each topic
+    first: np.ndarray  # position of the first item of each topic
+    sizes: np.ndarray  # number of items of each topic
 
     @classmethod
     def of(cls, topic_of_item: np.ndarray, n_topics: int) -> Self:
@@ -221,7 +223,7 @@ class _Popularity:
         return cls(np.argsort(topic_of_item, kind="stable"), edges, first, sizes)
 
     def choose(self, rng: np.random.Generator, users: np.ndarray, topics: np.ndarray) -> np.ndarray:
-        """Draw an item of each topic by popularity; redraw, a few times, what the user already had."""
+        """Draw an item of each topic by popularity; redraw items the user already had, a few times."""
         items = self._draw(rng, topics)
         for _ in range(_REDRAWS):
             _, fresh = np.unique(users * len(self.items) + items, return_index=True)
@@ -237,7 +239,7 @@ class _Popularity:
 
 
 def _cut_users(lengths: np.ndarray) -> Iterator[slice]:
-    """Consecutive users who have about `BATCH_ROWS` interactions together."""
+    """Yield slices of consecutive users with about `BATCH_ROWS` interactions in total."""
     ends = np.cumsum(lengths)
     bounds = np.searchsorted(ends, np.arange(BATCH_ROWS, ends[-1], BATCH_ROWS)) + 1
     edges = np.unique([0, *bounds, len(lengths)])
@@ -245,12 +247,12 @@ def _cut_users(lengths: np.ndarray) -> Iterator[slice]:
 
 
 def _count(users: np.ndarray) -> int:
-    """Users numbered from 0 in ascending order, up to the last who has any interaction."""
+    """Number of users, numbered from 0, up to the last one with any interaction."""
     return int(users.max(initial=-1)) + 1
 
 
 def _make_words(rng: np.random.Generator, count: int) -> list[str]:
-    """Distinct pronounceable words of two or more syllables."""
+    """Distinct, pronounceable words of two or more syllables."""
     syllables = [onset + rime for onset in _ONSETS for rime in _RIMES]
     length = 2
     while len(syllables) ** length < 4 * count:

@@ -1,8 +1,8 @@
 """A folder of plain tables.
 
-items.tsv|.parquet           item_id, title and/or text, image (a file under images/), any further columns
+items.tsv|.parquet           item_id, title and/or text, image (a file under images/), any other columns
 interactions.tsv|.parquet    user_id, item_id, timestamp (seconds since 1970), rating (optional)
-users.tsv|.parquet           user_id and any columns; optional
+users.tsv|.parquet           user_id and any other columns; optional
 images/
 """
 

@@ -2,9 +2,9 @@
 
 user_id,item_id,click,follow,like,share,video_category,watching_times,gender,age
 
-A line is an item that was shown to a user; it is an interaction where the chosen feedback is 1. Only the ids and that
-column have to be there; gender and age become the user's profile. The data has no times and no texts: a line's number
-is its time, as the lines of a user are taken to stand in order, an item's title is its id, and its text the category.
+A line is an item that was shown to a user; it is an interaction if the chosen feedback is 1. Only the ids and that
+column are required; gender and age become the user's profile. The data has no times and no texts: the time is the line
+number, because a user's lines are assumed to be in order; an item's title is its id, and its text is the category.
 Build one set of shards from each file.
 """
 
@@ -47,7 +47,9 @@ class TenrecSource:
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--input", type=Path, required=True, metavar="FILE", help="QK-video.csv or another")
-        parser.add_argument("--feedback", choices=FEEDBACK, default="click", help="which makes an interaction")
+        parser.add_argument(
+            "--feedback", choices=FEEDBACK, default="click", help="feedback that counts as an interaction"
+        )
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:
@@ -60,7 +62,7 @@ class TenrecSource:
         return Totals(None, count_lines([self._path]))
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
-        """Those that somebody gave the feedback to, in order of appearance."""
+        """Yield the items that any user gave the feedback to, in order of appearance."""
         for batch in _firsts(self._positive(reject), "item_id"):
             for line, row in iterate_rows(batch):
                 text = f"category {row[_CATEGORY]}" if self._has_category else ""
@@ -77,7 +79,7 @@ class TenrecSource:
                 yield batch._replace(rows=batch.rows.select(["user_id", *self._profile]))
 
     def _positive(self, reject: RejectSink) -> Iterator[Batch]:
-        """The lines with the feedback."""
+        """Yield the lines with the feedback."""
         for raw in read_csv(self._path, reject):
             batch = to_strings(to_strings(raw, "user_id", reject), "item_id", reject)
             positive = pc.equal(batch.rows[self._feedback], "1")
@@ -85,7 +87,7 @@ class TenrecSource:
 
 
 def _firsts(batches: Iterator[Batch], column: str) -> Iterator[Batch]:
-    """Of each value of a column the first row; the values seen are held."""
+    """Yield the first row with each value of a column; the values seen are held in memory."""
     seen: set[str] = set()
     for batch in batches:
         values = batch.rows[column].to_pylist()
@@ -98,4 +100,4 @@ def _firsts(batches: Iterator[Batch], column: str) -> Iterator[Batch]:
 
 
 def _ignore(reject: object) -> None:
-    """A bad line is rejected once, where the items are read."""
+    """Discard a reject: a bad line is rejected once, when the items are read."""

@@ -4,8 +4,8 @@ users    user<TAB>item item …, oldest first, separated by spaces
 items    item<TAB>title, or item<TAB>title<TAB>abstract
 images   <item>.jpg; optional. The released LMDB files hold pickles and are not read.
 
-There are no times: an item's timestamp is its position in the sequence, the oldest at 1. So a split by time
-means nothing here.
+There are no times: an item's timestamp is its position in the sequence, the oldest at 1. A split by time is therefore
+meaningless.
 """
 
 import argparse
@@ -30,13 +30,13 @@ class TransRecTsvSource:
     """Reads the two files.
 
     Raises:
-        SourceError: a file or the folder of images is not there, or the items have other than 2 or 3 columns.
+        SourceError: a file or the folder of images is missing, or the items do not have 2 or 3 columns.
     """
 
     def __init__(self, users: Path, items: Path, images: Path | None = None) -> None:
         self._users, self._items = require_file(users), require_file(items)
         if images is not None and not images.is_dir():
-            raise SourceError(f"{images} is no folder")
+            raise SourceError(f"{images} is not a folder")
         columns = first_line(items).count("\t") + 1
         if columns not in (2, 3):
             raise SourceError(f"{items}, line 1: {columns} columns, expected 2 or 3: item, title, abstract")

@@ -63,7 +63,7 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr == (
         f"error: cannot make the folder {tmp_path / 'file' / 'out.partial'} (Not a directory): "
-        "choose an --output where you may write\n"
+        "choose an --output where you can write\n"
     )
 
 

@@ -201,6 +201,6 @@ def test_a_failed_build_says_where_its_rejects_are(write_tables: Callable[..., P
     with pytest.raises(DataToolsError, match="no usable interaction") as raised:
         build(TablesSource(folder), "tables", tmp_path / "out")
     left = tmp_path / "out.partial"
-    assert raised.value.__notes__ == [f"what was rejected until then: {left / 'rejects.jsonl'}"]
+    assert raised.value.__notes__ == [f"rows rejected before the error: {left / 'rejects.jsonl'}"]
     assert [path.name for path in left.iterdir()] == ["rejects.jsonl"]
     assert [row["reason"] for row in rejects_of(left)] == ["unknown_item"]

@@ -34,7 +34,7 @@ def test_strict_ends_with_a_message(
 def test_verify_names_the_bad_file(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (shards / "rejects.jsonl").write_text("x")
     assert main(["verify", str(shards)]) == 1
-    assert capsys.readouterr().err == "rejects.jsonl: has 1 bytes, index.json says 0\n"
+    assert capsys.readouterr().err == "rejects.jsonl: has 1 bytes, but index.json lists 0\n"
 
 
 @pytest.mark.parametrize("command", ["verify", "inspect"])
@@ -68,7 +68,7 @@ def test_a_failure_names_the_rejects(
     folder, out = write_tables(interactions="user_id\titem_id\ttimestamp\nu\tzz\t1\n"), tmp_path / "out"
     assert main(["build", "--source", "tables", "--input", str(folder), "--output", str(out)]) == 1
     assert capsys.readouterr().err == (
-        f"error: the source has no usable interaction\nwhat was rejected until then: {out}.partial/rejects.jsonl\n"
+        f"error: the source has no usable interaction\nrows rejected before the error: {out}.partial/rejects.jsonl\n"
     )
 
 

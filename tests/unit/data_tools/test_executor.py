@@ -1,4 +1,4 @@
-"""One contract, every executor; what they compute must not depend on where."""
+"""The contract of every executor: the results do not depend on where they are computed."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 def square(number: int) -> int:
-    time.sleep(0.02 * (number % 3 == 0))  # so that the later ones end first
+    time.sleep(0.02 * (number % 3 == 0))  # so that later tasks end first
     return number * number
 
 
@@ -37,7 +37,7 @@ def die(number: int) -> int:
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Executor]:
-    """A cluster of this process's own, whose workers can import this file."""
+    """A cluster started by this process, whose workers can import this file."""
     pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{Path(__file__).parent}")
@@ -88,7 +88,7 @@ def test_a_dead_worker_is_one_clear_error_and_leaves_nobody() -> None:
 
 
 def test_workers_end_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
-    """Workers wait for tasks on a pipe that they hold both ends of, so its end alone does not tell them."""
+    """Workers wait for tasks on a pipe and hold both of its ends, so they do not see it close."""
     code = (
         "import time\nfrom data_tools.executor import ProcessPool\n"
         "pool = ProcessPool(2)\nlist(pool.map(time.sleep, [0.01] * 4))\nprint('ready', flush=True)\ntime.sleep(60)"
@@ -155,7 +155,7 @@ def test_a_dead_ray_worker_is_one_clear_error(ray: Executor) -> None:
 
 @pytest.mark.slow
 def test_the_same_bytes_on_a_cluster_of_two_nodes(raw: Path, tmp_path: Path) -> None:
-    """Last of this file: it needs a process that has no cluster of its own."""
+    """The last test of this file, because it needs a process without a cluster of its own."""
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 

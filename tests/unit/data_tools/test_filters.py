@@ -40,7 +40,7 @@ def pairs_of(folder: Path) -> list[tuple[str, int]]:
 
 
 def core_of(pairs: list[tuple[str, int]], user_minimum: int, item_minimum: int) -> list[tuple[str, int]]:
-    """The definition: drop until nothing falls short."""
+    """The k-core by its definition: drop users and items until none falls short."""
     while True:
         users, items = Counter(user for user, _ in pairs), Counter(item for _, item in pairs)
         left = [(u, i) for u, i in pairs if users[u] >= user_minimum and items[i] >= item_minimum]
@@ -100,7 +100,7 @@ def test_short_users_are_dropped() -> None:
 def test_core_agrees_with_the_definition(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, int]], k: int, min_length: int | None
 ) -> None:
-    """Over several tasks, so that an item's interactions lie in more than one."""
+    """There are several tasks, so that an item's interactions are in more than one."""
     expected = core_of(pairs, max(k, min_length or 1), k)
     folder = tmp_path_factory.mktemp("core")
     out = folder / "out"

@@ -53,7 +53,7 @@ def test_ties_keep_the_order_of_the_source() -> None:
 
 
 def test_leaving_out_users_keeps_the_order_of_the_others() -> None:
-    """So a prefix of a prefix is a prefix, whoever else is in the data."""
+    """A prefix of a prefix is therefore a prefix, whichever other users are in the data."""
     everyone = [(f"user {number}", 1, 0, None) for number in range(50)]
     some = everyone[::3]
     order = [user["user_id"] for user in histories(group(everyone))]

@@ -1,4 +1,4 @@
-"""Sets that somebody made to harm: every hash agrees. `verify` names file and member; training never decodes them."""
+"""Malicious sets whose hashes all agree: `verify` names file and member, and training never decodes them."""
 
 import io
 import pickle
@@ -38,7 +38,7 @@ class Bomb:
 
 
 def add_member(path: Path, info: tarfile.TarInfo, content: bytes = b"", tar_format: int = tarfile.USTAR_FORMAT) -> None:
-    """Append a member: the others stay where they are."""
+    """Append a member, so that the others keep their places."""
     with tarfile.open(path, "a", format=tar_format) as tar:
         info.size = len(content)
         tar.addfile(info, io.BytesIO(content))
@@ -51,7 +51,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", **pax: str)
 
 
 def use(folder: Path) -> None:
-    """What training reads: every user and every item."""
+    """Read every user and every item, as training does."""
     DataConfig(path=folder).scan(5)
     assert len(list(ItemShards(ShardFolder(folder)))) == 60
 
@@ -164,7 +164,7 @@ def test_an_item_that_is_no_record_is_a_bad_sample(copy: Path, content: bytes) -
         list(ItemShards(ShardFolder(copy)))
 
 
-# Accidents: no hash agrees
+# Accidental damage: no hash agrees
 
 
 def used_bytes(folder: Path) -> dict[str, list[range]]:
@@ -188,7 +188,7 @@ def problems_of(folder: Path) -> str:
 
 
 def test_fifty_flipped_bits_are_found(copy: Path) -> None:
-    """By `verify` anywhere; by training wherever it reads."""
+    """`verify` finds the damage anywhere, training wherever it reads."""
     rng = random.Random(0)
     used, met = used_bytes(copy), 0
     names = sorted(path.name for path in copy.iterdir() if path.stat().st_size)
@@ -252,7 +252,7 @@ def test_what_hides_behind_the_end_of_a_tar_is_found(copy: Path) -> None:
         file.write(bytes(10240) + b"hidden")
     seal(copy, ITEMS)
     [problem] = verify(copy)
-    assert (problem.file, problem.message) == (ITEMS, "something follows the end of the tar")
+    assert (problem.file, problem.message) == (ITEMS, "data follows the end of the tar")
 
 
 def test_a_set_as_it_was_built_is_well(copy: Path) -> None:

@@ -29,7 +29,7 @@ def test_other_formats_become_jpeg(tmp_path: Path, image_bytes: Callable[..., by
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_truncated_image_is_bad(tmp_path: Path, kind: str) -> None:
-    """Its header is whole: only decoding tells."""
+    """The header is intact, so only decoding finds the damage."""
     Image.effect_noise((64, 64), 100).save(tmp_path / "x", kind)
     data = (tmp_path / "x").read_bytes()
     (tmp_path / "x").write_bytes(data[: len(data) * 3 // 4])
@@ -70,7 +70,7 @@ def decode(data: bytes) -> Image.Image:
 
 
 def write_corners(path: Path, kind: str, mode: str = "RGB", orientation: int = 1) -> np.ndarray:
-    """A picture of 60x40 whose quarters differ; gives it as it is to be seen."""
+    """Write a picture of 60x40 whose quarters differ; return it as it should look."""
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:20, :30], pixels[:20, 30:], pixels[20:, :30] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
     exif = Image.Exif()
@@ -81,7 +81,7 @@ def write_corners(path: Path, kind: str, mode: str = "RGB", orientation: int = 1
 
 
 def same_picture(found: Image.Image, expected: np.ndarray) -> bool:
-    """Are the middles of the quarters as expected, whatever the size?"""
+    """Whether the centres of the quarters are as expected, at any size."""
     height, width = expected.shape[:2]
     for y, x in ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)):
         here = np.array(found.getpixel((int(found.width * x), int(found.height * y))), int)

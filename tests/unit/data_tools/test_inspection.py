@@ -31,7 +31,7 @@ def test_shows_counts_and_samples(shards: Path) -> None:
 
 
 def test_titles_are_shown_as_they_are(write_tables: Callable[..., Path], tmp_path: Path) -> None:
-    """Brackets are no markup."""
+    """Brackets are not markup."""
     folder = write_tables(items="item_id\ttitle\na\t[bold]Alpha[/x]\nc\tGamma\n")
     build(TablesSource(folder), "tables", tmp_path / "out")
     out = io.StringIO()

@@ -62,7 +62,7 @@ def test_tasks_cover_every_row_once(rows: list[int], task_rows: int) -> None:
 
 
 def batch_of(file: str, first: int, count: int) -> Batch:
-    """A slice of something larger, as readers give them."""
+    """A slice of a larger batch, as readers yield it."""
     rows = pa.RecordBatch.from_pydict({"n": list(range(100_000))}).slice(first, count)
     return Batch(file, pa.array(range(first, first + count)), rows)
 

@@ -101,7 +101,7 @@ def map_lists(column: str, change: Callable[[list], list]) -> Damage:
         (map_lists("timestamps", lambda times: times[::-1]), "timestamps that do not ascend"),
         (map_lists("items", lambda items: [0, *items[1:]]), "items 0.."),
         (map_lists("items", lambda items: [21, *items[1:]]), "not 1..20"),
-        (map_lists("ratings", lambda ratings: ratings[1:]), "ratings are not as long"),
+        (map_lists("ratings", lambda ratings: ratings[1:]), "the lengths of ratings differ"),
     ],
     ids=["users", "timestamps", "item 0", "item 21", "lengths"],
 )

@@ -63,7 +63,7 @@ def test_malformed_record_is_rejected_with_its_number(
 
 
 def test_a_quote_that_never_closes_costs_one_record(tmp_path: Path) -> None:
-    """However much follows: no field may be longer than csv's limit, so reading goes on behind the open quote."""
+    """No field can be longer than csv's limit, so reading continues after the open quote, however much follows."""
     good = b"".join(b"%d,abcdefghij\n" % number for number in range(50_000))
     rows, rejects = read(write(tmp_path, b'x,y\n0,"open\n' + good))
     assert rejects == [(2, Reason.BAD_QUOTING)]
@@ -80,7 +80,7 @@ def test_a_quote_that_never_closes_costs_one_record(tmp_path: Path) -> None:
 def test_what_csv_writes_comes_back(
     tmp_path_factory: pytest.TempPathFactory, records: list[tuple[str, str]], block_bytes: int
 ) -> None:
-    """Wherever the blocks are cut, with the line each record starts on."""
+    """Records and the lines they start on are the same wherever the blocks are cut."""
     expected, line, text = [], 2, io.StringIO("x,y\n")
     text.seek(0, io.SEEK_END)
     for record in records:

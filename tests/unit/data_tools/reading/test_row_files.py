@@ -40,7 +40,7 @@ def test_reads_every_usual_form(tmp_path: Path, data: bytes) -> None:
 
 
 def test_fields_are_taken_as_they_are(tmp_path: Path) -> None:
-    """No quoting, no null words, and a lone CR is no line end."""
+    """There is no quoting, there are no null words, and a lone CR does not end a line."""
     rows, _ = read(write(tmp_path, 'x\ty\n"a"\tNA\n\t é\\t\rz\n'.encode()))
     assert [row for _, row in rows] == [{"x": '"a"', "y": "NA"}, {"x": "", "y": " é\\t\rz"}]
 
@@ -67,7 +67,7 @@ def test_malformed_line_is_rejected_with_its_number(tmp_path: Path, line: bytes,
 def test_every_line_is_a_row_or_a_reject(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], block_bytes: int
 ) -> None:
-    """Whatever the bytes and wherever the blocks are cut."""
+    """Every line is read or rejected, for any bytes and wherever the blocks are cut."""
     path = write(tmp_path_factory.mktemp("lines"), b"x\ty\n" + b"".join(line + b"\n" for line in lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_blocks, "BLOCK_BYTES", block_bytes)

@@ -1,4 +1,4 @@
-"""The world of a known law is what it says: a learner by counting follows the sum, and the sum the power."""
+"""The world of a known law keeps it: the error of a counting learner follows the sum, and the sum the power."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_the_reducible_error_falls_by_the_power(law: float) -> None:
 
 
 def error_by_counting(world: KnownLaw, pairs: int, rng: np.random.Generator) -> float:
-    """Of a learner that answers a context with the answer it saw most often behind it."""
+    """The error of a learner that answers a context with the answer it saw most often after it."""
     answer_of = np.arange(world.contexts)
     seen, asked = world.pairs(rng, pairs, answer_of), world.pairs(rng, 20_000, answer_of)
     counts = np.zeros((world.contexts, world.contexts))

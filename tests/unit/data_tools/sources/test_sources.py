@@ -1,4 +1,4 @@
-"""What every source must do, by walking SOURCES."""
+"""The contract of every source, tested on each one in SOURCES."""
 
 import argparse
 from pathlib import Path

@@ -42,7 +42,7 @@ def test_time_ascends_and_items_seldom_repeat() -> None:
 
 
 def test_text_and_order_predict_the_next_item_better_than_popularity() -> None:
-    """Guess ten items by the topic that the last title speaks of, against the ten most popular."""
+    """Compare ten items guessed from the topic of the last title with the ten most popular items."""
     items, interactions, _ = read(SMALL)
     topic_of_word = {item.title.split()[1]: int(item.fields["topic"].split("-")[1]) for item in items}
     topic = {item.item_id: topic_of_word[item.title.split()[1]] for item in items}

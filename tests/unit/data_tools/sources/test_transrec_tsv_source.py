@@ -58,7 +58,7 @@ def test_build_with_images(options: list[object], tmp_path: Path) -> None:
 
 def test_other_columns_and_missing_files(options: list[object], tmp_path: Path) -> None:
     users, items = tmp_path / "users.tsv", tmp_path / "items.tsv"
-    with pytest.raises(SourceError, match="pictures is no folder"):
+    with pytest.raises(SourceError, match="pictures is not a folder"):
         TransRecTsvSource(users, items, tmp_path / "pictures")
     items.write_text("i1\n")
     with pytest.raises(SourceError, match=r"items\.tsv, line 1: 1 columns, expected 2 or 3"):

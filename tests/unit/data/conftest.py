@@ -19,6 +19,7 @@ class NumberedContent:
     """The record of item number n becomes n % 7 + 1 tokens, all of them 1000 + n; counts what it encodes."""
 
     pad_id = 3
+    augment = False
 
     def __init__(self, key: str = "numbered", chunk_tokens: int = 40) -> None:
         self.key, self.chunk_tokens = key, chunk_tokens

@@ -20,6 +20,7 @@ N = 12
 
 @dataclass(frozen=True)
 class Wanted:
+    augment = False
     size: int = 8
     chunk_images: int = 4
     decoded_cache: bool = True

@@ -67,6 +67,7 @@ def test_rows_of_the_chunks_are_the_tokens_of_their_items(store_of_all: ItemStor
 def store_of_all(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> ItemStore:
     class Content:
         key, pad_id, chunk_tokens = "numbered", 3, 40
+        augment = False
 
         def encode(self, records: list[dict[str, Any]]) -> list[list[int]]:
             numbers = [int(record["item_id"].removeprefix("item-")) for record in records]

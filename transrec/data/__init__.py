@@ -1,0 +1,1 @@
+"""Data: shards, the content of items, examples, and batches by step number."""

@@ -1,4 +1,4 @@
-"""Lineage: the windows of a step, and the steps of a user or an item; the order itself answers, so no log is needed.
+"""Lineage: the windows of a step, and the steps of a user or an item, computed from the order itself without a log.
 
 Steps count from 1, as in `metrics.jsonl`.
 """
@@ -17,7 +17,7 @@ from transrec.data.train_stream import TrainStream
 
 @dataclass(frozen=True)
 class Step:
-    """The windows of a step by slot, and every item it knew: of the windows, and drawn as negatives."""
+    """The windows of a step by slot, and all of its items: those of the windows and the negatives."""
 
     windows: dict[int, Window]
     items: NDArray[np.int64]  # distinct catalogue indices, ascending
@@ -30,16 +30,16 @@ class Sighting:
     step: int
     slot: int
     user_id: str
-    start: int  # the window's first item in the user's history
+    start: int  # position of the window's first item in the user's history
     items: NDArray[np.int32]  # catalogue indices
 
 
 class Lineage:
-    """The lineage of the first `steps` steps of a run; `stream` is that of one rank alone, without accumulation."""
+    """The lineage of the first `steps` steps of a run; `stream` has a single rank and no accumulation."""
 
     def __init__(self, stream: TrainStream, steps: int) -> None:
         if not isinstance(stream.examples, HistoryExamples):
-            raise ConfigError(f"a run of {stream.examples.name} has no windows of histories to answer about")
+            raise ConfigError(f"lineage needs windows of histories, and a run of {stream.examples.name} has none")
         self._stream, self._examples, self.steps = stream, stream.examples, steps
 
     def step(self, step: int) -> Step:
@@ -48,7 +48,7 @@ class Lineage:
         return Step(windows, np.sort(batch.content.items.numpy()))
 
     def user(self, user_id: str) -> list[Sighting]:
-        """Where the user's windows were, in order of steps; nothing for a user who does not train.
+        """The user's windows in order of steps; empty for a user who does not train.
 
         Raises:
             KeyError: no such user in the shards.
@@ -58,11 +58,11 @@ class Lineage:
         return self._sightings([(block, np.flatnonzero(windows.user == user))])
 
     def item(self, item: int) -> list[Sighting]:
-        """Where a catalogue index was in a window, as input or target, in order of steps."""
+        """The windows that contain a catalogue index, as input or target, in order of steps."""
         return self._sightings(self._windows_with(item))
 
     def _windows_with(self, item: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """(block, windows in it)."""
+        """(block, its windows that contain `item`)."""
         for number in range(len(self._examples.shards)):
             block = self._examples.block(number)
             windows = self._examples.windows(number)
@@ -86,5 +86,5 @@ class Lineage:
 
     def _sighting(self, step: int, slot: int) -> Sighting:
         (window,) = self._stream.slots(step, slot, slot + 1)
-        assert window is not None, "the order's inverse names slots that are filled"
+        assert window is not None, "the order's inverse returns filled slots only"
         return Sighting(step + 1, slot, window.user_id, window.start, window.items)

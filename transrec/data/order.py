@@ -1,11 +1,11 @@
-"""The order of training windows: a pure function of (seed, epoch, step), whatever the number of ranks and workers.
+"""The order of training windows: a pure function of (seed, epoch, step), independent of the number of ranks and workers.
 
-Designs considered. A global permutation with random access has the best shuffle and reads shards at random, which
-remote storage punishes. A shuffle buffer per worker reads sequentially but its order depends on how many workers there
-are. Taken: *lanes*. An epoch lays the blocks of users end to end (shards in a random order, read front to back, the
-ring turned by a random amount) and cuts that line into equally long lanes. Every global batch takes the same number of
-windows from each lane, so lanes, not ranks, own the data: ranks and workers are dealt slots of the batch. Windows are
-shuffled inside a block.
+Designs considered. A global permutation with random access has the best shuffle but reads shards at random, which is
+slow on remote storage. A shuffle buffer per worker reads sequentially, but its order depends on the number of workers.
+Taken: *lanes*. An epoch lays the blocks of users end to end (shards in a random order, each read front to back, the
+ring rotated by a random amount) and cuts that line into lanes of equal length. Every global batch takes the same number
+of windows from each lane, so the data belong to lanes, not ranks; ranks and workers receive slots of the batch. Windows
+are shuffled within a block.
 """
 
 from functools import lru_cache
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 _MOST_LANES = 64
 _EMPTY = -1
-_LINE, _BLOCK = 1, 2  # what random numbers are for: equal seeds must not give equal streams
+_LINE, _BLOCK = 1, 2  # purposes of random numbers, so that equal seeds do not give equal streams
 
 
 class EpochOrder:
-    """Which windows make a step. `block_windows` (blocks,) counts them, `block_shard` (blocks,) numbers shards."""
+    """The windows of each step. `block_windows` (blocks,) holds window counts, `block_shard` (blocks,) shard numbers."""
 
     def __init__(
         self, block_windows: NDArray[np.int64], block_shard: NDArray[np.int64], batch_size: int, seed: int
@@ -46,7 +46,7 @@ class EpochOrder:
         return divmod(step, self.steps_per_epoch)
 
     def slots(self, step: int, first: int = 0, stop: int | None = None) -> NDArray[np.int64]:
-        """(block, window within the block) of the slots [first, stop) of global step `step`: (stop - first, 2).
+        """(stop - first, 2): (block, window within the block) for the slots [first, stop) of global step `step`.
 
         Slots that the end of an epoch leaves empty are (-1, -1).
         """
@@ -66,7 +66,7 @@ class EpochOrder:
         return found
 
     def places(self, epoch: int, block: int, within: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(global step, slot) of windows of a block in an epoch, (n, 2): the inverse of `slots`."""
+        """(n, 2): (global step, slot) for windows of a block in an epoch, the inverse of `slots`."""
         blocks, ends = self._line(epoch)
         first = ends[int(np.flatnonzero(blocks == block)[0])] - self.block_windows[block]
         position = first + np.argsort(self._shuffled(epoch, block))[within]
@@ -77,7 +77,7 @@ class EpochOrder:
         return np.stack([epoch * self.steps_per_epoch + step, lane * per_lane + slot], axis=1)
 
     def _lay_out(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Blocks in the order of the epoch, and the position at which each one's windows end."""
+        """Blocks in the order of the epoch, and the position where the windows of each end."""
         rng = np.random.default_rng((_LINE, self.seed, epoch))
         rank_of_shard = rng.permutation(int(self.block_shard.max(initial=0)) + 1)
         blocks = np.argsort(rank_of_shard[self.block_shard], kind="stable")

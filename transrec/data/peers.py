@@ -1,4 +1,4 @@
-"""The other processes of a run, as far as data need them: to do once what serves all, and to agree on what is bad."""
+"""The other processes of a run, which share work that is done once and agree on which samples are bad."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
@@ -7,15 +7,15 @@ Done = TypeVar("Done")
 
 
 class Peers(Protocol):
-    """Nobody who waits here for another's work waits inside a collective, which would give up; every rank must call."""
+    """Waiting for another process happens outside collectives, which would time out; every rank must call."""
 
     @property
     def local_rank(self) -> int: ...
 
     def in_turn(self, what: str, work: Callable[[], Done]) -> Done:
-        """What `work` returns; the first process of each node does it before the others."""
+        """The result of `work`, which the first process of each node does before the others."""
         ...
 
     def union(self, values: Iterable[int]) -> set[int]:
-        """All the integers from 0 on that any rank gives, however long the ranks took to find theirs."""
+        """The union of the ranks' non-negative integers, however long each rank takes to find its own."""
         ...

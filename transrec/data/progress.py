@@ -1,6 +1,6 @@
-"""Progress of long work on the data, with rate and time left, on standard error: a bar, or off a terminal a line.
+"""Progress of long data work on standard error, with rate and time left: a bar on a terminal, else lines of text.
 
-Work of a second or two shows nothing. Where processes of a node do the same, the first of them speaks.
+Work of a second or two shows nothing. Only the first process of a node shows progress.
 """
 
 import os
@@ -21,7 +21,7 @@ SECONDS_BEFORE, SECONDS_BETWEEN_LINES = 2.0, 30.0
 
 @contextmanager
 def progress(name: str, total: int) -> Iterator[Advance]:
-    """Show the work `name` on `total` items inside the `with`; call what it gives with the number just done."""
+    """Show progress of the work `name` on `total` items; call the yielded function with the number just done."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
         yield lambda done: None
         return
@@ -34,7 +34,7 @@ def progress(name: str, total: int) -> Iterator[Advance]:
 
 
 def tracked(name: str, things: Collection[Thing]) -> Iterator[Thing]:
-    """The things one by one; each counts as done when the next is asked for."""
+    """The things one by one; each counts as done when the next is requested."""
     with progress(name, len(things)) as advance:
         for thing in things:
             yield thing
@@ -42,7 +42,7 @@ def tracked(name: str, things: Collection[Thing]) -> Iterator[Thing]:
 
 
 class _Lines:
-    """A line after the first seconds, then one every half minute, and one at the end if there was any."""
+    """A line after the first seconds, then one every half minute, and a last one at the end of long work."""
 
     def __init__(self, name: str, total: int, console: Console) -> None:
         self._name, self._total, self._console = name, total, console
@@ -63,7 +63,7 @@ class _Lines:
 
 
 def line(name: str, done: int, total: int, seconds: float) -> str:
-    """`tokenising: 4,096 of 20,000 items  512/s  0.5 min left`; at the end, how long it took."""
+    """`tokenising: 4,096 of 20,000 items  512/s  0.5 min left`; at the end, the time taken instead."""
     rate = done / max(1e-9, seconds)
     left = f"{(total - done) / max(1e-9, rate) / 60:,.1f} min left" if done < total else f"took {seconds / 60:,.1f} min"
     return f"{name}: {done:,} of {total:,} items  {rate:,.{0 if rate >= 10 else 1}f}/s  {left}"

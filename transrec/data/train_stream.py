@@ -1,8 +1,8 @@
-"""Training batches by step number: `stream[step]` is a pure function, so resuming is starting at another number.
+"""Training batches by step number: `stream[step]` is a pure function, so a run resumes at any number.
 
-The designs considered for the interface were an iterator with `state_dict` (webdataset, torchdata) and random access by
-step. The second needs no state but the step, gives the same batches for any number of loader workers (the loader deals
-out step numbers in order), and answers afterwards who was in a step.
+Designs considered for the interface: an iterator with `state_dict` (webdataset, torchdata), and random access by step.
+Taken: the second. It needs no state but the step, gives the same batches for any number of loader workers (the loader
+hands out step numbers in order), and can list the users of a step afterwards.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ from transrec.protocols import Batch, Collation, Example, Examples
 class TrainStream(Dataset[list[Batch]]):
     """`stream[step]`: the micro-batches of this rank for a global step, deterministic in (seed, step).
 
-    The `batch_size` slots of a step go to ranks, and a rank's to its `accumulation` micro-batches, in contiguous runs.
-    The stream keeps order and slots; what lies in a slot, and how slots become a batch, is the examples' own affair.
+    The `batch_size` slots of a step are divided into contiguous runs among the ranks, and a rank's slots among its
+    `accumulation` micro-batches. The stream handles order and slots; the examples fill a slot and make batches of slots.
 
     Args:
-        collate: makes the batch of a run of slots.
+        collate: makes the batch for a run of slots.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class TrainStream(Dataset[list[Batch]]):
         self.order = EpochOrder(np.array(examples.counts), examples.block_shard, batch_size, seed)
 
     def __len__(self) -> int:
-        """Steps of one epoch; `stream[step]` takes any step, later epochs follow on."""
+        """Steps of one epoch; `stream[step]` accepts any step, including later epochs."""
         return self.order.steps_per_epoch
 
     def __getitem__(self, step: int) -> list[Batch]:
@@ -70,7 +70,7 @@ class TrainStream(Dataset[list[Batch]]):
     def load(self, start: int, stop: int, workers: int) -> Generator[list[Batch]]:
         """Batches of the global steps [start, stop), prepared ahead by `workers` processes (0: in this one).
 
-        Close it to end the processes: they ignore signals, so a Python that exits would wait for them.
+        Close the generator to end the processes: they ignore signals, so Python would wait for them at exit.
         """
         loader = DataLoader(
             _Answers(self),
@@ -88,7 +88,7 @@ class TrainStream(Dataset[list[Batch]]):
                     raise answer.error
                 yield answer.batches
         finally:
-            del answers  # its last reference: an error that is kept somewhere keeps this frame
+            del answers  # the last reference: a stored exception would keep this frame alive
 
     def _batch(self, step: int, first_slot: int, examples: Sequence[Example | None]) -> Batch:
         found: Batch = replace(self.collate(step, first_slot, examples), digest=digest(first_slot, examples))
@@ -96,7 +96,7 @@ class TrainStream(Dataset[list[Batch]]):
 
 
 def digest(first_slot: int, examples: Sequence[Example | None]) -> int:
-    """A number that tells which examples lie in which slots; that of a global batch is the sum over its parts."""
+    """A hash of which examples lie in which slots; the hash of a global batch is the sum over its parts."""
     total = 0
     for slot, example in enumerate(examples, start=first_slot):
         if example is not None:
@@ -107,19 +107,19 @@ def digest(first_slot: int, examples: Sequence[Example | None]) -> int:
 
 @dataclass(frozen=True)
 class _Answer:
-    """The batches of a step, or the error that came instead."""
+    """The batches of a step, or the error raised instead."""
 
     batches: list[Batch]
     error: TransRecError | None = None
 
     def pin_memory(self) -> "_Answer":
-        """The loader calls this; batches need no such method of their own."""
+        """A copy in pinned memory. The loader calls this method, so batches need none of their own."""
         found: _Answer = map_tensors(self, Tensor.pin_memory)
         return found
 
 
 class _Answers(Dataset[_Answer]):
-    """The stream with errors as values: raised in a loader process, they would come back inside a traceback."""
+    """The stream with errors as values: an error raised in a loader process would arrive inside a traceback."""
 
     def __init__(self, stream: TrainStream) -> None:
         self.stream = stream
@@ -132,7 +132,7 @@ class _Answers(Dataset[_Answer]):
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Launchers, schedulers and terminals signal every process; a loader that died would fail the last save."""
+    """Ignore signals: launchers and terminals signal every process, and a dead loader would fail the last save."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -1,1 +1,1 @@
-"""Content of the items, by index: tokens, pixels, and states behind frozen layers."""
+"""Content of the items, by index: tokens, pixels, and hidden states after frozen layers."""

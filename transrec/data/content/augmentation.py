@@ -1,8 +1,8 @@
-"""Random crops and mirror images in training: what is drawn for an item is a function of (seed, step, item).
+"""Random crops and mirror images in training, each a function of (seed, step, item).
 
-So a resumed run draws the same, on any number of ranks and whatever else is in the batch. Considered: drawing on the
-device, from its generator (follows from rank and pass instead), and cropping in the loader (pixels travel as they are
-either way, and resizing is the device's kind of work). Taken: the loader draws six numbers, the device resamples.
+A resumed run therefore draws the same numbers, on any number of ranks and whatever else is in the batch. Considered:
+drawing on the device from its generator (depends on rank and pass instead), and cropping in the loader (the pixels are
+transferred either way, and resizing suits the device). Taken: the loader draws six numbers, the device resamples.
 """
 
 from dataclasses import replace
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from transrec.data.batch import ModalityContent
 
-AREA, RATIO = (0.5, 1.0), (3 / 4, 4 / 3)  # share of the picture that is kept; its width over its height
-_AUGMENTATION = 4  # what random numbers are for, beside those of order and negatives
+AREA, RATIO = (0.5, 1.0), (3 / 4, 4 / 3)  # share of the picture that is kept; width over height of the crop
+_AUGMENTATION = 4  # seed component that separates these random numbers from those of order and negatives
 
 
 def augmented(content: ModalityContent, items: NDArray[np.int64], seed: int, step: int) -> ModalityContent:
-    """`content` of the pool `items` whose chunks also say what to look at: `view` (n, 2, 3), see `view`."""
+    """`content` of the pool `items` with a random `view` (n, 2, 3) added to every chunk; see the function `view`."""
     views = [torch.from_numpy(view(seed, step, int(item))) for item in items[content.rows.numpy()]]
     chunks, first = [], 0
     for chunk in content.chunks:
@@ -30,7 +30,7 @@ def augmented(content: ModalityContent, items: NDArray[np.int64], seed: int, ste
 
 
 def view(seed: int, step: int, item: int) -> NDArray[np.float32]:
-    """(2, 3): from places in the new picture to places in the old, both -1..1 from edge to edge."""
+    """Affine map (2, 3) from positions in the new picture to positions in the old; both run from -1 to 1."""
     rng = np.random.default_rng((_AUGMENTATION, seed, step, item))
     area, ratio = rng.uniform(*AREA), np.exp(rng.uniform(*np.log(RATIO)))
     sides = np.minimum(1.0, np.sqrt([area * ratio, area / ratio]))  # width, height

@@ -1,10 +1,10 @@
-"""Folders of the node's cache that are filled once, by whichever process comes first, and then only read.
+"""Folders in the node's cache that the first process to arrive fills, and that are only read afterwards.
 
-Designs considered: no lock (two runs that start together both decode the catalogue), a file that says who fills (it
-outlives a killed process, and process numbers come again), and a lock on a file beside the folder. Taken: the lock. It
-dies with its process, so whoever waits takes over, and what lies half filled under a lock that is free is nobody's.
-The lock's file is removed by its last owner; only where another user left one that may not be touched, a process fills
-without a lock, and the first to finish wins.
+Designs considered: no lock (two runs that start together both decode the catalogue), a file that names the filling
+process (it outlives a killed process, and process ids are reused), and a lock on a file beside the folder. Taken: the
+lock. It is released when its process dies, so a waiting process takes over, and a half-filled folder with a free lock
+has no owner. The last owner removes the lock file. If another user left a lock file that cannot be opened, a process
+fills without a lock, and the first to finish wins.
 """
 
 import errno
@@ -24,16 +24,18 @@ from filelock import FileLock, Timeout
 from transrec.files import StorageError, writing
 
 POLL_SECONDS = 0.2
-SILENT_SECONDS = 5.0  # before those who wait say so; then each time after twice as long
-_RANDOM = "[a-z0-9_]{8}"  # what `mkdtemp` puts behind a name
-_LEFTOVER = re.compile(rf"\.?([a-z]+-[0-9a-f]{{24}})\.(?:{_RANDOM}|lock)")  # beside any folder of the cache
+SILENT_SECONDS = 5.0  # before a waiting process prints a line; the interval doubles each time
+_RANDOM = "[a-z0-9_]{8}"  # suffix that `mkdtemp` appends to a name
+_LEFTOVER = re.compile(
+    rf"\.?([a-z]+-[0-9a-f]{{24}})\.(?:{_RANDOM}|lock)"
+)  # files and folders beside those of the cache
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def filled_folder(target: Path, fill: Callable[[Path], None]) -> Path:
-    """`target`; unless it is there, `fill` writes its files to the folder given to it, which then takes its name.
+    """Return `target`; if it is missing, `fill` writes its files to a temporary folder, which is then renamed to it.
 
-    Of several processes that want it one fills, and the others wait for it.
+    If several processes need the folder, one fills it and the others wait.
 
     Raises:
         StorageError: the disk is full, read-only or without locks.
@@ -66,13 +68,13 @@ def _take_name(partial: Path, target: Path) -> None:
     try:
         partial.rename(target)
     except OSError:
-        if not target.exists():  # else another process was first, with the same content
+        if not target.exists():  # otherwise another process was faster, with the same content
             raise
 
 
 @contextmanager
 def _owning(target: Path) -> Iterator[bool]:
-    """Wait until this process may fill `target` or need not; gives whether it holds the lock."""
+    """Wait until this process may fill `target` or need not; yields whether it holds the lock."""
     lock = _lock(target)
     locked = _acquire(lock, target)
     try:
@@ -83,15 +85,15 @@ def _owning(target: Path) -> Iterator[bool]:
 
 
 def _lock(target: Path) -> FileLock:
-    """That of the owner of `target`; any user of the node may take it."""
+    """The lock that the owner of `target` holds; any user of the node may take it."""
     return FileLock(target.with_name(f".{target.name}.lock"), mode=0o666, fallback_to_soft=False)
 
 
 def _acquire(lock: FileLock, target: Path) -> bool:
-    """Wait for the lock: true once this process holds it, false if `target` is there or the lock cannot be touched.
+    """Wait for the lock: true once this process holds it, false if `target` exists or the lock file is not accessible.
 
     Raises:
-        StorageError: the disk knows no locks.
+        StorageError: the disk does not support locks.
     """
     start, silent = time.monotonic(), SILENT_SECONDS
     while not target.exists():
@@ -109,7 +111,7 @@ def _acquire(lock: FileLock, target: Path) -> bool:
                     f"cannot lock {lock.lock_file}: {error.strerror}. Choose a folder on a disk of this machine for "
                     "data.cache; then start the same command again"
                 ) from None
-            return False  # another user's, or the disk is full or read-only: then the fill fails, and says of what
+            return False  # another user's lock, or a full or read-only disk: the fill then fails with the reason
         else:
             with suppress(OSError):
                 Path(lock.lock_file).write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
@@ -124,19 +126,19 @@ def _owner(lock: FileLock) -> str:
 
 
 def _give_up(lock: FileLock) -> None:
-    """Remove the lock's file while it is held: who opened it meanwhile finds it without a name, and opens another."""
+    """Remove the lock file while it is held: a process that had opened it finds it unlinked and opens a new one."""
     with suppress(OSError):
         Path(lock.lock_file).unlink()
     lock.release()
 
 
 def _sweep(target: Path) -> None:
-    """Remove what killed processes left, of the fill of `target`, which this process owns, and of others."""
+    """Remove what killed processes left behind while filling `target`, which this process owns, or other folders."""
     _remove_partials(target)
     names = [path.name for path in target.parent.iterdir()]
     for name in {found[1] for found in map(_LEFTOVER.fullmatch, names) if found} - {target.name}:
         lock = _lock(target.with_name(name))
-        with suppress(OSError):  # a `Timeout`, too: its owner lives
+        with suppress(OSError):  # includes `Timeout`: the owner is alive
             lock.acquire(timeout=0)
             _remove_partials(target.with_name(name))
             _give_up(lock)

@@ -1,8 +1,9 @@
-"""Images of the items: decoded for the batch that needs them, or once for all into the node's cache.
+"""Images of the items, decoded for each batch that needs them, or once into the node's cache.
 
-Considered: decoding at each use (no disk, but a poster's 0.3 ms, a photo's 5, for each distinct item of every batch),
-compressed pictures made small (still to be decoded), and pixels as they are, mapped into memory: the default, as its
-batches cost a copy. They take 3·size² bytes an item, 150 GB for a million at 224, so `decoded_cache` can be off.
+Considered: decoding at each use (no disk, but 0.3 ms for a poster and 5 ms for a photo, for each distinct item of every
+batch), small compressed pictures (which still have to be decoded), and raw pixels mapped into memory. The last is the
+default, because a batch then costs one copy. Raw pixels take 3·size² bytes per item, 150 GB for a million items at 224,
+so `decoded_cache` can be turned off.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ _DECODE_AT_ONCE = 1024
 
 
 class ImageContent(Protocol):
-    """How an item encoder wants images: what `item_encoders.image` offers."""
+    """The image settings of an item encoder, as `item_encoders.image` provides them."""
 
     chunk_images: int
     decoded_cache: bool
@@ -37,7 +38,7 @@ class ImageContent(Protocol):
 
 
 class ImageStore:
-    """Pixels of the items of a shard set that have an image and are not of `skipped`; uint8 (n, 3, size, size)."""
+    """Pixels, uint8 (n, 3, size, size), of the items of a shard set that have an image and are not in `skipped`."""
 
     items_at_once = 256
 
@@ -53,14 +54,16 @@ class ImageStore:
 
     @staticmethod
     def is_filled(folder: ShardFolder, image: ImageContent, cache: Path) -> bool:
+        """Whether the node's cache already holds all decoded images."""
         return image.decoded_cache and _target(folder, image.size, cache, {}).exists()
 
     @staticmethod
     def samples(folder: ShardFolder, image: ImageContent) -> ItemImages:
+        """The images to check for unreadable samples."""
         return ItemImages(folder, image.size)
 
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
-        """The rows are those of the items that have an image, in order."""
+        """Content of the distinct catalogue indices `items`; the rows are the items with an image, in order."""
         rows = np.flatnonzero(self._images.present[items - 1])
         starts = range(0, len(rows), self._chunk_images)
         chunks = [self._chunk(items[rows[start : start + self._chunk_images]]) for start in starts]
@@ -68,6 +71,7 @@ class ImageStore:
         return modality_content(rows, chunks, blank)
 
     def positions_in_pass(self, of_an_item: int) -> int:
+        """Positions of one encoder pass if every item has `of_an_item` positions."""
         return self._chunk_images * of_an_item
 
     def _chunk(self, items: NDArray[np.int64]) -> Chunk:
@@ -79,11 +83,11 @@ class ImageStore:
 
 
 def decode_all(images: ItemImages, target: Path) -> Path:
-    """Folder with `pixels.npy`, uint8 (M, 3, size, size) of the M items with an image in order; made unless there."""
+    """Folder with `pixels.npy`, uint8 (M, 3, size, size), of the M items with an image in order; built if missing."""
     numbers = images.numbers
 
     def fill(partial: Path) -> None:
-        # Written, not mapped: on a full disk a map ends the process, a write says so.
+        # Written, not mapped: on a full disk a map kills the process, a write raises an error.
         with (partial / "pixels.npy").open("wb") as file, ThreadPoolExecutor() as threads:
             shape = (len(numbers), 3, images.size, images.size)
             write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -97,6 +101,6 @@ def decode_all(images: ItemImages, target: Path) -> Path:
 
 
 def _target(folder: ShardFolder, size: int, cache: Path, skipped: Skipped) -> Path:
-    """Named by a hash of the decoder, the size, the item shards and what is left out: never a stale one."""
+    """Cache folder named by a hash of decoder, size, item shards and skipped items, so it is never stale."""
     parts = [DECODER, str(size), *(file.sha256 for file in folder.index.of_kind("items")), *map(str, skipped)]
     return cache / f"pixels-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"

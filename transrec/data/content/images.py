@@ -1,9 +1,9 @@
-"""From the bytes of an image to pixels of the size an encoder wants.
+"""Decoding of image bytes to pixels at an encoder's size.
 
-Considered: decoding in full (twice the work, where a photo of 1000 pixels becomes one of 98), a decoder of its own for
-JPEG (simplejpeg: a tenth faster with the resizing, for a second code path and package), and this: Pillow, which leaves
-out the frequencies of a JPEG that a small picture cannot show, down to no less than three times the size, and then
-resizes with an antialiasing filter. Pixels then differ from those of a full decoding by less than half a step of 255 on
+Considered: decoding in full (twice the work when a photo of 1000 pixels is reduced to 98), a separate decoder for JPEG
+(simplejpeg: a tenth faster including the resizing, for a second code path and package), and this: Pillow skips the
+frequencies of a JPEG that a small picture cannot show, but decodes to at least three times the target size, and then
+resizes with an antialiasing filter. Pixels differ from those of a full decoding by less than half a step of 255 on
 average.
 """
 
@@ -18,7 +18,7 @@ from PIL import Image
 from transrec.data.shards.schema import MAX_IMAGE_PIXELS
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
-_REDUCING_GAP = 3  # sides of what is decoded, at least, over those of what is wanted
+_REDUCING_GAP = 3  # least ratio of the decoded side to the target side
 _FILTER = Image.Resampling.BILINEAR  # as in the released code of TransRec
 
 # Equal keys mean equal pixels for equal bytes and sizes.
@@ -26,18 +26,18 @@ DECODER = f"pillow {PIL.__version__}, {_FILTER.name}, {_REDUCING_GAP}"
 
 
 class ImageError(ValueError):
-    """Bytes that are no image, or one of more pixels than `MAX_IMAGE_PIXELS`."""
+    """Bytes that are not an image, or an image of more than `MAX_IMAGE_PIXELS` pixels."""
 
 
 def decode(data: bytes, size: int) -> NDArray[np.uint8]:
-    """RGB pixels (3, size, size); the whole image, its sides brought to one length.
+    """RGB pixels (3, size, size) of the whole image, resized to a square.
 
     Raises:
         ImageError: unknown format, damaged or too large.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ours is the stricter bound
+            warnings.simplefilter("ignore")  # our bound is stricter
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 return _pixels(image, size)
     except Exception as error:  # decoders of damaged files raise struct.error, IndexError, SyntaxError, …
@@ -46,7 +46,7 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
 
 
 def _pixels(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    if image.width * image.height > MAX_IMAGE_PIXELS:  # said by the header: nothing is decoded yet
+    if image.width * image.height > MAX_IMAGE_PIXELS:  # known from the header, before anything is decoded
         raise ValueError(f"{image.width}x{image.height} is over {MAX_IMAGE_PIXELS} pixels")
     image.draft("RGB", (_REDUCING_GAP * size, _REDUCING_GAP * size))
     square = image.convert("RGB").resize((size, size), _FILTER)

@@ -1,7 +1,7 @@
-"""The node-local item store: what the item encoder reads of every item, by index.
+"""The node-local item store: the content of every item that the item encoder reads, by index.
 
-Each modality has a store of its own, filled once from the item shards by the first process of a node and mapped into
-memory by the others. What lies in a cache is named by a hash of all it depends on, so a stale one is never found.
+Each modality has its own store. The first process of a node fills it from the item shards, and the others map it into
+memory. Cache entries are named by a hash of everything they depend on, so a stale entry is never found.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,36 +20,38 @@ from transrec.data.content.text_store import TextStore
 from transrec.data.shards.bad_samples import Samples, Skipped
 from transrec.data.shards.shard_folder import ShardFolder
 
-ITEMS_AT_ONCE = 4096  # of a modality that does not say otherwise
+ITEMS_AT_ONCE = 4096  # unless a modality sets another number
 
 
 class ModalityStore(Protocol):
-    items_at_once: int  # whose content is to be held in memory together
+    """The content of all items in one modality."""
+
+    items_at_once: int  # most items whose content is held in memory together
 
     @property
     def key(self) -> str:
-        """Names what the content depends on."""
+        """Hash of everything that the content depends on."""
         ...
 
     def positions_in_pass(self, of_an_item: int) -> int:
-        """Positions of one encoder pass, if every item has so many."""
+        """Positions of one encoder pass if every item has `of_an_item` positions."""
         ...
 
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
-        """Content of the distinct catalogue indices `items`; the rows are places in `items`."""
+        """Content of the distinct catalogue indices `items`; rows are positions in `items`."""
         ...
 
 
 STORES: dict[str, Any] = {"text": TextStore, "image": ImageStore}
 
-# By modality, how the item encoder wants it: what `content()` of its configuration returns.
+# The item encoder's settings by modality, as `content()` of its configuration returns them.
 Wanted = Mapping[str, Any]
 
 
 class ItemStore:
-    """Content of the items of a shard set in the modalities that are `wanted`.
+    """Content of the items of a shard set in the `wanted` modalities.
 
-    Items of `skipped` have no content.
+    Items in `skipped` have no content.
     """
 
     def __init__(self, folder: ShardFolder, wanted: Wanted, cache: Path, skipped: Skipped | None = None) -> None:
@@ -62,14 +64,15 @@ class ItemStore:
 
     @property
     def items_at_once(self) -> int:
-        """Whose content is to be held in memory together."""
+        """The most items whose content is held in memory together."""
         return min([ITEMS_AT_ONCE, *(store.items_at_once for store in self._stores.values())])
 
     def of(self, modality: str) -> ModalityStore:
+        """The store of a modality."""
         return self._stores[modality]
 
     def replace(self, modality: str, store: ModalityStore) -> None:
-        """From now on the content of `modality` is what `store` has."""
+        """Use `store` for the content of `modality` from now on."""
         self._stores[modality] = store
 
     def content(self, items: NDArray[np.int64]) -> ItemContent:
@@ -78,14 +81,14 @@ class ItemStore:
         return ItemContent(torch.from_numpy(items), modalities)
 
     def for_training(self, items: NDArray[np.int64], seed: int, step: int) -> ItemContent:
-        """As `content`, with what the encoder wants augmented: a function of (seed, step) and each item."""
+        """Content as `content` returns it, augmented where the encoder asks for it; depends on (seed, step, item)."""
         content = self.content(items)
         changed = {name: augmented(content.modalities[name], items, seed, step) for name in self._augmented}
         return replace(content, modalities=content.modalities | changed)
 
 
 def unchecked(folder: ShardFolder, wanted: Wanted, cache: Path) -> Iterator[tuple[Samples, Sequence[int]]]:
-    """By modality, what is read of the items, and of which: of none if all were read here before."""
+    """The samples to check and their item numbers, for each modality; no numbers if this node has read them all."""
     for modality, how in wanted.items():
         samples = STORES[modality].samples(folder, how)
         filled = STORES[modality].is_filled(folder, how, cache.expanduser())

@@ -1,4 +1,4 @@
-"""The item store of a shard set, opened by all processes of a run, which agree on what of it cannot be read."""
+"""Opening the item store of a shard set in all processes of a run, which agree on its unreadable items."""
 
 from functools import partial
 
@@ -11,10 +11,10 @@ from transrec.data.shards.shard_folder import ShardFolder
 
 
 def open_store(folder: ShardFolder, wanted: Wanted, config: HistoriesConfig, peers: Peers) -> ItemStore:
-    """The item store of `folder`; the first process of a node fills it, the others wait.
+    """The item store of `folder`; the first process of a node fills it while the others wait.
 
     Raises:
-        ShardSetError: unreadable items, or more of them than may be left out.
+        ShardSetError: items are unreadable, or more of them than may be left out.
     """
     skipped: dict[int, BadSample] = {}
     if config.on_bad_sample == "skip":

@@ -1,6 +1,6 @@
-"""States of the items behind the frozen layers of a tower: computed once, kept on disk, read by index in its place.
+"""Hidden states of the items after the frozen layers of a tower: computed once, stored on disk and read by index.
 
-Shape letters: n items of a chunk, P positions kept of an item, W numbers kept of a position.
+Shape letters: n items of a chunk, P positions kept per item, W numbers kept per position.
 """
 
 import json
@@ -26,11 +26,11 @@ _COMPUTED_AT_ONCE = 512  # items
 
 
 class PrefixStore:
-    """What `compute` makes of the content in `store`, for every item; an item that lacks the modality keeps nothing.
+    """States that `compute` returns for the content in `store`; items without the modality have none.
 
     Args:
-        masked: whether the positions of a state are those of the content, so that its mask is kept.
-        target: folder to keep it in, named by all that it depends on; filled unless it is there.
+        masked: whether a state has the positions of the content, so that the attention mask is kept.
+        target: folder of the states, named by everything they depend on; filled if it is missing.
     """
 
     def __init__(
@@ -47,12 +47,13 @@ class PrefixStore:
         self._positions = store.positions_in_pass(self._blank_positions)
 
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
-        """A chunk holds `prefix` (n, P, W) and, where the tower wants one, `attention_mask` (n, P)."""
+        """Content in chunks of `prefix` (n, P, W) and, if the tower needs one, `attention_mask` (n, P)."""
         rows, chunks = self._ragged.chunks(items, self._positions)
         blank = self._chunk(np.arange(self._blank_positions)[None], np.ones((1, self._blank_positions), np.bool_))
         return modality_content(rows, [self._chunk(places, real) for places, real in chunks], blank)
 
     def positions_in_pass(self, of_an_item: int) -> int:
+        """Positions of one encoder pass, the same for items of any length."""
         return self._positions
 
     def _chunk(self, places: NDArray[np.int64], real: NDArray[np.bool_]) -> Chunk:
@@ -69,7 +70,7 @@ _DTYPES = {"fp32": np.float32, "bf16": np.uint16}  # numpy has no bfloat16
 def _fill(
     partial: Path, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision, masked: bool
 ) -> None:
-    """`states.bin` (the positions of a blank, then of all items, end to end), `offsets.npy` (N + 1) and `how.json`."""
+    """Write `states.bin` (a blank item, then all items, concatenated), `offsets.npy` (N + 1) and `how.json`."""
     lengths = np.zeros(items + 1, np.int64)
     with (partial / "states.bin").open("wb") as file, progress("computing states", items) as advance:
         inputs = store.content(np.array([1])).blank
@@ -86,7 +87,7 @@ def _fill(
                 real = chunk["attention_mask"].sum(1).tolist() if masked else [states.shape[1]] * len(states)
                 kept |= {row: state[:length] for row, state, length in zip(rows, states, real, strict=True)}
                 advance(len(rows))
-            advance(len(numbers) - len(kept))  # those that lack the modality
+            advance(len(numbers) - len(kept))  # items without the modality
             for row in sorted(kept):
                 lengths[start + row] = len(kept[row])
                 file.write(_numbers(kept[row], precision).data)

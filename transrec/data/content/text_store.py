@@ -22,7 +22,7 @@ _TOKENISE_AT_ONCE = 4096
 
 
 class TextContent(Protocol):
-    """How an item encoder wants text: what `item_encoders.text` offers."""
+    """The text settings of an item encoder, as `item_encoders.text` provides them."""
 
     chunk_tokens: int
 
@@ -32,13 +32,13 @@ class TextContent(Protocol):
     @property
     def pad_id(self) -> int: ...
 
-    def encode(self, records: Sequence[dict[str, Any]]) -> Sequence[list[int] | None]: ...  # None: it has no text
+    def encode(self, records: Sequence[dict[str, Any]]) -> Sequence[list[int] | None]: ...  # None: no text
 
 
 class TextStore:
-    """Token ids of the items of a shard set; `text` says how the item encoder wants them.
+    """Token ids of the items of a shard set, encoded with the settings in `text`.
 
-    Items of `skipped` have the content of an empty text.
+    Items in `skipped` have the content of an empty text.
     """
 
     items_at_once = 4096
@@ -52,18 +52,21 @@ class TextStore:
 
     @staticmethod
     def is_filled(folder: ShardFolder, text: TextContent, cache: Path) -> bool:
+        """Whether the node's cache already holds all token ids."""
         return _target(folder, text, cache, {}).exists()
 
     @staticmethod
     def samples(folder: ShardFolder, text: TextContent) -> ItemShards:
+        """The records to check for unreadable samples."""
         return ItemShards(folder)
 
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
-        """A chunk holds texts of similar length."""
+        """Content of the distinct catalogue indices `items`; a chunk holds texts of similar length."""
         rows, chunks = self._ragged.chunks(items, self.text.chunk_tokens)
         return modality_content(rows, [self._chunk(places, real) for places, real in chunks], self._blank)
 
     def positions_in_pass(self, of_an_item: int) -> int:
+        """Positions of one encoder pass, the same for items of any length."""
         return self.text.chunk_tokens
 
     @property
@@ -82,7 +85,7 @@ class TextStore:
 
 
 def tokenise(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> Path:
-    """Folder with `tokens.npy` (int32, all items end to end) and `offsets.npy` (N + 1); made unless it is there."""
+    """Folder with `tokens.npy` (int32, all items concatenated) and `offsets.npy` (N + 1); built if it is missing."""
 
     def fill(partial: Path) -> None:
         tokens, lengths = [], [0]
@@ -90,7 +93,7 @@ def tokenise(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipp
         items = iter(shards)
         with progress("tokenising", len(shards.numbers)) as advance:
             while records := list(islice(items, _TOKENISE_AT_ONCE)):
-                # An encoder needs something of a text without tokens.
+                # An encoder needs at least one token, even for an empty text.
                 encoded = [[] if ids is None else ids or [text.pad_id] for ids in text.encode(records)]
                 lengths += [len(ids) for ids in encoded]
                 tokens.append(np.fromiter((t for ids in encoded for t in ids), np.int32))
@@ -102,6 +105,6 @@ def tokenise(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipp
 
 
 def _target(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> Path:
-    """Named by a hash of the tokenizer, its settings, the item shards and what is left out: never a stale one."""
+    """Cache folder named by a hash of tokenizer, settings, item shards and skipped items, so it is never stale."""
     parts = [text.key, *(file.sha256 for file in folder.index.of_kind("items")), *map(str, skipped)]
     return cache / f"tokens-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:24]}"

@@ -1,4 +1,4 @@
-"""Kinds of examples that a run learns from and is tested on. Choose one by `data.examples.name:`."""
+"""Kinds of examples for training and evaluation. Choose one by `data.examples.name:`."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ ExamplesConfig = Annotated[NextItemExamplesConfig | TaskExamplesConfig, Field(di
 
 
 class DataConfig(HistoriesConfig):
-    """The shards of a run, and the kind of examples it makes of them."""
+    """The shards of a run and the kind of examples built from them."""
 
     examples: ExamplesConfig = Field(NextItemExamplesConfig(), description="the kind of example: next item, or a task")
 
@@ -26,14 +26,14 @@ class DataConfig(HistoriesConfig):
         return values
 
     def scan(self, max_length: int, agree: Agree = set) -> Examples:
-        """The examples in the shards, which takes one pass over the users.
+        """Build the examples in the shards, in one pass over the users.
 
         Args:
             max_length: number of input positions of the user encoder.
-            agree: a union of numbers over ranks, so that all leave out the same blocks.
+            agree: returns the union of numbers over ranks, so that all leave out the same blocks.
 
         Raises:
-            ShardSetError: unreadable shards, or more of them than may be left out.
-            ConfigError: nobody to train on.
+            ShardSetError: shards are unreadable, or more of them than may be left out.
+            ConfigError: no user to train on.
         """
         return self.examples.scan(self, max_length, agree)

@@ -1,17 +1,17 @@
-"""Cloze: which items of a window are hidden and to be found again, and what stands in their place meanwhile."""
+"""Cloze: the items of a window that are hidden as targets, and the inputs that replace them."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-_MASKED, _RANDOM = 0.8, 0.1  # of the chosen items; the others stay as they are
+_MASKED, _RANDOM = 0.8, 0.1  # shares of the chosen items; the rest stay unchanged
 
 
 class Cloze(NamedTuple):
-    """All of the length of the items."""
+    """A masked sequence; all arrays have the length of the items."""
 
-    inputs: NDArray[np.int64]  # the items, 0 where the mask stands
+    inputs: NDArray[np.int64]  # the items, 0 where masked
     masked: NDArray[np.bool_]
     targets: NDArray[np.int64]  # the chosen items, 0 elsewhere
 
@@ -19,7 +19,7 @@ class Cloze(NamedTuple):
 def hide(rng: np.random.Generator, items: NDArray[np.int64], share: float, others: NDArray[np.int64]) -> Cloze:
     """Choose a `share` of `items`, at least one: most are masked, a tenth becomes one of `others`, a tenth stays.
 
-    As in Devlin et al., "BERT", NAACL 2019, with which of the three happens drawn for each item on its own.
+    As in Devlin et al., "BERT", NAACL 2019; which of the three happens is drawn separately for each item.
     """
     chosen = rng.permutation(len(items)) < max(1, round(share * len(items)))
     fate = rng.random(len(items))

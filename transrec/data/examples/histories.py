@@ -1,8 +1,8 @@
-"""Examples cut from users' histories: the common part of their kinds.
+"""Examples cut from users' histories: the code that all kinds of examples share.
 
-Designs considered for the kinds. A flag that every reader asks ("are there labels?"), which stood in 42 lines of nine
+Designs considered for the kinds. A flag that every reader checks ("are there labels?"), which took 42 lines in nine
 files before. A loader, a stream and an evaluation for each kind, which soon differ where they should not. Taken: one
-object a kind, which decides who trains, on what, and who is asked; order, slots, batches and ranking ask it.
+object per kind, which decides who trains, on what, and who is evaluated; order, slots, batches and ranking use it.
 """
 
 from abc import ABC, abstractmethod
@@ -35,48 +35,50 @@ Ints = NDArray[np.int64]
 
 
 class HistoriesConfig(Config):
-    """The shards, who of their users takes part, and how histories are cut: the same for every kind of example."""
+    """The shards, the users that take part, and how histories are cut; common to all kinds of examples."""
 
     path: Annotated[Place, MayDiffer()] = Field(description="folder or URL of shards (`python -m data_tools build`)")
     fraction: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="train on this first part of those who train, a nested uniform sample; evaluate all",
+        description="share of the training users to train on, a nested uniform sample; all users are evaluated",
     )
-    min_interactions: int = Field(5, ge=1, description="users with fewer are left out altogether")
+    min_interactions: int = Field(5, ge=1, description="users with fewer interactions are left out")
     windows: Literal["all", "last"] = Field(
-        "all", description="cut a long history into windows, or keep its last interactions only (released code)"
+        "all", description="cut a long history into windows, or keep only its last interactions (released code)"
     )
     stride: int | None = Field(
         None,
         ge=1,
-        description="items between the ends of a user's windows; null: the user encoder's length, no overlap, "
-        "and of a task the newest window alone",
+        description="items between the ends of a user's windows; null: the user encoder's length, so no overlap, "
+        "and only the newest window for a task",
     )
     split: Annotated[LeaveOneOutConfig | TemporalConfig, Field(discriminator="name")] = Field(
-        LeaveOneOutConfig(), description="which interactions validate and test"
+        LeaveOneOutConfig(), description="the interactions held out for validation and test"
     )
     candidates: Literal["occurring", "catalogue"] = Field(
-        "occurring", description="rank items that occur in the data, or the whole catalogue"
+        "occurring", description="rank the items that occur in the data, or the whole catalogue"
     )
     workers: Annotated[int, MayDiffer()] = Field(1, ge=0, description="loader processes per rank")
     cache: Annotated[UserPath, MayDiffer()] = Field(
         DEFAULT_CACHE, description="node-local folder for tokenised content and remote shards"
     )
     cache_bytes: Annotated[int, MayDiffer()] = Field(
-        DEFAULT_CACHE_BYTES, ge=0, description="size of the cache of remote shards; the least recently used go first"
+        DEFAULT_CACHE_BYTES,
+        ge=0,
+        description="size of the cache of remote shards in bytes; the least recently used are removed first",
     )
     on_bad_sample: Literal["stop", "skip"] = Field(
-        "stop", description="an unreadable block of users or item stops the run, or is left out"
+        "stop", description="stop the run at an unreadable item or block of users, or leave it out"
     )
     most_bad_share: Annotated[float, MayDiffer()] = Field(
-        0.01, ge=0, le=1, description="largest share of users or items that may be left out; more stop the run"
+        0.01, ge=0, le=1, description="largest share of users or items that may be left out before the run stops"
     )
 
 
 class HistoryExamples(ABC):
-    """Windows of the users' histories with targets behind them, seen through a split.
+    """Windows of the users' histories and the targets that follow them, under a split.
 
     Args:
         shards: all users.
@@ -84,14 +86,14 @@ class HistoryExamples(ABC):
 
     Raises:
         ShardSetError: a block of users cannot be read.
-        ConfigError: nobody to train on.
+        ConfigError: no user to train on.
     """
 
     def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int) -> None:
         self.shards, self.config, self.max_length = shards, config, max_length
-        self.train_stops: list[NDArray[np.int32]] = []  # per block; of each user's history, how much trains
+        self.train_stops: list[NDArray[np.int32]] = []  # per block: length of each user's history that trains
         self.popularity = np.zeros(self.num_items + 1, np.int64)  # training interactions of each item
-        self._occurring = np.zeros(self.num_items + 1, bool)  # items of anybody who takes part
+        self._occurring = np.zeros(self.num_items + 1, bool)  # items of all users who take part
         self._scan()
         self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
 
@@ -101,10 +103,10 @@ class HistoryExamples(ABC):
 
     @abstractmethod
     def taking_part(self, number: int, block: UserBlock, left: int) -> tuple[Ints, NDArray[np.bool_]]:
-        """Two columns over the users of a block: how much of a history trains, and whether any of it is used.
+        """Two columns over the users of a block: the length of history that trains, and whether the user takes part.
 
         Args:
-            left: how many users, counted from the first of the block, may still train (`data.fraction`).
+            left: number of users, counted from the first of the block, that may still train (`data.fraction`).
         """
 
     @abstractmethod
@@ -126,7 +128,7 @@ class HistoryExamples(ABC):
 
     @abstractmethod
     def asked_users(self, number: int, part: Part) -> NDArray[Any]:
-        """(questions,) the place in block `number` of the user whom each question of `asked` is about."""
+        """(questions,) the position in block `number` of the user of each question in `asked`."""
 
     @abstractmethod
     def target_names(self) -> pa.StringArray:
@@ -140,35 +142,37 @@ class HistoryExamples(ABC):
     @property
     @abstractmethod
     def negatives(self) -> Ints:
-        """Targets that training may meet as negatives, ascending."""
+        """Targets that training may draw as negatives, ascending."""
 
     @property
     @abstractmethod
     def identity(self) -> Mapping[str, str]:
-        """Hashes, by name, of what the examples are made from besides the shards."""
+        """Hashes, by name, of the inputs to the examples other than the shards."""
 
     @abstractmethod
     def training_size(self) -> dict[str, int]:
-        """Counts of what training sees: users, their interactions, the windows of an epoch."""
+        """Numbers of training users, their interactions and windows per epoch."""
 
     # The rest follows:
 
     @property
     def folder(self) -> ShardFolder:
+        """The folder of the shards."""
         return self.shards.folder
 
     @property
     def skipped(self) -> Skipped:
-        """Blocks of users that are left out as unreadable, by number."""
+        """Unreadable blocks of users that are left out, by number."""
         return self.shards.skipped
 
     @property
     def num_items(self) -> int:
+        """Number of items in the catalogue."""
         return self.shards.index.counts.items
 
     @property
     def block_shard(self) -> Ints:
-        """(blocks,) number of the shard that each block lies in."""
+        """(blocks,) number of the shard of each block."""
         found: NDArray[np.int64] = self.shards.block_shard
         return found
 
@@ -182,15 +186,16 @@ class HistoryExamples(ABC):
 
     @property
     def sampled(self) -> Ints:
-        """Item indices that training may know: the candidates (as in the reference)."""
+        """Item indices that training may use: the candidates (as in the reference)."""
         return self.candidates
 
     @property
     def stride(self) -> int:
+        """Items between the ends of a user's windows."""
         return min(self.config.stride or self.max_length, self.max_length)
 
     def block(self, number: int) -> UserBlock:
-        """Block `number`, histories shortened to what `windows` keeps."""
+        """Block `number`, with histories shortened to the part that `data.windows` keeps."""
         block = self.shards.block(number)
         return block if self.config.windows == "all" else _last(block, self.max_length + 3)
 
@@ -202,11 +207,11 @@ class HistoryExamples(ABC):
         return Window(block.user_ids[user].as_py(), start, items, scored, self.own(number, block, user), target)
 
     def collation(self, store: ItemStore, sampling: Sampling, seed: int) -> SequenceCollation:
-        """The function that makes batches of windows, with the content of `store`."""
+        """The function that builds batches of windows with the content of `store`."""
         return SequenceCollation(self, store, sampling, seed)
 
     def questions(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Question | None]:
-        """This rank's questions, a block at a time; None for a block without any, so every rank takes equal turns."""
+        """This rank's questions, block by block; None for a block without any, so all ranks take equally many turns."""
         for turn in range(-(-len(self.shards) // world_size)):
             number = turn * world_size + rank
             yield self._question(number, part) if number < len(self.shards) else None
@@ -221,7 +226,7 @@ class HistoryExamples(ABC):
 
     @property
     def nobody(self) -> Question:
-        """A question about nobody: a rank without questions runs the model on it, to keep step with the others."""
+        """A dummy question: a rank without questions runs the model on it, to keep step with the others."""
         return about_nobody(self.max_length)
 
     def _question(self, number: int, part: Part) -> Question | None:
@@ -229,11 +234,11 @@ class HistoryExamples(ABC):
         return question(asked, self.block(number), number, self.max_length) if len(asked.users) else None
 
     def _cut_block(self, number: int) -> tuple[UserBlock, Windows]:
-        """Cached: a block fills slots of many steps, and to cut all its windows costs far more than to take one."""
+        """Block and windows, cached: a block is used by many steps, and cutting costs far more than taking one window."""
         return self.block(number), self.windows(number)
 
     def _scan(self) -> None:
-        """One pass over the users."""
+        """Collect training lengths and item counts in one pass over the users."""
         left = int(np.ceil(self.config.fraction * self.shards.block_users.sum()))
         for number in range(len(self.shards)):
             block = self.block(number)
@@ -259,6 +264,11 @@ def open_folder(config: HistoriesConfig, path: Path | str | None = None) -> Shar
 
 
 def open_users(config: HistoriesConfig, agree: Agree) -> UserShards:
+    """The users of the configuration's shards; all ranks leave out the same unreadable blocks.
+
+    Raises:
+        ShardSetError: the shards changed meanwhile, are unreadable, or more users are unreadable than may be left out.
+    """
     shards = UserShards(open_folder(config))
     if len(agree([int(shards.folder.index_sha256[:15], 16)])) > 1:
         raise ShardSetError(f"{shards.folder} changed while the run was starting: start again")

@@ -1,4 +1,4 @@
-"""Labels of a task: its instances, split by user into those who train, validate and test."""
+"""Labels of a task: its instances, split by user into training, validation and test."""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,19 +19,20 @@ Ints = NDArray[np.int64]
 
 
 class Instances(NamedTuple):
-    """Of a block of users, in their order."""
+    """Instances of a block of users, in the order of the users."""
 
-    user: NDArray[np.int32]  # place in the block
+    user: NDArray[np.int32]  # position in the block
     target: NDArray[np.int32]  # 1..K
-    part: NDArray[np.int8]  # TRAIN, VALID, TEST or UNUSED, the same for all of a user
+    part: NDArray[np.int8]  # TRAIN, VALID, TEST or UNUSED, the same for all instances of a user
 
     def of(self, part: int) -> "Instances":
+        """The instances of one part."""
         return Instances(*(column[self.part == part] for column in self))
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The instances of a task in the blocks of a set of users; target t of 1..K is called `names[t - 1]`."""
+    """The instances of a task in all blocks of users; target t of 1..K has the name `names[t - 1]`."""
 
     names: list[str]
     blocks: list[Instances]
@@ -40,11 +41,11 @@ class Labels:
     def read(
         cls, source: TargetsConfig, users: UserShards, open_folder: OpenFolder, min_interactions: int, fraction: float
     ) -> "Labels":
-        """Users with fewer interactions take no part; the first `fraction` of the training users train.
+        """Read the labels: users with fewer interactions are left out, the first `fraction` of training users train.
 
         Raises:
-            ConfigError: fewer than two targets, or nobody to train on.
-            ShardSetError: unreadable shards.
+            ConfigError: fewer than two targets, or no user to train on.
+            ShardSetError: shards are unreadable.
         """
         names, pairs = source.read(users, open_folder)
         if len(names) < 2:
@@ -64,7 +65,7 @@ class Labels:
         return cls(names, _first(blocks, fraction))
 
     def __len__(self) -> int:
-        """K."""
+        """Number of targets, K."""
         return len(self.names)
 
     @cached_property
@@ -75,7 +76,7 @@ class Labels:
 
     @property
     def digest(self) -> str:
-        """Names and instances, as a hash: they belong to what a run was trained on."""
+        """Hash of names and instances, which identify the training data of a run."""
         digest = hashlib.sha256("\n".join(self.names).encode())
         for block in self.blocks:
             for column in block:
@@ -83,7 +84,7 @@ class Labels:
         return digest.hexdigest()
 
     def taking_part(self, number: int, lengths: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """For each user of a block: how much of the history trains, and whether the user has a target."""
+        """For each user of a block: the length of history that trains, and whether the user has a target."""
         instances = self.blocks[number]
         trains, has = np.zeros(len(lengths), bool), np.zeros(len(lengths), bool)
         trains[instances.of(TRAIN).user] = True
@@ -91,11 +92,11 @@ class Labels:
         return np.where(trains, lengths, 0), has
 
     def windows(self, number: int, block: UserBlock, max_length: int, stride: int | None, shortest: int) -> Windows:
-        """The newest items of the user, and the target, for each training instance.
+        """The newest items of the user and the target, for each training instance.
 
-        Designs considered where there are few labels: to hide items at random (what is left is no history of anybody).
-        Taken, with a `stride`: the user as of earlier, too; windows that end every so many items before the newest one,
-        while at least `shortest` items come before.
+        Designs considered for few labels: hiding items at random (the remaining items are nobody's history). Taken,
+        with a `stride`: earlier states of the user as well, in windows that end every `stride` items before the newest
+        one, as long as at least `shortest` items remain.
         """
         user, target, _ = self.blocks[number].of(TRAIN)
         length = block.lengths[user].astype(np.int64)
@@ -107,14 +108,14 @@ class Labels:
         return Windows(user[row].astype(np.int64), start, stop, scored, target[row].astype(np.int64))
 
     def of_user(self, number: int, user: int) -> NDArray[np.int32]:
-        """All targets of a user of a block."""
+        """All targets of one user in block `number`."""
         instances = self.blocks[number]
         first, stop = np.searchsorted(instances.user, [user, user + 1])
         return instances.target[first:stop]
 
 
 def _first(blocks: list[Instances], fraction: float) -> list[Instances]:
-    """Training users beyond the first `fraction` of them, in the order of the blocks, are put aside."""
+    """Mark as unused the training users beyond the first `fraction`, in the order of the blocks."""
     training = [np.unique(block.of(TRAIN).user) for block in blocks]
     left = ceil(fraction * sum(map(len, training)))
     kept = []

@@ -1,4 +1,4 @@
-"""Uniform negatives, seeded by position in the order so that a resumed run draws the same ones."""
+"""Uniform negatives, seeded by position in the order, so that a resumed run draws the same ones."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,10 +7,10 @@ _MOST_DRAWS = 100
 
 
 class NegativeSampler:
-    """Draws uniformly, with replacement, from `candidates`, some of the items 1..`num_items`.
+    """Draws uniformly, with replacement, from `candidates`, a subset of the items 1..`num_items`.
 
-    Whose item a draw is, is looked up in one mark per item: for a window's few draws, sorting them or the user's items
-    costs far more than drawing does.
+    One flag per item marks the user's own items: for the few draws of a window, sorting the draws or the user's items
+    costs far more than drawing.
     """
 
     def __init__(self, candidates: NDArray[np.int64], num_items: int) -> None:
@@ -18,10 +18,10 @@ class NegativeSampler:
         self._owned = np.zeros(num_items + 1, bool)  # marked during a call only
 
     def __call__(self, rng: np.random.Generator, own: NDArray[np.int32], count: int) -> NDArray[np.int64]:
-        """`count` candidates without the user's `own` training items.
+        """Draw `count` candidates, without the user's `own` training items.
 
-        Validation and test items of the user can be drawn: training must not know them. A user who owns (almost) every
-        candidate keeps the last draw after 100 rounds of rejection.
+        The user's validation and test items can be drawn, because training must not know them. For a user who owns
+        (almost) every candidate, the last draw is kept after 100 rounds of rejection.
         """
         self._owned[own] = True
         drawn = self._draw(rng, count)

@@ -1,4 +1,4 @@
-"""Next item: each item of a user's history is predicted from those before it."""
+"""Next item: each item of a user's history is predicted from the items before it."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field
 
 from transrec.config import Config, ConfigError
 from transrec.data.batch import Targets
@@ -24,20 +25,22 @@ from transrec.protocols import Part
 class NextItemExamplesConfig(Config):
     """Predict the next item of a history."""
 
-    name: Literal["next_item"] = "next_item"
+    name: Literal["next_item"] = Field("next_item", description="the kind of example")
 
     def scan(self, config: HistoriesConfig, max_length: int, agree: Agree = set) -> "NextItemExamples":
-        """The examples in the shards; with several ranks, `agree` makes all leave out the same blocks."""
+        """Build the examples in the shards; with several ranks, `agree` makes all leave out the same blocks."""
         return NextItemExamples(open_users(config, agree), config, max_length)
 
 
 class NextItemExamples(HistoryExamples):
-    """A history up to a held-out item trains; the held-out items of a user validate and test."""
+    """Each user's history before the held-out items trains; the held-out items validate and test."""
 
     name = "next_item"
 
     def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int) -> None:
-        self._moments = _moments(shards, config)  # of a temporal split: seconds since 1970
+        self._moments = _moments(
+            shards, config
+        )  # start of validation and of test in a temporal split: seconds since 1970
         super().__init__(shards, config, max_length)
         self.targets = Targets(self.num_items)
         if not any((stops >= 2).any() for stops in self.train_stops):
@@ -51,7 +54,7 @@ class NextItemExamples(HistoryExamples):
         return train_stop, (split.train_stop > 0) | (split.test >= 0) | (split.valid >= 0)
 
     def split(self, block: UserBlock) -> Split:
-        """The positions of each user of a block that train, validate and test."""
+        """The training, validation and test positions of each user of a block."""
         if self._moments is None:
             return leave_one_out(block.lengths, self.config.min_interactions)
         return temporal(block.lengths, block.timestamps, self.config.min_interactions, *self._moments)
@@ -65,7 +68,7 @@ class NextItemExamples(HistoryExamples):
 
     @property
     def sampled(self) -> Ints:
-        """Item indices that training may know: the candidates (as in the reference), but not the future's."""
+        """Item indices that training may use: the candidates (as in the reference), but no future items."""
         return self.candidates if self._moments is None else np.flatnonzero(self.popularity)
 
     def own(self, number: int, block: UserBlock, user: int) -> NDArray[np.int32]:
@@ -83,7 +86,7 @@ class NextItemExamples(HistoryExamples):
         return np.flatnonzero(self._positions(self.block(number), part) >= 0)
 
     def _positions(self, block: UserBlock, part: Part) -> Ints:
-        """(users,) where in a history the target of `part` is; -1: nowhere."""
+        """(users,) position of the target of `part` in each history; -1: none."""
         split = self.split(block)
         return split.valid if part == "valid" else split.test
 
@@ -104,7 +107,7 @@ class NextItemExamples(HistoryExamples):
         return {}
 
     def training_size(self) -> dict[str, int]:
-        """Users that training sees, their interactions before held-out ones, windows of an epoch."""
+        """Numbers of training users, their interactions before the held-out ones, and windows per epoch."""
         trained = [stops[stops >= 2] for stops in self.train_stops]
         return {
             "users": sum(map(len, trained)),
@@ -113,7 +116,7 @@ class NextItemExamples(HistoryExamples):
         }
 
     def training_sequences(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """(items end to end, length of each user's training history), block by block: what baselines count."""
+        """(concatenated items, length of each user's training history) of each block, for the baselines to count."""
         for number, stops in enumerate(self.train_stops):
             block = self.block(number)
             position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)

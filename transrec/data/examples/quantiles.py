@@ -1,4 +1,4 @@
-"""Exact order statistics of numbers that are read block by block, in memory that does not grow with them."""
+"""Exact order statistics of numbers read block by block, in constant memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -10,13 +10,13 @@ _BINS = 2**16
 
 
 def order_statistics(read: Callable[[], Iterable[Ints]], places: Sequence[int]) -> list[int]:
-    """The numbers at `places` (0: the smallest) of all blocks of `read()`, sorted; each call of `read` is a pass."""
+    """The numbers at `places` (0: the smallest) in the sorted blocks of `read()`; each call of `read` is a pass."""
     lowest, highest = _bounds(read())
     return [_select(read, place, lowest, highest) for place in places]
 
 
 def _select(read: Callable[[], Iterable[Ints]], place: int, low: int, high: int) -> int:
-    """The number at `place` of those in [low, high]: count in bins, go on in the bin that holds it."""
+    """The number at `place` among those in [low, high]: count in bins, then search the bin that holds it."""
     while low < high:
         width = -(-(high - low + 1) // _BINS)
         counts = np.zeros(_BINS, np.int64)

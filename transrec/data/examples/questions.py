@@ -1,4 +1,4 @@
-"""Questions: held-out targets, each with the history before it; what evaluation asks of a model.
+"""Questions that evaluation asks a model: held-out targets, each with the history before it.
 
 Shape letters: B questions of a block of users, L input positions, H longest history, X targets left out.
 """
@@ -15,19 +15,19 @@ from transrec.data.shards.user_shards import UserBlock
 
 
 class Asked(NamedTuple):
-    """Questions about users of a block, a row each."""
+    """Questions about users of a block, one per row."""
 
-    users: NDArray[Any]  # places in the block
+    users: NDArray[Any]  # positions in the block
     histories: list[NDArray[np.int32]]  # everything before the target, oldest first
     targets: NDArray[Any]
-    left_out: list[NDArray[np.int32]]  # targets that are not ranked: the history, or the other targets of the user
+    left_out: list[NDArray[np.int32]]  # targets excluded from the ranking: the history, or the user's other targets
 
 
 @dataclass(frozen=True)
 class Question:
-    """B held-out targets and what their users did before, as indices of items or of a task's targets (0: padding).
+    """B held-out targets and the users' earlier items, as indices of items or of a task's targets (0: padding).
 
-    Of the next item every user has one; of a task any number.
+    A user has one question for the next item, and any number for a task.
     """
 
     user_ids: list[str]
@@ -35,18 +35,18 @@ class Question:
     inputs: Tensor  # (B, L) the newest items before the target, left-padded
     history: Tensor  # (B, H) everything before the target, left-padded
     targets: Tensor  # (B,)
-    left_out: Tensor  # (B, X) what is not ranked
+    left_out: Tensor  # (B, X) targets excluded from the ranking
 
 
 @dataclass(frozen=True)
 class Histories:
-    """The newest items (B, L) of users of whom nothing else is known; left-padded."""
+    """The newest items (B, L), left-padded, of users without a target."""
 
     inputs: Tensor
 
 
 def question(asked: Asked, block: UserBlock, number: int, max_length: int) -> Question:
-    """What is `asked` about users of `block`, which has this `number`."""
+    """Tensors for the questions `asked` about users of `block`, whose number is `number`."""
     history = left_padded(asked.histories)
     return Question(
         user_ids=ids_of(block, asked.users),
@@ -59,7 +59,7 @@ def question(asked: Asked, block: UserBlock, number: int, max_length: int) -> Qu
 
 
 def about_nobody(max_length: int) -> Question:
-    """A question whose answer is thrown away."""
+    """A dummy question whose answer is discarded."""
     inputs = torch.zeros((1, max_length), dtype=torch.int64)
     inputs[:, -1] = 1
     one = torch.ones(1, dtype=torch.int64)
@@ -67,12 +67,12 @@ def about_nobody(max_length: int) -> Question:
 
 
 def ids_of(block: UserBlock, users: NDArray[Any]) -> list[str]:
-    """The ids of users at these places of a block."""
+    """The ids of the users at these positions of a block."""
     return [block.user_ids[int(u)].as_py() for u in users]
 
 
 def left_padded(histories: list[NDArray[np.int32]]) -> Tensor:
-    """(B, H) int64, H the longest history."""
+    """Histories as one int64 tensor (B, H), where H is the longest history."""
     padded = torch.zeros((len(histories), max(map(len, histories))), dtype=torch.int64)
     for row, history in zip(padded, histories, strict=True):
         row[len(row) - len(history) :] = torch.from_numpy(history.astype(np.int64))
@@ -80,5 +80,5 @@ def left_padded(histories: list[NDArray[np.int32]]) -> Tensor:
 
 
 def newest(history: Tensor, max_length: int) -> Tensor:
-    """(B, max_length): the last columns of a left-padded history, padded further where it is shorter."""
+    """The last columns of a left-padded history, (B, max_length), with more padding if it is shorter."""
     return torch.nn.functional.pad(history, (max(0, max_length - history.shape[1]), 0))[:, -max_length:]

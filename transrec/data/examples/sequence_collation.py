@@ -17,13 +17,17 @@ from transrec.data.examples.cloze import hide
 from transrec.data.examples.negatives import NegativeSampler
 from transrec.data.examples.windows import Window
 
-_NEGATIVES, _CANDIDATES, _CLOZE = 3, 5, 6  # purposes of random numbers, beside those of the order and of dropout
+_NEGATIVES, _CANDIDATES, _CLOZE = (
+    3,
+    5,
+    6,
+)  # seed components that separate these random numbers from those of order and dropout
 
 Ints = NDArray[np.int64]
 
 
 class WindowedExamples(Protocol):
-    """The part of a kind of example that its batches depend on."""
+    """The part of the examples that batches depend on."""
 
     max_length: int
     targets: Targets
@@ -40,9 +44,9 @@ class WindowedExamples(Protocol):
 
 
 class SequenceCollation:
-    """`collate(step, first_slot, windows)`: the batch of the windows in a run of slots; None stands for an empty slot.
+    """Builds the batch of the windows in a run of slots: `collate(step, first_slot, windows)`; None is an empty slot.
 
-    Random numbers follow from (seed, step, slot), so a batch is the same wherever and with whatever else it is made.
+    Random numbers depend on (seed, step, slot) only, so a batch is the same on any rank and beside any other batch.
     """
 
     def __init__(self, examples: WindowedExamples, store: ItemStore, sampling: Sampling, seed: int) -> None:
@@ -59,7 +63,7 @@ class SequenceCollation:
         inputs, scored = layout.inputs, layout.targets
         negatives = self._negatives(step, first_slot, windows, scored > 0)
         candidates = self._candidates(step)
-        # Targets of a task have a table of their own: the pool is of what is looked at.
+        # A task's targets have their own table, so the pool holds only the input items.
         items = (inputs, scored, negatives, candidates.items) if self._of_items else (inputs,)
         content = self.store.for_training(self._pool(*items), self.seed, step)
         rows = _RowLookup(content.items.numpy())
@@ -85,7 +89,7 @@ class SequenceCollation:
         )
 
     def _next(self, windows: Sequence[Window | None], sequences: NDArray[np.int64]) -> "_Layout":
-        """Each item predicts the one behind it; the newest `scored` of them are targets."""
+        """Layout where each item predicts the next one; the newest `scored` items are targets."""
         inputs, targets = sequences[:, :-1], sequences[:, 1:]
         if self.sampling.positions == "last":
             targets = targets[:, -1:]
@@ -95,7 +99,7 @@ class SequenceCollation:
         return _Layout(inputs, inputs > 0, np.where(is_target, targets, 0))
 
     def _hidden(self, step: int, first_slot: int, sequences: NDArray[np.int64]) -> "_Layout":
-        """Some of the newest items are to be found again where they were, whether or not others score them too."""
+        """Layout where some of the newest items are hidden and predicted, even if another window scores them too."""
         inputs = sequences[:, 1:].copy()
         mask, masked, targets = inputs > 0, np.zeros(inputs.shape, bool), np.zeros_like(inputs)
         for row, filled in enumerate(mask):
@@ -128,7 +132,7 @@ class SequenceCollation:
         return drawn
 
     def _candidates(self, step: int) -> Candidates:
-        """They follow from the step alone: parts of a batch, on whichever rank, share them."""
+        """Candidates of a step; they depend on the step alone, so all parts of a batch share them on every rank."""
         if not self.sampling.candidates:
             return Candidates(self.sampled[:0], 0)
         return self._candidate_sampler(np.random.default_rng((_CANDIDATES, self.seed, step)), self.sampling.candidates)
@@ -145,7 +149,7 @@ class SequenceCollation:
             return self.sampled
         distinct = np.unique(np.concatenate([index.ravel() for index in indices]))
         distinct = distinct[distinct > 0]
-        # An encoder needs something to encode even where a rank's slots are all empty.
+        # An encoder needs at least one item, even if all slots of a rank are empty.
         return distinct if len(distinct) else self.sampled[:1]
 
     def _owned(self, windows: Sequence[Window | None], rows: "_RowLookup") -> torch.Tensor:
@@ -157,16 +161,16 @@ class SequenceCollation:
 
 
 class _Layout(NamedTuple):
-    """Catalogue indices, 0 where there is nothing, or a hidden item."""
+    """Inputs and targets of a batch as catalogue indices; 0 for padding and hidden items."""
 
     inputs: NDArray[np.int64]  # (B, L)
-    mask: NDArray[np.bool_]  # (B, L) where an item is, hidden or not
+    mask: NDArray[np.bool_]  # (B, L) true at every item, hidden or not
     targets: NDArray[np.int64]  # (B, P)
-    masked: NDArray[np.bool_] | None = None  # (B, L) where a token stands for it
+    masked: NDArray[np.bool_] | None = None  # (B, L) true where the mask token replaces an item
 
 
 class _RowLookup:
-    """Catalogue indices -> rows of the pool; padding (0) goes to row 0, where masks hide it."""
+    """Maps catalogue indices to rows of the pool; padding (0) maps to row 0, and masks hide it."""
 
     def __init__(self, items: NDArray[np.int64]) -> None:
         self.size = len(items)
@@ -179,11 +183,11 @@ class _RowLookup:
         return torch.from_numpy(rows.reshape(indices.shape))
 
     def known(self, indices: NDArray[np.int32]) -> torch.Tensor:
-        """Rows of those `indices` that are in the pool."""
+        """Rows of the `indices` that are in the pool."""
         place = np.minimum(np.searchsorted(self._sorted, indices), self.size - 1)
         return torch.from_numpy(self._order[place[self._sorted[place] == indices]])
 
 
 def _table_rows(targets: NDArray[np.int64]) -> torch.Tensor:
-    """Targets 1..K of a task -> rows of their table; nothing (0) goes to row 0, where masks hide it."""
+    """Rows of the target table for the targets 1..K of a task; 0 maps to row 0, and masks hide it."""
     return torch.from_numpy(np.maximum(targets - 1, 0))

@@ -1,10 +1,10 @@
-"""Which part of a user's history trains, validates and tests: pure functions over one block of users.
+"""Splits of users' histories into training, validation and test: pure functions over one block of users.
 
 A history of n interactions is a half-open range of positions. For every user a split gives `train_stop` (training is
-`[0, train_stop)`) and, for validation and test, the position of the one target (-1: none); what lies before a target is
-its history.
+`[0, train_stop)`) and, for validation and test, the position of the one target (-1: none). The interactions before a
+target are its history.
 
-Tasks split the users themselves (`by_user`).
+Tasks split the users instead (`by_user`).
 """
 
 import hashlib
@@ -25,22 +25,22 @@ _VALID_FROM, _TEST_FROM = 0.70, 0.73  # of all users: 70, 3 and 27 % as in Peter
 
 
 class LeaveOneOutConfig(Config):
-    """Last interaction tests, the one before validates, the rest trains (Adapter4Rec, the usual next-item protocol)."""
+    """The last interaction tests, the one before it validates, the rest train (Adapter4Rec, the usual protocol)."""
 
-    name: Literal["leave_one_out"] = "leave_one_out"
+    name: Literal["leave_one_out"] = Field("leave_one_out", description="the kind of split")
 
 
 class TemporalConfig(Config):
     """One point in time for all users: training before `valid_from`, validation up to `test_from`, test after it.
 
-    A user's target is the first interaction of the period, and only what the user did before it counts towards the
-    smallest history. Nothing after a period's beginning informs a model that is judged in it, which leave-one-out does
-    not promise. Only the list of candidates to rank knows items that came later.
+    A user's target is the first interaction of the period, and only earlier interactions count towards
+    `min_interactions`. A model evaluated on a period uses nothing from after the period's start, which leave-one-out
+    does not guarantee. Only the list of ranked candidates contains later items.
     """
 
-    name: Literal["temporal"] = "temporal"
-    valid_from: float = Field(0.8, gt=0, lt=1, description="quantile of all timestamps")
-    test_from: float = Field(0.9, gt=0, lt=1, description="quantile of all timestamps")
+    name: Literal["temporal"] = Field("temporal", description="the kind of split")
+    valid_from: float = Field(0.8, gt=0, lt=1, description="start of validation, as a quantile of all timestamps")
+    test_from: float = Field(0.9, gt=0, lt=1, description="start of the test, as a quantile of all timestamps")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -51,19 +51,21 @@ class TemporalConfig(Config):
 
 @dataclass(frozen=True)
 class Split:
+    """The training length and the held-out positions of each user of a block."""
+
     train_stop: Ints  # (users,)
     valid: Ints  # (users,) position of the target, -1 if the user has none
     test: Ints
 
 
 def leave_one_out(lengths: Ints, min_interactions: int) -> Split:
-    """Users with fewer than `min_interactions` take no part at all."""
+    """Leave-one-out split; users with fewer than `min_interactions` are left out."""
     kept = lengths >= max(min_interactions, 3)
     return Split(np.where(kept, lengths - 2, 0), np.where(kept, lengths - 2, -1), np.where(kept, lengths - 1, -1))
 
 
 def temporal(lengths: Ints, timestamps: Ints, min_interactions: int, valid_from: int, test_from: int) -> Split:
-    """`timestamps` are those of all users of the block, concatenated, in the unit of the two moments."""
+    """Temporal split; `timestamps` holds all users of the block, concatenated, in the unit of the two moments."""
     stops = np.cumsum(lengths)
     starts = stops - lengths
     before_valid = _count_before(timestamps, starts, stops, valid_from)
@@ -75,7 +77,7 @@ def temporal(lengths: Ints, timestamps: Ints, min_interactions: int, valid_from:
 
 
 def by_user(user_ids: Iterable[str]) -> NDArray[np.int8]:
-    """TRAIN, VALID or TEST for each user, by a hash of the id alone, another than the one that orders the shards."""
+    """TRAIN, VALID or TEST for each user, by a hash of the id; not the hash that orders the shards."""
     hashes = (hashlib.blake2b(user_id.encode(), digest_size=8, person=b"part").digest() for user_id in user_ids)
     shares = np.array([int.from_bytes(digest) / 2**64 for digest in hashes])
     found: NDArray[np.int8] = np.digitize(shares, [_VALID_FROM, _TEST_FROM]).astype(np.int8)

@@ -1,11 +1,11 @@
 """Task: a target of another vocabulary is predicted from a user's history.
 
-Designs considered. A loader, a loss and an evaluation for each task, as the released scripts of PeterRec have them: the
-second way from shards to metrics soon differs from the first. A column of labels beside the batch: whatever lies
-between shard and metric has to carry it along. Taken: a target stands behind the history, where the next item would,
-and is a number of another vocabulary. Windows, order, batches, objectives and ranking stay those of the next item; new
-are only where targets come from (`task_targets.py`), who learns from them (`labels.py`) and the vectors they have
-(`models/task_head.py`).
+Designs considered. A loader, a loss and an evaluation for each task, as in the released scripts of PeterRec: a second
+path from shards to metrics soon differs from the first. A column of labels beside the batch: all code between shard and
+metric has to pass it on. Taken: the target takes the place of the next item after the history, and is a number of
+another vocabulary. Windows, order, batches, objectives and ranking are the same as for the next item. Only the source
+of targets (`task_targets.py`), the split of users (`labels.py`) and the target vectors (`models/task_head.py`) are
+new.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,11 +33,11 @@ from transrec.protocols import Part
 class TaskExamplesConfig(Config):
     """Predict a target of another vocabulary: a profile, the items of another catalogue, or the labels of a file."""
 
-    name: Literal["task"] = "task"
+    name: Literal["task"] = Field("task", description="the kind of example")
     targets: TargetsConfig = Field(description="where the targets of the users come from")
 
     def scan(self, config: HistoriesConfig, max_length: int, agree: Agree = set) -> "TaskExamples":
-        """The examples in the shards; with several ranks, `agree` makes all leave out the same blocks."""
+        """Build the examples in the shards; with several ranks, `agree` makes all leave out the same blocks."""
         shards = open_users(config, agree)
         labels = Labels.read(
             self.targets, shards, partial(open_folder, config), config.min_interactions, config.fraction
@@ -46,7 +46,7 @@ class TaskExamplesConfig(Config):
 
 
 class TaskExamples(HistoryExamples):
-    """Users train, validate or test as a whole; a history is seen to its end, and a target stands behind it."""
+    """Each user trains, validates or tests as a whole, with the full history and a target after it."""
 
     name = "task"
 
@@ -64,7 +64,7 @@ class TaskExamples(HistoryExamples):
 
     @cached_property
     def counts(self) -> list[int]:
-        """The number of training windows in each block, which depends on the histories: they are read for it."""
+        """The number of training windows in each block; the histories are read to count them."""
         return [len(self.windows(number).user) for number in range(len(self.shards))]
 
     def own(self, number: int, block: UserBlock, user: int) -> NDArray[np.int32]:
@@ -99,7 +99,7 @@ class TaskExamples(HistoryExamples):
         return {"targets": self.labels.digest}
 
     def training_size(self) -> dict[str, int]:
-        """Users that training sees, their interactions, windows of an epoch, and training labels."""
+        """Numbers of training users, their interactions, windows per epoch, and training labels."""
         trained = [stops[stops >= 1] for stops in self.train_stops]
         return {
             "users": sum(map(len, trained)),
@@ -109,7 +109,7 @@ class TaskExamples(HistoryExamples):
         }
 
     def training_histories(self) -> Iterator[tuple[list[NDArray[np.int32]], NDArray[np.int32]]]:
-        """(whole history, target) of each training instance, block by block."""
+        """(whole histories, targets) of the training instances of each block."""
         for number in range(len(self.shards)):
             users, targets, _ = self.labels.blocks[number].of(TRAIN)
             block = self.block(number)

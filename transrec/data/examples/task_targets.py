@@ -1,7 +1,7 @@
-"""Targets of a task: where they come from. Choose one by `name:`.
+"""Sources of a task's targets. Choose one by `name:`.
 
-A task gives users targets out of a vocabulary of its own, 1..K: the classes of a user column, the items of another
-catalogue, or the labels of a file. Each (user, target) is an instance.
+A task gives users targets from its own vocabulary 1..K: the classes of a user column, the items of another catalogue,
+or the labels in a file. Each (user, target) pair is an instance.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -28,13 +28,13 @@ _LABEL_COLUMNS = ["user_id", "target"]
 
 
 class Pairs(NamedTuple):
-    """Instances of a block of users, in their order: which user of the block, which target; no pair twice."""
+    """Distinct (user, target) instances of a block of users, in the order of the users."""
 
-    user: NDArray[np.int32]
+    user: NDArray[np.int32]  # position in the block
     target: NDArray[np.int32]  # 1..K
 
 
-Read = tuple[list[str], list[Pairs]]  # target t is called names[t - 1]; the pairs of each block
+Read = tuple[list[str], list[Pairs]]  # names, where target t is names[t - 1]; the pairs of each block
 
 
 def _ascending(bands: list[float] | None) -> list[float] | None:
@@ -44,18 +44,21 @@ def _ascending(bands: list[float] | None) -> list[float] | None:
 
 
 class ProfileConfig(Config):
-    """Predict a user column of the shards: each value is a class; who has none takes no part."""
+    """Predict a user column of the shards, whose values are the classes; users without a value are left out."""
 
-    name: Literal["profile"] = "profile"
+    name: Literal["profile"] = Field("profile", description="the source of targets")
     column: str = Field(description="user column of the shards whose values are the classes")
     bands: Annotated[list[float] | None, AfterValidator(_ascending)] = Field(
-        None, min_length=1, description="bounds of the classes of a number; each belongs to the class above it"
+        None,
+        min_length=1,
+        description="bounds between the classes of a numeric column; each belongs to the class above it",
     )
 
     def read(self, users: UserShards, open_folder: OpenFolder) -> Read:
-        """
+        """The class names and the instances of each block.
+
         Raises:
-            ConfigError: no such column, or no numbers where there are bands.
+            ConfigError: the column is missing, or is not numeric although there are bands.
         """
         known = users.index.user_columns
         if self.column not in known:
@@ -70,7 +73,7 @@ class ProfileConfig(Config):
         return names, [_pairs_of(_codes(column, names)) for column in columns]
 
     def _values(self, block: UserBlock) -> pa.StringArray:
-        """A value for each user, null where there is none."""
+        """The value of each user, or null."""
         if not len(block):
             return pa.array([], pa.string())
         column = pc.utf8_trim_whitespace(block.profiles[self.column])
@@ -89,30 +92,32 @@ class ProfileConfig(Config):
 class ColdStartConfig(Config):
     """Predict the items that a user has in another set of shards, from the history in this one.
 
-    Users are shared between the two by their ids, items are not.
+    The two sets share user ids, but not items.
     """
 
-    name: Literal["cold_start"] = "cold_start"
+    name: Literal["cold_start"] = Field("cold_start", description="the source of targets")
     target: Annotated[Place, MayDiffer()] = Field(description="folder or URL of the shards whose items are predicted")
 
     def read(self, users: UserShards, open_folder: OpenFolder) -> Read:
+        """The item ids of the other set and the instances of each block."""
         target = UserShards(open_folder(self.target))
         names = target.folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id"])["item_id"].to_pylist()
         return names, list(_join(users, map(_histories, map(target.block, range(len(target))))))
 
 
 class FileConfig(Config):
-    """Predict what a file says: columns `user_id` and `target`, tab-separated or Parquet, a row for each target."""
+    """Predict the labels in a file with the columns `user_id` and `target`, one row per target."""
 
-    name: Literal["file"] = "file"
+    name: Literal["file"] = Field("file", description="the source of targets")
     path: Annotated[UserPath, MayDiffer()] = Field(
         description="table with the columns user_id and target, tab-separated or Parquet"
     )
 
     def read(self, users: UserShards, open_folder: OpenFolder) -> Read:
-        """
+        """The label names and the instances of each block.
+
         Raises:
-            ConfigError: the file cannot be read, or has other columns.
+            ConfigError: the file cannot be read, or its columns are wrong.
         """
         table = self._table()
         names = sorted(table["target"].unique().to_pylist())
@@ -143,7 +148,7 @@ TargetsConfig = Annotated[ProfileConfig | ColdStartConfig | FileConfig, Field(di
 
 
 class _Chunk(NamedTuple):
-    """Users in the order of the hash, and their targets."""
+    """Users in hash order, and their targets."""
 
     user_ids: pa.StringArray
     targets: pa.ListArray
@@ -154,7 +159,7 @@ class _Chunk(NamedTuple):
 
 
 def _join(users: UserShards, chunks: Iterable[_Chunk]) -> Iterator[Pairs]:
-    """The pairs of each block: both sides come in the order of the hash, so each is read once and little is held."""
+    """The pairs of each block; both sides are in hash order, so each is read once and little is held in memory."""
     coming, held = (chunk for chunk in chunks if len(chunk.user_ids)), list[_Chunk]()
     for number in range(len(users)):
         user_ids = users.block(number).user_ids
@@ -192,13 +197,13 @@ def _order(user_id: str) -> tuple[bytes, str]:
 
 
 def _codes(column: pa.StringArray, names: list[str]) -> NDArray[np.int64]:
-    """1..K, 0 for null."""
+    """Codes 1..K of the values, 0 for null."""
     found: NDArray[np.int64] = pc.index_in(column, pa.array(names, pa.string())).fill_null(-1).to_numpy() + np.int64(1)
     return found
 
 
 def _pairs_of(codes: NDArray[np.int64]) -> Pairs:
-    """At most one target for each user; 0 is none."""
+    """Pairs from one code per user; 0 means no target."""
     user = np.flatnonzero(codes)
     return Pairs(user.astype(np.int32), codes[user].astype(np.int32))
 

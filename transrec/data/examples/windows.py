@@ -1,8 +1,8 @@
 """Cutting a training history into windows so that every transition is a target exactly once.
 
-A window ends every `stride` items and looks back over up to `max_length` inputs. With a stride of `max_length` windows
-do not overlap and a target sees 1 to `max_length` items before it; with a smaller one a target of a long history sees
-at least `max_length - stride + 1`, as it will when the user's next item is predicted.
+A window ends every `stride` items and covers up to `max_length` inputs. With a stride of `max_length`, windows do not
+overlap and a target has 1 to `max_length` items before it. With a smaller stride, a target in a long history has at
+least `max_length - stride + 1`, as it will when the user's next item is predicted.
 """
 
 from typing import NamedTuple
@@ -14,24 +14,24 @@ Ints = NDArray[np.int64]
 
 
 class Window(NamedTuple):
-    """One example: up to L + 1 consecutive items, the newest `scored` of them targets; or of a task, up to L items and
-    one target of its own vocabulary behind them."""
+    """One example: up to L + 1 consecutive items, of which the newest `scored` are targets; for a task, up to L items
+    and one target of the task's vocabulary after them."""
 
     user_id: str
-    start: int  # the first item's place in the user's history
+    start: int  # position of the first item in the user's history
     items: NDArray[np.int32]  # oldest first
     scored: int
-    own: NDArray[np.int32]  # targets of the user that are no negatives
+    own: NDArray[np.int32]  # the user's own targets, never drawn as negatives
     target: int = 0  # 0: the next item is predicted
 
     @property
     def sequence(self) -> NDArray[np.int32]:
-        """Items and target, oldest first."""
+        """Items followed by the task's target, if any; oldest first."""
         return np.append(self.items, np.int32(self.target)) if self.target else self.items
 
     @property
     def key(self) -> str:
-        """A name that tells this window from every other."""
+        """A string that is unique to this window."""
         target = f"\0{self.target}" if self.target else ""
         return f"{self.user_id}\0{self.start}{target}"
 
@@ -42,17 +42,17 @@ class Windows(NamedTuple):
     user: Ints
     start: Ints
     stop: Ints
-    scored: Ints  # how many of the newest items are targets
-    target: Ints  # of a task: what stands behind the items, and is scored alone; 0: nothing does
+    scored: Ints  # number of newest items that are targets
+    target: Ints  # for a task: the target after the items, scored alone; 0: none
 
 
 def count_windows(train_stop: NDArray[np.int32], stride: int) -> Ints:
-    """Windows of each user: a history of n items has n - 1 transitions, a window predicts up to `stride` of them."""
+    """Windows per user: a history of n items has n - 1 transitions, and a window predicts up to `stride` of them."""
     return np.where(train_stop >= 2, -(-(train_stop.astype(np.int64) - 1) // stride), 0)
 
 
 def cut_windows(train_stop: NDArray[np.int32], max_length: int, stride: int) -> Windows:
-    """The newest window of a user ends with the training history; the oldest one may score fewer than `stride`."""
+    """Cut windows so that a user's newest ends with the training history; the oldest may score fewer than `stride`."""
     counts = count_windows(train_stop, stride)
     user = np.repeat(np.arange(len(train_stop)), counts)
     newest_first = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(counts.sum())

@@ -41,7 +41,7 @@ def test_no_room_for_a_checkpoint(tiny: Tiny, commands: ForkedCommands, small_di
     filler = small_disk.fill()
     os.truncate(filler, filler.stat().st_size - 100_000)  # the lines of some steps, but no checkpoint
     message = one_sentence(running.wait())
-    assert re.search(rf"{run_dir}/checkpoints has 0\.\d MiB left and a checkpoint needs 0\.\d MiB \(12 bytes", message)
+    assert re.search(rf"{run_dir}/checkpoints has 0\.\d MiB left, but a checkpoint needs 0\.\d MiB \(12 bytes", message)
     assert "make room on that disk" in message
     filler.unlink()
     assert_goes_on(commands, tiny, run_dir)

@@ -201,7 +201,7 @@ def test_sigterm_during_the_last_validation_leaves_the_tests_to_the_same_command
     started = ["--config", tiny.config, f"run_dir={run_dir}", "train.steps=4", "train.evaluate_every=4"]
     finished = commands.start("train", *started, ranks=ranks, before=stop_in_validations).wait()
     assert finished.code == 143, finished.stderr
-    assert "stopped after training; the same command evaluates what was trained" in finished.stderr
+    assert "stopped after training; run the same command again to evaluate the trained model" in finished.stderr
     assert "Traceback" not in finished.stderr
     assert [record["step"] for record in records(run_dir, "valid")] == [4]
     assert not (run_dir / "summary.json").exists()

@@ -150,7 +150,7 @@ def test_its_answers_are_measured_by_a_metric_of_their_scores(experiment: ToyExp
 def test_a_metric_of_ranks_is_refused(experiment: ToyExperiment) -> None:
     examples = experiment.data.scan(1)
     with pytest.raises(
-        ConfigError, match="HR@10 reads rank of the answers, and these examples give user, score, label"
+        ConfigError, match="HR@10 needs the readings rank, but these examples have only user, score, label"
     ):
         Evaluator(EvaluationConfig(metrics=["HR@10"]), examples, World())
 

@@ -1,4 +1,4 @@
-"""The order of training windows: a pure function of (seed, epoch, step), independent of the number of ranks and workers.
+"""The order of training windows: a pure function of (seed, epoch, step), for any number of ranks and workers.
 
 Designs considered. A global permutation with random access has the best shuffle but reads shards at random, which is
 slow on remote storage. A shuffle buffer per worker reads sequentially, but its order depends on the number of workers.
@@ -19,7 +19,7 @@ _LINE, _BLOCK = 1, 2  # purposes of random numbers, so that equal seeds do not g
 
 
 class EpochOrder:
-    """The windows of each step. `block_windows` (blocks,) holds window counts, `block_shard` (blocks,) shard numbers."""
+    """The windows of each step. `block_windows` (blocks,) counts windows, `block_shard` (blocks,) numbers shards."""
 
     def __init__(
         self, block_windows: NDArray[np.int64], block_shard: NDArray[np.int64], batch_size: int, seed: int

@@ -42,7 +42,7 @@ def tracked(name: str, things: Collection[Thing]) -> Iterator[Thing]:
 
 
 class _Lines:
-    """A line after the first seconds, then one every half minute, and a last one at the end of long work."""
+    """A line after the first seconds, then one every half minute, and one at the end if the work took that long."""
 
     def __init__(self, name: str, total: int, console: Console) -> None:
         self._name, self._total, self._console = name, total, console

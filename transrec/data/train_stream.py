@@ -26,7 +26,7 @@ class TrainStream(Dataset[list[Batch]]):
     """`stream[step]`: the micro-batches of this rank for a global step, deterministic in (seed, step).
 
     The `batch_size` slots of a step are divided into contiguous runs among the ranks, and a rank's slots among its
-    `accumulation` micro-batches. The stream handles order and slots; the examples fill a slot and make batches of slots.
+    `accumulation` micro-batches. The stream handles order and slots; the examples fill slots and make batches.
 
     Args:
         collate: makes the batch for a run of slots.

@@ -1,1 +1,1 @@
-"""Full-catalogue evaluation on plain tensors and callables: ranks, metrics, baselines, tables."""
+"""Full-catalogue evaluation on plain tensors and callables: ranks, metrics, baselines and tables."""

@@ -19,7 +19,7 @@ Sequences = Iterable[tuple[np.ndarray, np.ndarray]]  # blocks of (items of whole
 
 
 class Baseline(Protocol):
-    """Anything that scores targets from a history alone."""
+    """A model that scores targets from a history alone."""
 
     def for_users(self, history: Tensor) -> Score:
         """Scores for users with `history` (B, H): item indices, oldest first, 0 where padded."""
@@ -32,18 +32,18 @@ class MostPopular:
     counts: Tensor  # (N + 1,)
 
     def for_users(self, history: Tensor) -> Score:
-        """Scores for users with `history` (B, H), of which only B matters."""
+        """Scores for users with `history` (B, H); only B is used."""
         counts = self.counts.to(history.device)
         return lambda a, b: counts[a:b].expand(len(history), -1)
 
 
 @dataclass(frozen=True)
 class ItemToItem:
-    """First-order transitions: how often a candidate directly followed the user's last `recent` items.
+    """First-order transitions: counts of how often a candidate directly followed the user's last `recent` items.
 
-    The item p places from the end weighs 1/p, which beat equal weights on ml-100k and movietweetings. Weights
-    are scaled to integers, so sums are exact; popularity, scaled below 1, then orders only
-    candidates that tie (as far as float32 can tell the scores apart).
+    The item p places from the end has weight 1/p, which beat equal weights on ml-100k and movietweetings. Weights are
+    scaled to integers, so sums are exact. Popularity, scaled below 1, then orders only tied candidates (as far as
+    float32 can distinguish the scores).
     """
 
     transitions: sparse.csr_array  # (N + 1, N + 1): entry (i, j) counts j directly after i
@@ -55,12 +55,12 @@ class ItemToItem:
         """Count items and transitions in one pass over blocks of training sequences.
 
         Args:
-            sequences: blocks (items, lengths): item indices 1..N of whole sequences one after another, oldest
-                first, and the length of each. Memory is one block and the distinct transitions.
+            sequences: blocks (items, lengths): item indices 1..N of whole sequences, concatenated, oldest first, and
+                the length of each. Memory holds one block and the distinct transitions.
             catalogue_size: N.
 
         Raises:
-            ValueError: lengths that do not add up to the items of their block, or an index outside 1..N.
+            ValueError: lengths do not add up to the items of their block, or an index is outside 1..N.
         """
         counts = np.zeros(catalogue_size + 1, dtype=np.int64)
         transitions = sparse.csr_array((catalogue_size + 1, catalogue_size + 1), dtype=np.float32)

@@ -1,8 +1,8 @@
-"""A value over users and its confidence interval: the bootstrap, and Student's interval of a mean.
+"""Values over users with confidence intervals: the bootstrap, and Student's interval of a mean.
 
-A user may have several targets (of a task); they are then drawn together.
+For a task, a user may have several targets, which are then drawn together.
 
-Shape letters: I targets, U users, V distinct per-user values, R resamples, r resamples that are held at once.
+Shape letters: I targets, U users, V distinct per-user values, R resamples, r resamples held at once.
 """
 
 from collections.abc import Callable
@@ -15,17 +15,17 @@ from scipy import stats
 from torch import Tensor
 
 Counts = NDArray[np.int64]
-Statistic = Callable[[Counts], NDArray[np.float64]]  # how often each of n things was drawn (r, n) -> values (r,)
+Statistic = Callable[[Counts], NDArray[np.float64]]  # counts of draws of n things (r, n) -> values (r,)
 
 _RESAMPLED_COUNTS = 4_000_000  # int64 counts held at once by the bootstrap: 32 MB
 
 
 @dataclass(frozen=True)
 class Interval:
-    """How an interval is made.
+    """The settings of a confidence interval.
 
     Raises:
-        ValueError: a confidence outside (0, 1), or no resamples.
+        ValueError: the confidence is outside (0, 1), or there are no resamples.
     """
 
     confidence: float = 0.95
@@ -40,7 +40,7 @@ class Interval:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The quantiles it lies between."""
+        """The two quantiles that bound the interval."""
         return (1 - self.confidence) / 2, (1 + self.confidence) / 2
 
 
@@ -49,7 +49,7 @@ USUAL = Interval()
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value over users and the ends of its confidence interval."""
+    """A value over users and the bounds of its confidence interval."""
 
     value: float
     low: float
@@ -59,13 +59,13 @@ class Estimate:
 def bootstrap(statistic: Statistic, counts: Counts, interval: Interval = USUAL, cells: int | None = None) -> Estimate:
     """A statistic of users and its percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
 
-    Drawing U users with replacement and counting how often each distinct value comes up is one multinomial
-    draw over the V values, so the exact bootstrap costs O(R V) whatever U is.
+    Drawing U users with replacement and counting each distinct value is one multinomial draw over the V values, so the
+    exact bootstrap costs O(R V) for any U.
 
     Args:
         statistic: from counts (r, V) to values (r,).
-        counts: (V,) how many users have each of the distinct values.
-        cells: how many numbers the statistic holds for one resample; None: V.
+        counts: (V,) number of users with each distinct value.
+        cells: numbers that the statistic holds in memory for one resample; None: V.
     """
     users, generator = counts.sum(), np.random.default_rng(interval.seed)
     step = max(1, _RESAMPLED_COUNTS // (cells or len(counts)))
@@ -78,11 +78,11 @@ def bootstrap(statistic: Statistic, counts: Counts, interval: Interval = USUAL, 
 
 
 def bootstrap_targets(statistic: Statistic, users: Tensor, interval: Interval = USUAL) -> Estimate:
-    """A statistic of targets and its interval; users are drawn, each with all targets.
+    """A statistic of targets and its interval; users are resampled, each with all of their targets.
 
     Args:
         statistic: from counts of the targets (r, I) to values (r,).
-        users: (I,) whose target it is, as a number.
+        users: (I,) number of the user of each target.
     """
     rows = torch.unique(users, return_inverse=True)[1].cpu().numpy()
     everyone = np.ones(int(rows.max()) + 1, np.int64)
@@ -90,10 +90,10 @@ def bootstrap_targets(statistic: Statistic, users: Tensor, interval: Interval = 
 
 
 def bootstrap_mean(values: Tensor, users: Tensor | None, interval: Interval = USUAL) -> Estimate:
-    """The mean of `values` (I,) over targets, users being drawn: as `bootstrap_targets`, faster where values repeat.
+    """The mean of `values` (I,) over targets with users resampled: `bootstrap_targets`, faster for repeated values.
 
     Args:
-        users: (I,) whose target it is, as a number; None: each is another's.
+        users: (I,) number of the user of each target; None: all users differ.
     """
     pairs = torch.stack(_summed(values, users), 1)
     distinct, counts = (x.cpu().numpy() for x in torch.unique(pairs, dim=0, return_counts=True))
@@ -108,7 +108,7 @@ def bootstrap_mean(values: Tensor, users: Tensor | None, interval: Interval = US
 def student_mean(values: Tensor, confidence: float = USUAL.confidence) -> Estimate:
     """The mean of `values` (I,) with Student's interval; the interval of a single value is the value.
 
-    For means of many unlike numbers it agrees with the bootstrap's, at no cost.
+    For means of many different numbers it agrees with the bootstrap interval, at no cost.
     """
     mean, count = float(values.double().mean()), len(values)
     if count == 1:
@@ -118,7 +118,7 @@ def student_mean(values: Tensor, confidence: float = USUAL.confidence) -> Estima
 
 
 def _summed(values: Tensor, users: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The sum of each user's values, and how many they are: twice (U,)."""
+    """The sum and the number of each user's values, (U,) each."""
     if users is None:
         return values, torch.ones_like(values)
     rows = torch.unique(users, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""A recommender (or a baseline) against the users of a split: full ranking, exact on any number of ranks.
+"""Evaluation of a model or baseline on the users of a split: full ranking, exact on any number of ranks.
 
 Shape letters: B users, I targets, L positions, N items, D width.
 """
@@ -38,19 +38,22 @@ MetricName = Annotated[str, AfterValidator(_known)]
 
 
 class EvaluationConfig(Config):
+    """The metrics of validations and tests, and how they are computed."""
+
     metrics: list[MetricName] = Field(
         ["HR@10", "NDCG@10", "MRR@10"],
         min_length=1,
-        description="what validations and tests measure; `loss` takes them a second pass over the catalogue",
+        description="metrics of validations and tests; `loss` needs a second pass over the catalogue",
     )
     repeats: Repeats = Field(
-        "count", description="a target the user already had: rank it, or count a miss as the released code does"
+        "count",
+        description="for a target already in the user's history: rank it, or count a miss as the released code does",
     )
-    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals of metrics")
+    confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals of metrics")
 
 
 class Evaluator:
-    """Measures answers about held-out targets; every rank of `world` must make the same calls."""
+    """Measures answers to questions about held-out targets; every rank of `world` must make the same calls."""
 
     def __init__(self, config: EvaluationConfig, examples: Examples, world: World) -> None:
         self.config, self.examples, self.world = config, examples, world
@@ -62,17 +65,17 @@ class Evaluator:
             _check_readings(asked, self.kind.readings)
 
     def model(self, model: Model, store: ItemStore, part: Part) -> dict[str, Estimate]:
-        """Metrics of a model."""
+        """The configured metrics of a model."""
         return self._estimates(self.metrics, self._measure_model(model, store, part, _readings(self.metrics)))
 
     def users(self, model: Model, store: ItemStore, part: Part) -> "UserResults":
-        """Metrics of a model, and those that are always kept, with the readings that they were made from."""
+        """The configured metrics of a model and those always kept, with the readings behind them."""
         metrics = list(dict.fromkeys([*self.metrics, *map(metric, self.kind.kept_metrics)]))
         columns = self._measure_model(model, store, part, _readings(metrics) | {*self.kind.kept})
         return UserResults(columns, self._estimates(metrics, columns))
 
     def baseline(self, baseline: Baseline, part: Part) -> dict[str, Estimate]:
-        """Metrics of a baseline, without those that need logits."""
+        """The metrics of a baseline, except those that need logits."""
         readings = self.kind.readings
         metrics = [m for m in self.metrics if not any(readings[name].of_logits for name in m.reads)]
         columns = self._measure(part, lambda batch: baseline.for_users(batch.history), _readings(metrics))
@@ -99,10 +102,10 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class UserResults:
-    """Readings of the questions of a part, in the order of `question_users`, and metrics, whatever the ranks were."""
+    """Readings of a part's questions in the order of `question_users`, and metrics; independent of the ranks."""
 
     columns: Mapping[str, Tensor]  # reading -> (I,)
-    estimates: Mapping[str, Estimate]  # of the configured metrics, and of those that are always kept
+    estimates: Mapping[str, Estimate]  # the configured metrics and those always kept
 
 
 def _ranking(config: EvaluationConfig, examples: Examples, world: World) -> Ranking:
@@ -119,13 +122,13 @@ def _check_readings(asked: Metric, readings: Mapping[str, Reading[Any, Any, Any]
     missing = [name for name in asked.reads if name not in readings]
     if missing:
         raise ConfigError(
-            f"`evaluation.metrics`: {asked.name} reads {', '.join(missing)} of the answers, "
-            f"and these examples give {', '.join(readings)}"
+            f"`evaluation.metrics`: {asked.name} needs the readings {', '.join(missing)}, "
+            f"but these examples have only {', '.join(readings)}"
         )
 
 
 class inference:
-    """Evaluation mode without gradients; restores the mode the model was in."""
+    """Context of evaluation mode without gradients; restores the model's previous mode."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model, self.was_training = model, model.training
@@ -141,7 +144,7 @@ class inference:
 
 
 def baselines(config: EvaluationConfig, examples: Examples, part: Part) -> dict[str, dict[str, Estimate]]:
-    """Metrics of the baselines that need no training but counting; not collective: any one rank may call it."""
+    """Metrics of the baselines that are fitted to counts; not collective: any single rank may call it."""
     alone = Evaluator(config, examples, World())
     return alone.kind.baselines(alone, examples, part)
 
@@ -165,14 +168,14 @@ def _task_baselines(alone: Evaluator, examples: TaskExamples, part: Part) -> dic
 
 @dataclass(frozen=True)
 class Kind:
-    """How the answers to a kind of question are judged."""
+    """The evaluation of one kind of question."""
 
     readings: Mapping[str, Reading[Any, Any, Any]]
-    context: Callable[[EvaluationConfig, Any, World], Any]  # what the readings are taken with
+    context: Callable[[EvaluationConfig, Any, World], Any]  # context that the readings receive
     baselines: Callable[[Evaluator, Any, Part], dict[str, dict[str, Estimate]]]
-    kept: tuple[str, ...]  # readings that are measured on the test whether or not a metric reads them
-    kept_metrics: tuple[str, ...] = ()  # metrics that are measured on the test whether or not they are configured
-    named: frozenset[str] = frozenset()  # readings that are numbers of targets, which have names
+    kept: tuple[str, ...]  # readings measured on the test even if no metric needs them
+    kept_metrics: tuple[str, ...] = ()  # metrics measured on the test even if not configured
+    named: frozenset[str] = frozenset()  # readings that hold target numbers, which have names
 
 
 _KEPT, _NAMED = ("target", "rank", "loss"), frozenset({"target", "predicted"})
@@ -183,7 +186,7 @@ KINDS: dict[str, Kind] = {
 
 
 def encode_catalogue(model: Model, store: ItemStore, num_items: int, world: World) -> Tensor:
-    """Vectors of all items (N + 1, D) in fp32, row 0 zero; ranks share the work, in equally many encoder passes."""
+    """Vectors of all items (N + 1, D) in fp32, row 0 zero; ranks share the work and run equally many encoder passes."""
     own = np.arange(1, num_items + 1)[world.rank :: world.size]
     pieces = [own[start : start + store.items_at_once] for start in range(0, len(own), store.items_at_once)]
     most = -(-len(range(0, num_items, world.size)) // store.items_at_once)  # pieces of rank 0, which has the most

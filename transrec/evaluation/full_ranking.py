@@ -1,14 +1,13 @@
-"""Rank and loss of the target, and the best items, over the whole catalogue, one chunk of items at a time.
+"""Ranks and losses of targets, and the best items, over the whole catalogue, one chunk of items at a time.
 
 Shape letters: B users of a call, N items (indices 1..N; 0 pads), D width, H history, n items of a chunk.
 
-A score is a function `score(a, b)` that gives the scores of items a..b-1 for all B users, (B, n). It must be
-deterministic: the same call gives the same bits. Scores are compared in float32, exactly, and always with the
-target's score as the target's own chunk gave it, so `chunk` and B enter a rank only through the rounding of
-`score`.
+A score is a function `score(a, b)` that returns the scores of items a..b-1 for all B users, (B, n). It must be
+deterministic: the same call returns the same bits. Scores are compared exactly, in float32, and always with the
+target's score from its own chunk, so `chunk` and B affect a rank only through the rounding of `score`.
 
-That rounding matters for ties. A float32 matrix product rounds equal rows differently by their place in the
-matrix (1,798 of 15 million scores on a CPU), so exact duplicates of the target would beat it by chance.
+That rounding matters for ties. A float32 matrix product rounds equal rows differently depending on their position in
+the matrix (1,798 of 15 million scores on a CPU), so exact duplicates of the target would beat it by chance.
 `nn.dot_product` therefore accumulates in float64 and rounds once: duplicates tie, and ranks do not depend on `chunk` or
 B, except where an error of 1e-16 straddles a float32 boundary.
 """
@@ -40,20 +39,20 @@ def rank_targets(
 ) -> Tensor:
     """Rank of each user's target: 1 + the number of other items scored at least as high.
 
-    Other items are candidates outside the user's history. Ties count against the target, so a model that
-    scores all items alike earns nothing. The target is always a candidate, whatever `candidates` says.
+    Other items are candidates outside the user's history. Ties count against the target, so a model that scores all
+    items equally gains nothing. The target is always a candidate, even if `candidates` excludes it.
 
-    A chunk that holds a target is scored twice, first for the target's own score (the last one scored is
-    kept, so a catalogue of one chunk is scored once). Memory is O(B chunk).
+    A chunk with a target is scored twice, first for the target's own score (the last scored chunk is kept, so a
+    catalogue of one chunk is scored once). Memory is O(B chunk).
 
     Args:
         catalogue_size: N.
         targets: (B,) item indices 1..N.
         history: (B, H) item indices, 0 where padded, in any order.
         candidates: (N + 1,) bool; entry 0 is False.
-        repeats: what becomes of a target that is also in the history. "count": it is ranked like any other.
-            "miss": its rank is N + 1, as where the score of the whole history is set to -inf (the released
-            code of Adapter4Rec, `data_utils/metrics.py`).
+        repeats: handling of a target that is also in the history. "count": it is ranked like any other. "miss": its
+            rank is N + 1, as when the scores of the whole history are set to -inf (the released code of Adapter4Rec,
+            `data_utils/metrics.py`).
         chunk: items scored at a time; on a 2-core CPU 4096 took less than half the time of the default.
 
     Returns:
@@ -72,7 +71,7 @@ def rank_targets(
     own = _own_scores(block, chunks, targets)
     uncounted = torch.cat([history, targets[:, None]], dim=1)
     ranks = torch.ones_like(targets)
-    for a, b in reversed(chunks):  # from the chunk that `_own_scores` may have left in the cache
+    for a, b in reversed(chunks):  # starts with the chunk that `_own_scores` may have left in the cache
         scores = block(a, b)
         ahead = (scores >= own) & candidates[a:b]
         ranks += _without(ahead, uncounted, a, b, False).sum(dim=1)
@@ -86,8 +85,9 @@ def target_losses(
 ) -> Tensor:
     """Cross entropy of each user's target: log Σ exp(score) − the target's score, natural logarithm, scores as logits.
 
-    The sum runs over what `rank_targets` ranks: the target and the candidates outside the user's history. A model that
-    scores all of them alike loses the logarithm of their number. Arguments and errors as there.
+    The sum runs over the items that `rank_targets` ranks: the target and the candidates outside the user's history. A
+    model that scores all of them equally has the logarithm of their number as its loss. Arguments and errors are those
+    of `rank_targets`.
 
     Returns:
         (B,) float32, at least 0.
@@ -109,17 +109,17 @@ def target_losses(
 def top_items(
     score: Score, catalogue_size: int, history: Tensor | None, candidates: Tensor, top: int, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """The `top` best candidates of each user, best first; of items that tie, the lower index first.
+    """The `top` best candidates of each user, best first; tied items are ordered by ascending index.
 
     Args:
         catalogue_size: N.
-        history: (B, H) item indices to leave out, 0 where padded; None leaves out nothing.
+        history: (B, H) item indices to leave out, 0 where padded; None: leave out nothing.
         candidates: (N + 1,) bool; entry 0 is False.
         chunk: items scored at a time; memory is O(B (chunk + top)).
 
     Returns:
-        scores (B, top) float32 and item indices (B, top) int64. Where fewer than `top` items are left, the
-        rest is score -inf and index 0.
+        scores (B, top) float32 and item indices (B, top) int64. If fewer than `top` items are
+        left, the rest have score -inf and index 0.
 
     Raises:
         ValueError: arguments or scores of the wrong shape or range.
@@ -148,18 +148,18 @@ def _chunks(catalogue_size: int, chunk: int) -> Iterator[tuple[int, int]]:
 
 
 def _scored(score: Score, a: int, b: int, users: int | None) -> Tensor:
-    """Scores (B, n) of items a..b-1 in float32, checked; `users` is B where the caller knows it."""
+    """Scores (B, n) of items a..b-1 in float32, checked; `users` is B if the caller knows it."""
     scores = score(a, b).detach().float()
     if scores.ndim != 2 or scores.shape != (len(scores) if users is None else users, b - a):
         expected = f"({'users' if users is None else users}, {b - a})"
-        raise ValueError(f"score({a}, {b}) gave shape {tuple(scores.shape)}, expected {expected}")
-    if scores.numel() and scores.amax().isnan():  # the maximum of anything with NaN is NaN
+        raise ValueError(f"score({a}, {b}) returned shape {tuple(scores.shape)}, expected {expected}")
+    if scores.numel() and scores.amax().isnan():  # the maximum of values with a NaN is NaN
         raise NotFiniteError(f"score({a}, {b}): {int(scores.isnan().sum())} scores are NaN, so nothing can be ranked")
     return scores
 
 
 def _own_scores(block: Score, chunks: list[tuple[int, int]], targets: Tensor) -> Tensor:
-    """(B, 1) score of each user's target, from the chunk that contains it; other chunks are not scored."""
+    """(B, 1) score of each user's target; only the chunks that contain a target are scored."""
     own = torch.empty(len(targets), 1, device=targets.device)
     for a, b in chunks:
         rows = ((targets >= a) & (targets < b)).nonzero().squeeze(1)
@@ -169,17 +169,17 @@ def _own_scores(block: Score, chunks: list[tuple[int, int]], targets: Tensor) ->
 
 
 def _without(block: Tensor, items: Tensor, a: int, b: int, value: bool | float) -> Tensor:
-    """`block` (B, n) of items a..b-1 with `value` written, in place, at each user's `items` (B, H)."""
+    """`block` (B, n) of items a..b-1 with `value` written in place at each user's `items` (B, H)."""
     rows, columns = ((items >= a) & (items < b)).nonzero(as_tuple=True)
     block[rows, items[rows, columns] - a] = value
     return block
 
 
 def _sort_keys(scores: Tensor, first: int) -> Tensor:
-    """int64 keys (B, n), distinct per user: ordered by score, then by falling item index (`first` + column).
+    """int64 keys (B, n), distinct per user, ordered by score, then by descending item index (`first` + column).
 
-    The bits of a float32 order like a signed integer once those of negative numbers are flipped below the
-    sign; they make the upper half of a key, the item index counted from the end the lower half.
+    The bits of a float32 sort like a signed integer once the bits below the sign are flipped for negative numbers. They
+    form the upper half of a key; the item index, counted from the end, forms the lower half.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
     ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
@@ -188,7 +188,7 @@ def _sort_keys(scores: Tensor, first: int) -> Tensor:
 
 
 def _read_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores and item indices that `_sort_keys` packed; -inf and 0 for `_NOTHING`."""
+    """Scores and item indices unpacked from the keys of `_sort_keys`; -inf and 0 for `_NOTHING`."""
     ordered = (keys >> 32).int()
     scores = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
     nothing = keys == _NOTHING

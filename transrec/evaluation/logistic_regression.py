@@ -1,4 +1,4 @@
-"""Logistic regression on how often a user has which item: what a profile task has to beat.
+"""Logistic regression on a user's item counts: the baseline of profile tasks.
 
 Shape letters: B users of a call, N items, K classes (numbers 1..K), H history.
 """
@@ -14,15 +14,15 @@ from torch import Tensor
 
 from transrec.protocols import Score
 
-MOST_CLASSES = 100  # more are a catalogue
+MOST_CLASSES = 100  # a vocabulary of more is a catalogue
 _MOST_ITERATIONS = 300
 
-Instances = Iterable[tuple[Sequence[np.ndarray], np.ndarray]]  # blocks of (items of each, class of each)
+Instances = Iterable[tuple[Sequence[np.ndarray], np.ndarray]]  # blocks of (items of each instance, class of each)
 
 
 @dataclass(frozen=True)
 class LogisticRegression:
-    """scikit-learn's, with its default L2 penalty; classes that nobody trained with get probability 0."""
+    """scikit-learn's model with its default L2 penalty; classes without training users get probability 0."""
 
     fitted: Any
     num_items: int
@@ -30,6 +30,7 @@ class LogisticRegression:
 
     @classmethod
     def fit(cls, instances: Instances, num_items: int, num_classes: int) -> "LogisticRegression":
+        """Fit the item counts of all instances to their classes."""
         from sklearn import linear_model  # type: ignore[import-untyped]  # an extra: `baselines`
 
         histories, classes = zip(*instances, strict=True)
@@ -48,7 +49,7 @@ class LogisticRegression:
 
 
 def _counts(histories: Sequence[np.ndarray], num_items: int) -> sparse.csr_array:
-    """(users, N + 1) occurrences of each item."""
+    """(users, N + 1) number of occurrences of each item."""
     columns = np.concatenate([np.zeros(0, np.int64), *histories])
     rows = np.repeat(np.arange(len(histories)), [len(items) for items in histories])
     shape = (len(histories), num_items + 1)

@@ -1,4 +1,4 @@
-"""The pass over the questions of all ranks. It knows nothing of what a question is.
+"""The pass over the questions of all ranks, independent of the kind of question.
 
 Shape letters: B questions of a batch, I questions of all batches.
 """
@@ -27,9 +27,9 @@ def measure(
     """Each reading of every question, (I,), in the order of the data on every rank.
 
     Args:
-        batches: this rank's batches, `world.rank`, `world.rank + world.size`, … of all; None for one without
-            questions. Every rank has equally many.
-        answer: called for every batch, also for None: under ZeRO-3 all ranks must run the encoder.
+        batches: this rank's batches, numbers `world.rank`, `world.rank + world.size`, … of all; None for a batch
+            without questions. All ranks have equally many.
+        answer: called for every batch, including None, because under ZeRO-3 all ranks must run the encoder.
     """
     rows = [torch.zeros((0, 1 + len(readings)), dtype=torch.float64)]
     for turn, asked in enumerate(batches):

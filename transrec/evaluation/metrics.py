@@ -1,8 +1,8 @@
-"""Metrics: what each reads of the answers, which direction is better, and its value over users with an interval.
+"""Metrics: the readings each needs, its better direction, and its value over users with an interval.
 
-To add one, write its class here, or an object of a class that is here, and its line in `METRICS`.
+To add a metric, add its class here, or an object of an existing class, and a line in `METRICS`.
 
-Shape letters: I targets, one row each (of the next item every user has one, of a task perhaps several), r resamples.
+Shape letters: I targets, one row each (one per user for the next item, perhaps several for a task), r resamples.
 Ranks are 1-based: rank 1 is the top of the list.
 """
 
@@ -32,10 +32,10 @@ from transrec.evaluation.sampled_ranking import SAMPLED
 
 
 class Metric(ABC):
-    """A number that judges answers.
+    """A number that measures the quality of answers.
 
-    `reads` names the readings (`evaluation/readings.py`) it is made from; methods take one column (I,) for each,
-    in that order.
+    `reads` lists the readings (`evaluation/readings.py`) that it is computed from; methods take one column (I,) for
+    each, in that order.
     """
 
     name: str
@@ -47,32 +47,32 @@ class Metric(ABC):
         """The metric (r,) of resampled targets, given how often each was drawn (r, I)."""
 
     def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
-        """The value and its interval, users being resampled, each with all targets.
+        """The value and its interval; users are resampled, each with all of their targets.
 
-        It depends on the columns and the interval's seed only, not on which other metrics are asked for.
+        The result depends only on the columns and the interval's seed, not on other metrics.
 
         Args:
-            users: (I,) whose target it is, as a number; None: each is another's.
+            users: (I,) number of the user of each target; None: all users differ.
 
         Raises:
-            ValueError: no targets, or columns that are not what the metric reads.
+            ValueError: there are no targets, or the columns do not fit the metric.
         """
         owners = torch.arange(len(columns[0])) if users is None else users
         return bootstrap_targets(self.statistic(*columns), owners, interval)
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than the `best` so far; None: there was none. What is not a number never is."""
+        """Whether `value` is better than the `best` so far (None: there is none yet); NaN is never better."""
         if math.isnan(value):
             return False
         return best is None or (value > best if self.higher_is_better else value < best)
 
 
 class MeanMetric(Metric):
-    """The mean over targets of a value that each has for itself."""
+    """The mean over targets of one value per target."""
 
     @abstractmethod
     def values(self, *columns: Tensor) -> Tensor:
-        """(I,) float64."""
+        """The value of each target, (I,) float64."""
 
     def statistic(self, *columns: Tensor) -> Statistic:
         values = self.values(*columns).cpu().numpy()
@@ -89,7 +89,7 @@ class MeanMetric(Metric):
 
 @dataclass(frozen=True)
 class RankMetric(MeanMetric):
-    """The mean gain of the targets' ranks within the first k."""
+    """The mean over targets of a gain within the first k ranks."""
 
     name: str
     gain: Callable[[Tensor, int], Tensor]  # ranks (I,), k -> (I,) float64
@@ -134,7 +134,7 @@ class Loss(MeanMetric):
         return losses.double()
 
     def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
-        """As of every metric, but targets count as independent, and nothing is resampled."""
+        """The value and Student's interval; targets count as independent, and nothing is resampled."""
         return student_mean(self.values(*columns), interval.confidence)
 
 
@@ -161,10 +161,10 @@ METRICS_AT_K: dict[str, Callable[[int], Metric]] = {
 
 
 def metric(name: str) -> Metric:
-    """The metric of a name: one of `METRICS`, NAME@K with NAME of `METRICS_AT_K`, or `sampled_99_` and one of ranks.
+    """The metric of this name: one of `METRICS`, NAME@K from `METRICS_AT_K`, or `sampled_99_` and a rank metric.
 
     Raises:
-        ValueError: there is none of this name; the message lists those there are.
+        ValueError: there is no such metric; the message lists the known names.
     """
     if name.startswith(SAMPLED):
         return _sampled(name)

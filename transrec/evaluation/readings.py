@@ -1,9 +1,9 @@
-"""Readings: the numbers that are read off an answer to a question, and that metrics are made from.
+"""Readings: the numbers that metrics are computed from, taken from the answer to a question.
 
-A kind of question has its own table of readings, such as `READINGS` for questions about one target among many. Another
-kind, such as impressions with scores and labels, brings a table of its own; `measure` serves all of them.
+Each kind of question has its own table of readings, such as `READINGS` for questions about one target among many.
+Another kind, such as impressions with scores and labels, defines its own table; `measure` works with all of them.
 
-Shape letters: B targets of a batch, N targets that are ranked (1..N; 0 pads), X targets left out.
+Shape letters: B targets of a batch, N ranked targets (1..N; 0 pads), X targets left out.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,12 @@ Answers = TypeVar("Answers", contravariant=True)
 
 @dataclass(frozen=True)
 class Reading(Generic[Context, Questions, Answers]):
-    """
+    """A number taken from each answer.
+
     Args:
-        measure: one number for each question of a batch, (B,).
-        dtype: of these numbers.
-        of_logits: it needs scores that are logits; for others, such as counts, only their order means something.
+        measure: returns one number for each question of a batch, (B,).
+        dtype: data type of these numbers.
+        of_logits: whether the scores must be logits; of other scores, such as counts, only the order has a meaning.
     """
 
     measure: Callable[[Context, Questions, Answers], Tensor]
@@ -46,12 +47,12 @@ class Targets(Protocol):
     def targets(self) -> Tensor: ...  # (B,)
 
     @property
-    def left_out(self) -> Tensor: ...  # (B, X) what is not ranked, 0 where padded
+    def left_out(self) -> Tensor: ...  # (B, X) targets excluded from the ranking, 0 where padded
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The vocabulary that targets are ranked in."""
+    """The vocabulary in which targets are ranked, and the readings of a ranking."""
 
     size: int  # N
     candidates: Tensor  # (N + 1,) bool; entry 0 is False
@@ -59,18 +60,20 @@ class Ranking:
     device: torch.device
 
     def rank(self, asked: Targets, score: Score) -> Tensor:
+        """The rank of each target among all candidates."""
         return rank_targets(score, self.size, *self._on_device(asked), self.repeats)
 
     def sampled_rank(self, asked: Targets, score: Score) -> Tensor:
+        """The rank of each target among sampled candidates."""
         compared = sampled_candidates(asked.users, asked.targets, asked.left_out, self.candidates)
         return self.rank(asked, restricted(score, compared.to(self.device)))
 
     def predicted(self, asked: Targets, score: Score) -> Tensor:
-        """The best candidate; nothing is left out."""
+        """The best candidate of each question; nothing is left out."""
         return top_items(score, self.size, None, self.candidates.to(self.device), 1)[1][:, 0]
 
     def loss(self, asked: Targets, score: Score) -> Tensor:
-        """It takes a pass over the vocabulary of its own."""
+        """The cross entropy of each target, in a separate pass over the vocabulary."""
         return target_losses(score, self.size, *self._on_device(asked))
 
     def _on_device(self, asked: Targets) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,10 +11,10 @@ from transrec.evaluation.metrics import metric
 
 
 def table(*sections: Mapping[str, Mapping[str, Estimate]]) -> Table:
-    """A row for each model, a column for each metric: value and interval.
+    """A table with a row for each model and a column for each metric: value and interval.
 
-    A section holds what was measured on the same users; the best of its column is in bold. A metric that a row lacks
-    shows as a dash.
+    A section holds results for the same users; the best value in each of its columns is bold. A missing metric is shown
+    as a dash.
     """
     metrics = list(dict.fromkeys(name for rows in sections for row in rows.values() for name in row))
     view = Table("", *metrics)
@@ -27,7 +27,7 @@ def table(*sections: Mapping[str, Mapping[str, Estimate]]) -> Table:
 
 
 def console() -> Console:
-    """Where tables go: in a log or a pipe, which have no width, they keep their lines whole."""
+    """The console for tables; in a log or a pipe, which have no width, it keeps lines of up to 120 columns whole."""
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=120)
 

@@ -1,7 +1,7 @@
 """Rank of the target among 99 sampled others: the protocol of PeterRec's paper, for comparison with it alone.
 
-Its values are not those of the full ranking, and models may come in another order (Krichene and Rendle, KDD 2020): so
-metrics of it carry its name, `sampled_99_HR@5`.
+Its values differ from those of the full ranking, and it may order models differently (Krichene and Rendle, KDD 2020),
+so its metrics carry its name, as in `sampled_99_HR@5`.
 
 Shape letters: B users of a call, N items (indices 1..N; 0 pads), X items left out.
 """
@@ -17,12 +17,12 @@ _OTHERS = 99
 
 
 def sampled_candidates(users: Tensor, targets: Tensor, left_out: Tensor, candidates: Tensor) -> Tensor:
-    """(B, N + 1) bool: the target and 99 other candidates, or all if there are fewer; none that is left out.
+    """(B, N + 1) bool: the target and 99 other candidates, or all if there are fewer, without `left_out`.
 
-    They follow from the user and the target alone, so every model is asked the same.
+    They depend on the user and the target alone, so every model gets the same questions.
 
     Args:
-        users: (B,) numbers of the users.
+        users: (B,) user numbers.
         targets: (B,) item indices.
         left_out: (B, X) item indices, 0 where padded.
         candidates: (N + 1,) bool.
@@ -39,5 +39,5 @@ def sampled_candidates(users: Tensor, targets: Tensor, left_out: Tensor, candida
 
 
 def restricted(score: Score, sampled: Tensor) -> Score:
-    """Scores with those of all items but the `sampled` (B, N + 1) at -inf."""
+    """Scores where all items except the `sampled` (B, N + 1) get -inf."""
     return lambda a, b: score(a, b).float().masked_fill(~sampled[:, a:b], -torch.inf)

@@ -1,1 +1,1 @@
-"""The training loop and what it stands on; nothing here knows which model it trains."""
+"""The training loop and its parts, independent of the model."""

@@ -1,4 +1,4 @@
-"""Training checkpoints: a folder per step, complete or not there, for any number of ranks and any ZeRO stage.
+"""Training checkpoints: one folder per step, complete or absent, for any number of ranks and any ZeRO stage.
 
     checkpoints/step-00000100/rank-00000-of-00002.safetensors  every other trained parameter, whole and in fp32:
                                                                `weight:NAME`, `exp_avg:NAME`, `exp_avg_sq:NAME`
@@ -8,11 +8,12 @@
 
 Frozen weights are not saved: they are rebuilt from the configuration, and their hash is compared.
 
-Designs considered. DeepSpeed's own files are pickles, cut up as the ranks and the stage were; `ds_to_universal` makes
-them readable for other topologies, in a step of its own, and not at stage 0. torch's distributed checkpoints are free
-of topology, but DeepSpeed's flat partitions are no DTensors, and their metadata is a pickle. Taken: parameters by name,
-each gathered whole and written by one rank. That takes host memory for a rank's share, 12 bytes a parameter, and a
-gathering of every parameter; in return, to resume as before and to resume as something else are one code path.
+Designs considered. DeepSpeed's own files are pickles, partitioned by the ranks and stage that wrote them;
+`ds_to_universal` makes them readable for other topologies, in a separate step, and not at stage 0. torch's distributed
+checkpoints are independent of topology, but DeepSpeed's flat partitions are not DTensors, and their metadata is a
+pickle. Taken: parameters by name, each gathered whole and written by one rank. That takes host memory for a rank's
+share, 12 bytes per parameter, and gathers every parameter; in return, resuming with the same or another topology is one
+code path.
 """
 
 import hashlib
@@ -41,30 +42,30 @@ T = TypeVar("T")
 
 
 class CheckpointError(TransRecError, RuntimeError):
-    """A checkpoint that cannot be used; the message names it and says what to do."""
+    """A checkpoint that cannot be used; the message names it and the remedy."""
 
 
 @dataclass
 class TrainState:
-    """All that training needs beside weights and optimizer: the order and the random numbers follow from the step."""
+    """Training state besides weights and optimizer; order and random numbers are functions of the step."""
 
-    step: int = 0  # steps done
-    best: float | None = None  # validation metric of the export; None: never validated
+    step: int = 0  # completed steps
+    best: float | None = None  # validation metric of the exported weights; None: never validated
     best_step: int = 0
     evaluations_since_best: int = 0
-    windows: int = 0  # trained on
-    seconds: float = 0.0  # validation included
+    windows: int = 0  # windows trained on
+    seconds: float = 0.0  # including validation
     finished: bool = False
 
 
 def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, str], world: World) -> None:
     """Write the checkpoint of `state.step`; every rank must call it.
 
-    `identity` names what the checkpoint cannot do without and its hash: the frozen weights, the shards.
+    `identity` maps the inputs that the checkpoint depends on to their hashes: the frozen weights, the shards.
 
     Raises:
-        StorageError: the disk is full or read-only; the checkpoint before is as it was.
-        CheckpointError: the same happened to another rank.
+        StorageError: the disk is full or read-only; the previous checkpoint is unchanged.
+        CheckpointError: another rank failed.
     """
     final = folder / f"step-{state.step:08d}"
     partial = final.with_suffix(".partial")
@@ -94,16 +95,16 @@ def latest(folder: Path) -> Path | None:
 
 
 def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainState:
-    """Restore `engine` from `checkpoint`, whatever ranks and stage wrote it; every rank must call it.
+    """Restore `engine` from `checkpoint`, written by any ranks and stage; every rank must call it.
 
     Raises:
-        CheckpointError: changed or missing files, another format, another identity or another model.
+        CheckpointError: files changed or are missing, or the format, identity or model differs.
     """
     manifest = _read_manifest(checkpoint)
     other = [name for name, digest in identity.items() if manifest["identity"].get(name) != digest]
     if other:
         raise CheckpointError(
-            f"{checkpoint} was trained with other {' and other '.join(other)} than the configuration gives now: "
+            f"{checkpoint} was trained with other {' and other '.join(other)} than the current configuration gives: "
             "restore them, or choose another run_dir"
         )
     written = manifest["files"]
@@ -111,8 +112,8 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainSta
     changed = sorted(name for name in found.keys() | written.keys() if found.get(name) != written.get(name))
     if changed:
         raise CheckpointError(
-            f"{checkpoint}: {', '.join(changed)} changed, is missing or is none of the run's. "
-            "Delete this checkpoint to go on from the one before"
+            f"{checkpoint}: {', '.join(changed)} changed, is missing or does not belong to the run. "
+            "Delete this checkpoint to resume from the one before"
         )
     try:
         _restore(engine, checkpoint, sorted(written))
@@ -120,12 +121,12 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainSta
         return _read_state(manifest["state"])
     except (SafetensorError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{checkpoint} cannot be read ({error}): delete it to go on from the one before"
+            f"{checkpoint} cannot be read ({error}): delete it to resume from the one before"
         ) from None
 
 
 def _on_all(world: World, action: Callable[[], T]) -> T:
-    """Do `action` on every rank; where it fails on one it fails on all, or the others would wait for it."""
+    """Run `action` on every rank; if it fails on one rank, it fails on all, so that none waits for another."""
     failure = result = None
     try:
         result = action()
@@ -135,7 +136,7 @@ def _on_all(world: World, action: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     if len(failed):
-        raise CheckpointError(f"rank {int(failed[0])} could not write its part of the checkpoint; it says why")
+        raise CheckpointError(f"rank {int(failed[0])} could not write its part of the checkpoint; see its error")
     return result  # type: ignore[return-value]
 
 
@@ -147,7 +148,7 @@ def _make_partial(partial: Path, model: nn.Module) -> None:
     needed, free = BYTES_PER_PARAMETER * trained, shutil.disk_usage(partial).free
     if free < needed:
         raise StorageError(
-            f"{partial.parent} has {_mebibytes(free)} left and a checkpoint needs {_mebibytes(needed)} "
+            f"{partial.parent} has {_mebibytes(free)} left, but a checkpoint needs {_mebibytes(needed)} "
             f"({BYTES_PER_PARAMETER} bytes for each of {trained:,} trained parameters): "
             "make room on that disk, then start the same command again"
         )
@@ -163,7 +164,7 @@ def _write(path: Path, share: Mapping[str, Tensor]) -> str:
 
 
 def _digests(own: str, world: World) -> dict[str, str]:
-    """Every rank's file and its SHA-256."""
+    """The file of every rank and its SHA-256."""
     everyone = world.gather_ints(list(bytes.fromhex(own))).tolist()
     return {
         f"rank-{rank:05d}-of-{world.size:05d}.safetensors": bytes(digest).hex() for rank, digest in enumerate(everyone)
@@ -186,7 +187,7 @@ def _prune(folder: Path, keep: set[int]) -> None:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Its state first: half a checkpoint must not pass for a whole one."""
+    """Remove a checkpoint, its state first, so that half a checkpoint never counts as complete."""
     (checkpoint / STATE_FILE).unlink(missing_ok=True)
     shutil.rmtree(checkpoint, ignore_errors=True)
 
@@ -200,16 +201,16 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
             return {key: manifest[key] for key in ("state", "identity", "optimizer", "files")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} is damaged ({error}). Delete {checkpoint} to go on from the checkpoint before"
+            f"{path} is damaged ({error}). Delete {checkpoint} to resume from the checkpoint before"
         ) from None
     raise CheckpointError(
         f"{path} is of format {written_as}, this version reads format {FORMAT}: "
-        "go on with the version that wrote it, or choose another run_dir"
+        "resume with the version that wrote it, or choose another run_dir"
     )
 
 
 def _read_state(values: Mapping[str, Any]) -> TrainState:
-    """Earlier versions wrote -1 for the best value of a run that was never validated."""
+    """The saved state; earlier versions wrote -1 as the best value of a run that was never validated."""
     state = TrainState(**values)
     return state if state.best_step else replace(state, best=None)
 
@@ -227,7 +228,7 @@ def _hash(path: Path) -> str:
 
 
 def _gather_share(engine: Any, world: World) -> dict[str, Tensor]:
-    """This rank's parameters with their state; all ranks gather each, its owner keeps it."""
+    """This rank's parameters with their state; all ranks gather each parameter, and its owner keeps it."""
     engine_state.complete(engine)
     share = {}
     for number, (name, parameter) in enumerate(engine_state.trained(engine).items()):
@@ -250,7 +251,7 @@ def _restore(engine: Any, checkpoint: Path, names: list[str]) -> None:
         }
         problems = weights.misfits(weights.shapes(parameters), found)
         if problems:
-            title = f"{checkpoint} is of another model, choose another run_dir:"
+            title = f"{checkpoint} belongs to another model, choose another run_dir:"
             raise CheckpointError(weights.listed(title, problems))
         engine_state.complete(engine)
         for name, parameter in parameters.items():

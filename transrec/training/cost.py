@@ -1,9 +1,10 @@
-"""What a run costs: parameters by tower, floating-point operations of a user, and the share of them spent on nothing.
+"""The cost of a run: parameters by tower, floating-point operations per user, and the share of them that is wasted.
 
 Operations are counted on one real micro-batch before DeepSpeed wraps the model. Designs considered: closed forms by
-layer, which know only the modules they were written for; a trace over tensors without values, where objectives that
-choose scored positions by value fail; and PyTorch's counter on a real step, which sees adapters, frozen parts and
-recomputation as they are. The last is used; it counts matrix products, convolutions and attention, as is customary.
+layer, which cover only the modules they were written for; a trace over tensors without values, which fails for
+objectives that choose scored positions by value; and PyTorch's counter on a real step, which measures adapters, frozen
+parts and recomputation as they are. The last is used; it counts matrix products, convolutions and attention, as is
+customary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,29 +20,29 @@ from transrec.data.batch import to_device
 from transrec.nn.parameter_groups import members, parameter_groups
 from transrec.protocols import Batch, Model, TowerEncoder
 
-LARGE = 0.2  # a share of the work that is worth a line
+LARGE = 0.2  # share of the work above which advice is printed
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One micro-batch; operations of the whole of it."""
+    """The cost of one micro-batch; operations are those of the whole micro-batch."""
 
     users: int
     forward: int
-    backward: int  # without what the forward pass needed, with what checkpointing computes again
+    backward: int  # without the forward pass, with the recomputation of checkpointing
     towers: dict[str, int]  # forward operations by child module of the model, and of the backbones by modality
     occurrences: int  # item slots an encoder without a pool would run
     encoded: int  # distinct items
-    tokens: int  # that carry text
+    tokens: int  # tokens of text
     tokens_computed: int
-    positions: int  # of the histories
+    positions: int  # filled positions of the histories
     positions_computed: int
     encoded_in_step: int  # over all micro-batches of this rank's step
     distinct_in_step: int
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of the operations: what goes into padded tokens, empty positions, and items another micro-batch encodes."""
+        """Shares of operations spent on padded tokens, empty positions, and items that another micro-batch encodes."""
         text, item, user = (
             self.towers.get(tower, 0) / max(1, self.forward) for tower in ("text", "item_encoder", "user_encoder")
         )
@@ -52,6 +53,7 @@ class Cost:
         }
 
     def as_json(self) -> dict[str, Any]:
+        """The cost as plain values for JSON."""
         per_user = {"forward": self.forward, "backward": self.backward}
         useful = (1 - min(1.0, sum(self.shares.values()))) * (self.forward + self.backward)
         return {
@@ -70,7 +72,7 @@ class Cost:
         }
 
     def advice(self) -> list[str]:
-        """A line for each large share of the work that a setting would lower; that of padded tokens is bounded."""
+        """A line for each large share of wasted work that a setting would lower; padded tokens are bounded anyway."""
         settings = {
             "empty_positions": "positions that histories do not fill: lower model.max_length",
             "repeated_items": "items that another micro-batch of the step encodes too: lower train.accumulation",
@@ -83,13 +85,13 @@ class Cost:
 
 
 def measure(model: Model, step: Sequence[Batch], device: torch.device, autocast: bool) -> Cost | None:
-    """Count a training step of the first micro-batch of `step`; the model and the random numbers are left as they were.
+    """Count a training step on the first micro-batch of `step`; the model and random numbers stay unchanged.
 
     Args:
-        autocast: compute in 16 bits, as training does; the count is the same, the memory is not.
+        autocast: compute in 16 bits, as training does; the count is the same, but the memory differs.
 
     Returns:
-        None where one device cannot hold the whole model and the micro-batch.
+        The cost, or None if one device cannot hold the whole model and the micro-batch.
     """
     place = next(model.parameters()).device
     try:
@@ -118,9 +120,9 @@ def measure(model: Model, step: Sequence[Batch], device: torch.device, autocast:
 
 
 def _count(model: Model, batch: Batch) -> tuple[int, int, dict[str, int]]:
-    """Operations forward, backward, and forward by tower."""
+    """Operations of the forward pass, of the backward pass, and of the forward pass by tower."""
     counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
-    # An encoder around a tower may call other methods of it than forward, where a hook would see nothing.
+    # An encoder around a tower may call methods other than forward, which hooks do not see.
     steps = [(name, child, "forward") for name, child in model.named_children()]
     steps += [(name, encoder, step) for name, encoder in _leaves(model).items() for step in encoder.passes]
     towers = dict.fromkeys((name for name, _, _ in steps), 0)
@@ -139,7 +141,7 @@ def _count(model: Model, batch: Batch) -> tuple[int, int, dict[str, int]]:
 
 
 def _counting(step: Callable[..., Any], counter: FlopCounterMode, towers: dict[str, int], name: str) -> Any:
-    """`step`, which adds its operations to `towers[name]`."""
+    """`step` wrapped to add its operations to `towers[name]`."""
 
     def counted(*args: Any, **settings: Any) -> Any:
         towers[name] -= counter.get_total_flops()
@@ -153,9 +155,9 @@ def _counting(step: Callable[..., Any], counter: FlopCounterMode, towers: dict[s
 
 @contextmanager
 def _unnoticed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Training mode; afterwards random numbers, mode and peak memory are as if nothing had been."""
+    """Context of training mode that restores random numbers, mode and peak memory afterwards."""
     cuda, was_training = device.type == "cuda", model.training
-    # Without cuDNN a recurrent layer is made of matrix products, which can be counted.
+    # Without cuDNN, a recurrent layer consists of matrix products, which can be counted.
     with torch.random.fork_rng([device] if cuda else []), torch.backends.cudnn.flags(enabled=False):
         model.train()
         try:
@@ -177,7 +179,7 @@ def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *rest: 
     return number
 
 
-# The kernel of CPUs, which PyTorch's own table lacks.
+# CPU kernels that are missing from PyTorch's own table.
 _ATTENTION_ON_CPU = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
@@ -185,9 +187,9 @@ _ATTENTION_ON_CPU = {
 
 
 def count_parameters(model: Model) -> dict[str, Any]:
-    """Totals, by parameter group and by tower; call before ZeRO partitions them.
+    """Numbers of parameters: totals, by parameter group and by tower; call before ZeRO partitions the parameters.
 
-    A tower is its body; what joins it to the rest, a projection, say, belongs to the head.
+    A tower is its body only; the layers that connect it to the rest, such as a projection, belong to the head.
     """
     groups = {group: [member.parameter for member in members] for group, members in parameter_groups(model).items()}
     bodies = {id(p): name for name, encoder in _leaves(model).items() for p in _body_parameters(encoder)}
@@ -205,7 +207,7 @@ def count_parameters(model: Model) -> dict[str, Any]:
 
 
 def _leaves(model: Model) -> dict[str, TowerEncoder]:
-    """The encoders of the towers that are made of no others, by name; of two names for one encoder, the later."""
+    """The encoders of towers without parts, by name; if an encoder has two names, the later one counts."""
     leaves = {name: tower.encoder for name, tower in model.towers().items() if not tower.parts}
     return {name: encoder for encoder, name in {encoder: name for name, encoder in leaves.items()}.items()}
 

@@ -1,4 +1,4 @@
-"""From typed fields to the DeepSpeed dictionary, every default that matters written out."""
+"""The DeepSpeed dictionary built from typed fields, with every relevant default written out."""
 
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from transrec.distributed.extension_locks import clear_stale_lock
 
 
 class ZeroConfig(Config):
-    """How model state is spread over ranks (ZeRO, Rajbhandari et al. 2020)."""
+    """Partitioning of model state over ranks (ZeRO, Rajbhandari et al. 2020)."""
 
     stage: Literal[0, 1, 2, 3] = Field(0, description="0 none, 1 optimizer state, 2 + gradients, 3 + parameters")
     offload_optimizer: bool = Field(False, description="keep optimizer state in host memory")
@@ -33,15 +33,15 @@ def deepspeed_config(
     clipping: float,
     extra: dict[str, Any],
 ) -> dict[str, Any]:
-    """The whole dictionary for `deepspeed.initialize`.
+    """The complete dictionary for `deepspeed.initialize`.
 
-    bf16 is autocast: weights and optimizer state stay fp32, matrix products run in 16 bits. fp16 is DeepSpeed's own
-    mode, fp16 weights over fp32 master weights with a dynamic loss scale, which autocast has not under ZeRO (its scaler
-    neither backs off there nor is it saved); an export then holds the fp16 values.
+    bf16 means autocast: weights and optimizer state stay fp32, and matrix products run in 16 bits. fp16 is DeepSpeed's
+    own mode: fp16 weights over fp32 master weights with a dynamic loss scale, which autocast lacks under ZeRO (its
+    scaler neither backs off nor is saved there). An export then holds the fp16 values.
 
     Raises:
-        ConfigError: `extra` holds a key that the typed fields set; an offload that the stage does not have; fp16 on a
-            device without it.
+        ConfigError: `extra` has a key that the typed fields set, the stage does not support the offload, or the device
+            does not support fp16.
     """
     if zero.offload_optimizer and zero.stage == 0:
         raise ConfigError("`zero.offload_optimizer` needs `zero.stage` 1, 2 or 3")
@@ -55,10 +55,10 @@ def deepspeed_config(
     ours: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": clipping,  # DeepSpeed clips at 1.0 where this is not written
+        "gradient_clipping": clipping,  # DeepSpeed clips at 1.0 if this is missing
         "zero_optimization": zero_optimization,
         "zero_allow_untested_optimizer": False,
-        "steps_per_print": 10**12,  # progress is ours to show
+        "steps_per_print": 10**12,  # we show progress ourselves
         "wall_clock_breakdown": False,
     }
     if precision == "bf16":
@@ -77,7 +77,7 @@ def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, settings: dic
 
 
 def cpu_adam(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.Optimizer:
-    """AdamW whose state lives in host memory; DeepSpeed compiles it at first use."""
+    """AdamW with its state in host memory; DeepSpeed compiles it at first use."""
     clear_stale_lock(CPUAdamBuilder.NAME)
     found: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, betas=betas, adamw_mode=True)
     return found
@@ -108,5 +108,5 @@ def _checked(extra: dict[str, Any], zero_optimization: dict[str, Any]) -> dict[s
     nested = {f"zero_optimization.{key}": value for key, value in extra.get("zero_optimization", {}).items()}
     for key in (*extra, *nested):
         if key in _SET_BY:
-            raise ConfigError(f"`deepspeed.{key}` is set by `{_SET_BY[key]}`: say it there")
+            raise ConfigError(f"`deepspeed.{key}` is set by `{_SET_BY[key]}`: set it there")
     return extra | {"zero_optimization": zero_optimization | extra.get("zero_optimization", {})}

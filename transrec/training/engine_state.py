@@ -1,7 +1,7 @@
-"""What an engine trains: weights and Adam's state by parameter, whole and in fp32, whatever the ZeRO stage.
+"""The trained state of an engine: weights and Adam's state by parameter, whole and in fp32, for any ZeRO stage.
 
-DeepSpeed keeps them as the stage has it: parameters, flat partitions of many, or both, in several precisions. Here each
-is read and written under its name; every rank must take part, for the parts lie on all of them.
+DeepSpeed stores them differently for each stage: as parameters, flat partitions of many, or both, in several
+precisions. Here each is read and written by name; every rank must take part, because the parts are spread over all.
 """
 
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 def trained(engine: Any) -> dict[str, nn.Parameter]:
-    """What has a state, by name."""
+    """The parameters that have a state, by name."""
     return {name: p for name, p in engine.module.named_parameters() if p.requires_grad}
 
 
 def read(engine: Any, parameter: nn.Parameter, kind: str) -> Tensor:
-    """One of `KINDS`, in the parameter's shape."""
+    """One of `KINDS` for a parameter, in the parameter's shape."""
     if not engine.zero_optimization():
         master = _master(engine, parameter)
         return master if kind == WEIGHT else engine.basic_optimizer.state[master][kind]
@@ -45,8 +45,8 @@ def read(engine: Any, parameter: nn.Parameter, kind: str) -> Tensor:
 
 @torch.no_grad()
 def write(engine: Any, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
-    """Set one of `KINDS`; `value` is whole, the same on every rank."""
-    if kind == WEIGHT:  # what the model computes with; the optimizer may have its own, in fp32 or in host memory
+    """Set one of `KINDS` for a parameter; `value` is whole and the same on every rank."""
+    if kind == WEIGHT:  # the model's weights; the optimizer may have a copy in fp32 or in host memory
         with whole(parameter, modify=True):
             if parameter.numel():
                 parameter.copy_(value)
@@ -61,7 +61,7 @@ def write(engine: Any, parameter: nn.Parameter, kind: str, value: Tensor) -> Non
 
 
 def _set_partition(parameter: Any, kind: str, value: Tensor) -> None:
-    """Under ZeRO-3. DeepSpeed's setter of whole values cannot cut those that ranks do not divide; we pad them."""
+    """Set this rank's part under ZeRO-3, padded: DeepSpeed's own setter fails if ranks do not divide the size."""
     size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
     own = value.new_zeros(size)
     part = value.flatten()[rank * size : (rank + 1) * size]
@@ -73,22 +73,22 @@ def _set_partition(parameter: Any, kind: str, value: Tensor) -> None:
 
 
 def _master(engine: Any, parameter: nn.Parameter) -> Tensor:
-    """What Adam updates for a parameter without ZeRO: its fp32 copy in fp16 training, else the parameter itself."""
+    """The tensor that Adam updates without ZeRO: the fp32 copy in fp16 training, else the parameter itself."""
     halves, masters = (getattr(engine.optimizer, groups, []) for groups in ("fp16_groups", "fp32_groups"))
     pairs = zip(chain(*halves), chain(*masters), strict=True)
     return next((master for half, master in pairs if half is parameter), parameter)
 
 
 def _masters(engine: Any) -> list[Tensor]:
-    """Everything that Adam updates on this rank: parameters, or flat partitions of many."""
-    if hasattr(engine.optimizer, "fp32_partitioned_groups_flat"):  # ZeRO-3 shows them to Adam one by one
+    """The tensors that Adam updates on this rank: parameters, or flat partitions of many."""
+    if hasattr(engine.optimizer, "fp32_partitioned_groups_flat"):  # ZeRO-3 passes them to Adam one by one
         found: list[Tensor] = engine.optimizer.fp32_partitioned_groups_flat
         return found
     return [master for group in engine.basic_optimizer.param_groups for master in group["params"]]
 
 
 def complete(engine: Any) -> None:
-    """Let Adam make the state that it makes in its first step, by one of rate and gradient zero."""
+    """Create the state that Adam creates in its first step, by a step with zero rate and zero gradient."""
     adam, masters = engine.basic_optimizer, _masters(engine)
     new = [master for master in masters if not adam.state[master]]
     if new:
@@ -102,13 +102,13 @@ def complete(engine: Any) -> None:
             master.grad = gradient
         _set_adam_step(adam, new, 0)
     if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):
-        # DeepSpeed links parameters to their state after the first group's first step, when other groups have none.
+        # DeepSpeed links parameters to their state after the first group's step, when other groups have none yet.
         engine.optimizer._hp_optimizer_states_linked = False
         engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def read_numbers(engine: Any) -> dict[str, Any]:
-    """Adam's step count, which skipped fp16 steps keep below the trainer's, and the loss scale."""
+    """Adam's step count, which stays below the trainer's if fp16 steps are skipped, and the loss scale."""
     scaler = _loss_scaler(engine)
     return {
         "step": int(max(engine.basic_optimizer.state[master]["step"] for master in _masters(engine))),
@@ -117,7 +117,7 @@ def read_numbers(engine: Any) -> dict[str, Any]:
 
 
 def set_numbers(engine: Any, numbers: Mapping[str, Any]) -> None:
-    """What `read_numbers` gave."""
+    """Set the numbers that `read_numbers` returned."""
     _set_adam_step(engine.basic_optimizer, _masters(engine), numbers["step"])
     scaler = _loss_scaler(engine)
     for name, value in numbers["loss_scaler"].items():
@@ -132,9 +132,9 @@ def _set_adam_step(adam: torch.optim.Optimizer, masters: list[Tensor], step: int
 
 
 def _loss_scaler(engine: Any) -> Any:
-    """Holds the numbers of `SCALER`; has none of them where nothing is scaled.
+    """The object that holds the numbers of `SCALER`, or none of them if the loss is not scaled.
 
-    With ZeRO it is an object of its own; without, one beside the fp16 optimizer, or in DeepSpeed 0.17 that optimizer.
+    With ZeRO it is a separate object; without, it is beside the fp16 optimizer, or in DeepSpeed 0.17 that optimizer.
     """
     optimizer = engine.optimizer
     return getattr(optimizer, "loss_scaler", getattr(optimizer, "loss_scale_config", optimizer))

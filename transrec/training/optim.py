@@ -19,27 +19,33 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class LearningRates(Config):
     """Peak learning rate of each parameter group; the defaults are the reference's for text.
 
-    Adapters without one learn at that of their method and of the modality of the items.
+    Without a rate here, adapters use the rate of their method for the modality of the items.
     """
 
     backbone: NonNegativeFloat = Field(5e-5, description="pretrained modules")
     head: NonNegativeFloat = Field(1e-4, description="projection, user encoder, item ids, the head of a task")
     adapter: NonNegativeFloat | None = Field(None, description="adapters; null: the rate of the adaptation method")
-    layer_norm: NonNegativeFloat | None = Field(None, description="trained LayerNorms; null: as the group they lie in")
+    layer_norm: NonNegativeFloat | None = Field(
+        None, description="trained LayerNorms; null: the rate of the group that contains them"
+    )
 
 
 class OptimizerConfig(Config):
-    """AdamW; without weight decay it is the reference's Adam."""
+    """AdamW, which without weight decay is the reference's Adam."""
 
     lr: LearningRates = Field(LearningRates(), description="peak learning rates")
-    weight_decay: NonNegativeFloat = Field(0.0, description="of matrices; biases and norms do not decay")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the averages of gradients and their squares")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the rates after the warm-up")
-    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps")
+    weight_decay: NonNegativeFloat = Field(0.0, description="weight decay of matrices; biases and norms do not decay")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999), description="decay rates of the averages of gradients and their squares"
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="course of the rates after the warm-up"
+    )
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps used for linear warm-up")
 
 
 def schedule_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Share of the peak rate at `step` (0-based): linear warm-up, then constant, or linear or cosine to zero."""
+    """Share of the peak rate at `step` (0-based): linear warm-up, then constant, or linear or cosine decay to zero."""
     warmup_steps = round(config.warmup * total_steps)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
@@ -50,7 +56,7 @@ def schedule_factor(config: OptimizerConfig, step: int, total_steps: int) -> flo
 
 
 def set_learning_rates(optimizer: Any, factor: float) -> dict[str, float]:
-    """Scale every group's peak rate; returns the rate now in force by group name."""
+    """Set every group's rate to `factor` times its peak; returns the new rates by group name."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
     return {group["name"]: group["lr"] for group in optimizer.param_groups}
@@ -62,7 +68,7 @@ def build_optimizer(
     """AdamW over the trainable parameters; matrices decay, vectors (biases, norms) do not.
 
     Args:
-        rates: peak learning rates of the adapters' parameters, for those that the configuration sets none for.
+        rates: peak learning rates of adapter parameters, used if the configuration sets none.
 
     Raises:
         ConfigError: nothing is trainable.
@@ -86,7 +92,7 @@ def build_optimizer(
 
 
 def peak_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The peak learning rate of every parameter group that trains, by the name of its curve."""
+    """The peak learning rate of every trained parameter group, by the name of its curve."""
     return {group["name"]: group["peak_lr"] for group in optimizer.param_groups}
 
 
@@ -95,7 +101,7 @@ def _rate_of(member: Member, rates: Mapping[nn.Parameter, float], lr: LearningRa
     if member.group == "adapter" and lr.adapter is None:
         own = rates.get(member.parameter)
         if own is None:
-            raise ConfigError("the adapters bring no learning rate along: set `optimizer.lr.adapter`")
+            raise ConfigError("the adapters have no default learning rate: set `optimizer.lr.adapter`")
         return f"adapter_{own:g}", own
     field = "head" if member.group == "task" else member.group
     if member.group == "layer_norm" and lr.layer_norm is None:

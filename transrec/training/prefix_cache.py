@@ -21,28 +21,30 @@ from transrec.training.engine import Precision
 
 
 def _off(value: Any) -> Any:
-    return "off" if value is False else value  # which is what YAML makes of an `off` without quotes
+    return "off" if value is False else value  # YAML reads an unquoted `off` as False
 
 
 class PrefixCacheConfig(Config):
-    """Start every pass of an item tower where its trained part begins, from states kept in `data.cache`.
+    """Start every pass of an item tower at its first trained layer, from states stored in `data.cache`.
 
-    They are computed in the precision of training, and serve the run's own validations too; without them these compute
-    the frozen layers in fp32.
+    They are computed in the precision of training and also used by the run's validations, which otherwise compute the
+    frozen layers in fp32.
     """
 
     mode: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = Field(
-        "auto", description="auto: keep states wherever that changes none of them"
+        "auto", description="auto: store states wherever that does not change them; off: never"
     )
-    precision: KeptPrecision = Field("fp32", description="of the states on disk; bf16 halves them, and rounds")
+    precision: KeptPrecision = Field(
+        "fp32", description="precision of the states on disk; bf16 halves their size but rounds them"
+    )
 
 
 def keep_prefixes(
     config: PrefixCacheConfig, model: Model, store: ItemStore, cache: Path, precision: Precision, world: World
 ) -> None:
-    """Put the states behind the frozen layers of `model` into `store`, in place of the content that leads to them.
+    """Replace content in `store` by the states after the frozen layers of `model`.
 
-    Call it before the model is wrapped. The first process of a node computes, the others wait.
+    Call this before the model is wrapped. The first process of a node computes the states while the others wait.
     """
     for modality, encoder in _pretrained(model).items():
         prefix = frozen_prefix(encoder) if config.mode == "auto" else None
@@ -51,7 +53,7 @@ def keep_prefixes(
         reason = why_not_exact(encoder)
         if reason is not None:
             if world.is_main:
-                Console(stderr=True, soft_wrap=True).print(f"{modality}: its states are not kept, {reason}")
+                Console(stderr=True, soft_wrap=True).print(f"{modality}: its states are not stored, {reason}")
             continue
         parts = [store.of(modality).key, prefix.digest(encoder), precision, config.precision]
         target = cache.expanduser() / f"states-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"
@@ -74,7 +76,7 @@ def _pretrained(model: Model) -> dict[str, Any]:
 
 
 class _Compute:
-    """The states behind the prefix as training would compute them: its precision, without a graph, on its device."""
+    """States after the prefix, computed as in training: same precision and device, without a graph."""
 
     def __init__(self, encoder: Any, prefix: FrozenPrefix, precision: Precision, device: torch.device) -> None:
         self.encoder, self.prefix, self.device = encoder, prefix, device

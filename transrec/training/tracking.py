@@ -1,4 +1,4 @@
-"""What a run shows while it runs and leaves behind: progress bar, TensorBoard, metrics.jsonl."""
+"""Progress and records of a run: progress bar, TensorBoard, metrics.jsonl."""
 
 import json
 import math
@@ -21,7 +21,7 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 class Tracker:
-    """Records of a run, from `start_step` on; what an interrupted run wrote beyond that step is dropped."""
+    """Records of a run from `start_step` on; later records of an interrupted run are dropped."""
 
     def __init__(self, run_dir: Path, start_step: int, total_steps: int) -> None:
         self._path = run_dir / METRICS_FILE
@@ -50,17 +50,18 @@ class Tracker:
         self._last_line = 0.0
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl."""
+        """Write one line of metrics.jsonl."""
         with writing(self._path):
             self._file.write(json.dumps({"kind": kind, "step": step, **_finite(values)}) + "\n")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write points of TensorBoard curves."""
         with writing(self._events):
             for tag, value in values.items():
                 self._board.add_scalar(tag, value, step, new_style=True)
 
     def advance(self, step: int, loss: float, users_per_second: float, seconds_a_step: float) -> None:
-        """Move the progress bar; off a terminal, a line now and then."""
+        """Update the progress bar; off a terminal, print a line now and then."""
         with writing(self._path):
             self._file.flush()
         self._progress.update(self._task, completed=step, loss=f"{loss:.4f}", rate=f"{users_per_second:.0f}")
@@ -70,16 +71,17 @@ class Tracker:
             left = seconds_a_step * (self._total - step)
             self.say(
                 f"step {step}/{self._total}  loss {loss:.4f}  {users_per_second:.0f} users/s  "
-                f"at most {left / 60:.1f} min left, and the validations and the test"
+                f"at most {left / 60:.1f} min left, plus validations and test"
             )
 
     def say(self, text: str) -> None:
+        """Print a line."""
         self.console.print(text, highlight=False)
 
     def hyperparameters(self, values: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
         """Show the run in TensorBoard's HParams tab.
 
-        Written into the run's own event file: `SummaryWriter.add_hparams` would make another run of every call.
+        They go into the run's own event file: `SummaryWriter.add_hparams` would create a new run for every call.
         """
         flat = {key: v if isinstance(v, bool | int | float) else str(v) for key, v in values.items()}
         with writing(self._events):
@@ -88,13 +90,14 @@ class Tracker:
         self.scalars(step, metrics)
 
     def flush(self) -> None:
-        """On disk before a checkpoint is: what came before it is not written again after a crash."""
+        """Write all records to disk, before a checkpoint: a run resumed from it does not write them again."""
         with writing(self._path):
             self._file.flush()
         with writing(self._events):
             self._board.flush()
 
     def close(self) -> None:
+        """Stop the progress bar and close the files."""
         self._progress.stop()
         with writing(self._path):
             self._file.close()
@@ -103,13 +106,13 @@ class Tracker:
 
 
 def steps_done(run_dir: Path) -> int:
-    """Steps that a run has written down."""
+    """The last step that a run has recorded."""
     records = (json.loads(line) for line in reversed(_lines(run_dir / METRICS_FILE)))
     return next((int(record["step"]) for record in records if record["kind"] == "step"), 0)
 
 
 def validations(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
-    """(step, metrics) of each validation that a run has written down."""
+    """(step, metrics) of each validation that a run has recorded."""
     records = (json.loads(line) for line in _lines(run_dir / METRICS_FILE))
     valid = [record for record in records if record.pop("kind") == "valid"]
     return [(record.pop("step"), record) for record in valid]
@@ -127,18 +130,18 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _without_tensorboard(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread keeps its failure for the next call, which we report: no traceback of it as well."""
+    """Suppress the traceback of TensorBoard's thread: its failure is raised by the next call and reported then."""
     if not isinstance(failure.thread, _AsyncWriterThread):
         threading.__excepthook__(failure)
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: null stands for them."""
+    """The values with None for NaN and infinity, which JSON lacks."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def _lines(path: Path) -> list[str]:
-    """Whole lines of a file that may have been cut off while it was written."""
+    """The complete lines of a file whose writing may have been interrupted."""
     if not path.exists():
         return []
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]

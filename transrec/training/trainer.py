@@ -1,4 +1,4 @@
-"""The training loop. It knows batches, steps and an engine whose forward returns losses; nothing about models."""
+"""The training loop. It handles batches, steps and an engine whose forward returns losses; models are opaque to it."""
 
 import math
 import resource
@@ -29,62 +29,68 @@ from transrec.training.engine import Precision
 from transrec.training.optim import OptimizerConfig, schedule_factor, set_learning_rates
 from transrec.training.tracking import Tracker
 
-_DROPOUT = 4  # what random numbers are for, beside those of the stream
+_DROPOUT = 4  # seed component that separates these random numbers from those of the stream
 
 Every = Literal["epoch", "never"] | PositiveInt
 
 
 class TrainConfig(Config):
+    """The length of training, its batches and precision, and the intervals of validations and checkpoints."""
+
     epochs: int = Field(20, ge=1, description="passes over the training windows")
-    steps: int | None = Field(None, ge=1, description="instead of epochs")
+    steps: int | None = Field(None, ge=1, description="optimizer steps, instead of epochs")
     batch_size: int = Field(64, ge=1, description="windows per step, over all ranks")
     accumulation: Annotated[int, MayDiffer()] = Field(
-        1, ge=1, description="micro-batches a rank's share of a step is cut into"
+        1, ge=1, description="micro-batches that a rank's share of a step is divided into"
     )
-    precision: Precision = Field("fp32", description="of matrix products (bf16), or of all weights (fp16)")
-    clipping: float = Field(0.0, ge=0, description="largest gradient norm; 0: not clipped")
+    precision: Precision = Field("fp32", description="precision of matrix products (bf16), or of all weights (fp16)")
+    clipping: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
     gradient_checkpointing: Annotated[bool, MayDiffer()] = Field(
         False, description="recompute activations in the backward pass"
     )
     evaluate_every: Every = Field("epoch", description="steps between validations")
     checkpoint_every: Annotated[Every, MayDiffer()] = Field("epoch", description="steps between checkpoints")
-    patience: int | None = Field(5, ge=1, description="validations without gain before stopping; null: never")
+    patience: int | None = Field(
+        5, ge=1, description="validations without improvement before training stops; null: never stop"
+    )
     monitor: str = Field("NDCG@10", description="validation metric that chooses the best weights")
     log_every: Annotated[int, MayDiffer()] = Field(10, ge=1, description="steps between points of the training curves")
 
 
 class TrainingError(TransRecError, RuntimeError):
-    """Training that cannot go on; the message says where it stopped and what is safe."""
+    """Training that cannot continue; the message names the step and the last good checkpoint."""
 
 
 class Interrupted(Exception):
-    """SIGTERM or Ctrl-C came; the run is saved."""
+    """SIGTERM or Ctrl-C stopped the run after it was saved."""
 
 
 @dataclass
 class _Window:
     """The steps since the last flush."""
 
-    losses: list[Tensor] = field(default_factory=list)  # (1 + losses,) of each step: the total, then each by name
+    losses: list[Tensor] = field(
+        default_factory=list
+    )  # (1 + losses,) per step: the total, then each loss in the order of `names`
     names: list[str] = field(default_factory=list)  # of the losses
     digests: list[int] = field(default_factory=list)
     users: int = 0
-    tokens: int = 0  # computed on
-    padding: int = 0  # of these
-    occurrences: int = 0  # item slots
+    tokens: int = 0  # computed, padding included
+    padding: int = 0  # padding tokens among them
+    occurrences: int = 0  # item slots of the windows
     encoded: int = 0  # distinct items encoded for them
     since: float = field(default_factory=time.monotonic)
 
 
 class Trainer:
-    """Runs steps `state.step` to `total_steps` and leaves the best weights in the export.
+    """Runs steps `state.step` to `total_steps` and saves the best weights in the export.
 
     Args:
         engine: DeepSpeed engine around a `Model`: forward(batch) returns sums of losses, by name.
         validate: called on every rank; returns the same metrics on every rank.
-        improves: whether a value of `monitor` is better than the best so far, None before there is one.
+        improves: whether a value of `monitor` is better than the best so far, which is None at first.
         save_best: called on every rank when `monitor` has improved.
-        identity: hashes of what a checkpoint cannot do without, by name.
+        identity: hashes, by name, of the inputs that a checkpoint depends on.
     """
 
     def __init__(
@@ -114,10 +120,10 @@ class Trainer:
         self._stop_asked = False
 
     def resume(self) -> None:
-        """Take up the latest checkpoint, if there is one; nothing is written.
+        """Load the latest checkpoint, if there is one; writes nothing.
 
         Raises:
-            CheckpointError: it cannot be used.
+            CheckpointError: the checkpoint cannot be used.
         """
         found = checkpoint.latest(self.run_dir / "checkpoints")
         if found is not None:
@@ -127,7 +133,7 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            Interrupted: after SIGTERM or Ctrl-C, with a checkpoint of the last step written.
+            Interrupted: SIGTERM or Ctrl-C arrived, and a checkpoint of the last step is written.
             TrainingError: the loss is not finite.
             StorageError: the disk is full or read-only.
         """
@@ -141,7 +147,7 @@ class Trainer:
             if not self.state.finished:
                 self._run()
         except BaseException:
-            with suppress(StorageError):  # what stopped the run is what it says
+            with suppress(StorageError):  # the error that stopped the run is the one reported
                 self.close()
             raise
         finally:
@@ -150,6 +156,7 @@ class Trainer:
         return self.state
 
     def close(self) -> None:
+        """Close the records."""
         if self.tracker is not None:
             self.tracker.close()
 
@@ -168,10 +175,10 @@ class Trainer:
                     return
 
     def _after_step(self, stop_asked: bool) -> None:
-        """Log, validate and save where that is due.
+        """Log, validate and save if due.
 
         Raises:
-            Interrupted: a rank was asked to stop, and all is saved.
+            Interrupted: a rank was asked to stop, and everything is saved.
         """
         last = self.state.step == self.total_steps
         if last or stop_asked or self.state.step % self.config.log_every == 0:
@@ -182,9 +189,11 @@ class Trainer:
         if self.state.finished or stop_asked or improved or self._due(self.config.checkpoint_every, last):
             self._save()
         if self.state.finished and self.world.gather_ints([int(self._stop_asked)]).any():
-            raise Interrupted("stopped after training; the same command evaluates what was trained")
+            raise Interrupted("stopped after training; run the same command again to evaluate the trained model")
         if stop_asked and not self.state.finished:
-            raise Interrupted(f"stopped after step {self.state.step}; the same command goes on from there")
+            raise Interrupted(
+                f"stopped after step {self.state.step}; run the same command again to continue from there"
+            )
 
     def _save(self) -> None:
         self._flush()
@@ -194,16 +203,16 @@ class Trainer:
         checkpoint.save(self.engine, self.run_dir / "checkpoints", self.state, self.identity, self.world)
 
     def _check_weights(self) -> None:
-        """Stop where an update broke the trained weights: the loss that led to it says nothing about that."""
+        """Stop if an update made the trained weights non-finite, which the loss before it does not show."""
         trained = (p for p in self.engine.module.parameters() if p.requires_grad)
-        parts = [getattr(p, "ds_tensor", p).detach() for p in trained]  # under ZeRO-3 a rank holds a part
+        parts = [getattr(p, "ds_tensor", p).detach() for p in trained]  # under ZeRO-3, a rank holds a part
         finite = torch.stack([torch.isfinite(part).all() for part in parts]).all()
         if not self.world.gather_ints([int(finite)]).all():
             self._stop_at("the weights are not finite after", self.state.step - 1)
 
     def _train_step(self, step: int, micro_batches: list[Batch]) -> bool:
-        """One optimizer step; returns whether any rank was asked to stop."""
-        # Dropout follows from (seed, step, rank), so a resumed run needs no saved random state.
+        """Run one optimizer step; returns whether any rank was asked to stop."""
+        # Dropout depends on (seed, step, rank) only, so a resumed run needs no saved random state.
         seeds = np.random.SeedSequence((_DROPOUT, self.stream.seed, step, self.world.rank))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         micro_batches, normalisers, stop_asked = self._agree(micro_batches)
@@ -227,14 +236,14 @@ class Trainer:
         return (step + 1) % self.config.log_every == 0 and self.engine.is_gradient_accumulation_boundary()
 
     def _norm_without_zero(self) -> float | None:
-        """Norm of the averaged gradient where DeepSpeed keeps none: stage 0 leaves gradients on the parameters."""
+        """Norm of the averaged gradient at stage 0, where DeepSpeed leaves gradients on parameters without a norm."""
         gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
         if self.engine.zero_optimization() or not gradients:
             return None
         return float(torch.nn.utils.get_total_norm(gradients))
 
     def _agree(self, micro_batches: list[Batch]) -> tuple[list[Batch], dict[str, float], bool]:
-        """Exchange what the ranks must know of each other's batches.
+        """Exchange the facts that ranks need about each other's batches.
 
         Returns:
             The batches with the encoder passes that every rank runs, the normaliser of each loss, and whether any rank
@@ -261,7 +270,7 @@ class Trainer:
         window.users, window.occurrences = window.users + users, window.occurrences + occurrences
         window.tokens, window.padding = window.tokens + computed, window.padding + computed - real
         window.encoded += encoded
-        # DeepSpeed averages over ranks and micro-batches: divided by the average count, that is a mean over all terms.
+        # DeepSpeed averages over ranks and micro-batches; divided by the average count, this is a mean over all terms.
         parts = self.world.size * len(micro_batches)
         normalisers = {name: max(1, count) / parts for name, count in zip(names, counts, strict=True)}
         passes = everyone[:, 7 + len(names) :].max(0).values.reshape(len(micro_batches), -1).tolist()
@@ -272,7 +281,7 @@ class Trainer:
         return agreed, normalisers, stop > 0
 
     def _flush(self) -> None:
-        """Write down the steps since the last flush; the only place where the host waits for the device."""
+        """Record the steps since the last flush; only here does the host wait for the device."""
         window, self._window = self._window, _Window()
         if not window.losses:
             return
@@ -324,7 +333,7 @@ class Trainer:
         )
 
     def _evaluate(self) -> bool:
-        """Validate; True if the monitored metric is the best so far (its weights are then in the export)."""
+        """Validate; returns whether the monitored metric is the best so far (its weights are then in the export)."""
         self._flush()
         self._check_weights()
         began = time.monotonic()
@@ -354,7 +363,7 @@ class Trainer:
 
     def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
         self._stop_asked = True
-        if signum == signal.SIGINT:  # a second Ctrl-C does not wait for the step
+        if signum == signal.SIGINT:  # a second Ctrl-C stops without waiting for the step
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _say(self, text: str) -> None:
@@ -363,19 +372,19 @@ class Trainer:
 
 
 def _means(losses: Mapping[str, Tensor], normalisers: Mapping[str, float]) -> Tensor:
-    """(losses,) each sum over its normaliser, in the order of the normalisers.
+    """(losses,) each sum divided by its normaliser, in the order of the normalisers.
 
     Raises:
-        TrainingError: the model gives other losses than its batches count terms of.
+        TrainingError: the names of the model's losses differ from those that its batches count.
     """
     if losses.keys() != normalisers.keys():
         given, counted = (", ".join(sorted(names)) or "none" for names in (losses, normalisers))
-        raise TrainingError(f"the model gives the losses {given}, but its batches count terms of {counted}")
+        raise TrainingError(f"the model returns the losses {given}, but its batches count terms of {counted}")
     return torch.stack([losses[name].float() / normaliser for name, normaliser in normalisers.items()])
 
 
 def peak_memory() -> int:
-    """Bytes: of the device where there is one, else resident memory of this process."""
+    """Peak memory in bytes: of the device if there is one, else the resident memory of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

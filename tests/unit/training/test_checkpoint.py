@@ -426,7 +426,7 @@ def test_another_model_is_refused_and_what_differs_is_named(folder: Path) -> Non
     other = PlainEngine(width=5)
     other.module[1].bias.requires_grad = True
     other.module[0].weight.requires_grad = False
-    message = refuse(save(folder, 10), "step-00000010 is of another model, choose another run_dir:", other)
+    message = refuse(save(folder, 10), "step-00000010 belongs to another model, choose another run_dir:", other)
     assert message.splitlines()[1:] == [
         "  1.weight: the model has (2, 5), the file (2, 4)",
         "  missing: 1.bias",

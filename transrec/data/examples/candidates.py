@@ -14,7 +14,7 @@ class Candidates(NamedTuple):
 
 
 class CandidateSampler:
-    """Draws items until enough distinct ones are found; P(r) = log((r + 2) / (r + 1)) / log(N + 1) for popularity rank r.
+    """Draws items until enough are distinct; P(r) = log((r + 2) / (r + 1)) / log(N + 1) for popularity rank r.
 
     The log-uniform distribution, close to Zipf's, needs no table and only the order of the counts. N is the number of
     `items` that can be drawn; the most popular has rank 0.

@@ -234,7 +234,7 @@ class HistoryExamples(ABC):
         return question(asked, self.block(number), number, self.max_length) if len(asked.users) else None
 
     def _cut_block(self, number: int) -> tuple[UserBlock, Windows]:
-        """Block and windows, cached: a block is used by many steps, and cutting costs far more than taking one window."""
+        """Block and windows, cached: many steps use a block, and cutting it costs far more than taking one window."""
         return self.block(number), self.windows(number)
 
     def _scan(self) -> None:

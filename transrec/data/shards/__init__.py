@@ -1,1 +1,1 @@
-"""Sets of shards: their schema, and reading them from disk or a URL."""
+"""Sets of shards: their schema, and readers for disks and URLs."""

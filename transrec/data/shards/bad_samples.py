@@ -1,7 +1,8 @@
-"""Samples that cannot be read: a block of users, an item.
+"""Unreadable samples: a block of users, or an item.
 
-A run stops at one, or leaves it out. What is left out must be the same on every rank, or their orders differ: so it is
-looked for once, before anything else, and agreed on. What cannot be read later stops the run all the same.
+A run stops at an unreadable sample or leaves it out. Every rank must leave out the same samples, or their orders
+differ. So the ranks search for them once, before anything else, and agree on them. A sample that becomes unreadable
+later always stops the run.
 """
 
 import hashlib
@@ -16,28 +17,28 @@ from transrec.files import write_text
 
 SKIPPED_FILE = "skipped.jsonl"
 
-Agree = Callable[[Iterable[int]], set[int]]  # the numbers that any rank gives; every rank must call it
-Skipped = Mapping[int, "BadSample"]  # by number of the block or the item
+Agree = Callable[[Iterable[int]], set[int]]  # the union of the ranks' numbers; every rank must call it
+Skipped = Mapping[int, "BadSample"]  # by number of the block or item
 
 
 class BadSample(ShardSetError):
-    """`what` of the file `name`, unreadable for `reason`; the file lies at `folder`."""
+    """The part `what` of the file `name` in `folder`, which is unreadable for `reason`."""
 
     def __init__(self, folder: object, name: str, what: str, reason: str) -> None:
         super().__init__(
             f"{folder}/{name}: {what} cannot be read ({reason}); check the set with "
-            f"`python -m data_tools verify {folder}`, or leave out what is bad with data.on_bad_sample=skip"
+            f"`python -m data_tools verify {folder}`, or leave out bad samples with data.on_bad_sample=skip"
         )
         self.record = {"file": name, "what": what, "reason": reason}
         self._given = str(folder), name, what, reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Loader processes send it to the one that trains."""
+        """Pickling support: loader processes send the error to the training process."""
         return BadSample, self._given
 
 
 class Samples(Protocol):
-    """Numbered samples of a set."""
+    """The numbered samples of a set."""
 
     def read(self, number: int, /) -> Any: ...
 
@@ -45,7 +46,7 @@ class Samples(Protocol):
 
 
 def find_bad(samples: Samples, numbers: Iterable[int], agree: Agree) -> dict[int, BadSample]:
-    """What this rank finds unreadable of `numbers`, and what the others find of theirs."""
+    """Unreadable samples that this rank finds among `numbers`, and those that the other ranks find."""
     found: dict[int, BadSample] = {}
     for number in numbers:
         try:
@@ -56,9 +57,10 @@ def find_bad(samples: Samples, numbers: Iterable[int], agree: Agree) -> dict[int
 
 
 def check_share(skipped: Skipped, lost: int, total: int, most: float, unit: str) -> None:
-    """
+    """Check that few enough users or items are unreadable.
+
     Raises:
-        ShardSetError: the `lost` of `total` users or items are more than the share `most`.
+        ShardSetError: `lost` of `total` users or items is more than the share `most`.
     """
     if lost > most * total:
         first = next(iter(skipped.values()))
@@ -68,17 +70,17 @@ def check_share(skipped: Skipped, lost: int, total: int, most: float, unit: str)
 
 
 def warn(users: Skipped, items: Skipped) -> None:
-    """A line on stderr, if anything is left out."""
+    """Print a line on stderr if anything is left out."""
     if users or items:
         print(f"left out as unreadable: {len(users)} blocks of users, {len(items)} items", file=sys.stderr)
 
 
 def write_skipped(run_dir: Path, *skipped: Skipped) -> None:
-    """One line of JSON per sample left out: file, what, reason; no file if nothing is."""
+    """Write one line of JSON per sample left out: file, what, reason; no file if there is none."""
     if lines := [json.dumps(bad.record) + "\n" for samples in skipped for bad in samples.values()]:
         write_text(run_dir / SKIPPED_FILE, "".join(lines))
 
 
 def digest(*skipped: Skipped) -> str:
-    """Which samples are left out, as a hash: they belong to what a run was trained on."""
+    """Hash of the samples left out, which identify the training data of a run."""
     return hashlib.sha256(json.dumps([sorted(samples) for samples in skipped]).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The records and images of items, read from where the catalogue says they lie: nothing in a tar is parsed."""
+"""The records and images of items, read at the offsets in the catalogue; tar files are not parsed."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from transrec.data.shards.shard_folder import ShardFolder, UnreadableError
 
 
 class ItemMembers:
-    """One file of each item's sample, by its prefix in the catalogue: `json` or `image`."""
+    """One file of each item's sample, `json` or `image`, by its column prefix in the catalogue."""
 
     def __init__(self, folder: ShardFolder, prefix: str) -> None:
         self.folder = folder
@@ -22,7 +22,7 @@ class ItemMembers:
         table = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["index", "shard", *place])
         if not np.array_equal(table["index"], np.arange(1, folder.index.counts.items + 1)):
             raise ShardSetError(
-                f"{folder.locate(CATALOGUE_FILE)}: its items are not 1 to {folder.index.counts.items}; "
+                f"{folder.locate(CATALOGUE_FILE)}: its items are not numbered 1 to {folder.index.counts.items}; "
                 "rebuild the shards"
             )
         shards = table["shard"].combine_chunks().dictionary_encode()
@@ -32,9 +32,10 @@ class ItemMembers:
         self._offset, self._bytes, self._crc32 = (table[name].fill_null(0).to_numpy() for name in place)
 
     def read(self, item: int) -> bytes:
-        """
+        """The file's bytes for an item.
+
         Raises:
-            BadSample: it cannot be read.
+            BadSample: the file cannot be read.
         """
         row = item - 1
         try:
@@ -45,11 +46,12 @@ class ItemMembers:
             raise self.bad(item, error.reason) from None
 
     def bad(self, item: int, reason: str) -> BadSample:
+        """The error for an unreadable item."""
         return BadSample(self.folder, self._names[self._shard[item - 1]], f"item {item}", reason)
 
 
 class ItemShards:
-    """The records of items 1..N of a set; those of `skipped` have empty texts."""
+    """The records of items 1..N of a set; items in `skipped` have empty texts."""
 
     def __init__(self, folder: ShardFolder, skipped: Skipped | None = None) -> None:
         self.folder, self.skipped = folder, skipped or {}
@@ -57,17 +59,18 @@ class ItemShards:
 
     @property
     def numbers(self) -> range:
+        """All items."""
         return range(1, len(self._members.present) + 1)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The records in index order: shard after shard, front to back."""
+        """The records in index order, shard by shard."""
         return map(self.read, self.numbers)
 
     def read(self, item: int) -> dict[str, Any]:
         """The record of an item: its id and its text fields.
 
         Raises:
-            BadSample: it cannot be read, or it is not an object of texts.
+            BadSample: the record cannot be read, or is not an object of texts.
         """
         if item in self.skipped:
             return {"item_id": "", **dict.fromkeys(self.folder.index.text_fields, "")}
@@ -75,7 +78,7 @@ class ItemShards:
         try:
             record = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise self.bad(item, f"no JSON: {error}") from None
+            raise self.bad(item, f"not JSON: {error}") from None
         if not isinstance(record, dict) or not all(isinstance(value, str | None) for value in record.values()):
             raise self.bad(item, "not an object of texts")
         return record
@@ -85,12 +88,12 @@ class ItemShards:
 
 
 class ItemImages:
-    """The images of a set, `size` pixels square; items of `skipped` have none."""
+    """The images of a set, `size` pixels square; items in `skipped` have none."""
 
     def __init__(self, folder: ShardFolder, size: int, skipped: Skipped | None = None) -> None:
         self.size = size
         self._members = ItemMembers(folder, "image")
-        self.present = self._members.present.copy()  # of item i at i - 1
+        self.present = self._members.present.copy()  # item i at position i - 1
         self.present[[item - 1 for item in skipped or ()]] = False
 
     @property
@@ -102,7 +105,7 @@ class ItemImages:
         """Pixels (3, size, size) of an item that has an image.
 
         Raises:
-            BadSample: it cannot be read or decoded.
+            BadSample: the image cannot be read or decoded.
         """
         try:
             return decode(self._members.read(item), self.size)

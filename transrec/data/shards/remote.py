@@ -1,8 +1,8 @@
-"""Files that lie at a URL: read as a stream, checked on arrival, asked for again while the other side recovers.
+"""Files at a URL: read as a stream, checked on arrival, and requested again while the server recovers.
 
-Considered: webdataset's own readers (a shell and curl behind `pipe:`), fsspec for everything (its http is a second,
+Considered: webdataset's own readers (`pipe:` runs a shell and curl), fsspec for everything (its http is a second,
 asynchronous client), and this: httpx for http and https, fsspec for every other scheme. No URL ever reaches a shell.
-Credentials in a URL (`https://user:password@host`) are used, and never shown.
+Credentials in a URL (`https://user:password@host`) are used but never shown.
 """
 
 import hashlib
@@ -23,35 +23,35 @@ from transrec.errors import TransRecError
 T = TypeVar("T")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
-# An `@` ends user and password and stands nowhere else; fsspec chains file systems with `::`.
+# An `@` may only end user and password; `::` is refused because fsspec chains file systems with it.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://(?!.*::)([\w.~%:+=,!-]*@)?[\w.~/%:+=,!-]+")
 _CREDENTIALS = re.compile(r"^([^:]*:(?://)?).*@")
 _HTTP = ("http", "https")
 _PART = 2**20  # bytes
-_TIMEOUT = httpx2.Timeout(30, connect=10)  # seconds, of each read
+_TIMEOUT = httpx2.Timeout(30, connect=10)  # seconds, for each read
 _TRIES = 8
-_FIRST_WAIT, _LONGEST_WAIT = 0.25, 10.0  # seconds; doubling in between, some 25 s in all
-_TEMPORARY = {408, 425, 429}  # and all from 500 on
-_jitter = random.Random()  # its own: waiting must not move the random numbers of training
+_FIRST_WAIT, _LONGEST_WAIT = 0.25, 10.0  # seconds; doubled each time, some 25 s in all
+_TEMPORARY = {408, 425, 429}  # and every status from 500 on
+_jitter = random.Random()  # separate generator: waiting must not change the random numbers of training
 
 
 class UrlError(TransRecError, ValueError):
-    """Something that looks like a URL and cannot be used as one."""
+    """Text that looks like a URL but cannot be used as one."""
 
 
 class RemoteError(TransRecError):
-    """A file that could not be had from its URL; the message says why and after how many tries."""
+    """A file that could not be fetched from its URL; the message gives the reason and the number of tries."""
 
 
 class _Temporary(Exception):
-    """Worth another try."""
+    """A failure that is worth another try."""
 
 
 def parse_place(text: str | Path) -> Path | str:
-    """Where a set of shards lies, as a user writes it: a local `Path`, or a URL as text.
+    """The place of a set of shards, as a user writes it: a local `Path`, or a URL as a string.
 
     Raises:
-        UrlError: it begins like a URL and its scheme is unknown, or it has characters that no URL has.
+        UrlError: the text begins like a URL but its scheme is unknown, or it has characters that no URL has.
     """
     scheme = _SCHEME.match(text) if isinstance(text, str) else None
     if scheme is None:
@@ -77,9 +77,10 @@ def public(url: str) -> str:
 
 
 def read(url: str, most_bytes: int) -> bytes:
-    """
+    """The content of a small file.
+
     Raises:
-        RemoteError: it cannot be had, or it is larger than `most_bytes`.
+        RemoteError: the file cannot be fetched, or is larger than `most_bytes`.
     """
 
     def attempt() -> bytes:
@@ -87,17 +88,17 @@ def read(url: str, most_bytes: int) -> bytes:
         for part in _stream(url):
             data += part
             if len(data) > most_bytes:
-                raise RemoteError(f"{public(url)} is larger than {most_bytes} bytes: it is not what it should be")
+                raise RemoteError(f"{public(url)} is larger than {most_bytes} bytes: it is not the expected file")
         return bytes(data)
 
     return _retry(url, attempt)
 
 
 def fetch(url: str, target: Path, size: int, sha256: str) -> None:
-    """Overwrite `target`, a file of `size` bytes, with what lies at `url` and must have this size and hash.
+    """Overwrite `target`, a file of `size` bytes, with the content at `url`, which must have this size and hash.
 
     Raises:
-        RemoteError: it cannot be had, or what arrives is something else, every time.
+        RemoteError: the file cannot be fetched, or every try receives other content.
     """
 
     def attempt() -> None:
@@ -112,7 +113,7 @@ def fetch(url: str, target: Path, size: int, sha256: str) -> None:
         if arrived < size:
             raise _Temporary(f"{arrived} of its {size} bytes arrived")
         if digest.hexdigest() != sha256:
-            raise _Temporary("what arrived has another SHA-256 than index.json says")
+            raise _Temporary("the received file's SHA-256 differs from index.json")
 
     _retry(url, attempt)
 
@@ -121,7 +122,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it.
 
     Raises:
-        RemoteError: a package is missing, or the URL lacks something.
+        RemoteError: a package is missing, or the URL is incomplete.
     """
     try:
         found: tuple[Any, str] = fsspec.url_to_fs(url)
@@ -129,7 +130,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = "pip install 'transrec[s3]'" if url.startswith("s3:") else str(error)
         raise RemoteError(f"{public(url)} needs a package that is not installed: {extra}") from None
-    except Exception as error:  # each file system has its own
+    except Exception as error:  # each file system raises its own errors
         raise _refusal(url, error) from None
 
 
@@ -142,7 +143,7 @@ def _retry(url: str, attempt: Callable[[], T]) -> T:
         except _Temporary as error:
             reason = str(error)
     raise RemoteError(
-        f"{public(url)}: {reason} ({_TRIES} tries); see that the server is up and holds the whole set, then start again"
+        f"{public(url)}: {reason} ({_TRIES} tries); check that the server is up and has the whole set, then start again"
     )
 
 
@@ -153,7 +154,7 @@ def _stream(url: str) -> Iterator[bytes]:
 def _stream_http(url: str) -> Iterator[bytes]:
     parts = urlsplit(url)
     auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-    bare = public(url)  # the client logs what it is given
+    bare = public(url)  # the client logs its URL
     headers = {"Accept-Encoding": "identity"}
     try:
         with httpx2.stream(
@@ -162,7 +163,9 @@ def _stream_http(url: str) -> Iterator[bytes]:
             if response.status_code in _TEMPORARY or response.status_code >= 500:
                 raise _Temporary(f"the server answered {response.status_code}")
             if not response.is_success:
-                raise RemoteError(f"{bare}: the server answered {response.status_code}; is this where the shards lie?")
+                raise RemoteError(
+                    f"{bare}: the server answered {response.status_code}; is this the folder of the shards?"
+                )
             yield from response.iter_raw(_PART)
     except httpx2.RequestError as error:
         raise _Temporary(str(error) or type(error).__name__) from None
@@ -180,7 +183,7 @@ def _stream_fsspec(url: str) -> Iterator[bytes]:
         raise _refusal(url, error) from None
     except OSError as error:
         raise _Temporary(_without_credentials(url, error)) from None
-    except Exception as error:  # what clients of object stores raise is not theirs to agree on
+    except Exception as error:  # clients of object stores share no error classes
         raise _refusal(url, error) from None
 
 

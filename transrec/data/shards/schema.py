@@ -1,14 +1,14 @@
-"""The one contract between the shard builder and training: what lies in a folder of shards.
+"""The one contract between the shard builder and training: the content of a folder of shards.
 
     index.json            written last; `ShardIndex` below
     items.parquet         the catalogue, one row per item in index order, and the random-access index of the item shards
-    user_blocks.parquet   one row per block of users: where it lies, how long its histories are
+    user_blocks.parquet   one row per block of users: its location and the lengths of its histories
     items-{000000}.tar    webdataset samples: `{index:09d}.json` (item_id, title, text, …) and `.jpg`
     users-{000000}.tar    webdataset samples: `{block:09d}.arrow`, an Arrow IPC stream with one record batch of users
     rejects.jsonl         rows that could not be used: file, line, reason
 
-An item is named by its index, 1..N in catalogue order; 0 is padding everywhere. Users lie in the order of a hash of
-their id, so a prefix of the stream is a uniform sample and smaller prefixes nest in larger ones.
+An item is identified by its index, 1..N in catalogue order; 0 is always padding. Users are sorted by a hash of their
+id, so a prefix of the stream is a uniform sample and smaller prefixes nest in larger ones.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ BLOCKS_FILE = "user_blocks.parquet"
 REJECTS_FILE = "rejects.jsonl"
 MAX_IMAGE_PIXELS = 64 * 2**20  # a larger image is refused before it is decoded
 
-# Offsets and sizes are those of the member's content inside the uncompressed tar, so `seek` and `read` suffice; the
-# checksum is that of the content, so what is read can be trusted without reading the whole shard.
+# Offsets and sizes locate the member's content inside the uncompressed tar, so `seek` and `read` suffice; the checksum
+# covers the content, so it can be verified without reading the whole shard.
 CATALOGUE_SCHEMA = pa.schema(
     [
         ("index", pa.int32()),
@@ -58,7 +58,7 @@ BLOCKS_SCHEMA = pa.schema(
     ]
 )
 
-# Every user record batch starts with these columns; what the source knows of users (age, …) follows as strings.
+# Every user record batch starts with these columns; the source's user profile (age, …) follows as strings.
 USER_COLUMNS = pa.schema(
     [
         ("user_id", pa.string()),
@@ -70,17 +70,19 @@ USER_COLUMNS = pa.schema(
 
 
 class ShardSetError(TransRecError, ValueError):
-    """A folder that is not a complete, readable set of shards; the message names the file and the remedy."""
+    """A folder without a complete, readable set of shards; the message names the file and the remedy."""
 
 
 class Strict(BaseModel):
+    """An immutable record of `index.json` that allows no unknown fields."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class FileEntry(Strict):
-    """One file of the set: `samples` are items or users; `sha256` is of the whole file."""
+    """One file of the set: `samples` counts items or users, `sha256` covers the whole file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # of a file in the folder, never a path out of it
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # a file in the folder, never a path out of it
     kind: Literal["items", "users", "catalogue", "blocks", "rejects"]
     samples: int
     bytes: int = Field(ge=0)
@@ -88,6 +90,8 @@ class FileEntry(Strict):
 
 
 class Counts(Strict):
+    """Totals of a set of shards."""
+
     users: int
     items: int
     interactions: int
@@ -97,6 +101,8 @@ class Counts(Strict):
 
 
 class ShardIndex(Strict):
+    """The content of `index.json`: how a set was built, its totals and its files."""
+
     schema_version: int
     build: dict[str, Any]  # source name and the options that determine the content; no paths, no times
     counts: Counts
@@ -108,7 +114,7 @@ class ShardIndex(Strict):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def checksum(self) -> str:
-        """SHA-256 of all the rest, so that damage to the index is noticed wherever it is."""
+        """SHA-256 of all other fields, which reveals damage anywhere in the index."""
         rest = self.model_dump(mode="json", exclude={"checksum"})
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -127,7 +133,7 @@ class ShardIndex(Strict):
         """The index in `data`, which came from `where`.
 
         Raises:
-            ShardSetError: another schema version, or malformed.
+            ShardSetError: another schema version, or malformed data.
         """
         try:
             fields = json.loads(data)
@@ -141,17 +147,21 @@ class ShardIndex(Strict):
         except ValidationError as error:
             raise ShardSetError(f"{where} is malformed: {_first(error)}; rebuild the shards") from None
         if index.checksum != checksum:
-            raise ShardSetError(f"{where} is damaged: its checksum is another; copy it again, or rebuild the shards")
+            raise ShardSetError(
+                f"{where} is damaged: its checksum does not match; copy it again, or rebuild the shards"
+            )
         return index
 
     def of_kind(self, kind: str) -> list[FileEntry]:
+        """The files of one kind."""
         return [file for file in self.files if file.kind == kind]
 
 
 def read_index(path: Path) -> bytes:
-    """
+    """The bytes of an `index.json`.
+
     Raises:
-        ShardSetError: it is not there.
+        ShardSetError: the file is missing.
     """
     try:
         return path.read_bytes()
@@ -176,5 +186,5 @@ def hash_item_ids(item_ids: Iterable[str]) -> str:
 
 
 def user_order_key(user_id: str) -> bytes:
-    """Users are written in ascending order of (this hash, user id)."""
+    """Hash of a user id; users are written in ascending order of (this hash, user id)."""
     return hashlib.blake2b(user_id.encode("utf-8"), digest_size=8).digest()

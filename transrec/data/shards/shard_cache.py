@@ -1,8 +1,8 @@
 """Whole files of remote sets on this node's disk, shared by its processes and bounded in size.
 
-A file takes its name when it is whole, so a reader needs no lock: what it can open is good, and what is removed under
-an open handle stays readable. Only downloads are locked, one lock per file, so that one process fetches and the others
-wait. A lock dies with its process.
+A file gets its name once it is complete, so readers need no lock: a file that opens is complete, and a file removed
+while open stays readable. Only downloads are locked, one lock per file, so that one process fetches and the others
+wait. A lock is released when its process dies.
 """
 
 import os
@@ -19,17 +19,17 @@ _PARTIAL = ".partial"
 
 
 class ShardCache:
-    """At most `limit` bytes in `folder/<set>/<name>`, least recently opened files go first.
+    """At most `limit` bytes in `folder/<set>/<name>`; the least recently opened files are removed first.
 
-    A file that alone is larger than the limit is kept until the next one comes.
+    A single file larger than the limit is kept until the next one arrives.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
 
     def open(self, path: Path, size: int, download: Callable[[Path], None]) -> BinaryIO:
-        """Open `path`, a file of `size` bytes below `folder`; `download(target)` makes it where it is missing."""
-        while True:  # another process may remove what has just been fetched
+        """Open `path`, a file of `size` bytes below `folder`; `download(target)` fetches it if it is missing."""
+        while True:  # another process may remove the file that was just fetched
             with suppress(FileNotFoundError):
                 file = path.open("rb")
                 os.utime(file.fileno())
@@ -37,6 +37,7 @@ class ShardCache:
             self._fetch(path, size, download)
 
     def drop(self, path: Path) -> None:
+        """Remove a file."""
         path.unlink(missing_ok=True)
 
     def _fetch(self, path: Path, size: int, download: Callable[[Path], None]) -> None:
@@ -49,9 +50,9 @@ class ShardCache:
                 download(partial)
 
     def _reserve(self, partial: Path, size: int) -> None:
-        """Remove what must go, and let `partial` count with its whole size from now on."""
+        """Remove files to make room, and reserve the full size of `partial`."""
         with FileLock(self._locks / "all"):
-            partial.unlink(missing_ok=True)  # of a process that was killed
+            partial.unlink(missing_ok=True)  # left by a killed process
             excess = sum(bytes_ for _, bytes_, _ in self._files()) + size - self.limit
             for _, bytes_, path in sorted(self._files()):
                 if excess <= 0:
@@ -62,14 +63,14 @@ class ShardCache:
             os.truncate(partial, size)
 
     def _files(self) -> Iterator[tuple[int, int, Path]]:
-        """(time of last use in ns, bytes, path) of everything here."""
+        """(time of last use in ns, bytes, path) of every file."""
         for path in self.folder.glob("[!.]*/*"):
             with suppress(FileNotFoundError):
                 status = path.stat()
                 yield status.st_mtime_ns, status.st_size, path
 
     def _remove(self, path: Path) -> bool:
-        """Remove a file, or what a killed process left of one; not one that is just being downloaded."""
+        """Remove a whole or partial file unless it is being downloaded; returns whether it was removed."""
         whole = path.with_name(path.name.removeprefix(".").removesuffix(_PARTIAL))
         try:
             with self._lock(whole, timeout=0):

@@ -1,8 +1,8 @@
-"""Where a set of shards lies, a local folder or a URL, and how its files are read: whole, local and trusted.
+"""A set of shards in a local folder or at a URL; its files are read whole, locally and verified.
 
 Considered: streaming members over the network (range requests: no second reader, no node-local disk, but training
 reads blocks at random and would wait for each), mounting (outside the project), and this: whole files, fetched once
-per node when they are first needed, into a cache named by the hash of `index.json`, so two states of a set never mix.
+per node when first needed, into a cache named by the hash of `index.json`, so two states of a set never mix.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _LARGEST_INDEX = 2**26  # bytes
 
 
 class UnreadableError(ShardSetError):
-    """A file of the set, or a part of one, that is not there or not what `index.json` says."""
+    """A file of the set, or part of one, that is missing or does not match `index.json`."""
 
     def __init__(self, file: str, reason: str, advice: str) -> None:
         super().__init__(f"{file}: {reason}; {advice}")
@@ -32,11 +32,11 @@ class UnreadableError(ShardSetError):
 
 
 class ShardFolder:
-    """A set of shards at `place`; `cache` holds at most `cache_bytes` of what comes from URLs.
+    """A set of shards at `place`; `cache` holds at most `cache_bytes` of files from URLs.
 
     Raises:
-        ShardSetError: no complete set of shards.
-        UrlError, RemoteError: a URL that is none, or that cannot be read.
+        ShardSetError: the set of shards is incomplete.
+        UrlError, RemoteError: the URL is invalid, or cannot be read.
     """
 
     def __init__(self, place: Path | str, cache: Path = DEFAULT_CACHE, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
@@ -51,11 +51,11 @@ class ShardFolder:
         return remote.public(str(self.place))
 
     def locate(self, name: str) -> str:
-        """The file as messages call it."""
+        """The file's location as messages show it."""
         return f"{self}/{name}"
 
     def fetch(self, name: str) -> Path:
-        """The local file, whole; for a URL it may give way to others later, unlike what `open` gives."""
+        """The whole local file; for a URL it may be evicted later, unlike a file from `open`."""
         self.open(name).close()
         return self._path(name)
 
@@ -70,10 +70,11 @@ class ShardFolder:
         return folder
 
     def open(self, name: str) -> BinaryIO:
-        """
+        """Open a file of the set.
+
         Raises:
             UnreadableError: the set has no such file.
-            RemoteError: it cannot be fetched.
+            RemoteError: the file cannot be fetched.
         """
         try:
             if isinstance(self.place, Path):
@@ -83,40 +84,40 @@ class ShardFolder:
             raise self._unreadable(name, error.strerror or str(error)) from None
 
     def read(self, name: str, offset: int, size: int, crc32: int) -> bytes:
-        """`size` bytes of a file from `offset` on, checked.
+        """`size` bytes of a file from `offset`, verified.
 
         Raises:
-            UnreadableError: they are not there, or have another CRC-32.
+            UnreadableError: the bytes are missing, or their CRC-32 differs.
             RemoteError: the file cannot be fetched.
         """
         if not 0 <= offset <= offset + size <= self._entry(name).bytes:
             raise self._unreadable(name, f"it has no {size} bytes from {offset} on")
         content = self._read(name, offset, size)
         if zlib.crc32(content) != crc32 and isinstance(self.place, str):
-            self._cache.drop(self._path(name))  # good on arrival, so it is this node's disk
+            self._cache.drop(self._path(name))  # it was verified on arrival, so this node's disk damaged it
             content = self._read(name, offset, size)
         if zlib.crc32(content) != crc32:
             raise self._unreadable(name, f"the checksum of the {size} bytes from {offset} on is wrong")
         return content
 
     def table(self, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file of the set, checked as a whole; `columns` of it, or all; no nulls but in `NULLABLE`.
+        """The `columns`, or all, of a Parquet file of the set, verified as a whole; nulls only in `NULLABLE`.
 
         Raises:
-            UnreadableError: missing, damaged, or with other columns than `schema`.
+            UnreadableError: the file is missing or damaged, or its columns differ from `schema`.
         """
         with self.open(name) as file:
             data = file.read()
         if hashlib.sha256(data).hexdigest() != self._entry(name).sha256:
-            raise self._unreadable(name, "its SHA-256 is not that of index.json")
+            raise self._unreadable(name, "its SHA-256 differs from index.json")
         try:
             if pq.read_schema(pa.BufferReader(data)) != schema:
-                raise self._unreadable(name, "its columns are not those of the schema")
+                raise self._unreadable(name, "its columns differ from the schema")
             table = pq.read_table(pa.BufferReader(data), columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise self._unreadable(name, str(error)) from None
         if any(table[column].null_count for column in table.column_names if column not in NULLABLE):
-            raise self._unreadable(name, "it has rows with nothing in them")
+            raise self._unreadable(name, "it has rows with missing values")
         return table
 
     @property

@@ -1,4 +1,4 @@
-"""Random access to the user shards, a block of users at a time, straight out of the tar."""
+"""Random access to the user shards, one block of users at a time, directly in the tar files."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -18,27 +18,29 @@ CACHED_BLOCKS = 128
 
 @dataclass(frozen=True)
 class UserBlock:
-    """Histories of consecutive users: those of user u are `items[offsets[u]:offsets[u + 1]]`, oldest first."""
+    """Histories of consecutive users: user u has `items[offsets[u]:offsets[u + 1]]`, oldest first."""
 
     user_ids: pa.StringArray
     offsets: NDArray[np.int64]  # (users + 1,)
     items: NDArray[np.int32]  # catalogue indices 1..N
     timestamps: NDArray[np.int64]  # seconds since 1970
-    profiles: pa.RecordBatch  # what the source knows of them, as strings
+    profiles: pa.RecordBatch  # the source's user profiles, as strings
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
     def lengths(self) -> NDArray[np.int64]:
+        """(users,) length of each history."""
         return np.diff(self.offsets)
 
     def history(self, user: int) -> NDArray[np.int32]:
+        """All items of a user, oldest first."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
 
 class UserShards:
-    """The users of a shard set, in hash order; blocks of `skipped` are empty."""
+    """The users of a shard set, in hash order; blocks in `skipped` are empty."""
 
     def __init__(self, folder: ShardFolder) -> None:
         self.folder, self.index = folder, folder.index
@@ -58,7 +60,7 @@ class UserShards:
         return len(self.block_users)
 
     def find(self, user_id: str) -> tuple[int, int]:
-        """(block, position in it) of a user, by bisection: users lie in the order of a hash.
+        """(block, position in it) of a user, by bisection, because users are sorted by a hash.
 
         Raises:
             KeyError: no such user.
@@ -83,13 +85,15 @@ class UserShards:
         self.block = lru_cache(maxsize=CACHED_BLOCKS)(self.read)
 
     def skip(self, bad: Skipped) -> None:
+        """Read the blocks in `bad` as empty from now on."""
         self.skipped = bad
         self.block.cache_clear()
 
     def read(self, number: int) -> UserBlock:
-        """
+        """Block `number`, read from the shard.
+
         Raises:
-            BadSample: the block cannot be read, or it is not what the set says it is.
+            BadSample: the block cannot be read, or does not match the set's index.
         """
         if number in self.skipped:
             return _NOBODY
@@ -100,7 +104,7 @@ class UserShards:
         except UnreadableError as error:
             raise self.bad(number, error.reason) from None
         except (StopIteration, OSError, pa.ArrowException) as error:
-            raise self.bad(number, f"no Arrow: {error}") from None
+            raise self.bad(number, f"not Arrow: {error}") from None
         if fault := self._fault(number, batch):
             raise self.bad(number, fault)
         items, timestamps = batch.column("items"), batch.column("timestamps")
@@ -113,10 +117,11 @@ class UserShards:
         )
 
     def bad(self, number: int, reason: str) -> BadSample:
+        """The error for an unreadable block."""
         return BadSample(self.folder, self._names[self.block_shard[number]], f"block {number}", reason)
 
     def _fault(self, number: int, batch: pa.RecordBatch) -> str | None:
-        """What would lead astray: a checksum says that a block is as it was written, not what was written."""
+        """A fault in the content, or None: a checksum proves that a block is unchanged, not that it is valid."""
         profiles = [pa.field(name, pa.string()) for name in self.index.user_columns]
         fields = list(batch.schema)
         if fields[:3] != list(USER_COLUMNS)[:3] or fields[len(USER_COLUMNS) :] != profiles:
@@ -126,7 +131,7 @@ class UserShards:
         if len(batch) != self.block_users[number] or any(column.null_count for column in values):
             return f"it does not hold {self.block_users[number]} users and their interactions"
         if not items.value_lengths().equals(timestamps.value_lengths()):
-            return "items and timestamps are not equally many"
+            return "it has different numbers of items and timestamps"
         bounds = pc.min_max(items.flatten()).as_py()
         if bounds["min"] is not None and not 1 <= bounds["min"] <= bounds["max"] <= self.index.counts.items:
             return f"it has items {bounds['min']} to {bounds['max']}, not 1 to {self.index.counts.items}"

@@ -217,7 +217,7 @@ def replace_column(name: str, values: Callable[[list[Any]], list[Any]]) -> Calla
         (replace_column("items", lambda rows: [[61, *row[1:]] for row in rows]), "to 61, not 1 to 60"),
         (replace_column("items", lambda rows: [[None, *row[1:]] for row in rows]), "does not hold"),
         (replace_column("user_id", lambda rows: [None, *rows[1:]]), "does not hold"),
-        (replace_column("timestamps", lambda rows: [row[1:] for row in rows]), "not equally many"),
+        (replace_column("timestamps", lambda rows: [row[1:] for row in rows]), "different numbers of items"),
     ],
 )
 def test_a_block_that_is_as_written_but_would_lead_astray_is_bad(

@@ -103,7 +103,7 @@ def test_what_passes_is_tried_again(folder: Path, target: Path, fault: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"), [("503", "answered 503"), ("truncate", ""), ("corrupt", "another SHA-256"), ("reset", "")]
+    ("fault", "reason"), [("503", "answered 503"), ("truncate", ""), ("corrupt", "SHA-256 differs"), ("reset", "")]
 )
 def test_what_does_not_pass_is_an_error_that_names_the_url_and_the_tries(
     folder: Path, target: Path, fault: str, reason: str

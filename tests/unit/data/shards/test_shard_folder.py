@@ -142,7 +142,7 @@ def test_a_table_is_checked_as_a_whole(copy: Path, damage: Callable[[Path], None
 
 
 def test_a_table_of_another_kind_is_refused(copy: Path) -> None:
-    with pytest.raises(UnreadableError, match="not those of the schema"):
+    with pytest.raises(UnreadableError, match="columns differ from the schema"):
         ShardFolder(copy).table(BLOCKS_FILE, CATALOGUE_SCHEMA)
 
 

@@ -1,4 +1,4 @@
-"""Training batches by step number: `stream[step]` is a pure function, so a run resumes at any number.
+"""Training batches by step number: `stream[step]` is a pure function, so a run can resume at any step.
 
 Designs considered for the interface: an iterator with `state_dict` (webdataset, torchdata), and random access by step.
 Taken: the second. It needs no state but the step, gives the same batches for any number of loader workers (the loader

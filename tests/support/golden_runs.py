@@ -39,7 +39,7 @@ def make_inputs(folder: Path) -> None:
     images, texts = range(1, 46), range(16, 58)  # the twelve blurbs without an image all differ
     pictured = build_pictured(folder / "pictured", PICTURED_ITEMS, images, texts, random_histories(150, PICTURED_ITEMS))
     build_backbone(folder / "text", described, pictured, more_words=WORDS)
-    vision_model("dinov2").save_pretrained(folder / "vision")
+    vision_model("dinov2", mlp_ratio=4).save_pretrained(folder / "vision")
 
 
 def kinds(folder: Path) -> dict[str, list[str]]:

@@ -4,16 +4,18 @@ import contextlib
 import io
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import ForkedCommands
 from run_folder import hashes
-from tiny_world import Tiny
+from tiny_world import Tiny, build_shards
 
 from transrec.commands import lineage as command
 from transrec.commands.lineage import MOST_ROWS
+from transrec.config import ConfigError
 from transrec.data.train_stream import digest
 from transrec.runs.lineage import RunLineage
 
@@ -54,6 +56,23 @@ def test_a_thousand_answers_agree_with_the_recorded_run(recorded: Path) -> None:
     ]
     assert all(agreed)
     assert len(agreed) == 1000
+
+
+def test_its_own_shards_may_lie_elsewhere_but_others_are_refused(recorded: Path, tiny: Tiny, tmp_path: Path) -> None:
+    own = shutil.copytree(tiny.shards, tmp_path / "own")
+    assert RunLineage(recorded, own).step(3) == RunLineage(recorded).step(3)
+    for name, changes in (("users", {"users": 150}), ("items", {"items": 90})):
+        others = build_shards(tmp_path / name, **changes)
+        with pytest.raises(ConfigError, match=r"was trained on other shards than .*name its own with --data"):
+            RunLineage(recorded, others)
+
+
+def test_other_items_under_the_same_users_are_refused(recorded: Path, tmp_path: Path) -> None:
+    run_dir = shutil.copytree(recorded, tmp_path / "run")
+    path = run_dir / "export/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"item_ids_sha256": "f00d"}))
+    with pytest.raises(ConfigError, match="was trained on other shards"):
+        RunLineage(run_dir)
 
 
 def test_answers_are_a_table_and_a_line_of_json(recorded: Path) -> None:

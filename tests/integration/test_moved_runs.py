@@ -24,6 +24,8 @@ for seed in (0, 1):
     found = trained.evaluate()["HR@10"].value
     assert found == summary["test"]["HR@10"], (seed, found)
     assert len(trained.recommend(trained.item_vectors().ids[:3], top=4)) == 4
+over = ["run_dir=runs/adapted", "init_from=runs/0", "adaptation={name: bitfit}"]
+run(load(Experiment, config, over))
 resumed = run(load(Experiment, config, ["run_dir=runs/0", "seed=0"]))
 assert resumed["test"] == json.load(open("runs/0/summary.json"))["test"]
 """
@@ -50,7 +52,7 @@ def python(folder: Path, *arguments: str | Path) -> Finished:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards and two runs, trained in one process that was given relative paths; then the whole tree was moved."""
+    """Shards and three runs, trained in one process that was given relative paths; then the whole tree was moved."""
     began = tmp_path_factory.mktemp("moved") / "began"
     began.mkdir()
     build_shards(began / "shards", users=60, items=30, interactions=700)
@@ -68,6 +70,12 @@ def evaluate(folder: Path, run: Path, *more: str | Path) -> Finished:
 def test_a_tree_that_moved_is_evaluated_from_elsewhere(tree: Path, tmp_path: Path) -> None:
     (line,) = json_lines(evaluate(tmp_path, tree / "runs/0"))
     assert line["test"] == json.loads((tree / "runs/0/summary.json").read_text())["test"]
+
+
+def test_a_base_that_moved_along_is_found(tree: Path, tmp_path: Path) -> None:
+    assert (tree / "runs/adapted/export/adapter_model.safetensors").exists()
+    (line,) = json_lines(evaluate(tmp_path, tree / "runs/adapted"))
+    assert line["test"] == json.loads((tree / "runs/adapted/summary.json").read_text())["test"]
 
 
 def test_a_run_that_moved_alone_asks_for_its_shards_and_takes_them(tree: Path, tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from transrec.config import ConfigError
 from transrec.data.content.item_store import ItemStore
 from transrec.data.lineage import Lineage, Sighting
 from transrec.data.shards.remote import parse_place
-from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
-from transrec.data.train_stream import TrainStream
+from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA, ShardIndex
+from transrec.data.train_stream import TrainStream, digest
 from transrec.runs.evaluate import check_shards
+from transrec.runs.export import read_export
 from transrec.runs.run_folder import load
-from transrec.training.tracking import steps_done
+from transrec.training.tracking import last_batch
+from transrec.weights import CONFIG_FILE
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class RunLineage:
         data: the shards that the run was trained on, if they lie elsewhere now.
 
     Raises:
-        ConfigError: the folder is not a run, or its shards are not there.
+        ConfigError: the folder is not a run, or the shards it was trained on are not there.
     """
 
     def __init__(self, run_dir: Path, data: Path | str | None = None) -> None:
@@ -56,7 +58,11 @@ class RunLineage:
         store = ItemStore(folder, {}, experiment.data.cache)
         collate = examples.collation(store, experiment.model.sampling, experiment.seed)
         stream = TrainStream(examples, collate, experiment.train.batch_size, experiment.seed)
-        self.lineage = Lineage(stream, steps_done(run_dir))
+        steps, recorded = last_batch(run_dir)
+        self.lineage = Lineage(stream, steps)
+        same_examples = not steps or f"{digest(0, stream.slots(steps - 1)):016x}" == recorded
+        if not same_examples or _of_others(run_dir / "export", folder.index):
+            raise ConfigError(f"{run_dir} was trained on other shards than {folder}: name its own with --data")
         catalogue = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
         self._item_ids: list[str] = catalogue["item_id"]
         self.titles: dict[str, str] = dict(zip(self._item_ids, catalogue["title"], strict=True))  # by item id
@@ -106,3 +112,8 @@ class RunLineage:
 
     def _ids(self, items: Iterable[int]) -> list[str]:
         return [self._item_ids[item - 1] for item in items]
+
+
+def _of_others(export: Path, index: ShardIndex) -> bool:
+    """Whether a run's export is of other items than those of `index`; a run without an export is not asked."""
+    return (export / CONFIG_FILE).exists() and read_export(export).item_ids_sha256 != index.item_ids_sha256

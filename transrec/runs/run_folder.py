@@ -18,7 +18,7 @@ from transrec.training.tracking import flatten
 
 CONFIG_FILE = "config.yaml"
 BACKBONE = "backbone"
-PLACES = ("path", "target", "init_from", BACKBONE)  # keys whose values are folders or files that a run reads
+PLACES = ("path", "target", "cache", "init_from", BACKBONE)  # keys whose values are folders or files that a run reads
 E = TypeVar("E", bound=Experiment)
 
 _FROM_THE_LAUNCHER = "--local_rank="  # put in for each rank; nobody types it
@@ -46,12 +46,12 @@ def load_as(schema: type[E], run_dir: Path) -> E:
 
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """The `values` of a run that an earlier version wrote, under the keys of this one."""
-    data = dict(values.get("data", {}))
-    if "task" not in data:
+    data = values.get("data")
+    if not isinstance(data, dict) or "task" not in data:
         return values
-    targets = data.pop("task")
+    targets = data["task"]
     kind = {"name": "next_item"} if targets is None else {"name": "task", "targets": targets}
-    return values | {"data": data | {"examples": kind}}
+    return values | {"data": {key: value for key, value in data.items() if key != "task"} | {"examples": kind}}
 
 
 def check_run_dir(experiment: Experiment) -> None:
@@ -64,7 +64,7 @@ def check_run_dir(experiment: Experiment) -> None:
     if (run_dir / CONFIG_FILE).exists():
         old = load_as(type(experiment), run_dir)
         allowed = may_differ(old) | may_differ(experiment) | {_NOT_COMPARED}
-        changed = differences(absolute(old), absolute(experiment))
+        changed = differences(comparable(old), comparable(experiment))
         differing = [text for key, text in changed.items() if not is_among(key, allowed)]
         if differing:
             listed = "\n  ".join(differing)
@@ -92,6 +92,12 @@ def write_run_dir(experiment: Experiment) -> None:
 def absolute(experiment: E) -> E:
     """The same experiment with every local place written in full: it can be read from any folder."""
     return validate(type(experiment), _in_full(experiment.model_dump()))
+
+
+def comparable(experiment: E) -> E:
+    """As `absolute`; the run that it starts from is the folder itself, however its path is spelt."""
+    full = absolute(experiment)
+    return full if full.init_from is None else full.model_copy(update={"init_from": full.init_from.resolve()})
 
 
 def _in_full(values: dict[str, Any]) -> dict[str, Any]:

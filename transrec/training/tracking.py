@@ -107,8 +107,13 @@ class Tracker:
 
 def steps_done(run_dir: Path) -> int:
     """The last step that a run has recorded."""
+    return last_batch(run_dir)[0]
+
+
+def last_batch(run_dir: Path) -> tuple[int, str]:
+    """The last step that a run has recorded, and the hash of its batch; without any, step 0."""
     records = (json.loads(line) for line in reversed(_lines(run_dir / METRICS_FILE)))
-    return next((int(record["step"]) for record in records if record["kind"] == "step"), 0)
+    return next(((int(record["step"]), record["batch"]) for record in records if record["kind"] == "step"), (0, ""))
 
 
 def validations(run_dir: Path) -> list[tuple[int, dict[str, float]]]:

@@ -172,6 +172,37 @@ def test_a_tree_that_moved_is_found(tmp_path: Path, synthetic_shards: Path, monk
     )
 
 
+def test_a_cache_that_moved_along_is_used(tmp_path: Path, synthetic_shards: Path) -> None:
+    """Else the folder that the tree has left would be made anew."""
+    old = tmp_path / "old"
+    (old / "cache").mkdir(parents=True)
+    experiment = make(old / "runs/run", synthetic_shards)
+    data = experiment.data.model_copy(update={"cache": old / "cache"})
+    write_run_dir(experiment.model_copy(update={"data": data}))
+    new = old.rename(tmp_path / "new")
+    assert run_folder.load(new / "runs/run").data.cache == new / "cache"
+
+
+@pytest.mark.parametrize("spelt", ["deep/../source", "link/source"])
+def test_the_source_is_the_same_however_its_path_is_spelt(tmp_path: Path, synthetic_shards: Path, spelt: str) -> None:
+    write_run_dir(make(tmp_path / "source", synthetic_shards))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    write_run_dir(make(tmp_path / "run", synthetic_shards, init_from=str(tmp_path / "source")))
+    check_run_dir(make(tmp_path / "run", synthetic_shards, init_from=str(tmp_path / spelt)))
+    write_run_dir(make(tmp_path / "other", synthetic_shards))
+    with pytest.raises(ConfigError, match="it differs in:\n  init_from: "):
+        check_run_dir(make(tmp_path / "run", synthetic_shards, init_from=str(tmp_path / "other")))
+
+
+def test_a_run_without_data_is_refused_by_name(experiment: Experiment) -> None:
+    write_run_dir(experiment)
+    path = experiment.run_dir / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"data": None}))
+    with pytest.raises(ConfigError, match="`data`: "):
+        run_folder.load(experiment.run_dir)
+
+
 def test_a_run_of_an_earlier_version_is_read(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was written with relative places, and with `data.task`."""
     write_run_dir(experiment)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,17 @@ def evaluate(folder: Path, run: Path, *more: str | Path) -> Finished:
 def test_a_tree_that_moved_is_evaluated_from_elsewhere(tree: Path, tmp_path: Path) -> None:
     (line,) = json_lines(evaluate(tmp_path, tree / "runs/0"))
     assert line["test"] == json.loads((tree / "runs/0/summary.json").read_text())["test"]
+
+
+def test_other_shards_beside_a_moved_run_are_not_taken_for_its_own(tree: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(tree / "runs/0", moved / "runs/0")
+    other = build_shards(moved / "shards", users=60, items=30, interactions=600)
+    message = refused(evaluate(tmp_path, moved / "runs/0"))
+    assert f"was trained on other shards than {other}" in message
+    assert "--data" in message
+    (line,) = json_lines(evaluate(tmp_path, moved / "runs/0", "--data", other))
+    assert line["data"] == str(other)
 
 
 def test_a_base_that_moved_along_is_found(tree: Path, tmp_path: Path) -> None:

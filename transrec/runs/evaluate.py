@@ -8,6 +8,7 @@ from typing import Any
 from transrec.config import ConfigError
 from transrec.data.content.opening import open_store
 from transrec.data.examples import DataConfig
+from transrec.data.examples.histories import open_folder
 from transrec.data.shards import bad_samples
 from transrec.data.shards.remote import parse_place
 from transrec.distributed.world import World
@@ -16,6 +17,7 @@ from transrec.evaluation.evaluator import EvaluationConfig, Evaluator, baselines
 from transrec.evaluation.report import as_json
 from transrec.protocols import Examples, Part
 from transrec.runs.channels import Channel, Channels
+from transrec.runs.export import read_export
 from transrec.runs.rebuild import check_targets
 
 
@@ -60,7 +62,8 @@ def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:
     """The data that a channel was trained on, or the same settings over the shards at `data`, a folder or a URL.
 
     Raises:
-        ConfigError: the channel is an export away from its run, and no shards are named.
+        ConfigError: no shards are named, and the channel is an export away from its run, or the shards at its place
+            are missing or are not those it was trained on.
     """
     own = channel.experiment.data
     if data is not None:
@@ -68,6 +71,9 @@ def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:
     if not channel.has_data:
         raise ConfigError(f"{channel.folder} has left its run and its data: name shards with --data")
     check_shards(channel.folder, own, "--data")
+    trained_on, place = read_export(channel.export).shards_sha256, open_folder(own)
+    if trained_on not in (None, place.index_sha256):
+        raise ConfigError(f"{channel.folder} was trained on other shards than {place}: name the shards with --data")
     return own
 
 

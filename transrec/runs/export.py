@@ -1,6 +1,7 @@
 """`export/config.json`: the model, catalogue and adaptation that the weights of an export belong to.
 
-Formats: 1, of version 0.1.0, has no field `format`; 2 has one. Both have the same fields otherwise.
+Formats: 1, of version 0.1.0, has neither the field `format` nor `shards_sha256`; 2 has both. The other fields are the
+same.
 """
 
 import json
@@ -24,6 +25,7 @@ class Export(Config):
     transrec_version: str
     num_items: int  # of the catalogue
     item_ids_sha256: str
+    shards_sha256: str | None = None  # of the index.json of the shards it was trained on; None: not recorded
     model: dict[str, Any]  # sections of the run's configuration, as the run had them
     adaptation: dict[str, Any]
     seed: int
@@ -43,6 +45,7 @@ def describe(experiment: Experiment, examples: Examples) -> Export:
         transrec_version=__version__,
         num_items=index.counts.items,
         item_ids_sha256=index.item_ids_sha256,
+        shards_sha256=examples.folder.index_sha256,
         model=experiment.model.model_dump(mode="json"),
         adaptation=experiment.adaptation.model_dump(mode="json"),
         seed=experiment.seed,

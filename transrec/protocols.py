@@ -233,17 +233,19 @@ class UserEncoder(TowerEncoder):
 class Objective(nn.Module):
     """`forward(states (B, P, D), pool (U, D), batch) -> scalar`: the sum of a loss's terms over scored positions.
 
-    Its parameters, if it has any, belong to the head: they train unless a run freezes its head, and are exported.
+    Its parameters, if it has any, belong to the head: they train unless a run freezes its head, and are exported. They
+    start anew in every run.
+
+    `logits` turns user vectors (B, D) into those whose inner products with targets are the loss's logits. It is a
+    module, because the model calls it outside `forward`: ZeRO-3 gathers parameters where the module that owns them is
+    called.
     """
 
     def __init__(self, sampling: Sampling) -> None:
         super().__init__()
         self.sampling = sampling
         self.name = sampling.loss
-
-    def logits(self, users: Tensor) -> Tensor:
-        """User vectors (B, D) as they are compared with targets: inner products are then the loss's logits."""
-        return users
+        self.logits: nn.Module = nn.Identity()
 
 
 class Adapter(nn.Module):
@@ -343,14 +345,3 @@ class ModelSettings(Config):
 
 class CatalogueTable(nn.Module):
     """A module whose rows belong to the items of one catalogue: its weights do not carry over to another."""
-
-
-# Evaluation
-
-
-class Metric(Protocol):
-    """A number that tells how good answers are."""
-
-    name: str
-    reads: tuple[str, ...]
-    higher_is_better: bool

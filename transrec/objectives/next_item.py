@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transrec.config import Config
@@ -90,15 +90,32 @@ class BinaryCrossEntropy(Objective):
             return loss_BP.masked_fill(~batch.target_mask, 0).sum()
 
 
+class Temperature(nn.Module):
+    """User vectors divided by a temperature."""
+
+    def __init__(self, temperature: float):
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, users: Tensor) -> Tensor:
+        """`users` is (B, D), and so is the result."""
+        return users / self.temperature
+
+
 class Softmax(Objective):
     """Softmax losses: logits are inner products over a temperature τ."""
 
     def __init__(self, sampling: Sampling, temperature: float = 1.0):
         super().__init__(sampling)
-        self.temperature = temperature
+        self.logits = Temperature(temperature)
 
-    def logits(self, users: Tensor) -> Tensor:
-        return users / self.temperature
+    def _scores(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        """⟨h, e⟩/τ of each scored position with each pool item, and the pool rows of the targets.
+
+        Only the scored positions are kept: a full (B, P, U) table would be the largest tensor of the step.
+        """
+        states_SD = self.logits(states.float()[batch.target_mask])
+        return states_SD @ pool.float().T, batch.targets[batch.target_mask]
 
 
 class InBatchSoftmax(Softmax):
@@ -122,7 +139,7 @@ class InBatchSoftmax(Softmax):
         if batch.owned is None:
             raise ValueError("in_batch_softmax needs batch.owned: the stream must be built from `sampling`")
         with torch.autocast(states.device.type, enabled=False):
-            logits_SU, targets_S = _scores(states, pool, batch, self.temperature)
+            logits_SU, targets_S = self._scores(states, pool, batch)
             if self.debias:
                 logits_SU = logits_SU - log_inclusion(batch.log_popularity, batch.draws)
             users_S = batch.target_mask.nonzero()[:, 0]
@@ -140,7 +157,7 @@ class FullSoftmax(Softmax):
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         with torch.autocast(states.device.type, enabled=False):
-            logits_SU, targets_S = _scores(states, pool, batch, self.temperature)
+            logits_SU, targets_S = self._scores(states, pool, batch)
             return F.cross_entropy(logits_SU, targets_S, reduction="sum")
 
 
@@ -157,10 +174,10 @@ class SampledSoftmax(Softmax):
         if batch.candidates is None or batch.log_inclusion is None:
             raise ValueError("sampled_softmax needs batch.candidates: the stream must be built from `sampling`")
         with torch.autocast(states.device.type, enabled=False):
-            states_SD, pool_UD = states.float()[batch.target_mask], pool.float()
+            states_SD, pool_UD = self.logits(states.float()[batch.target_mask]), pool.float()
             targets_S, candidates_C = batch.targets[batch.target_mask], batch.candidates
-            target_S = (states_SD * pool_UD[targets_S]).sum(-1) / self.temperature - batch.log_inclusion[targets_S]
-            others_SC = states_SD @ pool_UD[candidates_C].T / self.temperature - batch.log_inclusion[candidates_C]
+            target_S = (states_SD * pool_UD[targets_S]).sum(-1) - batch.log_inclusion[targets_S]
+            others_SC = states_SD @ pool_UD[candidates_C].T - batch.log_inclusion[candidates_C]
             others_SC = others_SC.masked_fill(candidates_C == targets_S.unsqueeze(1), -torch.inf)
             logits_S1C = torch.cat([target_S.unsqueeze(1), others_SC], dim=1)
             return F.cross_entropy(logits_S1C, torch.zeros_like(targets_S), reduction="sum")
@@ -169,12 +186,3 @@ class SampledSoftmax(Softmax):
 def log_inclusion(log_popularity: Tensor, draws: int) -> Tensor:
     """log(1 − (1 − p)ⁿ): how likely an item of log popularity log p is to be among n draws."""
     return torch.log(-torch.expm1(draws * torch.log1p(-log_popularity.exp().clamp(max=1 - 1e-6))))
-
-
-def _scores(states: Tensor, pool: Tensor, batch: SequenceBatch, temperature: float) -> tuple[Tensor, Tensor]:
-    """⟨h, e⟩/τ of each scored position with each pool item, and the pool rows of the targets.
-
-    Only the scored positions are kept: a full (B, P, U) table would be the largest tensor of the step.
-    """
-    states_SD = states.float()[batch.target_mask]
-    return states_SD @ pool.float().T / temperature, batch.targets[batch.target_mask]

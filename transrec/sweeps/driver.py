@@ -17,11 +17,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from transrec.config import ConfigError, dump, read_yaml, validate
+from transrec.config import ConfigError, dump
 from transrec.errors import TransRecError
-from transrec.experiment import Experiment
 from transrec.files import write_text, writing
-from transrec.runs.run_folder import CONFIG_FILE
+from transrec.runs.run_folder import CONFIG_FILE, load
 from transrec.runs.summary import SUMMARY_FILE
 from transrec.sweeps import records
 from transrec.sweeps.config import Sweep
@@ -163,9 +162,8 @@ class Driver:
             if state is not None and not state.notes:
                 state.notes = [note for note in record.notes if not note.startswith("pretraining: ")]
         for run in self.plan.runs.values():
-            path = run.experiment.run_dir / CONFIG_FILE
-            if path.exists():
-                there = validate(Experiment, read_yaml(path)).train.accumulation
+            if (run.experiment.run_dir / CONFIG_FILE).exists():
+                there = load(run.experiment.run_dir).train.accumulation
                 if there == 2 * run.experiment.train.accumulation:
                     self.states[run.hash].accumulation = there
 
@@ -220,9 +218,9 @@ def _rewrite_paths(run: Run) -> None:
     if not path.exists() or run.experiment.run_dir.is_symlink():
         return
     try:
-        there = validate(Experiment, read_yaml(path))
+        there = load(run.experiment.run_dir)
     except ConfigError as error:
         raise SweepError(f"{path} cannot be read ({error}): remove {path.parent} to have it made again") from None
-    here = there.model_copy(update={"run_dir": run.experiment.run_dir, "init_from": run.experiment.init_from})
-    if here != there:
-        write_text(path, dump(here))
+    here = dump(there.model_copy(update={"run_dir": run.experiment.run_dir, "init_from": run.experiment.init_from}))
+    if here != path.read_text(encoding="utf-8"):
+        write_text(path, here)

@@ -19,14 +19,13 @@ import torch
 from rich.console import Group
 from rich.table import Table
 
-from transrec.config import read_yaml
 from transrec.data.batch import to_device
 from transrec.data.content.opening import open_store
 from transrec.data.train_stream import TrainStream
 from transrec.distributed.world import World
 from transrec.experiment import Experiment
 from transrec.protocols import Examples, Model
-from transrec.runs.run_folder import CONFIG_FILE
+from transrec.runs.run_folder import load
 from transrec.runs.summary import SUMMARY_FILE
 from transrec.runs.train_and_test import build_stream
 from transrec.sweeps.config import Resources, Sweep
@@ -92,8 +91,7 @@ def _finished(storage: Path) -> Iterator[tuple[Kind, Speed]]:
         summary = json.loads(path.read_text(encoding="utf-8"))
         flops = summary.get("flops_per_user")
         if flops:
-            experiment = Experiment.model_validate(read_yaml(path.with_name(CONFIG_FILE)))
-            yield kind_of(experiment), Speed(flops["forward"] + flops["backward"], summary["users_per_second"])
+            yield kind_of(load(path.parent)), Speed(flops["forward"] + flops["backward"], summary["users_per_second"])
 
 
 def _extremes(speeds: Mapping[Kind, Speed]) -> set[Kind]:

@@ -71,7 +71,14 @@ def deepspeed_config(
 
 
 def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
-    """The DeepSpeed engine around `model`."""
+    """The DeepSpeed engine around `model`.
+
+    Raises:
+        TypeError: a parameter has no dimension, which DeepSpeed cannot broadcast.
+    """
+    scalars = [name for name, parameter in model.named_parameters() if not parameter.ndim]
+    if scalars:
+        raise TypeError(f"DeepSpeed cannot train parameters without a dimension: give {scalars[0]} the shape (1,)")
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     return engine
 

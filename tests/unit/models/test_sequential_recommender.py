@@ -315,7 +315,7 @@ def test_scores_are_the_logits_of_the_objective(bert_folder):
     scores = []
     for temperature in (1.0, 4.0):
         model = build(bert_folder, objective="full_softmax")
-        model.objective.temperature = temperature
+        model.objective.logits.temperature = temperature
         with inference(model):
             scores.append(model.scorer(catalogue)(question)(0, NUM_ITEMS + 1))
     torch.testing.assert_close(scores[1], scores[0] / 4)

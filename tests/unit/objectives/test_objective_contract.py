@@ -21,10 +21,14 @@ def loss(objective, case, **changes):
     return objective(case.states, case.pool, replace(case.batch, **changes))
 
 
-def test_has_a_name_a_sampling_and_no_parameters(objective):
+def test_has_a_name_and_a_sampling(objective):
     assert objective.name in {member.model_fields["name"].default for member in MEMBERS}
     assert isinstance(objective.sampling, Sampling)
-    assert not list(objective.parameters())
+
+
+def test_every_parameter_of_its_own_gets_a_gradient(objective, make):
+    loss(objective, make(objective.sampling)).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in objective.parameters())
 
 
 def test_is_the_sum_over_the_scored_positions(objective, make):

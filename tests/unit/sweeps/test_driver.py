@@ -1,5 +1,6 @@
 """What is run, in which order and how often: with an executor that trains nothing but leaves what a run leaves."""
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from transrec.config import dump, read_yaml
 from transrec.runs.run_folder import CONFIG_FILE
@@ -14,6 +16,7 @@ from transrec.runs.summary import SUMMARY_FILE
 from transrec.sweeps import records
 from transrec.sweeps.config import Sweep
 from transrec.sweeps.driver import Driver, Settle, SweepError, is_out_of_memory, lock_storage
+from transrec.sweeps.forecast import forecast
 from transrec.sweeps.plan import Run, make_plan
 
 GRID = {
@@ -129,6 +132,23 @@ def test_a_moved_storage_is_whole(make_sweep: Any, tmp_path: Path) -> None:
     driver.carry_out(execute)
     assert len(execute.executed) == 1
     assert statuses(sweep) == ["done"] * 4
+
+
+def test_finished_runs_of_an_earlier_version_are_read(make_sweep: Any) -> None:
+    """Their data has `task`; they are known to the driver and to the forecast."""
+    sweep = make_sweep(grid=GRID)
+    drive(sweep, Recorder())
+    pretraining = next(run for run in make_plan(sweep).runs.values() if run.source is None)
+    values = read_yaml(pretraining.experiment.run_dir / CONFIG_FILE)
+    del values["data"]["examples"]
+    values["data"]["task"] = None
+    (pretraining.experiment.run_dir / CONFIG_FILE).write_text(yaml.safe_dump(values))
+    measured = {"flops_per_user": {"forward": 2.0, "backward": 4.0}, "users_per_second": 10.0}
+    (pretraining.experiment.run_dir / SUMMARY_FILE).write_text(json.dumps(measured))
+    execute = Recorder()
+    drive(sweep, execute, resume=True)
+    assert not execute.executed
+    assert forecast(sweep, make_plan(sweep)) == {}
 
 
 def test_a_failure_is_tried_again_and_then_told(make_sweep: Any) -> None:

@@ -202,7 +202,7 @@ class TowerEncoder(nn.Module):
 
     modality: str = "text"  # of the items
     hidden_size: int = 0  # width of the last states
-    num_layers: int = 0
+    num_layers: int = 0  # layers with sites
     pretrained: ClassVar[tuple[str, ...]] = ()  # child modules that come with weights of their own
     body: ClassVar[tuple[str, ...]] = ()  # child modules that are the tower itself; none named: all of them
     passes: ClassVar[tuple[str, ...]] = ()  # methods that an encoder around it calls in place of `forward`
@@ -210,7 +210,7 @@ class TowerEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.site_paths: dict[str, list[str]] = {}
-        self.layer_paths: list[tuple[str, ...]] = []  # the modules of each layer, first to last
+        self.layer_paths: list[tuple[str, ...]] = []  # modules of what `last_layers` counts as layers, first to last
         self.second_norms: list[str] = []  # the LayerNorm behind the second sub-layer of each layer
 
     def enable_gradient_checkpointing(self) -> None:
@@ -218,7 +218,11 @@ class TowerEncoder(nn.Module):
 
 
 class ItemEncoder(TowerEncoder):
-    """`forward(content) -> (U, D)`: the vector of each distinct item."""
+    """`forward(content) -> (U, D)`: the vector of each distinct item.
+
+    Its configuration says by `content()` what the item store has to hold, by modality, and by `embeds_ids` whether its
+    weights belong to the items of one catalogue; `build(width, num_items)` makes the encoder.
+    """
 
     @property
     def parts(self) -> dict[str, "ItemEncoder"]:
@@ -227,7 +231,10 @@ class ItemEncoder(TowerEncoder):
 
 
 class UserEncoder(TowerEncoder):
-    """`forward(items (B, L, D), mask (B, L)) -> (B, L, D)`: the state after each item of left-padded histories."""
+    """`forward(items (B, L, D), mask (B, L)) -> (B, L, D)`: the state after each item of left-padded histories.
+
+    Its configuration has `causal`, whether a state depends on the items up to it alone, and `build(width, max_length)`.
+    """
 
 
 class Objective(nn.Module):
@@ -318,11 +325,11 @@ class ModelSettings(Config):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What its towers read of items; adapters of a model that reads ids learn at the rates for text."""
+        """Modalities that its towers read; adapters of a model that reads ids learn at the rates for text."""
         return tuple(self.content()) or ("text",)
 
     def content(self) -> dict[str, Any]:
-        """What the item store has to hold, by modality."""
+        """Content that the item store has to hold, by modality."""
         return {}
 
     def check_examples(self, kind: str) -> None:

@@ -97,3 +97,12 @@ def test_a_run_that_moved_alone_asks_for_its_shards_and_takes_them(tree: Path, t
     assert "name them with --data" in message
     (line,) = json_lines(evaluate(tmp_path, alone, "--data", tree / "shards"))
     assert line["test"] == json.loads((alone / "summary.json").read_text())["test"]
+
+
+def test_an_adapted_run_without_its_base_says_how_to_name_it(tree: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(tree / "runs/adapted", alone)
+    data = ["--data", tree / "shards"]
+    assert f"--adapter {alone} --run BASE" in refused(evaluate(tmp_path, alone, *data))
+    (line,) = json_lines(evaluate(tmp_path, tree / "runs/0", "--adapter", alone, *data))
+    assert line["test"] == json.loads((alone / "summary.json").read_text())["test"]

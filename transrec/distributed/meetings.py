@@ -25,7 +25,7 @@ NAMED = 4  # ranks, at most
 
 
 class Store(Protocol):
-    """What is used of `torch.distributed.Store`; operations raise when rank 0, which holds it, has gone."""
+    """The operations of `torch.distributed.Store` that meetings use; without an answer of rank 0 they raise."""
 
     def set(self, key: str, value: str, /) -> None: ...
     def get(self, key: str, /) -> bytes: ...

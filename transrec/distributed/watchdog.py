@@ -28,7 +28,7 @@ GRACE_SECONDS = 30.0  # to save and leave after the launcher died
 
 
 class Store(Protocol):
-    """What is used of `torch.distributed.Store`; operations raise when rank 0, which holds it, does not answer."""
+    """The operations of `torch.distributed.Store` that the watchdog uses; without an answer of rank 0 they raise."""
 
     def set(self, key: str, value: str, /) -> None: ...
     def multi_get(self, keys: list[str], /) -> list[bytes]: ...

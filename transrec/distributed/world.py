@@ -53,7 +53,7 @@ class World:
             self.meetings.meet(what)
 
     def in_turn(self, what: str, work: Callable[[], Done]) -> Done:
-        """What `work` returns; the first process of each node does it before the others, who find what it has kept."""
+        """Call `work` on one process of each node, then on the others, which find what the first has stored."""
         if self.local_rank == 0:
             done = work()
         self.meet(what)

@@ -102,7 +102,7 @@ def _class_of(config: PretrainedConfig) -> type[PreTrainedModel]:
 
 
 def _load_config(name: str, modality: Modality) -> PretrainedConfig:
-    """Of a model of text and image, the configuration of its tower for `modality`."""
+    """The configuration of the tower for `modality` in a model of text and image."""
     values, _ = PretrainedConfig.get_config_dict(resolve(name))
     families.check_known(values.get("model_type", ""))  # before any class is chosen: the type is the allow-list
     config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)

@@ -130,7 +130,10 @@ def source_weights(experiment: Experiment) -> dict[str, Tensor]:
     run_dir = experiment.init_from
     assert run_dir is not None
     if not run_dir.exists():
-        raise ConfigError(f"{run_dir}, which this run stands on, is not there any more: name it with --run")
+        raise ConfigError(
+            f"{run_dir}, the base of {experiment.run_dir}, is not there any more: name its new place with "
+            f"--adapter {experiment.run_dir} --run BASE"
+        )
     export = run_dir / "export"
     num_items = read_export(export).num_items
     if is_adapted(export):

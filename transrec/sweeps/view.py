@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a table that is kept up to date, off a terminal a line whenever something ends."""
+"""Progress of a running sweep: a live table on a terminal, elsewhere a line whenever a run ends."""
 
 import json
 import time

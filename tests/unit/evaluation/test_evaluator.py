@@ -1,4 +1,4 @@
-"""What an evaluation measures of a baseline on given shards."""
+"""Metrics of a baseline on given shards."""
 
 from pathlib import Path
 

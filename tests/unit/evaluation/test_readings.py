@@ -129,7 +129,7 @@ class Rows(World):
 
 
 def test_ranks_together_read_what_one_reads_alone() -> None:
-    """Of seven batches the first rank has 0, 2, 4, 6, the second 1, 3, 5 and none."""
+    """Two ranks share seven batches: the first has 0, 2, 4 and 6, the second 1, 3, 5 and an empty one."""
     names = ("user", "label", "score")
     everything = batches()
     second = Rows(rank=1, size=2)

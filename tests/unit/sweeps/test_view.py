@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: the time it will still take, and the best run so far."""
+"""Progress of a running sweep: the time left, and the best run so far."""
 
 import json
 import time

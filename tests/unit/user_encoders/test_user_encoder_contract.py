@@ -36,6 +36,11 @@ MASK = left_padded([7, 4, 1, 0])
 
 
 @every_member
+def test_says_whether_it_looks_back_only(member):
+    assert isinstance(member().causal, bool)
+
+
+@every_member
 def test_shape_and_finite_even_for_an_empty_window(member):
     states = build(member)(items(), MASK)
     assert states.shape == (B, L, D)
@@ -98,7 +103,8 @@ def test_gradient_checkpointing_changes_no_gradient(member):
 @every_member
 def test_sites_lead_to_modules(member):
     encoder = build(member)
-    assert encoder.num_layers >= 1
+    assert all(isinstance(encoder.get_submodule(path), nn.Module) for layer in encoder.layer_paths for path in layer)
+    assert encoder.layer_paths
     for site, paths in encoder.site_paths.items():
         assert len(paths) == (1 if site in OF_THE_TOWER else encoder.num_layers)
         assert all(isinstance(encoder.get_submodule(path), nn.Module) for path in paths)

@@ -1,0 +1,1 @@
+"""The commands as files: `deepspeed launch/train.py`, `python launch/evaluate.py`."""

@@ -144,6 +144,11 @@ def find(config: Path | str) -> Path:
 
 
 def validate(schema: type[C], values: Mapping[str, Any]) -> C:
+    """An object of `schema` with these values.
+
+    Raises:
+        ConfigError: a line for each key that is unknown or has a wrong value.
+    """
     try:
         return schema.model_validate(values)
     except ValidationError as error:

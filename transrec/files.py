@@ -39,6 +39,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file as a whole, in UTF-8: it is never seen half written."""
     with replace_atomically(path) as partial:
         partial.write_text(text, encoding="utf-8")
 

@@ -77,6 +77,11 @@ def misfits(model: Mapping[str, Shape], file: Mapping[str, Shape]) -> list[str]:
 
 
 def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name.
+
+    Raises:
+        WeightsError: it is missing or damaged.
+    """
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -84,6 +89,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def write(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write tensors to a safetensors file, as a whole."""
     with replace_atomically(path) as partial:
         try:
             save_file(dict(weights), partial)
@@ -92,10 +98,12 @@ def write(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def names(model: nn.Module) -> list[str]:
+    """Names of all weights of a model."""
     return list(_tensors(model))
 
 
 def trainable_names(model: nn.Module) -> list[str]:
+    """Names of the weights that training changes."""
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
@@ -173,5 +181,6 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def listed(title: str, lines: list[str], most: int = 12) -> str:
+    """A title with lines below it, at most `most` of them."""
     more = [f"… and {len(lines) - most} more"] if len(lines) > most else []
     return "\n  ".join([title, *lines[:most], *more])

@@ -1,11 +1,13 @@
 """The configurations that come with the project."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from transrec.config import ConfigError, dump, find, load
+from transrec.config import Config, ConfigError, config_classes, dump, find, load
 from transrec.experiment import Experiment
+from transrec.sweeps.config import Sweep
 
 FOLDER = Path(__file__).parents[2] / "configs"
 BASES = {"defaults.yaml"}
@@ -71,3 +73,16 @@ def test_a_name_of_none_is_answered_with_those_like_it(name: str, message: str) 
         find(name)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def settings_of(annotation: Any) -> set[type[Config]]:
+    """Every configuration class that a schema reaches."""
+    found = set(config_classes(annotation))
+    return found.union(*(settings_of(field.annotation) for each in found for field in each.model_fields.values()))
+
+
+@pytest.mark.parametrize("schema", [Experiment, Sweep])
+def test_every_key_says_what_it_is(schema: type[Config]) -> None:
+    classes = settings_of(schema)
+    fields = {f"{each.__name__}.{key}": field for each in classes for key, field in each.model_fields.items()}
+    assert not [key for key, field in fields.items() if not field.description]

@@ -40,7 +40,7 @@ MethodConfig = Annotated[
 class CombinedConfig(Method):
     """Several methods at once: all their adapters, and what any of them trains."""
 
-    name: Literal["combined"] = "combined"
+    name: Literal["combined"] = Field("combined", description="several methods together")
     methods: list[MethodConfig] = Field(min_length=1, description="methods, attached in this order")
 
     def attach(self, model: Model) -> Rates:

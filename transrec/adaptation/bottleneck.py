@@ -19,6 +19,8 @@ Mode = Literal["serial", "parallel"]
 
 
 class BottleneckWidths(Sizes):
+    """Widths of bottlenecks by kind of tower."""
+
     item: PositiveInt = Field(64, description="width in the towers that read items")
     user: PositiveInt = Field(16, description="width in the user encoder")
 
@@ -55,7 +57,7 @@ class HoulsbyConfig(BottleneckMethod):
 
     rates = RateByModality(text=1.5e-4, image=4e-4)
 
-    name: Literal["houlsby"] = "houlsby"
+    name: Literal["houlsby"] = Field("houlsby", description="bottlenecks after attention and feed-forward layer")
     sites: list[SubLayerEnd] = Field(
         ["attention_output", "ffn_output"], min_length=1, description="ends of sub-layers that get an adapter"
     )
@@ -87,7 +89,7 @@ class PfeifferConfig(BottleneckMethod):
 
     rates = RateByModality(text=1e-4, image=4e-4)
 
-    name: Literal["pfeiffer"] = "pfeiffer"
+    name: Literal["pfeiffer"] = Field("pfeiffer", description="bottlenecks after the feed-forward layer")
     sites: list[SubLayerEnd] = Field(["ffn_output"], min_length=1, description="ends of sub-layers that get an adapter")
     variant: Literal["canonical", "released"] = Field(
         "canonical", description="the paper's form, or the form in the released code"

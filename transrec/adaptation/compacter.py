@@ -29,7 +29,7 @@ class CompacterConfig(AdapterMethod):
 
     rates = RateByModality(text=4e-3, image=3e-3)
 
-    name: Literal["compacter"] = "compacter"
+    name: Literal["compacter"] = Field("compacter", description="bottlenecks made of Kronecker products")
     sites: list[SubLayerEnd] = Field(
         ["attention_output", "ffn_output"], min_length=1, description="ends of sub-layers that get an adapter"
     )

@@ -21,7 +21,7 @@ class IA3Config(AdapterMethod):
 
     rates = RateByModality(text=3e-3, image=3e-3)
 
-    name: Literal["ia3"] = "ia3"
+    name: Literal["ia3"] = Field("ia3", description="learned scales of keys, values and hidden units")
     sites: list[Literal["key", "value", "ffn_hidden"]] = Field(
         ["key", "value", "ffn_hidden"], min_length=1, description="outputs that are scaled"
     )

@@ -23,10 +23,14 @@ UP_DOWN_STD = 2e-4
 
 
 class Widths(BottleneckWidths):
+    """Widths of the adapter layers by kind of tower."""
+
     item: PositiveInt = Field(192, description="width in the towers that read items")
 
 
 class Heads(BottleneckWidths):
+    """Attention heads of the adapter layers by kind of tower."""
+
     item: PositiveInt = Field(12, description="attention heads in the towers that read items")
     user: PositiveInt = Field(2, description="attention heads in the user encoder")
 
@@ -42,7 +46,7 @@ class KAdapterConfig(AdapterMethod):
 
     rates = RateByModality(text=5e-6, image=1.5e-5)
 
-    name: Literal["k_adapter"] = "k_adapter"
+    name: Literal["k_adapter"] = Field("k_adapter", description="adapter layers beside the frozen tower")
     layers: list[int] | None = Field(
         None, min_length=1, description="layers of the item towers whose output is read; null: first and last"
     )

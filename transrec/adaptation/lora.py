@@ -21,6 +21,8 @@ from transrec.protocols import Adapter, Model
 
 
 class Ranks(Sizes):
+    """Ranks of the matrices by kind of tower."""
+
     item: PositiveInt = Field(12, description="rank in the towers that read items")
     user: PositiveInt = Field(4, description="rank in the user encoder")
 
@@ -35,7 +37,7 @@ class LoRAConfig(AdapterMethod):
 
     rates = RateByModality(text=1e-3, image=1e-3)
 
-    name: Literal["lora"] = "lora"
+    name: Literal["lora"] = Field("lora", description="low-rank changes of linear maps")
     sites: list[str] = Field(
         ["query", "value"], min_length=1, description="linear maps that change: query, key, value, ends of sub-layers"
     )

@@ -33,7 +33,7 @@ class ModelPatchConfig(AdapterMethod):
 
     rates = RateByModality(text=1e-3, image=1e-3)
 
-    name: Literal["model_patch"] = "model_patch"
+    name: Literal["model_patch"] = Field("model_patch", description="PeterRec's bottlenecks in the user encoder")
     towers: list[Literal["user"]] = Field(  # type: ignore[assignment]
         ["user"], min_length=1, description="towers that get patches: the user encoder alone"
     )

@@ -28,7 +28,7 @@ class PromptConfig(AdapterMethod):
 
     rates = RateByModality(text=5e-5, image=2e-4)
 
-    name: Literal["prompt"] = "prompt"
+    name: Literal["prompt"] = Field("prompt", description="learned tokens in front of an item's")
     towers: list[Literal["item", "text", "image"]] = Field(  # type: ignore[assignment]
         ["item"], min_length=1, description="towers that get prompts"
     )

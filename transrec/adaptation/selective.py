@@ -15,7 +15,7 @@ from transrec.protocols import Model
 class FullConfig(Method):
     """Every parameter trains (FTA in Fu et al., WSDM 2024)."""
 
-    name: Literal["full"] = "full"
+    name: Literal["full"] = Field("full", description="train everything")
 
     def trains(self, member: Member) -> bool:
         return True
@@ -24,7 +24,7 @@ class FullConfig(Method):
 class HeadOnlyConfig(Method):
     """The backbone and every LayerNorm are frozen; the projection and the user encoder train."""
 
-    name: Literal["head_only"] = "head_only"
+    name: Literal["head_only"] = Field("head_only", description="train the projection and the user encoder")
     also_train: list[Literal["layer_norm"]] = Field([], description="groups of parameters that train beside the head")
 
     def trains(self, member: Member) -> bool:
@@ -54,7 +54,7 @@ class LayerNormConfig(SelectiveMethod):
     As in Fu et al., WSDM 2024; for images first in Frankle et al., "Training BatchNorm and Only BatchNorm", ICLR 2021.
     """
 
-    name: Literal["layer_norm"] = "layer_norm"
+    name: Literal["layer_norm"] = Field("layer_norm", description="train every LayerNorm")
     also_train: list[Literal["head"]] = Field([], description="groups of parameters that train beside the LayerNorms")
 
     def trains(self, member: Member) -> bool:
@@ -68,7 +68,7 @@ class BitFitConfig(SelectiveMethod):
     Language-models", ACL 2022.
     """
 
-    name: Literal["bitfit"] = "bitfit"
+    name: Literal["bitfit"] = Field("bitfit", description="train every bias")
     also_train: list[Literal["head", "layer_norm"]] = Field(
         [], description="groups of parameters that train beside the biases"
     )
@@ -86,7 +86,7 @@ class LastLayersConfig(Method):
     al., SIGIR 2020).
     """
 
-    name: Literal["last_layers"] = "last_layers"
+    name: Literal["last_layers"] = Field("last_layers", description="train the last layers of the user encoder")
     layers: int = Field(1, ge=0, description="how many of the user encoder's last layers train")
 
     def selection(self, model: Model) -> Callable[[Member], bool]:

@@ -32,7 +32,7 @@ class SideNetworkConfig(AdapterMethod):
 
     rates = RateByModality(text=1.5e-4, image=4e-4)
 
-    name: Literal["side_network"] = "side_network"
+    name: Literal["side_network"] = Field("side_network", description="bottlenecks along the frozen layers' states")
     towers: list[str] = Field(["item"], min_length=1, description="towers that get a network: item, text, image, user")
     also_train: list[Literal["head"]] = Field(  # type: ignore[assignment]  # LayerNorms would need a backward pass
         [], description="groups of parameters that train beside the networks"

@@ -20,6 +20,8 @@ PIPE_CLOSED = 141  # 128 + SIGPIPE: what a shell reports of `cat FILE | head`
 
 
 class Main(Protocol):
+    """The function that a command's file runs."""
+
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         """Run with these arguments, by default those of the process; returns the exit code."""
 

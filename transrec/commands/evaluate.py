@@ -19,6 +19,7 @@ from transrec.runs.evaluate import data_of, evaluate, tables
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     arguments = parse(argv)
     world = distributed.join()
     channels = Channels(arguments.run, arguments.adapter, world.device)
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of the command."""
     parser = argparse.ArgumentParser(
         prog="transrec evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -16,6 +16,7 @@ from transrec.runs.tower_export import export_peft, export_towers
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="transrec export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

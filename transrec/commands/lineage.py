@@ -24,6 +24,7 @@ OF_ALL_STEPS = ("step", "slot", "user", "start")
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     arguments = parse(argv)
     run = RunLineage(arguments.run, arguments.data)
     if arguments.step is not None:
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of the command."""
     parser = argparse.ArgumentParser(prog="transrec lineage", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run folder")
     parser.add_argument("--data", metavar="DIR|URL", help="the run's shards, if they lie elsewhere now")
@@ -71,10 +73,12 @@ def of_all_steps(run: RunLineage, name: str, windows: Sequence[SeenWindow]) -> t
 
 
 def objects(windows: Sequence[SeenWindow], fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The named fields of each window, as JSON objects."""
     return [{field: getattr(window, field) for field in fields} for window in windows]
 
 
 def titles(of: Mapping[str, str], items: Sequence[str]) -> str:
+    """Titles of the last four items, for a cell of a table."""
     shown = "; ".join(of[item] for item in items[-4:])
     return f"… {shown}" if len(items) > 4 else shown
 

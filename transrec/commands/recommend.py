@@ -22,6 +22,7 @@ from transrec.runs.recommender import Catalogue, Recommender, recommenders
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     arguments = parse(argv)
     for recommender in opened(arguments.run, arguments.adapter, arguments.catalogue):
         if arguments.history is not None:
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of the command."""
     parser = argparse.ArgumentParser(
         prog="transrec recommend", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -76,6 +78,7 @@ def read_histories(path: Path) -> Iterator[tuple[Any, list[str]]]:
 
 
 def show(name: str, catalogue: Catalogue, history: Sequence[str], recommended: Sequence[dict[str, Any]]) -> None:
+    """Print a history and the items recommended to it."""
     output = console()
     output.print("History, oldest first:", style="bold")
     for item_id in history:

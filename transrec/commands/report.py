@@ -16,6 +16,7 @@ from transrec.sweeps.report.assemble import REPORT_FOLDER, write_report
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="transrec report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def positive(text: str) -> float:
+    """A number above 0 from the command line."""
     value = float(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")

@@ -19,6 +19,7 @@ from transrec.sweeps.ray_executor import run_sweep
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     arguments = parse(argv)
     sweep = load_sweep(find(arguments.config), arguments.overrides)
     if arguments.print_config:
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of the command."""
     parser = argparse.ArgumentParser(prog="transrec sweep", description=__doc__)
     parser.add_argument(
         "--config", required=True, metavar="FILE|NAME", help="YAML file, or the name of a shipped one: sweeps/quick"

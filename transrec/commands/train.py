@@ -18,6 +18,7 @@ SIGTERM_EXIT = 143
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     arguments = parse(argv)
     experiment = load(Experiment, find(arguments.config), arguments.overrides)
     if arguments.print_config:
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of the command."""
     parser = argparse.ArgumentParser(prog="transrec train", description=__doc__)
     parser.add_argument(
         "--config", required=True, metavar="FILE|NAME", help="YAML file, or the name of a shipped one: quickstart"

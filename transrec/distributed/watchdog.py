@@ -210,6 +210,7 @@ class Launcher:
 
 
 def parent_of(pid: int) -> int | None:
+    """The id of a process's parent; None if the process is gone."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -16,6 +16,8 @@ from transrec.protocols import CatalogueTable, ItemEncoder
 
 
 class IdEmbeddingConfig(Config):
+    """Configuration of `IdEmbedding`."""
+
     name: Literal["id_embedding"] = Field("id_embedding", description="a learned vector for every item")
     init_std: float = Field(0.1, ge=0, description="standard deviation of the vectors at the start")
 

@@ -20,6 +20,8 @@ from transrec.item_encoders.pooling import Pooling
 
 
 class ImageEncoderConfig(Config):
+    """Configuration of `ImageEncoder`."""
+
     name: Literal["image"] = Field("image", description="a vision model and a projection")
     backbone: str = Field("facebook/dinov2-small", description="a folder or a hub id")
     pretrained: bool = Field(True, description="false: the backbone's architecture with random weights")

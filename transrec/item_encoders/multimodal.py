@@ -30,6 +30,8 @@ Part = TextEncoderConfig | ImageEncoderConfig | IdEmbeddingConfig
 
 
 class MultimodalEncoderConfig(Config):
+    """Configuration of `MultimodalEncoder`."""
+
     name: Literal["multimodal"] = Field("multimodal", description="encoders of several modalities, and their fusion")
     text: TextEncoderConfig | None = Field(None, description="encoder of the items' texts")
     image: ImageEncoderConfig | None = Field(None, description="encoder of the items' images")

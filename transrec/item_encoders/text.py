@@ -20,6 +20,8 @@ from transrec.item_encoders.pooling import Pooling
 
 
 class TextEncoderConfig(Config):
+    """Configuration of `TextEncoder`."""
+
     name: Literal["text"] = Field("text", description="a language model and a projection")
     backbone: str = Field(
         "all-MiniLM-L6-v2", description="a folder, a hub id, or the name of a model that pip installs"

@@ -24,7 +24,11 @@ from transrec.user_encoders import UserEncoderConfig
 
 
 class SequentialRecommenderConfig(ModelSettings):
-    name: Literal["sequential_recommender"] = "sequential_recommender"
+    """Configuration of `SequentialRecommender`."""
+
+    name: Literal["sequential_recommender"] = Field(
+        "sequential_recommender", description="item encoder, user encoder and objective"
+    )
     width: int = Field(64, ge=1, description="width of item vectors and user states")
     max_length: int = Field(20, ge=1, description="newest items of a user that the user encoder reads")
     item_encoder: ItemEncoderConfig = Field(description="from an item's content to its vector")

@@ -25,6 +25,8 @@ def every_position(states: Tensor, mask: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Hidden:
+    """The states of an encoder's layers, and how their positions are pooled."""
+
     states: Sequence[Tensor]  # (n, T, H) each: the last layer's; before it the others', if somebody reads them
     mask: Tensor | None  # (n, T) True where a position counts; None: everywhere
     pool: Pool = every_position

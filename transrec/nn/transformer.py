@@ -51,6 +51,8 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """W₂ ReLU(W₁ x + b₁) + b₂ at each position."""
+
     def __init__(self, width: int, hidden: int):
         super().__init__()
         self.hidden = nn.Linear(width, hidden)

@@ -19,7 +19,7 @@ from transrec.protocols import Objective
 class ClassificationConfig(Config):
     """softmax: over all targets. logistic and bpr: against `negatives` sampled ones, never targets of the same user."""
 
-    name: Literal["classification"] = "classification"
+    name: Literal["classification"] = Field("classification", description="the targets of a task")
     loss: Literal["softmax", "logistic", "bpr"] = Field("softmax", description="the loss of a target beside others")
     negatives: int = Field(1, ge=1, description="sampled targets beside the true one, for logistic and bpr")
 

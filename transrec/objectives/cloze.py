@@ -16,7 +16,7 @@ class ClozeConfig(Config):
     with its encoder of Yuan et al., "Future Data Helps Training" (GRec), WWW 2020.
     """
 
-    name: Literal["cloze"] = "cloze"
+    name: Literal["cloze"] = Field("cloze", description="predict items that are hidden in the window")
     masked: float = Field(0.3, gt=0, lt=1, description="share of a window's items that are targets, at least one")
     candidates: float | None = Field(
         None, gt=0, lt=1, description="share of the catalogue in a sampled softmax; null: a full one"

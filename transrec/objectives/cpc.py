@@ -13,7 +13,7 @@ class CPCConfig(Config):
     """The CPC of TransRec (Fu et al., WSDM 2024): not InfoNCE, but the loss of its SASRec with only the last
     state."""
 
-    name: Literal["cpc"] = "cpc"
+    name: Literal["cpc"] = Field("cpc", description="predict the last item against sampled ones")
     negatives: int = Field(1, ge=1, description="sampled negatives of each window")
 
     @property

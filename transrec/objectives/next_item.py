@@ -19,7 +19,11 @@ from transrec.protocols import Objective
 
 
 class NextItemConfig(Config):
-    name: Literal["next_item"] = "next_item"
+    """Configuration of `BinaryCrossEntropy`."""
+
+    name: Literal["next_item"] = Field(
+        "next_item", description="binary cross-entropy of the next item and sampled negatives"
+    )
     negatives: int = Field(1, ge=1, description="sampled negatives of each scored position")
 
     @property
@@ -31,7 +35,9 @@ class NextItemConfig(Config):
 
 
 class InBatchSoftmaxConfig(Config):
-    name: Literal["in_batch_softmax"] = "in_batch_softmax"
+    """Configuration of `InBatchSoftmax`."""
+
+    name: Literal["in_batch_softmax"] = Field("in_batch_softmax", description="softmax over the items of the batch")
     temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
     debias: bool = Field(True, description="correct for popular items being in more batches")
 
@@ -44,7 +50,9 @@ class InBatchSoftmaxConfig(Config):
 
 
 class FullSoftmaxConfig(Config):
-    name: Literal["full_softmax"] = "full_softmax"
+    """Configuration of `FullSoftmax`."""
+
+    name: Literal["full_softmax"] = Field("full_softmax", description="softmax over the catalogue")
     temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
 
     @property
@@ -56,7 +64,9 @@ class FullSoftmaxConfig(Config):
 
 
 class SampledSoftmaxConfig(Config):
-    name: Literal["sampled_softmax"] = "sampled_softmax"
+    """Configuration of `SampledSoftmax`."""
+
+    name: Literal["sampled_softmax"] = Field("sampled_softmax", description="softmax over a sample of the catalogue")
     candidates: float = Field(0.2, gt=0, lt=1, description="share of the catalogue that is drawn for each step")
     temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
 

@@ -24,6 +24,8 @@ from transrec.runs.run_folder import CONFIG_FILE, load
 
 @dataclass(frozen=True)
 class Channel:
+    """A run or an adapter, as a command was given it."""
+
     folder: Path  # as the user named it
     export: Path
     experiment: Experiment

@@ -152,6 +152,7 @@ def is_among(key: str, fields: set[str]) -> bool:
 
 
 def environment() -> dict[str, Any]:
+    """What a run runs on: versions of packages, the device and the command."""
     packages = {}
     for name in ("transrec", "torch", "deepspeed", "transformers", "tokenizers", "pillow", "pyarrow", "numpy"):
         try:

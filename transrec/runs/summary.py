@@ -72,6 +72,7 @@ def save_users(path: Path, examples: Examples, results: UserResults) -> None:
 
 
 def hyperparameters(experiment: Experiment) -> dict[str, Any]:
+    """The settings that TensorBoard compares runs by, by dotted key."""
     sections = experiment.model_dump(mode="json", include={"seed", "model", "adaptation", "optimizer", "train", "zero"})
     return flatten(sections)
 

@@ -95,6 +95,11 @@ def finish(experiment: Experiment, trained: Trained) -> None:
 
 
 def build_stream(experiment: Experiment, examples: Examples, store: ItemStore, world: World) -> TrainStream:
+    """The training batches of a run.
+
+    Raises:
+        ConfigError: the batch cannot be divided among ranks and micro-batches.
+    """
     train = experiment.train
     share = world.size * train.accumulation
     if train.batch_size % share:
@@ -115,6 +120,7 @@ def build_stream(experiment: Experiment, examples: Examples, store: ItemStore, w
 def build_trainer(
     experiment: Experiment, parts: Parts, stream: TrainStream, evaluator: Evaluator, world: World
 ) -> Trainer:
+    """The trainer of a run, with its optimizer and DeepSpeed engine."""
     train, model = experiment.train, parts.model
     settings = deepspeed_config(
         experiment.zero,
@@ -152,6 +158,7 @@ def build_trainer(
 
 
 def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: World) -> None:
+    """Write the export of the model as it is now; every rank calls this, the first one writes."""
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
     config = describe(experiment, parts.examples).model_dump()
     folder = experiment.run_dir / "export"

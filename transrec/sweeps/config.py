@@ -30,26 +30,32 @@ NO_SOURCE = "source"  # `source: null` in a label: its trials start from nothing
 
 
 class Uniform(Config):
-    name: Literal["uniform"]
-    low: float
-    high: float
+    """Values drawn with equal density between two bounds."""
+
+    name: Literal["uniform"] = Field(description="equal density")
+    low: float = Field(description="the smallest value")
+    high: float = Field(description="the largest value")
 
     def draw(self, rng: np.random.Generator) -> float:
         return float(rng.uniform(self.low, self.high))
 
 
 class LogUniform(Config):
-    name: Literal["loguniform"]
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
+    """Values whose logarithm is drawn with equal density between two bounds."""
+
+    name: Literal["loguniform"] = Field(description="equal density of the logarithm")
+    low: float = Field(gt=0, description="the smallest value")
+    high: float = Field(gt=0, description="the largest value")
 
     def draw(self, rng: np.random.Generator) -> float:
         return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
 
 
 class Choice(Config):
-    name: Literal["choice"]
-    values: list[Any] = Field(min_length=1)
+    """Values drawn from a list, each with the same chance."""
+
+    name: Literal["choice"] = Field(description="one of a list")
+    values: list[Any] = Field(min_length=1, description="the values to draw from")
 
     def draw(self, rng: np.random.Generator) -> Any:
         return self.values[int(rng.integers(len(self.values)))]
@@ -58,8 +64,10 @@ class Choice(Config):
 class Search(Config):
     """One searched key: `{key: target.optimizer.lr.head, among: {name: loguniform, low: 1e-4, high: 1e-2}}`."""
 
-    key: str
-    among: Annotated[Uniform | LogUniform | Choice, Field(discriminator="name")]
+    key: str = Field(description="dotted key of a stage: target.optimizer.lr.head")
+    among: Annotated[Uniform | LogUniform | Choice, Field(discriminator="name")] = Field(
+        description="the distribution of its values"
+    )
 
 
 class Resources(Config):
@@ -81,7 +89,7 @@ class Resources(Config):
 class Asha(Config):
     """Stops what is behind at steps grace, grace·factor, … (Li et al., MLSys 2020)."""
 
-    name: Literal["asha"]
+    name: Literal["asha"] = Field(description="successive halving")
     grace: int = Field(ge=1, description="steps before a run may be stopped")
     factor: int = Field(3, ge=2, description="one of so many goes on")
 
@@ -89,22 +97,26 @@ class Asha(Config):
 class Median(Config):
     """Stops what is worse than the median of the others' running averages (Golovin et al., KDD 2017)."""
 
-    name: Literal["median"]
+    name: Literal["median"] = Field(description="the median stopping rule")
     grace: int = Field(ge=1, description="steps before a run may be stopped")
 
 
 class Sweep(Config):
+    """The configuration of a sweep."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="the sweep's folder in storage_path")
     storage_path: UserPath = Field(description="folder of sweeps; every node must see it under this path")
     source: dict[str, Any] | None = Field(None, description="what is pretrained; without it only the target is trained")
-    target: dict[str, Any]
+    target: dict[str, Any] = Field(description="what is trained and tested in every trial")
     grid: dict[str, Any] | list[dict[str, Any]] = Field({}, description="axis -> values; a list: several grids")
     search: dict[str, Search] = Field({}, description="axis -> a key whose values are drawn")
     samples: int = Field(1, ge=1, description="draws of the searched axes, the same at every point of the grid")
     fit: list[str] = Field([], description="axes of sizes that a law is to be fitted along: refused if too few sizes")
-    resources: Resources = Resources()
+    resources: Resources = Field(Resources(), description="of each run")
     concurrent: int | None = Field(None, ge=1, description="runs at once, at most; null: what the resources allow")
-    stopping: Annotated[Asha | Median, Field(discriminator="name")] | None = None
+    stopping: Annotated[Asha | Median, Field(discriminator="name")] | None = Field(
+        None, description="which adaptations are stopped before their end; null: none"
+    )
     retries: int = Field(1, ge=0, description="of a run that failed, each from its last checkpoint")
 
     @property

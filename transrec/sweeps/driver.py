@@ -190,10 +190,12 @@ def lock_storage(sweep: Sweep) -> AbstractContextManager[object]:
 
 
 def is_finished(run: Run) -> bool:
+    """Whether a run was tested."""
     return (run.experiment.run_dir / SUMMARY_FILE).exists()
 
 
 def is_out_of_memory(error: str) -> bool:
+    """Whether the text of an error says that memory ran out, on the host or on a device."""
     return any(sign in error for sign in _OUT_OF_MEMORY)
 
 

@@ -48,6 +48,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Speed:
+    """What a window costs, and how many a second a run of that kind makes."""
+
     flops_per_window: float
     windows_per_second: float | None  # None: not measured
 

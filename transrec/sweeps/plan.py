@@ -61,6 +61,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
+    """The trials of a sweep, and the runs that they share."""
+
     trials: list[Trial]
     runs: dict[str, Run]  # by hash, pretrainings first
 

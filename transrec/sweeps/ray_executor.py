@@ -295,6 +295,7 @@ def run_trial(config: dict[str, Any], runs: dict[str, Run], sweep: Sweep, cwd: s
 
 
 def train(run: Run, resources: Resources) -> None:
+    """Train and test a run, on as many workers as the sweep's resources say."""
     if resources.workers == 1:
         train_and_test(run.experiment)
     else:
@@ -302,6 +303,7 @@ def train(run: Run, resources: Resources) -> None:
 
 
 def train_on_workers(run: Run, resources: Resources) -> None:
+    """Train and test a run by Ray Train, with a rank on each worker."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -327,6 +329,7 @@ def _work(config: dict[str, Any]) -> None:
 
 
 def train_reporting(run: Run, resources: Resources) -> None:
+    """Train and test a run while its validations are reported to Ray Tune, which may stop it."""
     from ray import tune
 
     errors: list[BaseException] = []

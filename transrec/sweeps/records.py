@@ -26,6 +26,8 @@ class RecordsError(TransRecError, ValueError):
 
 @dataclass(frozen=True)
 class Record:
+    """A line of `trials.jsonl`."""
+
     trial: str
     axes: dict[str, Any]  # label or number of each axis, in the order of the grid
     run: str
@@ -36,6 +38,7 @@ class Record:
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
+    """Write the trials of a sweep's folder as a whole."""
     lines = (json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
     write_text(folder / TRIALS_FILE, "".join(lines))
 

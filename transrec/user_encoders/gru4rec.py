@@ -14,7 +14,9 @@ from transrec.protocols import UserEncoder
 
 
 class GRU4RecConfig(Config):
-    name: Literal["gru4rec"] = "gru4rec"
+    """Configuration of `GRU4Rec`."""
+
+    name: Literal["gru4rec"] = Field("gru4rec", description="a recurrent network")
     layers: int = Field(1, ge=1, description="recurrent layers")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the input")
 

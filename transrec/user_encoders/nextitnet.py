@@ -27,7 +27,9 @@ _SITES = {"conv1_input": "conv1", "conv1": "conv1.linear", "conv2_input": "conv2
 
 
 class NextItNetConfig(Config):
-    name: Literal["nextitnet"] = "nextitnet"
+    """Configuration of `NextItNet`."""
+
+    name: Literal["nextitnet"] = Field("nextitnet", description="dilated convolutions")
     dilations: list[Annotated[int, Field(ge=1)]] = Field(
         [1, 4] * 4, min_length=1, description="dilation of each block's first convolution; the second has twice that"
     )

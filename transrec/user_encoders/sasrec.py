@@ -29,7 +29,9 @@ _SITES = {
 
 
 class SASRecConfig(Config):
-    name: Literal["sasrec"] = "sasrec"
+    """Configuration of `SASRec`."""
+
+    name: Literal["sasrec"] = Field("sasrec", description="a causal transformer")
     layers: int = Field(2, ge=1, description="transformer blocks")
     heads: int = Field(2, ge=1, description="attention heads of a block; they divide the width")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the input, the attention and both sub-layers")

@@ -24,6 +24,7 @@ class Head:
 
 
 def run_layer(backbone: Any, paths: tuple[str, ...], states: Tensor, context: dict[str, Any]) -> Tensor:
+    """The states (n, T, H) that the block at the first path makes of `states`."""
     tensor: Tensor = backbone.get_submodule(paths[0])(states, **context)
     return tensor
 
@@ -35,14 +36,17 @@ def bidirectional(backbone: Any, states: Tensor, mask: Tensor | None) -> Context
 
 
 def stack(path: str) -> Layers:
+    """Layers that are the children 0, 1, … of the module at `path`."""
     return lambda config: [(f"{path}.{layer}",) for layer in range(config.num_hidden_layers)]
 
 
 def same_width(config: PretrainedConfig) -> list[int]:
+    """Widths of the states of a model whose layers all have the same."""
     return [config.hidden_size] * (config.num_hidden_layers + 1)
 
 
 def cut_stack(config: PretrainedConfig, layers: int) -> None:
+    """Keep the first `layers` layers."""
     config.num_hidden_layers = layers
 
 

@@ -12,6 +12,7 @@ from transrec.item_encoders.families.family import Context, Family, Inputs, cut_
 
 
 def embed_image(backbone: Any, inputs: Inputs) -> Tensor:
+    """Embeddings (n, T, H) of patches; positions are interpolated for images of another size than the model's."""
     pixels = inputs["pixel_values"]
     tensor: Tensor = backbone.embeddings(pixels, interpolate_pos_encoding=_other_size(backbone, pixels))
     return tensor

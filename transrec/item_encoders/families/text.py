@@ -12,6 +12,7 @@ from transrec.item_encoders.families.family import Context, Family, Inputs, cut_
 
 
 def embed_text(backbone: Any, inputs: Inputs) -> Tensor:
+    """Embeddings (n, T, H) of tokens."""
     tensor: Tensor = backbone.embeddings(input_ids=inputs["input_ids"])
     return tensor
 

@@ -24,6 +24,8 @@ _GROWS = 1.2  # the largest size is at least so many times the smallest
 
 @dataclass(frozen=True)
 class Curve:
+    """Outcomes along one axis of sizes, everything else fixed."""
+
     axis: str
     amount: str  # of `AMOUNTS`
     setting: Setting  # the labels of all other axes that vary

@@ -36,6 +36,8 @@ _BENT = 0.01  # nested samples of training data have noise in common, which bend
 
 @dataclass(frozen=True)
 class Fit:
+    """A law with the parameters that fit best."""
+
     law: Law
     theta: Floats  # (p,)
     centre: Floats  # (s,) mean log sizes

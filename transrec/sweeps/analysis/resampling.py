@@ -106,5 +106,6 @@ def mean_interval(seeds: Resampled) -> tuple[float, float]:
 
 
 def interval(draws: Floats, confidence: float = 0.95) -> tuple[float, float]:
+    """The middle part of the draws that holds `confidence` of them: (low, high)."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -92,6 +92,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Results:
+    """All that a sweep's folder holds of its trials."""
+
     name: str
     records: list[Record]  # all trials, in the order of the plan
     outcomes: list[Outcome]  # the finished ones

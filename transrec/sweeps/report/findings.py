@@ -15,6 +15,8 @@ from transrec.sweeps.report.figures import human
 
 @dataclass
 class Findings:
+    """Sentences at the head of a report: what was found, and what cannot be said."""
+
     found: list[str] = field(default_factory=list)
     unsaid: list[str] = field(default_factory=list)
 
@@ -158,6 +160,7 @@ class Findings:
 
 
 def prediction(check: Extrapolation) -> str:
+    """The sentence about what a law, fitted without the largest size, predicts there."""
     expected = f"{check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}]"
     return (
         f"fitted without the largest size, {human(check.size)}, it predicts {expected} there, "

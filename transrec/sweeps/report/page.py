@@ -22,22 +22,30 @@ _REM_PER_INCH = (4.2, 8)  # a phone scrolls rather than shrinks, a screen leaves
 
 @dataclass(frozen=True)
 class Heading:
+    """A heading; level 1 is the page's title."""
+
     text: str
     level: int = 2
 
 
 @dataclass(frozen=True)
 class Paragraph:
+    """Text in Markdown."""
+
     text: str
 
 
 @dataclass(frozen=True)
 class Bullets:
+    """A list, an item a line."""
+
     lines: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Table:
+    """A header and rows of the same length."""
+
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 

@@ -87,4 +87,5 @@ def _who() -> str:
 
 
 def _explain(text: str, error: BaseException) -> None:
+    # An error without notes has no such attribute.
     print(text, *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)

@@ -144,7 +144,7 @@ def _make_partial(partial: Path, model: nn.Module) -> None:
     with writing(partial):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-    trained = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
+    trained = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)  # of ZeRO-3, whole
     needed, free = BYTES_PER_PARAMETER * trained, shutil.disk_usage(partial).free
     if free < needed:
         raise StorageError(

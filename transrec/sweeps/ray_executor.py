@@ -158,7 +158,7 @@ def connect(address: str | None, log_to_driver: bool = False) -> None:
         context = ray.init(address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **local)
     except Exception as error:  # Ray raises plain ones too
         raise SweepError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
-    dashboard = getattr(context, "dashboard_url", None)  # a context through ray:// has another class
+    dashboard = context.dashboard_url
     if dashboard and is_open_to_anyone(dashboard):
         ray.shutdown()
         raise SweepError(

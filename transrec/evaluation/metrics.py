@@ -10,7 +10,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class RankMetric(MeanMetric):
     name: str
     gain: Callable[[Tensor, int], Tensor]  # ranks (I,), k -> (I,) float64
     k: int
-    reads: tuple[str, ...] = ("rank",)
+    reads = ("rank",)
 
     def values(self, *columns: Tensor) -> Tensor:
         (ranks,) = columns
@@ -118,6 +118,23 @@ def discounted_gain(ranks: Tensor, k: int) -> Tensor:
 def reciprocal_rank(ranks: Tensor, k: int) -> Tensor:
     """MRR@k: 1 / rank within the first k, else 0."""
     return hit(ranks, k) / ranks.double()
+
+
+class OfSampledRanks(Metric):
+    """A metric of ranks, computed from ranks among sampled items."""
+
+    reads = ("sampled_rank",)
+
+    def __init__(self, full: Metric) -> None:
+        self.full = full
+        self.name = SAMPLED + full.name
+        self.higher_is_better = full.higher_is_better
+
+    def statistic(self, *columns: Tensor) -> Statistic:
+        return self.full.statistic(*columns)
+
+    def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
+        return self.full.estimate(columns, users, interval)
 
 
 class Loss(MeanMetric):
@@ -182,6 +199,6 @@ def metric(name: str) -> Metric:
 
 def _sampled(name: str) -> Metric:
     full = metric(name.removeprefix(SAMPLED))
-    if not isinstance(full, RankMetric) or full.reads != ("rank",):
+    if full.reads != ("rank",):
         raise ValueError(f"metric {name!r}: {SAMPLED} goes before a metric of ranks, such as {SAMPLED}HR@10")
-    return replace(full, name=name, reads=("sampled_rank",))
+    return OfSampledRanks(full)

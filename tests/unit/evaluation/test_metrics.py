@@ -8,7 +8,7 @@ import torch
 
 from transrec.evaluation import estimates
 from transrec.evaluation.estimates import Estimate, Interval
-from transrec.evaluation.metrics import METRICS, METRICS_AT_K, metric
+from transrec.evaluation.metrics import METRICS, METRICS_AT_K, MeanMetric, metric
 
 RANKS = torch.tensor([1, 2, 3, 10, 11, 5000])
 
@@ -32,11 +32,29 @@ def test_values_by_hand(name, expected):
 
 
 def test_a_name_is_read_with_its_cutoff():
-    assert [(m.name, m.k, m.reads) for m in (metric("HR@10"), metric("NDCG@100"), metric("sampled_99_MRR@5"))] == [
+    assert [(m.name, m.k, m.reads) for m in (metric("HR@10"), metric("NDCG@100"))] == [
         ("HR@10", 10, ("rank",)),
         ("NDCG@100", 100, ("rank",)),
-        ("sampled_99_MRR@5", 5, ("sampled_rank",)),
     ]
+
+
+class MeanRank(MeanMetric):
+    name = "mean_rank"
+    reads = ("rank",)
+    higher_is_better = False
+
+    def values(self, *columns):
+        return columns[0].double()
+
+
+def test_any_metric_of_ranks_can_be_sampled(monkeypatch):
+    monkeypatch.setitem(METRICS, "mean_rank", MeanRank())
+    for full in (metric("mean_rank"), metric("MRR@5")):
+        sampled = metric(f"sampled_99_{full.name}")
+        assert sampled.name == f"sampled_99_{full.name}"
+        assert sampled.reads == ("sampled_rank",)
+        assert sampled.higher_is_better == full.higher_is_better
+        assert sampled.estimate([RANKS]) == full.estimate([RANKS])
 
 
 def test_an_unknown_name_is_answered_with_those_there_are():

@@ -221,7 +221,7 @@ def _of_export(run_dir: Path) -> str:
 
 
 def _of_files(paths: Iterable[Path]) -> str:
-    """One hash of the contents of several files.
+    """A hash of the contents of files.
 
     Raises:
         ConfigError: a file cannot be read.
@@ -237,7 +237,7 @@ def _of_files(paths: Iterable[Path]) -> str:
 
 
 def _rivals(sweep: Sweep, axes: Mapping[str, Any], points: list[tuple[dict[str, Any], dict[str, Any]]]) -> str | None:
-    """The group of runs that a run may be stopped for trailing: those with the same sizes on the axes in `fit`.
+    """The group of runs compared for early stopping: those with the same sizes on the axes in `fit`.
 
     A run with less data trails the others, yet is as good a point of the law. None at the largest size of an axis,
     where no run is stopped early because the fit depends on it most, and in a sweep without `stopping`.

@@ -85,7 +85,7 @@ def carry_out(sweep: Sweep, resume: bool, address: str | None) -> bool:
 
 
 def carry_out_there(sweep: Sweep, resume: bool, address: str | None) -> bool:
-    """Run the driver as a task of a cluster reached through Ray's client, on which shards and storage are."""
+    """Run the driver as a task on a cluster reached through Ray's client, where the shards and the storage are."""
     import ray
 
     connect(address, log_to_driver=True)
@@ -158,7 +158,7 @@ def connect(address: str | None, log_to_driver: bool = False) -> None:
     local: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
         context = ray.init(address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **local)
-    except Exception as error:  # some errors of Ray are of no narrower class
+    except Exception as error:  # Ray also raises errors of no narrower class
         raise SweepError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
     dashboard = context.dashboard_url
     if dashboard and is_open_to_anyone(dashboard):
@@ -181,7 +181,7 @@ def is_open_to_anyone(dashboard: str) -> bool:
 
 
 def runs_at_once(resources: Resources) -> int:
-    """The number of runs that fit on the cluster; of more, workers could deadlock waiting for each other's processors.
+    """The number of runs that fit on the cluster; with more, workers could deadlock waiting for each other's processors.
 
     Raises:
         SweepError: the cluster is too small for one run.

@@ -60,6 +60,6 @@ def read(folder: Path) -> list[Record]:
             records.append(Record(**json.loads(line)))
         except (ValueError, TypeError):
             raise RecordsError(
-                f"{path}, line {number} is not a trial: `transrec sweep --resume` rewrites the file"
+                f"{path}, line {number}, is not a trial: `transrec sweep --resume` rewrites the file"
             ) from None
     return records

@@ -23,7 +23,7 @@ class View:
         self.driver, self.console = driver, console
         self.began = time.monotonic()
         self._counts: list[Any] = []
-        self._pace: tuple[Stage, float, int] | None = None  # stage, its start under this driver, runs ended before
+        self._pace: tuple[Stage, float, int] | None = None  # stage, when it was first seen, its runs ended by then
 
     def __enter__(self) -> "View":
         self._live = Live(

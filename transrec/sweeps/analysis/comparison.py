@@ -18,9 +18,9 @@ class Comparison:
 
     value: float
     baseline: float
-    low: float  # of the 95 % interval of the difference
+    low: float  # bounds of the 95 % interval of the difference
     high: float
-    share: float  # twice the share of draws on the other side of zero, in the role of a p-value
+    share: float  # twice the share of draws on the other side of zero, which serves as a p-value
     margin: float  # largest difference that counts as equivalent, in the unit of the measure
     equivalent: bool  # two one-sided tests at 5 %: the 90 % interval lies within the margin
     seeds: int

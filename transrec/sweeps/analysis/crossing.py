@@ -28,8 +28,8 @@ class Crossing:
     size: float | None  # None: the measured curves do not cross, or do so more than once
     low: float | None  # 95 % interval of the size, among draws that cross once
     high: float | None
-    share: float  # of draws with the `ahead` and `crossings` of the measured curves
-    crossings: int  # number of times that the measured curves cross
+    share: float  # share of draws with the same `ahead` and `crossings` as the measured curves
+    crossings: int  # number of crossings of the measured curves
 
     @property
     def times(self) -> str:

@@ -10,7 +10,7 @@ Designs considered. Trials as observations, with AICc to choose among laws: wher
 intervals covered 62 % of 40 simulated sweeps, and 10 of these were found to have a break. AICc of the means: with six
 sizes it would prefer the constant to a law with a hundredth of the constant's residual sum of squares.
 
-Shape letters: n trials, m sizes, s axes of sizes, p parameters, R draws.
+Shape letters: n trials, m sizes, s size axes, p parameters, R draws.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """The error at the largest size, predicted from the others; `low` and `high` bound 95 % of measurements."""
+    """The error at the largest size, predicted from the others; `low` and `high` bound 95 % of measurements there."""
 
     size: float
     predicted: float
@@ -74,8 +74,8 @@ class Scaling:
 
     fit: Fit | None = None
     thetas: Floats | None = None  # (R, p) fits to resampled errors
-    chance: float = 1.0  # p-value of the fall, were the error constant
-    chance_of_break: float | None = None  # p-value of a bend, were the law unbroken; None: not tested
+    chance: float = 1.0  # p-value of the law against a constant
+    chance_of_break: float | None = None  # p-value of a broken law against the law; None: not tested
     extrapolation: Extrapolation | None = None
     why_not: str = ""
 

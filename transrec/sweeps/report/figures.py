@@ -1,7 +1,7 @@
 """Figures for print, and for a page with tooltips.
 
 Every series has its own colour and marker, distinguishable by colour-blind readers (Okabe and Ito 2008). The SVG ids of
-a series' parts contain its number, so that a page can hide the series, and points have texts for tooltips.
+a series' parts contain its number, so that a page can hide the series, and points have tooltips.
 """
 
 from collections.abc import Iterable, Sequence
@@ -70,7 +70,7 @@ def scaling_figure(name: str, measured: Measured, panels: dict[str, list[tuple[C
 
 
 def _shift(place: int, series: int) -> float:
-    """A factor for sizes that keeps the intervals of several series apart."""
+    """A factor that shifts sizes so that the intervals of several series do not overlap."""
     value: float = 1.03 ** (place - (series - 1) / 2)
     return value
 
@@ -169,7 +169,7 @@ def _draw_baseline(drawing: Drawing, ax: Axes, measure: str, results: Results, c
 
 
 def cost_figure(name: str, axis: str, measured: Measured, results: Results, cells: dict[str, list[int]]) -> Drawing:
-    """Quality of each choice against what it costs: trained parameters, time, memory."""
+    """Quality of each choice against its cost: trained parameters, time, memory."""
     costs = [c for c in ("trainable_parameters", "seconds", "peak_memory_bytes") if _known(results, cells, c)]
     better = "higher" if measured.higher_is_better else "lower"
     caption = f"{measured.measure} ({better} is better) of each {axis} against its cost, with 95 % intervals."
@@ -237,7 +237,7 @@ def _log_axis(ax: Axes, which: Literal["x", "y"], values: Floats) -> None:
 
 
 class _Plain(ticker.Formatter):
-    """Numbers with as few digits as distinguish the ticks of an axis."""
+    """A formatter with just enough digits to distinguish the ticks of an axis."""
 
     def __call__(self, value: float, pos: int | None = None) -> str:
         return human(value)

@@ -17,7 +17,7 @@ from transrec.sweeps.report.figures import COLOURS, Drawing
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
-_REM_PER_INCH = (4.2, 8)  # (least, most): wide figures scroll on a phone, and a single panel stays small on a screen
+_REM_PER_INCH = (4.2, 8)  # least, most: a phone scrolls a figure instead of shrinking it, a screen does not stretch it
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list, an item a line."""
+    """A bullet list, one item per line."""
 
     lines: Sequence[str]
 

@@ -1,4 +1,4 @@
-"""Choices against a baseline: differences paired by user and by seed, and what each choice costs."""
+"""Choices against a baseline: differences paired by user and by seed, and the cost of each choice."""
 
 from typing import Any
 

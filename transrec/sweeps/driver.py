@@ -150,7 +150,7 @@ class Driver:
         return Record(trial.name, trial.axes, f"{RUNS_FOLDER}/{trial.run}", source_run, status, error, notes)
 
     def _remember(self) -> None:
-        """Restore from an earlier driver which runs were stopped, their notes, and micro-batches halved for memory."""
+        """Restore an earlier driver's stopped runs, notes and halved micro-batches."""
         try:
             known = records.read(self.folder)
         except RecordsError:  # a new folder, or a lost list: finished runs are found without it
@@ -207,7 +207,7 @@ def _with_accumulation(run: Run, accumulation: int | None) -> Run:
 
 
 def _link_if_finished_elsewhere(run: Run, storage: Path) -> None:
-    """Link to the run if another sweep of the storage finished it; relatively, so the storage can be moved."""
+    """Link to the run if another sweep of the storage finished it; a relative link, so the storage can be moved."""
     here = run.experiment.run_dir
     found = next(storage.absolute().glob(f"*/{RUNS_FOLDER}/{run.hash}/{SUMMARY_FILE}"), None)
     if found is not None and not here.exists() and not here.is_symlink():

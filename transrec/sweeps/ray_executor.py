@@ -181,7 +181,7 @@ def is_open_to_anyone(dashboard: str) -> bool:
 
 
 def runs_at_once(resources: Resources) -> int:
-    """The number of runs that fit on the cluster; with more, workers could deadlock waiting for each other's processors.
+    """The number of runs that fit on the cluster; with more, workers could deadlock, waiting for processors.
 
     Raises:
         SweepError: the cluster is too small for one run.

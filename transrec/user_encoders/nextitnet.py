@@ -45,9 +45,9 @@ class NextItNet(UserEncoder):
 
     Paper: Yuan et al., "A Simple Convolutional Generative Network for Next Item Recommendation", WSDM 2019, as the
     backbone of PeterRec (Yuan et al., SIGIR 2020); `causal: false` is its bidirectional encoder. As in PeterRec,
-    there is no dropout and no position embedding; with the default dilations a state sees 121 items. Deviation: padding is zero
-    at every layer, so that a user's states do not depend on the window's length; in the released code padding is a
-    token with its own vector.
+    there is no dropout and no position embedding; with the default dilations a state sees 121 items. Deviation: padding
+    is zero at every layer, so that a user's states do not depend on the window's length; in the released code padding
+    is a token with its own vector.
     """
 
     def __init__(self, config: NextItNetConfig, width: int):

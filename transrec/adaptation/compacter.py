@@ -36,7 +36,7 @@ class CompacterConfig(AdapterMethod):
     layers: list[int] | None = Field(None, min_length=1, description="layers of the item towers; null: all")
     bottleneck: BottleneckWidths = Field(BottleneckWidths(), description="width of an adapter's hidden layer")
     terms: int = Field(4, ge=1, description="terms of each sum of Kronecker products; must divide all widths")
-    init_std: float = Field(1e-4, gt=0, description="standard deviation of the initial shared factors")
+    init_std: float = Field(1e-4, gt=0, description="initial standard deviation of the shared factors")
     variant: Literal["canonical", "released"] = Field(
         "canonical", description="the paper's form, or the form in the released code"
     )

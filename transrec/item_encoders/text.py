@@ -24,7 +24,7 @@ class TextEncoderConfig(Config):
 
     name: Literal["text"] = Field("text", description="a language model and a projection")
     backbone: str = Field(
-        "all-MiniLM-L6-v2", description="a folder, a hub id, or the name of a model that is a Python package"
+        "all-MiniLM-L6-v2", description="a folder, a hub id, or the name of a model installed as a Python package"
     )
     pretrained: bool = Field(True, description="false: the backbone's architecture with random weights")
     layers: int | None = Field(None, ge=1, description="number of first layers to keep; null: all")

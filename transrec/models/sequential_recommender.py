@@ -59,7 +59,7 @@ class SequentialRecommenderConfig(ModelSettings):
                 "data.examples.name=task and model.objective.name=classification belong together: set both or neither"
             )
         if kind == "task" and self.output == "untied":
-            raise ValueError("a task scores its own table of targets, not one of items: set model.output=tied")
+            raise ValueError("a task has its own table of targets instead of one of items: set model.output=tied")
         if kind == "task" and self.max_length < 3:
             raise ValueError("a task's token takes the place of up to two items: model.max_length must be at least 3")
 

@@ -1,4 +1,4 @@
-"""Bottleneck adapters: a narrow two-layer network beside the frozen weights.
+"""Bottleneck adapters: a narrow two-layer network next to the frozen weights.
 
 Shape letters: D width of a site, r width of the bottleneck.
 """

@@ -85,7 +85,7 @@ class BackboneEncoder(ItemEncoder):
         return self._vectors(self._features(chunk))
 
     def _features(self, chunk: Chunk) -> Tensor:
-        """Features (n, W) of a chunk: pooled states, or the output of the readout if it reads single positions."""
+        """Features (n, W) of a chunk: pooled states, or the readout's output if it reads unpooled states."""
         if self.frozen_prefix is not None and self.frozen_prefix.features:
             return self._kept(chunk)[:, 0]
         hidden = self.hidden(chunk)

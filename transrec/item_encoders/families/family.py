@@ -51,7 +51,7 @@ def cut_stack(config: PretrainedConfig, layers: int) -> None:
 
 
 def cut_stages(config: PretrainedConfig, layers: int) -> None:
-    """Keep the first `layers` layers and their stage names, without which a saved configuration cannot be loaded."""
+    """Keep the first `layers` layers, and only their stage names; else the saved configuration cannot be loaded."""
     cut_stack(config, layers)
     config.stage_names = config.stage_names[: layers + 1]
     config.out_features = config.stage_names[-1:]

@@ -26,14 +26,14 @@ class Experiment(Config):
     data: DataConfig = Field(description="the shards, and how examples are made from them")
     model: ModelConfig = Field(description="the model to train")
     init_from: UserPath | None = Field(None, description="run folder whose weights to start from (transfer)")
-    init_except: list[str] = Field([], description="modules not loaded from init_from, such as item ids")
+    init_except: list[str] = Field([], description="modules not loaded from init_from, such as id tables")
     adaptation: AdaptationConfig = Field(FullConfig(), description="which parameters are trained, and which are added")
     prefix_cache: PrefixCacheConfig = Field(
         PrefixCacheConfig(), description="outputs of the frozen layers, computed once before training"
     )
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW, its learning rates and their schedule")
     train: TrainConfig = Field(TrainConfig(), description="steps, batches, precision, validation, checkpoints")
-    zero: Annotated[ZeroConfig, MayDiffer()] = Field(ZeroConfig(), description="partitioning of model state across ranks")
+    zero: Annotated[ZeroConfig, MayDiffer()] = Field(ZeroConfig(), description="how model state is split across ranks")
     deepspeed: Annotated[dict[str, Any], MayDiffer(keys=("zero_optimization",))] = Field(
         {}, description="additional DeepSpeed settings, passed through"
     )

@@ -53,11 +53,11 @@ def export_peft(run_dir: Path, output: Path) -> dict[Path, str]:
     """
     towers = {name: tower for name, tower in _towers(run_dir, output).items() if _adapters(tower, run_dir)}
     if not towers:
-        raise ConfigError(f"{run_dir}: no backbone has LoRA to write for PEFT")
+        raise ConfigError(f"{run_dir}: no backbone has a LoRA to write for PEFT")
     for name, tower in towers.items():
         beside = [n for n, p in tower.backbone.named_parameters() if p.requires_grad and ".adapter." not in n]
         if beside:
-            raise ConfigError(f"{run_dir}: {beside[0]} was trained in addition to LoRA, but a PEFT adapter cannot hold it")
+            raise ConfigError(f"{run_dir}: {beside[0]} was trained in addition to LoRA, but PEFT cannot hold it")
         config, tensors = as_peft(tower.backbone)
         folder = output / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -171,7 +171,7 @@ class Watchdog:
                 _say(f"the other ranks have been waiting for {names} for over {WAITING_SECONDS:.0f} s")
 
     def _end(self, dead: list[int]) -> NoReturn:
-        """End this process; the lowest living rank reports why and kills stopped processes, which the launcher cannot."""
+        """End this process; the lowest living rank reports why and kills stopped ranks, which no launcher can."""
         if self.rank == min(set(range(self.size)) - set(dead)):
             for rank in dead:
                 _say(

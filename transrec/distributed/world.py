@@ -134,7 +134,7 @@ def start() -> World:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RendezvousError(
             f"the ranks cannot meet at {place} ({str(error).splitlines()[0][:200]}). If another run on this machine "
-            "uses that port, choose another: `deepspeed --master_port N …`"
+            "uses it, choose another port: `deepspeed --master_port N …`"
         ) from None
     control = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
     rank, size = dist.get_rank(), dist.get_world_size()

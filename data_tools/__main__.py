@@ -40,19 +40,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     build_parser.set_defaults(run=_run_build)
     build_parser.add_argument("--source", choices=list(SOURCES), required=True, help="format of the raw data")
-    build_parser.add_argument("--output", required=True, metavar="DIR|URL", help="new folder of shards")
-    build_parser.add_argument("--strict", action="store_true", help="fail on the first row that cannot be used")
+    build_parser.add_argument("--output", required=True, metavar="DIR|URL", help="new folder or URL for the shards")
+    build_parser.add_argument("--strict", action="store_true", help="fail on the first unusable row")
     build_parser.add_argument(
         "--shard-bytes", type=_positive, default=DEFAULT_SHARD_BYTES, metavar="N", help="maximum bytes per shard"
     )
     build_parser.add_argument(
         "--image-size", type=_positive, metavar="S", help="reduce the shorter side of images to at most S pixels"
     )
-    build_parser.add_argument("--workers", type=_positive, metavar="N", help="processes (default: all cores)")
+    build_parser.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one per core)")
     build_parser.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="run on this Ray cluster (`local`: start one for this process); "
+        help="run on the Ray cluster at this address (`local`: start one for this process); "
         "its nodes must see the input and the output folder under the same paths",
     )
     Filters.add_arguments(build_parser)

@@ -43,7 +43,7 @@ class Filters:
             "--k-core",
             type=_positive,
             metavar="K",
-            help="only users and items that keep K interactions or more among each other",
+            help="only users and items with K interactions or more, repeated until none has fewer",
         )
 
     @classmethod

@@ -1,1 +1,1 @@
-"""The commands as files: `deepspeed launch/train.py`, `python launch/evaluate.py`."""
+"""The commands as scripts: `deepspeed launch/train.py`, `python launch/evaluate.py`."""

@@ -1,4 +1,4 @@
-"""Write the trained backbones of a run: `python launch/export.py --run R --output DIR`."""
+"""Export the trained backbones of a run: `python launch/export.py --run R --output DIR`."""
 
 import sys
 

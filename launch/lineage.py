@@ -1,4 +1,4 @@
-"""Ask a run what it saw: `python launch/lineage.py --run R --step N`."""
+"""Show which users and items a run trained on: `python launch/lineage.py --run R --step N`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Recommend items to histories: `python launch/recommend.py --run R --history ID,ID,…`."""
+"""Recommend items for histories: `python launch/recommend.py --run R --history ID,ID,…`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Report a sweep: `python launch/report.py SWEEP`."""
+"""Write the report of a sweep: `python launch/report.py SWEEP`."""
 
 import sys
 

@@ -5,9 +5,9 @@
     run = transrec.load_run("runs/x")
     run.recommend(["100001", "100002"], top=10)  # records of item_id, title and score, best first
     ids, vectors = run.item_vectors()  # the ids of N items, and their vectors (N, D)
-    run.evaluate(split="test", data="other/shards")  # by metric its value and interval
+    run.evaluate(split="test", data="other/shards")  # value and interval of each metric
 
-The names are imported when they are first used, as they need PyTorch; `__init__.pyi` names them for type checkers.
+Names are imported on first use because they need PyTorch; `__init__.pyi` declares them for type checkers.
 """
 
 import importlib

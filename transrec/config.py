@@ -1,7 +1,7 @@
-"""Typed, strict configuration: YAML file, one `base:`, dotted overrides, pydantic objects.
+"""Typed, strict configuration: a YAML file, an optional `base:` file, dotted overrides, pydantic objects.
 
-A component owns its config class (a subclass of `Config`, beside its `nn.Module`). A choice between components is
-a discriminated union on `name`, so a mapping whose `name` changes replaces what it inherits instead of merging with it.
+A component owns its config class (a subclass of `Config`, beside its `nn.Module`). A choice between components is a
+discriminated union on `name`, so a mapping with a new `name` replaces the inherited one instead of merging with it.
 """
 
 import difflib
@@ -19,16 +19,16 @@ from transrec.errors import TransRecError
 
 
 class Config(BaseModel):
-    """Base of every configuration object: immutable, and an unknown key is an error."""
+    """Base of all configuration objects: immutable, with unknown keys as errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 def _no_url(value: Any) -> Any:
-    """What is written there would fill a local folder that is called `s3:`."""
+    """Reject URLs, which would otherwise become local folders such as `s3:`."""
     if isinstance(value, str) and "://" in value:
         raise ValueError(
-            f"{value} is a URL: mount that storage on every node, and write the path at which it is mounted"
+            f"{value} is a URL: mount that storage on every node, and give the path at which it is mounted"
         )
     return value
 
@@ -38,19 +38,19 @@ UserPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(Path.expandu
 
 @dataclass(frozen=True)
 class MayDiffer:
-    """Marks a field, as `Annotated[int, MayDiffer()]`: it says how the work is done, not what is learnt.
+    """Marks a field whose value may change when a run is resumed, as in `Annotated[int, MayDiffer()]`.
 
-    A run may be resumed with another value.
+    Such a field affects how the work is done, not what is learnt.
 
     Args:
-        keys: of a field that is a mapping, the keys that are meant; none: the whole field.
+        keys: for a mapping field, the keys that may change; empty: the whole field.
     """
 
     keys: tuple[str, ...] = ()
 
 
 def may_differ(config: "Config", prefix: str = "") -> set[str]:
-    """Dotted keys of the fields of `config`, and of the configurations in it, that are marked with `MayDiffer`."""
+    """Dotted keys of the fields marked with `MayDiffer`, in `config` and the configurations nested in it."""
     found: set[str] = set()
     for name, field in type(config).model_fields.items():
         key, value = f"{prefix}{name}", getattr(config, name)
@@ -63,24 +63,24 @@ def may_differ(config: "Config", prefix: str = "") -> set[str]:
 
 
 class ConfigError(TransRecError, ValueError):
-    """A configuration that cannot be used; the message says which key and what to write instead."""
+    """A configuration that cannot be used; the message names the key and the correction."""
 
 
 C = TypeVar("C", bound=Config)
 
 _PACKAGE = Path(__file__).parent
-SHIPPED = _PACKAGE / "configs"  # where it is installed; in a checkout they lie beside the package
+SHIPPED = _PACKAGE / "configs"  # if installed; in a checkout, `configs` is beside the package
 if not SHIPPED.is_dir():
     SHIPPED = _PACKAGE.parent / "configs"
 
-_MOST_BYTES, _DEEPEST = 2**20, 32  # of a configuration file, of its nesting
-_FAULTS = (yaml.YAMLError, ValueError)  # the second: a number or a date that is none
+_MOST_BYTES, _DEEPEST = 2**20, 32  # limits on the size and nesting of a file
+_FAULTS = (yaml.YAMLError, ValueError)  # ValueError: a malformed number or date
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-5 is a number (YAML 1.1 wants 1.0e-5) and a key given twice is an error.
+    """Safe YAML in which 1e-5 is a number (YAML 1.1 requires 1.0e-5) and a duplicate key is an error.
 
-    Aliases are refused (a few lines of them stand for gigabytes), and so is nesting without end.
+    Aliases are rejected, because a few lines of them can expand to gigabytes, and so is excessive nesting.
     """
 
     _depth = 0
@@ -89,7 +89,7 @@ class _Loader(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         mark: Any = event.start_mark
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not read here: repeat it", mark)
+            raise yaml.composer.ComposerError(None, None, "aliases are not supported: repeat the value", mark)
         if self._depth == _DEEPEST:
             raise yaml.composer.ComposerError(None, None, f"nested deeper than {_DEEPEST}", mark)
         self._depth += 1
@@ -106,7 +106,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the texts that `_Loader` would take for numbers."""
+    """Quotes strings that `_Loader` would parse as numbers."""
 
 
 _EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
@@ -118,16 +118,16 @@ def load(schema: type[C], path: Path | str, overrides: Sequence[str] = ()) -> C:
     """Read `path`, merge it over its `base:`, apply `a.b=value` overrides and validate as `schema`.
 
     Raises:
-        ConfigError: unreadable file, malformed override, unknown key (naming the nearest valid one) or bad value.
+        ConfigError: unreadable file, malformed override, unknown key (with the nearest valid one) or bad value.
     """
     return validate(schema, merge(read_yaml(Path(path)), parse_overrides(overrides)))
 
 
 def find(config: Path | str) -> Path:
-    """The file of a configuration that a user named: a path, or a shipped one such as `transrec/text_sasrec`.
+    """Path of a configuration file, given as a path or as the name of a shipped one, such as `transrec/text_sasrec`.
 
     Raises:
-        ConfigError: there is neither; names of shipped ones that are alike are listed.
+        ConfigError: neither exists; the message lists shipped configurations, only similar names if there are any.
     """
     if Path(config).is_file():
         return Path(config)
@@ -144,10 +144,10 @@ def find(config: Path | str) -> Path:
 
 
 def validate(schema: type[C], values: Mapping[str, Any]) -> C:
-    """An object of `schema` with these values.
+    """Create a `schema` object from `values`.
 
     Raises:
-        ConfigError: a line for each key that is unknown or has a wrong value.
+        ConfigError: unknown keys or invalid values; the message has one line for each.
     """
     try:
         return schema.model_validate(values)
@@ -156,7 +156,7 @@ def validate(schema: type[C], values: Mapping[str, Any]) -> C:
 
 
 def read_yaml(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
-    """A YAML mapping merged over the file its `base:` names (relative to the file itself)."""
+    """Read a YAML mapping and merge it over its `base:` file, whose path is relative to `path`."""
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
@@ -169,7 +169,7 @@ def read_yaml(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def with_base(path: Path, values: dict[str, Any], above: Sequence[Path] = ()) -> dict[str, Any]:
-    """`values`, which stand in the file `path`, merged over the file their `base:` names."""
+    """Merge `values`, read from the file `path`, over their `base:` file."""
     values = dict(values)
     base = values.pop("base", None)
     if base is None:
@@ -214,12 +214,12 @@ def _one_line(error: Exception) -> str:
 
 
 def dump(config: Config) -> str:
-    """The resolved configuration as YAML that `load` reads back to an equal object."""
+    """The resolved configuration as YAML, from which `load` restores an equal object."""
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid over `base`, mapping by mapping; a mapping of another `name` replaces what it would inherit."""
+    """Merge `over` into `base` recursively; a mapping with a different `name` replaces the inherited one."""
     merged = dict(base)
     for key, value in over.items():
         inherited = merged.get(key)
@@ -249,7 +249,7 @@ def _explain(schema: type[Config], error: dict[str, Any]) -> str:
 
 
 def _walk(schema: type[Config], loc: Sequence[int | str]) -> tuple[list[str], type[Config] | None]:
-    """The location as the user wrote it (union tags left out) and the config class that holds its last key."""
+    """The location as the user wrote it, without union tags, and the config class that holds its last key."""
     visible: list[str] = []
     owner: type[Config] | None = schema
     candidates: list[type[Config]] = []
@@ -269,7 +269,7 @@ def _walk(schema: type[Config], loc: Sequence[int | str]) -> tuple[list[str], ty
 
 
 def config_classes(annotation: Any) -> Iterator[type[Config]]:
-    """Every config class inside a type annotation: unions, lists and `Annotated` are looked into."""
+    """All config classes in a type annotation, including those inside unions, lists and `Annotated`."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         yield annotation
     for argument in get_args(annotation):

@@ -1,9 +1,9 @@
-"""What a user can put right: every such error is one sentence that names the thing and says what to do."""
+"""Errors that a user can fix; each message is one sentence with the cause and the remedy."""
 
 
 class TransRecError(Exception):
-    """Base of the errors that commands show as one line instead of a traceback."""
+    """Base of the errors that commands print as one line instead of a traceback."""
 
 
 class NotFiniteError(TransRecError, ValueError):
-    """Scores that are not numbers, so nothing can be ranked by them."""
+    """Scores contain NaN, so nothing can be ranked."""

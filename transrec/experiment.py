@@ -1,4 +1,4 @@
-"""The configuration of a run as one typed object, and the rules between its sections."""
+"""The configuration of a run as one typed object, with consistency checks between its sections."""
 
 from typing import Annotated, Any, Self
 
@@ -21,39 +21,39 @@ from transrec.training.trainer import TrainConfig
 class Experiment(Config):
     """Everything that determines a run. A run folder holds this as `config.yaml`."""
 
-    run_dir: UserPath = Field(description="where the run lives; the same folder again resumes it")
-    seed: int = Field(0, ge=0, description="of everything that is drawn: weights, order, negatives, dropout")
-    data: DataConfig = Field(description="the shards, and the examples that are made of them")
-    model: ModelConfig = Field(description="the model that is trained")
+    run_dir: UserPath = Field(description="run folder; an existing run in it is resumed")
+    seed: int = Field(0, ge=0, description="random seed for weights, data order, negatives and dropout")
+    data: DataConfig = Field(description="the shards, and how examples are made from them")
+    model: ModelConfig = Field(description="the model to train")
     init_from: UserPath | None = Field(None, description="run folder whose weights to start from (transfer)")
-    init_except: list[str] = Field([], description="modules to leave fresh: item ids of another catalogue")
-    adaptation: AdaptationConfig = Field(FullConfig(), description="which parameters learn, and what is added for that")
+    init_except: list[str] = Field([], description="modules not loaded from init_from, such as id tables")
+    adaptation: AdaptationConfig = Field(FullConfig(), description="which parameters are trained, and which are added")
     prefix_cache: PrefixCacheConfig = Field(
-        PrefixCacheConfig(), description="states behind the frozen layers, computed once before training"
+        PrefixCacheConfig(), description="outputs of the frozen layers, computed once before training"
     )
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW, its rates and their schedule")
-    train: TrainConfig = Field(TrainConfig(), description="steps, batches, precision, validations, checkpoints")
-    zero: Annotated[ZeroConfig, MayDiffer()] = Field(ZeroConfig(), description="how model state is spread over ranks")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW, its learning rates and their schedule")
+    train: TrainConfig = Field(TrainConfig(), description="steps, batches, precision, validation, checkpoints")
+    zero: Annotated[ZeroConfig, MayDiffer()] = Field(ZeroConfig(), description="how model state is split across ranks")
     deepspeed: Annotated[dict[str, Any], MayDiffer(keys=("zero_optimization",))] = Field(
-        {}, description="further DeepSpeed keys, passed through"
+        {}, description="additional DeepSpeed settings, passed through"
     )
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="metrics of validations and of the test")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="metrics for validation and test")
 
     @property
     def not_inherited(self) -> list[str]:
-        """Modules of the run that it starts from whose weights it does without."""
+        """Modules of the `init_from` run whose weights are not loaded."""
         replaced = self.model.replaced_by_targets if isinstance(self.data.examples, TaskExamplesConfig) else ()
         return [*self.fresh_modules, *replaced]
 
     @property
     def fresh_modules(self) -> list[str]:
-        """Modules that start anew, whatever the source holds: an objective's parameters are of its own loss."""
+        """Modules initialised anew, even if the source has them: an objective's parameters belong to its own loss."""
         return [*self.init_except, *self.model.never_inherited]
 
     def adapter_rates(self) -> dict[str, float]:
-        """The peak learning rates that the adaptation method brings for its adapters, by a name for each.
+        """Peak learning rates that the adaptation method sets for its adapters, by name.
 
-        They hold where `optimizer.lr.adapter` is not set.
+        Empty if `optimizer.lr.adapter` is set, which replaces them.
         """
         return {} if self.optimizer.lr.adapter is not None else self.adaptation.adapter_rates(self.model.modalities)
 
@@ -66,7 +66,7 @@ class Experiment(Config):
         if self.data.windows == "last" and isinstance(self.data.split, TemporalConfig):
             raise ValueError("data.windows=last keeps interactions that data.split.name=temporal may not see")
         if self.init_except and self.init_from is None:
-            raise ValueError("init_except names what is not taken from init_from, which is not set")
+            raise ValueError("init_except is set without init_from: set both or neither")
         return self
 
     @model_validator(mode="after")

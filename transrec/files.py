@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic file writes: a file is either complete or absent."""
 
 import os
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from transrec.errors import TransRecError
 
 
 class StorageError(TransRecError):
-    """A disk that does not take what is written; the message names the file and says what to do."""
+    """A file cannot be written; the message names it and the remedy."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around writes to `path`: a full disk or a folder that is read-only ends a run with one sentence."""
+    """Turn an `OSError` from writes to `path`, such as a full disk or a read-only folder, into a `StorageError`."""
     try:
         yield
     except OSError as error:
@@ -26,7 +26,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; on success it is flushed to disk and takes the name of `path`."""
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`."""
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         try:
@@ -39,13 +39,13 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file as a whole, in UTF-8: it is never seen half written."""
+    """Write a UTF-8 file atomically."""
     with replace_atomically(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def rename_folder(partial: Path, final: Path) -> None:
-    """Give a finished folder its name, everything in it flushed to disk first."""
+    """Flush everything in a finished folder to disk, then rename it."""
     for path in partial.rglob("*"):
         _flush(path)
     _flush(partial)

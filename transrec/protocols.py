@@ -1,12 +1,12 @@
-"""The contracts between rooms: all that one part may ask of another.
+"""Interfaces between packages: everything that one part may require of another.
 
-Data, training and evaluation know components by these only. Parts with parameters are base classes, so that a
-newcomer inherits what is the same for nearly all of them; the others are protocols, which any class of the right shape
-fulfils.
+Data, training and evaluation use components only through these. Parts with parameters are base classes, so that a new
+one inherits the defaults that suit nearly all of them; the others are protocols, which any class of the right shape
+satisfies.
 
-Designs considered for finding things in a model. Prefixes and pieces of parameter names, as before: a model that
-names its parts otherwise was passed over without a word. A registry that every module has to enter itself in: one more
-thing to forget. Taken: the model is asked, and answers with its modules.
+Designs considered for finding modules in a model. Matching parts of parameter names, as before: a model with other
+names was silently skipped. A registry in which every module must be entered: easy to forget. Chosen: methods of the
+model that return its modules.
 
 Shape letters: U distinct items of a batch, D width, B users or questions, L positions, N items of the catalogue.
 """
@@ -27,13 +27,13 @@ from transrec.data.batch import ItemContent, Sampling, Targets
 Modality = Literal["text", "image"]
 Part = Literal["valid", "test"]
 Score = Callable[[int, int], Tensor]  # (a, b) -> (B, b - a), the scores of targets a..b-1 for each of B users
-Scorer = Callable[[Any], Any]  # from questions of a kind to answers; of ranked targets, a `Score`
+Scorer = Callable[[Any], Any]  # maps questions to answers; for ranked targets, to a `Score`
 
 # Batches and examples
 
 
 class Batch(Protocol):
-    """A frozen dataclass: the stream sets `digest`, the trainer `content.passes`, and every tensor is moved along."""
+    """A frozen dataclass: the stream sets `digest`, the trainer `content.passes` and the device of all tensors."""
 
     @property
     def content(self) -> ItemContent:
@@ -42,27 +42,27 @@ class Batch(Protocol):
 
     @property
     def size(self) -> int:
-        """Examples; empty slots do not count."""
+        """Number of examples, without empty slots."""
         ...
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many terms each loss of the model sums up, by the loss's name."""
+        """Number of terms in the sum of each loss, by loss name."""
         ...
 
     @property
     def occurrences(self) -> int:
-        """Item slots that an encoder without the pool of distinct items would run."""
+        """Number of item slots that would be encoded without pooling distinct items."""
         ...
 
     @property
     def positions(self) -> tuple[int, int]:
-        """(positions of histories that are filled, positions computed on)."""
+        """Numbers of history positions: (filled, computed)."""
         ...
 
     @property
     def digest(self) -> int:
-        """A number that tells which examples lie in which slots; it adds up over the parts of a global batch."""
+        """Hash of which examples are in which slots; the hashes of the parts of a global batch add up to its own."""
         ...
 
 
@@ -74,15 +74,15 @@ class Example(Protocol):
 
     @property
     def key(self) -> str:
-        """A name that tells this example from every other of the run."""
+        """A key that is unique among the examples of the run."""
         ...
 
 
-Collation = Callable[[int, int, Sequence[Any]], Any]  # (step, first slot, examples; None: an empty slot) -> Batch
+Collation = Callable[[int, int, Sequence[Any]], Any]  # (step, first slot, examples, None for an empty slot) -> Batch
 
 
 class Examples(Protocol):
-    """A kind of example: what a run learns from, and what it is asked."""
+    """A kind of example: the training examples and evaluation questions of a run."""
 
     name: str
     targets: Targets
@@ -94,32 +94,32 @@ class Examples(Protocol):
 
     @property
     def counts(self) -> Sequence[int]:
-        """Training examples of each block of users."""
+        """Number of training examples in each block of users."""
         ...
 
     @property
     def block_shard(self) -> NDArray[np.int64]:
-        """(blocks,) the number of the shard that each block lies in."""
+        """(blocks,) the number of the shard that contains each block."""
         ...
 
     @property
     def skipped(self) -> Mapping[int, Any]:
-        """Blocks of users that are left out as unreadable, by number."""
+        """Unreadable blocks of users, which are skipped, by block number."""
         ...
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Hashes, by name, of what the examples are made from besides the shards: a checkpoint belongs to them."""
+        """Hashes of the inputs besides the shards, by name; a checkpoint is valid only for the same hashes."""
         ...
 
     @property
     def ranked(self) -> NDArray[np.int64]:
-        """Targets that are ranked, ascending."""
+        """The targets that are ranked, in ascending order."""
         ...
 
     @property
     def nobody(self) -> Any:
-        """A question about nobody, on which a rank without questions keeps step with the others."""
+        """A dummy question, with which a rank that has no questions left takes part in collectives."""
         ...
 
     def example(self, number: int, within: int) -> Any:
@@ -127,11 +127,11 @@ class Examples(Protocol):
         ...
 
     def collation(self, store: Any, sampling: Sampling, seed: int) -> Collation:
-        """The function that makes batches."""
+        """The function that builds batches."""
         ...
 
     def questions(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        """This rank's questions, a block at a time; None for a block without any."""
+        """This rank's questions, one block at a time; None for a block without questions."""
         ...
 
     def question_users(self, part: Part) -> list[str]:
@@ -139,21 +139,21 @@ class Examples(Protocol):
         ...
 
     def target_names(self) -> pa.StringArray:
-        """The names of the targets; target t is entry t - 1."""
+        """The target names; target t is entry t - 1."""
         ...
 
     def training_size(self) -> dict[str, int]:
-        """Counts of what training sees."""
+        """Sizes of the training data, by name."""
         ...
 
 
 class Stream(Protocol):
-    """Training batches by step number, a function of (seed, step)."""
+    """Training batches by step number; each is a function of (seed, step)."""
 
     seed: int
 
     def __len__(self) -> int:
-        """Steps of an epoch."""
+        """Number of steps in an epoch."""
         ...
 
     def epoch_of(self, step: int) -> int: ...
@@ -168,7 +168,7 @@ class Stream(Protocol):
 
 
 class Engine(Protocol):
-    """DeepSpeed's engine around a `Model`, as far as the training loop uses it."""
+    """The part of DeepSpeed's engine around a `Model` that the training loop uses."""
 
     module: Any
     optimizer: Any
@@ -194,57 +194,58 @@ class Engine(Protocol):
 
 
 class TowerEncoder(nn.Module):
-    """An encoder with places where adaptation can attach; without any, by default.
+    """An encoder with sites where adapters can be attached; none by default.
 
-    A site is named alike in all encoders (`query`, `attention_output`, `ffn_output`, …); its paths are those of its
-    modules, relative to the encoder, one a layer, or one alone for `embeddings`, `readout` and `fusion`.
+    Sites have the same names in all encoders (`query`, `attention_output`, `ffn_output`, …). The paths of a site are
+    module paths relative to the encoder: one per layer, or a single one for `embeddings`, `readout` and `fusion`.
     """
 
-    modality: str = "text"  # of the items
-    hidden_size: int = 0  # width of the last states
-    num_layers: int = 0  # layers with sites
-    pretrained: ClassVar[tuple[str, ...]] = ()  # child modules that come with weights of their own
-    body: ClassVar[tuple[str, ...]] = ()  # child modules that are the tower itself; none named: all of them
-    passes: ClassVar[tuple[str, ...]] = ()  # methods that an encoder around it calls in place of `forward`
+    modality: str = "text"  # of the items it encodes
+    hidden_size: int = 0  # width of the final hidden states
+    num_layers: int = 0  # number of layers with sites
+    pretrained: ClassVar[tuple[str, ...]] = ()  # child modules with pretrained weights
+    body: ClassVar[tuple[str, ...]] = ()  # child modules that make up the tower itself; empty: all of them
+    passes: ClassVar[tuple[str, ...]] = ()  # methods that an enclosing encoder calls instead of `forward`
 
     def __init__(self) -> None:
         super().__init__()
         self.site_paths: dict[str, list[str]] = {}
-        self.layer_paths: list[tuple[str, ...]] = []  # modules of what `last_layers` counts as layers, first to last
-        self.second_norms: list[str] = []  # the LayerNorm behind the second sub-layer of each layer
+        self.layer_paths: list[tuple[str, ...]] = []  # modules of each layer that `last_layers` counts, in order
+        self.second_norms: list[str] = []  # the LayerNorm after the second sub-layer of each layer
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in the backward pass; by default there is nothing worth it."""
+        """Recompute activations in the backward pass; does nothing by default."""
 
 
 class ItemEncoder(TowerEncoder):
     """`forward(content) -> (U, D)`: the vector of each distinct item.
 
-    Its configuration says by `content()` what the item store has to hold, by modality, and by `embeds_ids` whether its
-    weights belong to the items of one catalogue; `build(width, num_items)` makes the encoder.
+    Its configuration defines `content()`, the content that the item store must hold, by modality; `embeds_ids`, whether
+    its weights belong to the items of one catalogue; and `build(width, num_items)`, which creates the encoder.
     """
 
     @property
     def parts(self) -> dict[str, "ItemEncoder"]:
-        """The encoders that it consists of, by modality; alone, itself."""
+        """The encoders that it combines, by modality; a single encoder returns itself."""
         return {self.modality: self}
 
 
 class UserEncoder(TowerEncoder):
     """`forward(items (B, L, D), mask (B, L)) -> (B, L, D)`: the state after each item of left-padded histories.
 
-    Its configuration has `causal`, whether a state depends on the items up to it alone, and `build(width, max_length)`.
+    Its configuration defines `causal`, whether a state depends only on the items up to it, and
+    `build(width, max_length)`, which creates the encoder.
     """
 
 
 class Objective(nn.Module):
     """`forward(states (B, P, D), pool (U, D), batch) -> scalar`: the sum of a loss's terms over scored positions.
 
-    Its parameters, if it has any, belong to the head: they train unless a run freezes its head, and are exported. They
-    start anew in every run.
+    Its parameters, if any, belong to the head: they are trained unless a run freezes its head, and are exported. They
+    are initialised anew in every run.
 
-    `logits` turns user vectors (B, D) into those whose inner products with targets are the loss's logits. It is a
-    module, because the model calls it outside `forward`: ZeRO-3 gathers parameters where the module that owns them is
+    `logits` maps user vectors (B, D) to vectors whose inner products with targets are the loss's logits. It is a module
+    because the model calls it outside `forward`, and ZeRO-3 gathers parameters only when the module that owns them is
     called.
     """
 
@@ -256,41 +257,41 @@ class Objective(nn.Module):
 
 
 class Adapter(nn.Module):
-    """`forward(x, y)`: the new output of a site, from the site's input x and its own output y."""
+    """`forward(x, y)`: the new output of a site, given its input x and its original output y."""
 
 
 @dataclass(frozen=True)
 class Tower:
-    """A part of a model that adaptation, learning rates and costs know by name."""
+    """A part of a model that adaptation, learning rates and cost reports refer to by name."""
 
     prefix: str  # path of the part in the model
     encoder: TowerEncoder
-    group: str  # widths and ranks of adapters are set by this name: `item`, `user`, or a name of its own
-    modality: str  # what it reads, or what the items behind it are made of; learning rates of adapters depend on it
-    parts: tuple["Tower", ...] = ()  # the towers that it is made of, of several modalities
+    group: str  # key for the widths and ranks of adapters: `item`, `user` or another name
+    modality: str  # of its input, or of the items in that; sets the learning rates of adapters
+    parts: tuple["Tower", ...] = ()  # the towers it combines, if it has several modalities
 
     @property
     def leaves(self) -> tuple["Tower", ...]:
-        """The towers whose layers have sites: its parts, or itself."""
+        """The towers whose layers have sites: its parts, or itself if it has none."""
         return self.parts or (self,)
 
 
 class Model(nn.Module):
     """`forward(batch) -> {name: sum of terms}`: losses, which the trainer divides by `batch.counts[name]` and adds up.
 
-    DeepSpeed wraps it. On every rank each step runs the same passes of every module.
+    DeepSpeed wraps it. Every rank must run the same forward passes of every module in each step.
     """
 
     def towers(self) -> dict[str, Tower]:
-        """The parts that `towers:` of an adaptation may name."""
+        """The parts that an adaptation can select with `towers:`, by name."""
         return {}
 
     def always_trained(self) -> list[nn.Module]:
-        """Modules that are new in this run, whatever it starts from: no adaptation freezes them."""
+        """Modules that are new in every run, whatever it starts from; no adaptation freezes them."""
         return []
 
     def answer(self, targets: Targets) -> None:
-        """Predict `targets` from now on; a model of items has nothing to do for those of the catalogue."""
+        """Predict `targets` from now on; a model that predicts items needs no change for those of the catalogue."""
         if not targets.of_items:
             raise NotImplementedError(f"{type(self).__name__} predicts items, not targets of a task")
 
@@ -299,7 +300,7 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def scorer(self, items: Tensor) -> Scorer:
-        """The function that answers questions over a catalogue of item vectors (N + 1, D), row 0 of zeros."""
+        """The function that answers questions over a catalogue of item vectors (N + 1, D), whose row 0 is zeros."""
         raise NotImplementedError
 
     def enable_gradient_checkpointing(self) -> None:
@@ -307,11 +308,11 @@ class Model(nn.Module):
 
 
 class ModelSettings(Config):
-    """The configuration of a model, and what a run asks of it before the model exists."""
+    """The configuration of a model, and properties that a run needs before the model is built."""
 
     max_length: int
-    never_inherited: ClassVar[tuple[str, ...]] = ()  # modules that start anew in every run
-    replaced_by_targets: ClassVar[tuple[str, ...]] = ()  # modules of a source that a run of other targets does without
+    never_inherited: ClassVar[tuple[str, ...]] = ()  # modules initialised anew in every run
+    replaced_by_targets: ClassVar[tuple[str, ...]] = ()  # source modules not loaded for other targets
 
     @property
     def sampling(self) -> Sampling:
@@ -325,11 +326,11 @@ class ModelSettings(Config):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities that its towers read; adapters of a model that reads ids learn at the rates for text."""
+        """Modalities that its towers read; a model that reads ids counts as text for adapter learning rates."""
         return tuple(self.content()) or ("text",)
 
     def content(self) -> dict[str, Any]:
-        """Content that the item store has to hold, by modality."""
+        """Content that the item store must hold, by modality."""
         return {}
 
     def check_examples(self, kind: str) -> None:
@@ -343,12 +344,12 @@ class ModelSettings(Config):
         raise NotImplementedError
 
     def save_assets(self, export: Path) -> None:
-        """Put beside the weights what is needed to build the model again: architectures, tokenizers."""
+        """Save the files needed to rebuild the model beside its weights: architectures, tokenizers."""
 
     def from_export(self, export: Path) -> Any:
-        """These settings with all that they need taken from `export`."""
+        """These settings, with all required files taken from `export`."""
         return self
 
 
 class CatalogueTable(nn.Module):
-    """A module whose rows belong to the items of one catalogue: its weights do not carry over to another."""
+    """A module whose rows belong to the items of one catalogue: its weights cannot be used with another."""

@@ -2,8 +2,8 @@
 
 export/config.json                 model and adaptation, item vocabulary hash
 export/model.safetensors           every weight of a fully trained run
-export/adapter_config.json         } of a run with frozen weights: what it trained,
-export/adapter_model.safetensors   } and the hash of the base it belongs to
+export/adapter_config.json         } if some weights were frozen: the trained weights
+export/adapter_model.safetensors   } and the hash of their base
 """
 
 import hashlib
@@ -30,11 +30,11 @@ Shape = tuple[int, ...]
 
 
 class WeightsError(TransRecError, ValueError):
-    """Weights that do not fit the model; the message lists what is missing, unexpected or of another shape."""
+    """Weights that do not fit the model; the message lists missing, unexpected and misshapen ones."""
 
 
 def gather(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
-    """Parameters and buffers by name, whole, in fp32 on the CPU; every rank must call it, every rank gets them."""
+    """Complete parameters and buffers by name, on the CPU, in fp32 if floating-point; every rank must call it."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     gathered = {}
     for name in names:
@@ -47,10 +47,10 @@ def gather(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], missing_ok: Sequence[str] = ()) -> None:
-    """Copy `weights` into `model`; only names in `missing_ok` may keep the values they have.
+    """Copy `weights` into `model`; only tensors in `missing_ok` may be missing, and keep their values.
 
     Raises:
-        WeightsError: a name that the model lacks, one that `weights` lacks, or another shape.
+        WeightsError: a name is missing from the model or from `weights`, or shapes differ.
     """
     tensors = {n: t for n, t in _tensors(model).items() if n in weights or n not in missing_ok}
     problems = misfits(shapes(tensors), shapes(weights))
@@ -63,12 +63,12 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], missing_ok: S
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
-    """By name; of a parameter that ZeRO-3 has partitioned, the whole one's."""
+    """Shapes by name; for a parameter partitioned by ZeRO-3, its full shape."""
     return {name: tuple(getattr(tensor, "ds_shape", tensor.shape)) for name, tensor in tensors.items()}
 
 
 def misfits(model: Mapping[str, Shape], file: Mapping[str, Shape]) -> list[str]:
-    """What keeps a file's tensors from being the model's: names and shapes, a line each."""
+    """Differences in names and shapes between the tensors of a model and of a file, one line each."""
     problems = [f"missing: {name}" for name in model if name not in file]
     problems += [f"unexpected: {name}" for name in file if name not in model]
     both = model.keys() & file.keys()
@@ -89,11 +89,11 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def write(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write tensors to a safetensors file, as a whole."""
+    """Write tensors to a safetensors file atomically."""
     with replace_atomically(path) as partial:
         try:
             save_file(dict(weights), partial)
-        except SafetensorError as error:  # what safetensors makes of a full disk
+        except SafetensorError as error:  # raised by safetensors if the disk is full
             raise OSError(str(error)) from None
 
 
@@ -108,7 +108,7 @@ def trainable_names(model: nn.Module) -> list[str]:
 
 
 def base_hash(model: nn.Module) -> str:
-    """SHA-256 over the frozen weights, to which an adapter belongs. Call before ZeRO partitions them."""
+    """SHA-256 of the frozen weights, which identifies an adapter's base. Call before ZeRO partitions them."""
     digest = hashlib.sha256()
     trainable = set(trainable_names(model))
     for name, tensor in sorted(_tensors(model).items()):
@@ -137,22 +137,22 @@ def export(folder: Path, model: nn.Module, config: Mapping[str, Any], base: str 
 
 
 def size(folder: Path) -> dict[str, int]:
-    """Bytes of the weights of an export, by file name."""
+    """Size in bytes of each weight file of an export, by file name."""
     return {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
 
 
 def load_trained(folder: Path, model: nn.Module) -> None:
-    """Load the export back into the model that was trained; its frozen weights are the base already."""
+    """Load the export into the model that was trained, whose frozen weights already are the base."""
     adapted = (folder / ADAPTER_FILE).exists()
     frozen = sorted(set(names(model)) - set(trainable_names(model)))
     load_strictly(model, read(folder / (ADAPTER_FILE if adapted else MODEL_FILE)), frozen if adapted else ())
 
 
 def load_export(folder: Path, model: nn.Module) -> None:
-    """Load what `export` wrote into a model built the same way.
+    """Load an export written by `export` into a model built the same way.
 
     Raises:
-        WeightsError: the files do not fit, or the adapter was trained on another base than `model`'s frozen weights.
+        WeightsError: the files do not fit, or the adapter was trained on a base other than `model`'s frozen weights.
     """
     if (folder / ADAPTER_FILE).exists():
         expected = json.loads((folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))["base_sha256"]
@@ -166,7 +166,7 @@ def load_export(folder: Path, model: nn.Module) -> None:
 
 
 def share_frozen(model: nn.Module, base: Mapping[str, Tensor]) -> None:
-    """Let the frozen tensors of `model` be those of `base` where they are equal: many models then hold one base."""
+    """Replace frozen tensors of `model` by equal ones of `base`, so that many models share one copy."""
     trained = set(trainable_names(model))
     for name, tensor in _tensors(model).items():
         if name not in trained and name in base and torch.equal(tensor, base[name]):
@@ -174,13 +174,13 @@ def share_frozen(model: nn.Module, base: Mapping[str, Tensor]) -> None:
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What `state_dict` would hold, as the tensors themselves; what modules share has only its first name."""
+    """The tensors of `state_dict`, without copies; shared ones appear only under their first name."""
     persistent = model.state_dict(keep_vars=True).keys()
     everything = dict(model.named_parameters()) | dict(model.named_buffers())
     return {name: everything[name] for name in persistent if name in everything}
 
 
 def listed(title: str, lines: list[str], most: int = 12) -> str:
-    """A title with lines below it, at most `most` of them."""
+    """A title and below it at most `most` of the lines."""
     more = [f"… and {len(lines) - most} more"] if len(lines) > most else []
     return "\n  ".join([title, *lines[:most], *more])

@@ -46,7 +46,7 @@ class AdressaSource:
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "--input", nargs="+", required=True, metavar="PATH", help="files of events (.gz too), or folders of them"
+            "--input", nargs="+", required=True, metavar="PATH", help="event files (also .gz), or folders of them"
         )
 
     @classmethod

@@ -75,7 +75,7 @@ class SyntheticSource:
             "--law",
             type=float,
             metavar="POWER",
-            help="make the error fall by this power of the number of interactions; 0: nothing can be learnt",
+            help="exponent of the power law by which the error falls with more interactions; 0: nothing can be learnt",
         )
 
     @classmethod

@@ -46,7 +46,7 @@ class TenrecSource:
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--input", type=Path, required=True, metavar="FILE", help="QK-video.csv or another")
+        parser.add_argument("--input", type=Path, required=True, metavar="FILE", help="QK-video.csv or similar")
         parser.add_argument(
             "--feedback", choices=FEEDBACK, default="click", help="feedback that counts as an interaction"
         )

@@ -180,7 +180,7 @@ def test_adapters_over_random_weights_are_refused(commands: ForkedCommands, tiny
     message = refused(
         commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", "adaptation={name: houlsby}")
     )
-    assert "name a trained run with `init_from`, or let the head learn: `also_train: [head]`" in message
+    assert "name a trained run with `init_from`, or train the head: add `also_train: [head]`" in message
 
 
 # Learning

@@ -84,7 +84,7 @@ def test_peft_puts_lora_on_the_backbone_it_was_trained_over(
     ("settings", "message"),
     [
         (f"adaptation={{name: houlsby, towers: [user], {HEAD}}}", "no backbone has a LoRA to write for PEFT"),
-        ("adaptation={name: lora, also_train: [head, layer_norm]}", "was trained beside LoRA"),
+        ("adaptation={name: lora, also_train: [head, layer_norm]}", "was trained in addition to LoRA"),
     ],
 )
 def test_what_peft_cannot_express_is_refused(

@@ -48,7 +48,7 @@ def test_the_first_lines_say_what_was_found_and_what_not(folder: Path, printed: 
     found, unsaid = re.split(r"\n## What cannot be said\n", text.split("\n## What was found\n")[1])[:2]
     assert re.search(r"full: loss falls with interactions of pretraining as E \+ A·D\^-α with α = 0\.\d\d \[", found)
     assert "houlsby against full, NDCG@10" in found + unsaid
-    assert "Of 30 trials 1 failed: they are in no number here." in unsaid
+    assert "Of 30 trials, 1 failed: they are left out of every number here." in unsaid
     assert "Found\n  " in printed
     assert f"{folder}/report/index.html" in printed
 
@@ -116,7 +116,7 @@ def test_methods_alone(tmp_path: Path) -> None:
     assert main([str(tmp_path / "methods"), "--margin", "0.2"]) == 0
     text = (tmp_path / "methods/report/report.md").read_text()
     assert "## method: compared with houlsby" in text
-    assert "the margin: 20% of what it is compared with" in text
+    assert "the margin: 20% of the baseline's mean" in text
 
 
 def test_runs_that_are_monitored_by_their_loss_are_compared_by_it(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_runs_that_are_monitored_by_their_loss_are_compared_by_it(tmp_path: Path
         config.write_text(config.read_text().replace("train: {", "train: {monitor: loss, "))
     assert main([str(folder)]) == 0
     text = (folder / "report/report.md").read_text()
-    assert re.search(r"houlsby against full, loss: better at 2 of 2 settings; with the most of everything -1\.", text)
+    assert re.search(r"houlsby against full, loss: better at 2 of 2 settings; at the largest sizes -1\.", text)
     assert "(lower is better) of each method" in text
     assert "behind in loss" in text
     assert not list((folder / "report").glob("curve-*"))

@@ -46,7 +46,7 @@ def test_a_fit_of_too_few_sizes_is_refused_before_anything_is_spent(
     config = write_sweep(tmp_path, shards, fit=["size"])
     done = ForkedCommands(tmp_path).run("sweep", "--config", config, *only)
     assert done.code == 1
-    assert "'size' has 2 sizes: a power of it needs 3" in done.stderr
+    assert "'size' has 2 sizes: a power law needs 3" in done.stderr
     assert not (tmp_path / "storage").exists()
 
 
@@ -160,4 +160,4 @@ def test_a_sweep_elsewhere_is_not_left_in_a_folder_of_the_clusters(shards: Path,
             "sweep", "--config", config, "--address", "ray://127.0.0.1:1", "storage_path=runs/sweeps"
         )
     )
-    assert "`storage_path: runs/sweeps` would be in a folder of the cluster's" in told
+    assert "`storage_path: runs/sweeps` would be in a folder of the cluster that" in told

@@ -96,7 +96,7 @@ def test_adapters_over_fresh_item_ids(
     ("settings", "message"),
     [
         (["init_except=[item_encoder.nothing]"], "`init_except`: the model has no 'item_encoder.nothing', only "),
-        (["init_except=[item_encoder.projection]", "init_from=null"], "init_from, which is not set"),
+        (["init_except=[item_encoder.projection]", "init_from=null"], "init_except is set without init_from"),
     ],
 )
 def test_an_exception_that_excepts_nothing(

@@ -1,4 +1,4 @@
-"""Adaptation: which parameters of a model learn, and what is added for that. Choose one by `name:`, or list several."""
+"""Adaptation: which parameters of a model train, and what is added. `name:` chooses a method; a list combines them."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -38,7 +38,7 @@ MethodConfig = Annotated[
 
 
 class CombinedConfig(Method):
-    """Several methods at once: all their adapters, and what any of them trains."""
+    """Several methods at once: all adapters are attached, and a parameter trains if any method trains it."""
 
     name: Literal["combined"] = Field("combined", description="several methods together")
     methods: list[MethodConfig] = Field(min_length=1, description="methods, attached in this order")

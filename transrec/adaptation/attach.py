@@ -1,8 +1,8 @@
-"""The one way an adapter is put into a model: a child module of the site it adapts, and one forward hook.
+"""Attaching adapters to a model: an adapter is a child module of the site it adapts, called by one forward hook.
 
-A site is a place every encoder names alike (`attention_output`, `ffn_output`, …); an adapter is a module that
-sees the site's input and output and returns the new output. Base modules keep their names and values, so
-strict loading, adapter-only checkpoints and sharding work as if nothing had been attached.
+A site is a place with the same name in every encoder (`attention_output`, `ffn_output`, …); an adapter is a module that
+receives the site's input and output and returns the new output. Base modules keep their names and values, so strict
+loading, adapter-only checkpoints and sharding work as if nothing had been attached.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from transrec.config import ConfigError
 from transrec.protocols import Adapter, Model, Tower, TowerEncoder
 
-OF_THE_TOWER = ("embeddings", "readout", "fusion")  # sites that are not of a layer
+OF_THE_TOWER = ("embeddings", "readout", "fusion")  # sites that belong to the tower, not to a layer
 
-# The sub-layer whose input a parallel adapter at a site reads.
+# Sub-layer whose input a parallel adapter reads, by site.
 _SUB_LAYER_INPUT = {
     "attention_output": "attention_input",
     "ffn_output": "ffn_input",
     "conv1": "conv1_input",
     "conv2": "conv2_input",
 }
-# The sites of a layer of two convolutions that stand for those of a transformer's sub-layers.
+# Sites of a layer of two convolutions that correspond to those of a transformer's sub-layers.
 _OF_CONVOLUTIONS = {"attention_output": "conv1", "ffn_output": "conv2"}
 
 
@@ -31,25 +31,25 @@ _OF_CONVOLUTIONS = {"attention_output": "conv1", "ffn_output": "conv2"}
 class Site:
     """A place in a tower where an adapter can be attached."""
 
-    tower: str  # as the model names it
-    group: str  # widths and ranks of its adapters are set by this name
+    tower: str  # its name in the model
+    group: str  # key of the widths and ranks of its adapters
     encoder: TowerEncoder
     name: str
-    layer: int | None  # None where the tower has only one such place
+    layer: int | None  # None if the tower has only one such site
     module: nn.Module  # an adapter changes its output
-    source: nn.Module | None  # its input is the input of the sub-layer that ends in `module`
+    source: nn.Module | None  # its input is that of the sub-layer that ends in `module`
     width: int  # of the site's output
-    modality: str  # of the items; learning rates of adapters depend on it
+    modality: str  # of the items; selects the learning rates of adapters
 
     def __str__(self) -> str:
         return f"{self.tower}.{self.name}" + ("" if self.layer is None else f"[{self.layer}]")
 
 
 def towers(model: Model, names: Sequence[str]) -> dict[str, Tower]:
-    """The towers of `model` that have these `names`.
+    """Towers of `model` with these `names`.
 
     Raises:
-        ConfigError: it has no tower of that name.
+        ConfigError: the model has no tower of that name.
     """
     known = model.towers()
     for name in names:
@@ -59,7 +59,7 @@ def towers(model: Model, names: Sequence[str]) -> dict[str, Tower]:
 
 
 def sites(model: Model, tower: str, name: str, layers: Sequence[int] | None = None) -> list[Site]:
-    """The places called `name` in the given layers of a tower (None: all; `layers` are of towers that read items).
+    """Sites called `name` in the given layers of a tower; None: all layers. `layers` applies to item towers only.
 
     Raises:
         ConfigError: the tower has no such site or no such layer.
@@ -70,15 +70,15 @@ def sites(model: Model, tower: str, name: str, layers: Sequence[int] | None = No
 
 
 def fusion(model: Model) -> Site:
-    """The place where the text and the image of an item become one vector; it is given the states of both towers.
+    """Site where the text and the image of an item become one vector; its input includes the states of both towers.
 
     Raises:
-        ConfigError: the item encoder does not read both.
+        ConfigError: the item encoder does not read both modalities.
     """
     item = towers(model, ["item"])["item"]
     if len(item.leaves) < 2:
         read = ", ".join(leaf.modality for leaf in item.parts) or "neither"
-        raise ConfigError(f"what lies between modalities needs an item encoder of text and image; this reads {read}")
+        raise ConfigError(f"adapters between modalities need an item encoder of text and image; this reads {read}")
     (site,) = _sites(item, "item", "fusion", None)
     return site
 
@@ -108,14 +108,14 @@ def _site_of_layer(tower: Tower, of: str, name: str, layer: int) -> Site:
         try:
             return encoder.get_submodule(encoder.site_paths[site][layer])
         except AttributeError as error:
-            raise ConfigError(f"the {of} tower is built otherwise than others of its kind: {error}") from None
+            raise ConfigError(f"the {of} tower is built differently from others of its kind: {error}") from None
 
     source = module(_SUB_LAYER_INPUT[name]) if name in _SUB_LAYER_INPUT else None
     width = _WIDTHS[name](module) if name in _WIDTHS else module(name).out_features
     return Site(of, tower.group, encoder, name, layer, module(name), source, width, tower.modality)
 
 
-# Sites that are no linear maps have the width of one beside them.
+# Sites that are not linear maps take their width from a neighbouring linear map.
 _WIDTHS: dict[str, Any] = {
     "ffn_hidden": lambda module: module("ffn_output").in_features,
     "ffn_norm": lambda module: module("ffn_output").out_features,
@@ -126,11 +126,10 @@ def attach(site: Site, adapter: Adapter, parallel: bool = False) -> None:
     """Make `adapter(x, y)` the output of `site`, whose own output is y.
 
     Args:
-        parallel: x is the input of the sub-layer (attention or FFN) that ends in the site, not the site's
-        own.
+        parallel: x is the input of the sub-layer (attention or FFN) that ends in the site, not the site's input.
 
     Raises:
-        ConfigError: the site has an adapter already, or no sub-layer to run in parallel to.
+        ConfigError: the site already has an adapter, or ends no sub-layer that a parallel adapter could read.
     """
     if hasattr(site.module, "adapter"):
         there, wanted = (type(module).__name__ for module in (site.module.get_submodule("adapter"), adapter))
@@ -146,7 +145,7 @@ def attach(site: Site, adapter: Adapter, parallel: bool = False) -> None:
 
 
 def adapters(module: nn.Module) -> Iterator[tuple[str, Adapter]]:
-    """The path of each module inside that has an adapter, and the adapter."""
+    """Yield the path of each submodule that has an adapter, and the adapter."""
     for path, inner in module.named_modules():
         if any(hook is _adapt_output for hook in inner._forward_hooks.values()):
             adapter = inner.get_submodule("adapter")
@@ -165,7 +164,7 @@ def detach(module: nn.Module) -> None:
 class _CarriedInput:
     """Carries a sub-layer's input to the adapter at its end, within one forward pass (or recomputation).
 
-    One object is shared by the two modules; copying or pickling them copies the sharing, never a tensor.
+    The two modules share one object; copying or pickling them preserves the sharing and never copies a tensor.
     """
 
     def __init__(self) -> None:
@@ -185,7 +184,7 @@ class _CarriedInput:
 
 
 def _adapt_output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Any) -> Any:
-    carried = module.__dict__.get("adapter_input")  # put there by `attach` where the adapter is parallel
+    carried = module.__dict__.get("adapter_input")  # set by `attach` for parallel adapters
     x = carried.take() if carried is not None else _first(args, kwargs)
     adapter = module.get_submodule("adapter")
     return (adapter(x, y[0]), *y[1:]) if isinstance(y, tuple) else adapter(x, y)

@@ -1,4 +1,4 @@
-"""Bottleneck adapters: a narrow two-layer network beside the frozen weights.
+"""Bottleneck adapters: a narrow two-layer network next to the frozen weights.
 
 Shape letters: D width of a site, r width of the bottleneck.
 """
@@ -30,9 +30,9 @@ class BottleneckMethod(AdapterMethod):
 
     sites: list[SubLayerEnd] = Field(min_length=1, description="ends of sub-layers that get an adapter")
     layers: list[int] | None = Field(None, min_length=1, description="layers of the item towers; null: all")
-    mode: Mode = Field("serial", description="read the sub-layer's output, or run beside it on its input")
+    mode: Mode = Field("serial", description="serial: read the sub-layer's output; parallel: read its input")
     bottleneck: BottleneckWidths = Field(BottleneckWidths(), description="width of an adapter's hidden layer")
-    init_std: float = Field(0.01, ge=0, description="standard deviation of an adapter's weights at the start")
+    init_std: float = Field(0.01, ge=0, description="standard deviation of an adapter's initial weights")
 
     def adapters(self, model: Model) -> Iterator[Placed]:
         parallel = self.mode == "parallel"
@@ -50,7 +50,7 @@ class HoulsbyConfig(BottleneckMethod):
 
     Paper: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019, in both towers as in Fu
     et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024. Deviations: an
-    adapter acts before the sub-layer's output dropout (the reference: after it; alike without dropout); the
+    adapter acts before the sub-layer's output dropout (the reference: after it; the same without dropout); the
     parallel form adds the sub-layer's input once (their code: twice, so it does not start near the pretrained
     function: `variant: released`).
     """
@@ -68,7 +68,7 @@ class HoulsbyConfig(BottleneckMethod):
     @model_validator(mode="after")
     def _differs(self) -> Self:
         if self.variant == "released" and self.mode == "serial":
-            raise ValueError("the serial form is as released: set mode=parallel, or leave `variant` out")
+            raise ValueError("the serial form is the same in both variants: set mode=parallel, or leave `variant` out")
         return self
 
     def adapter(self, width: int, bottleneck: int) -> "Bottleneck":
@@ -81,9 +81,9 @@ class PfeifferConfig(BottleneckMethod):
     """Adapters after the FFN of each layer only.
 
     Paper: Pfeiffer et al., "AdapterFusion: Non-Destructive Task Composition for Transfer Learning", EACL 2021.
-    What Fu et al. benchmark under this name adapts after the attention only: `sites: [attention_output]`. Their code
-    has a form of the paper's too (`variant: released`, for post-LN towers; `sites` and `mode` have no say in it):
-    around the frozen LayerNorm after the FFN, and with a LayerNorm of its own, so it does not start near the
+    The method that Fu et al. benchmark under this name adapts after the attention only: `sites: [attention_output]`.
+    Their code also has a version of the paper's form (`variant: released`, for post-LN towers; it ignores `sites` and
+    `mode`): around the frozen LayerNorm after the FFN, and with its own LayerNorm, so it does not start near the
     pretrained function.
     """
 
@@ -108,11 +108,11 @@ class PfeifferConfig(BottleneckMethod):
 class Bottleneck(Adapter):
     """y + W_up ReLU(W_down z + b_down) + b_up, where z is y (serial) or the sub-layer's input x (parallel).
 
-    Weights ~ N(0, init_std²), biases 0: near the identity at the start, and exactly so for init_std = 0
+    Weights ~ N(0, init_std²), biases 0: near the identity at the start, and exactly the identity for init_std = 0
     (which, like any network of zeros, then learns only its output bias).
 
     Args:
-        out: width of the output, if it is not that of the input.
+        out: width of the output; None: that of the input.
     """
 
     def __init__(self, width: int, bottleneck: int, init_std: float, parallel: bool = False, out: int | None = None):
@@ -133,14 +133,14 @@ class Bottleneck(Adapter):
 
 
 class DoubledResidual(Bottleneck):
-    """y + x + W_up ReLU(W_down x + b_down) + b_up: the layer adds its residual x once more."""
+    """y + x + W_up ReLU(W_down x + b_down) + b_up: the layer then adds its residual x once more."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return super().forward(x, y) + x
 
 
 class NormedBottleneck(Bottleneck):
-    """LN(W_up ReLU(W_down y + b_down) + b_up + x), where the frozen LayerNorm made y of the residual sum x."""
+    """LN(W_up ReLU(W_down y + b_down) + b_up + x), where y is the frozen LayerNorm of the residual sum x."""
 
     def __init__(self, width: int, bottleneck: int, init_std: float):
         super().__init__(width, bottleneck, init_std)

@@ -1,4 +1,4 @@
-"""Compacter: bottleneck adapters whose matrices are sums of Kronecker products with factors that all share.
+"""Compacter: bottleneck adapters whose matrices are sums of Kronecker products with shared factors.
 
 Shape letters: D width of a site, r width of the bottleneck, k terms of the sum, and size of the shared factors.
 """
@@ -19,12 +19,12 @@ from transrec.protocols import Adapter, Model
 
 
 class CompacterConfig(AdapterMethod):
-    """Adapters after the attention and after the FFN of each layer, of some sixty thousand parameters on BERT-base.
+    """Adapters after the attention and after the FFN of each layer, about sixty thousand parameters on BERT-base.
 
     Paper: Karimi Mahabadi et al., "Compacter: Efficient Low-Rank Hypercomplex Adapter Layers", NeurIPS 2021, as in
-    Fu et al., WSDM 2024, whose code leaves out the skip connection around an adapter and so begins by forgetting what
-    the layer says (`variant: released`). Deviation: the shared factors learn as fast as the rest of an adapter (the
-    reference: at 1e-4, because of their name).
+    Fu et al., WSDM 2024, whose code omits the skip connection around an adapter and so starts by discarding the layer's
+    output (`variant: released`). Deviation: the shared factors have the learning rate of the rest of an adapter (the
+    reference: 1e-4, because of their name).
     """
 
     rates = RateByModality(text=4e-3, image=3e-3)
@@ -35,8 +35,8 @@ class CompacterConfig(AdapterMethod):
     )
     layers: list[int] | None = Field(None, min_length=1, description="layers of the item towers; null: all")
     bottleneck: BottleneckWidths = Field(BottleneckWidths(), description="width of an adapter's hidden layer")
-    terms: int = Field(4, ge=1, description="terms of each sum of Kronecker products; it must divide all widths")
-    init_std: float = Field(1e-4, gt=0, description="standard deviation of the shared factors at the start")
+    terms: int = Field(4, ge=1, description="terms of each sum of Kronecker products; must divide all widths")
+    init_std: float = Field(1e-4, gt=0, description="initial standard deviation of the shared factors")
     variant: Literal["canonical", "released"] = Field(
         "canonical", description="the paper's form, or the form in the released code"
     )
@@ -55,8 +55,8 @@ class CompacterConfig(AdapterMethod):
 class Compacter(Adapter):
     """y + H_up gelu(H_down y + b_down) + b_up with H = Σ_i C_i ⊗ (s_i t_iᵀ); near the identity at the start.
 
-    All adapters, of both towers, hold the same parameter C: each owns it, so each has it gathered under ZeRO-3, and
-    what the model names and saves is one.
+    All adapters of both towers share the parameter C. Each owns it, so that ZeRO-3 gathers it for each; the model names
+    and saves it once.
     """
 
     def __init__(self, width: int, bottleneck: int, shared: nn.Parameter, skip: bool):

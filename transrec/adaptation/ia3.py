@@ -1,4 +1,4 @@
-"""(IA)³: what a layer looks up and what its FFN computes, scaled channel by channel."""
+"""(IA)³: channel-wise scaling of a layer's keys and values and of its FFN's hidden units."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -16,7 +16,7 @@ class IA3Config(AdapterMethod):
     """Keys, values and the hidden layer of the FFN are scaled by learned vectors, 1 at the start.
 
     Paper: Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
-    NeurIPS 2022. The learning rate is a choice of ours that was not tuned; the reference has no such method.
+    NeurIPS 2022. The learning rate is our own choice and was not tuned; the reference has no such method.
     """
 
     rates = RateByModality(text=3e-3, image=3e-3)

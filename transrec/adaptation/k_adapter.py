@@ -1,4 +1,4 @@
-"""K-Adapter: a small transformer beside the frozen one, over the states of some of its layers.
+"""K-Adapter: a small transformer next to the frozen one, over the states of some of its layers.
 
 Shape letters: n sequences, T positions, H width of the tower.
 """
@@ -36,12 +36,13 @@ class Heads(BottleneckWidths):
 
 
 class KAdapterConfig(AdapterMethod):
-    """Adapter layers over states of the towers, put together with their last states; the towers are frozen.
+    """Adapter layers over states of the towers, combined with the last states; the towers are frozen.
 
     Paper: Wang et al., "K-Adapter: Infusing Knowledge into Pre-Trained Models with Adapters", Findings of ACL 2021, as
     in Fu et al., WSDM 2024: over the item encoder's first and last layer and over the input of every block of the user
-    encoder. Their code attends to padding, in the user encoder to later items too, and puts frozen and adapted states
-    together at random (`variant: released`); here attention is masked, and the start is the frozen function exactly.
+    encoder. Their code attends to padding, in the user encoder to later items too, and combines frozen and adapted
+    states by random initial weights (`variant: released`); here attention is masked, and training starts exactly at
+    the frozen function.
     """
 
     rates = RateByModality(text=5e-6, image=1.5e-5)
@@ -71,13 +72,13 @@ class KAdapterConfig(AdapterMethod):
         """Indices of the states that are read.
 
         Raises:
-            ConfigError: a layer that is not there, or of another width.
+            ConfigError: a layer does not exist, or has another width.
         """
         widths: tuple[int, ...] = site.module.widths  # type: ignore[assignment]
         last = len(widths) - 1
         if site.group == "user":
             return list(range(last))
-        alike = [read for read in range(1, last + 1) if widths[read] == site.width]  # not so where layers merge patches
+        alike = [read for read in range(1, last + 1) if widths[read] == site.width]  # patch merging changes the width
         chosen = [alike[0], last] if self.layers is None else [layer + 1 for layer in self.layers]
         odd = [read - 1 for read in chosen if read not in alike]
         if odd:
@@ -88,7 +89,7 @@ class KAdapterConfig(AdapterMethod):
         return chosen
 
 
-# The reference's of backbone and head, in whose groups these lie there.
+# The reference's rates of backbone and head, the groups to which these weights belong there.
 ITEM_COMBINATION = RateByModality(text=5e-5, image=1e-4)
 USER_COMBINATION = RateByModality(text=1e-4, image=2e-4)
 

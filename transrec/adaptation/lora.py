@@ -1,8 +1,8 @@
-"""LoRA: a low-rank change beside a frozen matrix, which can be folded into it, or written as PEFT reads it.
+"""LoRA: a low-rank update of a frozen matrix, which can be merged into it, or written in PEFT's format.
 
-Designs considered for PEFT's layout. PEFT itself, as a dependency of training: its adapters replace modules, and its
-saving does not gather what ZeRO-3 has cut up. A converter of our files, by names: it would have to know each
-backbone's. Taken: from the live model, whose module names are PEFT's target names already.
+Designs considered for PEFT's format: with PEFT itself as a dependency of training, its adapters replace modules, and
+its saving does not gather ZeRO-3 shards. A converter of our files would have to know the names in each backbone.
+Chosen: writing from the live model, whose module names already are PEFT's target names.
 
 Shape letters: I inputs and O outputs of a site, r rank.
 """
@@ -28,22 +28,22 @@ class Ranks(Sizes):
 
 
 class LoRAConfig(AdapterMethod):
-    """Queries and values change by low-rank matrices; everything else is frozen.
+    """Queries and values get low-rank updates; everything else is frozen.
 
     Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, with the ranks and the α of Fu
-    et al., WSDM 2024. Their code puts fresh layers in the place of the pretrained ones: those weights are random and
-    frozen, their biases train (`variant: released`).
+    et al., WSDM 2024. Their code replaces the pretrained layers by new ones, whose weights are random and frozen and
+    whose biases train (`variant: released`).
     """
 
     rates = RateByModality(text=1e-3, image=1e-3)
 
-    name: Literal["lora"] = Field("lora", description="low-rank changes of linear maps")
+    name: Literal["lora"] = Field("lora", description="low-rank updates of linear maps")
     sites: list[str] = Field(
-        ["query", "value"], min_length=1, description="linear maps that change: query, key, value, ends of sub-layers"
+        ["query", "value"], min_length=1, description="linear maps to update: query, key, value, ends of sub-layers"
     )
     layers: list[int] | None = Field(None, min_length=1, description="layers of the item towers; null: all")
-    rank: Ranks = Field(Ranks(), description="rank of the change")
-    alpha: float = Field(1.0, gt=0, description="the change is scaled by alpha / rank")
+    rank: Ranks = Field(Ranks(), description="rank of the update")
+    alpha: float = Field(1.0, gt=0, description="the update is scaled by alpha / rank")
     variant: Literal["canonical", "released"] = Field(
         "canonical", description="the paper's form, or the form in the released code"
     )
@@ -63,7 +63,7 @@ class LowRank(Adapter):
 
     def __init__(self, inputs: int, outputs: int, rank: int, alpha: float):
         super().__init__()
-        self.a = nn.Linear(inputs, rank, bias=False)  # PyTorch's default is the paper's code's: Kaiming-uniform, √5
+        self.a = nn.Linear(inputs, rank, bias=False)  # PyTorch's default, as in the paper's code: Kaiming-uniform, √5
         self.b = nn.Linear(rank, outputs, bias=False)
         self.alpha = alpha
         nn.init.zeros_(self.b.weight)
@@ -81,7 +81,7 @@ class LowRank(Adapter):
 
 
 class FreshLowRank(LowRank):
-    """W x + b + (α/r) B A x with a random, frozen W; the site's own output is lost."""
+    """W x + b + (α/r) B A x with a random, frozen W; the site's own output is discarded."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, alpha: float):
         super().__init__(inputs, outputs, rank, alpha)
@@ -96,12 +96,12 @@ class FreshLowRank(LowRank):
 
 @torch.no_grad()
 def merge(model: nn.Module) -> None:
-    """Fold each change into the matrix beside it: the same function without adapters.
+    """Merge each update into its frozen matrix, which gives the same function without adapters.
 
-    Call on whole weights, not under ZeRO-3.
+    The weights must be whole, not sharded by ZeRO-3.
 
     Raises:
-        ConfigError: there is no LoRA, or one whose base is lost.
+        ConfigError: there is no LoRA, or it does not use the pretrained matrices.
     """
     for path, adapter in _low_ranks(model).items():
         linear: Any = model.get_submodule(path)
@@ -112,10 +112,10 @@ def merge(model: nn.Module) -> None:
 def as_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """`adapter_config.json` and the tensors of `adapter_model.safetensors`, as PEFT reads them for `model`.
 
-    Give it the backbone to use the adapter on the published model, or the whole recommender.
+    `model` is the backbone, for an adapter of the published model, or the whole recommender.
 
     Raises:
-        ConfigError: there is no LoRA, or none that PEFT can express.
+        ConfigError: there is no LoRA, or PEFT cannot express it.
     """
     found, config, tensors = _low_ranks(model), {}, {}
     for path, adapter in found.items():
@@ -141,5 +141,5 @@ def _low_ranks(model: nn.Module) -> dict[str, LowRank]:
     if not found:
         raise ConfigError("there is no LoRA in the model: nothing can be merged or written for PEFT")
     if any(isinstance(adapter, FreshLowRank) for adapter in found.values()):
-        raise ConfigError("`variant: released` of LoRA has other matrices than its base: choose the canonical one")
+        raise ConfigError("`variant: released` of LoRA does not use the pretrained matrices: choose the canonical one")
     return found

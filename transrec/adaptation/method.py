@@ -1,12 +1,12 @@
-"""The contract of adaptation methods: where adapters are put, which parameters train, and how fast.
+"""The contract of adaptation methods: where adapters are attached, which parameters train, and at which rates.
 
 `adaptation:` takes one method, a mapping with a `name`, or a list of them.
 
-Designs considered for that. Always a list: dotted overrides of the one method that nearly every run has
-(`adaptation.bottleneck.item=8`) would have to name its place in the list. Either a mapping or a list, as it was
-written: every reader of it asks which. Taken: always one method; a list is read as the method `combined`, which holds
-them. And for what trains, named groups of parameters could not say "all biases" or "the LayerNorms of one tower": a
-predicate over a parameter's group and name can, and its union is that of a combination.
+Designs considered for that: with a list always, dotted overrides of the one method that nearly every run has
+(`adaptation.bottleneck.item=8`) would need its index in the list. With a mapping or a list kept as written, all code
+that reads it has to distinguish the two. Chosen: always one method; a list is read as the method `combined`, which
+holds them. The parameters that train are selected by a predicate over a parameter's group and name: named groups cannot
+express "all biases" or "the LayerNorms of one tower", and a combination is the union of its predicates.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from transrec.config import Config, ConfigError
 from transrec.nn.parameter_groups import Member, train_only
 from transrec.protocols import Adapter, Model
 
-Rates = dict[nn.Parameter, float]  # the peak learning rate of each parameter of an adapter
+Rates = dict[nn.Parameter, float]  # peak learning rate of each adapter parameter
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,17 @@ class RateByModality:
 
 
 class Sizes(Config):
-    """A number for each group of towers: `item`, `user`, and any other group that the model has."""
+    """A number for each group of towers: `item`, `user`, and any other group of the model."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, PositiveInt]
 
-    item: PositiveInt = Field(description="of the towers that read items")
-    user: PositiveInt = Field(description="of the user encoder")
+    item: PositiveInt = Field(description="number for the towers that read items")
+    user: PositiveInt = Field(description="number for the user encoder")
 
     def of(self, group: str) -> int:
-        """
+        """Number of a group.
+
         Raises:
             ConfigError: the group has no number.
         """
@@ -56,7 +57,7 @@ class Sizes(Config):
 
 
 class Placed(NamedTuple):
-    """An adapter and its place."""
+    """An adapter and its site."""
 
     site: Site
     adapter: Adapter
@@ -64,18 +65,18 @@ class Placed(NamedTuple):
 
 
 class Method(Config):
-    """One `apply` for all: adapters are put in, then everything is frozen but what `trains`."""
+    """Base of all methods: `apply` attaches the adapters, then freezes every parameter that does not train."""
 
     name: str
 
     def attach(self, model: Model) -> Rates:
-        """Put the adapters in; selections of parameters have none.
+        """Attach the adapters; methods that only select parameters have none.
 
         Returns:
             The learning rate of each parameter that was added.
 
         Raises:
-            ConfigError: a tower has no such site, or one that is taken.
+            ConfigError: a tower has no such site, or the site already has an adapter.
         """
         return {}
 
@@ -84,15 +85,15 @@ class Method(Config):
         raise NotImplementedError
 
     def selection(self, model: Model) -> Callable[[Member], bool]:
-        """`trains`, or what takes its place where only the model tells which parameters are meant."""
+        """Predicate of the parameters that train; overridden where it depends on the model."""
         return self.trains
 
     def adapter_rates(self, modalities: tuple[str, ...]) -> dict[str, float]:
-        """Learning rates of adapters, by a name for them, as far as they follow from what the items are read by."""
+        """Learning rates of the adapters by label, as far as they depend on the items' modalities alone."""
         return {}
 
     def apply(self, model: Model) -> Rates:
-        """Attach and freeze.
+        """Attach the adapters and freeze every parameter that does not train.
 
         Returns:
             The learning rate of each parameter that was added.
@@ -103,7 +104,7 @@ class Method(Config):
 
 
 class AdapterMethod(Method):
-    """Adapters train, everything else is frozen but what is named."""
+    """Adapters train, and the groups in `also_train`; everything else is frozen."""
 
     rates: ClassVar[RateByModality]
 
@@ -111,18 +112,18 @@ class AdapterMethod(Method):
         ["item", "user"], min_length=1, description="towers of the model that get adapters: item, text, image, user"
     )
     also_train: list[Literal["head", "layer_norm"]] = Field(
-        [], description="groups of parameters that train beside the adapters"
+        [], description="groups of parameters that train besides the adapters"
     )
 
     def trains(self, member: Member) -> bool:
         return member.group == "adapter" or member.group in self.also_train
 
     def adapters(self, model: Model) -> Iterator[Placed]:
-        """The adapters one by one, each made when the one before it is in its place."""
+        """Yield the adapters, each created only after the previous one is attached."""
         raise NotImplementedError
 
     def rate_of(self, site: Site, parameter: str = "") -> float:
-        """The peak learning rate of an adapter at `site`, or of its parameter of this name."""
+        """Peak learning rate of an adapter at `site`, or of its parameter named `parameter`."""
         return self.rates.of(site.modality)
 
     def adapter_rates(self, modalities: tuple[str, ...]) -> dict[str, float]:
@@ -137,7 +138,7 @@ class AdapterMethod(Method):
         return rates
 
     def _check_sizes(self, model: Model) -> None:
-        """A size for a group that the model lacks is a slip of the pen."""
+        """Reject a size for a group that the model lacks, which is probably a typo."""
         groups = {"item", "user"} | {tower.group for tower in model.towers().values()}
         for key in type(self).model_fields:
             sizes = getattr(self, key)

@@ -1,4 +1,4 @@
-"""Model patches: bottlenecks with a residual link of their own, grafted into every layer of the user encoder.
+"""Model patches: bottlenecks with their own residual connection, inserted into every layer of the user encoder.
 
 Shape letters: D width of a site, t width of the bottleneck.
 """
@@ -21,34 +21,34 @@ _ENDS: dict[int, list[SubLayerEnd]] = {1: ["ffn_output"], 2: ["attention_output"
 
 
 class ModelPatchConfig(AdapterMethod):
-    """Patches in the user encoder, its second LayerNorms and what lies outside both towers train; the rest is frozen.
+    """Patches in the user encoder, its second LayerNorms and all modules outside both towers train; the rest is frozen.
 
     Paper: Yuan et al., "Parameter-Efficient Transfer from Sequential Behaviors for User Modeling and Recommendation"
     (PeterRec), SIGIR 2020. With `reduction: 8` two patches are less than a tenth of a convolutional layer, as the paper
-    claims; its code has 4, and two patches then are 17 %. `cardinality` cuts a bottleneck into parallel ones, whose sum
-    is one bottleneck again, and so it is computed; only the rounding of widths is left of it. A parallel patch adds the
-    sub-layer's input to its output, as in the released code, and does not start near the pretrained function;
-    `inner_skip: false` does.
+    claims; its code has 4, with which they are 17 %. `cardinality` splits a bottleneck into parallel ones; their sum is
+    one bottleneck and is computed as such, so that only the rounding of widths differs. A parallel patch adds the
+    sub-layer's input to its output, as in the released code, and does not start near the pretrained function; with
+    `inner_skip: false` it does.
     """
 
     rates = RateByModality(text=1e-3, image=1e-3)
 
     name: Literal["model_patch"] = Field("model_patch", description="PeterRec's bottlenecks in the user encoder")
     towers: list[Literal["user"]] = Field(  # type: ignore[assignment]
-        ["user"], min_length=1, description="towers that get patches: the user encoder alone"
+        ["user"], min_length=1, description="towers that get patches: the user encoder only"
     )
     patches: Literal[1, 2] = Field(2, description="patches in each layer: after its second sub-layer, or after both")
-    mode: Mode = Field("serial", description="read the sub-layer's output, or run beside it on its input")
-    inner_skip: bool = Field(True, description="give a patch a residual link of its own")
-    reduction: int = Field(8, ge=1, description="width of the tower over that of a patch's hidden layer")
+    mode: Mode = Field("serial", description="serial: read the sub-layer's output; parallel: read its input")
+    inner_skip: bool = Field(True, description="give a patch its own residual connection")
+    reduction: int = Field(8, ge=1, description="width of the tower, divided by that of a patch's hidden layer")
     cardinality: int = Field(1, ge=1, description="parallel bottlenecks of a patch")
-    init_std: float = Field(0.02, gt=0, description="standard deviation of a patch's weights at the start")
+    init_std: float = Field(0.02, gt=0, description="standard deviation of a patch's initial weights")
     norms: Literal["second", "none"] = Field("second", description="LayerNorms of the user encoder that train")
 
     @model_validator(mode="after")
     def _keeps_the_sub_layer(self) -> Self:
         if self.mode == "serial" and not self.inner_skip:
-            raise ValueError("without `inner_skip` a serial patch would replace what it patches: set mode=parallel")
+            raise ValueError("without `inner_skip` a serial patch replaces the sub-layer's output: set mode=parallel")
         return self
 
     def adapters(self, model: Model) -> Iterator[Placed]:
@@ -59,9 +59,10 @@ class ModelPatchConfig(AdapterMethod):
                 yield Placed(site, patch, parallel=self.mode == "parallel")
 
     def selection(self, model: Model) -> Callable[[Member], bool]:
-        """
+        """Predicate of the parameters that train.
+
         Raises:
-            ConfigError: the user encoder does not say which LayerNorms are its layers' second ones.
+            ConfigError: the user encoder does not declare the second LayerNorms of its layers.
         """
         encoder = towers(model, ["user"])["user"].encoder
         if self.norms == "second" and not encoder.second_norms:

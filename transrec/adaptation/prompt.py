@@ -1,4 +1,4 @@
-"""Prompt tuning: learned positions among those of an item's text or image.
+"""Prompt tuning: learned tokens among those of an item's text or image.
 
 Shape letters: n sequences, T positions, P prompts, H width.
 """
@@ -19,20 +19,21 @@ class PromptConfig(AdapterMethod):
     """Prompts follow the class token of every item; everything else is frozen.
 
     Papers: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", EMNLP 2021; for images the
-    shallow form of Jia et al., "Visual Prompt Tuning", ECCV 2022. The number is that of Fu et al., WSDM 2024, for text;
-    for images they have 10. Deviations: they enter behind the embeddings' LayerNorm, as the embeddings of random words,
-    or zeros among patches; pooling by mean counts them in. The code of Fu et al. puts them in the place of the title's
-    first tokens, which it therefore does not read (`variant: released`; for images that is the canonical form). Prompts
-    do not start near the pretrained function: every other position can attend to them.
+    shallow form of Jia et al., "Visual Prompt Tuning", ECCV 2022. The default number of prompts is that of Fu et
+    al., WSDM 2024, for text; for images they have 10. Deviations: prompts are inserted after the embeddings' LayerNorm,
+    and start as embeddings of random words for text and as zeros for images; mean pooling includes them. The code of Fu
+    et al. replaces the title's first tokens by prompts, so that these are not read (`variant: released`; for images
+    that is the canonical form). Prompts do not start near the pretrained function: every other position can attend to
+    them.
     """
 
     rates = RateByModality(text=5e-5, image=2e-4)
 
-    name: Literal["prompt"] = Field("prompt", description="learned tokens in front of an item's")
+    name: Literal["prompt"] = Field("prompt", description="learned tokens before an item's own")
     towers: list[Literal["item", "text", "image"]] = Field(  # type: ignore[assignment]
         ["item"], min_length=1, description="towers that get prompts"
     )
-    tokens: int = Field(30, ge=1, description="prompts of each item")
+    tokens: int = Field(30, ge=1, description="number of prompts per item")
     variant: Literal["canonical", "released"] = Field(
         "canonical", description="the paper's form, or the form in the released code"
     )
@@ -42,7 +43,7 @@ class PromptConfig(AdapterMethod):
             for site in sites(model, tower, "embeddings"):
                 replaces = self.variant == "released" and site.modality == "text"
                 kind = ReplacingPrompt if replaces else Prompt
-                encoder: Any = site.encoder  # one that has embeddings
+                encoder: Any = site.encoder  # an encoder with embeddings
                 yield Placed(site, kind(encoder.draw_prompts(self.tokens)))
 
 

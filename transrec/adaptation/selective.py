@@ -1,4 +1,4 @@
-"""Adaptation that adds nothing: only which parameters train. They learn at the rates of the groups they lie in."""
+"""Adaptation without adapters, which only selects the parameters that train, at the rates of their groups."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -25,7 +25,7 @@ class HeadOnlyConfig(Method):
     """The backbone and every LayerNorm are frozen; the projection and the user encoder train."""
 
     name: Literal["head_only"] = Field("head_only", description="train the projection and the user encoder")
-    also_train: list[Literal["layer_norm"]] = Field([], description="groups of parameters that train beside the head")
+    also_train: list[Literal["layer_norm"]] = Field([], description="groups of parameters that train besides the head")
 
     def trains(self, member: Member) -> bool:
         return member.group == "head" or member.group in self.also_train
@@ -35,11 +35,11 @@ class SelectiveMethod(Method):
     """Some parameters of the towers train."""
 
     towers: list[str] = Field(
-        ["item", "user"], min_length=1, description="towers of the model whose parameters are meant"
+        ["item", "user"], min_length=1, description="towers of the model whose parameters are selected"
     )
 
     def attach(self, model: Model) -> Rates:
-        """Nothing is put in, but the towers have to be there."""
+        """Attach nothing, but check that the towers exist."""
         towers(model, self.towers)
         return {}
 
@@ -49,20 +49,20 @@ class SelectiveMethod(Method):
 
 
 class LayerNormConfig(SelectiveMethod):
-    """The LayerNorms of the towers train, the embeddings' and the last one included.
+    """The LayerNorms of the towers train, including those of the embeddings and the last one.
 
     As in Fu et al., WSDM 2024; for images first in Frankle et al., "Training BatchNorm and Only BatchNorm", ICLR 2021.
     """
 
     name: Literal["layer_norm"] = Field("layer_norm", description="train every LayerNorm")
-    also_train: list[Literal["head"]] = Field([], description="groups of parameters that train beside the LayerNorms")
+    also_train: list[Literal["head"]] = Field([], description="groups of parameters that train besides the LayerNorms")
 
     def trains(self, member: Member) -> bool:
         return (member.group == "layer_norm" and self.inside(member)) or member.group in self.also_train
 
 
 class BitFitConfig(SelectiveMethod):
-    """Every bias vector of the towers trains, LayerNorms' and the projection's included.
+    """Every bias vector of the towers trains, including those of LayerNorms and the projection.
 
     Paper: Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
     Language-models", ACL 2022.
@@ -70,27 +70,28 @@ class BitFitConfig(SelectiveMethod):
 
     name: Literal["bitfit"] = Field("bitfit", description="train every bias")
     also_train: list[Literal["head", "layer_norm"]] = Field(
-        [], description="groups of parameters that train beside the biases"
+        [], description="groups of parameters that train besides the biases"
     )
 
     def trains(self, member: Member) -> bool:
         leaf = member.name.rpartition(".")[2]
-        bias = leaf == "bias" or leaf.startswith("bias_")  # the second: a recurrent network's
+        bias = leaf == "bias" or leaf.startswith("bias_")  # the second form: recurrent networks
         return (bias and member.group != "adapter" and self.inside(member)) or member.group in self.also_train
 
 
 class LastLayersConfig(Method):
-    """The last layers of the user encoder train; of NextItNet, convolutions with the LayerNorm behind each.
+    """The last layers of the user encoder train; in NextItNet, a layer is a convolution and the LayerNorm after it.
 
-    With the head of a task, which always trains: FineCLS (`layers: 0`), FineLast1 and FineLast2 of PeterRec (Yuan et
-    al., SIGIR 2020).
+    With the head of a task, which always trains, this is FineCLS (`layers: 0`), FineLast1 or FineLast2 of PeterRec
+    (Yuan et al., SIGIR 2020).
     """
 
     name: Literal["last_layers"] = Field("last_layers", description="train the last layers of the user encoder")
-    layers: int = Field(1, ge=0, description="how many of the user encoder's last layers train")
+    layers: int = Field(1, ge=0, description="number of the user encoder's last layers that train")
 
     def selection(self, model: Model) -> Callable[[Member], bool]:
-        """
+        """Predicate of the parameters that train.
+
         Raises:
             ConfigError: the user encoder has fewer layers.
         """

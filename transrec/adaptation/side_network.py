@@ -19,15 +19,16 @@ from transrec.protocols import Adapter, Model
 
 
 class SideNetworkConfig(AdapterMethod):
-    """Bottlenecks climb along pooled states of the layers and correct the last; the towers are frozen.
+    """Bottlenecks run along the pooled states of the layers and correct the last; the towers are frozen.
 
     Paper: Fu et al., "IISAN: Efficiently Adapting Multimodal Representation for Sequential Recommendation with
     Decoupled PEFT", SIGIR 2024, on every second layer as there: its networks within each modality and, with
-    `inter_modal`, the one between text and image. Nothing that trains lies under them, so the backbones run without a
-    graph, and only the pooled states (n, S, H) enter. Deviations: the networks' output is added to the frozen output
-    instead of replacing it, so that the start is near the pretrained function; a missing modality is masked; of towers
-    of unequal depth, the deeper one is mixed in at evenly spaced layers; the reference trains projection, fusion and
-    user encoder along (`also_train: [head]`). No rate is published; that of Houlsby's bottlenecks is taken.
+    `inter_modal`, the one between text and image. Nothing below them trains, so the backbones run without gradients,
+    and the networks read only the pooled states (n, S, H). Deviations: the networks' output is added to the frozen
+    output instead of replacing it, so that training starts near the pretrained function; a missing modality is masked;
+    of towers of unequal depth, the deeper one is read at evenly spaced layers; the reference also trains projection,
+    fusion and user encoder (`also_train: [head]`). No learning rate is published; that of Houlsby's bottlenecks is
+    used.
     """
 
     rates = RateByModality(text=1.5e-4, image=4e-4)
@@ -35,19 +36,19 @@ class SideNetworkConfig(AdapterMethod):
     name: Literal["side_network"] = Field("side_network", description="bottlenecks along the frozen layers' states")
     towers: list[str] = Field(["item"], min_length=1, description="towers that get a network: item, text, image, user")
     also_train: list[Literal["head"]] = Field(  # type: ignore[assignment]  # LayerNorms would need a backward pass
-        [], description="groups of parameters that train beside the networks"
+        [], description="groups of parameters that train besides the networks"
     )
     layers: list[int] | None = Field(
         None, min_length=1, description="layers of the item towers whose input is read; null: every second"
     )
     bottleneck: BottleneckWidths = Field(BottleneckWidths(), description="width of the networks' hidden layers")
-    init_std: float = Field(0.01, ge=0, description="standard deviation of the networks' weights at the start")
+    init_std: float = Field(0.01, ge=0, description="standard deviation of the networks' initial weights")
     inter_modal: bool = Field(False, description="add a network over the states of text and image together")
 
     @model_validator(mode="after")
     def _reads_both(self) -> Self:
         if self.inter_modal and "item" not in self.towers:
-            raise ValueError("inter_modal reads what those of both item towers read: `towers` has to name item")
+            raise ValueError("inter_modal reads what the networks of both item towers read: `towers` must contain item")
         return self
 
     def adapters(self, model: Model) -> Iterator[Placed]:
@@ -64,7 +65,7 @@ class SideNetworkConfig(AdapterMethod):
         widths = {tower.modality: tower.width for tower in towers}
         if len(set(widths.values())) > 1:
             listed = ", ".join(f"{modality} {width}" for modality, width in widths.items())
-            raise ConfigError(f"`inter_modal`: states of one width can be mixed, not {listed}; choose such backbones")
+            raise ConfigError(f"`inter_modal`: the backbones must be equally wide, not {listed}")
         reads = paired({tower.modality: self._reads(tower) for tower in towers})
         return Placed(site, InterModalNetwork(towers[0].width, site.width, self.bottleneck.item, self.init_std, reads))
 
@@ -72,11 +73,11 @@ class SideNetworkConfig(AdapterMethod):
         """Indices of the states that are read; the last is always among them.
 
         Raises:
-            ConfigError: a layer that is not there, or of another width.
+            ConfigError: a layer does not exist, or has another width.
         """
         widths: tuple[int, ...] = site.module.widths  # type: ignore[assignment]
         last = len(widths) - 1
-        alike = [layer for layer in range(last) if widths[layer] == site.width]  # not so where layers merge patches
+        alike = [layer for layer in range(last) if widths[layer] == site.width]  # patch merging changes the width
         chosen = alike[::2] if site.group == "user" or self.layers is None else self.layers
         odd = [layer for layer in chosen if layer not in alike]
         if odd:
@@ -87,14 +88,14 @@ class SideNetworkConfig(AdapterMethod):
         return [*chosen, last]
 
 
-TEMPERATURE = 0.1  # τ of the gates, the reference's: they move ten times as far as at their rate alone
+TEMPERATURE = 0.1  # τ of the gates, as in the reference; they move ten times as far as their rate alone would give
 
 
 class SideNetwork(Adapter):
     """h_0 = B_0(s_0), h_i = B_i(g_i s_i + (1 - g_i) h_{i-1}); y + C(h).
 
     s are pooled states, y the last of them; B and C are bottlenecks, B with skip, C without; g = σ(gate / τ), ½ at
-    first.
+    the start.
     """
 
     reads_pooled = True
@@ -119,9 +120,9 @@ class SideNetwork(Adapter):
 class InterModalNetwork(Adapter):
     """m_0 = B_0(mix_0), m_i = B_i(mix_i + m_{i-1}), mix_i = g_i t_i + (1 - g_i) v_i; e + C(m).
 
-    t and v are pooled states of text and image, e is what fusion makes of the towers' vectors; B, C and g are those of
-    the networks within a modality. Of an item that lacks a modality, mix is the state of the other; one that has none
-    keeps its vector of zeros.
+    t and v are pooled states of text and image, e is the fusion of the towers' vectors; B, C and g are as in
+    `SideNetwork`. For an item that lacks a modality, mix is the state of the other; an item that lacks both keeps its
+    vector of zeros.
     """
 
     def __init__(self, width: int, out: int, bottleneck: int, init_std: float, reads: Mapping[str, Sequence[int]]):
@@ -147,7 +148,7 @@ class InterModalNetwork(Adapter):
 
 
 def paired(reads: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """As many of each as the shortest has, evenly spaced, the last among them."""
+    """Shorten each list to the length of the shortest, evenly spaced and with its last entry."""
     steps = min(map(len, reads.values())) - 1
     back = [step / max(1, steps) for step in range(steps, -1, -1)]
     return {name: [read[-1 - round(share * (len(read) - 1))] for share in back] for name, read in reads.items()}

@@ -1,1 +1,1 @@
-"""The commands: arguments and printing, nothing else."""
+"""The commands: argument parsing and printing only."""

@@ -1,8 +1,9 @@
-"""How every command ends: one line for an error that a user can put right, and quietly when a pipe closes.
+"""Error handling of all commands: one line for errors that a user can fix, and a silent exit when a pipe closes.
 
-Designs considered for a reader that goes away (`transrec lineage … | head`): to give SIGPIPE back its default action,
-which would also kill a training whose worker or socket went away; to catch the error at each print, of which there are
-many, and none at the last flush. Taken: the flush is part of the command, and the error is caught once, here.
+Designs considered for a reader that closes the pipe early (`transrec lineage … | head`). Restoring the default action
+of SIGPIPE: it would also kill a training whose worker or socket closes. Catching the error at each print: there are
+many, and the final flush is not one of them. Chosen: the command includes the flush, and the error is caught once,
+here.
 """
 
 import os
@@ -16,21 +17,21 @@ from transrec.errors import TransRecError
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT
-PIPE_CLOSED = 141  # 128 + SIGPIPE: what a shell reports of `cat FILE | head`
+PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell reports for `cat FILE | head`
 
 
 class Main(Protocol):
-    """The function that a command's file runs."""
+    """The `main` function of a command."""
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
-        """Run with these arguments, by default those of the process; returns the exit code."""
+        """Run with `argv`, by default the arguments of the process, and return the exit code."""
 
 
 def command(*errors: type[Exception]) -> Callable[[Main], Main]:
-    """Decorate the `main` of a command, whose exit code it returns.
+    """Decorate the `main` of a command so that errors become exit codes.
 
-    `TransRecError` and `errors` become one line on standard error and exit code 1 (in a launched process of another
-    rank than 0, the line names the rank); Ctrl-C gives 130, a pipe that closed early 141.
+    `TransRecError` and `errors` become one line on standard error and exit code 1 (with the rank, if it is not 0).
+    Ctrl-C gives 130, a pipe that closed early 141.
     """
 
     explained: tuple[type[Exception], ...] = (TransRecError, *errors)
@@ -41,10 +42,10 @@ def command(*errors: type[Exception]) -> Callable[[Main], Main]:
             try:
                 return _flushed(main, argv)
             except BrokenPipeError:
-                if not _reader_has_gone():  # another pipe than that of the output: a fault of ours
+                if not _reader_has_gone():  # not the pipe of the output: a bug
                     raise
                 return PIPE_CLOSED
-            except SystemExit as end:  # rich leaves so when it cannot print, argparse after its help
+            except SystemExit as end:  # raised by rich if it cannot print, by argparse after its help
                 if isinstance(end.__context__, BrokenPipeError):
                     return PIPE_CLOSED
                 raise
@@ -68,11 +69,11 @@ def _flushed(main: Main, argv: Sequence[str] | None) -> int:
 
 
 def _reader_has_gone() -> bool:
-    """Whether standard output or standard error lost its reader; what is still to be written there goes nowhere."""
+    """Whether standard output or standard error has lost its reader; further output to it is discarded."""
     gone = False
     for stream in (sys.stdout, sys.stderr):
         poll = select.poll()
-        poll.register(stream, 0)  # no event is asked for: errors are always reported
+        poll.register(stream, 0)  # no events requested: errors are always reported
         if any(event & select.POLLERR for _, event in poll.poll(0)):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
@@ -87,5 +88,5 @@ def _who() -> str:
 
 
 def _explain(text: str, error: BaseException) -> None:
-    # An error without notes has no such attribute.
+    # The attribute exists only once a note has been added.
     print(text, *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Evaluate runs.
 
 transrec evaluate --run R [--split valid|test] [--data OTHER_SHARDS]
-transrec evaluate [--run SOURCE] --adapter A [B …]     each on its own data, over one base that is loaded once
+transrec evaluate [--run SOURCE] --adapter A [B …]     each on its own data, with one shared base
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     world = distributed.join()
     channels = Channels(arguments.run, arguments.adapter, world.device)
-    places = [data_of(channel, arguments.data) for channel in channels.members]  # refused before the work begins
+    places = [data_of(channel, arguments.data) for channel in channels.members]  # raises before the work begins
     pairs = zip(channels.members, places, strict=True)
     results = [evaluate(channels, channel, config, arguments.split, world) for channel, config in pairs]
     distributed.stop(world)
@@ -40,11 +40,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="transrec evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, help="run folder; with --adapter, the run that the adapters stand on")
+    parser.add_argument("--run", type=Path, help="run folder; with --adapter, the base run of the adapters")
     parser.add_argument("--adapter", type=Path, nargs="+", default=[], help="adapted runs, or their export folders")
     parser.add_argument("--split", choices=["valid", "test"], default="test")
-    parser.add_argument("--data", metavar="DIR|URL", help="other shards than those a run was trained on")
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # put in by the deepspeed launcher
+    parser.add_argument("--data", metavar="DIR|URL", help="shards other than those a run was trained on")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
     return parser.parse_args(argv)
 
 

@@ -1,8 +1,8 @@
 """Write the trained backbones of a run as Hugging Face models: `transrec export --run R --output DIR`.
 
-`AutoModel.from_pretrained(DIR)` then gives the item encoder's backbone as the run trained it, LoRA folded in, and
-`AutoTokenizer.from_pretrained(DIR)` its tokenizer. Of a multimodal run they are DIR/text and DIR/image. With `--peft`,
-`PeftModel.from_pretrained(backbone, DIR)` puts the run's LoRA on the backbone it was trained over.
+`AutoModel.from_pretrained(DIR)` then loads the item encoder's backbone as trained, with LoRA merged, and
+`AutoTokenizer.from_pretrained(DIR)` its tokenizer. A multimodal run is written to DIR/text and DIR/image. With
+`--peft`, `PeftModel.from_pretrained(backbone, DIR)` adds the run's LoRA to the backbone it was trained on.
 """
 
 import argparse
@@ -21,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="transrec export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, required=True, help="run folder")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to; new or empty")
-    parser.add_argument("--peft", action="store_true", help="the LoRA alone, as PEFT loads it")
+    parser.add_argument("--output", type=Path, required=True, help="output folder; new or empty")
+    parser.add_argument("--peft", action="store_true", help="write only the LoRA, in PEFT's format")
     arguments = parser.parse_args(argv)
     export, what = (export_peft, "LoRA") if arguments.peft else (export_towers, "backbone")
     for folder, modality in export(arguments.run, arguments.output).items():

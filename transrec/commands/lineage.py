@@ -1,7 +1,7 @@
-"""Ask a run what it saw: `transrec lineage --run R --step N | --item ID | --user ID`.
+"""Show the data that a run was trained on: `transrec lineage --run R --step N | --item ID | --user ID`.
 
-The answer to `--step` is its users, their items and the negatives; to `--user` or `--item`, the steps that saw them. It
-follows from the order of the run, which is a function of its seed, so nothing had to be recorded. Steps count from 1.
+`--step` shows the users of a step, their items and the negatives; `--user` and `--item` show the steps that saw them.
+The order of the data is recomputed from the run's seed, so it need not be recorded. Steps count from 1.
 """
 
 import argparse
@@ -46,16 +46,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
     parser = argparse.ArgumentParser(prog="transrec lineage", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run folder")
-    parser.add_argument("--data", metavar="DIR|URL", help="the run's shards, if they lie elsewhere now")
+    parser.add_argument("--data", metavar="DIR|URL", help="the run's shards, if they have moved")
     question = parser.add_mutually_exclusive_group(required=True)
-    question.add_argument("--step", type=int, help="which users and items made this step?")
-    question.add_argument("--item", help="which steps had this item in a history?")
-    question.add_argument("--user", help="which steps trained on this user?")
+    question.add_argument("--step", type=int, help="show the users and items of this step")
+    question.add_argument("--item", help="show the steps that had this item in a history")
+    question.add_argument("--user", help="show the steps that trained on this user")
     return parser.parse_args(argv)
 
 
 def of_step(run: RunLineage, number: int) -> tuple[Table, dict[str, Any]]:
-    """A table for people, and the whole answer."""
+    """The table to display, and the full answer for JSON."""
     step = run.step(number)
     table = Table("slot", "user", "from", "items", title=f"step {number}: {len(step.windows)} windows")
     for window in step.windows[:MOST_ROWS]:
@@ -64,7 +64,7 @@ def of_step(run: RunLineage, number: int) -> tuple[Table, dict[str, Any]]:
 
 
 def of_all_steps(run: RunLineage, name: str, windows: Sequence[SeenWindow]) -> tuple[Table, dict[str, Any]]:
-    """As `of_step`, of a user or an item."""
+    """As `of_step`, for a user or an item."""
     steps = len({window.step for window in windows})
     table = Table("step", "slot", "user", "from", "items", title=f"{name}: in {steps} of {run.steps} steps")
     for w in windows[:MOST_ROWS]:
@@ -73,7 +73,7 @@ def of_all_steps(run: RunLineage, name: str, windows: Sequence[SeenWindow]) -> t
 
 
 def objects(windows: Sequence[SeenWindow], fields: Sequence[str]) -> list[dict[str, Any]]:
-    """The named fields of each window, as JSON objects."""
+    """The given fields of each window, as JSON objects."""
     return [{field: getattr(window, field) for field in fields} for window in windows]
 
 

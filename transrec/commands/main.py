@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from transrec import __version__
 from transrec.commands.entry import command
 
-# By name: the module whose `main` it is, imported when it is called (some import PyTorch), and what it does.
+# Module and help text by command name. The module is imported only to run its `main`, as some import PyTorch.
 COMMANDS = {
     "train": ("transrec.commands.train", "train a run, or resume it"),
-    "evaluate": ("transrec.commands.evaluate", "measure runs on held-out items"),
-    "recommend": ("transrec.commands.recommend", "recommend items to histories"),
+    "evaluate": ("transrec.commands.evaluate", "evaluate runs on held-out items"),
+    "recommend": ("transrec.commands.recommend", "recommend items for histories"),
     "export": ("transrec.commands.export", "write trained backbones as Hugging Face models"),
     "sweep": ("transrec.commands.sweep", "train a grid of runs on Ray"),
     "report": ("transrec.commands.report", "compare the runs of a sweep"),
@@ -34,14 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of what stands before a command's own arguments."""
+    """The parser for the arguments before those of a command."""
     found = argparse.ArgumentParser(
         prog="transrec",
         usage="transrec [-h] [--version] COMMAND …",
         description="Distributed training of transferable, modality-based recommenders.\n\ncommands:\n"
         + "\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()),
-        epilog="`transrec COMMAND --help` explains a command. Several processes train with\n"
-        "`deepspeed --module transrec.commands.train …` in place of `transrec train …`.",
+        epilog="`transrec COMMAND --help` explains a command. To train with several processes, use\n"
+        "`deepspeed --module transrec.commands.train …` instead of `transrec train …`.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument("--version", action="version", version=f"transrec {__version__}")

@@ -1,8 +1,8 @@
-"""Recommend items to histories, also of users and items never trained on; or answer the task of a run.
+"""Recommend items for histories, also with users and items not seen in training; or predict a task's targets.
 
 transrec recommend --run R --history ID,ID,… [--catalogue SHARDS] [--top 10]
 transrec recommend --run R --histories users.jsonl [--catalogue SHARDS] [--top 10] > recommendations.jsonl
-transrec recommend [--run SOURCE] --adapter A [B …] …      every adapter answers, over one base
+transrec recommend [--run SOURCE] --adapter A [B …] …      one result per adapter, with one shared base
 """
 
 import argparse
@@ -41,7 +41,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="transrec recommend", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, help="run folder; with --adapter, the run that the adapters stand on")
+    parser.add_argument("--run", type=Path, help="run folder; with --adapter, the base run of the adapters")
     parser.add_argument("--adapter", type=Path, nargs="+", default=[], help="adapted runs, or their export folders")
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--history", metavar="ID,ID,…", help="item ids, oldest first; shows a table")
@@ -52,7 +52,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def opened(run: Path | None, adapters: Sequence[Path], catalogue: str | None) -> Iterator[Recommender]:
-    """The recommenders one by one, each free to go when the next is at work; what is missing shows before the first."""
+    """Yield the recommenders, opened before the first one for early errors; each can be freed before the next."""
     left = recommenders(run, adapters, catalogue)
     for recommender in left:
         recommender.open()
@@ -63,7 +63,7 @@ def opened(run: Path | None, adapters: Sequence[Path], catalogue: str | None) ->
 def read_histories(path: Path) -> Iterator[tuple[Any, list[str]]]:
     """
     Raises:
-        ConfigError: a line that is not an object with a list `history`, named by its number.
+        ConfigError: the file cannot be read, or a line (given by number) is not an object with a list `history`.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -78,7 +78,7 @@ def read_histories(path: Path) -> Iterator[tuple[Any, list[str]]]:
 
 
 def show(name: str, catalogue: Catalogue, history: Sequence[str], recommended: Sequence[dict[str, Any]]) -> None:
-    """Print a history and the items recommended to it."""
+    """Print a history and the recommendations for it."""
     output = console()
     output.print("History, oldest first:", style="bold")
     for item_id in history:

@@ -1,6 +1,6 @@
-"""Report a sweep: `transrec report SWEEP`, SWEEP being its folder (`storage_path/name`).
+"""Write the report of a sweep: `transrec report SWEEP`, where SWEEP is its folder (`storage_path/name`).
 
-Writes `report/` there: report.md and its figures, index.html, results.csv. It may be called while a sweep runs.
+Writes report.md with its figures, index.html and results.csv to `report/` there, also while the sweep is running.
 """
 
 import argparse
@@ -22,12 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("sweep", type=Path, help="folder of a sweep")
     parser.add_argument(
-        "--margin", type=positive, default=MARGIN, help="of equivalence, relative to the baseline: %(default)s"
+        "--margin", type=positive, default=MARGIN, help="equivalence margin relative to the baseline: %(default)s"
     )
-    parser.add_argument("--delta", type=positive, default=DELTA, help="of the fits' Huber loss: %(default)s")
+    parser.add_argument("--delta", type=positive, default=DELTA, help="delta of the fits' Huber loss: %(default)s")
     arguments = parser.parse_args(argv)
     draft = write_report(arguments.sweep, arguments.margin, arguments.delta)
-    for title, lines in (("Found", draft.findings.found), ("Not said", draft.findings.unsaid)):
+    for title, lines in (("Found", draft.findings.found), ("Not established", draft.findings.unsaid)):
         print(title, *(f"  {line}" for line in lines), sep="\n")
     print(f"Report     {arguments.sweep / REPORT_FOLDER}/index.html")
     return 0

@@ -1,6 +1,6 @@
 """Run a sweep on Ray: `transrec sweep --config FILE|NAME [a.b=value …]`.
 
-Every run is a trial of Ray Tune, whose results lie in its run folder. The same command with --resume goes on.
+Each run is a Ray Tune trial and writes its results to its run folder. The same command with --resume continues.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return 0 if run_sweep(sweep, arguments.resume, arguments.address) else 1
     except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on", file=sys.stderr)
+        print("interrupted; resume with the same command and --resume", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -44,12 +44,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--config", required=True, metavar="FILE|NAME", help="YAML file, or the name of a shipped one: sweeps/quick"
     )
     parser.add_argument(
-        "--address", help="Ray cluster: `auto` (that of this machine) or `ray://HOST:10001`; default: one of its own"
+        "--address", help="Ray cluster: `auto` (running on this machine) or `ray://HOST:10001`; default: start one"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with a sweep, or with another grid of it")
-    parser.add_argument("--dry-run", action="store_true", help="show the trials and what they will cost, and stop")
+    parser.add_argument("--resume", action="store_true", help="resume a sweep, also with another grid")
+    parser.add_argument("--dry-run", action="store_true", help="show the trials and their estimated cost, and stop")
     parser.add_argument("--print-config", action="store_true", help="show the resolved sweep and stop")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="values of the sweep file to change")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="values of the sweep file to override")
     return parser.parse_intermixed_args(argv)
 
 

@@ -1,6 +1,6 @@
-"""Train an experiment: `deepspeed launch/train.py --config C [a.b=value …]`, or on one process `transrec train …`.
+"""Train an experiment: `deepspeed launch/train.py --config C [a.b=value …]`, or `transrec train …` on one process.
 
-Without a checkout, several processes are started by `deepspeed --module transrec.commands.train --config C …`.
+Without a checkout, start several processes with `deepspeed --module transrec.commands.train --config C …`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.print_config:
         print(dump(experiment), end="")
         for name, rate in experiment.adapter_rates().items():
-            print(f"# adapters ({name}) learn at {rate:g}, the rate of their method")
+            print(f"# learning rate of the adapters ({name}): {rate:g}, set by their method")
         return 0
     try:
         run(experiment)
@@ -41,8 +41,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--config", required=True, metavar="FILE|NAME", help="YAML file, or the name of a shipped one: quickstart"
     )
     parser.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # put in by the deepspeed launcher
-    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="configuration values to change")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="configuration values to override")
     return parser.parse_intermixed_args(argv)
 
 

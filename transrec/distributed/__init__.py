@@ -1,1 +1,1 @@
-"""Processes of a run: who they are, how they talk, and who watches over them."""
+"""The processes of a run: process group, communication and watchdog."""

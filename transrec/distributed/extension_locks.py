@@ -1,8 +1,8 @@
-"""Locks that a killed compilation left behind.
+"""Removes locks left behind by a killed compilation.
 
-torch compiles an extension (DeepSpeed's CPU optimizer is one) in a folder of its own, under a lock file that says
-nothing about its owner. A process killed meanwhile leaves the lock, and whoever needs the extension next waits for ever
-without a word.
+torch compiles an extension (such as DeepSpeed's CPU optimizer) in its own folder, under a lock file that does not
+record its owner. A process killed during the compilation leaves the lock, and the next process that needs the extension
+waits for ever without a message.
 """
 
 import os
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from torch.utils.cpp_extension import get_default_build_root
 
-SETTLED_SECONDS = 60.0  # a lock this old whose owner is not on this machine is not another machine's either
+SETTLED_SECONDS = 60.0  # an older lock without an owner on this machine is stale
 
 
 def clear_stale_lock(extension: str) -> None:
-    """Before `extension` is loaded: wait while its lock has an owner, remove the lock of an owner that is gone.
+    """Wait while the lock of `extension` has an owner, and remove a lock without one. Call before loading it.
 
-    The owner keeps the lock file open, which can be seen for processes of this machine only; where machines share the
-    folder of extensions, give each its own with TORCH_EXTENSIONS_DIR.
+    The owner keeps the lock file open, which is visible only on its own machine; if machines share the folder of
+    extensions, give each its own with TORCH_EXTENSIONS_DIR.
     """
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in root.glob(f"**/{extension}/lock"):
@@ -28,16 +28,16 @@ def clear_stale_lock(extension: str) -> None:
         while (age := _age(lock)) is not None:
             if age > SETTLED_SECONDS and not any(_holders(lock)):
                 lock.unlink(missing_ok=True)
-                _say(f"removed {lock}, left by a process that was killed as it compiled {extension}")
+                _say(f"removed {lock}, left by a process that was killed while compiling {extension}")
                 break
             if not said:
                 said = True
-                _say(f"waiting for the process that compiles {extension}; a minute at most if it was killed ({lock})")
+                _say(f"waiting for the process that compiles {extension}; at most a minute if it was killed ({lock})")
             time.sleep(1.0)
 
 
 def _age(lock: Path) -> float | None:
-    """Seconds since the lock was made; None: there is none."""
+    """Age of the lock in seconds, or None if there is no lock."""
     try:
         return time.time() - lock.stat().st_mtime
     except OSError:
@@ -45,12 +45,12 @@ def _age(lock: Path) -> float | None:
 
 
 def _holders(lock: Path) -> Iterator[int]:
-    """Processes that have the lock file open."""
+    """Ids of the processes that have the lock file open."""
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         try:
             if os.path.samefile(descriptor, lock):
                 yield int(descriptor.parts[2])
-        except OSError:  # closed meanwhile, or another user's
+        except OSError:  # closed in the meantime, or another user's
             continue
 
 

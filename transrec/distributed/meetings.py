@@ -1,11 +1,11 @@
-"""Meetings of all ranks: whoever comes early polls, outside any collective, for as long as the others live.
+"""Meetings of all ranks: ranks that arrive early poll, outside any collective, for as long as the others are alive.
 
-A collective gives up after ten minutes on CPUs, and the first tokenisation of a catalogue may take hours. Designs
-considered: a longer time-out of the process group (however long, it is a guess; groups that other libraries make keep
-theirs; a rank that died would be waited for as long), polling for the file that another rank writes (says nothing of
-ranks on other nodes, so the next collective waits instead), and counting arrivals in the store of the process group.
-Taken: the last. After a meeting every rank is within a poll of the next collective. Who has died is the watchdog's to
-find out; it counts no meeting as a collective, so nobody is blamed for work that the others wait for here.
+A collective times out after ten minutes on CPUs, but the first tokenisation of a catalogue may take hours. Designs
+considered. A longer timeout of the process group: any value is a guess, groups created by other libraries keep theirs,
+and a dead rank would block the others for as long. Polling for a file that another rank writes: this does not cover
+ranks on other nodes, so the next collective waits instead. Counting arrivals in the store of the process group. Chosen:
+the last. After a meeting, all ranks reach the next collective within one polling interval. Detecting dead ranks is left
+to the watchdog, which does not count meetings as collectives, so it does not report a rank that is awaited here.
 """
 
 import os
@@ -19,13 +19,13 @@ from torch.distributed import DistNetworkError
 
 from transrec.errors import TransRecError
 
-SILENT_SECONDS = 5.0  # before those who are awaited are named; then each time after twice as long
+SILENT_SECONDS = 5.0  # before the late ranks are named; doubled each time
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.01, 0.5
-NAMED = 4  # ranks, at most
+NAMED = 4  # maximum number of ranks named
 
 
 class Store(Protocol):
-    """The operations of `torch.distributed.Store` that meetings use; without an answer of rank 0 they raise."""
+    """The operations of `torch.distributed.Store` that meetings use; they raise if rank 0 does not answer."""
 
     def set(self, key: str, value: str, /) -> None: ...
     def get(self, key: str, /) -> bytes: ...
@@ -34,11 +34,11 @@ class Store(Protocol):
 
 
 class MeetingError(TransRecError, RuntimeError):
-    """A meeting that not all ranks can come to."""
+    """A meeting that not all ranks can reach."""
 
 
 class Meetings:
-    """The meetings of `size` ranks, in the order in which every one of them comes to them."""
+    """The meetings of `size` ranks; every rank must call them in the same order."""
 
     def __init__(self, rank: int, size: int, store: Store) -> None:
         self.rank, self.size = rank, size
@@ -46,7 +46,7 @@ class Meetings:
         self._store.set(f"process/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
 
     def meet(self, what: str) -> None:
-        """Return once every rank has come; `what`, a verb and its object, is what those who are late still do.
+        """Return once every rank has arrived; `what` (a verb and its object) describes the work of late ranks.
 
         Raises:
             MeetingError: rank 0 has ended.
@@ -61,14 +61,14 @@ class Meetings:
                     silent = 2 * waited
                     self._name_the_late(key, what)
             self._store.add(f"{key}/seen", 1)
-            if self.rank == 0:  # the store ends with it, so it leaves last
+            if self.rank == 0:  # it hosts the store, so it leaves last
                 for _ in self._until(f"{key}/seen"):
                     pass
         except DistNetworkError:
             raise MeetingError(f"rank 0 has ended while this rank waited for it to {what}: see its message") from None
 
     def _until(self, counter: str) -> Iterator[float]:
-        """Seconds that have been waited so far, at each poll until every rank has added to the counter."""
+        """Yield the seconds waited so far at each poll, until every rank has incremented the counter."""
         start, pause = time.monotonic(), FIRST_POLL_SECONDS
         while self._store.add(counter, 0) < self.size:
             yield time.monotonic() - start
@@ -76,7 +76,7 @@ class Meetings:
             pause = min(1.5 * pause, LAST_POLL_SECONDS)
 
     def _name_the_late(self, key: str, what: str) -> None:
-        """A line on stderr, from the first of the ranks that wait."""
+        """Print the late ranks on stderr, only from the lowest waiting rank."""
         there = [self._store.check([f"{key}/{rank}"]) for rank in range(self.size)]
         late = [rank for rank in range(self.size) if not there[rank]]
         if late and there.index(True) == self.rank:
@@ -86,5 +86,5 @@ class Meetings:
 
     def _describe(self, rank: int) -> str:
         process = f"process/{rank}"
-        known = self._store.check([process])  # it may not even have come so far
+        known = self._store.check([process])  # it may not have registered yet
         return f"rank {rank} ({self._store.get(process).decode()})" if known else f"rank {rank}"

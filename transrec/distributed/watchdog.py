@@ -1,11 +1,11 @@
-"""Nobody waits for ever: names a rank that hangs, and ends a run whose launcher was killed.
+"""Prevents endless waiting: reports a rank that hangs, and ends a run whose launcher was killed.
 
-A rank that is stopped, swapped out or cut off leaves the others in a collective until its time-out, ten minutes on
-CPUs, and in a meeting (`meetings`) for ever. Designs considered: a time-out on every collective, which cannot tell a
-hung rank from a slow one (a long validation), and heartbeats over files in the run folder, which network file systems
-show late.
-Taken: a thread in every rank that beats in the store of the process group and listens to the others. A rank without
-heartbeat ends the run; one that lives but keeps the others waiting is named and left to finish.
+A rank that is stopped, swapped out or disconnected blocks the others in a collective until its timeout, ten minutes on
+CPUs, and in a meeting (`meetings`) for ever. Designs considered. A timeout for every collective: it cannot distinguish
+a hung rank from a slow one (a long validation). Heartbeats through files in the run folder: network file systems show
+them late. Heartbeats through the store of the process group, from a thread in every rank that also reads those of the
+others. Chosen: the last. A rank without heartbeat ends the run; one that is alive but keeps the others waiting is
+reported and left to finish.
 """
 
 import math
@@ -22,13 +22,13 @@ from typing import NoReturn, Protocol
 from torch.distributed import DistNetworkError
 
 BEAT_SECONDS = 3.0
-DEAD_SECONDS = 30.0  # without a heartbeat
-WAITING_SECONDS = 45.0  # that a living rank keeps the others waiting before it is named
-GRACE_SECONDS = 30.0  # to save and leave after the launcher died
+DEAD_SECONDS = 30.0  # without a heartbeat before a rank counts as dead
+WAITING_SECONDS = 45.0  # that a living rank keeps the others waiting before it is reported
+GRACE_SECONDS = 30.0  # to save and exit after the launcher died
 
 
 class Store(Protocol):
-    """The operations of `torch.distributed.Store` that the watchdog uses; without an answer of rank 0 they raise."""
+    """The operations of `torch.distributed.Store` that the watchdog uses; they raise if rank 0 does not answer."""
 
     def set(self, key: str, value: str, /) -> None: ...
     def multi_get(self, keys: list[str], /) -> list[bytes]: ...
@@ -36,7 +36,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Beat:
-    """What a rank says of itself; `arrivals` counts the meetings of all ranks (collectives) it has come to."""
+    """The heartbeat of a rank; `arrivals` counts the collectives that it has reached."""
 
     number: int
     arrivals: int
@@ -53,7 +53,7 @@ class Beat:
 
 
 class Watch:
-    """Judges the heartbeats of all ranks; knows nothing of threads and clocks, `now` is seconds on any clock."""
+    """Evaluates the heartbeats of all ranks, without threads or clocks; `now` is in seconds on any clock."""
 
     def __init__(self) -> None:
         self._beats: list[Beat] = []
@@ -72,11 +72,11 @@ class Watch:
         self._beats = beats
 
     def dead(self, now: float) -> list[int]:
-        """Ranks that have not beaten for too long."""
+        """Ranks without a heartbeat for more than `DEAD_SECONDS`."""
         return [rank for rank, at in enumerate(self._beat_at) if now - at > DEAD_SECONDS]
 
     def awaited(self, now: float) -> list[int]:
-        """Living ranks that others have been waiting for; said once in a while."""
+        """Ranks that the others have been waiting for; empty until the next report is due."""
         furthest = max((beat.arrivals for beat in self._beats), default=0)
         behind = [rank for rank, beat in enumerate(self._beats) if beat.arrivals < furthest]
         longest = max((now - at for at in self._arrived_at), default=0.0)
@@ -91,17 +91,17 @@ class Watch:
         return f"rank {rank} (process {beat.pid} on {beat.host})"
 
     def sibling(self, rank: int) -> int | None:
-        """The process of a rank that this one's launcher started too."""
+        """Process id of a rank that was started by the same launcher as this process; otherwise None."""
         beat = self._beats[rank]
         same = beat.host == socket.gethostname() and parent_of(beat.pid) == os.getppid()
         return beat.pid if same else None
 
 
 class Watchdog:
-    """Two threads: one talks to the store, which may block for ever, one judges what it heard.
+    """Two threads: one exchanges heartbeats with the store, which may block for ever, the other evaluates them.
 
     Args:
-        store: shared by all ranks and held by rank 0; None where there is one rank.
+        store: shared by all ranks and hosted by rank 0; None if there is only one rank.
     """
 
     def __init__(self, rank: int, size: int, store: Store | None) -> None:
@@ -115,7 +115,7 @@ class Watchdog:
         self._say_beat(0)
 
     def start(self) -> None:
-        """The watchdogs of all ranks must have been made by now."""
+        """Start the threads; the watchdogs of all ranks must exist by now."""
         self._listen()
         threads = [self._judge] if self._store is None else [self._talk, self._judge]
         self._threads = [threading.Thread(target=run, name="watchdog", daemon=True) for run in threads]
@@ -123,11 +123,11 @@ class Watchdog:
             thread.start()
 
     def arrive(self) -> None:
-        """This rank comes to a meeting of all ranks (a collective)."""
+        """Record that this rank has reached a collective."""
         self._arrivals += 1
 
     def stop(self) -> None:
-        """Returns when the threads use the store no more."""
+        """Stop the threads and wait until they no longer use the store."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(DEAD_SECONDS)
@@ -139,7 +139,7 @@ class Watchdog:
                 number += 1
                 self._say_beat(number)
                 self._listen()
-        except DistNetworkError:  # rank 0 is done, or dead: then the launcher ends the run
+        except DistNetworkError:  # rank 0 has finished or died: if it died, the launcher ends the run
             self._heard_at = math.inf
 
     def _say_beat(self, number: int) -> None:
@@ -157,12 +157,12 @@ class Watchdog:
         while not self._stopping.wait(BEAT_SECONDS):
             if launcher is not None and launcher.is_gone():
                 self._leave()
-            if _now() - judged_at > DEAD_SECONDS / 2:  # the whole run was suspended, or this process: start afresh
+            if _now() - judged_at > DEAD_SECONDS / 2:  # this process or the whole run was suspended: start over
                 self._watch, self._heard_at = Watch(), _now()
             judged_at = _now()
             self._watch.hear(self._heard, judged_at)
             silent = self.size > 1 and judged_at - self._heard_at > DEAD_SECONDS
-            dead = [0] if silent else self._watch.dead(judged_at)  # the store lies with rank 0
+            dead = [0] if silent else self._watch.dead(judged_at)  # rank 0 hosts the store
             if dead and self.rank not in dead:
                 self._end(dead)
             awaited = self._watch.awaited(judged_at)
@@ -171,12 +171,12 @@ class Watchdog:
                 _say(f"the other ranks have been waiting for {names} for over {WAITING_SECONDS:.0f} s")
 
     def _end(self, dead: list[int]) -> NoReturn:
-        """End this process; the lowest living rank says why, and kills what no launcher can: a stopped process."""
+        """End this process; the lowest living rank reports why and kills stopped ranks, which no launcher can."""
         if self.rank == min(set(range(self.size)) - set(dead)):
             for rank in dead:
                 _say(
                     f"{self._watch.describe(rank)} has not responded for {DEAD_SECONDS:.0f} s: the run ends. "
-                    "Look at that machine, then start the same command again: it goes on from the last checkpoint"
+                    "Check that machine, then start the same command again: it resumes from the last checkpoint"
                 )
                 if (process := self._watch.sibling(rank)) is not None:
                     os.kill(process, signal.SIGKILL)
@@ -198,7 +198,7 @@ class Launcher:
 
     @classmethod
     def of_this_process(cls) -> "Launcher | None":
-        """None unless it was DeepSpeed that started this process: a process on its own may outlive its shell."""
+        """None unless DeepSpeed started this process: a standalone process may outlive its shell."""
         pid = os.getppid()
         started_by = parent_of(pid)
         if started_by is None or b"deepspeed.launcher.launch" not in _command_line(pid):
@@ -215,7 +215,7 @@ def parent_of(pid: int) -> int | None:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return int(status.rpartition(")")[2].split()[1])  # the name before it may hold spaces and brackets
+    return int(status.rpartition(")")[2].split()[1])  # the process name before it may contain spaces and brackets
 
 
 def _command_line(pid: int) -> bytes:

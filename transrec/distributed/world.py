@@ -1,4 +1,4 @@
-"""Processes and the messages between them."""
+"""The processes of a run and the communication between them."""
 
 import os
 import warnings
@@ -16,19 +16,19 @@ from transrec.distributed.watchdog import Watchdog
 from transrec.errors import TransRecError
 
 if not torch.accelerator.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed says on stdout, at import, that it found none
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed prints at import that it found none
 import deepspeed
 
 Done = TypeVar("Done")
 
 
 class RendezvousError(TransRecError, RuntimeError):
-    """The processes of a run did not find each other."""
+    """The processes of a run could not connect to each other."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among the others; `control` carries small messages that must not wait for a device."""
+    """This process and its process group; `control` carries small messages that must not wait for a device."""
 
     rank: int = 0
     size: int = 1
@@ -36,34 +36,34 @@ class World:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     control: dist.ProcessGroup | None = None
     watchdog: Watchdog | None = None
-    meetings: Meetings | None = None  # of a launched run of several ranks
-    added: tuple[str, ...] = ()  # variables that `start` put into the environment
+    meetings: Meetings | None = None  # None if there is only one rank
+    added: tuple[str, ...] = ()  # environment variables set by `start`
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
     def meet(self, what: str) -> None:
-        """Wait until every rank is here, however long some of them take to `what` (a verb and its object).
+        """Wait until every rank has arrived, however long some of them take to `what` (a verb and its object).
 
-        It belongs before the first collective after work whose length nobody knows, as no collective waits that long.
+        Call it before the first collective after work of unknown duration, because collectives time out.
         """
         if self.size > 1:
-            assert self.meetings is not None, "ranks that did not come by `start` have no store to meet in"
+            assert self.meetings is not None, "ranks need `start` for a store to meet in"
             self.meetings.meet(what)
 
     def in_turn(self, what: str, work: Callable[[], Done]) -> Done:
-        """Call `work` on one process of each node, then on the others, which find what the first has stored."""
+        """Call `work` on one process of each node, then on the others, which reuse what the first has stored."""
         if self.local_rank == 0:
             done = work()
         self.meet(what)
         if self.local_rank != 0:
             done = work()
-        self.meet(what)  # where processes of a node share no disk, the others' work was as long
+        self.meet(what)  # without a shared disk, the others take just as long
         return done
 
     def gather_ints(self, values: list[int]) -> Tensor:
-        """(size, len(values)) int64: the same number of integers from every rank."""
+        """(size, len(values)) int64; every rank must give the same number of integers."""
         own = torch.tensor(values, dtype=torch.int64)
         if self.size == 1:
             return own[None]
@@ -73,7 +73,7 @@ class World:
         return torch.stack(gathered)
 
     def union(self, values: Iterable[int]) -> set[int]:
-        """All the integers from 0 on that any rank gives, however long the ranks took to find theirs."""
+        """The union of non-negative integers from all ranks, however long the ranks take to find theirs."""
         own = sorted(values)
         self.meet("find what cannot be read")
         most = int(self.gather_ints([len(own)]).max())
@@ -82,7 +82,7 @@ class World:
         return set(self.gather_ints([*own, *[-1] * (most - len(own))]).flatten().tolist()) - {-1}
 
     def gather_rows(self, rows: Tensor) -> Tensor:
-        """Rows (n_r, ...) of every rank, one after another; n_r may differ."""
+        """Concatenated rows (n_r, ...) of all ranks, in rank order; n_r may differ."""
         if self.size == 1:
             return rows
         counts = self.gather_ints([len(rows)])[:, 0].tolist()
@@ -93,7 +93,7 @@ class World:
         return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over ranks of a tensor of equal shape."""
+        """Mean over ranks of tensors of equal shape."""
         if self.size == 1:
             return values
         values = values.clone()
@@ -110,15 +110,15 @@ class World:
             self.watchdog.arrive()
 
 
-_ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # of the environment that a launcher gives a process
+_ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # environment variables that a launcher would set
 
 
 def start() -> World:
-    """Join the process group that the launcher described; without a launcher, make a group of one."""
+    """Join the process group that the launcher described; without a launcher, create a group of one."""
     launched = "RANK" in os.environ
     added = {} if launched else _ALONE
     os.environ.update(added)
-    # DeepSpeed calls names that this torch deprecates; nothing a user could put right.
+    # DeepSpeed uses deprecated names of torch, which a user cannot fix.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     # DeepSpeed's shared-memory all-reduce for CPUs is compiled at first use and leaves its buffers in /dev/shm when a
     # run ends, 66 MiB a rank. Without it gloo does the work.
@@ -126,15 +126,15 @@ def start() -> World:
     device = _own_device(int(os.environ["LOCAL_RANK"]))
     cuda = device.type == "cuda"
     backend = "nccl" if cuda else "gloo"
-    if not launched:  # one process meets nobody: without a port no other run can take it meanwhile
+    if not launched:  # a single process needs no port, which another run could take
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     except dist.DistNetworkError as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RendezvousError(
-            f"the ranks cannot meet at {place} ({str(error).splitlines()[0][:200]}). If another run of this machine "
-            "meets there, choose another port: `deepspeed --master_port N …`"
+            f"the ranks cannot meet at {place} ({str(error).splitlines()[0][:200]}). If another run on this machine "
+            "uses it, choose another port: `deepspeed --master_port N …`"
         ) from None
     control = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
     rank, size = dist.get_rank(), dist.get_world_size()
@@ -144,13 +144,13 @@ def start() -> World:
 
 
 def _store() -> dist.TCPStore:
-    """A connection of its own, which no other thread blocks, to the store that brought the process group together."""
+    """A separate connection to the store of the process group, which no other thread blocks."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return dist.TCPStore(address, port, is_master=False, wait_for_workers=False)
 
 
 def _watch(rank: int, size: int) -> Watchdog:
-    """Start the watchdog; its messages go over the store of the process group."""
+    """Start the watchdog, which communicates through the store of the process group."""
     watchdog = Watchdog(rank, size, _store() if size > 1 else None)
     dist.barrier()
     watchdog.start()
@@ -158,17 +158,17 @@ def _watch(rank: int, size: int) -> Watchdog:
 
 
 def join() -> World:
-    """As `start`, but a process without a launcher stays alone, without a process group: all that inference needs."""
+    """As `start`, but without a launcher, no process group is created, since inference does not need one."""
     return start() if "RANK" in os.environ else World(device=_own_device(0))
 
 
 def stop(world: World, failed: bool = False) -> None:
-    """Leave the process group, together; the process may then `start` again.
+    """Leave the process group, on all ranks together; the process may then call `start` again.
 
-    Threads of a group that is still alive can abort a process at its exit.
+    Threads of a group that was not left can abort the process at its exit.
 
     Args:
-        failed: this rank was cut off by an error. Among several, it waits for nobody: the launcher ends them all.
+        failed: this rank ends with an error. If there are others, it does not wait for them: the launcher ends them.
     """
     if not dist.is_initialized() or (failed and world.size > 1):
         return
@@ -178,7 +178,7 @@ def stop(world: World, failed: bool = False) -> None:
     dist.destroy_process_group()
     for name in world.added:
         os.environ.pop(name, None)
-    # DeepSpeed keeps the group that is gone: its next engine would talk to it.
+    # DeepSpeed keeps the destroyed group, which its next engine would use.
     deepspeed.comm.comm.cdb = None
     deepspeed.utils.groups._WORLD_GROUP = None
 
@@ -192,9 +192,9 @@ def _own_device(local_rank: int) -> torch.device:
 
 
 def whole(tensor: Tensor, modify: bool = False) -> AbstractContextManager[Any]:
-    """Within the context a parameter that ZeRO-3 has partitioned is whole; every rank must enter it.
+    """Context in which a parameter partitioned by ZeRO-3 is whole; every rank must enter it.
 
-    With `modify`, what rank 0 writes is what all ranks hold afterwards.
+    With `modify`, all ranks receive the changes made by rank 0.
     """
     if not hasattr(tensor, "ds_id"):
         return nullcontext()
@@ -205,6 +205,6 @@ def whole(tensor: Tensor, modify: bool = False) -> AbstractContextManager[Any]:
 
 
 def share_cores(processes: int) -> None:
-    """On CPU, give each process of this node its share of the cores unless OMP_NUM_THREADS says otherwise."""
+    """On CPU, give each process of this node its share of the cores, unless OMP_NUM_THREADS is set."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))

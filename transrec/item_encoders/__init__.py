@@ -1,4 +1,4 @@
-"""Item encoders: from an item's content to its vector. Choose one by `name:`."""
+"""Item encoders, which map an item's content to its vector. `name:` chooses one."""
 
 from typing import Annotated
 

@@ -1,7 +1,7 @@
-"""The parts that the encoders of text and of images share: a pretrained backbone, pooling, and a projection.
+"""Base class of the text and image encoders: a pretrained backbone, pooling, and a projection.
 
 Shape letters: U distinct items of a batch, M of them that have the modality, n items of a chunk, T positions of a
-chunk, H width of the backbone, D width of the recommender.
+chunk, H width of the backbone, W width of the features, D width of the recommender.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from transrec.item_encoders.pooling import Pooling, pool, pooled_width
 from transrec.nn.readout import Hidden, Readout
 from transrec.protocols import ItemEncoder
 
-BACKBONE_FOLDER = "backbone"  # of an export
+BACKBONE_FOLDER = "backbone"  # subfolder of an export
 
 
 class BackboneEncoder(ItemEncoder):
@@ -28,7 +28,7 @@ class BackboneEncoder(ItemEncoder):
     pretrained = ("backbone",)
     body = ("backbone", "readout")
     passes = ("features", "vectors")
-    augments = False  # whether training shows it other content at each step
+    augments = False  # True if training augments the content anew at each step
 
     def __init__(self, backbone: PreTrainedModel, pooling: Pooling, width: int):
         super().__init__()
@@ -37,12 +37,12 @@ class BackboneEncoder(ItemEncoder):
         self.readout = Readout(families.state_widths(backbone))
         self.projection = nn.Linear(read, width)
         self.pooling = pooling
-        self.frozen_prefix: Any = None  # a FrozenPrefix, where content holds the states behind it
+        self.frozen_prefix: Any = None  # a FrozenPrefix, if chunks hold its states instead of raw content
         self.num_layers = families.num_layers(backbone)
         self.hidden_size = families.hidden_size(backbone)
         paths = families.site_paths(backbone)
         self.site_paths = {site: [f"backbone.{path}" for path in found] for site, found in paths.items()}
-        if pooling != "head":  # which pools the last states only, into a space of its own
+        if pooling != "head":  # the head pools the last states only, into its own space
             self.site_paths["readout"] = ["readout"]
 
     @property
@@ -54,7 +54,8 @@ class BackboneEncoder(ItemEncoder):
         return self.vectors(self.features(content))
 
     def features(self, content: ItemContent) -> "Features":
-        """
+        """Read the features of a batch's items off the backbone.
+
         Raises:
             ValueError: the batch was built without this modality.
         """
@@ -65,40 +66,40 @@ class BackboneEncoder(ItemEncoder):
         blanks = [self._features(_first(own.blank)) for _ in range(own.passes - len(own.chunks))]
         if not features:
             return Features(len(content.items), own.rows, _keeping(blanks[0], blanks[1:]))
-        rows_M, order_M = own.rows.sort()  # however the items were cut into chunks, the same product is computed
+        rows_M, order_M = own.rows.sort()  # sorted: the product must not depend on the chunks
         return Features(len(content.items), rows_M, _keeping(torch.cat(features)[order_M], blanks))
 
     def vectors(self, features: "Features") -> Tensor:
-        """(U, D)."""
+        """Item vectors (U, D)."""
         return features.spread(self._vectors(features.values))
 
     def pooled(self, features: "Features") -> list[Tensor]:
-        """The states that the readout reads, pooled, (U, H) each, at their indices."""
+        """Pooled states (U, H) that the readout reads, each at its index; None at the others."""
         return self.readout.placed(features.spread(features.values))
 
     def enable_gradient_checkpointing(self) -> None:
         layer_by_layer.enable_gradient_checkpointing(self.backbone)
 
     def encode(self, chunk: Chunk) -> Tensor:
-        """Vectors (n, D) of the items of a chunk."""
+        """Item vectors (n, D) of a chunk."""
         return self._vectors(self._features(chunk))
 
     def _features(self, chunk: Chunk) -> Tensor:
-        """Features (n, W) of the items of a chunk: pooled states, or the output of a readout that reads positions."""
+        """Features (n, W) of a chunk: pooled states, or the readout's output if it reads unpooled states."""
         if self.frozen_prefix is not None and self.frozen_prefix.features:
             return self._kept(chunk)[:, 0]
         hidden = self.hidden(chunk)
         return self.readout.pooled(hidden) if self.readout.reads_pooled else self.readout(hidden)
 
     def _vectors(self, features: Tensor) -> Tensor:
-        """Item vectors (n, D) of features (n, W)."""
+        """Item vectors (n, D) from features (n, W)."""
         pooled = self.readout.from_pooled(features) if self.readout.reads_pooled else features
         return F.gelu(self.projection(pooled))
 
     def hidden(self, chunk: Chunk) -> Hidden:
-        """Hidden states of a chunk's items: the last, and all of them if an adapter reads them.
+        """Hidden states of a chunk's items: those of the last layer, or of all layers if an adapter reads them.
 
-        Where nothing of the backbone trains, nothing is kept for a backward pass through it.
+        A fully frozen backbone runs without gradients and keeps no activations for a backward pass.
         """
         if self.frozen_prefix is not None:
             found: Hidden = self.frozen_prefix.resume(self, self._kept(chunk), chunk.get("attention_mask"))
@@ -108,49 +109,49 @@ class BackboneEncoder(ItemEncoder):
             return self.run(*self.embed(chunk), keep_all=self.readout.reads_all)
 
     def _kept(self, chunk: Chunk) -> Tensor:
-        """The states behind the frozen layers, as precise as the weights."""
+        """Precomputed states of the frozen prefix, in the dtype of the weights."""
         return chunk["prefix"].to(self.projection.weight.dtype)
 
     def embed(self, chunk: Chunk) -> tuple[Tensor, Tensor | None]:
-        """Input of the first layer (n, T, H), and the positions that count (n, T)."""
+        """Input of the first layer (n, T, H), and its attention mask (n, T), if any."""
         states = layer_by_layer.embed(self.backbone, self.inputs(chunk))
         mask = chunk.get("attention_mask")
-        if mask is not None:  # prompts may have been put in after the class token
+        if mask is not None:  # prompts may have been inserted after the class token
             mask = F.pad(mask, (states.shape[1] - mask.shape[1], 0), value=1)
         return states, mask
 
     def run(self, states: Tensor, mask: Tensor | None, start: int = 0, keep_all: bool = False) -> Hidden:
-        """The layers from `start` on."""
+        """Run the layers from `start` on."""
         return replace(layer_by_layer.run_layers(self.backbone, states, mask, start, keep_all=keep_all), pool=self.pool)
 
     def inputs(self, chunk: Chunk) -> Chunk:
-        """Inputs of the backbone."""
+        """Inputs of the backbone for a chunk."""
         return chunk
 
     @property
     def preparation(self) -> str:
-        """A text that names everything `inputs` depends on besides the chunk."""
+        """Key of everything that `inputs` depends on besides the chunk."""
         return ""
 
     def draw_prompts(self, count: int) -> Tensor:
-        """Prompts (count, H) as they start: embeddings of random words, or zeros in the midst of patches."""
+        """Initial prompts (count, H): embeddings of random tokens for text, zeros for images."""
         return layer_by_layer.draw_prompts(self.backbone, count)
 
     def pool(self, states_nTH: Tensor, mask: Tensor | None) -> Tensor:
-        """(n, W) of states of a chunk's items."""
+        """Pooled states (n, W) of a chunk's items."""
         return pool(self.backbone, self.pooling, states_nTH, mask)
 
 
 @dataclass(frozen=True)
 class Features:
-    """States that are read off a backbone for the items of a batch that have the modality."""
+    """Backbone features of the batch's items that have the modality."""
 
     items: int  # U
     rows: Tensor  # (M,) int64, ascending
-    values: Tensor  # (M, W); (1, W), of a blank, where no item has it
+    values: Tensor  # (M, W); (1, W), from a blank input, if no item has the modality
 
     def spread(self, values: Tensor) -> Tensor:
-        """(U, …) of `values` (M, …): zeros for the others. Of a blank only the graph is taken."""
+        """Scatter `values` (M, …) to (U, …), zeros for the other items; a blank contributes its graph only."""
         return values.new_zeros(self.items, values.shape[1]).index_copy(0, self.rows, values[: len(self.rows)])
 
 
@@ -159,13 +160,13 @@ def _first(chunk: Chunk) -> Chunk:
 
 
 def _keeping(features_nW: Tensor, blanks: Sequence[Tensor]) -> Tensor:
-    """`features_nW` unchanged, with the passes that gave `blanks` (1, W) in its graph.
+    """Return `features_nW` unchanged, with the passes that computed `blanks` (1, W) in its graph.
 
     ZeRO-3 gathers a layer's parameters on all ranks together, forward and backward, so a rank with fewer chunks has to
-    run the passes of the others, in the same order, and one without any has to take part in the reduction of gradients.
+    run as many passes as the others, in the same order, and a rank without chunks has to join the gradient reduction.
     Multiplying by zero keeps a pass in the graph (autograd does not look at values) and leaves outputs and gradients
-    alone. 0 * inf would be nan, but where there is an item of one's own the pass repeats it: where it overflows, the
-    batch has overflowed already.
+    unchanged. 0 * inf would be nan, but a rank that has items repeats its first one in these passes: if that overflows,
+    the batch has already overflowed.
     """
     for blank_1W in blanks:
         features_nW = features_nW + 0 * blank_1W

@@ -1,4 +1,4 @@
-"""Pretrained backbones on disk: how one is loaded and saved, with its tokenizer or preprocessing."""
+"""Loading and saving of pretrained backbones, with their tokenizers or image preprocessing."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ PACKAGED = {"all-MiniLM-L6-v2": ("sentence-transformers/all-MiniLM-L6-v2", "gt_a
 
 
 def resolve(name: str) -> str:
-    """The folder or hub id behind `name`: an installed package goes before the hub, so it loads offline."""
+    """Folder or hub id for `name`; an installed package takes precedence over the hub, so that it loads offline."""
     if name not in PACKAGED:
         return name
     hub_id, package, folder = PACKAGED[name]
@@ -46,26 +46,26 @@ def load_backbone(
     mask_ratio: float = 0.0,
     head: bool = False,
 ) -> PreTrainedModel:
-    """A float32 backbone without pooler, in training mode.
+    """Load a float32 backbone without its pooler, in training mode.
 
     Args:
-        name: a folder, a hub id or a name in `PACKAGED`; of a model of text and image, its tower for `modality`.
-        modality: what it has to read.
+        name: a folder, a hub id or a key of `PACKAGED`; from a two-tower model, the tower for `modality` is loaded.
+        modality: the modality that the backbone has to read.
         pretrained: False builds it from its configuration with random weights.
-        layers: keep only the first so many layers.
-        dropout: replaces every dropout of the backbone's own, and puts an end to stochastic depth.
-        mask_ratio: share of an image's patches that a masked autoencoder leaves out at random, in evaluation too.
+        layers: number of first layers to keep; None keeps all.
+        dropout: replaces every dropout rate of the backbone, and disables stochastic depth.
+        mask_ratio: share of an image's patches that a masked autoencoder drops at random, in evaluation too.
         head: keep the pooling head, if there is one.
 
     Raises:
-        ConfigError: nothing of that name, an unsupported model type, a dropout that the configuration does not reach,
-        or no complete safetensors weights.
+        ConfigError: the backbone does not exist, its model type is not supported, its configuration does not control
+        all dropout rates, or its safetensors weights are missing or incomplete.
     """
     with _explained(name):
         config = _load_config(name, modality)
     kind = family(config.model_type)
     if kind.modality != modality:
-        raise ConfigError(f"`backbone`: {name!r} reads {kind.modality}; this item encoder wants one for {modality}")
+        raise ConfigError(f"`backbone`: {name!r} reads {kind.modality}; this item encoder needs one for {modality}")
     if layers is not None:
         _keep_layers(config, layers, name)
     if dropout is not None:
@@ -73,10 +73,10 @@ def load_backbone(
     if kind.masks_patches:
         config.mask_ratio = mask_ratio
     elif mask_ratio:
-        raise ConfigError(f"`mask_ratio`: backbone {name!r} is no masked autoencoder (vit_mae)")
+        raise ConfigError(f"`mask_ratio`: backbone {name!r} is not a masked autoencoder (vit_mae)")
     backbone = _load_weights(name, config, head) if pretrained else _class_of(config)(config, **_without_pooler(kind))
     if kind.head is not None and families.has_head(backbone) and not head:
-        backbone.set_submodule(kind.head.path, nn.Identity())  # no parameters that nothing reads
+        backbone.set_submodule(kind.head.path, nn.Identity())  # its parameters would be unused
     if dropout is not None:
         check_dropout(backbone, dropout)
     return backbone.train()
@@ -86,9 +86,9 @@ def _keep_layers(config: PretrainedConfig, layers: int, name: str) -> None:
     kind = family(config.model_type)
     known = len(kind.layers(config))
     if kind.cut is None:
-        raise ConfigError(f"`layers`: the layers of backbone {name!r} differ in width; it is used whole")
+        raise ConfigError(f"`layers`: the layers of backbone {name!r} differ in width, so it cannot be cut")
     if not 1 <= layers <= known:
-        raise ConfigError(f"`layers`: {layers} is not between 1 and the {known} of backbone {name!r}")
+        raise ConfigError(f"`layers`: {layers} is not between 1 and {known}, the number of layers of backbone {name!r}")
     kind.cut(config, layers)
 
 
@@ -102,9 +102,9 @@ def _class_of(config: PretrainedConfig) -> type[PreTrainedModel]:
 
 
 def _load_config(name: str, modality: Modality) -> PretrainedConfig:
-    """The configuration of the tower for `modality` in a model of text and image."""
+    """Configuration of the backbone; from a two-tower model, that of the tower for `modality`."""
     values, _ = PretrainedConfig.get_config_dict(resolve(name))
-    families.check_known(values.get("model_type", ""))  # before any class is chosen: the type is the allow-list
+    families.check_known(values.get("model_type", ""))  # before any class is loaded: the known types are the allow-list
     config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
     return families.tower_config(config, modality)
 
@@ -121,7 +121,7 @@ def _load_weights(name: str, config: PretrainedConfig, head: bool) -> PreTrained
             dtype=torch.float32,  # some repositories pin a low precision in their configuration
             output_loading_info=True,
         )
-    # Weights that are left over (pooler, other tower, dropped layers) are expected; missing ones would stay random.
+    # Unused weights (pooler, other tower, dropped layers) are expected; missing ones would stay random.
     unread = () if kind.head is None or head else (f"{kind.head.path}.",)
     missing = sorted(weight for weight in info["missing_keys"] if not weight.startswith(unread))
     if missing:
@@ -133,24 +133,24 @@ def load_tokenizer(name: str) -> Any:
     """The backbone's fast tokenizer.
 
     Raises:
-        ConfigError: nothing of that name, or no fast tokenizer.
+        ConfigError: the backbone does not exist, or has no fast tokenizer.
     """
     with _explained(name):
         kind = family(_load_config(name, "text").model_type)
         tokenizer = getattr(transformers, kind.tokenizer).from_pretrained(
             resolve(name), use_fast=True, trust_remote_code=False
         )
-    # Where the files are missing, transformers makes a tokenizer that knows the special tokens only.
+    # If the files are missing, transformers builds a tokenizer that knows the special tokens only.
     if not tokenizer.is_fast or tokenizer.vocab_size <= len(tokenizer.all_special_ids):
         raise ConfigError(f"`backbone`: {name!r} has no fast tokenizer; its folder needs a tokenizer.json")
     return tokenizer
 
 
 def filled_length(name: str) -> int | None:
-    """The length that padding brings every text to; None: a text needs none.
+    """Number of tokens that every text is padded to; None if the backbone needs no fixed length.
 
     Raises:
-        ConfigError: nothing of that name.
+        ConfigError: the backbone does not exist.
     """
     with _explained(name):
         config = _load_config(name, "text")
@@ -159,7 +159,7 @@ def filled_length(name: str) -> int | None:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How the images were made that a backbone was trained on: pixels in 0..1, less `mean`, over `std`."""
+    """Image preprocessing that a backbone was trained with: pixels in 0..1, minus `mean`, divided by `std`."""
 
     size: int
     mean: tuple[float, ...]
@@ -167,15 +167,15 @@ class Preprocessing:
 
 
 def preprocessing(name: str) -> Preprocessing:
-    """From its preprocessor_config.json; without one, the size of its configuration, and 0.5 as ViT has it.
+    """Preprocessing from preprocessor_config.json; without that file, the configured image size, and 0.5 as in ViT.
 
     Raises:
-        ConfigError: nothing of that name, or a malformed file.
+        ConfigError: the backbone does not exist, or the file is malformed.
     """
     with _explained(name):
         values, config = _preprocessor(name), _load_config(name, "image")
         size = values.get("crop_size") or values.get("size")
-        size = size.get("height") if isinstance(size, dict) else size  # {"shortest_edge": …} without a crop: any
+        size = size.get("height") if isinstance(size, dict) else size  # {"shortest_edge": …} alone fixes no size
         mean, std = (tuple(map(float, values.get(f"image_{key}", [0.5] * 3))) for key in ("mean", "std"))
         if not len(mean) == len(std) == 3 or min(std) <= 0:
             raise ValueError(f"{_PREPROCESSOR_FILE}: image_mean and image_std are not three numbers each")
@@ -188,23 +188,23 @@ def _preprocessor(name: str) -> dict[str, Any]:
 
 
 def set_image_size(backbone: PreTrainedModel, size: int) -> None:
-    """Make `backbone` read images of `size`, which may differ from those it was trained on.
+    """Set the size of the images that `backbone` reads, which may differ from the size it was trained on.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: the backbone cannot read images of this size.
     """
     config, kind = backbone.config, family_of(backbone)
     if kind.image_sizes == "own" and size != config.image_size:
         raise ConfigError(f"`image_size`: this {config.model_type} backbone reads {config.image_size} only, not {size}")
     if size % config.patch_size:
-        raise ConfigError(f"`image_size`: {size} is not a multiple of the backbone's patches of {config.patch_size}")
+        raise ConfigError(f"`image_size`: {size} is not a multiple of the backbone's patch size {config.patch_size}")
     if kind.image_sizes == "rotary":
         config.image_size = size
 
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turn whatever loading raises for a wrong name into one error that says what to set."""
+    """Turn the loading errors of a wrong name into one ConfigError that lists the valid settings."""
     try:
         yield
     except ConfigError:
@@ -220,7 +220,7 @@ def _explained(name: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without loading report and progress bar: leftovers are expected, and what is missing is an error."""
+    """Suppress the loading report and progress bar: unused weights are expected, and missing ones raise an error."""
     log = transformers.utils.logging
     verbosity, progress = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
@@ -234,7 +234,7 @@ def _quiet() -> Iterator[None]:
 
 
 def save_architecture(name: str, modality: Modality, folder: Path) -> None:
-    """Write the configuration of `name` to `folder`, with its tokenizer or preprocessing, unless they are there."""
+    """Write the configuration of `name` to `folder`, with its tokenizer or preprocessing, unless `folder` exists."""
     if folder.exists():
         return
     partial = folder.with_name(f".{folder.name}.partial")
@@ -248,10 +248,10 @@ def save_architecture(name: str, modality: Modality, folder: Path) -> None:
 
 
 def save_whole(backbone: PreTrainedModel, folder: Path) -> None:
-    """Write configuration and weights so that its class in transformers loads `backbone` with nothing missing.
+    """Write configuration and weights so that the backbone's transformers class loads them with none missing.
 
-    `AutoModel` finds that class, except for a SigLIP text tower, which it does not know. A pooler or head that the
-    class wants and nobody trained is all zeros: its output is, too, rather than random.
+    `AutoModel` finds that class, except for a SigLIP text tower, which it does not know. An untrained pooler or head
+    that the class expects is written as zeros, so that its output is zero and not random.
     """
     kind, whole = family_of(backbone), type(backbone)(backbone.config)
     untrained = ("pooler.", *([f"{kind.head.path}."] if kind.head else []))

@@ -1,7 +1,7 @@
-"""Dropout and stochastic depth of a backbone: set by its configuration, and found again in the modules it has become.
+"""Dropout and stochastic depth of a backbone: set in its configuration, checked in its modules.
 
-The fields' names differ from family to family, and a configuration takes a field that it does not know without a word.
-So the rates are read off the modules, wherever somebody relies on them.
+The field names differ between families, and a configuration silently accepts unknown fields. Code that relies on the
+rates therefore reads them from the modules.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from transrec.item_encoders.families import family, family_of
 
 
 def set_dropout(config: PretrainedConfig, rate: float) -> None:
-    """Set every dropout to `rate`, and end stochastic depth and the jitter of positions."""
+    """Set every dropout to `rate`, and disable stochastic depth and position jitter."""
     kind = family(config.model_type)
     values = dict.fromkeys(kind.dropout, rate) | dict.fromkeys(kind.stochastic_depth, 0.0) | dict.fromkeys(kind.jitter)
     for field, value in values.items():
@@ -23,24 +23,25 @@ def set_dropout(config: PretrainedConfig, rate: float) -> None:
 
 
 def check_dropout(backbone: PreTrainedModel, rate: float) -> None:
-    """
+    """Check the dropout rates in the modules of `backbone`.
+
     Raises:
-        ConfigError: a dropout in the modules of `backbone` is not `rate`, or there is stochastic depth.
+        ConfigError: a dropout rate is not `rate`, or there is stochastic depth.
     """
     never = tuple(f"{path}." for path in family_of(backbone).drops_nothing)
     for name, found in rates(backbone).items():
         wanted = 0.0 if "drop_path" in name or name.startswith(never) else rate
         if found != wanted:
             raise ConfigError(
-                f"`dropout`: {rate} was asked for, but {name} of this {backbone.config.model_type} backbone is "
+                f"`dropout`: set to {rate}, but {name} of this {backbone.config.model_type} backbone is "
                 f"{found}, which its configuration does not change. Leave `dropout` out, or choose another backbone"
             )
 
 
 def rates(module: nn.Module) -> dict[str, float]:
-    """The rate of each part of `module` that drops values in training, zeros too, by path and attribute.
+    """Dropout rates of the parts of `module`, zeros included, by path and attribute.
 
-    A layer of dropout calls it `p`; attention and stochastic depth keep a number with `drop` in its name.
+    A dropout layer stores its rate as `p`; attention and stochastic depth store a number with `drop` in its name.
     """
     return {
         f"{path}.{name}".lstrip("."): float(value)
@@ -51,7 +52,7 @@ def rates(module: nn.Module) -> dict[str, float]:
 
 
 def first_random(backbone: PreTrainedModel, modules: Iterable[nn.Module]) -> str | None:
-    """A part of `modules` or a setting of `backbone` that makes passes of training differ, if there is one."""
+    """First dropout rate of `modules` or jitter setting of `backbone` that makes training passes random, if any."""
     for module in modules:
         for name, rate in rates(module).items():
             if rate:

@@ -1,10 +1,11 @@
-"""The part of an item tower that never changes in training: computed once an item, and training starts behind it.
+"""The frozen prefix of an item tower: the first layers, which never train, are computed only once per item.
 
-Designs considered. Caching item vectors: only right where nothing of the tower trains. A copy of the backbone cut at
-layer k: other parameter names, so other checkpoints. Taken: the backbone stays whole, and a pass that is given the
-states which enter layer k runs from there; the layers below keep their weights and their names and are just not run.
+Designs considered: caching item vectors is correct only if nothing in the tower trains. A copy of the backbone cut at
+layer k changes parameter names, and so checkpoints. Chosen: the backbone stays whole, and a pass that is given the
+input of layer k starts there; the layers below keep their weights and names and are not run.
 
-Shape letters: n items of a chunk, P positions kept of an item, W numbers kept of a position, T positions, H width.
+Shape letters: n items of a chunk, P positions kept per item, W numbers kept per position, T positions, H width,
+S states that the readout reads.
 """
 
 import hashlib
@@ -23,24 +24,24 @@ from transrec.item_encoders.dropout import first_random
 from transrec.item_encoders.families import family_of
 from transrec.nn.readout import Hidden
 
-_FORMAT = 2  # of what is kept; raise it when the same weights come to give other states
-_NO_MATTER = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")  # of a configuration
+_FORMAT = 2  # version of the kept states; increment when the same weights give different states
+_NO_MATTER = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")  # in a configuration
 
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """The place where the trained part of a tower begins, and the states that are kept of an item for it.
+    """The layer where training starts, which determines the states that are kept per item.
 
-    layer k         the states that enter it, (T, H)
-    layer None      behind the backbone, all of which is frozen: the S states that are read, (T, S·H)
-    features        the same, if only pooled states are read, (1, S·H)
+    layer k         the input of layer k, (T, H)
+    layer None      the whole backbone is frozen: the S states that are read, (T, S·H)
+    features        the same, pooled, if only pooled states are read, (1, S·H)
     """
 
     layer: int | None
     features: bool = False
 
     def compute(self, encoder: BackboneEncoder, chunk: Chunk) -> Tensor:
-        """(n, P, W), without a graph."""
+        """States to keep (n, P, W), computed without gradients."""
         with torch.no_grad():
             if self.layer is not None:
                 return layer_by_layer.run_layers(encoder.backbone, *encoder.embed(chunk), stop=self.layer).states[-1]
@@ -50,13 +51,13 @@ class FrozenPrefix:
             return torch.cat([hidden.states[read] for read in encoder.readout.reads], dim=-1)
 
     def resume(self, encoder: BackboneEncoder, kept: Tensor, mask: Tensor | None) -> Hidden:
-        """The hidden states of items for which `compute` gave `kept`, unless these are features."""
+        """Hidden states computed from `kept`, the output of `compute`; not for features."""
         if self.layer is not None:
             return encoder.run(kept, mask, start=self.layer)
         return Hidden(encoder.readout.placed(kept), None if mask is None else mask.bool(), encoder.pool)
 
     def digest(self, encoder: BackboneEncoder) -> str:
-        """A name of everything that `compute` depends on besides the content."""
+        """Hash of everything that `compute` depends on besides the content."""
         read = [encoder.readout.reads, encoder.pooling] if self.layer is None else []
         config = encoder.backbone.config.to_diff_dict()
         shape = json.dumps({key: config[key] for key in sorted(config) if key not in _NO_MATTER}, default=str)
@@ -74,17 +75,17 @@ class FrozenPrefix:
 
 
 def frozen_prefix(encoder: BackboneEncoder) -> FrozenPrefix | None:
-    """The longest one, or None where already the embeddings or the first layer train."""
+    """Longest frozen prefix of `encoder`; None if the embeddings or the first layer train."""
     training = [_trains(modules) for modules in layer_by_layer.stages(encoder.backbone)]
     if not any(training):
         return FrozenPrefix(None, features=encoder.readout.reads_pooled)
     layer = training.index(True) - 1
-    # An adapter at the readout looks at states that a pass from a layer on does not have.
+    # An adapter at the readout reads states that a pass from a later layer does not compute, so there is no prefix.
     return FrozenPrefix(layer) if layer > 0 and not encoder.readout.reads_all else None
 
 
 def why_not_exact(encoder: BackboneEncoder) -> str | None:
-    """The reason why the frozen layers give other states at every pass, and the setting against it."""
+    """Reason why the frozen layers' states differ between passes, with the setting that prevents it; None if equal."""
     backbone, prefix = encoder.backbone, frozen_prefix(encoder)
     random = first_random(backbone, [] if prefix is None else prefix.modules(encoder))
     if random is not None:
@@ -94,7 +95,7 @@ def why_not_exact(encoder: BackboneEncoder) -> str | None:
     if family_of(backbone).masks_patches and backbone.config.mask_ratio:
         return "it masks patches at random; set `mask_ratio` to 0"
     adapter = encoder.readout.get_submodule("adapter") if encoder.readout.reads_all else None
-    # The only adapter here that attends over positions has the attribute.
+    # Only K-Adapter, the one adapter that attends over positions, has the attribute `masked`.
     if encoder.modality == "text" and not getattr(adapter, "masked", True):
         return "the released K-Adapter attends to padding, which is not kept"
     return None

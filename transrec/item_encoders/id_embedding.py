@@ -19,7 +19,7 @@ class IdEmbeddingConfig(Config):
     """Configuration of `IdEmbedding`."""
 
     name: Literal["id_embedding"] = Field("id_embedding", description="a learned vector for every item")
-    init_std: float = Field(0.1, ge=0, description="standard deviation of the vectors at the start")
+    init_std: float = Field(0.1, ge=0, description="standard deviation of the initial vectors")
 
     embeds_ids: ClassVar[bool] = True
 
@@ -27,21 +27,20 @@ class IdEmbeddingConfig(Config):
         return IdEmbedding(self, width, num_items)
 
     def content(self) -> dict[str, Any]:
-        """Nothing but the item's index is needed."""
+        """No content: an item's index is enough."""
         return {}
 
     def save_assets(self, export: Path) -> None:
-        """The weights are all there is."""
+        """Nothing to save besides the weights."""
 
     def from_export(self, export: Path) -> "IdEmbeddingConfig":
         return self
 
 
 class IdEmbedding(ItemEncoder, CatalogueTable):
-    """Row `index` of a table of N+1 vectors ~ N(0, init_std²); row 0, the padding item, is zero and stays
-    zero.
+    """Row `index` of a table of N+1 vectors ~ N(0, init_std²); row 0, the padding item, is zero and stays zero.
 
-    Cannot be carried over to another catalogue: the rows belong to the items of the one it was trained on.
+    It cannot be transferred to another catalogue: its rows belong to the items that it was trained on.
     """
 
     modality = "id"

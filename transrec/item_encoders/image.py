@@ -25,24 +25,24 @@ class ImageEncoderConfig(Config):
     name: Literal["image"] = Field("image", description="a vision model and a projection")
     backbone: str = Field("facebook/dinov2-small", description="a folder or a hub id")
     pretrained: bool = Field(True, description="false: the backbone's architecture with random weights")
-    layers: int | None = Field(None, ge=1, description="keep only the first so many layers; null: all")
+    layers: int | None = Field(None, ge=1, description="number of first layers to keep; null: all")
     pooling: Pooling = Field(
         "cls", description="class token, mean over the patches, or the backbone's own pooling head, if it has one"
     )
     image_size: int | None = Field(
-        None, ge=1, description="side of the square that every image becomes; null: the backbone's own"
+        None, ge=1, description="side of the square that every image is resized to; null: the backbone's own"
     )
-    chunk_images: Annotated[int, MayDiffer()] = Field(64, ge=1, description="images of one encoder pass")
+    chunk_images: Annotated[int, MayDiffer()] = Field(64, ge=1, description="images per encoder pass")
     decoded_cache: Annotated[bool, MayDiffer()] = Field(
-        True, description="keep the pixels of all images on the node's disk, 3 * size^2 bytes each"
+        True, description="cache the pixels of all images on the node's disk, 3 * size^2 bytes each"
     )
     mask_ratio: float = Field(
-        0.0, ge=0, lt=1, description="of a masked autoencoder: share of the patches it leaves out; released code: 0.75"
+        0.0, ge=0, lt=1, description="share of the patches that a masked autoencoder drops; released code: 0.75"
     )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="replaces every dropout of the backbone; null: the backbone's own"
     )
-    augment: bool = Field(False, description="train on random crops and mirror images")
+    augment: bool = Field(False, description="train on random crops and horizontal flips")
 
     embeds_ids: ClassVar[bool] = False
 
@@ -54,16 +54,16 @@ class ImageEncoderConfig(Config):
         return {"image": ImageContent(self)}
 
     def save_assets(self, export: Path) -> None:
-        """Put architecture and preprocessing beside the weights, so that this encoder can be built again."""
+        """Save architecture and preprocessing next to the weights, so that this encoder can be rebuilt."""
         backbones.save_architecture(self.backbone, "image", export / BACKBONE_FOLDER)
 
     def from_export(self, export: Path) -> "ImageEncoderConfig":
-        """This encoder as `export` holds it: its architecture without pretrained weights, its preprocessing."""
+        """Configuration that rebuilds this encoder from `export`, without loading pretrained weights."""
         return self.model_copy(update={"backbone": str(export / BACKBONE_FOLDER), "pretrained": False})
 
 
 class ImageContent:
-    """The pixels that the encoder reads."""
+    """Settings of the pixels that the encoder reads."""
 
     def __init__(self, config: ImageEncoderConfig):
         self.config = config
@@ -78,10 +78,10 @@ class ImageContent:
 class ImageEncoder(BackboneEncoder):
     """e = GELU(W pool(Backbone(pixels)) + b): the image encoder of TransRec.
 
-    Paper: Fu et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024; W takes the place
-    of the backbone's classifier. Deviations: each distinct item is encoded once; pixels are normalised as the backbone
-    was trained (released code: 0.5, also for MAE); MAE sees the whole image (released code: a random quarter of it, in
-    evaluation too); mean pooling is offered too. An item without an image is the zero vector.
+    Paper: Fu et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024; W replaces the
+    backbone's classifier. Deviations: each distinct item is encoded once; pixels are normalised as in the backbone's
+    training (released code: 0.5, also for MAE); MAE sees the whole image (released code: a random quarter of it, in
+    evaluation too); mean pooling is also supported. An item without an image gets the zero vector.
     """
 
     modality = "image"
@@ -109,7 +109,7 @@ class ImageEncoder(BackboneEncoder):
         return f"{self._mean} {self._std}"
 
     def inputs(self, chunk: Chunk) -> Chunk:
-        """Pixels as the backbone was trained on them, from bytes; in float32, then as precise as the weights."""
+        """Normalise pixel bytes as in the backbone's training, in float32; the result has the weights' dtype."""
         pixels = chunk["pixel_values"]
         if "view" in chunk:  # in training only
             pixels = resample(pixels, chunk["view"])
@@ -119,7 +119,7 @@ class ImageEncoder(BackboneEncoder):
 
 
 def resample(pixels: Tensor, view: Tensor) -> Tensor:
-    """The part of `pixels` (n, 3, side, side) that `view` (n, 2, 3) shows, in float32; nothing is made smaller."""
+    """Resample the part of `pixels` (n, 3, side, side) that `view` (n, 2, 3) selects, in float32; it never shrinks."""
     with torch.autocast(pixels.device.type, enabled=False):
         grid = F.affine_grid(view.float(), list(pixels.shape), align_corners=False)
         return F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)

@@ -1,4 +1,4 @@
-"""A backbone run layer by layer: a pass can start at any layer, stop before any, and keep the states of any."""
+"""Layer-by-layer run of a backbone: a pass can start at any layer, stop before any, and keep the states of any."""
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,12 @@ def run_layers(
     stop: int | None = None,
     keep_all: bool = False,
 ) -> Hidden:
-    """Layers `start` to the last, then the final norm, on the input of the first of them (n, T, H).
+    """Run the layers from `start` on, then the final norm; `states` (n, T, H) is the input of layer `start`.
 
     Args:
-        mask: (n, T), not 0 where a position counts; None where all do.
-        stop: run the layers before this one only, and no norm.
-        keep_all: return the input of every layer too, not the last states alone.
+        mask: (n, T), 0 at padding; None if there is no padding.
+        stop: run only the layers before this one, and no norm.
+        keep_all: return the input of every layer too, not only the last states.
     """
     kind, paths = families.family_of(backbone), families.family_of(backbone).layers(backbone.config)
     context, kept = kind.context(backbone, states, mask), []
@@ -45,7 +45,7 @@ def run_layers(
 
 
 def stages(backbone: PreTrainedModel) -> list[list[nn.Module]]:
-    """The modules of each part a pass runs through, in order: stem, every layer, norm and head behind the last."""
+    """Modules of each stage of a pass, in order: the stem, every layer, then norm and head together."""
     kind = families.family_of(backbone)
     norm = [] if kind.norm is None else [kind.norm]
     head = [kind.head.path] if kind.head is not None and families.has_head(backbone) else []
@@ -55,24 +55,24 @@ def stages(backbone: PreTrainedModel) -> list[list[nn.Module]]:
 def enable_gradient_checkpointing(backbone: PreTrainedModel) -> None:
     """Recompute each layer in the backward pass (non-reentrant, so frozen inputs are fine).
 
-    Transformers would also make the embeddings' output require gradients, which only reentrant checkpointing
-    needs: it would run the backward pass of a frozen backbone for nothing, so that is taken back.
+    Transformers also makes the embeddings' output require gradients, which only reentrant checkpointing needs. It
+    would cause a useless backward pass through a frozen backbone, so it is undone.
     """
     backbone.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     backbone.disable_input_require_grads()
 
 
 def draw_prompts(backbone: PreTrainedModel, count: int) -> Tensor:
-    """Prompts (count, H) as they start: random rows of the vocabulary, embedded as any token is; zeros for images.
+    """Initial prompts (count, H): embeddings of random tokens of the vocabulary for text, zeros for images.
 
     Raises:
-        ConfigError: more than a text has positions.
+        ConfigError: `count` exceeds the number of positions of a text.
     """
     if families.family_of(backbone).modality == "image":
         return torch.zeros(count, families.hidden_size(backbone))
     longest = families.max_tokens(backbone.config)
     if count > longest:
-        raise ConfigError(f"`tokens`: {count} exceeds the {longest} of the backbone")
+        raise ConfigError(f"`tokens`: {count} exceeds the {longest} positions of the backbone")
     training, rows = backbone.training, torch.randint(backbone.config.vocab_size, (1, count))
     with torch.no_grad():
         embedded = embed(backbone.eval(), {"input_ids": rows}).squeeze(0)

@@ -1,12 +1,12 @@
 """Multimodal item encoder: an encoder for each modality, and their fusion.
 
-A missing modality is masked, never taken for a vector of zeros. Considered for it: a learned vector for what is
-missing (says the same of every such item, and has to be learnt anew on a channel where more is missing), encoding a
-blank text or picture (the work of a real one, for an answer the encoder was never trained to give), and this: fusion
-over what is present.
+A missing modality is masked, never treated as a vector of zeros. Designs considered: a learned vector for a missing
+modality is the same for every such item, and has to be relearned on a channel where more is missing. Encoding a blank
+text or image costs as much as a real one, for an output the encoder was never trained on. Chosen: fusion over the
+modalities that are present.
 
-Each vector is normalised before the fusion: towers differ in scale by an order of magnitude (the pooled features of a
-ViT are ten times as large as a sentence encoder's), and the louder one would be all that is heard.
+Each vector is normalised before the fusion: the towers differ in scale by an order of magnitude (the pooled features
+of a ViT are ten times as large as a sentence encoder's), and the larger one would dominate.
 
 Shape letters: U distinct items of a batch, S modalities, D width.
 """
@@ -35,7 +35,7 @@ class MultimodalEncoderConfig(Config):
     name: Literal["multimodal"] = Field("multimodal", description="encoders of several modalities, and their fusion")
     text: TextEncoderConfig | None = Field(None, description="encoder of the items' texts")
     image: ImageEncoderConfig | None = Field(None, description="encoder of the items' images")
-    id: IdEmbeddingConfig | None = Field(None, description="a learned vector for every item beside its content")
+    id: IdEmbeddingConfig | None = Field(None, description="a learned vector for every item besides its content")
     fusion: Literal["sum", "concat", "gated"] = Field(
         "sum", description="mean of the vectors, an MLP over all of them, or their sum with learned weights"
     )
@@ -43,7 +43,7 @@ class MultimodalEncoderConfig(Config):
     @model_validator(mode="after")
     def _several(self) -> Self:
         if len(self.parts) < 2:
-            raise ValueError("name at least two of text, image and id; for one alone there is its own item encoder")
+            raise ValueError("set at least two of text, image and id; for a single one, use its own item encoder")
         return self
 
     @property
@@ -60,23 +60,23 @@ class MultimodalEncoderConfig(Config):
         return MultimodalEncoder(self, width, num_items)
 
     def content(self) -> dict[str, Any]:
-        """What the item store has to hold, by modality; an item without any text lacks it."""
+        """Content that the item store has to hold, by modality; for an item with empty text, the text is missing."""
         text = {} if self.text is None else self.text.content(omit_empty=True)
         return text | ({} if self.image is None else self.image.content())
 
     def save_assets(self, export: Path) -> None:
-        """Put beside the weights what is needed to build each encoder again, in a folder of its own."""
+        """Save what is needed to rebuild each encoder next to the weights, each in its own folder."""
         for modality, part in self.parts.items():
             part.save_assets(export / modality)
 
     def from_export(self, export: Path) -> "MultimodalEncoderConfig":
-        """These encoders as `export` holds them."""
+        """Configuration that rebuilds these encoders from `export`."""
         parts = {modality: part.from_export(export / modality) for modality, part in self.parts.items()}
         return self.model_copy(update=parts)
 
 
 class MultimodalEncoder(ItemEncoder):
-    """e = Fusion({LN(e_s) : s present}) of the vectors e_s of an item's modalities; zero for an item that has none."""
+    """e = Fusion({LN(e_s) : s present}) of the vectors e_s of an item's modalities; zero for an item without any."""
 
     def __init__(self, config: MultimodalEncoderConfig, width: int, num_items: int):
         super().__init__()
@@ -105,7 +105,7 @@ class MultimodalEncoder(ItemEncoder):
         if "id" in self.modalities:
             vectors["id"] = self.get_submodule("id")(content)
         vectors_USD = torch.stack([vectors[modality] for modality in self.modalities], dim=1)
-        vectors_USD = nn.functional.layer_norm(vectors_USD, vectors_USD.shape[-1:])  # of zeros, zeros
+        vectors_USD = nn.functional.layer_norm(vectors_USD, vectors_USD.shape[-1:])  # zeros stay zeros
         present_US = torch.stack([_present(content, modality) for modality in self.modalities], dim=1)
         reads = hasattr(self.fusion, "adapter")
         pooled = {name: tower.pooled(features[name]) for name, tower in towers.items()} if reads else {}
@@ -119,14 +119,14 @@ class MultimodalEncoder(ItemEncoder):
 
 
 def _present(content: ItemContent, modality: str) -> Tensor:
-    """(U,) bool, which items have it; all have an id."""
+    """(U,) bool, True for items that have the modality; all have an id."""
     if modality == "id":
         return torch.ones_like(content.items, dtype=torch.bool)
     return torch.zeros_like(content.items, dtype=torch.bool).index_fill(0, content.modalities[modality].rows, True)
 
 
 class _Sum(nn.Module):
-    """The sum of the vectors present over their number, so that an item with one is as long as one with all."""
+    """Mean of the vectors present, so that items with one modality and with all have the same scale."""
 
     def __init__(self, modalities: int, width: int):
         super().__init__()
@@ -137,7 +137,7 @@ class _Sum(nn.Module):
 
 
 class _Concat(nn.Module):
-    """W2 GELU(W1 [e_1; …; e_S; p] + b1) + b2, where p says by 0 or 1 which are present."""
+    """W2 GELU(W1 [e_1; …; e_S; p] + b1) + b2, where p marks the modalities present by 1, others by 0."""
 
     def __init__(self, modalities: int, width: int):
         super().__init__()

@@ -1,6 +1,6 @@
-"""One vector of the last states of a text or an image.
+"""Pooling of the last states of a text or an image to one vector.
 
-Shape letters: n items of a chunk, T positions, H width of the backbone, W width of what is pooled.
+Shape letters: n items of a chunk, T positions, H width of the backbone, W width of the pooled vector.
 """
 
 from typing import Literal
@@ -16,9 +16,10 @@ Pooling = Literal["cls", "mean", "head"]
 
 
 def pooled_width(backbone: PreTrainedModel, pooling: Pooling) -> int:
-    """
+    """Width W of the pooled vector.
+
     Raises:
-        ConfigError: the family of `backbone` has nothing to pool like that.
+        ConfigError: `backbone` does not support this pooling.
     """
     kind, name = families.family_of(backbone), backbone.config.model_type
     if pooling == "cls" and kind.class_token is None:
@@ -32,9 +33,9 @@ def pooled_width(backbone: PreTrainedModel, pooling: Pooling) -> int:
 
 
 def pool(backbone: PreTrainedModel, pooling: Pooling, states_nTH: Tensor, mask: Tensor | None) -> Tensor:
-    """(n, W): the class token; the mean over a text's tokens or over an image's patches; or what the head makes.
+    """Pooled vectors (n, W): class token, mean over a text's tokens or an image's patches, or the head's output.
 
-    Prompts count as tokens, and as patches; class and register tokens of an image are left out of the mean.
+    The mean includes prompts, and excludes the class and register tokens of an image.
     """
     kind = families.family_of(backbone)
     if pooling == "head" and kind.head is not None:
@@ -48,7 +49,7 @@ def pool(backbone: PreTrainedModel, pooling: Pooling, states_nTH: Tensor, mask: 
 
 
 def _last(states_nTH: Tensor, mask: Tensor | None) -> Tensor:
-    """The last position that counts; padding follows it."""
+    """State of the last position before the padding."""
     if mask is None:
         return states_nTH[:, -1]
     last_n = mask.long().sum(1) - 1
@@ -56,7 +57,7 @@ def _last(states_nTH: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _patches(backbone: PreTrainedModel, states_nTH: Tensor) -> Tensor:
-    """Patches, and the prompts, which stand between the class token and the registers."""
+    """States of the patches and the prompts; prompts lie between the class token and the registers."""
     tokens = int(families.family_of(backbone).class_token is not None)
     registers = families.num_registers(backbone)
     prompts = families.prompts_in(backbone, states_nTH.shape[1]) if registers else 0

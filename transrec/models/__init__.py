@@ -1,4 +1,4 @@
-"""Models: a module whose `forward(batch)` gives losses by name. Choose one by `name:`."""
+"""Models: modules whose `forward(batch)` returns losses by name. `name:` chooses one."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ from transrec.models.sequential_recommender import SequentialRecommenderConfig
 
 
 def _named(value: Any) -> Any:
-    """A model without a name is the sequential recommender."""
+    """Add the default `name`, that of the sequential recommender."""
     return {"name": "sequential_recommender", **value} if isinstance(value, dict) else value
 
 

@@ -1,4 +1,4 @@
-"""The towers of an item encoder: `item`, all of it, and one for each modality that it reads."""
+"""Towers of an item encoder: `item`, the whole encoder, and one for each modality that it reads."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from transrec.protocols import ItemEncoder, Tower
 
 
 def item_towers(model: nn.Module, item_encoder: ItemEncoder) -> dict[str, Tower]:
-    """The towers of `item_encoder`, a part of `model`, by name."""
+    """Towers of `item_encoder`, a submodule of `model`, by name."""
     paths = {module: path for path, module in model.named_modules()}
     readers = {
         modality: Tower(paths[encoder], encoder, "item", modality) for modality, encoder in item_encoder.parts.items()

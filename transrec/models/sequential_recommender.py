@@ -30,16 +30,16 @@ class SequentialRecommenderConfig(ModelSettings):
         "sequential_recommender", description="item encoder, user encoder and objective"
     )
     width: int = Field(64, ge=1, description="width of item vectors and user states")
-    max_length: int = Field(20, ge=1, description="newest items of a user that the user encoder reads")
-    item_encoder: ItemEncoderConfig = Field(description="from an item's content to its vector")
-    user_encoder: UserEncoderConfig = Field(description="from the vectors of a user's items to states")
-    objective: ObjectiveConfig = Field(description="the loss of states and item vectors")
+    max_length: int = Field(20, ge=1, description="number of a user's newest items that the user encoder reads")
+    item_encoder: ItemEncoderConfig = Field(description="maps an item's content to its vector")
+    user_encoder: UserEncoderConfig = Field(description="maps the vectors of a user's items to states")
+    objective: ObjectiveConfig = Field(description="training loss on states and item vectors")
     output: Literal["tied", "untied"] = Field(
-        "tied", description="score items by their vectors, or by a table of their own with biases"
+        "tied", description="score items by their encoder's vectors, or by a separate table of vectors and biases"
     )
 
     never_inherited: ClassVar[tuple[str, ...]] = ("objective",)
-    # how items were asked for, or another task's targets
+    # modules for predicting items or another task's targets
     replaced_by_targets: ClassVar[tuple[str, ...]] = ("output", "mask_token", "task")
 
     @property
@@ -59,7 +59,7 @@ class SequentialRecommenderConfig(ModelSettings):
                 "data.examples.name=task and model.objective.name=classification belong together: set both or neither"
             )
         if kind == "task" and self.output == "untied":
-            raise ValueError("a task has a table of targets in place of one of items: set model.output=tied")
+            raise ValueError("a task has its own table of targets instead of one of items: set model.output=tied")
         if kind == "task" and self.max_length < 3:
             raise ValueError("a task's token takes the place of up to two items: model.max_length must be at least 3")
 
@@ -79,16 +79,16 @@ class SequentialRecommenderConfig(ModelSettings):
         self.item_encoder.save_assets(export)
 
     def from_export(self, export: Path) -> "SequentialRecommenderConfig":
-        """This model with all that it needs taken from `export`, which holds every weight of it."""
+        """These settings with all assets taken from `export`, which holds every weight of the model."""
         return self.model_copy(update={"item_encoder": self.item_encoder.from_export(export)})
 
 
 class SequentialRecommender(Model):
-    """Scores item i for user u by ⟨h_u, e_i⟩, the state after the user's last item and the item's vector.
+    """Scores item i for user u by ⟨h_u, e_i⟩; h_u is the state after the user's last item, e_i the item's vector.
 
-    TransRec (Fu et al., WSDM 2024) with a modality encoder, the ID baselines with an ID embedding. A batch's
-    distinct items are encoded once and gathered to the positions where they occur. With a `task`, put on after the
-    weights it starts from are loaded, it scores the targets of the task instead of items.
+    It is TransRec (Fu et al., WSDM 2024) with a modality encoder, and an ID baseline with an ID embedding. The distinct
+    items of a batch are encoded once and gathered to the positions where they occur. With a `task`, which is added
+    after the initial weights are loaded, it scores the targets of the task instead of items.
     """
 
     def __init__(self, config: SequentialRecommenderConfig, num_items: int):
@@ -102,12 +102,12 @@ class SequentialRecommender(Model):
         self._width, self._causal = config.width, config.user_encoder.causal
 
     def answer(self, targets: Targets) -> None:
-        """Predict `targets` from now on: those of a task need a head."""
+        """Predict `targets` from now on; those of a task get a new head."""
         if not targets.of_items:
             self.task = TaskHead(self._width, targets.size, self._causal)
 
     def towers(self) -> dict[str, Tower]:
-        """`item`, the encoder of each modality in it, and `user`."""
+        """Towers by name: `item`, one for each modality in it, and `user`."""
         of_items = item_towers(self, self.item_encoder)
         return of_items | {"user": Tower("user_encoder", self.user_encoder, "user", of_items["item"].modality)}
 
@@ -152,20 +152,20 @@ class SequentialRecommender(Model):
         return users_BD if self.output is None else self.output.matching(users_BD)
 
     def encode_targets(self, items: Tensor) -> Tensor:
-        """The vectors that users are scored against, row 0 of zeros: the catalogue `items` (N + 1, D), its table of
-        outputs (N + 1, D + 1), or the targets of the task (K + 1, D)."""
+        """Vectors that users are scored against, with row 0 for padding: the catalogue `items` (N + 1, D), its output
+        table (N + 1, D + 1), or the targets of the task (K + 1, D)."""
         if self.task is not None:
             return F.pad(self.task.table().float(), (0, 0, 1, 0))
         return items if self.output is None else self.output(torch.arange(len(items), device=items.device)).float()
 
     def scorer(self, items: Tensor) -> Scorer:
-        """From the newest items of users, `question.inputs` (B, L), to the score of every target; scores are logits of
-        the objective."""
+        """Function from users' newest items, `question.inputs` (B, L), to the scores of all targets, which are the
+        objective's logits."""
         targets = self.encode_targets(items)
 
         def score(question: Any) -> Score:
             inputs = question.inputs.to(items.device)
-            histories = items[inputs].to(next(self.parameters()).dtype)  # 16 bits wide after training in fp16
+            histories = items[inputs].to(next(self.parameters()).dtype)  # 16-bit after training in fp16
             users = self.encode_users(histories, inputs > 0).float()
             return dot_product_scores(self.objective.logits(users), targets)
 

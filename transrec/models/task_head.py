@@ -1,4 +1,4 @@
-"""What a task adds to a recommender: a token that asks for the answer, and a vector for each of its targets.
+"""Head that a task adds to a recommender: a task token, and a vector for each target.
 
 Shape letters: B users, L positions, D width, K targets.
 """
@@ -11,14 +11,14 @@ INIT_STD = 0.02
 
 
 class TaskHead(nn.Module):
-    """Scores target k for user u by ⟨h_u, t_k⟩; h_u is read where the task token stands.
+    """Scores target k for user u by ⟨h_u, t_k⟩; h_u is the state at the task token.
 
     Paper: Yuan et al., "Parameter-Efficient Transfer from Sequential Behaviors for User Modeling and Recommendation"
-    (PeterRec), SIGIR 2020. The token, its [TCL], stands behind the items, where a causal user encoder has seen them
-    all; where that looks both ways, it stands at both ends, and h_u is the sum of both states. It takes the place of
-    the oldest items, so that a user encoder sees as many positions as before. Weights ~ N(0, 0.02²), cut at two
-    standard deviations. Deviation: the token has a vector of its own, which trains; in the released code it is that of
-    the padding, which is frozen.
+    (PeterRec), SIGIR 2020. The token, its [TCL], follows the items, where a causal user encoder has seen them all;
+    for a bidirectional one it stands at both ends, and h_u is the sum of both states. It replaces the oldest items, so
+    that the number of positions does not change. Weights ~ N(0, 0.02²), truncated at two standard deviations.
+    Deviation: the token has its own vector, which trains; in the released code it has the padding's vector, which is
+    frozen.
     """
 
     def __init__(self, width: int, num_targets: int, causal: bool):
@@ -30,10 +30,10 @@ class TaskHead(nn.Module):
             nn.init.trunc_normal_(table.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
 
     def ask(self, items: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Put the token to left-padded item vectors (B, L, D) with mask (B, L).
+        """Add the token to left-padded item vectors (B, L, D) with mask (B, L).
 
         Returns:
-            What the user encoder is to see, its mask, and where the token stands (B, L).
+            The user encoder's input (B, L, D), its mask (B, L), and the positions of the token (B, L).
         """
         if self.causal:
             items, mask = F.pad(items[:, 1:], (0, 0, 0, 1)), F.pad(mask[:, 1:], (0, 1))
@@ -48,10 +48,10 @@ class TaskHead(nn.Module):
         return torch.where(stands.unsqueeze(-1), token_D.to(items.dtype), items), mask | stands, stands
 
     def read(self, states: Tensor, stands: Tensor) -> Tensor:
-        """User vectors (B, D) out of the states (B, L, D) where the token `stands` (B, L)."""
+        """User vectors (B, D) from the states (B, L, D) at the token's positions `stands` (B, L)."""
         return (states * stands.unsqueeze(-1)).sum(1)
 
     def table(self) -> Tensor:
-        """The vectors of all targets (K, D)."""
+        """Vectors of all targets (K, D)."""
         tensor: Tensor = self.targets(torch.arange(self.targets.num_embeddings, device=self.targets.weight.device))
         return tensor

@@ -1,1 +1,1 @@
-"""Layers that several families share."""
+"""Layers shared by several packages."""

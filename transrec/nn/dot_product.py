@@ -1,4 +1,4 @@
-"""Scores as inner products, rounded alike wherever an item stands.
+"""Scores as inner products, rounded independently of an item's position in the catalogue.
 
 Shape letters: B users of a call, N items (indices 1..N; 0 pads), D width, n items of a chunk.
 """
@@ -11,7 +11,7 @@ from transrec.protocols import Score
 def dot_product_scores(user: Tensor, items: Tensor) -> Score:
     """Inner products of user vectors (B, D) with rows of the item matrix (N + 1, D), as float32.
 
-    A call takes 12 bytes for each of its (B, n) scores and 8 for each entry of its item rows (n, D).
+    A call takes 12 bytes per score (B, n) and 8 bytes per entry of its item rows (n, D).
     """
     wide = user.double()
 

@@ -1,6 +1,7 @@
-"""The one partition of a model's parameters; freezing, learning rates and costs read it.
+"""The single partition of a model's parameters, used for freezing, learning rates and costs.
 
-Groups and towers are found by the modules that the model and its encoders name, never by pieces of parameter names.
+Groups and towers are found from the modules that the model and its encoders declare, never from parts of parameter
+names.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,8 +23,8 @@ class Member:
     name: str
     parameter: nn.Parameter
     group: Group
-    towers: frozenset[str]  # names of the towers that it lies in
-    pretrained: bool  # it lies in a module that comes with weights of its own; LayerNorms do, too
+    towers: frozenset[str]  # names of the towers that contain it
+    pretrained: bool  # belongs to a pretrained module, LayerNorms included
 
 
 def members(model: Model) -> list[Member]:
@@ -51,8 +52,8 @@ def members(model: Model) -> list[Member]:
 def parameter_groups(model: Model) -> dict[Group, list[Member]]:
     """Every parameter of `model` in exactly one group, in the model's order.
 
-    task        modules that are new and always train: the head of a task, with its token
-    adapter     modules put in by adaptation
+    task        new modules that always train: a task's head, with its token
+    adapter     modules added by adaptation
     layer_norm  every LayerNorm, of the backbone and elsewhere
     backbone    the rest of the pretrained modules
     head        everything else: the projection, the user encoder, item id embeddings, an objective's own parameters
@@ -64,13 +65,13 @@ def parameter_groups(model: Model) -> dict[Group, list[Member]]:
 
 
 def train_only(model: Model, trains: Callable[[Member], bool]) -> None:
-    """Freeze every parameter but those that are new and those of which `trains` is true."""
+    """Freeze every parameter except those of the group `task` and those for which `trains` is true."""
     for member in members(model):
         member.parameter.requires_grad_(member.group == "task" or trains(member))
 
 
 def pretrained_modules(tower: Tower) -> list[nn.Module]:
-    """The modules of a tower that come with weights of their own."""
+    """Pretrained modules of a tower."""
     return [leaf.encoder.get_submodule(path) for leaf in tower.leaves for path in leaf.encoder.pretrained]
 
 

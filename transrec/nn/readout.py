@@ -1,11 +1,13 @@
-"""Hidden states of a tower on their way from its last layer to what is read off them.
+"""Readout of a tower: pooling of its hidden states, and the site for adapters that read several layers.
 
-Shape letters: n sequences, T positions, H width of the tower, U distinct items of a batch, S modalities, D width.
+Shape letters: n sequences, T positions, H width of the tower, U distinct items of a batch, S modalities (or states that
+are read), D width.
 
-Designs considered, for adapters that look at several layers. A hook on each layer that leaves its states in a context:
-nobody owns them, and recomputation fills it twice. Wrapping the encoder: every name changes. Taken: a module at the
-end, which such an adapter joins like any other site. It pools as well, so that one which needs a single vector of each
-layer (a side network) works on (n, S, H), while one that attends over positions (K-Adapter) still has them all.
+Designs considered for adapters that read several layers: with a hook on each layer that stores its states in a context,
+no module owns the states, and recomputation stores them twice. Wrapping the encoder changes every parameter name.
+Chosen: a module at the end of the tower, to which such an adapter attaches as to any other site. It also pools, so that
+an adapter that needs one vector per layer (a side network) works on (n, S, H), while one that attends over positions
+(K-Adapter) still gets all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Pool = Callable[[Tensor, Tensor | None], Tensor]  # (states (n, T, H), mask) to what is read off them
+Pool = Callable[[Tensor, Tensor | None], Tensor]  # (states (n, T, H), mask) -> pooled states
 
 
 def every_position(states: Tensor, mask: Tensor | None) -> Tensor:
-    """For a tower that is read at every position."""
+    """Return `states` unchanged, for a tower that is read at every position."""
     return states
 
 
@@ -27,51 +29,52 @@ def every_position(states: Tensor, mask: Tensor | None) -> Tensor:
 class Hidden:
     """The states of an encoder's layers, and how their positions are pooled."""
 
-    states: Sequence[Tensor]  # (n, T, H) each: the last layer's; before it the others', if somebody reads them
-    mask: Tensor | None  # (n, T) True where a position counts; None: everywhere
+    states: Sequence[Tensor]  # (n, T, H) each: the last layer's, preceded by the others' if an adapter reads them
+    mask: Tensor | None  # (n, T) False at padding; None: no padding
     pool: Pool = every_position
 
     def pooled(self, states: Tensor) -> Tensor:
-        """(n, H), or (n, T, H) where nothing is pooled, of states (n, T, H)."""
+        """Pool states (n, T, H) to (n, H); (n, T, H) for a tower that is read at every position."""
         return self.pool(states, self.mask)
 
 
 @dataclass(frozen=True)
 class Modalities:
-    """What the encoders of several modalities say of the items of a batch, on its way to one vector each."""
+    """Outputs of the modality encoders for the items of a batch, the input of their fusion."""
 
     names: Sequence[str]
     vectors: Tensor  # (U, S, D), zeros where missing
     present: Tensor  # (U, S) bool
-    pooled: Mapping[str, Sequence[Tensor]]  # (U, H) each, by tower and layer; empty unless somebody reads them
+    pooled: Mapping[str, Sequence[Tensor]]  # (U, H) each, by tower and layer; empty unless an adapter reads them
 
     def has(self, name: str) -> Tensor:
-        """(U,) bool."""
+        """(U,) bool, True for items that have the modality `name`."""
         return self.present[:, list(self.names).index(name)]
 
 
 class Readout(nn.Module):
-    """What is read off the last hidden states. A module so that an adapter that reads several layers has a site.
+    """Pools the last hidden states; it is a module so that an adapter that reads several layers has a site.
 
-    Such an adapter says by their indices which states it `reads`, and whether only pooled ones (`reads_pooled`).
+    Such an adapter has `reads`, the indices of the states it reads, and `reads_pooled`, whether it reads only pooled
+    states.
     """
 
     def __init__(self, widths: Sequence[int]):
         """
         Args:
-            widths: of all states, the embeddings' first.
+            widths: width of each of the states, the embeddings' first.
         """
         super().__init__()
         self.widths = tuple(widths)
 
     @property
     def reads_all(self) -> bool:
-        """Is more read than the last states?"""
+        """Whether an adapter reads other states besides the last."""
         return hasattr(self, "adapter")
 
     @property
     def reads(self) -> list[int]:
-        """Indices of the states that are read; the last, which always is, has -1."""
+        """Indices of the states that are read; -1 for the last, which is always read."""
         others = set(self._adapter.reads) - {len(self.widths) - 1} if self.reads_all else set()
         return [*sorted(others), -1]
 
@@ -87,16 +90,16 @@ class Readout(nn.Module):
         return hidden.pooled(hidden.states[-1])
 
     def pooled(self, hidden: Hidden) -> Tensor:
-        """(n, S·H) of the S states that are read, pooled: what `from_pooled` starts from."""
+        """Pooled and concatenated states (n, S·H) that are read, the input of `from_pooled`."""
         return torch.cat([hidden.pooled(hidden.states[read]) for read in self.reads], dim=-1)
 
     def from_pooled(self, pooled: Tensor) -> Tensor:
-        """What `forward` gives for the states behind `pooled`, if only pooled ones are read."""
+        """Output of `forward`, computed from pooled states; requires `reads_pooled`."""
         tensor: Tensor = self(Hidden(self.placed(pooled), mask=None))
         return tensor
 
     def placed(self, states: Tensor) -> list[Any]:
-        """Each of the states that are read (…, S·H) at its index; None at the others."""
+        """Split `states` (…, S·H) into the states that are read, each at its index; None at the others."""
         places: list[Any] = [None] * len(self.widths)
         for read, state in zip(self.reads, states.chunk(len(self.reads), dim=-1), strict=True):
             places[read] = state
@@ -104,6 +107,6 @@ class Readout(nn.Module):
 
 
 def softmax_over(present: Tensor, scores: Tensor) -> Tensor:
-    """Of scores (…, S), over those of the S that are present; zeros where none is."""
-    lowest = torch.finfo(scores.dtype).min  # not -inf: an item may have none
+    """Softmax of scores (…, S) over the present entries; zeros if none is present."""
+    lowest = torch.finfo(scores.dtype).min  # not -inf, which gives nan if none is present
     return scores.masked_fill(~present, lowest).softmax(-1) * present

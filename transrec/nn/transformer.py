@@ -1,4 +1,4 @@
-"""The post-LN transformer block, of the user encoder and of adapters that attend.
+"""Post-LN transformer block of the user encoder and of adapters with attention.
 
 Shape letters: B sequences, L positions, h heads, d width of a head.
 """
@@ -65,10 +65,12 @@ class FeedForward(nn.Module):
 
 
 def attendable(mask: Tensor, causal: bool) -> Tensor:
-    """(B, 1, L, L) True where i may see j: a valid j (≤ i if causal), or i itself, which keeps padding finite.
+    """Attention mask (B, 1, L, L), True where i may attend to j: j is valid (and ≤ i if causal), or j = i.
+
+    Attending to itself keeps the states of padding finite.
 
     Args:
-        mask: (B, L) True where a position counts.
+        mask: (B, L) False at padding.
     """
     length = mask.shape[1]
     allowed_LL = torch.ones(length, length, dtype=torch.bool, device=mask.device)
@@ -79,7 +81,7 @@ def attendable(mask: Tensor, causal: bool) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """Xavier-normal weights, biases 0: the reference's; to be given to `Module.apply`."""
+    """Set Xavier-normal weights and zero biases, as the reference does; pass it to `Module.apply`."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.xavier_normal_(module.weight)
     if isinstance(module, nn.Linear) and module.bias is not None:

@@ -1,4 +1,4 @@
-"""Objectives: from user states and item vectors to a loss. Choose one by `name:`."""
+"""Objectives, which map user states and item vectors to a loss. `name:` chooses one."""
 
 from typing import Annotated
 

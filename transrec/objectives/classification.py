@@ -1,6 +1,6 @@
-"""Classification: the target of a task, told apart from its other targets.
+"""Classification: predict the target of a task among all its targets.
 
-Shape letters: B users, P scored positions (1: where the task is asked), K negatives, D width.
+Shape letters: B users, P scored positions (1, the task token), K negatives, D width.
 """
 
 from typing import Literal
@@ -17,11 +17,11 @@ from transrec.protocols import Objective
 
 
 class ClassificationConfig(Config):
-    """softmax: over all targets. logistic and bpr: against `negatives` sampled ones, never targets of the same user."""
+    """`softmax` is over all targets; `logistic` and `bpr` sample `negatives`, never targets of the same user."""
 
-    name: Literal["classification"] = Field("classification", description="the targets of a task")
-    loss: Literal["softmax", "logistic", "bpr"] = Field("softmax", description="the loss of a target beside others")
-    negatives: int = Field(1, ge=1, description="sampled targets beside the true one, for logistic and bpr")
+    name: Literal["classification"] = Field("classification", description="predict the targets of a task")
+    loss: Literal["softmax", "logistic", "bpr"] = Field("softmax", description="loss of a target against the others")
+    negatives: int = Field(1, ge=1, description="sampled negative targets, for logistic and bpr")
 
     @property
     def sampling(self) -> Sampling:
@@ -34,7 +34,7 @@ class ClassificationConfig(Config):
 
 
 class BPR(Objective):
-    """(1/K) Σₖ softplus(⟨h, e⁻ₖ⟩ − ⟨h, e⁺⟩), that is −log σ of by how much the target is ahead.
+    """(1/K) Σₖ softplus(⟨h, e⁻ₖ⟩ − ⟨h, e⁺⟩), that is −log σ of the target's margin, averaged over negatives.
 
     Paper: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009.
     """

@@ -1,4 +1,4 @@
-"""Cloze: some items of a window are hidden, and the state where one was is to score it above all others."""
+"""Cloze: some items of a window are hidden, and the state at each has to score it above all others."""
 
 from typing import Literal
 
@@ -10,16 +10,16 @@ from transrec.objectives.next_item import FullSoftmax, SampledSoftmax, Softmax
 
 
 class ClozeConfig(Config):
-    """For user encoders that see both ways; users are then evaluated with the mask behind their items.
+    """For bidirectional user encoders; in evaluation the mask token follows a user's items.
 
     Paper: Sun et al., "BERT4Rec", CIKM 2019; with `masked` 0.3 the pretraining of PeterRec (Yuan et al., SIGIR 2020)
     with its encoder of Yuan et al., "Future Data Helps Training" (GRec), WWW 2020.
     """
 
     name: Literal["cloze"] = Field("cloze", description="predict items that are hidden in the window")
-    masked: float = Field(0.3, gt=0, lt=1, description="share of a window's items that are targets, at least one")
+    masked: float = Field(0.3, gt=0, lt=1, description="share of a window's items that are hidden, at least one")
     candidates: float | None = Field(
-        None, gt=0, lt=1, description="share of the catalogue in a sampled softmax; null: a full one"
+        None, gt=0, lt=1, description="share of the catalogue in a sampled softmax; null: full softmax"
     )
     temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
 

@@ -1,4 +1,4 @@
-"""Next-item prediction: the state after each item is to score the item that follows above others.
+"""Next-item prediction: the state after each item has to score the next item above others.
 
 Every loss is the sum over the scored positions, in float32; the trainer divides it by their number.
 
@@ -24,7 +24,7 @@ class NextItemConfig(Config):
     name: Literal["next_item"] = Field(
         "next_item", description="binary cross-entropy of the next item and sampled negatives"
     )
-    negatives: int = Field(1, ge=1, description="sampled negatives of each scored position")
+    negatives: int = Field(1, ge=1, description="sampled negatives per scored position")
 
     @property
     def sampling(self) -> Sampling:
@@ -39,7 +39,7 @@ class InBatchSoftmaxConfig(Config):
 
     name: Literal["in_batch_softmax"] = Field("in_batch_softmax", description="softmax over the items of the batch")
     temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
-    debias: bool = Field(True, description="correct for popular items being in more batches")
+    debias: bool = Field(True, description="correct for popular items occurring in more batches")
 
     @property
     def sampling(self) -> Sampling:
@@ -67,7 +67,7 @@ class SampledSoftmaxConfig(Config):
     """Configuration of `SampledSoftmax`."""
 
     name: Literal["sampled_softmax"] = Field("sampled_softmax", description="softmax over a sample of the catalogue")
-    candidates: float = Field(0.2, gt=0, lt=1, description="share of the catalogue that is drawn for each step")
+    candidates: float = Field(0.2, gt=0, lt=1, description="share of the catalogue drawn at each step")
     temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
 
     @property
@@ -87,10 +87,11 @@ class BinaryCrossEntropy(Objective):
     """
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
-        """
+        """Sum of the loss over the scored positions.
+
         Args:
             states: (B, P, D) user states at the scored positions.
-            pool: (U, D) vectors of the items that `batch` points at.
+            pool: (U, D) vectors of the items that `batch` indexes.
         """
         with torch.autocast(states.device.type, enabled=False):
             states_BPD, pool_UD = states.float(), pool.float()
@@ -120,7 +121,7 @@ class Softmax(Objective):
         self.logits = Temperature(temperature)
 
     def _scores(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """⟨h, e⟩/τ of each scored position with each pool item, and the pool rows of the targets.
+        """Logits ⟨h, e⟩/τ (S, U) of scored positions and pool items, and the pool rows of the targets (S,).
 
         Only the scored positions are kept: a full (B, P, U) table would be the largest tensor of the step.
         """
@@ -129,15 +130,15 @@ class Softmax(Objective):
 
 
 class InBatchSoftmax(Softmax):
-    """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the batch's distinct items but the user's own others.
+    """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the batch's distinct items, except the user's other items.
 
-    The pool is the rank's own micro-batch: accumulation or more ranks at the same batch size make it smaller.
-    q(e) = 1 − (1 − p(e))ⁿ is the chance that an item with a share p of all interactions is among a batch's n: log q is
-    log p and a constant for small batches, and vanishes where a batch holds the whole catalogue.
+    The pool is the rank's own micro-batch: gradient accumulation and more ranks at the same batch size make it smaller.
+    q(e) = 1 − (1 − p(e))ⁿ is the probability that an item with share p of all interactions is among a batch's n: log q
+    is log p plus a constant for small batches, and vanishes if a batch holds the whole catalogue.
 
     Paper: Yuan et al., "Where to Go Next for Recommender Systems? ID- vs. Modality-based Recommender Models
     Revisited", SIGIR 2023 (debiased in-batch cross-entropy), after Yi et al., RecSys 2019. Deviation: an item
-    that occurs several times in the batch is one class, where the authors have one per occurrence and subtract log p.
+    that occurs several times in the batch is one class; the authors have one per occurrence and subtract log p.
     """
 
     def __init__(self, sampling: Sampling, temperature: float, debias: bool):
@@ -158,7 +159,7 @@ class InBatchSoftmax(Softmax):
 
 
 class FullSoftmax(Softmax):
-    """Σ −log softmax of ⟨h, e⟩/τ over the whole pool: the catalogue, every item of which every step then encodes.
+    """Σ −log softmax of ⟨h, e⟩/τ over the whole pool, the catalogue; every step encodes all its items.
 
     For ID embeddings and small catalogues: Klenitskiy and Vasilev, "Turning Dross Into Gold Loss: is BERT4Rec
     really better than SASRec?", RecSys 2023.
@@ -172,11 +173,12 @@ class FullSoftmax(Softmax):
 
 
 class SampledSoftmax(Softmax):
-    """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the target and the step's candidates but the target itself.
+    """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the target and the step's other candidates.
 
-    q(e) is the chance that e is among the candidates, so that the sum over them is, on average, that over the catalogue
-    (Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation", ACL 2015); a candidate that is
-    the target would count twice, and is left out. PeterRec (Yuan et al., SIGIR 2020) samples a fifth of the catalogue.
+    q(e) is the probability that e is among the candidates, so that the sum over them is, on average, that over the
+    catalogue (Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation", ACL 2015). A
+    candidate equal to the target would count twice, and is excluded. PeterRec (Yuan et al., SIGIR 2020) samples a fifth
+    of the catalogue.
     """
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
@@ -194,5 +196,5 @@ class SampledSoftmax(Softmax):
 
 
 def log_inclusion(log_popularity: Tensor, draws: int) -> Tensor:
-    """log(1 − (1 − p)ⁿ): how likely an item of log popularity log p is to be among n draws."""
+    """log(1 − (1 − p)ⁿ), the log probability that an item of log popularity log p is among n draws."""
     return torch.log(-torch.expm1(draws * torch.log1p(-log_popularity.exp().clamp(max=1 - 1e-6))))

@@ -1,1 +1,1 @@
-"""Runs: put together, trained, kept in a folder, and used again."""
+"""Runs: building, training, saving, loading and evaluating them."""

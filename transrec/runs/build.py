@@ -1,4 +1,4 @@
-"""The parts of a run, put together from its configuration."""
+"""Builds the parts of a run from its configuration."""
 
 from dataclasses import dataclass
 
@@ -35,12 +35,12 @@ class Parts:
 
     @property
     def skipped(self) -> tuple[Skipped, Skipped]:
-        """The blocks of users and the items that are left out."""
+        """The blocks of users and the items that are skipped."""
         return self.examples.skipped, self.store.skipped
 
 
 def build(experiment: Experiment, world: World) -> Parts:
-    """Data, then model -> source weights -> head of a task -> adapters and freezing: that order is law."""
+    """Build data and model, in a fixed order: model, source weights, task head, then adapters and freezing."""
     examples = experiment.data.scan(experiment.model.max_length, world.union)
     store = open_store(examples.folder, experiment.model.content(), experiment.data, world)
     torch.manual_seed(experiment.seed)
@@ -57,10 +57,10 @@ def build(experiment: Experiment, world: World) -> Parts:
 
 
 def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> None:
-    """Load the weights of `experiment.init_from` into its model, strictly, before anything is attached.
+    """Load the weights of `experiment.init_from` strictly into `model`, before adapters are attached.
 
     Raises:
-        ConfigError: that run was trained with adapters, embeds the items of another catalogue, or is of another shape.
+        ConfigError: that run was trained with adapters, embeds the items of another catalogue, or has other shapes.
     """
     assert experiment.init_from is not None
     source, fresh = experiment.init_from, left_out(model, experiment.fresh_modules)
@@ -77,7 +77,7 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
         weights.load_strictly(model, outside(taken, experiment.not_inherited), fresh)
     except weights.WeightsError as error:
         raise ConfigError(f"`init_from`: {source}: {error}{_how_models_differ(learnt, experiment)}") from None
-    torch.manual_seed(experiment.seed)  # what is drawn next follows from the seed, not from how the source was read
+    torch.manual_seed(experiment.seed)  # loading the source may have used random numbers
 
 
 def _how_models_differ(source: Experiment, target: Experiment) -> str:
@@ -90,20 +90,20 @@ def _how_models_differ(source: Experiment, target: Experiment) -> str:
 
 
 def of_the_catalogue(model: nn.Module) -> list[str]:
-    """Names of weights that belong to the items of one catalogue."""
+    """Names of the weights that belong to the items of one catalogue."""
     tables = [name for name, module in model.named_modules() if isinstance(module, CatalogueTable)]
     return left_out(model, tables)
 
 
 def check_frozen(experiment: Experiment, model: Model) -> None:
-    """Refuse to freeze weights that were never trained: nothing could be learnt through them, or rebuilt later."""
+    """Refuse to freeze untrained weights: they would stay random, and could not be restored with the run."""
     fresh = left_out(model, experiment.fresh_modules)
     frozen = [
         member.name
         for member in parameter_groups(model)["head"]
         if (experiment.init_from is None or member.name in fresh) and not member.parameter.requires_grad
     ]
-    train_it = "let the head learn: `also_train: [head]` in the adaptation, or `{name: head_only}` beside it in a list"
+    train_it = "train the head: add `also_train: [head]` to the adaptation, or combine it with `{name: head_only}`"
     if frozen and experiment.init_from is not None:
         raise ConfigError(f"`init_except`: {frozen[0]} would be random and frozen; {train_it}")
     if frozen:

@@ -1,7 +1,7 @@
-"""One base, many channels: runs that were trained on the same weights, each with its own adapter, used side by side.
+"""Channels: runs that were adapted from the same base, each with its own adapter, used side by side.
 
-A channel is named by its run folder, or by the run's `export/`, wherever that was copied to: its adapter is all that it
-has of its own.
+A channel is given as its run folder or as the run's `export/`, which may have been copied elsewhere. Everything except
+its adapter is shared with the base.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from transrec.runs.run_folder import CONFIG_FILE, load
 
 @dataclass(frozen=True)
 class Channel:
-    """A run or an adapter, as a command was given it."""
+    """A run or an adapter, as given to a command."""
 
-    folder: Path  # as the user named it
+    folder: Path  # as given by the user
     export: Path
     experiment: Experiment
-    has_data: bool = True  # False: its shards are those of the base, until others are named
+    has_data: bool = True  # False: the configured shards are those of the base
 
     @property
     def name(self) -> str:
@@ -37,19 +37,19 @@ class Channel:
 
     @property
     def model(self) -> ModelConfig:
-        """How to build its model with all that its export holds, tokenizer included."""
+        """The model configuration, with all required files, such as the tokenizer, taken from the export."""
         return self.experiment.model.from_export(self.export)
 
 
 class Channels:
-    """The channels that a command was given, in their order.
+    """The channels given to a command, in order.
 
     Args:
-        run: alone, a run; with adapters, the run that they were trained on (None: what the first of them names).
+        run: without adapters, the run to use; with adapters, their base (None: the `init_from` of the first one).
         adapters: run folders or exports.
 
     Raises:
-        ConfigError: a folder is neither a run nor an adapter's export, or an adapter is none.
+        ConfigError: a folder is neither a run nor an adapter's export, or an adapter holds a whole model.
     """
 
     def __init__(self, run: Path | None, adapters: Sequence[Path], device: torch.device) -> None:
@@ -62,10 +62,10 @@ class Channels:
             raise ConfigError("name a run (--run), or adapters (--adapter), or both")
 
     def build(self, channel: Channel, index: ShardIndex) -> Model:
-        """The channel's model for the items of `index`; the base is loaded once, whatever the number of channels.
+        """The channel's model for the items of `index`; the base is loaded once for all channels.
 
         Raises:
-            WeightsError: the channel's adapter was trained on another base than the first one's.
+            WeightsError: the adapter was trained on a base other than that of the first channel.
         """
         if not self._over_one_base:
             return rebuild_for(channel.experiment, channel.folder, index).to(self._device)
@@ -79,7 +79,7 @@ class Channels:
 
 
 def read_adapter(folder: Path, base: Path | None) -> Channel:
-    """The channel of a run folder or an export; `base` takes the place of the `init_from` it was trained with."""
+    """The channel of a run folder or an export; `base` replaces the `init_from` it was trained with."""
     run_dir = folder.parent if folder.name == "export" and (folder.parent / CONFIG_FILE).exists() else folder
     alone = not (run_dir / CONFIG_FILE).exists()
     export = folder if alone else run_dir / "export"
@@ -93,9 +93,9 @@ def read_adapter(folder: Path, base: Path | None) -> Channel:
 
 
 def _over(base: Path | None, export: Path) -> Experiment:
-    """The experiment of an export that has left its run: what it learnt is in it, the rest is as the base had it."""
+    """The experiment of an export without its run folder: settings not in the export are those of the base."""
     if base is None:
-        raise ConfigError(f"{export} has left its run: name the run that it was trained on with --run")
+        raise ConfigError(f"{export} is not in its run folder: give the run that it was trained on with --run")
     described = read_export(export)
     own = described.model_dump(include={"seed", "model", "init_except", "adaptation", "evaluation"})
     values: dict[str, Any] = {**load(base).model_dump(mode="json"), "init_from": str(base), **own}

@@ -1,4 +1,4 @@
-"""Trained models against the held-out items of their data, or of other data."""
+"""Evaluation of trained models on the held-out items of their own or other data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from transrec.runs.rebuild import check_targets
 
 @dataclass(frozen=True)
 class Result:
-    """The metrics of one model on one part of some data."""
+    """The metrics of one model on one part of a data set."""
 
     channel: Channel
     part: Part
     data: DataConfig
     examples: Examples
-    estimates: Mapping[str, Estimate]  # of the metrics of the run's configuration, and "loss"
+    estimates: Mapping[str, Estimate]  # by metric of the run's configuration, and "loss"
 
     @property
     def evaluation(self) -> EvaluationConfig:
@@ -42,10 +42,10 @@ class Result:
 
 
 def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Part, world: World) -> Result:
-    """Rank the held-out items of the data that `config` describes; every rank of `world` must make the same call.
+    """Rank the held-out items of the data that `config` describes; every rank of `world` must call it.
 
     Raises:
-        ConfigError: the model embeds the item ids of another catalogue, or knows other targets.
+        ConfigError: the model embeds the item ids of another catalogue, or has other targets.
     """
     experiment = channel.experiment
     examples = config.scan(experiment.model.max_length, world.union)
@@ -59,17 +59,17 @@ def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Par
 
 
 def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:
-    """The data that a channel was trained on, or the same settings over the shards at `data`, a folder or a URL.
+    """The data that a channel was trained on, or the same settings with the shards at `data`, a folder or a URL.
 
     Raises:
-        ConfigError: no shards are named, and the channel is an export away from its run, or the shards at its place
-            are missing or are not those it was trained on.
+        ConfigError: `data` is None, and the channel is an export without its run folder, or its shards are missing
+            or are not those it was trained on.
     """
     own = channel.experiment.data
     if data is not None:
         return own.model_copy(update={"path": parse_place(data)})
     if not channel.has_data:
-        raise ConfigError(f"{channel.folder} has left its run and its data: name shards with --data")
+        raise ConfigError(f"{channel.folder} is not in its run folder: name shards with --data")
     check_shards(channel.folder, own, "--data")
     trained_on, place = read_export(channel.export).shards_sha256, open_folder(own)
     if trained_on not in (None, place.index_sha256):
@@ -80,20 +80,20 @@ def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:
 def check_shards(run: Path, data: DataConfig, option: str) -> None:
     """
     Raises:
-        ConfigError: the shards that a run was trained on are not where they were; `option` names others.
+        ConfigError: the shards that a run was trained on have moved; the message refers to the command's `option`.
     """
     if isinstance(data.path, Path) and not data.path.exists():
         raise ConfigError(f"{run}: its shards are not at {data.path} any more: name them with {option}")
 
 
 def tables(results: Sequence[Result]) -> list[list[Mapping[str, Mapping[str, Estimate]]]]:
-    """The sections of a table for each set of metrics, in the order of the results; see `sections`."""
+    """Table sections for each set of metrics, in the order of the results; see `sections`."""
     measures = dict.fromkeys(repr(result.evaluation) for result in results)
     return [sections([result for result in results if repr(result.evaluation) == measure]) for measure in measures]
 
 
 def sections(results: Sequence[Result]) -> list[Mapping[str, Mapping[str, Estimate]]]:
-    """Rows of a table: where users and measures are the same, results stand together below their baselines."""
+    """Table rows by section: results with the same data and metrics are grouped below their baselines."""
     found: dict[str, dict[str, Mapping[str, Estimate]]] = {}
     for result in results:
         alike = repr((result.data, result.evaluation))

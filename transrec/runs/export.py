@@ -25,8 +25,8 @@ class Export(Config):
     transrec_version: str
     num_items: int  # of the catalogue
     item_ids_sha256: str
-    shards_sha256: str | None = None  # of the index.json of the shards it was trained on; None: not recorded
-    model: dict[str, Any]  # sections of the run's configuration, as the run had them
+    shards_sha256: str | None = None  # of the index.json of the training shards; None: not recorded
+    model: dict[str, Any]  # section of the run's configuration, like those below
     adaptation: dict[str, Any]
     seed: int
     init_from: str | None
@@ -60,18 +60,18 @@ def describe(experiment: Experiment, examples: Examples) -> Export:
 def read_export(export: Path) -> Export:
     """
     Raises:
-        ConfigError: there is no export, or it is of another format.
+        ConfigError: there is no export, or it is damaged or has an unsupported format.
     """
     path = export / weights.CONFIG_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ConfigError(f"{export.parent} has no export yet: let its training reach a validation") from None
+        raise ConfigError(f"{export.parent} has no export yet: train it until its first validation") from None
     except ValueError as error:
         raise ConfigError(f"{path} is damaged ({error}): export the run anew") from None
     if not isinstance(values, dict) or values.get("format", 1) not in (1, FORMAT):
         written = values.get("format") if isinstance(values, dict) else None
-        raise ConfigError(f"{path} is of format {written}, this version reads up to {FORMAT}: use a newer TransRec")
+        raise ConfigError(f"{path} has format {written}, this version reads up to {FORMAT}: use a newer TransRec")
     try:
         return validate(Export, values)
     except ConfigError as error:
@@ -79,5 +79,5 @@ def read_export(export: Path) -> Export:
 
 
 def is_adapted(export: Path) -> bool:
-    """Whether an export holds only the weights that were trained, to be used with a base."""
+    """Whether an export holds only the trained weights, and needs a base."""
     return (export / weights.ADAPTER_FILE).exists()

@@ -1,4 +1,4 @@
-"""The lineage of a run by the ids of its data: the windows of a step, and the steps that saw a user or an item."""
+"""Lineage of a run: the windows of a training step, and the steps that saw a user or an item."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ from transrec.weights import CONFIG_FILE
 
 @dataclass(frozen=True)
 class SeenWindow:
-    """A part of a user's history in a step of training."""
+    """A window of a user's history in a training step."""
 
     step: int  # from 1
-    slot: int  # its place in the global batch
+    slot: int  # position in the global batch
     user: str
-    start: int  # the place of its first item in the user's history
+    start: int  # position of its first item in the user's history
     items: list[str]  # ids, oldest first
 
 
 @dataclass(frozen=True)
 class SeenStep:
-    """A step of training: its windows, and the ids of all its items, negatives too."""
+    """A training step: its windows, and the ids of all its items, including negatives."""
 
     step: int
     windows: list[SeenWindow]
@@ -38,13 +38,13 @@ class SeenStep:
 
 
 class RunLineage:
-    """Answers about the steps that a run has done, from the order that its seed determines.
+    """Looks up the steps that a run has completed, whose data order is recomputed from its seed.
 
     Args:
-        data: the shards that the run was trained on, if they lie elsewhere now.
+        data: the shards that the run was trained on, if they have moved.
 
     Raises:
-        ConfigError: the folder is not a run, or the shards it was trained on are not there.
+        ConfigError: the folder is not a run, or the shards are missing or not those it was trained on.
     """
 
     def __init__(self, run_dir: Path, data: Path | str | None = None) -> None:
@@ -69,13 +69,13 @@ class RunLineage:
 
     @property
     def steps(self) -> int:
-        """How many steps the run has done."""
+        """Number of steps that the run has completed."""
         return self.lineage.steps
 
     def step(self, number: int) -> SeenStep:
         """
         Raises:
-            ConfigError: the run has not done a step of this number.
+            ConfigError: the run has not completed a step with this number.
         """
         if not 1 <= number <= self.steps:
             raise ConfigError(f"step {number}: this run has steps 1 to {self.steps}")
@@ -87,7 +87,7 @@ class RunLineage:
         return SeenStep(number, windows, self._ids(step.items.tolist()))
 
     def user(self, user_id: str) -> list[SeenWindow]:
-        """The user's windows, in the order of steps; none for a user who does not train.
+        """The user's windows, in step order; none for a user who is not in the training data.
 
         Raises:
             ConfigError: the shards have no such user.
@@ -98,7 +98,7 @@ class RunLineage:
             raise ConfigError(f"user {user_id!r} is not in the shards of this run") from None
 
     def item(self, item_id: str) -> list[SeenWindow]:
-        """The windows that the item is in, as input or target, in the order of steps.
+        """The windows that contain the item as input or target, in step order.
 
         Raises:
             ConfigError: the catalogue has no such item.
@@ -115,5 +115,5 @@ class RunLineage:
 
 
 def _of_others(export: Path, index: ShardIndex) -> bool:
-    """Whether a run's export is of other items than those of `index`; a run without an export is not asked."""
+    """Whether a run's export belongs to a catalogue other than that of `index`; False without an export."""
     return (export / CONFIG_FILE).exists() and read_export(export).item_ids_sha256 != index.item_ids_sha256

@@ -1,4 +1,4 @@
-"""The trained model of a run, from what lies in its folder and from what it was trained on."""
+"""Rebuilds the trained model of a run from its folder and its base."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,21 +19,21 @@ from transrec.runs.run_folder import load
 
 @dataclass(frozen=True)
 class Base:
-    """What adapted runs stand on: weights, and the state of the random numbers when something is attached to them.
+    """The base of adapted runs: its weights, and the random state from which adapters are initialised.
 
-    Designs considered for putting one adapter after another on a base: to take modules and hooks out again, which
-    every method would have to be able to undo, down to the values of what it trained of the base; to copy the base's
-    module tree for each, which has the pooling, the heads and so on of the first run; to build each run's own module
-    tree by its own configuration and let it use the base's tensors. The last is what happens here: a model is made as
-    it would be alone, nothing is ever undone, and the models may be used side by side.
+    Designs considered for several adapters on one base. Removing modules and hooks again: every method would have to
+    undo its changes, including those to weights of the base that it trained. Copying the base's module tree: each copy
+    would have the pooling, heads and so on of the first run. Building each run's own module tree from its own
+    configuration and sharing the tensors of the base. Chosen: the last. A model is built as it would be alone, nothing
+    has to be undone, and the models can be used side by side.
     """
 
     weights: Mapping[str, Tensor]
-    random: Tensor | None  # None: what is drawn follows from a run's seed alone
+    random: Tensor | None  # None: adapters are initialised from the run's seed
 
     @classmethod
     def load(cls, experiment: Experiment, num_items: int) -> "Base":
-        """The base of a run: its `init_from`, or its pretrained backbone beneath what it drew itself."""
+        """The base of a run: its `init_from`, or its pretrained backbone and own initial weights."""
         if experiment.init_from is not None:
             return cls(source_weights(experiment), None)
         torch.manual_seed(experiment.seed)
@@ -43,10 +43,10 @@ class Base:
         return replace(self, weights={name: tensor.to(device) for name, tensor in self.weights.items()})
 
     def with_adapter(self, experiment: Experiment, export: Path, num_items: int) -> Model:
-        """The model that a run trained on this base; what it has not changed lies in memory once.
+        """The model of a run trained on this base; weights that it did not change share the memory of the base.
 
         Raises:
-            WeightsError: it was trained on another base.
+            WeightsError: the run was trained on another base.
         """
         model = experiment.model.from_export(export).build(num_items)
         kept = outside(self.weights, experiment.not_inherited)
@@ -61,19 +61,18 @@ class Base:
         answer(model, export)
         experiment.adaptation.apply(model)
         weights.load_export(export, model)
-        model.to(next(iter(self.weights.values())).device)  # adapters too: they are made where the model was
+        model.to(next(iter(self.weights.values())).device)  # adapters too: they were created on the model's device
         weights.share_frozen(model, self.weights)
         return model
 
 
 def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> Model:
-    """The trained model of a run, to be used on the items of `index`.
+    """The trained model of a run, for the items of `index`.
 
-    A run holds every weight it trained; the frozen ones come from where the run had them: its backbone, its
-    `init_from`.
+    A run holds every weight it trained; frozen weights are loaded from its backbone or `init_from`.
 
     Raises:
-        ConfigError: the run has no export, or it embeds the item ids of another catalogue.
+        ConfigError: the run has no export, or embeds the item ids of another catalogue.
     """
     export = run_dir / "export"
     check_catalogue(experiment, export, index)
@@ -81,7 +80,7 @@ def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> Mod
 
 
 def rebuild(experiment: Experiment, export: Path, num_items: int) -> Model:
-    """As `rebuild_for`, of a catalogue of `num_items` that is known to be the right one."""
+    """As `rebuild_for`, for a catalogue of `num_items` items that has been checked."""
     if is_adapted(export):
         return Base.load(experiment, num_items).with_adapter(experiment, export, num_items)
     model = experiment.model.from_export(export).build(num_items)
@@ -92,46 +91,46 @@ def rebuild(experiment: Experiment, export: Path, num_items: int) -> Model:
 
 
 def answer(model: Model, export: Path) -> None:
-    """Let the model predict what the export was trained for: items, or the targets of a task."""
+    """Set the targets that the export was trained for: items, or the targets of a task."""
     names = read_export(export).targets
     if names is not None:
         model.answer(Targets(len(names), of_items=False))
 
 
 def check_catalogue(experiment: Experiment, export: Path, index: ShardIndex) -> None:
-    """Refuse to use a model that embeds item ids on the items of another catalogue."""
+    """Refuse to use a model that embeds item ids with another catalogue."""
     same = read_export(export).item_ids_sha256 == index.item_ids_sha256
     if not same and experiment.model.embeds_ids:
-        raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it is of no use for these shards")
+        raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it does not fit these shards")
 
 
 def check_targets(export: Path, examples: Examples) -> None:
-    """Refuse to ask a model for other targets than it knows.
+    """Refuse to use a model with data that has other targets.
 
     Raises:
-        ConfigError: naming some that only one side has.
+        ConfigError: the targets differ; the message names some that only one side has.
     """
     known = read_export(export).targets or []
     asked = [] if examples.targets.of_items else examples.target_names().to_pylist()
     if known != asked:
         differing = sorted(set(known) ^ set(asked))[:4]
         raise ConfigError(
-            f"{export.parent} knows {len(known)} targets, the data has {len(asked)}, which are not the same"
-            f"{' (' + ', '.join(differing) + ' …)' if differing else ''}: use the data that its task is about"
+            f"{export.parent} has {len(known)} targets, the data has {len(asked)}, which are not the same"
+            f"{' (' + ', '.join(differing) + ' …)' if differing else ''}: use the data of its task"
         )
 
 
 def source_weights(experiment: Experiment) -> dict[str, Tensor]:
-    """Every weight of the run that `experiment` starts from.
+    """All weights of the run that `experiment` starts from.
 
     Raises:
-        ConfigError: it was trained with adapters, without which its other weights are not what it learnt.
+        ConfigError: that run is missing, or was trained with adapters, without which its other weights are invalid.
     """
     run_dir = experiment.init_from
     assert run_dir is not None
     if not run_dir.exists():
         raise ConfigError(
-            f"{run_dir}, the base of {experiment.run_dir}, is not there any more: name its new place with "
+            f"{run_dir}, the base of {experiment.run_dir}, does not exist any more: give its new path with "
             f"--adapter {experiment.run_dir} --run BASE"
         )
     export = run_dir / "export"
@@ -151,7 +150,7 @@ def left_out(model: nn.Module, modules: Sequence[str]) -> list[str]:
 
 
 def outside(source: Mapping[str, Tensor], modules: Sequence[str]) -> dict[str, Tensor]:
-    """Those of the weights that do not lie in `modules`."""
+    """The weights of `source` that are not in `modules`."""
     inside = tuple(f"{module}." for module in modules)
     return {name: tensor for name, tensor in source.items() if not name.startswith(inside)}
 
@@ -159,7 +158,7 @@ def outside(source: Mapping[str, Tensor], modules: Sequence[str]) -> dict[str, T
 def check_left_out(model: nn.Module, source: Mapping[str, Tensor], modules: Sequence[str]) -> None:
     """
     Raises:
-        ConfigError: neither the model nor the source has anything of such a name.
+        ConfigError: neither the model nor the source has weights in one of the modules.
     """
     for module in modules:
         if not any(name.startswith(f"{module}.") for name in (*weights.names(model), *source)):

@@ -1,4 +1,4 @@
-"""Recommendations of a trained run: the Python API, and what the command `recommend` answers with.
+"""Recommendations from a trained run: the Python API, which the command `recommend` uses too.
 
 Shape letters: N items of the catalogue, T targets of a task, L positions, D width.
 """
@@ -31,15 +31,15 @@ from transrec.runs.export import read_export
 
 
 class ItemVectors(NamedTuple):
-    """The vectors by which a model scores items: a user's score for an item is the product of both vectors."""
+    """The item vectors of a model: a user's score for an item is the inner product of their vectors."""
 
     ids: list[str]
-    vectors: Tensor  # (N, D) float32, in memory of the CPU, in the order of `ids`
+    vectors: Tensor  # (N, D) float32 on the CPU, in the order of `ids`
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items of a set of shards, in the order of their indices, which count from 1."""
+    """The items of a set of shards, in the order of their indices, which start at 1."""
 
     folder: ShardFolder
     item_ids: list[str]
@@ -60,7 +60,7 @@ class Catalogue:
     def indices(self, history: Sequence[str]) -> list[int]:
         """
         Raises:
-            ConfigError: an id that is not in the catalogue, or an empty history.
+            ConfigError: an id is not in the catalogue, or the history is empty.
         """
         unknown = [item_id for item_id in history if item_id not in self.index_of]
         if unknown or not history:
@@ -70,15 +70,15 @@ class Catalogue:
 
 
 class Recommender:
-    """The trained model of a run over a catalogue, every item of which is encoded once, when it is first needed.
+    """The trained model of a run with a catalogue, whose items are all encoded once, on first use.
 
-    `transrec.load_run` and `transrec.load_adapters` make recommenders.
+    `transrec.load_run` and `transrec.load_adapters` create recommenders.
 
     Args:
         channels: the run, or the adapters over one base, that the model is built from.
-        channel: which of them.
+        channel: the one to use.
         catalogue: shards whose items are recommended, a folder or a URL; None: those that the run was trained on.
-        world: the processes that share the work; all of them make the same calls.
+        world: the processes that share the work; all of them must make the same calls.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Recommender:
 
     @property
     def folder(self) -> Path:
-        """The run folder or export, as it was named."""
+        """The run folder or export, as given."""
         return self._channel.folder
 
     @property
@@ -100,7 +100,7 @@ class Recommender:
         return self._channel.name
 
     def open(self) -> None:
-        """Open the catalogue now rather than when it is first needed; see `catalogue` for the errors."""
+        """Open the catalogue now instead of on first use; see `catalogue` for the errors."""
         _ = self.catalogue
 
     @cached_property
@@ -113,31 +113,32 @@ class Recommender:
         """The items that are recommended.
 
         Raises:
-            ConfigError: the model is an export away from its run, and no catalogue was named.
+            ConfigError: no catalogue was given, and the model is an export without its run folder, or its shards have
+                moved.
             TransRecError: there are no shards.
         """
         if self._place is None and not self._channel.has_data:
-            raise ConfigError(f"{self.folder} has left its run and its data: name shards with --catalogue")
+            raise ConfigError(f"{self.folder} is not in its run folder: name shards with --catalogue")
         if self._place is None:
             check_shards(self.folder, self._channel.experiment.data, "--catalogue")
         return Catalogue.read(open_folder(self._channel.experiment.data, self._place))
 
     def recommend(self, history: Sequence[str], top: int = 10) -> list[dict[str, Any]]:
-        """The best items for a user, who need not be of the data; or the best targets of the run's task.
+        """The best items for a user, who need not be in the data; or the best targets of the run's task.
 
             >>> transrec.load_run("runs/x").recommend(["100001", "100002"], top=1)
             [{'item_id': '100017', 'title': 'Origem Merlot', 'score': 3.141593}]
 
         Args:
             history: item ids, oldest first; the model reads the newest `model.max_length` of them.
-            top: how many, at most. No item of the history is among them.
+            top: maximum number of results. Items of the history are excluded.
 
         Returns:
-            `{"item_id", "title", "score"}` of each, best first. A score is the logit that the model learnt, and can be
-            compared within one answer only. Of a task `{"target", "probability"}`, the softmax over all T targets.
+            `{"item_id", "title", "score"}` for each item, best first. A score is the model's logit and is comparable
+            only within one result. For a task, `{"target", "probability"}`, from a softmax over all T targets.
 
         Raises:
-            ConfigError: an id that the catalogue lacks, or an empty history.
+            ConfigError: an id is not in the catalogue, or the history is empty.
         """
         seen = torch.tensor([self.catalogue.indices(history)])
         inputs = torch.zeros((1, self._channel.experiment.model.max_length), dtype=torch.int64)
@@ -150,28 +151,28 @@ class Recommender:
             )
 
     def item_vectors(self) -> ItemVectors:
-        """The ids of the catalogue's items and their vectors (N, D), as a nearest-neighbour index takes them.
+        """The ids of the catalogue's items and their vectors (N, D), for example for a nearest-neighbour index.
 
         >>> ids, vectors = transrec.load_run("runs/x").item_vectors()
         """
         return ItemVectors(list(self.catalogue.item_ids), self._vectors[1:].cpu())
 
     def evaluate(self, split: Part = "test", data: Path | str | None = None) -> dict[str, Estimate]:
-        """The metrics of the run's configuration and the loss, each with its interval over users.
+        """The metrics of the run's configuration and the loss, each with an interval over users.
 
             >>> transrec.load_run("runs/x").evaluate(split="test")["HR@10"]
             Estimate(value=0.19, low=0.1826, high=0.198)
 
         Args:
-            split: "valid" or "test", the part whose items were held out.
-            data: other shards than those the run was trained on, a folder or a URL.
+            split: "valid" or "test", the held-out part to evaluate on.
+            data: shards other than those the run was trained on, a folder or a URL.
 
         Returns:
-            By metric `value`, `low` and `high`; a rate is from 0 to 1, the loss is in nats.
+            `value`, `low` and `high` by metric; rates are between 0 and 1, the loss is in nats.
 
         Raises:
-            ConfigError: the model embeds the item ids of another catalogue or knows other targets; no user has a held-
-                out item.
+            ConfigError: the model embeds the item ids of another catalogue or has other targets, or no user has a
+                held-out item.
         """
         result = evaluate(self._channels, self._channel, data_of(self._channel, data), split, self._world)
         return dict(result.estimates)
@@ -186,7 +187,7 @@ class Recommender:
 
     @cached_property
     def _vectors(self) -> Tensor:
-        """(N + 1, D), row 0 for no item."""
+        """(N + 1, D); row 0 is padding."""
         folder = self.catalogue.folder
         wanted = self._channel.model.content()
         store = open_store(folder, wanted, self._channel.experiment.data, self._world)
@@ -207,7 +208,7 @@ class Recommender:
 
 
 def best_targets(score: Score, targets: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """The `top` best targets of one user; their probabilities are a softmax over all, as classification learns them."""
+    """The `top` best targets of one user, with the probabilities of a softmax over all targets, as in training."""
     probabilities = score(1, len(targets) + 1)[0].softmax(0)
     best = probabilities.topk(min(top, len(targets)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -215,19 +216,19 @@ def best_targets(score: Score, targets: Sequence[str], top: int) -> list[dict[st
 
 
 def load_run(run: Path | str, base: Path | str | None = None, catalogue: Path | str | None = None) -> Recommender:
-    """A trained run, ready to recommend, to encode items and to be evaluated.
+    """Load a trained run to recommend, encode items and evaluate.
 
         >>> import transrec
         >>> run = transrec.load_run("runs/quickstart")
         >>> run.recommend(["100001", "100002"], top=10)
 
     Args:
-        run: a run folder; with `base` also an adapter's `export/`, wherever it was copied to.
-        base: the run that an adapter was trained over; None: the one that its configuration names.
+        run: a run folder; with `base`, also an adapter's `export/`, which may have been copied elsewhere.
+        base: the run that an adapter was trained on; None: the one in its configuration.
         catalogue: shards whose items are recommended, a folder or a URL; None: those that the run was trained on.
 
     Raises:
-        ConfigError: `run` is not a run folder, or, with `base`, no adapter.
+        ConfigError: `run` is not a run folder or, with `base`, not an adapter.
     """
     if base is not None:
         return load_adapters([run], base, catalogue)[0]
@@ -237,17 +238,17 @@ def load_run(run: Path | str, base: Path | str | None = None, catalogue: Path | 
 def load_adapters(
     runs: Sequence[Path | str], base: Path | str | None = None, catalogue: Path | str | None = None
 ) -> list[Recommender]:
-    """Adapted runs over one base, which is read once and lies in memory once.
+    """Load adapted runs of one base, which is read only once and kept in memory only once.
 
         >>> films, books = transrec.load_adapters(["runs/films", "runs/books"], base="runs/source")
 
     Args:
         runs: run folders, or their exports.
-        base: the run that they were trained over; None: the one that the first of them names.
-        catalogue: as of `load_run`, for all of them.
+        base: the run that they were trained on; None: the one in the configuration of the first.
+        catalogue: as in `load_run`, for all of them.
 
     Raises:
-        ConfigError: one of them is no adapter.
+        ConfigError: one of them is not an adapter.
     """
     if not runs:
         return []
@@ -255,7 +256,7 @@ def load_adapters(
 
 
 def recommenders(run: Path | None, adapters: Sequence[Path], catalogue: Path | str | None) -> list[Recommender]:
-    """One for each channel of `Channels(run, adapters)`."""
+    """One recommender for each channel of `Channels(run, adapters)`."""
     world = distributed.join()
     channels = Channels(run, adapters, world.device)
     return [Recommender(channels, channel, catalogue, world) for channel in channels.members]

@@ -1,4 +1,4 @@
-"""The folder of a run: `config.yaml`, which is the run, and `environment.yaml`, where it was started."""
+"""The run folder: `config.yaml` defines the run, `environment.yaml` records where it was started."""
 
 import os
 import platform
@@ -18,16 +18,16 @@ from transrec.training.tracking import flatten
 
 CONFIG_FILE = "config.yaml"
 BACKBONE = "backbone"
-PLACES = ("path", "target", "cache", "init_from", BACKBONE)  # keys whose values are folders or files that a run reads
+PLACES = ("path", "target", "cache", "init_from", BACKBONE)  # keys of paths that a run reads
 E = TypeVar("E", bound=Experiment)
 
-_FROM_THE_LAUNCHER = "--local_rank="  # put in for each rank; nobody types it
+_FROM_THE_LAUNCHER = "--local_rank="  # added to the command of each rank by the launcher
 
-_NOT_COMPARED = "run_dir"  # a run is what it is wherever its folder lies
+_NOT_COMPARED = "run_dir"  # moving its folder does not change a run
 
 
 def load(run_dir: Path) -> Experiment:
-    """The experiment that a run folder holds; its places are where they are found now.
+    """The experiment of a run folder, with its paths updated if they have moved.
 
     Raises:
         ConfigError: the folder is not a run.
@@ -36,7 +36,7 @@ def load(run_dir: Path) -> Experiment:
 
 
 def load_as(schema: type[E], run_dir: Path) -> E:
-    """As `load`, for an experiment of another class."""
+    """As `load`, for another experiment class."""
     path = run_dir / CONFIG_FILE
     if not path.exists():
         raise ConfigError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}")
@@ -45,7 +45,7 @@ def load_as(schema: type[E], run_dir: Path) -> E:
 
 
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
-    """The `values` of a run that an earlier version wrote, under the keys of this one."""
+    """Convert `values` written by an earlier version to the keys of this version."""
     data = values.get("data")
     if not isinstance(data, dict) or "task" not in data:
         return values
@@ -55,10 +55,10 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_run_dir(experiment: Experiment) -> None:
-    """A run folder is new, or it belongs to the same experiment, but for the fields that are marked with `MayDiffer`.
+    """Check that the run folder is new or of the same experiment, except for fields marked with `MayDiffer`.
 
     Raises:
-        ConfigError: the folder holds another experiment (naming what differs), or something else.
+        ConfigError: the folder holds another experiment (the message lists the differences), or something else.
     """
     run_dir = experiment.run_dir
     if (run_dir / CONFIG_FILE).exists():
@@ -77,7 +77,7 @@ def check_run_dir(experiment: Experiment) -> None:
 
 
 def write_run_dir(experiment: Experiment) -> None:
-    """Begin a new run folder; in one that is there, write down what now differs. Places are written in full."""
+    """Create a run folder, or update the configuration of an existing one. Paths are written as absolute."""
     path, written = experiment.run_dir / CONFIG_FILE, absolute(experiment)
     if path.exists():
         if differences(validate(type(experiment), upgraded(read_yaml(path))), written):
@@ -90,12 +90,12 @@ def write_run_dir(experiment: Experiment) -> None:
 
 
 def absolute(experiment: E) -> E:
-    """The same experiment with every local place written in full: it can be read from any folder."""
+    """The same experiment with absolute local paths, which do not depend on the working directory."""
     return validate(type(experiment), _in_full(experiment.model_dump()))
 
 
 def comparable(experiment: E) -> E:
-    """As `absolute`; the run that it starts from is the folder itself, however its path is spelt."""
+    """As `absolute`, with `init_from` resolved, so that different spellings of its path compare as equal."""
     full = absolute(experiment)
     return full if full.init_from is None else full.model_copy(update={"init_from": full.init_from.resolve()})
 
@@ -107,7 +107,7 @@ def _in_full(values: dict[str, Any]) -> dict[str, Any]:
             full[key] = _in_full(value)
         elif isinstance(value, Path):
             full[key] = str(value.absolute())
-        elif key == BACKBONE and isinstance(value, str) and Path(value).is_dir():  # else a name on a hub
+        elif key == BACKBONE and isinstance(value, str) and Path(value).is_dir():  # otherwise a hub id
             full[key] = str(Path(value).absolute())
         else:
             full[key] = value
@@ -115,9 +115,9 @@ def _in_full(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def relocated(values: dict[str, Any], run_dir: Path) -> dict[str, Any]:
-    """`values` of a run folder with the places that have moved: to where they lay beside the folder, if they are there.
+    """Update paths in the `values` of a run folder that moved along with it, keeping their relative position.
 
-    A place that is where it was stays, and so does one that is found nowhere: the error comes when it is needed.
+    A path that still exists is unchanged, and so is one that is not found: the error is raised when it is used.
     """
     began = Path(values["run_dir"]) if "run_dir" in values else run_dir
     return {key: _found(key, value, began, run_dir.absolute()) for key, value in values.items()}
@@ -131,13 +131,13 @@ def _found(key: str, value: Any, began: Path, run_dir: Path) -> Any:
     place = Path(value)
     if place.is_absolute() and began.is_absolute():
         tried = [Path(os.path.normpath(run_dir / os.path.relpath(place, began)))]
-    else:  # as earlier versions wrote it: relative to the folder that the command was started in
+    else:  # earlier versions wrote paths relative to the working directory of the command
         tried = [] if place.is_absolute() else [parent / place for parent in run_dir.parents]
     return next((str(path) for path in tried if path.exists()), value)
 
 
 def differences(old: Experiment, new: Experiment) -> dict[str, str]:
-    """By dotted key, the value that was and the value that is."""
+    """The old and new value of each field that differs, by dotted key."""
     before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
     return {
         key: public(f"{key}: {before.get(key)!r}") + " there, " + public(f"{after.get(key)!r} now")
@@ -147,12 +147,12 @@ def differences(old: Experiment, new: Experiment) -> dict[str, str]:
 
 
 def is_among(key: str, fields: set[str]) -> bool:
-    """Whether a dotted key is one of `fields`, or lies in one."""
+    """Whether a dotted key is one of `fields`, or nested in one."""
     return any(key == field or key.startswith(f"{field}.") for field in fields)
 
 
 def environment() -> dict[str, Any]:
-    """What a run runs on: versions of packages, the device and the command."""
+    """The environment of a run: package versions, device and command."""
     packages = {}
     for name in ("transrec", "torch", "deepspeed", "transformers", "tokenizers", "pillow", "pyarrow", "numpy"):
         try:

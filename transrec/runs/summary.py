@@ -1,4 +1,4 @@
-"""The results of a finished run: written to its folder, and shown."""
+"""The results of a finished run: writing them to its folder and displaying them."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from transrec.training.checkpoint import TrainState
 from transrec.training.cost import Cost
 from transrec.training.tracking import flatten
 
-SUMMARY_FILE = "summary.json"  # written last: a run that has it is finished
+SUMMARY_FILE = "summary.json"  # written last, so its presence marks a finished run
 
 
 def assemble(
@@ -34,7 +34,7 @@ def assemble(
     results: Mapping[str, UserResults],
     cost: Cost | None,
 ) -> dict[str, Any]:
-    """The contents of `summary.json`, but for the baselines."""
+    """The contents of `summary.json`, without the baselines."""
     return {part: as_json(result.estimates) for part, result in results.items()} | {
         "data": examples.training_size(),
         "parameters": parameters,
@@ -50,16 +50,16 @@ def assemble(
 
 
 def write_summary(run_dir: Path, examples: Examples, tested: UserResults, summary: dict[str, Any]) -> None:
-    """Write what every user was given, and last the summary."""
+    """Write the results of each test question, then the summary."""
     save_users(run_dir / "test_users.parquet", examples, tested)
     write_text(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
 
 
 def save_users(path: Path, examples: Examples, results: UserResults) -> None:
-    """A row for each question of the test: user_id, then its readings; targets stand there by name.
+    """Write one row per test question: user_id and its results, with targets by name.
 
-    Of ranked targets these are target, rank, loss, and where macro-F1 is asked for `predicted`. Runs are compared by
-    them, user by user.
+    For ranked targets, the results are target, rank and loss, plus `predicted` if macro-F1 is among the metrics. Runs
+    are compared user by user from these files.
     """
     kind, names = KINDS[examples.name], examples.target_names()
     columns = {"user_id": pa.array(examples.question_users("test"), pa.string())}
@@ -72,7 +72,7 @@ def save_users(path: Path, examples: Examples, results: UserResults) -> None:
 
 
 def hyperparameters(experiment: Experiment) -> dict[str, Any]:
-    """The settings that TensorBoard compares runs by, by dotted key."""
+    """The settings by which TensorBoard compares runs, by dotted key."""
     sections = experiment.model_dump(mode="json", include={"seed", "model", "adaptation", "optimizer", "train", "zero"})
     return flatten(sections)
 
@@ -80,7 +80,7 @@ def hyperparameters(experiment: Experiment) -> dict[str, Any]:
 def show(
     experiment: Experiment, tested: Mapping[str, Mapping[str, Estimate]], summary: dict[str, Any], cost: Cost | None
 ) -> None:
-    """The test results beside the baselines', what it cost, and where to look next."""
+    """Print the test results and baselines, the cost, and the paths and commands for more."""
     output, folder = console(), experiment.run_dir
     output.print(table(tested))
     output.print(cost_table(summary))
@@ -100,7 +100,7 @@ def show(
 
 
 def cost_table(summary: dict[str, Any]) -> Table:
-    """Two columns: parameters by tower, operations, memory, speed, size of the export."""
+    """Two columns with parameters by tower, operations, speed, memory and export size."""
     view = Table("cost", "")
     for tower, counts in summary["parameters"]["towers"].items():
         share = counts["adapters"] / max(1, counts["total"] - counts["adapters"])

@@ -1,7 +1,8 @@
-"""Trained towers for other programs: whole, as `AutoModel.from_pretrained` loads them, or their LoRA alone, for PEFT.
+"""Exports trained towers for other programs: whole, for `AutoModel.from_pretrained`, or LoRA alone, for PEFT.
 
-Designs considered: to write it into every run's export, which would double it for what few ask for; and on request,
-from the run. A tower has no place for adapters, so only what can be folded into its weights is, or written for PEFT.
+Designs considered. Writing them with every run's export: this doubles its size for a rare need. Exporting on request
+from the run folder. Chosen: the latter. A Hugging Face model has no place for adapters, so only LoRA is supported: it
+can be merged into the weights or written for PEFT.
 """
 
 import json
@@ -22,13 +23,13 @@ from transrec.runs.run_folder import load
 
 
 def export_towers(run_dir: Path, output: Path) -> dict[Path, str]:
-    """Write each backbone of a run's item encoder: to `output` itself, of several to a folder of its modality there.
+    """Write each backbone of a run's item encoder to `output`, or to one subfolder per modality if there are several.
 
     Returns:
         Folder and modality of each.
 
     Raises:
-        ConfigError: `output` is not empty, there is no backbone, or it has adapters that cannot be folded into it.
+        ConfigError: `output` is not empty, there is no backbone, or it has adapters that cannot be merged.
     """
     towers = _towers(run_dir, output)
     for tower in towers.values():
@@ -42,13 +43,13 @@ def export_towers(run_dir: Path, output: Path) -> dict[Path, str]:
 
 
 def export_peft(run_dir: Path, output: Path) -> dict[Path, str]:
-    """Write the LoRA of each backbone as `PeftModel.from_pretrained` loads it on that which the run started from.
+    """Write the LoRA of each backbone for `PeftModel.from_pretrained`, to be used with the original backbone.
 
     Returns:
         Folder and modality of each.
 
     Raises:
-        ConfigError: as for `export_towers`, or a backbone has no LoRA, or more of it was trained.
+        ConfigError: as for `export_towers`, or no backbone has LoRA, or other weights of one were trained.
     """
     towers = {name: tower for name, tower in _towers(run_dir, output).items() if _adapters(tower, run_dir)}
     if not towers:
@@ -56,7 +57,7 @@ def export_peft(run_dir: Path, output: Path) -> dict[Path, str]:
     for name, tower in towers.items():
         beside = [n for n, p in tower.backbone.named_parameters() if p.requires_grad and ".adapter." not in n]
         if beside:
-            raise ConfigError(f"{run_dir}: {beside[0]} was trained beside LoRA, which PEFT's adapter would leave out")
+            raise ConfigError(f"{run_dir}: {beside[0]} was trained in addition to LoRA, but PEFT cannot hold it")
         config, tensors = as_peft(tower.backbone)
         folder = output / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def export_peft(run_dir: Path, output: Path) -> dict[Path, str]:
 
 
 def _towers(run_dir: Path, output: Path) -> dict[str, BackboneEncoder]:
-    """By the name of their folder: empty where there is only one."""
+    """The backbone encoders by folder name, which is empty if there is only one."""
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty: choose another --output")
     experiment, export = load(run_dir), run_dir / "export"
@@ -81,7 +82,7 @@ def _adapters(tower: nn.Module, run_dir: Path) -> dict[str, Any]:
     """The LoRA of a tower.
 
     Raises:
-        ConfigError: there is an adapter of another kind, which no weights can express.
+        ConfigError: the tower has adapters of another kind, which cannot be merged into its weights.
     """
     adapters: dict[str, Any] = {name: m for name, m in tower.named_modules() if name.split(".")[-1] == "adapter"}
     for name, adapter in adapters.items():

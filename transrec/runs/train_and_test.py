@@ -1,4 +1,4 @@
-"""A run from its configuration to its summary: what the command `train` starts and a sweep repeats."""
+"""Executes a run from configuration to summary, for the command `train` and for sweeps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,14 +37,14 @@ def run(experiment: Experiment) -> dict[str, Any]:
         distributed.stop(world, failed=True)
         raise
     distributed.stop(world)
-    if trained.trainer.tracker is not None:  # the main process; the others are done
+    if trained.trainer.tracker is not None:  # only in the main process
         finish(experiment, trained)
     return trained.summary
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run whose models are measured, before the baselines are."""
+    """A trained and evaluated run, whose baselines have not been evaluated."""
 
     examples: Examples
     trainer: Trainer
@@ -63,7 +63,7 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     cost = measure(parts.model, stream[0], world.device, experiment.train.precision != "fp32")
     trainer = build_trainer(experiment, parts, stream, evaluator, world)
     trainer.resume()
-    if world.is_main:  # only now: a run that cannot start leaves no folder behind, or the folder as it was
+    if world.is_main:  # only now, so that a run that cannot start changes nothing on disk
         write_run_dir(experiment)
         bad_samples.write_skipped(experiment.run_dir, *parts.skipped)
         bad_samples.warn(*parts.skipped)
@@ -82,7 +82,7 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
 
 
 def finish(experiment: Experiment, trained: Trained) -> None:
-    """Measure the baselines, write the summary and show it; one process does."""
+    """Evaluate the baselines, write the summary and print it; only the main process calls it."""
     tested, trainer = trained.results["test"], trained.trainer
     others = baselines(experiment.evaluation, trained.examples, "test")
     trained.summary["baselines"] = {name: as_json(estimates) for name, estimates in others.items()}
@@ -158,7 +158,7 @@ def build_trainer(
 
 
 def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: World) -> None:
-    """Write the export of the model as it is now; every rank calls this, the first one writes."""
+    """Write the export of the model in its current state; every rank must call it, rank 0 writes."""
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
     config = describe(experiment, parts.examples).model_dump()
     folder = experiment.run_dir / "export"

@@ -1,1 +1,1 @@
-"""Many runs of one design: what a sweep file says, the trials that follow from it, and what became of them."""
+"""Sweeps: many runs planned from one file, carried out on Ray, analysed and reported."""

@@ -2,17 +2,17 @@
 
     name: example
     storage_path: runs/sweeps
-    source: {base: ../transrec/text_sasrec.yaml, data: {path: shards/big}}      # optional: what every trial starts from
+    source: {base: ../transrec/text_sasrec.yaml, data: {path: shards/big}}      # optional: the pretraining
     target: {base: ../transrec/text_sasrec.yaml, data: {path: shards/small}}
     grid:
       source_fraction: {source.data.fraction: [0.1, 0.3, 1.0]}                  # an axis: values of one key,
       method:                                                                   # or labelled bundles of keys
         full: {target.adaptation.name: full}
         houlsby: {target.adaptation.name: houlsby}
-        scratch: {source: null, target.adaptation.name: full}                   # starts from nothing
-      seed: [0, 1, 2]                                                           # of both stages
+        scratch: {source: null, target.adaptation.name: full}                   # trains from scratch
+      seed: [0, 1, 2]                                                           # set in both stages
 
-`grid` may be a list of grids; their trials are done together. A `base:` is relative to the sweep file.
+`grid` may be a list of grids; the sweep runs the trials of all of them. A `base:` path is relative to the sweep file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,13 +26,13 @@ from transrec.config import Config, UserPath, merge, parse_overrides, read_yaml,
 
 STAGES = ("source", "target")
 SEED = "seed"  # the axis that may be a plain list
-NO_SOURCE = "source"  # `source: null` in a label: its trials start from nothing
+NO_SOURCE = "source"  # `source: null` in a label: its trials train from scratch
 
 
 class Uniform(Config):
-    """Values drawn with equal density between two bounds."""
+    """A uniform distribution between two bounds."""
 
-    name: Literal["uniform"] = Field(description="equal density")
+    name: Literal["uniform"] = Field(description="uniform distribution")
     low: float = Field(description="the smallest value")
     high: float = Field(description="the largest value")
 
@@ -41,9 +41,9 @@ class Uniform(Config):
 
 
 class LogUniform(Config):
-    """Values whose logarithm is drawn with equal density between two bounds."""
+    """A distribution between two bounds whose logarithm is uniform."""
 
-    name: Literal["loguniform"] = Field(description="equal density of the logarithm")
+    name: Literal["loguniform"] = Field(description="uniform distribution of the logarithm")
     low: float = Field(gt=0, description="the smallest value")
     high: float = Field(gt=0, description="the largest value")
 
@@ -52,9 +52,9 @@ class LogUniform(Config):
 
 
 class Choice(Config):
-    """Values drawn from a list, each with the same chance."""
+    """A uniform distribution over a list of values."""
 
-    name: Literal["choice"] = Field(description="one of a list")
+    name: Literal["choice"] = Field(description="uniform choice from a list")
     values: list[Any] = Field(min_length=1, description="the values to draw from")
 
     def draw(self, rng: np.random.Generator) -> Any:
@@ -71,31 +71,31 @@ class Search(Config):
 
 
 class Resources(Config):
-    """Of one run. Without GPUs a worker computes on its CPUs."""
+    """The resources of one run. Without GPUs, a worker computes on its CPUs."""
 
-    workers: int = Field(1, ge=1, description="ranks; several are started by Ray Train")
-    cpus: float = Field(1, ge=0, description="for each worker")
-    gpus: float = Field(0, ge=0, description="for each worker; 0.5: two runs share a GPU")
+    workers: int = Field(1, ge=1, description="number of ranks; Ray Train starts them if more than one")
+    cpus: float = Field(1, ge=0, description="CPUs per worker")
+    gpus: float = Field(0, ge=0, description="GPUs per worker; with 0.5, two runs share a GPU")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.cpus + self.gpus == 0:
             raise ValueError("a worker needs a CPU or a GPU")
         if self.workers > 1 and self.gpus % 1:
-            raise ValueError("several workers need whole GPUs: the ranks of one run would meet on the same one")
+            raise ValueError("several workers need whole GPUs: otherwise ranks of one run would share a GPU")
         return self
 
 
 class Asha(Config):
-    """Stops what is behind at steps grace, grace·factor, … (Li et al., MLSys 2020)."""
+    """Stops the runs that are behind at steps grace, grace·factor, … (Li et al., MLSys 2020)."""
 
     name: Literal["asha"] = Field(description="successive halving")
     grace: int = Field(ge=1, description="steps before a run may be stopped")
-    factor: int = Field(3, ge=2, description="one of so many goes on")
+    factor: int = Field(3, ge=2, description="one run in this many continues")
 
 
 class Median(Config):
-    """Stops what is worse than the median of the others' running averages (Golovin et al., KDD 2017)."""
+    """Stops runs that are worse than the median of the other runs' running averages (Golovin et al., KDD 2017)."""
 
     name: Literal["median"] = Field(description="the median stopping rule")
     grace: int = Field(ge=1, description="steps before a run may be stopped")
@@ -105,19 +105,19 @@ class Sweep(Config):
     """The configuration of a sweep."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="the sweep's folder in storage_path")
-    storage_path: UserPath = Field(description="folder of sweeps; every node must see it under this path")
-    source: dict[str, Any] | None = Field(None, description="what is pretrained; without it only the target is trained")
-    target: dict[str, Any] = Field(description="what is trained and tested in every trial")
-    grid: dict[str, Any] | list[dict[str, Any]] = Field({}, description="axis -> values; a list: several grids")
-    search: dict[str, Search] = Field({}, description="axis -> a key whose values are drawn")
+    storage_path: UserPath = Field(description="folder that holds sweeps; every node must see it at this path")
+    source: dict[str, Any] | None = Field(None, description="the pretraining; without it only the target is trained")
+    target: dict[str, Any] = Field(description="the stage that every trial trains and tests")
+    grid: dict[str, Any] | list[dict[str, Any]] = Field({}, description="values by axis; a list holds several grids")
+    search: dict[str, Search] = Field({}, description="by axis, a key whose values are drawn")
     samples: int = Field(1, ge=1, description="draws of the searched axes, the same at every point of the grid")
-    fit: list[str] = Field([], description="axes of sizes that a law is to be fitted along: refused if too few sizes")
-    resources: Resources = Field(Resources(), description="of each run")
-    concurrent: int | None = Field(None, ge=1, description="runs at once, at most; null: what the resources allow")
+    fit: list[str] = Field([], description="size axes to fit a law along; refused if they have too few sizes")
+    resources: Resources = Field(Resources(), description="resources of each run")
+    concurrent: int | None = Field(None, ge=1, description="most runs at once; null: as many as the resources allow")
     stopping: Annotated[Asha | Median, Field(discriminator="name")] | None = Field(
-        None, description="which adaptations are stopped before their end; null: none"
+        None, description="rule that stops adaptations early; null: none"
     )
-    retries: int = Field(1, ge=0, description="of a run that failed, each from its last checkpoint")
+    retries: int = Field(1, ge=0, description="retries of a failed run, each from its last checkpoint")
 
     @property
     def folder(self) -> Path:
@@ -144,18 +144,18 @@ class Sweep(Config):
         return self
 
 
-Axis = Mapping[str, Mapping[str, Any]]  # label -> overrides by dotted key; numbers are labels of themselves
+Axis = Mapping[str, Mapping[str, Any]]  # label -> overrides by dotted key; a listed value is its own label
 
 
 def read_axis(name: str, values: Any, with_source: bool) -> dict[Any, dict[str, Any]]:
-    """Label (or number) -> what it overrides, in the order of the file.
+    """The overrides of each label (or listed value) of an axis, in the order of the file.
 
-    Designs considered for what is trained without the pretraining that the others start from: `target.init_from: null`
-    names a key that the sweep sets itself; a grid of its own, in another file, cannot be compared with the others.
-    Taken: `source: null`, which says of a label what it says of a sweep.
+    Designs considered for trials without the pretraining that the others start from: `target.init_from: null`, which
+    is a key that the sweep sets itself; a grid in a separate file, whose trials cannot be compared with the others.
+    Chosen: `source: null`, which means the same for a label as for a sweep.
 
     Raises:
-        ValueError: neither values of one key nor labelled bundles of keys.
+        ValueError: the axis is neither values of one key nor labelled bundles of keys.
     """
     if name == SEED and isinstance(values, list):
         stages = STAGES if with_source else STAGES[1:]
@@ -167,14 +167,14 @@ def read_axis(name: str, values: Any, with_source: bool) -> dict[Any, dict[str, 
         _check_key(name, key, with_source)
         if any(isinstance(value, list | dict) for value in listed):
             raise ValueError(
-                f"grid.{name}: values that are no numbers or words need labels: {{LABEL: {{{key}: value}}}}"
+                f"grid.{name}: values other than numbers and words need labels: {{LABEL: {{{key}: value}}}}"
             )
         if len(listed) != len(set(listed)) or not listed:
-            raise ValueError(f"grid.{name}: give every value of {key} once")
+            raise ValueError(f"grid.{name}: list each value of {key} once")
         return {value: {key: value} for value in listed}
     for label, bundle in values.items():
         if not isinstance(bundle, Mapping):
-            raise ValueError(f"grid.{name}.{label}: write {{KEY: value, …}}, what this label overrides")
+            raise ValueError(f"grid.{name}.{label}: write {{KEY: value, …}}, the keys that this label overrides")
         for key, value in bundle.items():
             if key == NO_SOURCE and value is None and with_source:
                 continue
@@ -183,7 +183,7 @@ def read_axis(name: str, values: Any, with_source: bool) -> dict[Any, dict[str, 
 
 
 def _set_by_the_sweep(with_source: bool) -> tuple[str, ...]:
-    """Without a source of its own a sweep may start from a run that is named."""
+    """Keys that the sweep sets itself; without a source stage, `target.init_from` is free to name a run."""
     return ("run_dir", "init_from") if with_source else ("run_dir",)
 
 
@@ -192,13 +192,13 @@ def _check_key(axis: str, key: str, with_source: bool) -> None:
     if stage not in STAGES or not field:
         raise ValueError(f"{axis}: {key!r} must begin with `source.` or `target.`")
     if stage == "source" and not with_source:
-        raise ValueError(f"{axis}: {key!r} belongs to a source, which this sweep has not")
+        raise ValueError(f"{axis}: {key!r} belongs to the source, but this sweep has none")
     if field in _set_by_the_sweep(with_source):
         raise ValueError(f"{axis}: {key!r} is set by the sweep")
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file, its stages merged over the files their `base:` names.
+    """Read a sweep file and merge each stage over the file that its `base:` names.
 
     Raises:
         ConfigError: as `transrec.config.load`.
@@ -211,7 +211,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 
 
 def stage_values(values: Mapping[str, Any], stage: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The stage's configuration with those of the dotted `overrides` that are its own."""
+    """The configuration of a stage, with those of the dotted `overrides` that belong to it."""
     own = {key.removeprefix(f"{stage}."): value for key, value in overrides.items() if key.startswith(f"{stage}.")}
     merged = dict(values)
     for key, value in own.items():

@@ -1,12 +1,12 @@
-"""Carries out a plan: pretrainings, then what starts from them; knows what is finished, and what to do about failures.
+"""Carries out a plan: pretrainings first, then the adaptations that start from them; retries failed runs.
 
-Everything lies in the sweep's folder and is found there by a later driver: a run is finished when it has its
-`summary.json`, wherever in the storage it was made; one that is not goes on from its own checkpoint. So a driver may be
-killed at any moment, and the storage may be moved.
+All state is kept in the sweep's folder, where a later driver finds it: a run is finished once it has its
+`summary.json`, whichever sweep of the storage made it; an unfinished run resumes from its own checkpoint. So a driver
+may be killed at any moment, and the storage may be moved.
 
-How runs are executed is given: `ray_executor.py` does it on Ray. Considered for going on after a failure: Ray Tune's
-own `Tuner.restore` (bound to one search space and one path, and its state is a pickle) and its `max_failures` (does the
-same again, so a run that is too large for memory fails again).
+The caller supplies the function that executes runs; `ray_executor.py` has one for Ray. Considered for recovery from
+failures: Ray Tune's own `Tuner.restore` (bound to one search space and one path, and its state is a pickle) and its
+`max_failures` (retries an unchanged run, so one that is too large for memory fails again).
 """
 
 import os
@@ -40,26 +40,26 @@ _OUT_OF_MEMORY = (
 
 
 class SweepError(TransRecError, RuntimeError):
-    """A sweep that cannot be begun or gone on with; the message says what to do."""
+    """The sweep can be neither started nor resumed; the message states the remedy."""
 
 
 @dataclass
 class RunState:
-    """What is known of a run; `attempts` counts the failures of this driver."""
+    """The state of a run; `attempts` counts its failures under this driver."""
 
     status: Status = "pending"
     error: str | None = None
     notes: list[str] = field(default_factory=list)
     attempts: int = 0
-    accumulation: int | None = None  # in place of the configured one
+    accumulation: int | None = None  # overrides the configured value
 
 
-Settle = Callable[[str, str | None], None]  # (hash of a run that ended, its error)
-Execute = Callable[[Sequence[Run], Settle], None]  # returns when all of them have ended, or been interrupted
+Settle = Callable[[str, str | None], None]  # (hash of a run that ended, its error or None)
+Execute = Callable[[Sequence[Run], Settle], None]  # returns when all runs have ended or were interrupted
 
 
 class Driver:
-    """One sweep, from what lies in its folder to its end."""
+    """Carries out one sweep, starting from the state in its folder."""
 
     def __init__(self, sweep: Sweep, plan: Plan) -> None:
         self.sweep, self.plan, self.folder = sweep, plan, sweep.folder
@@ -67,13 +67,13 @@ class Driver:
         self.changed: Callable[[], None] = lambda: None
 
     def open(self, resume: bool) -> None:
-        """Begin the folder, or take up what is in it.
+        """Create the sweep's folder, or load the state in it.
 
         Raises:
-            SweepError: there is a sweep and `resume` is not set.
+            SweepError: the folder holds a sweep and `resume` is not set.
         """
         if (self.folder / SWEEP_FILE).exists() and not resume:
-            raise SweepError(f"{self.folder} holds a sweep: go on with --resume, or choose another `name`")
+            raise SweepError(f"{self.folder} already holds a sweep: resume it with --resume, or choose another `name`")
         with writing(self.folder):
             (self.folder / RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
         self._remember()
@@ -86,7 +86,7 @@ class Driver:
         self._write()
 
     def carry_out(self, execute: Execute) -> None:
-        """Every run that can be done, some of them more than once.
+        """Execute every run whose source is done, and retry those that fail.
 
         Raises:
             KeyboardInterrupt: the execution was interrupted.
@@ -102,7 +102,7 @@ class Driver:
         return [self._record(trial) for trial in self.plan.trials]
 
     def _waiting(self, stage: str) -> list[Run]:
-        """Runs of a stage that are to be done and whose source is, as they are to be done now."""
+        """The pending runs of a stage whose source is done, with their current accumulation."""
         runs = [run for run in self.plan.runs.values() if run.stage == stage]
         ready = [run for run in runs if self.states[run.hash].status == "pending" and self._has_source(run)]
         for run in ready:
@@ -129,7 +129,7 @@ class Driver:
         self._write()
 
     def _halve(self, run: Run, state: RunState) -> bool:
-        """Cut micro-batches in two, once; the global batch stays."""
+        """Halve the micro-batches of a run, at most once; the global batch size stays the same."""
         train, ranks = run.experiment.train, self.sweep.resources.workers
         if state.accumulation is not None or train.batch_size % (2 * train.accumulation * ranks):
             return False
@@ -150,10 +150,10 @@ class Driver:
         return Record(trial.name, trial.axes, f"{RUNS_FOLDER}/{trial.run}", source_run, status, error, notes)
 
     def _remember(self) -> None:
-        """Of an earlier driver: what was stopped stays so, what ran out of memory keeps its smaller micro-batches."""
+        """Restore an earlier driver's stopped runs, notes and halved micro-batches."""
         try:
             known = records.read(self.folder)
-        except RecordsError:  # a new folder, or one whose list was lost: the runs themselves are found anyway
+        except RecordsError:  # a new folder, or a lost list: finished runs are found without it
             known = []
         for record in known:
             state = self.states.get(Path(record.run).name)
@@ -173,10 +173,10 @@ class Driver:
 
 
 def lock_storage(sweep: Sweep) -> AbstractContextManager[object]:
-    """One driver a storage, or two would make the same pretraining. The lock dies with its owner.
+    """Lock the storage, as two drivers would train the same pretraining. The lock is released if its process dies.
 
     Raises:
-        SweepError: another driver is at work.
+        SweepError: another driver is running.
     """
     with writing(sweep.storage_path):
         sweep.storage_path.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ def lock_storage(sweep: Sweep) -> AbstractContextManager[object]:
         return lock.acquire(timeout=1)
     except Timeout:
         raise SweepError(
-            f"another sweep is at work in {sweep.storage_path}: wait for its end, or choose another storage_path"
+            f"another sweep is running in {sweep.storage_path}: wait until it ends, or choose another storage_path"
         ) from None
 
 
@@ -195,7 +195,7 @@ def is_finished(run: Run) -> bool:
 
 
 def is_out_of_memory(error: str) -> bool:
-    """Whether the text of an error says that memory ran out, on the host or on a device."""
+    """Whether an error text reports that the host or a device ran out of memory."""
     return any(sign in error for sign in _OUT_OF_MEMORY)
 
 
@@ -207,7 +207,7 @@ def _with_accumulation(run: Run, accumulation: int | None) -> Run:
 
 
 def _link_if_finished_elsewhere(run: Run, storage: Path) -> None:
-    """A run that another sweep of the storage has finished; relative, so the storage can be moved."""
+    """Link to the run if another sweep of the storage finished it; a relative link, so the storage can be moved."""
     here = run.experiment.run_dir
     found = next(storage.absolute().glob(f"*/{RUNS_FOLDER}/{run.hash}/{SUMMARY_FILE}"), None)
     if found is not None and not here.exists() and not here.is_symlink():
@@ -215,14 +215,14 @@ def _link_if_finished_elsewhere(run: Run, storage: Path) -> None:
 
 
 def _rewrite_paths(run: Run) -> None:
-    """Where the storage was moved, a run's configuration still names its old place and that of its source."""
+    """Update the paths of the run and its source in the run's configuration, in case the storage was moved."""
     path = run.experiment.run_dir / CONFIG_FILE
     if not path.exists() or run.experiment.run_dir.is_symlink():
         return
     try:
         there = load(run.experiment.run_dir)
     except ConfigError as error:
-        raise SweepError(f"{path} cannot be read ({error}): remove {path.parent} to have it made again") from None
+        raise SweepError(f"{path} cannot be read ({error}): remove {path.parent} to run it again") from None
     here = dump(there.model_copy(update={"run_dir": run.experiment.run_dir, "init_from": run.experiment.init_from}))
     if here != path.read_text(encoding="utf-8"):
         write_text(path, here)

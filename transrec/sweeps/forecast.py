@@ -1,9 +1,9 @@
-"""What a sweep will cost, before it is paid: operations and device-hours of every run that is not finished.
+"""Forecast of a sweep's cost: operations and device-hours of every unfinished run.
 
-Windows are counted, operations measured on one micro-batch of each kind of run (model and adaptation), and speed is
-that of finished runs of the kind in the storage, else that of a few steps of the cheapest and of the dearest kind on
-this machine; between the two it is interpolated by operations. Validations, tests and the start of a process (tens of
-seconds) come on top.
+Windows are counted, and operations are measured on one micro-batch of each kind of run (model, adaptation, precision).
+Speed is that of finished runs of the same kind in the storage, else that of a few steps of the cheapest and the most
+expensive kind on this machine, interpolated by operations for kinds in between. Validations, tests and the start of
+processes (tens of seconds) are not included.
 """
 
 import json
@@ -39,7 +39,7 @@ Kind = str  # model, adaptation and precision of a run, as JSON
 
 @dataclass(frozen=True)
 class Work:
-    """Of training a run; `seconds` on all its devices one after another."""
+    """The cost of training a run; `seconds` are summed over its devices."""
 
     windows: int
     flops: float
@@ -48,14 +48,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Speed:
-    """What a window costs, and how many a second a run of that kind makes."""
+    """Operations per window, and windows per second, of one kind of run."""
 
     flops_per_window: float
     windows_per_second: float | None  # None: not measured
 
 
 def forecast(sweep: Sweep, plan: Plan) -> dict[str, Work]:
-    """By hash, the work of every run that has still to be done."""
+    """The work of every unfinished run, by hash."""
     runs = [run for run in plan.runs.values() if not is_finished(run)]
     known = dict(_finished(sweep.storage_path))
     streams = {run.hash: _Measured.of(run.experiment) for run in runs}
@@ -73,7 +73,7 @@ def forecast(sweep: Sweep, plan: Plan) -> dict[str, Work]:
 
 @contextmanager
 def _threads_of_a_run(resources: Resources) -> Iterator[None]:
-    """As many as Ray gives a run; more of them would promise what several runs at once do not keep."""
+    """Use as many threads as Ray gives a run, since more would measure a speed that concurrent runs do not reach."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(resources.cpus)))
     try:
@@ -83,7 +83,7 @@ def _threads_of_a_run(resources: Resources) -> Iterator[None]:
 
 
 def kind_of(experiment: Experiment) -> Kind:
-    """What decides how much work a window is."""
+    """The kind of a run: everything that determines the work per window."""
     values = experiment.model_dump(mode="json", include={"model", "adaptation"})
     return json.dumps(values | {"precision": experiment.train.precision}, sort_keys=True)
 
@@ -97,7 +97,7 @@ def _finished(storage: Path) -> Iterator[tuple[Kind, Speed]]:
 
 
 def _extremes(speeds: Mapping[Kind, Speed]) -> set[Kind]:
-    """The cheapest and the dearest kind, where their speed is not known."""
+    """The cheapest and the most expensive kind, if their speed is unknown."""
     ordered = sorted(speeds, key=lambda kind: speeds[kind].flops_per_window)
     return {kind for kind in (ordered[:1] + ordered[-1:]) if speeds[kind].windows_per_second is None}
 
@@ -109,7 +109,7 @@ def _work(windows: int, kind: Kind, speeds: Mapping[Kind, Speed]) -> Work:
 
 
 def _flops_per_second(wanted: Speed, speeds: Mapping[Kind, Speed]) -> float:
-    """Of a kind between two that are known, on a straight line in logarithms."""
+    """Operations per second, interpolated in log-log between the cheapest and most expensive kind of known speed."""
     known = sorted((s.flops_per_window, s.windows_per_second) for s in speeds.values() if s.windows_per_second)
     (low, slow), (high, fast) = known[0], known[-1]
     share = 0.0 if low == high else math.log(wanted.flops_per_window / low) / math.log(high / low)
@@ -119,7 +119,7 @@ def _flops_per_second(wanted: Speed, speeds: Mapping[Kind, Speed]) -> float:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A run's training data, and for a measurement its model, without the weights that it starts from."""
+    """A run's training data, and its model for measurements, without the weights that the run starts from."""
 
     experiment: Experiment
     examples: Examples
@@ -149,7 +149,7 @@ class _Measured:
         return math.nan if measured is None else (measured.forward + measured.backward) / measured.users
 
     def windows_per_second(self) -> float:
-        """Forward and backward passes of a few steps, after one to warm up; the optimizer is left out."""
+        """The speed of forward and backward passes in a few steps after a warm-up step, without the optimizer."""
         model, stream, device = self.build()
         model.to(device).train()
         windows, began = 0, 0.0
@@ -167,7 +167,7 @@ class _Measured:
 
 
 def show(sweep: Sweep, plan: Plan, work: Mapping[str, Work]) -> Group:
-    """The trials, and what their runs cost, stage by stage."""
+    """Tables of the trials, and of the cost of their runs by stage."""
     trials = Table("trial", *plan.trials[0].axes, "run", "pretraining")
     for trial in plan.trials:
         trials.add_row(trial.name, *(str(label) for label in trial.axes.values()), trial.run, trial.source or "-")
@@ -177,7 +177,7 @@ def show(sweep: Sweep, plan: Plan, work: Mapping[str, Work]) -> Group:
         if runs:
             left = [work[run.hash] for run in runs if run.hash in work]
             costs.add_row(stage, str(len(runs)), str(len(runs) - len(left)), *_sums(left))
-    costs.add_row("together", str(len(plan.runs)), str(len(plan.runs) - len(work)), *_sums(list(work.values())))
+    costs.add_row("total", str(len(plan.runs)), str(len(plan.runs) - len(work)), *_sums(list(work.values())))
     costs.caption = _savings(plan, work)
     return Group(trials, costs)
 
@@ -188,10 +188,10 @@ def _sums(work: list[Work]) -> list[str]:
 
 
 def _savings(plan: Plan, work: Mapping[str, Work]) -> str:
-    """What sharing pretrainings spares."""
+    """The saving from shared pretrainings, in device-hours."""
     sources = [trial.source for trial in plan.trials if trial.source is not None]
     if not sources:
         return ""
     alone = sum(work[source].seconds for source in sources if source in work)
     shared = sum(work[source].seconds for source in set(sources) if source in work)
-    return f"{len(sources)} trials share {len(set(sources))} pretrainings: {(alone - shared) / 3600:,.2g} h less"
+    return f"{len(sources)} trials share {len(set(sources))} pretrainings, which saves {(alone - shared) / 3600:,.2g} h"

@@ -1,13 +1,13 @@
-"""What a sweep will do: its trials, and the runs that they need, each of them once.
+"""The plan of a sweep: its trials, and the runs that they need, each of them once.
 
-A run is named by a hash of what determines it, so trials that ask for the same pretraining name the same folder, and so
-does a later sweep.
+A run is named by a hash of everything that determines its results, so trials that need the same pretraining share one
+folder, and a later sweep finds it there.
 
-Designs considered for sharing pretrainings: each trial makes its own unless it finds one, under a lock (trials that
-wait hold their processors, and a lock on shared storage outlives its owner or is not seen by other nodes); an actor
-that hands out leases (state that dies with the driver). Taken: pretrainings are tasks of their own, planned here and
-run before the adaptations that start from them. Nobody waits, and nothing has to be locked but the storage against a
-second driver.
+Designs considered for sharing pretrainings: each trial trains its own unless it finds one, under a lock (waiting trials
+hold their processors, and a lock on shared storage outlives its owner or is invisible to other nodes); an actor that
+hands out leases (its state dies with the driver). Chosen: pretrainings are tasks of their own, planned here and run
+before the adaptations that start from them. No trial waits, and the only lock is on the storage, against a second
+driver.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ RUNS_FOLDER = "runs"
 _HASH_DIGITS = 16
 
 Stage = Literal["pretraining", "adaptation"]
-STAGES: tuple[Stage, ...] = ("pretraining", "adaptation")  # in the order in which they are run
+STAGES: tuple[Stage, ...] = ("pretraining", "adaptation")  # in order of execution
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Run:
     hash: str
     stage: Stage
     experiment: Experiment
-    source: str | None  # hash of the pretraining it starts from
-    rivals: str | None = None  # name of those of its size, with which it may be compared and stopped; None: never
+    source: str | None  # hash of the pretraining that it starts from
+    rivals: str | None = None  # group of runs that may cause it to be stopped early; None: never stopped
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the grid: the run that measures it and the pretraining that run starts from."""
+    """A point of the grid: the run that measures it, and the pretraining from which that run starts."""
 
     name: str
     axes: dict[str, Any]
@@ -71,9 +71,10 @@ class Plan:
 
 
 def make_plan(sweep: Sweep) -> Plan:
-    """
+    """Plan the trials and runs of a sweep.
+
     Raises:
-        ConfigError: a trial's configuration is none (the message names its axes), or the fit is not identifiable.
+        ConfigError: a trial's configuration is invalid (the message names its axes), or the fit is not identifiable.
         ShardSetError: a set of shards cannot be read.
     """
     points = _checked_points(sweep)
@@ -91,12 +92,12 @@ def make_plan(sweep: Sweep) -> Plan:
         known = adaptations.get(run.hash)
         adaptations[run.hash] = replace(run, rivals=rivals if known is None or known.rivals == rivals else None)
         trials.append(Trial(f"{number:05d}-{run.hash[:4]}", axes, run.hash, source.hash if source else None))
-    own = {name: run for name, run in adaptations.items() if name not in pretrainings}  # from nothing, it may be one
+    own = {name: run for name, run in adaptations.items() if name not in pretrainings}  # a run from scratch may be both
     return Plan(trials, pretrainings | own)
 
 
 def check(sweep: Sweep) -> None:
-    """Whether a plan can be made, as far as can be told without shards.
+    """Check that a plan can be made, as far as possible without shards.
 
     Raises:
         ConfigError: as `make_plan`.
@@ -116,7 +117,7 @@ def _checked_points(sweep: Sweep) -> list[tuple[dict[str, Any], dict[str, Any]]]
 
 
 def _points(sweep: Sweep) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """(axes, overrides) of every trial; what several grids have in common comes once."""
+    """(axes, overrides) of every trial; a point that several grids share is yielded once."""
     seen = set()
     for grid in sweep.grids:
         for labels in product(*grid.values()):
@@ -134,7 +135,7 @@ def _overrides(grid: Mapping[str, Axis], at: Mapping[str, Any]) -> dict[str, Any
 
 
 def _draws(sweep: Sweep) -> list[dict[str, Any]]:
-    """The searched axes, drawn: a function of the sweep's name, so a resumed sweep has the same trials."""
+    """The draws of the searched axes, seeded by the sweep's name so that a resumed sweep has the same trials."""
     rng = np.random.default_rng(list(sweep.name.encode()))
     draws = [{name: search.among.draw(rng) for name, search in sweep.search.items()} for _ in range(sweep.samples)]
     return draws if sweep.search else [{}]
@@ -161,10 +162,10 @@ def _run(
 def _experiment(
     sweep: Sweep, stage: Stage, overrides: Mapping[str, Any], axes: Mapping[str, Any], source: str | None
 ) -> Experiment:
-    """In the folder of all runs; `source` names the one it starts from.
+    """The configuration of a run, with the folder of all runs as `run_dir`; `source` is the hash of its pretraining.
 
     Raises:
-        ConfigError: it is none, or one that could never be stopped early.
+        ConfigError: the configuration is invalid, or has no validations for `stopping` to compare.
     """
     name, values = ("source", sweep.source) if stage == "pretraining" else ("target", sweep.target)
     own = stage_values(values or {}, name, overrides)
@@ -183,13 +184,13 @@ def _experiment(
 
 
 class _Hashes:
-    """Names of runs; remembers the hashes of shards, which are read once a set."""
+    """Hashes of runs; the hash of each shard set is read once."""
 
     def __init__(self) -> None:
         self._shards: dict[str, str] = {}
 
     def of(self, experiment: Experiment, source: Run | None) -> str:
-        """Of everything that determines the run's results, and of nothing else: not of where it lies."""
+        """The hash of everything that determines a run's results, and of nothing else, such as its folder."""
         fields = flatten(experiment.model_dump(mode="json", exclude={"run_dir", "init_from"}))
         how = may_differ(experiment)
         known = {key: value for key, value in fields.items() if not is_among(key, how)}
@@ -220,9 +221,10 @@ def _of_export(run_dir: Path) -> str:
 
 
 def _of_files(paths: Iterable[Path]) -> str:
-    """
+    """A hash of the contents of files.
+
     Raises:
-        ConfigError: one of them cannot be read.
+        ConfigError: a file cannot be read.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -235,9 +237,10 @@ def _of_files(paths: Iterable[Path]) -> str:
 
 
 def _rivals(sweep: Sweep, axes: Mapping[str, Any], points: list[tuple[dict[str, Any], dict[str, Any]]]) -> str | None:
-    """The sizes along which a law is to be fitted: with less data a run is behind, and no worse a point of the law.
+    """The group of runs compared for early stopping: those with the same sizes on the axes in `fit`.
 
-    None at the largest size of an axis, where no run is stopped early: a fit rests on it most.
+    A run with less data trails the others, yet is as good a point of the law. None at the largest size of an axis,
+    where no run is stopped early because the fit depends on it most, and in a sweep without `stopping`.
     """
     sizes = {name: axes[name] for name in sweep.fit}
     largest = any(size == max(other[name] for other, _ in points) for name, size in sizes.items())
@@ -245,21 +248,23 @@ def _rivals(sweep: Sweep, axes: Mapping[str, Any], points: list[tuple[dict[str, 
 
 
 def check_identifiable(sweep: Sweep, points: list[dict[str, Any]]) -> None:
-    """A law E + Σ A·D^-α has a constant and two parameters an axis: it needs one size more than that, to see noise.
+    """Check that a law E + Σ A·D^-α can be fitted along the axes in `fit`.
+
+    It has a constant and two parameters per axis, and needs one size more than parameters to estimate the noise.
 
     Raises:
-        ConfigError: what is to be fitted along is no axis, no axis of numbers, or has too few of them.
+        ConfigError: an entry of `fit` is not an axis of numbers, or there are too few sizes.
     """
     for name in sweep.fit:
         values = {axes.get(name) for axes in points}
         if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             raise ConfigError(f"`fit`: {name!r} is not an axis of numbers in every grid")
         if len(values) < 3:
-            raise ConfigError(f"`fit`: {name!r} has {len(values)} sizes: a power of it needs 3")
+            raise ConfigError(f"`fit`: {name!r} has {len(values)} sizes: a power law needs 3")
     parameters = 1 + 2 * len(sweep.fit)
     cells = {tuple(axes[name] for name in sweep.fit) for axes in points}
     if sweep.fit and len(cells) <= parameters:
         raise ConfigError(
             f"`fit`: the law of {' and '.join(sweep.fit)} has {parameters} parameters, and there are {len(cells)} "
-            "sizes: add some, one more than parameters to see noise, or leave `fit` out"
+            "sizes: give more sizes than parameters, so that noise can be estimated, or leave `fit` out"
         )

@@ -1,7 +1,7 @@
-"""Runs of a sweep as trials of Ray Tune: one of a single worker trains in the trial's own process, one of several under
-Ray Train. What becomes of them lies in their run folders; Ray's own state is not needed for anything afterwards.
+"""Runs of a sweep as trials of Ray Tune. A run with one worker trains in the trial's own process, a run with several
+under Ray Train. Results are written to the run folders; Ray's own state is not needed afterwards.
 
-Ray calls functions of this module on the nodes of a cluster, where it imports it: TransRec is installed there, too.
+Ray imports this module on the nodes of a cluster to call its functions, so TransRec must be installed there, too.
 """
 
 import itertools
@@ -27,12 +27,12 @@ from transrec.sweeps.plan import Run, make_plan
 from transrec.sweeps.view import View
 from transrec.training.tracking import validations
 
-# Read by Ray when it is imported, which is later, inside functions: nothing of it on the network or in the working
-# directory, no reports of its own.
+# Ray reads these when it is imported, which happens later, inside functions. They keep it from changing the working
+# directory, writing reports of its own and sending usage statistics.
 os.environ |= {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a run that may not be stopped reports none
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a run that is never stopped early reports no metrics
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -40,20 +40,20 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`, which runs a copy of the working directory
 POLL_SECONDS = 1.0
-OWNER_DIES_WITHIN = 120.0  # seconds that a run's former process may still hold it
+OWNER_DIES_WITHIN = 120.0  # seconds that a run's former process may keep its lock
 
 
 def run_sweep(sweep: Sweep, resume: bool, address: str | None) -> bool:
-    """Carry out a sweep on the Ray cluster at `address` (None: one of its own, on this machine).
+    """Carry out a sweep on the Ray cluster at `address` (None: at `RAY_ADDRESS`, else started on this machine).
 
     Returns:
-        Whether no trial failed.
+        True if no trial failed.
 
     Raises:
-        SweepError: it cannot be begun or gone on with.
-        KeyboardInterrupt: it was interrupted, and can be resumed.
+        SweepError: the sweep can be neither started nor resumed.
+        KeyboardInterrupt: the sweep was interrupted, and can be resumed.
     """
-    address = address or os.environ.get("RAY_ADDRESS")  # set in a job of `ray job submit`
+    address = address or os.environ.get("RAY_ADDRESS")  # set by `ray job submit` in the jobs it starts
     through_client = address is not None and address.startswith("ray://")
     if through_client or IN_A_JOB in os.environ:
         check_storage(sweep)
@@ -61,19 +61,20 @@ def run_sweep(sweep: Sweep, resume: bool, address: str | None) -> bool:
 
 
 def check_storage(sweep: Sweep) -> None:
-    """
+    """Check that results will outlive a job.
+
     Raises:
-        SweepError: results would be lost.
+        SweepError: `storage_path` is relative.
     """
     if not sweep.storage_path.is_absolute():
         raise SweepError(
-            f"`storage_path: {sweep.storage_path}` would be in a folder of the cluster's that goes with the job: "
-            "make it an absolute path, and so those of shards"
+            f"`storage_path: {sweep.storage_path}` would be in a folder of the cluster that is removed with the job: "
+            "make it and the paths of shards absolute"
         )
 
 
 def carry_out(sweep: Sweep, resume: bool, address: str | None) -> bool:
-    """Returns whether no trial failed."""
+    """Plan a sweep and carry it out; returns True if no trial failed."""
     plan = make_plan(sweep)
     with lock_storage(sweep):
         driver = Driver(sweep, plan)
@@ -84,7 +85,7 @@ def carry_out(sweep: Sweep, resume: bool, address: str | None) -> bool:
 
 
 def carry_out_there(sweep: Sweep, resume: bool, address: str | None) -> bool:
-    """The driver as a task of a cluster that is seen through Ray's client: shards and storage lie there."""
+    """Run the driver as a task on a cluster reached through Ray's client, where the shards and the storage are."""
     import ray
 
     connect(address, log_to_driver=True)
@@ -93,17 +94,17 @@ def carry_out_there(sweep: Sweep, resume: bool, address: str | None) -> bool:
 
 
 class RayExecutor:
-    """Runs as trials of Ray Tune, a new experiment for every list of them.
+    """Executes runs as trials of Ray Tune, each list of them as a new experiment.
 
     Raises:
-        SweepError: no cluster there, or none large enough for a run.
+        SweepError: on entering the context, if there is no cluster or it is too small for a run.
     """
 
     def __init__(self, sweep: Sweep, address: str | None) -> None:
         self.sweep, self.address = sweep, address
 
     def __enter__(self) -> "RayExecutor":
-        self.is_task = _is_connected()  # of the cluster: its connection is not ours to close
+        self.is_task = _is_connected()  # a task of the cluster must not close its connection
         if not self.is_task:
             connect(self.address)
         self.at_once = runs_at_once(self.sweep.resources)
@@ -127,7 +128,7 @@ class RayExecutor:
             tune_config=tune.TuneConfig(
                 scheduler=scheduler(self.sweep, runs),
                 max_concurrent_trials=at_once,
-                reuse_actors=False,  # a process joins a process group once
+                reuse_actors=False,  # a process can join a process group only once
             ),
             run_config=tune.RunConfig(
                 name=next(name for i in itertools.count() if not (folder / (name := f"{stage}-{i:03d}")).exists()),
@@ -144,9 +145,10 @@ def _is_connected() -> bool:
 
 
 def connect(address: str | None, log_to_driver: bool = False) -> None:
-    """
+    """Connect to the Ray cluster at `address` (None: start one on this machine).
+
     Raises:
-        SweepError: Ray is not installed, there is no cluster at `address`, or anyone could run code on it.
+        SweepError: Ray is not installed, there is no cluster at `address`, or the cluster lets anyone run code on it.
     """
     try:
         import ray
@@ -156,19 +158,19 @@ def connect(address: str | None, log_to_driver: bool = False) -> None:
     local: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
         context = ray.init(address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **local)
-    except Exception as error:  # Ray raises plain ones too
+    except Exception as error:  # Ray also raises errors of no narrower class
         raise SweepError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
     dashboard = context.dashboard_url
     if dashboard and is_open_to_anyone(dashboard):
         ray.shutdown()
         raise SweepError(
-            f"the Ray cluster at {address} lets everyone who reaches {dashboard} run code on its nodes: start it with "
-            "RAY_AUTH_MODE=token, or its dashboard on 127.0.0.1"
+            f"the Ray cluster at {address} lets anyone who can reach {dashboard} run code on its nodes: start it "
+            "with RAY_AUTH_MODE=token, or with its dashboard on 127.0.0.1"
         )
 
 
 def is_open_to_anyone(dashboard: str) -> bool:
-    """Does the dashboard at `host:port`, reachable from other machines, list its jobs without a token?"""
+    """Whether the dashboard at `host:port` can be reached from other machines and lists its jobs without a token."""
     host = dashboard.rpartition(":")[0].strip("[]")
     if host in ("127.0.0.1", "localhost", "::1"):
         return False
@@ -179,10 +181,10 @@ def is_open_to_anyone(dashboard: str) -> bool:
 
 
 def runs_at_once(resources: Resources) -> int:
-    """How many runs the cluster holds: workers that wait for each other's processors would wait for ever.
+    """The number of runs that fit on the cluster; with more, workers could deadlock, waiting for processors.
 
     Raises:
-        SweepError: not even one.
+        SweepError: the cluster is too small for one run.
     """
     import ray
 
@@ -190,14 +192,14 @@ def runs_at_once(resources: Resources) -> int:
     wanted = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * resources.gpus}
     for kind, amount in wanted.items():
         if amount > there.get(kind, 0):
-            raise SweepError(f"`resources`: a run wants {amount:g} {kind}, the cluster has {there.get(kind, 0):g}")
+            raise SweepError(f"`resources`: a run needs {amount:g} {kind}, the cluster has {there.get(kind, 0):g}")
     return min(int(there[kind] / amount) for kind, amount in wanted.items() if amount)
 
 
 def trial_resources(resources: Resources) -> dict[str, float]:
-    """Of the trial's own process; that of several workers only starts them and waits.
+    """The resources of the trial's own process, which with several workers only starts them and waits.
 
-    All processors are left to the workers, but a trial that wants nothing at all is refused: it asks for one byte.
+    It then leaves all processors to them, and requests one byte of memory as Ray refuses a trial without resources.
     """
     if resources.workers > 1:
         return {"memory": 1}
@@ -205,7 +207,7 @@ def trial_resources(resources: Resources) -> dict[str, float]:
 
 
 def scheduler(sweep: Sweep, runs: Sequence[Run]) -> Any:
-    """What may stop a run early, for being behind its rivals."""
+    """The Tune scheduler, which stops runs that are behind their rivals if the sweep has `stopping`."""
     from ray.tune.schedulers import FIFOScheduler
 
     if sweep.stopping is None:
@@ -221,15 +223,15 @@ def _stopping(stopping: Asha | Median, monitor: str) -> Any:
     mode = "max" if metric(monitor).higher_is_better else "min"
     common = {"time_attr": "step", "metric": monitor, "mode": mode, "grace_period": stopping.grace}
     if isinstance(stopping, Asha):
-        never = 10**9  # a limit at which every run would be stopped
+        never = 10**9  # the step at which every run would be stopped
         return AsyncHyperBandScheduler(**common, max_t=never, reduction_factor=stopping.factor)
     return MedianStoppingRule(**common, hard_stop=True)
 
 
 def _among_rivals(rivals: dict[str, str | None], schedulers: dict[str | None, Any]) -> Any:
-    """Each run's results to the scheduler that knows its rivals only.
+    """A scheduler that passes each run's results to the scheduler of its group of rivals.
 
-    A median of too few rivals would have a run pause for the others at every validation, and begin its process anew.
+    With few rivals, the median rule would pause a run at every validation and restart its process: pauses are ignored.
     """
     from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -256,7 +258,7 @@ def _settling(settle: Settle) -> Any:
     from ray.tune import Callback
 
     class Settling(Callback):
-        def __reduce__(self) -> Any:  # Tune keeps its callbacks for a restore of its own, which a sweep does not need
+        def __reduce__(self) -> Any:  # Tune pickles callbacks for its own restore, which a sweep does not use
             return Callback, ()
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -269,7 +271,7 @@ def _settling(settle: Settle) -> Any:
 
 
 def one_line(traceback: str) -> str:
-    """The error at the end of a trial's traceback; of our own, which speak to the user, the sentence alone."""
+    """The error at the end of a trial's traceback, on one line; without the class name if it is a TransRec error."""
     ends = list(re.finditer(r"^([\w.]+): ", traceback, re.MULTILINE))
     if not ends:
         return " ".join(traceback.split())[-500:]
@@ -277,17 +279,17 @@ def one_line(traceback: str) -> str:
     return text if kind.startswith("transrec.") else f"{kind.rpartition('.')[2]}: {text}"
 
 
-# In the trial's process
+# The functions below run in the trial's process.
 
 
 def run_trial(config: dict[str, Any], runs: dict[str, Run], sweep: Sweep, cwd: str) -> None:
-    """One run; while it trains, its validations are told to Tune if they may stop it."""
-    if Path(cwd).is_dir():  # where paths that are relative to the driver's mean the same
+    """Carry out one run; its validations are reported to Tune if it may be stopped early."""
+    if Path(cwd).is_dir():  # relative paths then mean the same as in the driver
         os.chdir(cwd)
     run = runs[config["run"]]
     locks = sweep.folder / "locks"
     locks.mkdir(exist_ok=True)
-    with FileLock(locks / run.hash, timeout=OWNER_DIES_WITHIN):  # a killed driver's trial may still be at it
+    with FileLock(locks / run.hash, timeout=OWNER_DIES_WITHIN):  # a killed driver's trial may still be running
         if run.rivals is not None:
             train_reporting(run, sweep.resources)
         else:
@@ -295,7 +297,7 @@ def run_trial(config: dict[str, Any], runs: dict[str, Run], sweep: Sweep, cwd: s
 
 
 def train(run: Run, resources: Resources) -> None:
-    """Train and test a run, on as many workers as the sweep's resources say."""
+    """Train and test a run on the configured number of workers."""
     if resources.workers == 1:
         train_and_test(run.experiment)
     else:
@@ -303,7 +305,7 @@ def train(run: Run, resources: Resources) -> None:
 
 
 def train_on_workers(run: Run, resources: Resources) -> None:
-    """Train and test a run by Ray Train, with a rank on each worker."""
+    """Train and test a run under Ray Train, with one rank per worker."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -329,7 +331,7 @@ def _work(config: dict[str, Any]) -> None:
 
 
 def train_reporting(run: Run, resources: Resources) -> None:
-    """Train and test a run while its validations are reported to Ray Tune, which may stop it."""
+    """Train and test a run and report its validations to Ray Tune, which may stop it."""
     from ray import tune
 
     errors: list[BaseException] = []

@@ -1,9 +1,9 @@
-"""`trials.jsonl`: what became of every trial of a sweep, a line each, in the order of the plan.
+"""`trials.jsonl`: the outcome of every trial of a sweep, one per line, in the order of the plan.
 
     {"trial": "00007-3fa2…", "axes": {"method": "houlsby", "seed": 0}, "run": "runs/<hash>",
      "source_run": "runs/<hash>", "status": "done", "error": null, "notes": []}
 
-Folders are relative to that of the sweep. The file is rewritten whole as trials end: it is there, or as it was before.
+Run folders are relative to the sweep's folder. Whenever a run ends, the file is replaced atomically.
 """
 
 import json
@@ -21,7 +21,7 @@ Status = Literal["done", "failed", "stopped", "pending"]
 
 
 class RecordsError(TransRecError, ValueError):
-    """Not a sweep's folder, or its list of trials is not readable."""
+    """The folder is not a sweep's, or its list of trials cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,16 @@ class Record:
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
-    """Write the trials of a sweep's folder as a whole."""
+    """Replace the list of trials in a sweep's folder."""
     lines = (json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
     write_text(folder / TRIALS_FILE, "".join(lines))
 
 
 def read(folder: Path) -> list[Record]:
-    """
+    """The trials of a sweep's folder.
+
     Raises:
-        RecordsError: no such file, or a line of it is not a trial's.
+        RecordsError: the file is missing, or a line of it is not a trial.
     """
     path = folder / TRIALS_FILE
     try:
@@ -59,6 +60,6 @@ def read(folder: Path) -> list[Record]:
             records.append(Record(**json.loads(line)))
         except (ValueError, TypeError):
             raise RecordsError(
-                f"{path}, line {number}, is no trial: `transrec sweep --resume` writes it anew"
+                f"{path}, line {number}, is not a trial: `transrec sweep --resume` rewrites the file"
             ) from None
     return records

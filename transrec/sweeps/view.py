@@ -1,4 +1,4 @@
-"""Progress of a running sweep: a live table on a terminal, elsewhere a line whenever a run ends."""
+"""Progress of a running sweep: a live table on a terminal, otherwise a line whenever a run ends."""
 
 import json
 import time
@@ -17,13 +17,13 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 
 
 class View:
-    """Context in which the driver's progress is shown on `console`."""
+    """Context manager that shows the driver's progress on `console`."""
 
     def __init__(self, driver: Driver, console: Console) -> None:
         self.driver, self.console = driver, console
         self.began = time.monotonic()
         self._counts: list[Any] = []
-        self._pace: tuple[Stage, float, int] | None = None  # of a stage: when it began here, what had ended before
+        self._pace: tuple[Stage, float, int] | None = None  # stage, when it was first seen, its runs ended by then
 
     def __enter__(self) -> "View":
         self._live = Live(
@@ -53,7 +53,7 @@ class View:
         return view
 
     def _best(self, runs: list[Run]) -> str:
-        """The best test result among finished runs, and where."""
+        """The best test result among finished runs, and its axes."""
         values = {run.hash: value for run in runs if (value := _test(run)) is not None}
         if not values:
             return "-"
@@ -66,8 +66,8 @@ class View:
         return sum(state.status != "pending" for state in self.driver.states.values())
 
     def _eta(self) -> str:
-        """Minutes so far, and of the stage that is under way those left, by its own pace: a pretraining may take as
-        long as twenty adaptations."""
+        """Minutes so far, and minutes left in the current stage at its own pace, since a pretraining may take as long
+        as twenty adaptations."""
         now = time.monotonic()
         said = f"{(now - self.began) / 60:.1f} min"
         stage = next((stage for stage in STAGES if self._pending(stage)), None)
@@ -80,7 +80,7 @@ class View:
         _, began, before = self._pace
         if ended == before:
             return said
-        return f"{said}, about {(now - began) / (ended - before) * left / 60:.0f} min left of {stage}s"
+        return f"{said}, about {(now - began) / (ended - before) * left / 60:.0f} min left for {stage}s"
 
     def _pending(self, stage: Stage) -> int:
         return sum(self.driver.states[run.hash].status == "pending" for run in self.driver.plan.of(stage))

@@ -1,4 +1,4 @@
-"""User encoders: from the vectors of a user's items to a state after each of them. Choose one by `name:`."""
+"""User encoders, which map the vectors of a user's items to a state after each item. `name:` chooses one."""
 
 from typing import Annotated
 

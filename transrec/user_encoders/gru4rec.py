@@ -1,4 +1,4 @@
-"""GRU4Rec: a recurrent network over the items of a user.
+"""GRU4Rec: a recurrent network over a user's items.
 
 Shape letters: B users, L positions, D width.
 """
@@ -30,8 +30,8 @@ class GRU4Rec(UserEncoder):
     """h = W GRU(Dropout(e)) + b, the state after each item.
 
     Paper: Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016.
-    Deviations: the loss is the objective's, whole windows instead of session-parallel mini-batches, and items
-    of any encoder instead of one-hot inputs. PyTorch's default initialisation, U(±1/√D).
+    Deviations: the configured objective as loss, whole windows instead of session-parallel mini-batches, and
+    vectors of any item encoder instead of one-hot inputs. Weights have PyTorch's default initialisation, U(±1/√D).
     """
 
     def __init__(self, config: GRU4RecConfig, width: int):
@@ -43,20 +43,21 @@ class GRU4Rec(UserEncoder):
         self.layer_paths = [("gru",), ("output",)]
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """
+        """State after each item (B, L, D).
+
         Args:
             x: (B, L, D) item vectors.
-            mask: (B, L) True where an item is; left-padded.
+            mask: (B, L) False at padding; left-padded.
         """
         padding_B = (~mask).sum(1)
-        # Valid positions first: the first item then meets the zero state, not what padding left behind.
+        # Valid positions come first, so that the first item starts from the zero state, not from that of the padding.
         states, _ = self.gru(_roll(self.dropout(x), padding_B))
         tensor: Tensor = self.output(_roll(states, -padding_B))
         return tensor
 
 
 def _roll(x: Tensor, shift_B: Tensor) -> Tensor:
-    """Each row of `x` (B, L, D) rotated to the left by its own shift."""
+    """Rotate each row of `x` (B, L, D) to the left by its own shift."""
     length = x.shape[1]
     source_BL = (torch.arange(length, device=x.device) + shift_B.unsqueeze(1)) % length
     return x.gather(1, source_BL.unsqueeze(-1).expand_as(x))

@@ -1,9 +1,9 @@
-"""NextItNet: dilated convolutions over the items of a user, looking back only, or both ways.
+"""NextItNet: dilated convolutions over a user's items, causal or bidirectional.
 
-Designs considered for a convolution. `nn.Conv1d` wants channels before positions, so each one lies between two
-transpositions, and what adapters need of it (its input at a position, a matrix to add a low-rank change to) is inside.
-Taken: the vectors that the kernel touches, side by side, and one linear map. It is as fast, takes memory for `kernel`
-copies of its input, and adapters, their merging included, see what they see elsewhere.
+Designs considered for a convolution: `nn.Conv1d` needs channels before positions, and so two transpositions each, and
+hides what adapters need (its input at a position, a matrix to add a low-rank update to). Chosen: one linear map of the
+concatenated vectors under the kernel. It is as fast, takes memory for `kernel` copies of its input, and adapters and
+their merging work as on any other linear map.
 
 Shape letters: B users, L positions, D width, k width of the kernel.
 """
@@ -33,8 +33,8 @@ class NextItNetConfig(Config):
     dilations: list[Annotated[int, Field(ge=1)]] = Field(
         [1, 4] * 4, min_length=1, description="dilation of each block's first convolution; the second has twice that"
     )
-    kernel: int = Field(3, ge=2, description="positions that a convolution touches")
-    causal: bool = Field(True, description="look back only; false: both ways")
+    kernel: int = Field(3, ge=2, description="width of a convolution's kernel in positions")
+    causal: bool = Field(True, description="see earlier items only; false: later ones too")
 
     def build(self, width: int, max_length: int) -> "NextItNet":
         return NextItNet(self, width)
@@ -44,10 +44,10 @@ class NextItNet(UserEncoder):
     """x, then per block: x = x + ReLU(LN(DC_2l(ReLU(LN(DC_l(x)))))).
 
     Paper: Yuan et al., "A Simple Convolutional Generative Network for Next Item Recommendation", WSDM 2019, as the
-    backbone of PeterRec (Yuan et al., SIGIR 2020); `causal: false` is its encoder that sees both ways. No dropout and
-    no positions, as there; of the default dilations a state sees 121 items. Deviation: what is padded is zero at every
-    layer, so that a user's states do not depend on how long a window is; in the released code padding is a token with
-    a vector of its own.
+    backbone of PeterRec (Yuan et al., SIGIR 2020); `causal: false` is its bidirectional encoder. As in PeterRec,
+    there is no dropout and no position embedding; with the default dilations a state sees 121 items. Deviation: padding
+    is zero at every layer, so that a user's states do not depend on the window's length; in the released code padding
+    is a token with its own vector.
     """
 
     def __init__(self, config: NextItNetConfig, width: int):
@@ -68,10 +68,11 @@ class NextItNet(UserEncoder):
         self.checkpointing = False
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """
+        """State of each item (B, L, D).
+
         Args:
             x: (B, L, D) item vectors.
-            mask: (B, L) True where an item is; left-padded.
+            mask: (B, L) False at padding; left-padded.
         """
         mask_BL1 = mask.unsqueeze(-1)
         x = x * mask_BL1
@@ -91,7 +92,7 @@ class NextItNet(UserEncoder):
 
 
 class Block(nn.Module):
-    """Two convolutions, the second with twice the dilation, and the residual around both."""
+    """Two convolutions, the second with twice the dilation, and a residual connection around both."""
 
     def __init__(self, config: NextItNetConfig, width: int, dilation: int):
         super().__init__()
@@ -101,9 +102,10 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """
+        """States (B, L, D), zero at padding.
+
         Args:
-            x: (B, L, D), zero where padded; so is what comes out.
+            x: (B, L, D), zero at padding.
             mask: (B, L, 1).
         """
         h = F.relu(self.norm1(self.conv1(x))) * mask
@@ -111,7 +113,7 @@ class Block(nn.Module):
 
 
 class DilatedConvolution(nn.Module):
-    """y_t = Σ_i W_i x_{t + (i - c) dilation} + b; c is the last tap (causal) or the middle one; zeros lie outside."""
+    """y_t = Σ_i W_i x_{t + (i - c) dilation} + b; c is the last tap (causal) or the middle one; x is 0 outside."""
 
     def __init__(self, width: int, kernel: int, dilation: int, causal: bool):
         super().__init__()

@@ -1,4 +1,4 @@
-"""SASRec: a causal transformer over the items of a user.
+"""SASRec: a causal transformer over a user's items.
 
 Shape letters: B users, L positions, D width, h heads, d width of a head.
 """
@@ -33,9 +33,9 @@ class SASRecConfig(Config):
 
     name: Literal["sasrec"] = Field("sasrec", description="a causal transformer")
     layers: int = Field(2, ge=1, description="transformer blocks")
-    heads: int = Field(2, ge=1, description="attention heads of a block; they divide the width")
+    heads: int = Field(2, ge=1, description="attention heads per block; must divide the width")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the input, the attention and both sub-layers")
-    ffn_multiplier: int = Field(4, ge=1, description="width of the feed-forward layer over that of the model")
+    ffn_multiplier: int = Field(4, ge=1, description="width of the feed-forward layer, divided by the model's")
 
     causal: ClassVar[bool] = True
 
@@ -48,8 +48,8 @@ class SASRec(UserEncoder):
 
     Paper: Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, in the post-LN form of
     TransRec (Fu et al., WSDM 2024, both its SASRec and its CPC). Positions are absolute in the left-padded
-    window, so the newest item is always at the last one. Deviation: a padded query attends to itself instead
-    of to all keys; neither reaches a valid position.
+    window, so the newest item is always at the last position. Deviation: a padded query attends to itself instead
+    of to all keys; neither affects a valid position.
     """
 
     def __init__(self, config: SASRecConfig, width: int, max_length: int):
@@ -74,10 +74,11 @@ class SASRec(UserEncoder):
         self.apply(initialise)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """
+        """State after each item (B, L, D).
+
         Args:
             x: (B, L, D) item vectors.
-            mask: (B, L) True where an item is; left-padded.
+            mask: (B, L) False at padding; left-padded.
         """
         positions_LD = self.positions(torch.arange(x.shape[1], device=x.device))
         x = self.dropout(self.input_norm(x + positions_LD))

@@ -74,7 +74,7 @@ def test_parallel_as_released_adds_the_residual_twice(build):
     f = torch.relu(block.ffn.hidden(a)) @ frozen.weight.T + frozen.bias
     bottleneck = torch.relu(a @ adapter.down.weight.T + adapter.down.bias) @ adapter.up.weight.T + adapter.up.bias
     torch.testing.assert_close(block.ffn_norm(a + block.ffn(a)), block.ffn_norm(a + bottleneck + f + a))
-    with pytest.raises(ValidationError, match="the serial form is as released"):
+    with pytest.raises(ValidationError, match="the serial form is the same in both variants"):
         HoulsbyConfig(variant="released")
 
 

@@ -179,7 +179,7 @@ def test_parallel_bottlenecks_are_one_bottleneck():
 
 
 def test_a_serial_patch_keeps_its_skip():
-    with pytest.raises(ValidationError, match="would replace what it patches"):
+    with pytest.raises(ValidationError, match="replaces the sub-layer's output"):
         ModelPatchConfig(inner_skip=False)
 
 

@@ -124,12 +124,12 @@ def test_between_modalities_there_have_to_be_two(build):
         SideNetworkConfig(inter_modal=True).apply(build())
     with pytest.raises(ConfigError, match=r"an item encoder of text and image; this reads neither"):
         SideNetworkConfig(inter_modal=True, towers=["item"]).apply(build("id_embedding"))
-    with pytest.raises(ValidationError, match="`towers` has to name item"):
+    with pytest.raises(ValidationError, match="`towers` must contain item"):
         SideNetworkConfig(inter_modal=True, towers=["text"])
 
 
 def test_states_of_two_widths_cannot_be_mixed(build):
     model = build("multimodal")
     model.item_encoder.image.hidden_size = 64
-    with pytest.raises(ConfigError, match="`inter_modal`: states of one width can be mixed, not text 32, image 64"):
+    with pytest.raises(ConfigError, match="`inter_modal`: the backbones must be equally wide, not text 32, image 64"):
         SideNetworkConfig(inter_modal=True).apply(model)

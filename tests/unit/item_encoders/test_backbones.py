@@ -37,7 +37,7 @@ def test_layers_keeps_the_first_ones_and_says_nothing(tiny_bert, capfd):
 
 @pytest.mark.parametrize("layers", [0, 4])
 def test_layers_out_of_range(tiny_bert, layers):
-    with pytest.raises(ConfigError, match="between 1 and the 3"):
+    with pytest.raises(ConfigError, match="between 1 and 3"):
         load(tiny_bert, layers=layers)
 
 

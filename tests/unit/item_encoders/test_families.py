@@ -179,7 +179,7 @@ def test_weights_are_those_of_the_folder_and_are_written_whole_again(
 @each
 def test_the_first_layers_alone_give_the_states_behind_them(folders: Path, tmp_path: Path, model_type: str) -> None:
     if FAMILIES[model_type].cut is None:
-        with pytest.raises(ConfigError, match="used whole"):
+        with pytest.raises(ConfigError, match="cannot be cut"):
             load(folders / model_type, model_type, layers=1)
         return
     shallow, whole = (load(folders / model_type, model_type, layers=layers).eval() for layers in (2, None))
@@ -215,7 +215,7 @@ def test_a_dropout_that_cannot_be_applied_is_an_error(
     for forgotten in kind.dropout:
         other = tuple("a_field_that_nobody_reads" if field == forgotten else field for field in kind.dropout)
         monkeypatch.setitem(FAMILIES, model_type, replace(kind, dropout=other))
-        with pytest.raises(ConfigError, match=r"`dropout`: 0\.2 was asked for, but .*(drop|\.p).* is 0\.1"):
+        with pytest.raises(ConfigError, match=r"`dropout`: set to 0\.2, but .*(drop|\.p).* is 0\.1"):
             load(tmp_path, model_type, pretrained=False, dropout=0.2)
 
 

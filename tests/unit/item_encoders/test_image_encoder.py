@@ -130,7 +130,7 @@ def test_masked_autoencoders_see_everything_unless_asked(folders):
     assert torch.equal(whole.train()(content()), whole.eval()(content()))
     assert not torch.allclose(masked(content()), masked(content()))
     assert masked.hidden(content().modalities["image"].chunks[0]).states[-1].shape[1] == 1 + 4
-    with pytest.raises(ConfigError, match="no masked autoencoder"):
+    with pytest.raises(ConfigError, match="not a masked autoencoder"):
         encoder(folders["vit"], mask_ratio=0.5)
 
 

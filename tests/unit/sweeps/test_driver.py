@@ -215,7 +215,7 @@ def test_an_executor_that_gives_up_is_an_interruption(make_sweep: Any) -> None:
 
 
 def test_a_storage_has_one_driver(make_sweep: Any) -> None:
-    with lock_storage(make_sweep()), pytest.raises(SweepError, match="another sweep is at work"):
+    with lock_storage(make_sweep()), pytest.raises(SweepError, match="another sweep is running"):
         lock_storage(make_sweep(name="other"))
     with lock_storage(make_sweep()):
         pass

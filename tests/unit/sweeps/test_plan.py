@@ -141,7 +141,7 @@ def test_a_trial_that_is_no_experiment_is_named_by_its_axes(make_sweep: Any) -> 
 @pytest.mark.parametrize(
     ("grid", "fit", "told"),
     [
-        ({"size": {"source.data.fraction": [0.5, 1.0]}}, ["size"], "'size' has 2 sizes: a power of it needs 3"),
+        ({"size": {"source.data.fraction": [0.5, 1.0]}}, ["size"], "'size' has 2 sizes: a power law needs 3"),
         ({"size": SIZES}, ["size"], "the law of size has 3 parameters, and there are 3 sizes"),
         ({"method": METHODS}, ["method"], "not an axis of numbers"),
         ({"size": SIZES}, ["sise"], "not an axis of numbers"),

@@ -30,7 +30,7 @@ def test_what_is_left_is_told_by_the_pace_of_its_stage(driver: Any, monkeypatch:
     assert view.table().caption == "0.0 min"
     for clock.minutes, name, said in [
         (40, "p", "40.0 min"),
-        (42, "b", "42.0 min, about 2 min left of adaptations"),
+        (42, "b", "42.0 min, about 2 min left for adaptations"),
         (44, "c", "44.0 min"),
     ]:
         driver.states[name].status = "done"

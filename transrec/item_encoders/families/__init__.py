@@ -1,7 +1,7 @@
-"""Families of pretrained backbones: how Hugging Face names the parts of each, and how they are run.
+"""Families of pretrained backbones: the Hugging Face names of their parts, and how they are run.
 
-The only room that knows these internals. A new backbone of a known modality is one entry in a table of this folder; a
-test pins everything an entry names against a randomly initialised model.
+No other package knows these internals. A new backbone of a known modality is one entry in a table of this folder; a
+test checks everything that an entry names against a randomly initialised model.
 """
 
 from torch import nn
@@ -19,18 +19,20 @@ FAMILIES: dict[str, Family] = TEXT_FAMILIES | IMAGE_FAMILIES | TOWER_FAMILIES
 
 
 def family(model_type: str) -> Family:
-    """
+    """Table entry of a model type.
+
     Raises:
-        ConfigError: a model type that is not in the table.
+        ConfigError: the model type is not in the table.
     """
     check_known(model_type)
     return FAMILIES[model_type]
 
 
 def check_known(model_type: str) -> None:
-    """
+    """Check that a model type is a family or a two-tower model.
+
     Raises:
-        ConfigError: a model type that neither is a family nor holds the towers of two.
+        ConfigError: it is neither.
     """
     known = FAMILIES.keys() | TWO_TOWERS.keys()
     if model_type not in known:
@@ -42,13 +44,13 @@ def family_of(backbone: PreTrainedModel) -> Family:
 
 
 def tower_config(config: PretrainedConfig, modality: Modality) -> PretrainedConfig:
-    """The configuration of the tower that reads `modality`; `config` itself where it is of one tower only."""
+    """Configuration of the tower that reads `modality`; `config` itself if the model has only one tower."""
     fields = TWO_TOWERS.get(config.model_type)
     return config if fields is None else getattr(config, fields[modality])
 
 
 def max_tokens(config: PretrainedConfig) -> int:
-    """The longest input there are positions for."""
+    """Length of the longest input that the backbone has positions for."""
     unused = config.pad_token_id + 1 if family(config.model_type).positions_follow_padding else 0
     number: int = config.max_position_embeddings - unused
     return number
@@ -61,7 +63,7 @@ def hidden_size(backbone: PreTrainedModel) -> int:
 
 
 def state_widths(backbone: PreTrainedModel) -> list[int]:
-    """Widths of the states that `run_layers` can keep: the input of each layer, then what the last one gives."""
+    """Widths of the states that `run_layers` can keep: the input of each layer, then the output of the last."""
     return family_of(backbone).widths(backbone.config)
 
 
@@ -70,7 +72,7 @@ def num_layers(backbone: PreTrainedModel) -> int:
 
 
 def prompts_in(backbone: PreTrainedModel, positions: int) -> int:
-    """The number of prompts among the positions of an image whose family has register tokens."""
+    """Number of prompts among the positions of an image, for families with register tokens."""
     config, kind = backbone.config, family_of(backbone)
     patches = (config.image_size // config.patch_size) ** 2
     number: int = positions - int(kind.class_token is not None) - num_registers(backbone) - patches
@@ -83,7 +85,7 @@ def num_registers(backbone: PreTrainedModel) -> int:
 
 
 def has_head(backbone: PreTrainedModel) -> bool:
-    """Is the family's pooling head built? Some checkpoints come without."""
+    """Whether the family's pooling head is built; some checkpoints have none."""
     head = family_of(backbone).head
     return head is not None and head.path in dict(backbone.named_children())
 
@@ -98,7 +100,7 @@ def layers(backbone: PreTrainedModel) -> list[list[nn.Module]]:
 
 
 def site_paths(backbone: PreTrainedModel) -> dict[str, list[str]]:
-    """Paths of the sites, relative to the backbone: one a layer, or one for all of them."""
+    """Paths of the sites, relative to the backbone: one per layer, or a single one for the whole tower."""
     kind = family_of(backbone)
     blocks = [block for block, *_ in kind.layers(backbone.config)]
     paths = {site: [f"{block}.{path}" for block in blocks] for site, path in kind.sites.items()}

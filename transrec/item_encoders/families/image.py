@@ -1,4 +1,4 @@
-"""Vision models."""
+"""Families of vision models."""
 
 import math
 from dataclasses import replace
@@ -12,7 +12,7 @@ from transrec.item_encoders.families.family import Context, Family, Inputs, cut_
 
 
 def embed_image(backbone: Any, inputs: Inputs) -> Tensor:
-    """Embeddings (n, T, H) of patches; positions are interpolated for images of another size than the model's."""
+    """Embeddings (n, T, H) of patches; positions are interpolated if the image size differs from the model's."""
     pixels = inputs["pixel_values"]
     tensor: Tensor = backbone.embeddings(pixels, interpolate_pos_encoding=_other_size(backbone, pixels))
     return tensor
@@ -23,7 +23,7 @@ def _other_size(backbone: Any, pixels: Tensor) -> bool:
 
 
 def _embed_mae(backbone: Any, inputs: Inputs) -> Tensor:
-    """Without masking the patches stay in their order: it changes nothing but the rounding, which then repeats."""
+    """Embeddings (n, T, H); unmasked patches keep their order, which only makes the rounding reproducible."""
     pixels, noise = inputs["pixel_values"], None
     if not backbone.config.mask_ratio:
         patches = (pixels.shape[-1] // backbone.config.patch_size) ** 2
@@ -39,20 +39,21 @@ def _embed_dinov2(backbone: Any, inputs: Inputs) -> Tensor:
 
 
 def _embed_dinov3(backbone: Any, inputs: Inputs) -> Tensor:
-    """
+    """Embeddings (n, T, H) of class token, registers and patches.
+
     Raises:
-        ValueError: images of another size than that of the configuration, from which `_rotary` takes the grid.
+        ValueError: the image size differs from the configuration's, from which `_rotary` takes the grid.
     """
     pixels = inputs["pixel_values"]
     if _other_size(backbone, pixels):
         side = backbone.config.image_size
-        raise ValueError(f"images of {tuple(pixels.shape[-2:])} where the configuration has {side}: set it to theirs")
+        raise ValueError(f"images of {tuple(pixels.shape[-2:])} where the configuration has {side}: set `image_size`")
     tensor: Tensor = backbone.embeddings(pixels)
     return tensor
 
 
 def _rotary(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
-    """DINOv3: rotary positions of the patches. They depend on the size of the image alone, so it has no pixels here."""
+    """Rotary positions of DINOv3's patches. They depend on the image size only, so an empty batch suffices."""
     side = backbone.config.image_size
     rotary = backbone.rope_embeddings(states.new_empty(0, 3, side, side))
     return lambda layer: {"position_embeddings": rotary}
@@ -65,7 +66,7 @@ def _embed_swin(backbone: Any, inputs: Inputs) -> Tensor:
 
 
 def _swin_layers(config: PretrainedConfig) -> list[tuple[str, ...]]:
-    """Blocks of all stages; behind the last block of a stage, but the last, patches are merged."""
+    """Blocks of all stages; patches are merged after the last block of every stage except the last."""
     stages = [[(f"encoder.layers.{s}.blocks.{b}",) for b in range(depth)] for s, depth in enumerate(config.depths)]
     layers: list[tuple[str, ...]] = []
     for number, blocks in enumerate(stages):

@@ -1,4 +1,4 @@
-"""Language models."""
+"""Families of language models."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ def embed_text(backbone: Any, inputs: Inputs) -> Tensor:
 
 
 def _local_and_global(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
-    """ModernBERT: rotary positions of two frequencies; most layers attend to a window, the others to everything."""
+    """ModernBERT: rotary positions of two frequencies; most layers attend to a window, the others to all tokens."""
     given = {"config": backbone.config, "inputs_embeds": states, "attention_mask": mask}
     types: list[str] = backbone.config.layer_types
     masks = {
@@ -79,11 +79,11 @@ TEXT_FAMILIES = {
     "modernbert": Family(
         modality="text",
         model="ModernBertModel",
-        sites={  # one matrix computes queries, keys and values together: they are no sites
+        sites={  # one matrix computes queries, keys and values, so these are not sites
             "attention_input": "attn",
             "attention_output": "attn.Wo",
             "ffn_input": "mlp",
-            "ffn_hidden": "mlp.act",  # a gate multiplies its output: what scales one scales the product
+            "ffn_hidden": "mlp.act",  # a gate multiplies its output, so scaling it scales the product
             "ffn_output": "mlp.Wo",
         },
         layers=stack("layers"),

@@ -1,14 +1,14 @@
-"""Models of text and image trained together, CLIP and SigLIP: each of their towers is a backbone.
+"""Two-tower models of text and image, CLIP and SigLIP: each tower is a backbone.
 
-Their checkpoints hold both towers; the modality that is asked for chooses one. It is read as it was trained to be:
+A checkpoint holds both towers; the modality selects one. Each tower is pooled as it was trained:
 
-CLIP, text      the state of the last token, the end of the text, which attention from left to right made of all
-CLIP, image     the class token; the norm, which CLIP puts on this one alone, is put on the patches too
-SigLIP, text    the state of the last position, through a linear layer; texts are padded to the full length
+CLIP, text      the state of the last token, the end of the text, which attends causally to all others
+CLIP, image     the class token; the norm that CLIP applies to this token only is applied to the patches too
+SigLIP, text    the state of the last position, through a linear layer; texts are padded to full length
 SigLIP, image   a learned query attends to all patches
 
-The class token is `pooling: cls`, also where it is the last one; the others are `pooling: head`. The projections into
-the space that both towers share are not read.
+The class token is `pooling: cls`, even where it is the last token; the others are `pooling: head`. The projections
+into the space shared by both towers are not used.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from transrec.item_encoders.families.family import Context, Family, Head, bidire
 from transrec.item_encoders.families.image import embed_image
 from transrec.item_encoders.families.text import embed_text
 
-# Fields with the towers' configurations, by the `model_type` of those that hold both.
+# Configuration fields of the towers, by the `model_type` of the two-tower model.
 _FIELDS = {"text": "text_config", "image": "vision_config"}
 TWO_TOWERS = {"clip": _FIELDS, "siglip": _FIELDS}
 
@@ -83,7 +83,7 @@ TOWER_FAMILIES = {
         context=bidirectional,
         class_token=None,
         head=Head("head", _last_position, width="projection_size"),
-        tokenizer="PreTrainedTokenizerFast",  # its own class wants sentencepiece; checkpoints have a tokenizer.json
+        tokenizer="PreTrainedTokenizerFast",  # its own class needs sentencepiece; checkpoints have a tokenizer.json
         fills_positions=True,
     ),
     "siglip_vision_model": replace(

@@ -1,1 +1,1 @@
-"""Results of a sweep: laws, comparisons, crossings, and how sure they are."""
+"""Analysis of a sweep's results: laws, comparisons and crossings, with their uncertainty."""

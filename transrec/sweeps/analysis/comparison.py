@@ -1,4 +1,4 @@
-"""Which of two trained alike is better, and by how much: paired by user and by seed."""
+"""Comparison of trials with a baseline, paired by user and by seed."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,14 +14,14 @@ Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A measure of one against a baseline: means over seeds, their difference, and what can be said of it."""
+    """A measure of a choice and of a baseline: means over seeds, and their difference with its uncertainty."""
 
     value: float
     baseline: float
-    low: float  # of the difference, 95 %
+    low: float  # bounds of the 95 % interval of the difference
     high: float
-    share: float  # of draws on the other side of zero, doubled: what a p-value would be
-    margin: float  # within which they count as equivalent, in the unit of the measure
+    share: float  # twice the share of draws on the other side of zero, which serves as a p-value
+    margin: float  # largest difference that counts as equivalent, in the unit of the measure
     equivalent: bool  # two one-sided tests at 5 %: the 90 % interval lies within the margin
     seeds: int
     higher_is_better: bool
@@ -32,7 +32,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """ "equivalent" also of a difference that is certain but smaller than the margin."""
+        """The verdict: "equivalent" if within the margin, even where the interval excludes zero."""
         if self.equivalent:
             return "equivalent"
         if self.low <= 0 <= self.high:
@@ -43,11 +43,11 @@ class Comparison:
 def compare(
     trials: Resampled, baseline: Resampled, higher_is_better: bool, margin: float = MARGIN, seed: int = 0
 ) -> Comparison:
-    """Difference of the means over seeds; entry s of both has the same seed and was tested on the same users.
+    """Compare the means over seeds; entry s of both has the same seed and was tested on the same users.
 
     Args:
-        margin: relative to the baseline's mean or, of a metric above a half, to what it lacks of one: 0.95 and 0.975
-            differ by half of all errors.
+        margin: relative to the baseline's mean or, for a metric above one half, to one minus that mean: 0.975 has
+            half the errors of 0.95.
     """
     draws = mean_draws(trials.minus(baseline), np.random.default_rng(seed))
     low, high = interval(draws)

@@ -1,7 +1,7 @@
-"""From which size on one method beats another: where their error curves cross, and how sure that is.
+"""The size from which one method beats another: where their error curves cross, and with what uncertainty.
 
-Between measured sizes a difference of errors is taken to be straight in the logarithm of the size; beyond them nothing
-is said.
+Between measured sizes, the difference of errors is interpolated linearly in the logarithm of the size; it is not
+extrapolated.
 """
 
 from dataclasses import dataclass
@@ -18,17 +18,18 @@ _CERTAIN = 0.95
 
 @dataclass(frozen=True)
 class Crossing:
-    """`ahead` is who has the smaller error at the smallest size at which they differ: 1 the first, -1 the second.
+    """The size at which two error curves cross, if they do so once.
 
-    0 where they are equal everywhere.
+    `ahead` is 1 if the first curve has the smaller error at the smallest size at which they differ, -1 if the second
+    has, and 0 if they are equal everywhere.
     """
 
     ahead: int
     size: float | None  # None: the measured curves do not cross, or do so more than once
     low: float | None  # 95 % interval of the size, among draws that cross once
     high: float | None
-    share: float  # of the draws that tell the same story as the measured curves
-    crossings: int  # of the measured curves
+    share: float  # share of draws with the same `ahead` and `crossings` as the measured curves
+    crossings: int  # number of crossings of the measured curves
 
     @property
     def times(self) -> str:
@@ -40,10 +41,11 @@ class Crossing:
 
 
 def crossing(sizes: Floats, differences: list[Resampled], seed: int = 0) -> Crossing:
-    """
+    """Find where two error curves cross.
+
     Args:
         sizes: (m,) ascending.
-        differences: error of the first minus that of the second at each size, an entry a seed.
+        differences: error of the first curve minus that of the second at each size, with an entry per seed.
     """
     u = np.log(sizes)
     measured = np.array([difference.values.mean() for difference in differences])
@@ -60,7 +62,7 @@ def crossing(sizes: Floats, differences: list[Resampled], seed: int = 0) -> Cros
 
 
 def _draws(differences: list[Resampled], rng: np.random.Generator) -> Floats:
-    """(R, m): as `mean_draws`, with one spread of seeds for all sizes, of which each alone tells little."""
+    """Draws (R, m) as by `mean_draws`, but with the spread of seeds pooled over sizes, each of which has few seeds."""
     counts = np.array([len(difference.values) for difference in differences])
     means = np.stack([shared_draws(difference) for difference in differences], axis=1)
     degrees = int((counts - 1).sum())
@@ -73,7 +75,7 @@ def _draws(differences: list[Resampled], rng: np.random.Generator) -> Floats:
 
 
 def _signs(differences: Floats) -> Floats:
-    """Along the last axis; where two are equal, who was ahead before is, and at the start who will be."""
+    """Signs along the last axis; a zero takes the sign before it or, at the start, the sign after it."""
     signs = np.sign(differences)
     sizes = range(signs.shape[-1])
     for i, beside in [*pairwise(sizes), *pairwise(reversed(sizes))]:
@@ -82,12 +84,12 @@ def _signs(differences: Floats) -> Floats:
 
 
 def _changes(differences: Floats) -> np.ndarray:
-    """How often the sign changes along the last axis."""
+    """The number of changes of sign along the last axis."""
     found: NDArray[np.generic] = (np.diff(_signs(differences), axis=-1) != 0).sum(axis=-1)
     return found
 
 
 def _place(u: Floats, difference: Floats) -> float:
-    """Where a curve of one change of sign is zero."""
+    """The log size at which a difference with one change of sign is zero."""
     i = int(np.flatnonzero(np.diff(_signs(difference)) != 0)[0])
     return float(u[i] + (u[i + 1] - u[i]) * difference[i] / (difference[i] - difference[i + 1]))

@@ -1,8 +1,8 @@
-"""Error against size: which trials make a curve, and what is measured along it.
+"""Curves of error against size: their trials, and the measurements along them.
 
-A curve runs along one axis of sizes; its trials agree in everything else but the seed. Its sizes are amounts that were
-measured (interactions, parameters, operations), not the fractions or widths that the sweep set; where seeds differ in
-them, because some stopped earlier, it is their mean.
+A curve runs along one size axis; its trials agree in everything else except the seed. Its sizes are measured amounts
+(interactions, parameters, operations), not the fractions or widths that the sweep set; where seeds differ in them,
+because some stopped earlier, the geometric mean is taken.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from transrec.sweeps.analysis.resampling import Resampled, mean_interval
 from transrec.sweeps.analysis.results import SEED, Results, Setting
 
 AMOUNTS = ("source_interactions", "interactions", "labels", "trainable_parameters", "source_flops", "flops")
-_GROWS = 1.2  # the largest size is at least so many times the smallest
+_GROWS = 1.2  # least ratio of the largest size to the smallest
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Outcomes along one axis of sizes, everything else fixed."""
+    """Outcomes along one size axis, with everything else fixed."""
 
     axis: str
-    amount: str  # of `AMOUNTS`
+    amount: str  # one of `AMOUNTS`
     setting: Setting  # the labels of all other axes that vary
-    series: str  # those of its choices: what tells it from other curves of a panel
-    panel: str  # those of other sizes, and of tasks
+    series: str  # the labels of its choices, which distinguish it from other curves of a panel
+    panel: str  # the labels of its tasks and other sizes
     sizes: Floats  # (m,) ascending
-    members: list[list[int]]  # outcomes of each size, one a seed
+    members: list[list[int]]  # numbers of the outcomes at each size, one per seed
 
     def points(self) -> tuple[Floats, list[int]]:
         """Size and number of every trial of the curve."""
@@ -66,9 +66,9 @@ Surface = tuple[tuple[str, str], Floats, list[int]]
 
 
 def surfaces(results: Results, first: str, second: str) -> dict[str, Surface]:
-    """Of each series two amounts of `AMOUNTS`, the sizes (n, 2) of its trials in them along two axes, their numbers.
+    """For each series, an amount of `AMOUNTS` for each of two axes, the sizes (n, 2) of its trials, and their numbers.
 
-    {} where no amount grows along one of the axes, or only the same along both.
+    {} if no amount grows along one of the axes, or the first that does is the same for both.
     """
     along = [next(iter(curves(results, axis).values()), []) for axis in (first, second)]
     if not all(along) or along[0][0].amount == along[1][0].amount:
@@ -85,10 +85,10 @@ def surfaces(results: Results, first: str, second: str) -> dict[str, Surface]:
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure of every outcome as an error, and the analyses of curves by it."""
+    """A measure of every outcome, its error, and analyses of curves in it."""
 
     measure: str
-    values: Resampled  # of all outcomes, higher or lower being better as the measure has it
+    values: Resampled  # of all outcomes; the measure determines whether higher is better
     delta: float = DELTA
 
     @property
@@ -110,13 +110,13 @@ class Measured:
         return analyse(sizes[:, None], self.errors.of(numbers), self.delta)
 
     def points(self, curve: Curve) -> tuple[Floats, Floats, Floats]:
-        """Mean error of each size and the ends of its 95 % interval, (m,) each."""
+        """Mean error at each size and the ends of its 95 % interval, (m,) each."""
         cells = [self.errors.of(members) for members in curve.members]
         ends = [mean_interval(cell) for cell in cells]
         return np.array([c.values.mean() for c in cells]), *np.array(ends).T
 
     def difference(self, first: Curve, second: Curve, results: Results) -> tuple[Floats, list[Resampled]]:
-        """Sizes that both curves have, and the difference of their errors there, paired by seed and user."""
+        """Sizes that both curves share, and the difference of their errors there, paired by seed and user."""
         labels = [_labels(results, curve) for curve in (first, second)]
         found = []
         for name, members in labels[0].items():
@@ -128,7 +128,7 @@ class Measured:
 
 
 def paired(results: Results, first: Sequence[int], second: Sequence[int]) -> list[tuple[int, int]]:
-    """Outcomes of the same seed, tested on the same targets of the same users."""
+    """Pairs of outcomes with the same seed, tested on the same targets of the same users."""
     outcomes = results.outcomes
     by_seed = {outcomes[number].axes.get(SEED): number for number in second}
     pairs = [(number, by_seed.get(outcomes[number].axes.get(SEED))) for number in first]
@@ -136,7 +136,7 @@ def paired(results: Results, first: Sequence[int], second: Sequence[int]) -> lis
 
 
 def label(setting: Setting, axes: Sequence[str]) -> str:
-    """What tells a setting from others, along some axes: "full, text", "source_fraction 0.5"."""
+    """The labels of a setting on some axes, as text: "full, text", "source_fraction 0.5"."""
     parts = [(axis, value) for axis, value in setting if axis in axes and value is not None]
     return ", ".join(f"{axis} {value}" if isinstance(value, int | float) else str(value) for axis, value in parts)
 
@@ -150,7 +150,7 @@ def _by_label(results: Results, axis: str, numbers: Sequence[int]) -> list[list[
 
 
 def _labels(results: Results, curve: Curve) -> dict[Any, tuple[float, list[int]]]:
-    """Label of the axis -> size and outcomes."""
+    """Size and outcomes of each label of the curve's axis."""
     pairs = zip(curve.sizes, curve.members, strict=True)
     return {results.outcomes[members[0]].axes[curve.axis]: (float(size), members) for size, members in pairs}
 

@@ -1,16 +1,16 @@
-"""A law fitted to measured errors: whether there is one, how sure its parameters are, and whether it predicts.
+"""Fits of a law to measured errors: whether there is one, how certain its parameters are, and whether it predicts.
 
-An observation is the mean error of a size, not a trial: what the training data of a size happen to say is the same for
-all its seeds, and no number of them shows it. Noise is what a fit leaves over of these means, and what drawn users do
-to all of them together, which is resampled. Whether size matters, and whether one power law is enough, is asked by F
-tests between nested laws (Bates and Watts 1988, section 3.10); a law's word for sizes beyond the measured ones counts
-only if, fitted without the largest, it predicts that one.
+An observation is the mean error at a size, not a trial: all seeds of a size share its training data, so the noise of
+that sample does not show in their spread. Noise consists of the residuals of these means, and of the effect of drawn
+users on all of them together, which is resampled. F tests between nested laws decide whether size matters, and whether
+one power law is enough (Bates and Watts 1988, section 3.10). The prediction of a law for sizes beyond the measured ones
+counts only if the law, fitted without the largest size, predicts that one.
 
-Designs considered. Trials as observations, and AICc among laws: where seeds shared their data, 95 % intervals covered
-62 % of 40 simulated sweeps, and 10 of these were said to have a break. AICc of the means: of six sizes it would prefer
-the constant to a law that leaves a hundredth of the constant's squares.
+Designs considered. Trials as observations, with AICc to choose among laws: where seeds shared their data, 95 %
+intervals covered 62 % of 40 simulated sweeps, and 10 of these were found to have a break. AICc of the means: with six
+sizes it would prefer the constant to a law with a hundredth of the constant's residual sum of squares.
 
-Shape letters: n trials, m sizes, s axes of sizes, p parameters, R draws.
+Shape letters: n trials, m sizes, s size axes, p parameters, R draws.
 """
 
 from dataclasses import dataclass
@@ -30,18 +30,18 @@ Verdict = Literal["not fitted", "undecided", "no law", "another law", "law"]
 
 DELTA = 1e-3
 FIT_DRAWS = 200
-_SIGNIFICANT, _LIKELY = 0.05, 0.15  # a chance between them decides nothing
-_BENT = 0.01  # nested samples of training data have noise in common, which bends a curve too
+_SIGNIFICANT, _LIKELY = 0.05, 0.15  # p-values; one between them is undecided
+_BENT = 0.01  # lower, as nested samples of training data share noise, which also bends a curve
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A law with the parameters that fit best."""
+    """A law with its best-fitting parameters."""
 
     law: Law
     theta: Floats  # (p,)
     centre: Floats  # (s,) mean log sizes
-    degrees: int  # of freedom that residuals of the mean errors have
+    degrees: int  # degrees of freedom of the residuals
 
     @property
     def parameters(self) -> dict[str, float]:
@@ -49,13 +49,13 @@ class Fit:
         return {name: float(value) for name, value in zip(self.law.parameters, values, strict=True)}
 
     def log_errors(self, sizes: Floats, theta: Floats | None = None) -> Floats:
-        """At `sizes` (m, s); for other parameters `theta` (..., p) too: (..., m)."""
+        """Log errors (m,) at `sizes` (m, s); with other parameters `theta` (..., p), (..., m)."""
         return self.law.evaluate(self.theta if theta is None else theta, np.log(sizes) - self.centre)[0]
 
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """The largest size from the others: relative to `predicted`, the 95 % interval a measurement should lie in."""
+    """The error at the largest size, predicted from the others; `low` and `high` bound 95 % of measurements there."""
 
     size: float
     predicted: float
@@ -70,12 +70,12 @@ class Extrapolation:
 
 @dataclass(frozen=True)
 class Scaling:
-    """All that is to be said of one curve. Without `fit` the reason stands in `why_not`."""
+    """The analysis of one curve. Without a `fit`, `why_not` gives the reason."""
 
     fit: Fit | None = None
     thetas: Floats | None = None  # (R, p) fits to resampled errors
-    chance: float = 1.0  # of a fall like the measured one where size does not matter
-    chance_of_break: float | None = None  # of a bend like the measured one where the law has none; None: not tested
+    chance: float = 1.0  # p-value of the law against a constant
+    chance_of_break: float | None = None  # p-value of a broken law against the law; None: not tested
     extrapolation: Extrapolation | None = None
     why_not: str = ""
 
@@ -102,7 +102,7 @@ class Scaling:
 
 
 def fit(law: Law, sizes: Floats, errors: Floats, delta: float = DELTA) -> Fit:
-    """The law nearest to `errors` (n,) at `sizes` (n, s): least sum of Huber losses of log residuals, many starts."""
+    """Fit a law to `errors` (n,) at `sizes` (n, s): least sum of Huber losses of log residuals, from many starts."""
     centre = np.log(sizes).mean(axis=0)
     u, y = np.log(sizes) - centre, np.log(errors)
     thetas, costs = minimise(law, u, y, law.starts(u, y), delta)
@@ -113,7 +113,7 @@ def analyse(sizes: Floats, errors: Resampled, delta: float = DELTA, seed: int = 
     """Fit, test, resample and check one curve, or a surface over two sizes.
 
     Args:
-        sizes: (n, s) of n trials; trials of one size differ in their seed. s is 1 or 2.
+        sizes: (n, s) for n trials; trials of one size differ in their seed. s is 1 or 2.
         errors: positive means of the trials.
     """
     law = PowerLaw(sizes.shape[1])
@@ -121,7 +121,7 @@ def analyse(sizes: Floats, errors: Resampled, delta: float = DELTA, seed: int = 
     if not _fittable(law, sizes):
         return Scaling(why_not=_too_few(law, sizes))
     if errors.values.min() <= 0:
-        return Scaling(why_not="an error is zero, which no law of this kind can be")
+        return Scaling(why_not="an error is zero, which these laws cannot reach")
     found = fit(law, sizes, errors.values, delta)
     rng = np.random.default_rng(seed)
     noisy = _noisy(found, sizes, errors, rng, np.full(len(sizes), True))
@@ -138,7 +138,7 @@ def analyse(sizes: Floats, errors: Resampled, delta: float = DELTA, seed: int = 
 
 
 def mean_errors(sizes: Floats, errors: Resampled) -> tuple[Floats, Resampled]:
-    """The sizes (m, s) that differ, and the mean error of the trials of each."""
+    """The distinct sizes (m, s), and the mean error of the trials at each."""
     points, number = np.unique(sizes, axis=0, return_inverse=True)
     share = np.eye(len(points))[number.ravel()]
     share /= share.sum(axis=0)
@@ -146,7 +146,7 @@ def mean_errors(sizes: Floats, errors: Resampled) -> tuple[Floats, Resampled]:
 
 
 def _fittable(law: Law, sizes: Floats) -> bool:
-    """A size more than parameters, to see the noise, and three sizes of each axis."""
+    """Whether there are more sizes than parameters, so that noise can be estimated, and three sizes on each axis."""
     each = min(len(np.unique(column)) for column in sizes.T)
     return len(sizes) > len(law.parameters) and each >= 3
 
@@ -157,7 +157,7 @@ def _too_few(law: Law, sizes: Floats) -> str:
 
 
 def _chance(law: Law, richer: Law, sizes: Floats, errors: Floats) -> float:
-    """How often the richer of two nested laws leaves so much less of the squares where the other one is the truth."""
+    """The p-value of an F test of `law` against `richer`, in which it is nested."""
     left = [
         ((np.log(errors) - fit(form, sizes, errors, np.inf).log_errors(sizes)) ** 2).sum() for form in (law, richer)
     ]
@@ -167,9 +167,9 @@ def _chance(law: Law, richer: Law, sizes: Floats, errors: Floats) -> float:
 
 
 def _noisy(found: Fit, sizes: Floats, errors: Resampled, rng: np.random.Generator, known: Mask) -> Floats:
-    """Logarithms (R, m) of errors as they would come out again were the law, fitted to the `known` ones, the truth.
+    """Log errors (R, m) simulated under the law that was fitted to the `known` ones.
 
-    Drawn users move the errors together; beyond what that leaves over of a fit, each size has noise of its own.
+    Drawn users move the errors together; residuals beyond what that explains are independent noise of each size.
     """
     expected = found.log_errors(sizes)
     by_users = np.log(np.maximum(errors.draws[:FIT_DRAWS], 1e-300)) - np.log(errors.values)
@@ -181,13 +181,13 @@ def _noisy(found: Fit, sizes: Floats, errors: Resampled, rng: np.random.Generato
 
 
 def _residuals(found: Fit, sizes: Floats, noise: Floats) -> Floats:
-    """What a least squares fit would leave over of `noise` (R, m), the law being straight in its parameters."""
+    """Residuals (R, m) of a least squares fit to `noise` (R, m), with the law linearised in its parameters."""
     slopes = found.law.evaluate(found.theta, np.log(sizes) - found.centre)[1]
     return noise - noise @ slopes @ np.linalg.pinv(slopes.T @ slopes) @ slopes.T
 
 
 def _refit(found: Fit, sizes: Floats, log_errors: Floats, delta: float) -> Floats:
-    """Parameters (R, p) of the same law for each row of errors, from the fit and from slopes beside it."""
+    """Parameters (R, p) of the same law for each row of errors, starting from the fit and from steeper slopes."""
     slopes = np.array([1.0 if name in ("α", "β") else 0.0 for name in found.law.parameters])
     starts = [found.theta * (1 + slopes * change) for change in (0.0, 0.7)]
     rows = len(log_errors)
@@ -203,7 +203,7 @@ def _refit(found: Fit, sizes: Floats, log_errors: Floats, delta: float) -> Float
 def _extrapolate(
     law: Law, sizes: Floats, errors: Resampled, delta: float, rng: np.random.Generator
 ) -> Extrapolation | None:
-    """Predict the error of the largest size from those of the others; None where the others are too few."""
+    """Predict the error at the largest size from the others; None if the others are too few."""
     largest = np.arange(len(sizes)) == len(sizes) - 1
     if not _fittable(law, sizes[~largest]):
         return None

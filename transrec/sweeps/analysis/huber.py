@@ -1,10 +1,10 @@
 """Many small robust fits at once: the sum of Huber losses of log residuals, minimised over a law's parameters.
 
-Designs considered. L-BFGS on one fit at a time, as the scaling literature does, stops early where it is not watched
-(Besiroglu et al. 2024), and a report with its starts, resampled errors and left-out sizes needs ten thousand fits.
-`scipy.optimize.least_squares(loss="huber")` is exact, and takes 20 to 50 ms for each. Taken: Levenberg and Marquardt's
-method with the weights of iterated least squares (each step's quadratic lies above the Huber loss), all starts and all
-resampled errors side by side in one array. What scipy finds is what the tests compare with.
+Designs considered. L-BFGS on one fit at a time, as in the scaling literature, may stop early unnoticed (Besiroglu et
+al. 2024), and a report with its starts, resampled errors and left-out sizes needs ten thousand fits.
+`scipy.optimize.least_squares(loss="huber")` is exact, but takes 20 to 50 ms per fit. Chosen: the Levenberg-Marquardt
+method with the weights of iteratively reweighted least squares (each step's quadratic lies above the Huber loss), with
+all starts and all resampled errors side by side in one array. The tests compare its results with scipy's.
 
 Shape letters: F fits, n points, p parameters.
 """
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from transrec.sweeps.analysis.laws import Floats, Law
 
 _ITERATIONS = 300
-_SMALLEST_GAIN = 1e-10  # of the objective, relative: less ends a fit
-_STUCK = 1e10  # a damping beyond this finds no way down
+_SMALLEST_GAIN = 1e-10  # a smaller relative gain of the objective ends a fit
+_STUCK = 1e10  # a fit without gain at this damping ends
 
 
 def minimise(law: Law, u: Floats, log_errors: Floats, starts: Floats, delta: float) -> tuple[Floats, Floats]:
-    """The nearest minimum below each start.
+    """The local minimum reached from each start.
 
     Args:
         u: (n, s) centred log sizes.
-        log_errors: (F, n), or (n,) for all alike.
+        log_errors: (F, n), or (n,) if all fits share them.
         starts: (F, p).
-        delta: residuals up to here count squared, larger ones linearly; `inf` is least squares.
+        delta: residuals up to delta count quadratically, larger ones linearly; `inf` is least squares.
 
     Returns:
         theta (F, p) and the objective Σ ρ(residual) there, (F,).
@@ -53,7 +53,7 @@ def minimise(law: Law, u: Floats, log_errors: Floats, starts: Floats, delta: flo
 def _steps(
     law: Law, theta: Floats, u: Floats, log_errors: Floats, delta: float, damping: Floats, low: Floats, high: Floats
 ) -> Floats:
-    """Damped Gauss-Newton steps (F, p); a parameter at its bound that would leave it stays there."""
+    """Damped Gauss-Newton steps (F, p); a parameter at a bound that its step would cross is held there."""
     value, jacobian = law.evaluate(theta, u)
     residual = log_errors - value
     weight = np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))

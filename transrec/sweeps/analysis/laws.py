@@ -1,9 +1,9 @@
-"""How an error may fall as something grows: the forms that a fit chooses among.
+"""Laws: the functional forms in which an error may fall as a size grows.
 
-A law gives the logarithm of the error at centred log sizes u, from parameters of which those that must be positive are
-kept as logarithms: then sums are sums of exponentials, no start overflows, and a law cannot turn negative.
+A law gives the logarithm of the error at centred log sizes u. Parameters that must be positive are kept as logarithms,
+so that sums become sums of exponentials, no start overflows, and a law cannot turn negative.
 
-Shape letters: ... any number of fits at once, n points, s axes of sizes, p parameters.
+Shape letters: ... any number of fits at once, n points, s size axes, p parameters.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_LEAST_SHARE = 1e-3  # the least floor E that is told from none, as a share of the smallest error
-_STEEPEST = 4.0  # exponents beyond this are a step, not a law
-_WIDTH = 0.2  # of the bend of a broken law, in log size
+_LEAST_SHARE = 1e-3  # the smallest E distinguishable from 0, as a share of the smallest error
+_STEEPEST = 4.0  # larger exponents are a step, not a law
+_WIDTH = 0.2  # width of the bend of a broken law, in log size
 
 
 class Law(Protocol):
-    """One form. `parameters` are named as a reader knows them; `theta` is what is fitted."""
+    """A functional form. `parameters` are the names in its formula; `theta` is the vector that is fitted."""
 
     @property
     def name(self) -> str: ...
@@ -35,18 +35,18 @@ class Law(Protocol):
         """log error (..., n) and its derivatives (..., n, p) for `theta` (..., p) at log sizes `u` (n, s)."""
 
     def bounds(self, u: Floats, log_errors: Floats) -> tuple[Floats, Floats]:
-        """Lowest and highest `theta` (p,) for sizes (n, s) and errors like these."""
+        """Lower and upper bounds of `theta`, (p,) each, given log sizes (n, s) and log errors."""
 
     def starts(self, u: Floats, log_errors: Floats) -> Floats:
-        """Values of `theta` to begin from, (starts, p)."""
+        """Starting values of `theta`, (starts, p)."""
 
     def natural(self, theta: Floats, centre: Floats) -> Floats:
-        """`theta` (..., p) as `parameters` name it, sizes having been divided by exp(`centre`) (s,)."""
+        """Values of `parameters` for `theta` (..., p), which was fitted to sizes divided by exp(`centre`) (s,)."""
 
 
 @dataclass(frozen=True)
 class Constant:
-    """Size does not matter: what every law has to beat."""
+    """An error that does not depend on size: the null hypothesis for every other law."""
 
     name: str = "constant"
     formula: str = "E"
@@ -122,7 +122,7 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class BrokenPowerLaw:
-    """A power law whose exponent turns from α to β at the size d, smoothly (Caballero et al., ICLR 2023)."""
+    """A power law whose exponent changes smoothly from α to β at the size d (Caballero et al., ICLR 2023)."""
 
     name: str = "broken power law"
     formula: str = "E + A·D^-α·(1 + (D/d)^(1/w))^-(β-α)w"
@@ -157,7 +157,7 @@ class BrokenPowerLaw:
 
 
 def _log_sum(terms: list[Floats]) -> tuple[Floats, list[Floats]]:
-    """log Σ exp(terms), and the share of each in the sum."""
+    """log Σ exp(terms), and the share of each term in the sum."""
     highest = np.maximum.reduce(terms)
     parts = [np.exp(term - highest) for term in terms]
     total = sum(parts)

@@ -1,12 +1,13 @@
-"""How sure a mean over users and seeds is: users are resampled, seeds are not.
+"""Uncertainty of a mean over users and seeds: users are resampled, seeds are not.
 
-Designs considered. Resampling seeds and users both (the pigeonhole bootstrap, Owen 2007) counts what a user does in one
-run by chance up to three times, and of three seeds it sees two thirds of the spread and none of the tails. Resampling
-users, and adding the variance of seeds beyond what that explains, has half the width where training adds little, but is
-too narrow where it adds as much as users do: 95 % intervals cover 89 % of five simulated seeds. Taken: what users are
-like is drawn with replacement, the same draw for all trials tested on them, so that every comparison of trials is
-paired; all else that runs of one setting differ in, their training and its luck with each user, is the seeds' spread,
-and enters as Student's draws. Few seeds make wide intervals: that is what few seeds are worth.
+Designs considered. Resampling both seeds and users (the pigeonhole bootstrap, Owen 2007) counts the chance result of a
+user in one run up to three times, and with three seeds it sees two thirds of their spread and none of the tails.
+Resampling users, and adding the variance of seeds beyond what that explains, gives half the width where training adds
+little variance, but is too narrow where it adds as much as users do: with five simulated seeds, 95 % intervals cover
+89 %. Chosen: users are drawn with replacement, in the same draws for all trials tested on them, so that every
+comparison of trials is paired; everything else that differs between runs of one setting, their training and its luck
+with each user, is the spread of seeds, and enters as draws from Student's t distribution. Few seeds give wide
+intervals, as they should.
 
 Shape letters: U users, I targets, T trials, R draws, S seeds.
 """
@@ -23,12 +24,12 @@ from transrec.sweeps.analysis.laws import Floats
 Ints = NDArray[np.int64]
 
 DRAWS = 1000
-_CELLS = 8_000_000  # of targets × draws held at once: 64 MB
+_CELLS = 8_000_000  # targets × draws held at once: 64 MB
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A measure of some trials: its means over users, and over users drawn with replacement."""
+    """A measure of some trials, over all users and over users drawn with replacement."""
 
     values: Floats  # (T,)
     draws: Floats  # (R, T)
@@ -44,7 +45,7 @@ def resample(per_target: Sequence[Floats], seed: int, draws: int = DRAWS, users:
     """Means of trials tested on the same targets, in the same order: T vectors (I,).
 
     Args:
-        users: as of `resample_statistic`; None: each target is another's.
+        users: as in `resample_statistic`; None: every target has a user of its own.
     """
     owners = np.arange(len(per_target[0])) if users is None else users
     return resample_statistic(means(per_target), seed, owners, draws)
@@ -54,8 +55,8 @@ def resample_statistic(statistic: Statistic, seed: int, users: Ints, draws: int 
     """A measure of trials tested on the same targets, in the same order.
 
     Args:
-        statistic: from counts of the targets (r, I) to the measure of each trial (r, T).
-        users: (I,) whose target it is, 0 to U - 1: users are drawn with all their targets.
+        statistic: maps counts of the targets (r, I) to the measure of each trial (r, T).
+        users: (I,) the user of each target, 0 to U - 1; a user is drawn with all of their targets.
     """
     everyone = int(users.max()) + 1
     rng = np.random.default_rng(seed)
@@ -79,7 +80,7 @@ def means(per_target: Sequence[Floats]) -> Statistic:
 
 
 def shared_draws(seeds: Resampled) -> Floats:
-    """Draws (R,) of the mean over runs, with only what all of them owe to which users were drawn."""
+    """Draws (R,) of the mean over runs, with only the variation that the choice of users causes in all runs alike."""
     means, centre, count = seeds.draws.mean(axis=1), seeds.values.mean(), len(seeds.values)
     if count < 2 or means.var() == 0:
         found: NDArray[np.float64] = means
@@ -90,7 +91,7 @@ def shared_draws(seeds: Resampled) -> Floats:
 
 
 def mean_draws(seeds: Resampled, rng: np.random.Generator) -> Floats:
-    """Draws (R,) of the mean over runs that differ in their seed; of one run, over users alone."""
+    """Draws (R,) of the mean over runs that differ in their seed; for a single run, over users alone."""
     count, shared = len(seeds.values), shared_draws(seeds)
     if count < 2:
         return shared
@@ -100,12 +101,12 @@ def mean_draws(seeds: Resampled, rng: np.random.Generator) -> Floats:
 
 
 def mean_interval(seeds: Resampled) -> tuple[float, float]:
-    """95 % interval of the mean of a measure, which is never below zero, as the spread of two seeds may have it."""
+    """95 % interval of the mean of a measure; its lower end is cut at zero, as measures are not negative."""
     low, high = interval(mean_draws(seeds, np.random.default_rng(0)))
     return max(0.0, low), high
 
 
 def interval(draws: Floats, confidence: float = 0.95) -> tuple[float, float]:
-    """The middle part of the draws that holds `confidence` of them: (low, high)."""
+    """The central interval that contains a share `confidence` of the draws: (low, high)."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""A sweep's folder as results: what each trial measured of its test users, and what it cost."""
+"""Results read from a sweep's folder: the measurements of each trial on its test users, and its cost."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -32,9 +32,9 @@ _KEPT = {
     "target",
     "loss",
     "predicted",
-}  # readings that a run keeps of each target: of these a metric is resampled
+}  # readings that a run keeps of each target, from which a metric can be resampled
 
-# What a trial can be plotted against, in the order of preference, and how a reader calls it.
+# Quantities that a trial can be plotted against, in order of preference, with their names in reports.
 QUANTITIES = {
     "source_interactions": "interactions of pretraining",
     "labels": "labels of the task",
@@ -48,7 +48,7 @@ QUANTITIES = {
 
 
 class ResultsError(TransRecError, ValueError):
-    """A sweep that has nothing to report yet, or a run of it that cannot be read."""
+    """The sweep has nothing to report yet, or one of its runs cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class Outcome:
 
     record: Record
     summary: dict[str, Any]
-    quantities: dict[str, float]  # of `QUANTITIES`, those that are known
-    monitor: str | None  # the metric that the run was made for
-    shards: str  # what it was trained on
+    quantities: dict[str, float]  # the known ones among `QUANTITIES`
+    monitor: str | None  # the metric that chose the run's best weights
+    shards: str  # path of the shards it was trained on
     source_shards: str | None
-    users: tuple[str, ...]  # of each target: of the next item everybody has one
+    users: tuple[str, ...]  # the user of each target; with next items as targets, each user has one
     targets: tuple[str, ...]
     ranks: NDArray[np.int64]  # (I,)
     losses: Floats  # (I,)
-    predicted: tuple[str, ...] | None  # classes, where a metric reads them
+    predicted: tuple[str, ...] | None  # predicted classes, if a metric reads them
 
     @property
     def axes(self) -> dict[str, Any]:
@@ -73,17 +73,17 @@ class Outcome:
 
     @property
     def instances(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Who was asked for what; trials that agree in it can be compared."""
+        """The users and targets tested; trials can be compared if they agree in both."""
         return self.users, self.targets
 
     @property
     def baselines(self) -> dict[str, dict[str, Any]]:
-        """What needs no training but counting, measured on the same instances."""
+        """Baseline -> its measures on the same instances."""
         found: dict[str, dict[str, Any]] = self.summary["baselines"]
         return found
 
     def read(self, asked: Metric) -> list[Tensor]:
-        """The columns (I,) that a metric reads; names of classes become numbers."""
+        """The columns (I,) that a metric reads; class names are replaced by numbers."""
         names = [*self.targets, *(self.predicted or ())]
         classes = np.unique(names, return_inverse=True)[1].reshape(-1, len(self.targets))
         columns = {"rank": self.ranks, "loss": self.losses, **dict(zip(("target", "predicted"), classes, strict=False))}
@@ -92,12 +92,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a sweep's folder holds of its trials."""
+    """The trials of a sweep, and the results of the finished ones."""
 
     name: str
     records: list[Record]  # all trials, in the order of the plan
     outcomes: list[Outcome]  # the finished ones
-    unreadable: dict[str, str] = field(default_factory=dict)  # trial -> what is wrong with its run
+    unreadable: dict[str, str] = field(default_factory=dict)  # trial -> the error in reading its run
 
     @cached_property
     def measures(self) -> list[str]:
@@ -107,13 +107,13 @@ class Results:
 
     @cached_property
     def monitor(self) -> str | None:
-        """What all runs were made for."""
+        """The `train.monitor` of all runs; None if they differ."""
         found = {outcome.monitor for outcome in self.outcomes}
         return found.pop() if len(found) == 1 else None
 
     @cached_property
     def axes(self) -> dict[str, list[Any]]:
-        """Axis -> its labels among all trials, in the order of the plan."""
+        """The labels of each axis among all trials, in the order of the plan."""
         found: dict[str, list[Any]] = {}
         for record in self.records:
             for axis, label in record.axes.items():
@@ -123,12 +123,12 @@ class Results:
 
     @cached_property
     def size_axes(self) -> list[str]:
-        """Axes of several numbers, but for the seed: along them laws are sought."""
+        """Axes with several numbers as labels, except the seed; laws are fitted along them."""
         return [axis for axis, labels in self.varying.items() if all(map(_is_number, labels))]
 
     @cached_property
     def task_axes(self) -> list[str]:
-        """Axes whose labels are tested on different targets: questions of their own, no answers to compare."""
+        """Axes whose labels are tested on different targets, so that they cannot be compared with each other."""
         labelled = [axis for axis in self.varying if axis not in self.size_axes]
         return [
             axis for axis in labelled if not any(self._is_shared(axis, group) for group in self.groups(axis).values())
@@ -136,22 +136,22 @@ class Results:
 
     @cached_property
     def choice_axes(self) -> list[str]:
-        """Axes of several labels, such as methods: along them trials are compared."""
+        """The other varying axes, such as methods; trials are compared along them."""
         return [axis for axis in self.varying if axis not in (*self.size_axes, *self.task_axes)]
 
     def _is_shared(self, axis: str, numbers: Sequence[int]) -> bool:
-        """Were trials of several labels tested on the same targets?"""
+        """Whether trials with different labels were tested on the same targets."""
         asked = {(self.outcomes[n].axes.get(axis), self.outcomes[n].instances) for n in numbers}
         return len({instances for _, instances in asked}) < len(asked)
 
     @property
     def varying(self) -> dict[str, list[Any]]:
-        """Axes in which trials differ, and their labels; of a list of grids, some may not have an axis at all."""
+        """Labels of the axes, except the seed, in which trials differ; with several grids, a trial may lack an axis."""
         lacking = {axis for axis in self.axes for record in self.records if axis not in record.axes}
         return {a: labels for a, labels in self.axes.items() if a != SEED and len(labels) + (a in lacking) > 1}
 
     def resampled(self, measure: str) -> Resampled:
-        """`measure` of every outcome; those tested on the same users share their draws."""
+        """`measure` of every outcome; outcomes tested on the same users and targets share their draws."""
         columns: dict[int, tuple[float, Floats]] = {}
         for number, ((users, _), members) in enumerate(_by_instances(self.outcomes)):
             owners = np.unique(users, return_inverse=True)[1]
@@ -162,7 +162,7 @@ class Results:
         return Resampled(np.array([value for value, _ in ordered]), np.stack([draws for _, draws in ordered], axis=1))
 
     def groups(self, *without: str) -> dict[Setting, list[int]]:
-        """Numbers of outcomes that agree in all varying axes but those, by what they agree in (None: no such axis)."""
+        """Setting -> numbers of the outcomes that agree in all varying axes except `without` (None: no such axis)."""
         found: dict[Setting, list[int]] = {}
         for number, outcome in enumerate(self.outcomes):
             key = tuple((axis, outcome.axes.get(axis)) for axis in self.varying if axis not in without)
@@ -171,9 +171,10 @@ class Results:
 
 
 def load_results(folder: Path) -> Results:
-    """
+    """Read the results of the sweep in `folder`.
+
     Raises:
-        RecordsError: not a sweep's folder.
+        RecordsError: `folder` is not a sweep's folder.
         ResultsError: no trial has finished.
     """
     records, outcomes, unreadable = read(folder), [], {}
@@ -205,7 +206,7 @@ def _outcome(folder: Path, record: Record) -> Outcome:
     except (OSError, pa.ArrowInvalid):
         raise ResultsError(f"{path} is missing or unreadable") from None
     if "target" not in tested.column_names:
-        raise ResultsError(f"{path} has no column `target`: train the run anew with this version")
+        raise ResultsError(f"{path} has no column `target`: train the run again with this version")
     return Outcome(
         record=record,
         summary=summary,
@@ -243,7 +244,7 @@ def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
         }
         summary["baselines"]
     except KeyError as missing:
-        raise ResultsError(f"{run / 'summary.json'} has no {missing}: train the run anew with this version") from None
+        raise ResultsError(f"{run / 'summary.json'} has no {missing}: train the run again with this version") from None
     if "flops_per_user" in summary:
         of_window = summary["flops_per_user"]["forward"] + summary["flops_per_user"]["backward"]
         found["flops"] = of_window * summary["steps"] * config["train"]["batch_size"]
@@ -267,7 +268,7 @@ def _by_instances(outcomes: Sequence[Outcome]) -> Iterable[tuple[Any, list[int]]
 
 
 def _statistic(asked: Metric, outcomes: Sequence[Outcome]) -> Statistic:
-    """A metric (r, T) of T trials tested on the same targets, from how often each of these was drawn (r, I)."""
+    """The statistic of a metric: maps counts of drawn targets (r, I) to its values (r, T) for T trials."""
     if isinstance(asked, MeanMetric):  # all trials at once
         return means([asked.values(*outcome.read(asked)).numpy() for outcome in outcomes])
     statistics = [asked.statistic(*outcome.read(asked)) for outcome in outcomes]
@@ -279,7 +280,7 @@ def _statistic(asked: Metric, outcomes: Sequence[Outcome]) -> Statistic:
 
 
 def _is_kept(name: str) -> bool:
-    """Is it a metric, made of what runs keep?"""
+    """Whether `name` is a metric that reads only what runs keep."""
     try:
         return _KEPT.issuperset(metric(name).reads)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The report of a sweep: `report/` in its folder, from what its trials left behind.
+"""The report of a sweep: `report/` in its folder, from the results of its trials.
 
-report.md      what was found, tables, and the figures beside it as PNG
-index.html     the same as one page that needs nothing else
+report.md      findings and tables, with the figures beside it as PNG
+index.html     the same as one self-contained page
 results.csv    a row for every trial
 """
 
@@ -27,11 +27,11 @@ def write_report(folder: Path, margin: float = MARGIN, delta: float = DELTA) -> 
     """Write `report/` into a sweep's folder.
 
     Args:
-        margin: within which two choices count as equivalent, relative to the baseline.
-        delta: of the Huber loss that laws are fitted with.
+        margin: difference within which two choices count as equivalent, relative to the baseline.
+        delta: threshold of the Huber loss that laws are fitted with.
 
     Raises:
-        RecordsError: not a sweep's folder.
+        RecordsError: `folder` is not a sweep's folder.
         ResultsError: no trial has finished.
         StorageError: the report cannot be written.
     """
@@ -50,7 +50,7 @@ def write_report(folder: Path, margin: float = MARGIN, delta: float = DELTA) -> 
 
 
 def write(draft: Draft) -> list[Block]:
-    """The whole document: what was found, what cannot be said, and what both rest on."""
+    """The whole document: what was found, what cannot be said, and the evidence for both."""
     results = draft.results
     draft.findings.trials(results)
     add_means(draft)
@@ -67,14 +67,14 @@ def write(draft: Draft) -> list[Block]:
         Heading("What was found"),
         Bullets(draft.findings.found or ["Nothing that the trials support."]),
         Heading("What cannot be said"),
-        Bullets(draft.findings.unsaid or ["Nothing that was asked was left open."]),
+        Bullets(draft.findings.unsaid or ["Every question was answered."]),
         Paragraph(_how_to_read(draft.margin, draft.delta)),
         *draft.blocks,
     ]
 
 
 def _about(results: Results) -> str:
-    """What was done, in one sentence."""
+    """A sentence about the trials and their data."""
     outcomes = results.outcomes
     sources = dict.fromkeys(outcome.source_shards for outcome in outcomes if outcome.source_shards is not None)
     targets = dict.fromkeys(outcome.shards for outcome in outcomes)
@@ -89,10 +89,10 @@ def _about(results: Results) -> str:
 def _how_to_read(margin: float, delta: float) -> str:
     return (
         "Brackets are 95 % intervals over resampled users and over seeds. A difference is paired by user and by seed; "
-        "“share” is twice the share of draws on the other side of zero. Two are called equivalent where two one-sided "
-        f"tests at 5 % put the difference within the margin: {margin:.0%} of what it is compared with or, of a metric "
-        "above a half, of what that lacks of one. An error is the loss (cross entropy in nats), or one minus a metric. "
-        f"Laws are fitted to the log of each size's mean error with Huber's loss (delta {delta:g}). F tests compare "
-        "them with a constant, at 5 % (a chance of 5 to 15 % decides nothing), and with a power law that breaks, at "
-        "1 %. Of larger sizes something is said only where the law, fitted without the largest size, predicted it."
+        "“share” is twice the share of draws on the other side of zero. Two are called equivalent if two one-sided "
+        f"tests at 5 % put the difference within the margin: {margin:.0%} of the baseline's mean or, for a metric "
+        "above one half, of one minus that mean. An error is the loss (cross entropy in nats), or one minus a metric. "
+        f"Laws are fitted to the log of each size's mean error with the Huber loss (delta {delta:g}). F tests compare "
+        "them with a constant, at 5 % (a p-value of 5 to 15 % is undecided), and with a broken power law, at 1 %. "
+        "Larger sizes are predicted only if the law, fitted without the largest size, predicted that one."
     )

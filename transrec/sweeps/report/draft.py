@@ -1,4 +1,4 @@
-"""A report while it is written: what was measured, what sections have added so far, and how they name and order it."""
+"""A report in progress: its measures, the blocks and findings added so far, and how settings are named and ordered."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,11 @@ NONE = "–"
 
 @dataclass
 class Draft:
-    """
+    """A report that sections add to.
+
     Args:
-        margin: within which two choices count as equivalent, relative to the baseline.
-        delta: of the Huber loss that laws are fitted with.
+        margin: difference within which two choices count as equivalent, relative to the baseline.
+        delta: threshold of the Huber loss that laws are fitted with.
     """
 
     results: Results
@@ -30,7 +31,7 @@ class Draft:
     blocks: list[Block] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
     measured: dict[str, Measured] = field(init=False)
-    quality: str = field(init=False)  # the measure that comparisons are told by
+    quality: str = field(init=False)  # the measure that findings of comparisons use
 
     def __post_init__(self) -> None:
         monitor = self.results.monitor
@@ -40,7 +41,7 @@ class Draft:
         self.quality = monitor if monitor in names else ndcg
 
     def baseline(self, axis: str) -> Any:
-        """The label of a choice that the others are compared with."""
+        """The label of an axis that the others are compared with."""
         labels = self.results.axes[axis]
         return "full" if "full" in labels else labels[0]
 
@@ -48,15 +49,15 @@ class Draft:
         return label(setting, list(self.results.axes))
 
     def by_size(self, groups: Mapping[Setting, list[int]]) -> list[tuple[Setting, list[int]]]:
-        """The setting with the largest sizes last."""
+        """Settings in order of their sizes, the largest last."""
         return sorted(groups.items(), key=lambda item: self.sizes_of(item[0]))
 
     def sizes_of(self, setting: Setting) -> tuple[float, ...]:
-        """What settings are ordered by; one without an axis comes before those with it."""
+        """The sort key of a setting: its sizes; a setting without an axis comes before those with it."""
         return tuple(-np.inf if value is None else value for axis, value in setting if axis in self.results.size_axes)
 
 
 def file_name(*parts: str) -> str:
-    """A stem that any file system and any page takes: "law-source_fraction-ndcg10"."""
+    """A file stem that is valid on any file system and in HTML: "law-source_fraction-ndcg10"."""
     kept = ["".join(c for c in part.lower() if c.isascii() and (c.isalnum() or c == "_")) for part in parts]
     return "-".join(filter(None, kept))

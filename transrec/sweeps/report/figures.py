@@ -1,8 +1,7 @@
-"""Figures that a paper could print, and a page can make lively.
+"""Figures for print, and for a page with tooltips.
 
-Every series has a colour and a marker of its own, told apart by readers who see colours differently (Okabe and Ito
-2008). What belongs to a series carries its number as SVG id, so that a page can hide it, and points have words for a
-pointer that rests on them.
+Every series has its own colour and marker, distinguishable by colour-blind readers (Okabe and Ito 2008). The SVG ids of
+a series' parts contain its number, so that a page can hide the series, and points have tooltips.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,18 +24,18 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX*<>"
 _PANEL = (4.2, 3.6)  # inches
 _MOST_IN_PANEL = 5
-_DRAWN = ("law", "undecided", "another law")  # verdicts that a curve of the law is drawn with
+_DRAWN = ("law", "undecided", "another law")  # verdicts with which the law's curve is drawn
 
 
 @dataclass
 class Drawing:
-    """A figure with its name (a file's stem), what it shows, and what its parts are called."""
+    """A figure with its name (a file stem), caption, series, and the tooltips of its parts."""
 
     name: str
     caption: str
     figure: Figure
     series: list[str]
-    titles: dict[str, str] = field(default_factory=dict)  # SVG id -> words
+    titles: dict[str, str] = field(default_factory=dict)  # SVG id -> tooltip
 
     def mark(self, artists: Iterable[Artist], series: str, title: str = "") -> None:
         for artist in artists:
@@ -56,7 +55,7 @@ def scaling_figure(name: str, measured: Measured, panels: dict[str, list[tuple[C
     amount = QUANTITIES[curves[0].amount]
     caption = (
         f"{measured.error_name} against {amount}, with 95 % intervals over users and seeds. "
-        "A diamond is the largest size as the law of the smaller ones predicts it."
+        "A diamond is the prediction for the largest size by the law of the smaller ones."
     )
     drawing = Drawing(name, caption, _figure(len(panels)), series)
     axes = drawing.figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -71,7 +70,7 @@ def scaling_figure(name: str, measured: Measured, panels: dict[str, list[tuple[C
 
 
 def _shift(place: int, series: int) -> float:
-    """Keeps the intervals of several series at one size apart."""
+    """A factor that shifts sizes so that the intervals of several series do not overlap."""
     value: float = 1.03 ** (place - (series - 1) / 2)
     return value
 
@@ -114,7 +113,7 @@ def _draw_law(drawing: Drawing, ax: Axes, curve: Curve, scaling: Scaling) -> Non
 
 
 def in_short(scaling: Scaling) -> str:
-    """What a legend has room for."""
+    """The result of a fit, short enough for a legend."""
     if scaling.fit is None:
         return "not enough sizes for a fit" if "needs" in scaling.why_not else scaling.why_not
     low, high = scaling.intervals()["α"]
@@ -123,7 +122,7 @@ def in_short(scaling: Scaling) -> str:
         "no law": "no dependence on size found",
         "law": exponent,
         "undecided": f"{exponent}, law not certain",
-        "another law": "not one power law: its slope changes",
+        "another law": "not a single power law: the slope changes",
     }[scaling.verdict]
 
 
@@ -170,7 +169,7 @@ def _draw_baseline(drawing: Drawing, ax: Axes, measure: str, results: Results, c
 
 
 def cost_figure(name: str, axis: str, measured: Measured, results: Results, cells: dict[str, list[int]]) -> Drawing:
-    """Quality of each choice against what it costs: trained parameters, time, memory."""
+    """Quality of each choice against its cost: trained parameters, time, memory."""
     costs = [c for c in ("trainable_parameters", "seconds", "peak_memory_bytes") if _known(results, cells, c)]
     better = "higher" if measured.higher_is_better else "lower"
     caption = f"{measured.measure} ({better} is better) of each {axis} against its cost, with 95 % intervals."
@@ -216,7 +215,7 @@ def _finish(ax: Axes, x: str, y: str, legend: bool = True) -> None:
 
 
 def _legend(drawing: Drawing, ax: Axes) -> None:
-    """In a panel; of more series than one has room for, beside all of them."""
+    """Add a legend to a panel, or beside all panels if it has too many series for one."""
     if len(drawing.series) > _MOST_IN_PANEL:
         found = drawing.figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     else:
@@ -225,7 +224,7 @@ def _legend(drawing: Drawing, ax: Axes) -> None:
 
 
 def _log_axis(ax: Axes, which: Literal["x", "y"], values: Floats) -> None:
-    """A logarithmic axis whose ticks have plain numbers, also where it spans less than a decade."""
+    """Make an axis logarithmic with plain numbers at its ticks, even if it spans less than a decade."""
     set_scale, axis = (ax.set_xscale, ax.xaxis) if which == "x" else (ax.set_yscale, ax.yaxis)
     set_scale("log")
     axis.set_minor_locator(ticker.NullLocator())
@@ -238,7 +237,7 @@ def _log_axis(ax: Axes, which: Literal["x", "y"], values: Floats) -> None:
 
 
 class _Plain(ticker.Formatter):
-    """Numbers of as few digits as tell the ticks of an axis apart."""
+    """A formatter with just enough digits to distinguish the ticks of an axis."""
 
     def __call__(self, value: float, pos: int | None = None) -> str:
         return human(value)
@@ -253,7 +252,7 @@ class _Plain(ticker.Formatter):
 
 
 def human(value: float, digits: int = 3) -> str:
-    """Of three digits: 0.125, 940, 12.5k, 3.2M, 4e+12."""
+    """A number with three digits: 0.125, 940, 12.5k, 3.2M, 4e+12."""
     value = float(f"{value:.{digits}g}")
     if value >= 1e10:
         return f"{value:.{digits}g}"

@@ -1,4 +1,4 @@
-"""What a sweep found and what it could not say, in sentences: the first lines of its report."""
+"""Findings of a sweep and its open questions, in sentences: the first lines of its report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from transrec.sweeps.report.figures import human
 
 @dataclass
 class Findings:
-    """Sentences at the head of a report: what was found, and what cannot be said."""
+    """Sentences at the head of a report: findings, and questions without an answer."""
 
     found: list[str] = field(default_factory=list)
     unsaid: list[str] = field(default_factory=list)
@@ -27,18 +27,18 @@ class Findings:
         if verdict == "law":
             self._law(curve, error, who, scaling)
         elif verdict == "no law":
-            self.found.append(f"{who}: {error} does not depend on {amount} as far as noise lets see.")
+            self.found.append(f"{who}: within the noise, {error} does not depend on {amount}.")
         elif verdict == "another law":
             self.unsaid.append(
-                f"{who}: a power law that breaks describes {error} against {amount} better than one without a break, "
-                "so nothing is said of larger sizes."
+                f"{who}: a broken power law describes {error} against {amount} better than one without a break, "
+                "so larger sizes are not predicted."
             )
         elif verdict == "not fitted":
             self.unsaid.append(f"{who}: whether {error} follows a law in {amount}: {scaling.why_not}.")
         else:
             self.unsaid.append(
                 f"{who}: whether {error} follows a law in {amount}: "
-                f"without one it would fall like this in {scaling.chance:.0%} of sweeps."
+                f"without one, it would fall this much in {scaling.chance:.0%} of sweeps."
             )
 
     def _law(self, curve: Curve, error: str, who: str, scaling: Scaling) -> None:
@@ -51,16 +51,16 @@ class Findings:
         check = scaling.extrapolation
         if check is None:
             self.found.append(f"{law}.")
-            self.unsaid.append(f"{who}: how {error} goes on at larger sizes; there are too few to hold one back.")
+            self.unsaid.append(f"{who}: how {error} continues at larger sizes; too few sizes to hold one out.")
         elif check.holds:
             self.found.append(f"{law}; {prediction(check)}.")
             self._forecast(curve, error, who, scaling, check.measured)
         else:
             self.found.append(f"{law}.")
-            self.unsaid.append(f"{who}: how {error} goes on at larger sizes; {prediction(check)}, which is outside.")
+            self.unsaid.append(f"{who}: how {error} continues at larger sizes; {prediction(check)}, which is outside.")
 
     def _forecast(self, curve: Curve, error: str, who: str, scaling: Scaling, measured: float) -> None:
-        """At twice the largest size: as far as the check reaches, a size having been held back that was no nearer."""
+        """Add a prediction for twice the largest size, the distance over which the check has tested the law."""
         assert scaling.fit is not None
         at = np.array([[2 * curve.sizes[-1]]])
         value = float(np.exp(scaling.fit.log_errors(at))[0])
@@ -69,29 +69,29 @@ class Findings:
             f"{value:.4f} [{low:.4f}, {high:.4f}] at {human(at.item())}, after {measured:.4f} at {human(at.item() / 2)}"
         )
         if high < measured:
-            self.found.append(f"{who}: by the law of all sizes, {error} will be {told}.")
+            self.found.append(f"{who}: by the law fitted to all sizes, {error} will be {told}.")
         else:
-            self.unsaid.append(f"{who}: what more {QUANTITIES[curve.amount]} will bring; {error} may be {told}.")
+            self.unsaid.append(f"{who}: whether more {QUANTITIES[curve.amount]} will help; {error} may be {told}.")
 
     def joint(self, who: str, amounts: tuple[str, str], error: str, scaling: Scaling) -> None:
-        """Of two amounts together."""
+        """Add the finding of a joint law in two amounts."""
         both = " and ".join(QUANTITIES[amount] for amount in amounts)
         if scaling.fit is None:
             self.unsaid.append(f"{who}: whether {error} follows a law in {both} together: {scaling.why_not}.")
         elif scaling.verdict == "law":
             ends, values = scaling.intervals(), scaling.fit.parameters
             told = " and ".join(
-                f"{name} = {values[name]:.2f} [{ends[name][0]:.2f}, {ends[name][1]:.2f}] of {QUANTITIES[amount]}"
+                f"{name} = {values[name]:.2f} [{ends[name][0]:.2f}, {ends[name][1]:.2f}] for {QUANTITIES[amount]}"
                 for name, amount in zip(("α", "β"), amounts, strict=True)
             )
             self.found.append(f"{who}: {error} over both sizes falls as {scaling.fit.law.formula} with {told}.")
         elif scaling.verdict == "no law":
             neither = " nor on ".join(QUANTITIES[amount] for amount in amounts)
-            self.found.append(f"{who}: {error} depends neither on {neither} as far as noise lets see.")
+            self.found.append(f"{who}: within the noise, {error} depends neither on {neither}.")
         else:
             self.unsaid.append(
                 f"{who}: whether {error} follows a law in {both} together: "
-                f"without one it would look like this in {scaling.chance:.0%} of sweeps."
+                f"without one, it would look like this in {scaling.chance:.0%} of sweeps."
             )
 
     def crossing(self, one: Curve, other: Curve, error: str, found: Crossing) -> None:
@@ -100,8 +100,8 @@ class Findings:
         where = f" ({one.panel})" if one.panel else ""
         if not found.certain or found.crossings > 1:
             self.unsaid.append(
-                f"From how many {amount} on {first} or {second} has the smaller {error}{where}: "
-                f"the measured curves {found.times}, and so do {found.share:.0%} of resampled ones."
+                f"Which of {first} and {second} has the smaller {error} at how many {amount}{where}: "
+                f"the measured curves {found.times}, and so do {found.share:.0%} of the resampled ones."
             )
         elif found.ahead == 0:
             self.found.append(
@@ -122,9 +122,9 @@ class Findings:
     def comparisons(
         self, name: str, baseline: str, measure: str, found: Sequence[Comparison], by_size: bool = False
     ) -> None:
-        """One against the baseline at several settings; `by_size`, the last is the one with most of everything."""
+        """Compare a choice with the baseline in several settings; with `by_size`, the last has the largest sizes."""
         if not found:
-            self.unsaid.append(f"How {name} compares with {baseline}: no seed of both was tested on the same users.")
+            self.unsaid.append(f"How {name} compares with {baseline}: no seed was tested with both on the same users.")
             return
         counts = {verdict: sum(c.verdict == verdict for c in found) for verdict in ("better", "equivalent", "worse")}
         told = ", ".join(f"{verdict} at {count}" for verdict, count in counts.items() if count)
@@ -132,7 +132,7 @@ class Findings:
         last = found[-1]
         largest = f"{last.difference:+.4f} [{last.low:+.4f}, {last.high:+.4f}], margin {last.margin:.4f}"
         if told and len(found) > 1:
-            told += f" of {len(found)} settings" + (f"; with the most of everything {largest}" if by_size else "")
+            told += f" of {len(found)} settings" + (f"; at the largest sizes {largest}" if by_size else "")
         elif told:
             told = f"{last.verdict} {largest}"
         if told:
@@ -150,13 +150,13 @@ class Findings:
             lost["unreadable"] = len(results.unreadable)
         if lost:
             listed = ", ".join(f"{count} {status}" for status, count in lost.items())
-            self.unsaid.append(f"Of {len(statuses)} trials {listed}: they are in no number here.")
+            self.unsaid.append(f"Of {len(statuses)} trials, {listed}: they are left out of every number here.")
         seeds = [len({results.outcomes[n].axes.get(SEED) for n in members}) for members in results.groups().values()]
         if min(seeds) < 2:
             few = (
                 "Every setting has" if max(seeds) < 2 else f"{sum(s < 2 for s in seeds)} of {len(seeds)} settings have"
             )
-            self.unsaid.append(f"{few} one seed: intervals there are over users alone, and too narrow for training.")
+            self.unsaid.append(f"{few} one seed: intervals there cover users only, not training, and are too narrow.")
 
 
 def prediction(check: Extrapolation) -> str:

@@ -1,7 +1,7 @@
-"""A report as blocks, and what is made of them: Markdown with pictures beside it, and one page that needs nothing else.
+"""Blocks of a report, and their output: Markdown with pictures beside it, or one self-contained HTML page.
 
-The page holds the figures as SVG, from the same drawings as the pictures. Points say what they are when a pointer rests
-on them; a series can be hidden.
+The page embeds the figures as SVG, from the same drawings as the pictures. Points have tooltips, and a series can be
+hidden.
 """
 
 import re
@@ -17,7 +17,7 @@ from transrec.sweeps.report.figures import COLOURS, Drawing
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
-_REM_PER_INCH = (4.2, 8)  # a phone scrolls rather than shrinks, a screen leaves a single panel in proportion
+_REM_PER_INCH = (4.2, 8)  # least, most: a phone scrolls a figure instead of shrinking it, a screen does not stretch it
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list, an item a line."""
+    """A bullet list, one item per line."""
 
     lines: Sequence[str]
 
@@ -54,7 +54,7 @@ Block = Heading | Paragraph | Bullets | Table | Drawing
 
 
 def markdown(blocks: Sequence[Block]) -> str:
-    """Figures are the files `<name>.png` in the same folder."""
+    """The report in Markdown; its figures are the files `<name>.png` in the same folder."""
     return "\n\n".join(map(_markdown, blocks)) + "\n"
 
 
@@ -74,7 +74,7 @@ def _markdown(block: Block) -> str:
 
 
 def html(title: str, blocks: Sequence[Block]) -> str:
-    """One file: no script, style, font or picture from anywhere else."""
+    """The report as one HTML file that loads no script, style, font or picture from elsewhere."""
     body = "\n".join(map(_html, blocks))
     return _PAGE.replace("$TITLE", escape(title)).replace("$BODY", body)
 
@@ -106,7 +106,7 @@ def _figure(drawing: Drawing) -> str:
 
 
 def svg(drawing: Drawing) -> str:
-    """The drawing for a page: ids of its own, words at its points, nothing that points elsewhere."""
+    """A drawing as SVG to embed in a page: with unique ids, tooltips, and no external links."""
     out = StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": drawing.name}):
         drawing.figure.savefig(out, format="svg", metadata={"Date": None})
@@ -123,7 +123,7 @@ def svg(drawing: Drawing) -> str:
 
 
 def _make_own(element: ElementTree.Element, drawing: Drawing) -> None:
-    """Prefix ids and what refers to them with the drawing's name; tell series and words by the id."""
+    """Prefix ids and references to them with the drawing's name; add the class and tooltip of the id's series."""
     gid = element.get("id", "")
     if gid in drawing.titles:
         element.set("class", "-".join(gid.split("-")[:2]))

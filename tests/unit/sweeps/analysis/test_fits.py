@@ -207,7 +207,7 @@ def test_two_sizes_of_an_axis_are_too_few_for_a_joint_law() -> None:
 def test_an_error_of_zero_is_no_power_law() -> None:
     points, errors = grid(power, 0)
     found = analyse(points, Resampled(errors.values * 0, errors.draws * 0))
-    assert found.why_not == "an error is zero, which no law of this kind can be"
+    assert found.why_not == "an error is zero, which these laws cannot reach"
 
 
 def test_a_joint_law_in_noise() -> None:

@@ -95,7 +95,7 @@ def test_a_run_of_an_older_version_says_what_it_lacks(folder: Path) -> None:
     summary = json.loads(path.read_text())
     del summary["data"]
     path.write_text(json.dumps(summary))
-    assert "has no 'data': train the run anew" in load_results(folder).unreadable[record.trial]
+    assert "has no 'data': train the run again" in load_results(folder).unreadable[record.trial]
 
 
 def test_a_folder_that_is_no_sweep(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_law_that_predicted_its_largest_size_says_what_twice_as_much_will_brin
     assert "1 − HR@10 falls with interactions of training as E + A·D^-α with α = 0.4" in law
     assert "fitted without the largest size, 30k, it predicts 0." in law
     assert f"where {errors[-1]:.4f} was measured" in law
-    assert "by the law of all sizes, 1 − HR@10 will be 0.1" in forecast
+    assert "by the law fitted to all sizes, 1 − HR@10 will be 0.1" in forecast
     assert f"at 60k, after {errors[-1]:.4f} at 30k" in forecast
 
 
@@ -48,13 +48,13 @@ def test_a_law_too_uncertain_to_say_that_more_data_help_does_not() -> None:
     findings = told(errors, noise=0.5)
     assert len(findings.found) == 1
     (unsaid,) = findings.unsaid
-    assert unsaid.startswith("full: what more interactions of training will bring; 1 − HR@10 may be 0.1")
+    assert unsaid.startswith("full: whether more interactions of training will help; 1 − HR@10 may be 0.1")
 
 
 @pytest.mark.parametrize(
     ("errors", "told"),
     [
-        (lambda n, d: 0.05 + 5 * n**-0.4 + 3 * d**-0.3, r"α = 0.4\d \[.* of interactions of pretraining and β = 0.3\d"),
+        (lambda n, d: 0.05 + 5 * n**-0.4 + 3 * d**-0.3, r"α = 0.4\d \[.*for interactions of pretraining and β = 0.3\d"),
         (
             lambda n, d: 0.5 + 0 * n,
             "loss depends neither on interactions of pretraining nor on interactions of training",
@@ -106,5 +106,5 @@ def test_the_most_of_everything_is_told_where_settings_have_sizes() -> None:
     assert findings.found == [
         "head against full, HR@10: equivalent at 3 of 3 settings.",
         "head against full, HR@10: equivalent at 3 of 3 settings; "
-        "with the most of everything +0.0000 [+0.0000, +0.0000], margin 0.0100.",
+        "at the largest sizes +0.0000 [+0.0000, +0.0000], margin 0.0100.",
     ]

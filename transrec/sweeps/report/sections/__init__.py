@@ -1,1 +1,1 @@
-"""The sections of a report: each adds blocks to a draft, and sentences to its findings."""
+"""The sections of a report: each adds blocks to a draft and sentences to its findings."""

@@ -1,4 +1,4 @@
-"""Choices against a baseline: differences paired by user and by seed, and what each choice costs."""
+"""Choices against a baseline: differences paired by user and by seed, and the cost of each choice."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from transrec.sweeps.report.page import Heading, Table
 
 
 def add_comparisons(draft: Draft, axis: str) -> None:
-    """Every label of a choice against the baseline, wherever both were trained."""
+    """Compare every label of an axis with the baseline, in each setting that has both."""
     baseline = draft.baseline(axis)
     rows: list[list[str]] = []
     for name in draft.results.axes[axis]:
@@ -26,7 +26,7 @@ def add_comparisons(draft: Draft, axis: str) -> None:
 
 
 def _tell(draft: Draft, name: str, baseline: str, found: list[tuple[Setting, Comparison]]) -> None:
-    """Of each task on its own."""
+    """Add the findings of each task separately."""
     tasks = list(dict.fromkeys(label(setting, draft.results.task_axes) for setting, _ in found)) or [""]
     for task in tasks:
         of_task = [c for setting, c in found if label(setting, draft.results.task_axes) == task]
@@ -49,7 +49,7 @@ def _comparisons(draft: Draft, axis: str, name: Any, baseline: Any, measure: str
 
 
 def _cost_figures(draft: Draft, axis: str) -> list[Drawing]:
-    """Where the most of everything was to learn from."""
+    """Figures of quality against cost in the settings with the largest sizes."""
     groups = draft.by_size(draft.results.groups(axis))
     largest = [draft.sizes_of(setting) for setting, _ in groups][-1]
     drawings = []

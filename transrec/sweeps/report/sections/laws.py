@@ -1,4 +1,4 @@
-"""Laws along axes of sizes: curves, fits, where they cross, and the joint form over two axes."""
+"""Laws along size axes: curves, fits, crossings, and the joint law over two axes."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ _MOST_PANELS = 4
 
 
 def add_laws(draft: Draft, axis: str) -> None:
-    """Laws along an axis of sizes, against every amount that grows along it; figures against the first of them."""
+    """Add laws along a size axis, in every amount that grows along it; figures show the first of these amounts."""
     by_amount = curves(draft.results, axis)
     if not by_amount:
         draft.findings.unsaid.append(
-            f"Any law along {axis}: no amount of data, parameters or operations grows along all of it."
+            f"Any law along {axis}: no amount of data, parameters or operations grows along the whole axis."
         )
         return
-    if draft.measured[draft.quality].higher_is_better:  # what is an error itself is drawn with its law
+    if draft.measured[draft.quality].higher_is_better:  # a measure that is an error itself is drawn with its law
         name = file_name("curve", axis, draft.quality)
         found = _in_order(draft, next(iter(by_amount.values())))
         draft.blocks += [
@@ -38,13 +38,13 @@ def add_laws(draft: Draft, axis: str) -> None:
             rows += [_law_row(curve, measured, scaling) for curve, scaling in analysed]
             if place == 0:
                 _show(draft, axis, measured, analysed)
-    header = ["", "setting", "error", "against", "α", "chance without a law", "largest size, from the others", "E", "A"]
+    header = ["", "setting", "error", "against", "α", "p-value if constant", "largest size, from the others", "E", "A"]
     draft.blocks.append(Table(header, rows))
     _cross(draft, _in_order(draft, next(iter(by_amount.values()))))
 
 
 def _amounts(draft: Draft, axis: str, by_amount: dict[str, list[Curve]]) -> str:
-    """What the labels of an axis stand for."""
+    """The amounts that the labels of an axis stand for."""
     told = []
     for amount, (curve, *_) in by_amount.items():
         labels = [draft.results.outcomes[members[0]].axes[axis] for members in curve.members]
@@ -63,25 +63,25 @@ def _show(draft: Draft, axis: str, measured: Measured, analysed: list[tuple[Curv
     chosen = np.unique(np.linspace(0, len(panels) - 1, _MOST_PANELS).round().astype(int))
     shown = {name: panels[name] for i, name in enumerate(panels) if i in chosen}
     draft.blocks.append(scaling_figure(file_name("law", axis, measured.measure), measured, shown))
-    if measured.measure in list(draft.measured)[:2]:  # the loss, and the metric that is named first
+    if measured.measure in list(draft.measured)[:2]:  # the loss and the first metric
         for curve, scaling in list(panels.values())[-1]:
             draft.findings.scaling(curve, measured.error_name, scaling)
 
 
 def _in_order(draft: Draft, found: list[Curve]) -> list[Curve]:
-    """Those where other sizes are largest last."""
+    """The curves in order of their other sizes, the largest last."""
     return sorted(found, key=lambda curve: draft.sizes_of(curve.setting))
 
 
 def _cross(draft: Draft, found: list[Curve]) -> None:
-    """Where the curves of a choice and of its baseline cross, at each setting of the rest."""
+    """Add the crossings of each choice's curve with its baseline's, in each setting of the other axes."""
     rows = []
     for axis in draft.results.choice_axes:
         for first, second in _partners(found, axis, draft.baseline(axis)):
             for measured in draft.measured.values():
                 rows += _crossing(draft, measured, first, second, largest=first.panel == found[-1].panel)
     if rows:
-        header = ["", "setting", "error", "against", "smaller at first", "crossing", "so do resampled ones"]
+        header = ["", "setting", "error", "against", "smaller at first", "crossing", "share of draws that agree"]
         draft.blocks += [Heading("Where curves cross", 3), Table(header, rows)]
 
 
@@ -102,7 +102,7 @@ def _crossing(draft: Draft, measured: Measured, first: Curve, second: Curve, lar
 
 
 def add_joint_laws(draft: Draft, first: str, second: str) -> None:
-    """E + A·N^-α + B·D^-β over both axes."""
+    """Add the joint law E + A·N^-α + B·D^-β over two axes."""
     rows = []
     for series, (amounts, sizes, numbers) in surfaces(draft.results, first, second).items():
         for measured in draft.measured.values():
@@ -111,13 +111,13 @@ def add_joint_laws(draft: Draft, first: str, second: str) -> None:
             if measured.measure in (LOSS, draft.quality):
                 draft.findings.joint(series, amounts, measured.error_name, scaling)
     if rows:
-        header = ["", "error", "E", "A", "α", "B", "β", "chance without a law"]
+        header = ["", "error", "E", "A", "α", "B", "β", "p-value if constant"]
         title = f"{first} and {second}: E + A·N^-α + B·D^-β, N along {first}, D along {second}"
         draft.blocks += [Heading(title), Table(header, rows)]
 
 
 def _partners(found: list[Curve], axis: str, baseline: Any) -> list[tuple[Curve, Curve]]:
-    """Every curve with the one that differs from it in having the baseline of `axis`."""
+    """Pairs of a curve and the one that differs from it only in having the baseline of `axis`."""
     by_setting = {curve.setting: curve for curve in found}
     pairs = []
     for curve in found:
@@ -132,7 +132,7 @@ def _law_row(curve: Curve, measured: Measured, scaling: Scaling) -> list[str]:
     if scaling.fit is None:
         return [*head, NONE, in_short(scaling), NONE, NONE, NONE]
     check = scaling.extrapolation
-    told = "too few sizes to hold it back"
+    told = "too few sizes to hold it out"
     if check is not None:
         interval = f"{check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}]"
         told = f"{interval}, measured {check.measured:.4f}: {'inside' if check.holds else 'outside'}"
@@ -154,6 +154,6 @@ def _parameters(scaling: Scaling) -> list[str]:
 
 
 def _chances(scaling: Scaling) -> str:
-    """What F tests say: p values."""
+    """The p-values of the F tests, against a constant and against a break."""
     bend = scaling.chance_of_break
-    return f"{scaling.chance:.2g}" + (f"; of its bends {bend:.2g}" if bend is not None else "")
+    return f"{scaling.chance:.2g}" + (f"; of a break {bend:.2g}" if bend is not None else "")

@@ -1,4 +1,4 @@
-"""Means of every setting, with intervals, and of what they were tested beside."""
+"""Means of every setting and of the baselines, with intervals."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from transrec.sweeps.report.page import Heading, Table
 
 
 def add_means(draft: Draft) -> None:
-    """Every setting; below those that were tested alike, the baselines of that test."""
+    """Add a row for every setting; settings with the same test are followed by its baselines."""
     axes = list(draft.results.varying)
     alike: dict[str, list[tuple[Setting, list[int]]]] = {}
     for setting, numbers in draft.by_size(draft.results.groups()):

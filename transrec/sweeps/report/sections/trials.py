@@ -1,4 +1,4 @@
-"""What became of the trials, and all of them as a table of values."""
+"""The status of the trials, and a table of their values."""
 
 import csv
 from io import StringIO
@@ -12,7 +12,7 @@ from transrec.sweeps.report.page import Heading, Paragraph, Table
 
 
 def add_trials(draft: Draft) -> None:
-    """Those that were lost, and those that something was noted of."""
+    """Add the trials that failed, were stopped or cannot be read, and those with notes."""
     records, unreadable = draft.results.records, draft.results.unreadable
     lost = [record for record in records if record.status in ("failed", "stopped") or record.trial in unreadable]
     noted = [record for record in records if record.notes and record not in lost]
@@ -20,7 +20,7 @@ def add_trials(draft: Draft) -> None:
     draft.blocks += [Heading("Trials"), told]
     if lost or noted:
         rows = [_trial_row(record, unreadable.get(record.trial)) for record in [*lost, *noted]]
-        draft.blocks.append(Table(["trial", "setting", "status", "what was said"], rows))
+        draft.blocks.append(Table(["trial", "setting", "status", "message"], rows))
 
 
 def _trial_row(record: Record, unreadable: str | None) -> list[str]:
@@ -30,7 +30,7 @@ def _trial_row(record: Record, unreadable: str | None) -> list[str]:
 
 
 def results_csv(results: Results) -> str:
-    """A row for every trial, the lost ones too."""
+    """A CSV table with a row for every trial, whether it has results or not."""
     axes, measures = list(results.axes), results.measures
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")

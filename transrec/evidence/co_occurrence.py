@@ -10,16 +10,17 @@ and an item.
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import sparse
 
-from transrec.config import Config
-from transrec.evidence.histories import Histories, pairs
+from transrec.data.batch import HistoryPoints
+from transrec.evidence.histories import Held, held, pairs, weights
 from transrec.evidence.neighbours import Neighbours, strongest, write_neighbours
+from transrec.evidence.terms import EvidenceSettings
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -29,7 +30,7 @@ _TOTALS = "totals.npy"
 _PAIRS_AT_ONCE = 24_000_000  # held in memory while counting, 40 bytes each at most
 
 
-class CoOccurrenceConfig(Config):
+class CoOccurrenceConfig(EvidenceSettings):
     """Configuration of `CoOccurrence`."""
 
     name: Literal["co_occurrence"] = Field("co_occurrence", description="counts of pairs of items in users' sequences")
@@ -40,6 +41,10 @@ class CoOccurrenceConfig(Config):
     recent: int = Field(20, ge=1, description="newest items of a history that are looked up")
     recency: float = Field(0.5, ge=0, description="the item p places from the end of a history weighs p^-recency")
     neighbours: int = Field(200, ge=1, description="candidates kept for each item")
+
+    def tables(self) -> dict[str, Any]:
+        """The settings that `fill` depends on."""
+        return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
 
     def fill(self, folder: Path, sequences: Sequences, catalogue_size: int) -> None:
         """Count the pairs of all sequences and write the table to `folder`.
@@ -65,52 +70,52 @@ class CoOccurrenceConfig(Config):
 class CoOccurrence:
     """s(h, j) = Σₚ p^-recency · C(hₚ, j) / (D(hₚ)^row_power · D(j)^column_power), over the newest items h₁, h₂, … of h.
 
-    C are the counts of pairs and D their sums for each item. Where the histories' own users were counted, their pairs
-    are subtracted from both, exactly. With `neighbours` at least N nothing is cut off.
+    C are the counts of pairs and D their sums for each item. If the users of the histories were counted too, their
+    own pairs are subtracted from both, exactly. With `neighbours` at least N nothing is cut off.
     """
 
     def __init__(self, config: CoOccurrenceConfig, counts: Neighbours, totals: Floats) -> None:
         self.config, self.counts, self.totals = config, counts, totals
 
-    def scores(self, histories: Histories) -> sparse.csr_array:
+    def scores(self, points: HistoryPoints) -> sparse.csr_array:
         """The score of every candidate for each history, (S, N + 1)."""
-        weights = histories.weights(self.config.recent, self.config.recency)
-        used = np.unique(weights.indices)  # of the distinct items of all users, those looked up
-        items = histories.held.items[used]
-        table, totals = self.counts.rows(items), self.totals[items]
-        columns = self.totals[table.indices]
-        if histories.counted:
-            own = self._own_pairs(histories)
+        holds = held(points)
+        of_histories = weights(points, holds, self.config.recent, self.config.recency)
+        used = np.unique(of_histories.indices)
+        table, totals = self.counts.rows(holds.items[used]), self.totals[holds.items[used]]
+        column_totals = self.totals[table.indices]
+        if points.counted:
+            own = self._own_pairs(points, holds)
             totals = totals - own.sum(axis=1)[used]
-            self._subtract(own, histories, used, table, columns)
-        table.data = table.data * self._power(columns, self.config.column_power)
-        return (weights[:, used] * self._power(totals, self.config.row_power)) @ table
+            self._subtract(own, holds, used, table, column_totals)
+        table.data = table.data * self._power(column_totals, self.config.column_power)
+        return (of_histories[:, used] * self._power(totals, self.config.row_power)) @ table
 
-    def _own_pairs(self, histories: Histories) -> sparse.csr_array:
-        """(M, M) weighted pairs among the distinct items of each user."""
-        held, size = histories.held, len(histories.held.items)
-        found = sparse.csr_array((size, size), dtype=np.float64)
-        for distance, earlier, later in pairs(histories.items, histories.lengths, self.config.window):
+    def _own_pairs(self, points: HistoryPoints, holds: Held) -> sparse.csr_array:
+        """(M, M) weighted pairs among the items of each user."""
+        shape = (len(holds.items), len(holds.items))
+        found = sparse.csr_array(shape, dtype=np.float64)
+        for distance, earlier, later in pairs(points.items, points.lengths, self.config.window):
             entries = np.full(len(earlier), distance**-self.config.decay)
-            places = (held.of_position[earlier], held.of_position[later])
-            found += sparse.coo_array((entries, places), shape=found.shape).tocsr()
+            places = (holds.of_position[earlier], holds.of_position[later])
+            found += sparse.coo_array((entries, places), shape=shape).tocsr()
         return found + found.T
 
     def _subtract(
-        self, own: sparse.csr_array, histories: Histories, used: Ints, table: sparse.csr_array, columns: Floats
+        self, own: sparse.csr_array, holds: Held, used: Ints, table: sparse.csr_array, column_totals: Floats
     ) -> None:
-        """Take each user's own pairs out of the counts in `table` (one row for each of `used`) and out of `columns`."""
+        """Take each user's own pairs out of the counts in `table` (a row for each of `used`) and out of the totals."""
         rows = np.repeat(used, np.diff(table.indptr))
-        places = histories.places_in_held(histories.held.users[rows], table.indices)
+        places = holds.places(holds.users[rows], table.indices, self.counts.size)
         (known,) = np.nonzero(places >= 0)
         left = table.data[known] - own[rows[known], places[known]]
         table.data[known] = np.where(left < self._least, 0, left)
-        columns[known] -= own.sum(axis=1)[places[known]]
+        column_totals[known] -= own.sum(axis=1)[places[known]]
 
     @property
     def _least(self) -> float:
         """Half the weight of one pair: less than that is left of a subtraction by rounding only."""
-        return 0.5 * self.config.window**-self.config.decay
+        return 0.5 * float(self.config.window**-self.config.decay)
 
     def _power(self, totals: Floats, power: float) -> Floats:
         """totals^-power; 0 where there is nothing."""

@@ -1,17 +1,17 @@
-"""Histories that evidence is asked about: points in users' sequences.
+"""Pairs of items in sequences, and the weights of the items in histories.
 
 Shape letters: B users, T items of all their sequences, S points, M distinct pairs of a user and an item, N items of the
 catalogue.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+from transrec.data.batch import HistoryPoints
 
 Ints = NDArray[np.int64]
 
@@ -33,58 +33,43 @@ def pairs(items: Ints, lengths: Ints, window: int) -> Iterator[Pairs]:
         yield Pairs(distance, earlier, earlier + distance)
 
 
-@dataclass(frozen=True)
-class Histories:
-    """S points in the sequences of B users; the history of a point is what lies before it.
-
-    With `counted`, the sequences are among those that evidence was counted from, so that a user's own share has to be
-    taken out of it: else a training target would be found by its own count.
-    """
-
-    items: Ints  # (T,) the sequences of the users, one after the other, oldest first
-    lengths: Ints  # (B,)
-    users: Ints  # (S,) the user of each point
-    seen: Ints  # (S,) how many items of the sequence lie before the point
-    catalogue_size: int  # N
-    counted: bool
-    hidden: NDArray[np.bool_] | None = None  # (T,) items that are masked out of every history
-
-    @cached_property
-    def held(self) -> "Held":
-        """The distinct items of each user."""
-        owner = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        keys, of_position = np.unique(owner * (self.catalogue_size + 1) + self.items, return_inverse=True)
-        return Held(*np.divmod(keys, self.catalogue_size + 1), of_position)
-
-    def places_in_held(self, users: Ints, items: Ints) -> Ints:
-        """Where in `held` each of these users' items stands; -1 for an item that is not in the user's sequence."""
-        wanted, width = users * (self.catalogue_size + 1) + items, self.catalogue_size + 1
-        keys = self.held.users * width + self.held.items
-        places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(keys[places] == wanted, places, -1)
-
-    def weights(self, recent: int, recency: float) -> sparse.csr_array:
-        """(S, M) weight of each held item in each history: p^-recency for the item p places before the point."""
-        rows, columns, values = [], [], []
-        starts = np.concatenate([[0], np.cumsum(self.lengths)])[self.users]
-        for place in range(1, min(recent, int(self.seen.max(initial=0))) + 1):
-            points = np.flatnonzero(self.seen >= place)
-            position = starts[points] + self.seen[points] - place
-            if self.hidden is not None:
-                points, position = points[~self.hidden[position]], position[~self.hidden[position]]
-            rows.append(points)
-            columns.append(self.held.of_position[position])
-            values.append(np.full(len(points), place**-recency))
-        shape = (len(self.users), len(self.held.items))
-        if not rows:
-            return sparse.csr_array(shape, dtype=np.float64)
-        entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-        return sparse.coo_array(entries, shape=shape).tocsr()
-
-
 class Held(NamedTuple):
     """The distinct items of each user, ascending by user and item."""
 
     users: Ints  # (M,)
     items: Ints  # (M,)
-    of_position: Ints  # (T,) which of them stands at each position
+    of_position: Ints  # (T,) the entry of the item at each position of the concatenated sequences
+    keys: Ints  # (M,) ascending
+
+    def places(self, users: Ints, items: Ints, width: int) -> Ints:
+        """The entries of these users' `items`; -1 for an item that is not in the user's sequence."""
+        wanted = users * width + items
+        found = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where(self.keys[found] == wanted, found, -1)
+
+
+def held(points: HistoryPoints) -> Held:
+    """The distinct items of each user's whole sequence."""
+    width = points.catalogue_size + 1
+    owner = np.repeat(np.arange(len(points.lengths)), points.lengths)
+    keys, of_position = np.unique(owner * width + points.items, return_inverse=True)
+    return Held(*np.divmod(keys, width), of_position, keys)
+
+
+def weights(points: HistoryPoints, of: Held, recent: int, recency: float) -> sparse.csr_array:
+    """(S, M) weight of each held item in each history: p^-recency for the item p places before the point, p <= recent.
+
+    An item that occurs more than once has the sum.
+    """
+    rows, columns, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
+    starts = (np.cumsum(points.lengths) - points.lengths)[points.users]
+    for place in range(1, min(recent, int(points.seen.max(initial=0))) + 1):
+        row = np.flatnonzero(points.seen >= place)
+        position = starts[row] + points.seen[row] - place
+        if points.hidden is not None:
+            row, position = row[~points.hidden[position]], position[~points.hidden[position]]
+        rows.append(row)
+        columns.append(of.of_position[position])
+        values.append(np.full(len(row), float(place) ** -recency))
+    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    return sparse.coo_array(entries, shape=(len(points.users), len(of.items))).tocsr()

@@ -5,6 +5,7 @@ Shape letters: N items of the catalogue (1..N; row and column 0 are empty), E st
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,13 @@ class Neighbours:
     """The table in `folder`, read through a memory map, so that processes of a node share one copy."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.starts: NDArray[np.int64] = np.load(folder / _STARTS, mmap_mode="r")  # (N + 2,)
         self.columns = _mapped(folder / _COLUMNS, np.int32)  # (E,), ascending within a row
         self.values = _mapped(folder / _VALUES, np.float32)  # (E,)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Neighbours, (self._folder,)  # a worker maps the files instead of receiving their content
 
     @property
     def size(self) -> int:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import Sampling, SequenceBatch
+from transrec.objectives.evidence import Terms, added, among, at
 from transrec.protocols import Objective
 
 
@@ -86,17 +87,24 @@ class BinaryCrossEntropy(Objective):
     target and negatives.
     """
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
         """Sum of the loss over the scored positions.
 
         Args:
             states: (B, P, D) user states at the scored positions.
             pool: (U, D) vectors of the items that `batch` indexes.
+            evidence: terms (S, U) that are added to the logits of the S scored positions.
         """
         with torch.autocast(states.device.type, enabled=False):
             states_BPD, pool_UD = states.float(), pool.float()
             positive_BP = (states_BPD * pool_UD[batch.targets]).sum(-1)
             negative_BPK = (pool_UD[batch.negatives] @ states_BPD.unsqueeze(-1)).squeeze(-1)
+            if evidence:
+                scored, width = batch.target_mask, len(pool)
+                at_target_S = at(evidence, batch.targets[scored].unsqueeze(1), width).squeeze(1)
+                at_negatives_SK = at(evidence, batch.negatives[scored], width)
+                positive_BP = positive_BP.index_put((scored,), at_target_S, accumulate=True)
+                negative_BPK = negative_BPK.index_put((scored,), at_negatives_SK, accumulate=True)
             loss_BP = F.softplus(-positive_BP) + F.softplus(negative_BPK).mean(-1)
             return loss_BP.masked_fill(~batch.target_mask, 0).sum()
 
@@ -145,12 +153,13 @@ class InBatchSoftmax(Softmax):
         super().__init__(sampling, temperature)
         self.debias = debias
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         if batch.owned is None:
             raise ValueError("in_batch_softmax needs batch.owned: the stream must be built from `sampling`")
         with torch.autocast(states.device.type, enabled=False):
             logits_SU, targets_S = self._scores(states, pool, batch)
+            logits_SU = added(logits_SU, evidence)
             if self.debias:
                 logits_SU = logits_SU - log_inclusion(batch.log_popularity, batch.draws)
             users_S = batch.target_mask.nonzero()[:, 0]
@@ -165,10 +174,11 @@ class FullSoftmax(Softmax):
     really better than SASRec?", RecSys 2023.
     """
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         with torch.autocast(states.device.type, enabled=False):
             logits_SU, targets_S = self._scores(states, pool, batch)
+            logits_SU = added(logits_SU, evidence)
             return F.cross_entropy(logits_SU, targets_S, reduction="sum")
 
 
@@ -181,7 +191,7 @@ class SampledSoftmax(Softmax):
     of the catalogue.
     """
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         if batch.candidates is None or batch.log_inclusion is None:
             raise ValueError("sampled_softmax needs batch.candidates: the stream must be built from `sampling`")
@@ -190,6 +200,9 @@ class SampledSoftmax(Softmax):
             targets_S, candidates_C = batch.targets[batch.target_mask], batch.candidates
             target_S = (states_SD * pool_UD[targets_S]).sum(-1) - batch.log_inclusion[targets_S]
             others_SC = states_SD @ pool_UD[candidates_C].T - batch.log_inclusion[candidates_C]
+            if evidence:
+                target_S = target_S + at(evidence, targets_S.unsqueeze(1), len(pool)).squeeze(1)
+                others_SC = added(others_SC, among(evidence, candidates_C, len(pool)))
             others_SC = others_SC.masked_fill(candidates_C == targets_S.unsqueeze(1), -torch.inf)
             logits_S1C = torch.cat([target_S.unsqueeze(1), others_SC], dim=1)
             return F.cross_entropy(logits_S1C, torch.zeros_like(targets_S), reduction="sum")

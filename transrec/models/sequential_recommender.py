@@ -38,6 +38,9 @@ class SequentialRecommenderConfig(ModelSettings):
     item_encoder: ItemEncoderConfig = Field(description="maps an item's content to its vector")
     user_encoder: UserEncoderConfig = Field(description="maps the vectors of a user's items to states")
     objective: ObjectiveConfig = Field(description="training loss on states and item vectors")
+    similarity: Literal["dot", "cosine"] = Field(
+        "dot", description="of user states and item vectors: inner product, or cosine, which needs a small temperature"
+    )
     evidence: list[EvidenceConfig] = Field(
         [], description="what is known of a candidate from counts and content, added to the logits with learned weights"
     )
@@ -118,6 +121,7 @@ class SequentialRecommender(Model):
         self.evidence = EvidenceTerms(config.evidence)
         self.task: TaskHead | None = None
         self._width, self._causal = config.width, config.user_encoder.causal
+        self._cosine = config.similarity == "cosine"
 
     def answer(self, targets: Targets) -> None:
         """Predict `targets` from now on; those of a task get a new head."""
@@ -145,6 +149,7 @@ class SequentialRecommender(Model):
             states_BPD = states_BPD[:, -1:]
         if self.output is not None:
             states_BPD, pool_UD = self.output.matching(states_BPD), self.output(batch.content.items)
+        states_BPD, pool_UD = self._unit(states_BPD), self._unit(pool_UD)
         return self._losses(states_BPD, pool_UD, batch, self.evidence(batch.evidence))
 
     def _losses(
@@ -155,6 +160,10 @@ class SequentialRecommender(Model):
     def _ask(self, task: TaskHead, items: Tensor, mask: Tensor) -> Tensor:
         items, mask, stands = task.ask(items, mask)
         return task.read(self.user_encoder(items, mask), stands)
+
+    def _unit(self, vectors: Tensor) -> Tensor:
+        """The vectors that are scored by inner products."""
+        return F.normalize(vectors, dim=-1) if self._cosine else vectors
 
     def encode_items(self, content: ItemContent) -> Tensor:
         """Item vectors (U, D)."""
@@ -181,12 +190,12 @@ class SequentialRecommender(Model):
     def scorer(self, items: Tensor) -> Scorer:
         """Function from users' newest items, `question.inputs` (B, L), to the scores of all targets, which are the
         objective's logits."""
-        targets = self.encode_targets(items)
+        targets = self._unit(self.encode_targets(items))
 
         def score(question: Any) -> Score:
             inputs = question.inputs.to(items.device)
             histories = items[inputs].to(next(self.parameters()).dtype)  # 16-bit after training in fp16
-            users = self.encode_users(histories, inputs > 0).float()
+            users = self._unit(self.encode_users(histories, inputs > 0).float())
             terms = self.evidence(question.evidence) if self.evidence else []
             return with_terms(dot_product_scores(self.objective.logits(users), targets), terms)
 

@@ -6,6 +6,7 @@ Shape letters: B users, P scored positions, K negatives, U items of the pool, D 
 all users, C candidates.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -39,7 +40,8 @@ class InBatchSoftmaxConfig(Config):
     """Configuration of `InBatchSoftmax`."""
 
     name: Literal["in_batch_softmax"] = Field("in_batch_softmax", description="softmax over the items of the batch")
-    temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
+    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
+    learn_temperature: bool = Field(False, description="let the temperature train with the head")
     debias: bool = Field(True, description="correct for popular items occurring in more batches")
 
     @property
@@ -47,21 +49,22 @@ class InBatchSoftmaxConfig(Config):
         return Sampling(loss=self.name, owned=True)
 
     def build(self) -> "InBatchSoftmax":
-        return InBatchSoftmax(self.sampling, self.temperature, self.debias)
+        return InBatchSoftmax(self.sampling, self.temperature, self.learn_temperature, self.debias)
 
 
 class FullSoftmaxConfig(Config):
     """Configuration of `FullSoftmax`."""
 
     name: Literal["full_softmax"] = Field("full_softmax", description="softmax over the catalogue")
-    temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
+    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
+    learn_temperature: bool = Field(False, description="let the temperature train with the head")
 
     @property
     def sampling(self) -> Sampling:
         return Sampling(loss=self.name, pool="catalogue")
 
     def build(self) -> "FullSoftmax":
-        return FullSoftmax(self.sampling, self.temperature)
+        return FullSoftmax(self.sampling, self.temperature, self.learn_temperature)
 
 
 class SampledSoftmaxConfig(Config):
@@ -69,14 +72,15 @@ class SampledSoftmaxConfig(Config):
 
     name: Literal["sampled_softmax"] = Field("sampled_softmax", description="softmax over a sample of the catalogue")
     candidates: float = Field(0.2, gt=0, lt=1, description="share of the catalogue drawn at each step")
-    temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
+    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
+    learn_temperature: bool = Field(False, description="let the temperature train with the head")
 
     @property
     def sampling(self) -> Sampling:
         return Sampling(loss=self.name, candidates=self.candidates)
 
     def build(self) -> "SampledSoftmax":
-        return SampledSoftmax(self.sampling, self.temperature)
+        return SampledSoftmax(self.sampling, self.temperature, self.learn_temperature)
 
 
 class BinaryCrossEntropy(Objective):
@@ -110,23 +114,26 @@ class BinaryCrossEntropy(Objective):
 
 
 class Temperature(nn.Module):
-    """User vectors divided by a temperature."""
+    """User vectors divided by a temperature, which is fixed or, as its logarithm, learned."""
 
-    def __init__(self, temperature: float):
+    def __init__(self, temperature: float, learned: bool):
         super().__init__()
         self.temperature = temperature
+        self.log_temperature = nn.Parameter(torch.tensor([math.log(temperature)])) if learned else None
 
     def forward(self, users: Tensor) -> Tensor:
         """`users` is (B, D), and so is the result."""
-        return users / self.temperature
+        if self.log_temperature is None:
+            return users / self.temperature
+        return users * (-self.log_temperature.float()).exp()
 
 
 class Softmax(Objective):
     """Softmax losses: logits are inner products over a temperature τ."""
 
-    def __init__(self, sampling: Sampling, temperature: float = 1.0):
+    def __init__(self, sampling: Sampling, temperature: float = 1.0, learn_temperature: bool = False):
         super().__init__(sampling)
-        self.logits = Temperature(temperature)
+        self.logits = Temperature(temperature, learn_temperature)
 
     def _scores(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """Logits ⟨h, e⟩/τ (S, U) of scored positions and pool items, and the pool rows of the targets (S,).
@@ -149,8 +156,8 @@ class InBatchSoftmax(Softmax):
     that occurs several times in the batch is one class; the authors have one per occurrence and subtract log p.
     """
 
-    def __init__(self, sampling: Sampling, temperature: float, debias: bool):
-        super().__init__(sampling, temperature)
+    def __init__(self, sampling: Sampling, temperature: float, learn_temperature: bool, debias: bool):
+        super().__init__(sampling, temperature, learn_temperature)
         self.debias = debias
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:

@@ -13,6 +13,11 @@ each user: the model would be trained on one position per user. A second table f
 targets. Taken: the counts hold everything, and each user's own pairs are subtracted when that user is trained on.
 """
 
-from transrec.evidence.co_occurrence import CoOccurrenceConfig
+from typing import Annotated
 
-EvidenceConfig = CoOccurrenceConfig
+from pydantic import Field
+
+from transrec.evidence.co_occurrence import CoOccurrenceConfig
+from transrec.evidence.content_similarity import ContentSimilarityConfig
+
+EvidenceConfig = Annotated[CoOccurrenceConfig | ContentSimilarityConfig, Field(discriminator="name")]

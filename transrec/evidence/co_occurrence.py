@@ -20,6 +20,7 @@ from scipy import sparse
 from transrec.data.batch import HistoryPoints
 from transrec.evidence.histories import Held, held, pairs, weights
 from transrec.evidence.neighbours import Neighbours, strongest, write_neighbours
+from transrec.evidence.sources import Sources
 from transrec.evidence.terms import EvidenceSettings
 
 Ints = NDArray[np.int64]
@@ -46,15 +47,15 @@ class CoOccurrenceConfig(EvidenceSettings):
         """The settings that `fill` depends on."""
         return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
 
-    def fill(self, folder: Path, sequences: Sequences, catalogue_size: int) -> None:
+    def fill(self, folder: Path, sources: Sources) -> None:
         """Count the pairs of all sequences and write the table to `folder`.
 
         Memory holds one block, 8 bytes for each item and some 24 million pairs, whatever the size of the data; the
         sequences are read once for the totals, and once for every 24 million pairs.
         """
-        totals, pairs_of = _totals(sequences, catalogue_size, self)
+        totals, pairs_of = _totals(sources.sequences, sources.catalogue_size, self)
         np.save(folder / _TOTALS, totals)
-        write_neighbours(folder, self._pieces(sequences, totals, pairs_of))
+        write_neighbours(folder, self._pieces(sources.sequences, totals, pairs_of))
 
     def _pieces(self, sequences: Sequences, totals: Floats, pairs_of: Ints) -> Iterator[sparse.csr_array]:
         columns = np.maximum(totals, 1e-9) ** -self.column_power

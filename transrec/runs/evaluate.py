@@ -17,7 +17,7 @@ from transrec.evaluation.evaluator import EvaluationConfig, Evaluator, baselines
 from transrec.evaluation.report import as_json
 from transrec.protocols import Examples, Part
 from transrec.runs.channels import Channel, Channels
-from transrec.runs.evidence import look_up
+from transrec.runs.evidence import baseline_evidence, look_up
 from transrec.runs.export import read_export
 from transrec.runs.rebuild import check_targets
 
@@ -100,6 +100,7 @@ def sections(results: Sequence[Result]) -> list[Mapping[str, Mapping[str, Estima
     for result in results:
         alike = repr((result.data, result.evaluation))
         if alike not in found:
-            found[alike] = dict(baselines(result.evaluation, result.examples, result.part))
+            evidence = baseline_evidence(result.channel.experiment.model, result.examples)
+            found[alike] = dict(baselines(result.evaluation, result.examples, result.part, evidence))
         found[alike][result.channel.name] = result.estimates
     return list(found.values())

@@ -17,6 +17,7 @@ from transrec.data.content.prefix_store import PrefixStore
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.distributed.world import World
 from transrec.evidence import EvidenceConfig
+from transrec.evidence.co_occurrence import CoOccurrenceConfig
 from transrec.evidence.content_similarity import ContentSimilarityConfig
 from transrec.item_encoders.frozen_prefix import FrozenPrefix
 from transrec.item_encoders.image import ImageEncoderConfig
@@ -40,6 +41,19 @@ def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
     if settings:
         assert isinstance(examples, NextItemExamples)  # `check_examples` of a model refuses others
         examples.evidence = tuple(_open(one, Known(model, examples, world)) for one in settings)
+
+
+def baseline_evidence(model: ModelSettings, examples: Examples) -> dict[str, Evidence]:
+    """What is known without training, with the default settings: a baseline for every model.
+
+    Not collective: any single rank may call it.
+    """
+    if not isinstance(examples, NextItemExamples):
+        return {}
+    known = Known(model, examples, World())
+    kinds: list[EvidenceConfig] = [CoOccurrenceConfig()]
+    kinds += [ContentSimilarityConfig(modality=modality) for modality in model.content()][:1]
+    return {one.name: _open(one, known) for one in kinds}
 
 
 def _open(settings: EvidenceConfig, known: "Known") -> Evidence:

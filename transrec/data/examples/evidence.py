@@ -43,18 +43,14 @@ def of_questions(
     evidence: Sequence[Evidence], histories: Sequence[NDArray[Any]], catalogue_size: int
 ) -> tuple[SparseScores, ...]:
     """The scores (B, N + 1) of all items after each of the `histories`."""
-    if not evidence:
-        return ()
+    return tuple(_entries(after(one, histories, catalogue_size)) for one in evidence)
+
+
+def after(evidence: Evidence, histories: Sequence[NDArray[Any]], catalogue_size: int) -> Any:
+    """The scores (B, N + 1) of all items after each of the `histories`, as a sparse matrix."""
     lengths = np.array([len(history) for history in histories], np.int64)
-    points = HistoryPoints(
-        np.concatenate([*histories, []]).astype(np.int64),
-        lengths,
-        np.arange(len(histories)),
-        lengths,
-        catalogue_size,
-        counted=False,
-    )
-    return tuple(_entries(one.scores(points)) for one in evidence)
+    users, items = np.arange(len(histories)), np.concatenate([*histories, []]).astype(np.int64)
+    return evidence.scores(HistoryPoints(items, lengths, users, lengths, catalogue_size, counted=False))
 
 
 def of_nobody(evidence: Sequence[Evidence]) -> tuple[SparseScores, ...]:

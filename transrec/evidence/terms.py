@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from transrec.config import Config
 from transrec.data.batch import SparseScores
@@ -38,9 +38,9 @@ class EvidenceTerm(nn.Module):
         self.weight = nn.Parameter(torch.tensor([weight]))
         self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
 
-    def forward(self, scores: SparseScores) -> SparseScores:
-        values = self.weight.float() * torch.log1p(self.log_scale.float().exp() * scores.values)
-        return replace(scores, values=values)
+    def forward(self, scores: Tensor) -> Tensor:
+        """Terms (E,) of scores (E,); tensors, because ZeRO-3 finds only those to gather parameters for backward."""
+        return self.weight.float() * torch.log1p(self.log_scale.float().exp() * scores)
 
 
 class EvidenceTerms(nn.ModuleDict):
@@ -51,7 +51,8 @@ class EvidenceTerms(nn.ModuleDict):
 
     def forward(self, evidence: Sequence[SparseScores]) -> list[SparseScores]:
         """The contributions to the logits, from the scores of each kind in the order of the settings."""
-        return [term(scores) for term, scores in zip(self.values(), evidence, strict=True)]
+        pairs = zip(self.values(), evidence, strict=True)
+        return [replace(scores, values=term(scores.values)) for term, scores in pairs]
 
 
 def check_keys(settings: Sequence[Any]) -> None:

@@ -88,6 +88,8 @@ def _how_models_differ(source: Experiment, target: Experiment) -> str:
     lines = [f"model.{key} is {there[key]} there, {now[key]} here" for key in common if there[key] != now[key]]
     if there["max_length"] != now["max_length"]:
         lines.append(f"the user encoder has an embedding for each position: set model.max_length={there['max_length']}")
+    if len(now.get("evidence", ())) > len(there.get("evidence", ())):
+        lines.append("evidence that the source lacks starts from its settings: set init_except=[evidence]")
     return "".join(f"\n  {line}" for line in lines)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import sparse
 
+from transrec.config import ConfigError
 from transrec.data.batch import HistoryPoints
 from transrec.evidence.histories import held, weights
 from transrec.evidence.neighbours import Neighbours, write_neighbours
@@ -25,6 +26,7 @@ from transrec.evidence.terms import EvidenceSettings
 Ints = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
+MOST_ITEMS = 200_000  # ten minutes on two cores
 _CELLS_AT_ONCE = 2**25  # similarities in memory, 128 MiB
 
 
@@ -61,7 +63,15 @@ class ContentSimilarityConfig(EvidenceSettings):
         """Compare all pairs of items and write the closest of each to `folder`.
 
         It takes M² W multiplications; memory holds the features twice and 32 million similarities.
+
+        Raises:
+            ConfigError: there are too many items.
         """
+        if sources.catalogue_size > MOST_ITEMS:
+            raise ConfigError(
+                f"`model.evidence`: all pairs of {sources.catalogue_size:,} items would be compared, at most "
+                f"{MOST_ITEMS:,} can be: leave out {self.key}"
+            )
         items, features = sources.features(self)
         write_neighbours(folder, self._pieces(items, whitened(features, self.shrinkage), sources.catalogue_size))
 

@@ -1,6 +1,7 @@
 """Sparse terms, such as evidence, that are added to an objective's logits.
 
-Shape letters: S scored positions, U items of the pool, K items per position, C items of the pool.
+Shape letters: B users, P positions of a user, S scored positions of all users, U items of the pool, K items of a
+position, C items of the pool.
 """
 
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from transrec.data.batch import SparseScores
+from transrec.data.batch import SequenceBatch, SparseScores
 
 Terms = Sequence[SparseScores]  # of (S, U) matrices
 
@@ -26,6 +27,14 @@ def among(terms: Terms, items: Tensor, width: int) -> list[SparseScores]:
     place[items] = torch.arange(len(items), device=items.device)
     kept = [place[term.columns] >= 0 for term in terms]
     return [SparseScores(t.rows[k], place[t.columns[k]], t.values[k]) for t, k in zip(terms, kept, strict=True)]
+
+
+def added_to_pairs(positive: Tensor, negative: Tensor, terms: Terms, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+    """Logits of targets (B, P) and of negatives (B, P, K) plus every term."""
+    scored, width = batch.target_mask, len(batch.content.items)
+    of_targets, of_negatives = batch.targets[scored].unsqueeze(1), batch.negatives[scored]
+    positive = positive.index_put((scored,), at(terms, of_targets, width).squeeze(1), accumulate=True)
+    return positive, negative.index_put((scored,), at(terms, of_negatives, width), accumulate=True)
 
 
 def at(terms: Terms, items: Tensor, width: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import Sampling, SequenceBatch
-from transrec.objectives.evidence import Terms, added, among, at
+from transrec.objectives.evidence import Terms, added, added_to_pairs, among, at
 from transrec.protocols import Objective
 
 
@@ -104,11 +104,7 @@ class BinaryCrossEntropy(Objective):
             positive_BP = (states_BPD * pool_UD[batch.targets]).sum(-1)
             negative_BPK = (pool_UD[batch.negatives] @ states_BPD.unsqueeze(-1)).squeeze(-1)
             if evidence:
-                scored, width = batch.target_mask, len(pool)
-                at_target_S = at(evidence, batch.targets[scored].unsqueeze(1), width).squeeze(1)
-                at_negatives_SK = at(evidence, batch.negatives[scored], width)
-                positive_BP = positive_BP.index_put((scored,), at_target_S, accumulate=True)
-                negative_BPK = negative_BPK.index_put((scored,), at_negatives_SK, accumulate=True)
+                positive_BP, negative_BPK = added_to_pairs(positive_BP, negative_BPK, evidence, batch)
             loss_BP = F.softplus(-positive_BP) + F.softplus(negative_BPK).mean(-1)
             return loss_BP.masked_fill(~batch.target_mask, 0).sum()
 

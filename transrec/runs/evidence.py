@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -53,7 +54,13 @@ def baseline_evidence(model: ModelSettings, examples: Examples) -> dict[str, Evi
     known = Known(model, examples, World())
     kinds: list[EvidenceConfig] = [CoOccurrenceConfig()]
     kinds += [ContentSimilarityConfig(modality=modality) for modality in model.content()][:1]
-    return {one.name: _open(one, known) for one in kinds}
+    found: dict[str, Evidence] = {}
+    for one in kinds:
+        try:
+            found[one.name] = _open(one, known)
+        except ConfigError as error:  # the backbone is gone, or the catalogue is too large to compare all pairs
+            print(f"no baseline {one.name}: {error}", file=sys.stderr)
+    return found
 
 
 def _open(settings: EvidenceConfig, known: "Known") -> Evidence:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from transrec.data.batch import SparseScores
+from transrec.objectives.classification import ClassificationConfig
 from transrec.objectives.cloze import ClozeConfig
 from transrec.objectives.cpc import CPCConfig
 from transrec.objectives.next_item import FullSoftmaxConfig, InBatchSoftmaxConfig, NextItemConfig, SampledSoftmaxConfig
@@ -16,6 +17,7 @@ EVERY_OBJECTIVE = [
     FullSoftmaxConfig(),
     SampledSoftmaxConfig(),
     CPCConfig(),
+    ClassificationConfig(loss="bpr"),
     ClozeConfig(),
     ClozeConfig(candidates=0.5),
 ]

@@ -144,7 +144,11 @@ def test_starts_where_it_promises(adapted, build, family, run, key):
     untouched = "item" if getattr(CONFIGS[key], "towers", None) == ["user"] else None
     for tower, ours, plain in zip(("item", "user"), run(adapted()), run(build(family)), strict=True):
         drift = (ours - plain).norm() / plain.norm()
-        assert drift == 0 if CONFIGS[key].name in EXACT or tower == untouched else 0 < drift < 0.05
+        if CONFIGS[key].name in EXACT or tower == untouched:
+            assert drift == 0
+        else:
+            assert drift < 0.05
+            assert drift > 0 or key == "compacter"  # its first output is so small that rounding may swallow it
 
 
 @each

@@ -3,8 +3,8 @@
 Designs considered: no lock (two runs that start together both decode the catalogue), a file that names the filling
 process (it outlives a killed process, and process ids are reused), and a lock on a file beside the folder. Taken: the
 lock. It is released when its process dies, so a waiting process takes over, and a half-filled folder with a free lock
-has no owner. The last owner removes the lock file. If another user left a lock file that cannot be opened, a process
-fills without a lock, and the first to finish wins.
+has no owner. The last owner removes the lock file, and the file beside it that names the owner. If another user left a
+lock file that cannot be opened, a process fills without a lock, and the first to finish wins.
 """
 
 import errno
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.2
 SILENT_SECONDS = 5.0  # before a waiting process prints a line; the interval doubles each time
 _RANDOM = "[a-z0-9_]{8}"  # suffix that `mkdtemp` appends to a name
 _LEFTOVER = re.compile(
-    rf"\.?([a-z]+-[0-9a-f]{{24}})\.(?:{_RANDOM}|lock)"
+    rf"\.?([a-z]+-[0-9a-f]{{24}})\.(?:{_RANDOM}|lock|owner)"
 )  # files and folders beside those of the cache
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -81,7 +81,7 @@ def _owning(target: Path) -> Iterator[bool]:
         yield locked
     finally:
         if locked:
-            _give_up(lock)
+            _give_up(lock, target)
 
 
 def _lock(target: Path) -> FileLock:
@@ -103,7 +103,7 @@ def _acquire(lock: FileLock, target: Path) -> bool:
             waited = time.monotonic() - start
             if waited > silent:
                 silent = 2 * waited
-                print(f"transrec: waiting for {_owner(lock)} to fill {target}", file=sys.stderr, flush=True)
+                print(f"transrec: waiting for {_owner(target)} to fill {target}", file=sys.stderr, flush=True)
             time.sleep(POLL_SECONDS)
         except OSError as error:
             if error.errno in _NO_LOCKS:
@@ -114,21 +114,27 @@ def _acquire(lock: FileLock, target: Path) -> bool:
             return False  # another user's lock, or a full or read-only disk: the fill then fails with the reason
         else:
             with suppress(OSError):
-                Path(lock.lock_file).write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+                _owner_file(target).write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
             return True
     return False
 
 
-def _owner(lock: FileLock) -> str:
+def _owner_file(target: Path) -> Path:
+    """Names the owner; not the lock file, which the lock empties when another process tries it."""
+    return target.with_name(f".{target.name}.owner")
+
+
+def _owner(target: Path) -> str:
     with suppress(OSError):
-        return Path(lock.lock_file).read_text(encoding="utf-8") or "another process"
+        return _owner_file(target).read_text(encoding="utf-8") or "another process"
     return "another process"
 
 
-def _give_up(lock: FileLock) -> None:
+def _give_up(lock: FileLock, target: Path) -> None:
     """Remove the lock file while it is held: a process that had opened it finds it unlinked and opens a new one."""
-    with suppress(OSError):
-        Path(lock.lock_file).unlink()
+    for path in (_owner_file(target), Path(lock.lock_file)):
+        with suppress(OSError):
+            path.unlink()
     lock.release()
 
 
@@ -141,7 +147,7 @@ def _sweep(target: Path) -> None:
         with suppress(OSError):  # includes `Timeout`: the owner is alive
             lock.acquire(timeout=0)
             _remove_partials(target.with_name(name))
-            _give_up(lock)
+            _give_up(lock, target.with_name(name))
 
 
 def _remove_partials(target: Path) -> None:

@@ -82,7 +82,7 @@ Collation = Callable[[int, int, Sequence[Any]], Any]  # (step, first slot, examp
 
 
 class Evidence(Protocol):
-    """What is known of candidates from a history alone."""
+    """Scores of candidates that follow from a history alone, without a user encoder."""
 
     def scores(self, points: HistoryPoints) -> Any:
         """The scores (S, N + 1) of every item at each point, at least 0, as a sparse matrix of scipy in CSR form."""
@@ -132,7 +132,7 @@ class Examples(Protocol):
 
     @property
     def evidence(self) -> Sequence[Evidence]:
-        """What its batches and questions carry besides items."""
+        """Evidence whose scores its batches and questions carry."""
         ...
 
     def example(self, number: int, within: int) -> Any:

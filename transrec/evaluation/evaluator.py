@@ -153,7 +153,7 @@ def baselines(
     """Metrics of the baselines, which are not trained; not collective: any single rank may call it.
 
     Args:
-        evidence: what is known without training, each a baseline, by name; if there are two, their blend is one too.
+        evidence: each is a baseline, by name; if there are two, so is their blend.
     """
     alone = Evaluator(config, examples, World())
     return alone.kind.baselines(alone, examples, part, evidence or {})

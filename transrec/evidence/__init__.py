@@ -1,7 +1,7 @@
-"""Evidence: what is known of a candidate given a history, without a user encoder. `name:` chooses each kind.
+"""Evidence: scores of candidates from counts and content, without a user encoder. `name:` chooses each kind.
 
 Evidence is counted or computed once per set of shards and stored in the node's cache. The model learns only how much
-of each kind to add to its logits, a weight and a scale, and these are all that travels to another catalogue.
+of each kind to add to its logits, a weight and a scale, and only these travel to another catalogue.
 
 Designs considered for where scores are looked up. Tables in the model, as buffers: they would be exported, carried to
 other catalogues and copied to every GPU (16 GB for 10 million items). A pass over dense (positions, items) matrices:

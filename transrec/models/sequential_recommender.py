@@ -42,7 +42,7 @@ class SequentialRecommenderConfig(ModelSettings):
         "dot", description="of user states and item vectors: inner product, or cosine, which needs a small temperature"
     )
     evidence: list[EvidenceConfig] = Field(
-        [], description="what is known of a candidate from counts and content, added to the logits with learned weights"
+        [], description="scores from counts and content that are added to the logits with learned weights"
     )
     output: Literal["tied", "untied"] = Field(
         "tied", description="score items by their encoder's vectors, or by a separate table of vectors and biases"

@@ -45,7 +45,7 @@ def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
 
 
 def baseline_evidence(model: ModelSettings, examples: Examples) -> dict[str, Evidence]:
-    """What is known without training, with the default settings: a baseline for every model.
+    """Evidence with its default settings, each kind a baseline for every model.
 
     Not collective: any single rank may call it.
     """

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transrec.config import Config
-from transrec.data.batch import ItemContent, Sampling, Targets
+from transrec.data.batch import HistoryPoints, ItemContent, Sampling, Targets
 
 Modality = Literal["text", "image"]
 Part = Literal["valid", "test"]
@@ -81,6 +81,14 @@ class Example(Protocol):
 Collation = Callable[[int, int, Sequence[Any]], Any]  # (step, first slot, examples, None for an empty slot) -> Batch
 
 
+class Evidence(Protocol):
+    """Scores of candidates that follow from a history alone, without a user encoder."""
+
+    def scores(self, points: HistoryPoints) -> Any:
+        """The scores (S, N + 1) of every item at each point, at least 0, as a sparse matrix of scipy in CSR form."""
+        ...
+
+
 class Examples(Protocol):
     """A kind of example: the training examples and evaluation questions of a run."""
 
@@ -120,6 +128,11 @@ class Examples(Protocol):
     @property
     def nobody(self) -> Any:
         """A dummy question, with which a rank that has no questions left takes part in collectives."""
+        ...
+
+    @property
+    def evidence(self) -> Sequence[Evidence]:
+        """Evidence whose scores its batches and questions carry."""
         ...
 
     def example(self, number: int, within: int) -> Any:
@@ -239,7 +252,9 @@ class UserEncoder(TowerEncoder):
 
 
 class Objective(nn.Module):
-    """`forward(states (B, P, D), pool (U, D), batch) -> scalar`: the sum of a loss's terms over scored positions.
+    """`forward(states (B, P, D), pool (U, D), batch, evidence) -> scalar`: a loss, summed over scored positions.
+
+    `evidence` are the terms (S, U) that are added to the logits, sparse; S scored positions.
 
     Its parameters, if any, belong to the head: they are trained unless a run freezes its head, and are exported. They
     are initialised anew in every run.
@@ -332,6 +347,10 @@ class ModelSettings(Config):
     def content(self) -> dict[str, Any]:
         """Content that the item store must hold, by modality."""
         return {}
+
+    def looked_up(self) -> Sequence[Any]:
+        """Settings of the evidence that its batches and questions carry."""
+        return ()
 
     def check_examples(self, kind: str) -> None:
         """

@@ -212,7 +212,7 @@ JUDGED = Kind(
         "label": Reading(lambda context, shown, scores: shown.labels),
     },
     context=lambda config, examples, world: None,
-    baselines=lambda alone, examples, part: {},
+    baselines=lambda alone, examples, part, evidence: {},
     kept=("score", "label"),
 )
 

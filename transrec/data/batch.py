@@ -86,6 +86,32 @@ class ItemContent:
 
 
 @dataclass(frozen=True)
+class HistoryPoints:
+    """S points in the sequences of B users; the history of a point consists of the items before it.
+
+    If `counted`, evidence was counted from these sequences too, so each user's own contribution has to be subtracted:
+    otherwise a training target would be found through its own count.
+    """
+
+    items: NDArray[np.int64]  # (T,) the users' sequences, concatenated, oldest item first
+    lengths: NDArray[np.int64]  # (B,)
+    users: NDArray[np.int64]  # (S,) the user of each point
+    seen: NDArray[np.int64]  # (S,) number of items of the sequence before the point
+    catalogue_size: int  # N
+    counted: bool
+    hidden: NDArray[np.bool_] | None = None  # (T,) items that belong to no history
+
+
+@dataclass(frozen=True)
+class SparseScores:
+    """The entries of a matrix of scores that are not zero, ordered by row and column; each place occurs once."""
+
+    rows: Tensor  # (E,) int64
+    columns: Tensor  # (E,) int64
+    values: Tensor  # (E,) float32
+
+
+@dataclass(frozen=True)
 class SequenceBatch:
     """Training windows of B users, left-padded; all index tensors hold rows of the pool.
 
@@ -107,6 +133,7 @@ class SequenceBatch:
     candidates: Tensor | None = None  # (S,) int64 pool rows, the same items for all parts of a step
     log_inclusion: Tensor | None = None  # (U,) float32, log probability that a pool item is among the candidates
     masked: Tensor | None = None  # (B, L) bool, inputs replaced by the mask token
+    evidence: tuple[SparseScores, ...] = ()  # of each scored position (S, in the order of `target_mask`) and pool item
     digest: int = 0  # hash of which windows are in which slots; the parts of a global batch add up
 
     @property

@@ -1,10 +1,10 @@
-"""Counting baselines that any trained model must beat, as scores for `full_ranking`.
+"""Untrained baselines that any trained model must beat, as scores for `full_ranking`.
 
 Shape letters: B users of a call, N items (indices 1..N; 0 is padding), H history, n items of a chunk.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +89,30 @@ class ItemToItem:
         coordinates = (rows.numpy(), history[rows, columns].numpy())
         shape = (len(history), len(self.counts))
         return sparse.coo_array((weights.numpy(), coordinates), shape=shape).tocsr()
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """Scores of evidence alone."""
+
+    scores: Callable[[Tensor], sparse.csr_array]  # histories (B, H), 0 where padded -> (B, N + 1)
+
+    def for_users(self, history: Tensor) -> Score:
+        """Scores for users with `history` (B, H): item indices, oldest first, 0 where padded."""
+        columns = self.scores(history.cpu()).tocsc()
+        return lambda a, b: torch.from_numpy(columns[:, a:b].toarray()).float().to(history.device)
+
+
+def blend(one: Untrained, other: Untrained, share: float) -> Untrained:
+    """`share` times one and the rest of the other, each divided by its largest score of the user."""
+    return Untrained(
+        lambda history: share * _relative(one.scores(history)) + (1 - share) * _relative(other.scores(history))
+    )
+
+
+def _relative(scores: sparse.csr_array) -> sparse.csr_array:
+    most = scores.max(axis=1).toarray().ravel()
+    return sparse.diags_array(1 / np.where(most > 0, most, 1)) @ scores
 
 
 def _transitions(items: np.ndarray, lengths: np.ndarray, catalogue_size: int) -> sparse.csr_array:

@@ -5,6 +5,7 @@ Shape letters: B users, I targets, L positions, N items, D width.
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Annotated, Any
 
@@ -16,23 +17,26 @@ from torch import Tensor, nn
 from transrec.config import Config, ConfigError
 from transrec.data.batch import to_device
 from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.evidence import after
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.data.examples.task import TaskExamples
 from transrec.distributed.world import World
-from transrec.evaluation.baselines import Baseline, ItemToItem, MostPopular
+from transrec.evaluation.baselines import Baseline, ItemToItem, MostPopular, Untrained, blend
 from transrec.evaluation.estimates import Estimate, Interval
 from transrec.evaluation.full_ranking import Repeats
 from transrec.evaluation.logistic_regression import MOST_CLASSES, LogisticRegression
 from transrec.evaluation.measure import measure
 from transrec.evaluation.metrics import Metric, metric
 from transrec.evaluation.readings import READINGS, Ranking, Reading
-from transrec.protocols import Examples, Model, Part, Scorer
+from transrec.protocols import Evidence, Examples, Model, Part, Scorer
 
 
 def _known(name: str) -> str:
     metric(name)
     return name
 
+
+_SHARES = (0.25, 0.5, 0.75, 0.9)  # of the first kind of evidence in a blend
 
 MetricName = Annotated[str, AfterValidator(_known)]
 
@@ -143,21 +147,45 @@ class inference:
         self.model.train(self.was_training)
 
 
-def baselines(config: EvaluationConfig, examples: Examples, part: Part) -> dict[str, dict[str, Estimate]]:
-    """Metrics of the baselines that are fitted to counts; not collective: any single rank may call it."""
+def baselines(
+    config: EvaluationConfig, examples: Examples, part: Part, evidence: Mapping[str, Evidence] | None = None
+) -> dict[str, dict[str, Estimate]]:
+    """Metrics of the baselines, which are not trained; not collective: any single rank may call it.
+
+    Args:
+        evidence: each is a baseline, by name; if there are two, so is their blend.
+    """
     alone = Evaluator(config, examples, World())
-    return alone.kind.baselines(alone, examples, part)
+    return alone.kind.baselines(alone, examples, part, evidence or {})
 
 
-def _item_baselines(alone: Evaluator, examples: NextItemExamples, part: Part) -> dict[str, dict[str, Estimate]]:
+def _item_baselines(
+    alone: Evaluator, examples: NextItemExamples, part: Part, evidence: Mapping[str, Evidence]
+) -> dict[str, dict[str, Estimate]]:
     item_to_item = ItemToItem.fit(examples.training_sequences(), alone.num_items)
-    return {
-        "most_popular": alone.baseline(MostPopular(item_to_item.counts), part),
-        "item_to_item": alone.baseline(item_to_item, part),
-    }
+    untrained = {name: Untrained(partial(_scores, one, alone.num_items)) for name, one in evidence.items()}
+    found: dict[str, Baseline] = {"most_popular": MostPopular(item_to_item.counts), "item_to_item": item_to_item}
+    found |= untrained
+    if len(untrained) == 2:
+        found["blend"] = _best_blend(alone, *untrained.values())
+    return {name: alone.baseline(baseline, part) for name, baseline in found.items()}
 
 
-def _task_baselines(alone: Evaluator, examples: TaskExamples, part: Part) -> dict[str, dict[str, Estimate]]:
+def _best_blend(alone: Evaluator, one: Untrained, other: Untrained) -> Untrained:
+    """The blend that is best in validation by the first metric."""
+    asked = next((m for m in alone.metrics if m.reads == ("rank",)), metric("NDCG@10"))
+    ranking = Evaluator(alone.config.model_copy(update={"metrics": [asked.name]}), alone.examples, alone.world)
+    values = {share: ranking.baseline(blend(one, other, share), "valid")[asked.name].value for share in _SHARES}
+    return blend(one, other, max(values, key=values.__getitem__))
+
+
+def _scores(evidence: Evidence, catalogue_size: int, history: Tensor) -> Any:
+    return after(evidence, [row[row > 0] for row in history.numpy()], catalogue_size)
+
+
+def _task_baselines(
+    alone: Evaluator, examples: TaskExamples, part: Part, evidence: Mapping[str, Evidence]
+) -> dict[str, dict[str, Estimate]]:
     counts, size = examples.labels.counts, examples.targets.size
     found = {"most_frequent": alone.baseline(MostPopular(torch.from_numpy(counts)), part)}
     if np.count_nonzero(counts) > 1 and size <= MOST_CLASSES and find_spec("sklearn"):
@@ -172,7 +200,7 @@ class Kind:
 
     readings: Mapping[str, Reading[Any, Any, Any]]
     context: Callable[[EvaluationConfig, Any, World], Any]  # context that the readings receive
-    baselines: Callable[[Evaluator, Any, Part], dict[str, dict[str, Estimate]]]
+    baselines: Callable[[Evaluator, Any, Part, Mapping[str, Evidence]], dict[str, dict[str, Estimate]]]
     kept: tuple[str, ...]  # readings measured on the test even if no metric needs them
     kept_metrics: tuple[str, ...] = ()  # metrics measured on the test even if not configured
     named: frozenset[str] = frozenset()  # readings that hold target numbers, which have names

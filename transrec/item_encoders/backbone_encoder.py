@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transrec.data.batch import Chunk, ItemContent
 from transrec.item_encoders import families, layer_by_layer
 from transrec.item_encoders.pooling import Pooling, pool, pooled_width
+from transrec.item_encoders.projection import Projection, build_projection
 from transrec.nn.readout import Hidden, Readout
 from transrec.protocols import ItemEncoder
 
@@ -23,19 +24,19 @@ BACKBONE_FOLDER = "backbone"  # subfolder of an export
 
 
 class BackboneEncoder(ItemEncoder):
-    """e = GELU(W pool(Backbone(content)) + b); the zero vector for an item that lacks the modality."""
+    """e = Projection(pool(Backbone(content))); the zero vector for an item that lacks the modality."""
 
     pretrained = ("backbone",)
     body = ("backbone", "readout")
     passes = ("features", "vectors")
     augments = False  # True if training augments the content anew at each step
 
-    def __init__(self, backbone: PreTrainedModel, pooling: Pooling, width: int):
+    def __init__(self, backbone: PreTrainedModel, pooling: Pooling, width: int, projection: Projection):
         super().__init__()
         read = pooled_width(backbone, pooling)
         self.backbone = backbone
         self.readout = Readout(families.state_widths(backbone))
-        self.projection = nn.Linear(read, width)
+        self.projection = build_projection(projection, read, width)
         self.pooling = pooling
         self.frozen_prefix: Any = None  # a FrozenPrefix, if chunks hold its states instead of raw content
         self.num_layers = families.num_layers(backbone)
@@ -94,7 +95,8 @@ class BackboneEncoder(ItemEncoder):
     def _vectors(self, features: Tensor) -> Tensor:
         """Item vectors (n, D) from features (n, W)."""
         pooled = self.readout.from_pooled(features) if self.readout.reads_pooled else features
-        return F.gelu(self.projection(pooled))
+        vectors: Tensor = self.projection(pooled)
+        return vectors
 
     def hidden(self, chunk: Chunk) -> Hidden:
         """Hidden states of a chunk's items: those of the last layer, or of all layers if an adapter reads them.
@@ -110,7 +112,12 @@ class BackboneEncoder(ItemEncoder):
 
     def _kept(self, chunk: Chunk) -> Tensor:
         """Precomputed states of the frozen prefix, in the dtype of the weights."""
-        return chunk["prefix"].to(self.projection.weight.dtype)
+        return chunk["prefix"].to(self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return next(self.projection.parameters()).dtype
 
     def embed(self, chunk: Chunk) -> tuple[Tensor, Tensor | None]:
         """Input of the first layer (n, T, H), and its attention mask (n, T), if any."""

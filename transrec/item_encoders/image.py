@@ -17,6 +17,7 @@ from transrec.data.batch import Chunk
 from transrec.item_encoders import backbones
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
 from transrec.item_encoders.pooling import Pooling
+from transrec.item_encoders.projection import Projection
 
 
 class ImageEncoderConfig(Config):
@@ -28,6 +29,10 @@ class ImageEncoderConfig(Config):
     layers: int | None = Field(None, ge=1, description="number of first layers to keep; null: all")
     pooling: Pooling = Field(
         "cls", description="class token, mean over the patches, or the backbone's own pooling head, if it has one"
+    )
+    projection: Projection = Field(
+        "linear_gelu",
+        description="features to item vectors: linear with a GELU (as released), linear, or an MLP of unit features",
     )
     image_size: int | None = Field(
         None, ge=1, description="side of the square that every image is resized to; null: the backbone's own"
@@ -98,9 +103,10 @@ class ImageEncoder(BackboneEncoder):
         )
         prepared = backbones.preprocessing(config.backbone)
         backbones.set_image_size(backbone, config.image_size or prepared.size)
-        super().__init__(backbone, config.pooling, width)
-        nn.init.xavier_normal_(self.projection.weight)
-        nn.init.zeros_(self.projection.bias)
+        super().__init__(backbone, config.pooling, width, config.projection)
+        if isinstance(self.projection, nn.Linear):
+            nn.init.xavier_normal_(self.projection.weight)
+            nn.init.zeros_(self.projection.bias)
         self._mean, self._std = prepared.mean, prepared.std
         self.augments = config.augment
 
@@ -115,7 +121,7 @@ class ImageEncoder(BackboneEncoder):
             pixels = resample(pixels, chunk["view"])
         mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (self._mean, self._std))
         normalised: Tensor = (pixels.float() / 255 - mean) / std
-        return {"pixel_values": normalised.to(self.projection.weight.dtype)}
+        return {"pixel_values": normalised.to(self.dtype)}
 
 
 def resample(pixels: Tensor, view: Tensor) -> Tensor:

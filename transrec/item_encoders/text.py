@@ -17,6 +17,7 @@ from transrec.config import Config, ConfigError, MayDiffer
 from transrec.item_encoders import backbones, families
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
 from transrec.item_encoders.pooling import Pooling
+from transrec.item_encoders.projection import Projection
 
 
 class TextEncoderConfig(Config):
@@ -30,6 +31,10 @@ class TextEncoderConfig(Config):
     layers: int | None = Field(None, ge=1, description="number of first layers to keep; null: all")
     pooling: Pooling = Field(
         "cls", description="class token, mean over the tokens, or the backbone's own pooling head, if it has one"
+    )
+    projection: Projection = Field(
+        "linear_gelu",
+        description="features to item vectors: linear with a GELU (as released), linear, or an MLP of unit features",
     )
     fields: list[str] = Field(["text"], min_length=1, description="fields of an item's record, joined by a space")
     max_tokens: int = Field(30, ge=3, description="longer texts are truncated; special tokens count")
@@ -165,4 +170,4 @@ class TextEncoder(BackboneEncoder):
             raise ConfigError(
                 f"`max_tokens`: {config.max_tokens} exceeds the {longest} positions of backbone {config.backbone!r}"
             )
-        super().__init__(backbone, config.pooling, width)
+        super().__init__(backbone, config.pooling, width, config.projection)

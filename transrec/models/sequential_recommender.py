@@ -3,6 +3,7 @@
 Shape letters: B users, L positions, P scored positions, U distinct items of the batch, D width.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -11,13 +12,16 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transrec.data.batch import ItemContent, Sampling, SequenceBatch, Targets
+from transrec.data.batch import ItemContent, Sampling, SequenceBatch, SparseScores, Targets
+from transrec.evidence import EvidenceConfig
+from transrec.evidence.terms import EvidenceTerms, check_keys
 from transrec.item_encoders import ItemEncoderConfig
 from transrec.models.item_towers import item_towers
 from transrec.models.mask_token import MaskToken
 from transrec.models.output_table import OutputTable
 from transrec.models.task_head import TaskHead
 from transrec.nn.dot_product import dot_product_scores
+from transrec.nn.sparse_terms import with_terms
 from transrec.objectives import ObjectiveConfig
 from transrec.protocols import Model, ModelSettings, Score, Scorer, Tower
 from transrec.user_encoders import UserEncoderConfig
@@ -34,6 +38,12 @@ class SequentialRecommenderConfig(ModelSettings):
     item_encoder: ItemEncoderConfig = Field(description="maps an item's content to its vector")
     user_encoder: UserEncoderConfig = Field(description="maps the vectors of a user's items to states")
     objective: ObjectiveConfig = Field(description="training loss on states and item vectors")
+    similarity: Literal["dot", "cosine"] = Field(
+        "dot", description="of user states and item vectors: inner product, or cosine, which needs a small temperature"
+    )
+    evidence: list[EvidenceConfig] = Field(
+        [], description="scores from counts and content that are added to the logits with learned weights"
+    )
     output: Literal["tied", "untied"] = Field(
         "tied", description="score items by their encoder's vectors, or by a separate table of vectors and biases"
     )
@@ -60,8 +70,18 @@ class SequentialRecommenderConfig(ModelSettings):
             )
         if kind == "task" and self.output == "untied":
             raise ValueError("a task has its own table of targets instead of one of items: set model.output=tied")
+        if kind == "task" and self.evidence:
+            raise ValueError("evidence scores items, and a task has other targets: leave out model.evidence")
         if kind == "task" and self.max_length < 3:
             raise ValueError("a task's token takes the place of up to two items: model.max_length must be at least 3")
+
+    def looked_up(self) -> Sequence[EvidenceConfig]:
+        return self.evidence
+
+    @model_validator(mode="after")
+    def _has_each_evidence_once(self) -> Self:
+        check_keys(self.evidence)
+        return self
 
     @model_validator(mode="after")
     def _predicts_what_it_has_not_seen(self) -> Self:
@@ -98,8 +118,10 @@ class SequentialRecommender(Model):
         self.objective = config.objective.build()
         self.mask_token = MaskToken(config.width) if config.sampling.masked else None
         self.output = OutputTable(config.width, num_items) if config.output == "untied" else None
+        self.evidence = EvidenceTerms(config.evidence)
         self.task: TaskHead | None = None
         self._width, self._causal = config.width, config.user_encoder.causal
+        self._cosine = config.similarity == "cosine"
 
     def answer(self, targets: Targets) -> None:
         """Predict `targets` from now on; those of a task get a new head."""
@@ -127,14 +149,21 @@ class SequentialRecommender(Model):
             states_BPD = states_BPD[:, -1:]
         if self.output is not None:
             states_BPD, pool_UD = self.output.matching(states_BPD), self.output(batch.content.items)
-        return self._losses(states_BPD, pool_UD, batch)
+        states_BPD, pool_UD = self._unit(states_BPD), self._unit(pool_UD)
+        return self._losses(states_BPD, pool_UD, batch, self.evidence(batch.evidence))
 
-    def _losses(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> dict[str, Tensor]:
-        return {self.objective.name: self.objective(states, pool, batch)}
+    def _losses(
+        self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Sequence[SparseScores] = ()
+    ) -> dict[str, Tensor]:
+        return {self.objective.name: self.objective(states, pool, batch, evidence)}
 
     def _ask(self, task: TaskHead, items: Tensor, mask: Tensor) -> Tensor:
         items, mask, stands = task.ask(items, mask)
         return task.read(self.user_encoder(items, mask), stands)
+
+    def _unit(self, vectors: Tensor) -> Tensor:
+        """The vectors that are scored by inner products."""
+        return F.normalize(vectors, dim=-1) if self._cosine else vectors
 
     def encode_items(self, content: ItemContent) -> Tensor:
         """Item vectors (U, D)."""
@@ -161,13 +190,14 @@ class SequentialRecommender(Model):
     def scorer(self, items: Tensor) -> Scorer:
         """Function from users' newest items, `question.inputs` (B, L), to the scores of all targets, which are the
         objective's logits."""
-        targets = self.encode_targets(items)
+        targets = self._unit(self.encode_targets(items))
 
         def score(question: Any) -> Score:
             inputs = question.inputs.to(items.device)
             histories = items[inputs].to(next(self.parameters()).dtype)  # 16-bit after training in fp16
-            users = self.encode_users(histories, inputs > 0).float()
-            return dot_product_scores(self.objective.logits(users), targets)
+            users = self._unit(self.encode_users(histories, inputs > 0).float())
+            terms = self.evidence(question.evidence) if self.evidence else []
+            return with_terms(dot_product_scores(self.objective.logits(users), targets), terms)
 
         return score
 

@@ -21,7 +21,8 @@ class ClozeConfig(Config):
     candidates: float | None = Field(
         None, gt=0, lt=1, description="share of the catalogue in a sampled softmax; null: full softmax"
     )
-    temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
+    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
+    learn_temperature: bool = Field(False, description="let the temperature train with the head")
 
     @property
     def sampling(self) -> Sampling:
@@ -31,4 +32,4 @@ class ClozeConfig(Config):
 
     def build(self) -> Softmax:
         kind = FullSoftmax if self.candidates is None else SampledSoftmax
-        return kind(self.sampling, self.temperature)
+        return kind(self.sampling, self.temperature, self.learn_temperature)

@@ -6,6 +6,7 @@ Shape letters: B users, P scored positions, K negatives, U items of the pool, D 
 all users, C candidates.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import Sampling, SequenceBatch
+from transrec.objectives.evidence import Terms, added, added_to_pairs, among, at
 from transrec.protocols import Objective
 
 
@@ -38,7 +40,8 @@ class InBatchSoftmaxConfig(Config):
     """Configuration of `InBatchSoftmax`."""
 
     name: Literal["in_batch_softmax"] = Field("in_batch_softmax", description="softmax over the items of the batch")
-    temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
+    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
+    learn_temperature: bool = Field(False, description="let the temperature train with the head")
     debias: bool = Field(True, description="correct for popular items occurring in more batches")
 
     @property
@@ -46,21 +49,22 @@ class InBatchSoftmaxConfig(Config):
         return Sampling(loss=self.name, owned=True)
 
     def build(self) -> "InBatchSoftmax":
-        return InBatchSoftmax(self.sampling, self.temperature, self.debias)
+        return InBatchSoftmax(self.sampling, self.temperature, self.learn_temperature, self.debias)
 
 
 class FullSoftmaxConfig(Config):
     """Configuration of `FullSoftmax`."""
 
     name: Literal["full_softmax"] = Field("full_softmax", description="softmax over the catalogue")
-    temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
+    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
+    learn_temperature: bool = Field(False, description="let the temperature train with the head")
 
     @property
     def sampling(self) -> Sampling:
         return Sampling(loss=self.name, pool="catalogue")
 
     def build(self) -> "FullSoftmax":
-        return FullSoftmax(self.sampling, self.temperature)
+        return FullSoftmax(self.sampling, self.temperature, self.learn_temperature)
 
 
 class SampledSoftmaxConfig(Config):
@@ -68,14 +72,15 @@ class SampledSoftmaxConfig(Config):
 
     name: Literal["sampled_softmax"] = Field("sampled_softmax", description="softmax over a sample of the catalogue")
     candidates: float = Field(0.2, gt=0, lt=1, description="share of the catalogue drawn at each step")
-    temperature: float = Field(1.0, gt=0, description="inner products are divided by it")
+    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
+    learn_temperature: bool = Field(False, description="let the temperature train with the head")
 
     @property
     def sampling(self) -> Sampling:
         return Sampling(loss=self.name, candidates=self.candidates)
 
     def build(self) -> "SampledSoftmax":
-        return SampledSoftmax(self.sampling, self.temperature)
+        return SampledSoftmax(self.sampling, self.temperature, self.learn_temperature)
 
 
 class BinaryCrossEntropy(Objective):
@@ -86,39 +91,45 @@ class BinaryCrossEntropy(Objective):
     target and negatives.
     """
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
         """Sum of the loss over the scored positions.
 
         Args:
             states: (B, P, D) user states at the scored positions.
             pool: (U, D) vectors of the items that `batch` indexes.
+            evidence: terms (S, U) that are added to the logits of the S scored positions.
         """
         with torch.autocast(states.device.type, enabled=False):
             states_BPD, pool_UD = states.float(), pool.float()
             positive_BP = (states_BPD * pool_UD[batch.targets]).sum(-1)
             negative_BPK = (pool_UD[batch.negatives] @ states_BPD.unsqueeze(-1)).squeeze(-1)
+            if evidence:
+                positive_BP, negative_BPK = added_to_pairs(positive_BP, negative_BPK, evidence, batch)
             loss_BP = F.softplus(-positive_BP) + F.softplus(negative_BPK).mean(-1)
             return loss_BP.masked_fill(~batch.target_mask, 0).sum()
 
 
 class Temperature(nn.Module):
-    """User vectors divided by a temperature."""
+    """User vectors divided by a temperature, which is fixed or, as its logarithm, learned."""
 
-    def __init__(self, temperature: float):
+    def __init__(self, temperature: float, learned: bool):
         super().__init__()
         self.temperature = temperature
+        self.log_temperature = nn.Parameter(torch.tensor([math.log(temperature)])) if learned else None
 
     def forward(self, users: Tensor) -> Tensor:
         """`users` is (B, D), and so is the result."""
-        return users / self.temperature
+        if self.log_temperature is None:
+            return users / self.temperature
+        return users * (-self.log_temperature.float()).exp()
 
 
 class Softmax(Objective):
     """Softmax losses: logits are inner products over a temperature τ."""
 
-    def __init__(self, sampling: Sampling, temperature: float = 1.0):
+    def __init__(self, sampling: Sampling, temperature: float = 1.0, learn_temperature: bool = False):
         super().__init__(sampling)
-        self.logits = Temperature(temperature)
+        self.logits = Temperature(temperature, learn_temperature)
 
     def _scores(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """Logits ⟨h, e⟩/τ (S, U) of scored positions and pool items, and the pool rows of the targets (S,).
@@ -141,16 +152,17 @@ class InBatchSoftmax(Softmax):
     that occurs several times in the batch is one class; the authors have one per occurrence and subtract log p.
     """
 
-    def __init__(self, sampling: Sampling, temperature: float, debias: bool):
-        super().__init__(sampling, temperature)
+    def __init__(self, sampling: Sampling, temperature: float, learn_temperature: bool, debias: bool):
+        super().__init__(sampling, temperature, learn_temperature)
         self.debias = debias
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         if batch.owned is None:
             raise ValueError("in_batch_softmax needs batch.owned: the stream must be built from `sampling`")
         with torch.autocast(states.device.type, enabled=False):
             logits_SU, targets_S = self._scores(states, pool, batch)
+            logits_SU = added(logits_SU, evidence)
             if self.debias:
                 logits_SU = logits_SU - log_inclusion(batch.log_popularity, batch.draws)
             users_S = batch.target_mask.nonzero()[:, 0]
@@ -165,10 +177,11 @@ class FullSoftmax(Softmax):
     really better than SASRec?", RecSys 2023.
     """
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         with torch.autocast(states.device.type, enabled=False):
             logits_SU, targets_S = self._scores(states, pool, batch)
+            logits_SU = added(logits_SU, evidence)
             return F.cross_entropy(logits_SU, targets_S, reduction="sum")
 
 
@@ -181,7 +194,7 @@ class SampledSoftmax(Softmax):
     of the catalogue.
     """
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         if batch.candidates is None or batch.log_inclusion is None:
             raise ValueError("sampled_softmax needs batch.candidates: the stream must be built from `sampling`")
@@ -190,6 +203,9 @@ class SampledSoftmax(Softmax):
             targets_S, candidates_C = batch.targets[batch.target_mask], batch.candidates
             target_S = (states_SD * pool_UD[targets_S]).sum(-1) - batch.log_inclusion[targets_S]
             others_SC = states_SD @ pool_UD[candidates_C].T - batch.log_inclusion[candidates_C]
+            if evidence:
+                target_S = target_S + at(evidence, targets_S.unsqueeze(1), len(pool)).squeeze(1)
+                others_SC = added(others_SC, among(evidence, candidates_C, len(pool)))
             others_SC = others_SC.masked_fill(candidates_C == targets_S.unsqueeze(1), -torch.inf)
             logits_S1C = torch.cat([target_S.unsqueeze(1), others_SC], dim=1)
             return F.cross_entropy(logits_S1C, torch.zeros_like(targets_S), reduction="sum")

@@ -16,6 +16,7 @@ from transrec.distributed.world import World
 from transrec.experiment import Experiment
 from transrec.nn.parameter_groups import parameter_groups
 from transrec.protocols import CatalogueTable, Examples, Model
+from transrec.runs.evidence import look_up
 from transrec.runs.export import read_export
 from transrec.runs.rebuild import check_left_out, left_out, outside, source_weights
 from transrec.runs.run_folder import load
@@ -42,6 +43,7 @@ class Parts:
 def build(experiment: Experiment, world: World) -> Parts:
     """Build data and model, in a fixed order: model, source weights, task head, then adapters and freezing."""
     examples = experiment.data.scan(experiment.model.max_length, world.union)
+    look_up(experiment.model, examples, world)
     store = open_store(examples.folder, experiment.model.content(), experiment.data, world)
     torch.manual_seed(experiment.seed)
     model = experiment.model.build(examples.folder.index.counts.items)
@@ -86,6 +88,8 @@ def _how_models_differ(source: Experiment, target: Experiment) -> str:
     lines = [f"model.{key} is {there[key]} there, {now[key]} here" for key in common if there[key] != now[key]]
     if there["max_length"] != now["max_length"]:
         lines.append(f"the user encoder has an embedding for each position: set model.max_length={there['max_length']}")
+    if len(now.get("evidence", ())) > len(there.get("evidence", ())):
+        lines.append("evidence that the source lacks starts from its settings: set init_except=[evidence]")
     return "".join(f"\n  {line}" for line in lines)
 
 

@@ -17,6 +17,7 @@ from transrec.evaluation.evaluator import EvaluationConfig, Evaluator, baselines
 from transrec.evaluation.report import as_json
 from transrec.protocols import Examples, Part
 from transrec.runs.channels import Channel, Channels
+from transrec.runs.evidence import baseline_evidence, look_up
 from transrec.runs.export import read_export
 from transrec.runs.rebuild import check_targets
 
@@ -50,6 +51,7 @@ def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Par
     experiment = channel.experiment
     examples = config.scan(experiment.model.max_length, world.union)
     check_targets(channel.export, examples)
+    look_up(experiment.model, examples, world)
     model = channels.build(channel, examples.folder.index)
     store = open_store(examples.folder, channel.model.content(), config, world)
     estimates = Evaluator(experiment.evaluation, examples, world).users(model, store, part).estimates
@@ -98,6 +100,7 @@ def sections(results: Sequence[Result]) -> list[Mapping[str, Mapping[str, Estima
     for result in results:
         alike = repr((result.data, result.evaluation))
         if alike not in found:
-            found[alike] = dict(baselines(result.evaluation, result.examples, result.part))
+            evidence = baseline_evidence(result.channel.experiment.model, result.examples)
+            found[alike] = dict(baselines(result.evaluation, result.examples, result.part, evidence))
         found[alike][result.channel.name] = result.estimates
     return list(found.values())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from transrec.config import ConfigError
 from transrec.data.content.opening import open_store
+from transrec.data.examples.evidence import of_questions
 from transrec.data.examples.histories import open_folder
 from transrec.data.examples.questions import Histories
 from transrec.data.shards import bad_samples
@@ -24,9 +25,10 @@ from transrec.distributed.world import World
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import encode_catalogue, inference
 from transrec.evaluation.full_ranking import top_items
-from transrec.protocols import Model, Part, Score, Scorer
+from transrec.protocols import Evidence, Model, Part, Score, Scorer
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.evaluate import check_shards, data_of, evaluate
+from transrec.runs.evidence import look_up
 from transrec.runs.export import read_export
 
 
@@ -145,7 +147,8 @@ class Recommender:
         newest = seen[:, -inputs.shape[1] :]
         inputs[:, -newest.shape[1] :] = newest
         with inference(self._model):
-            score = self._scorer(Histories(inputs))
+            evidence = of_questions(self._evidence, [seen[0].numpy()], len(self.catalogue.item_ids))
+            score = self._scorer(Histories(inputs, evidence))
             return (
                 self._best_items(score, seen, top) if self.targets is None else best_targets(score, self.targets, top)
             )
@@ -180,6 +183,17 @@ class Recommender:
     @cached_property
     def _scorer(self) -> Scorer:
         return self._model.scorer(self._vectors)
+
+    @cached_property
+    def _evidence(self) -> Sequence[Evidence]:
+        """Evidence from the users of the catalogue's shards."""
+        experiment = self._channel.experiment
+        if not experiment.model.looked_up():
+            return ()
+        data = experiment.data if self._place is None else data_of(self._channel, self._place)
+        examples = data.scan(experiment.model.max_length, self._world.union)
+        look_up(experiment.model, examples, self._world)
+        return examples.evidence
 
     @cached_property
     def _model(self) -> Model:

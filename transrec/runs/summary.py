@@ -13,6 +13,7 @@ from rich.table import Table
 from transrec import weights
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import KINDS, UserResults
+from transrec.evaluation.metrics import metric
 from transrec.evaluation.report import as_json, console, table
 from transrec.experiment import Experiment
 from transrec.files import replace_atomically, write_text
@@ -83,6 +84,8 @@ def show(
     """Print the test results and baselines, the cost, and the paths and commands for more."""
     output, folder = console(), experiment.run_dir
     output.print(table(tested))
+    if ahead := untrained_ahead(experiment, tested):
+        output.print(ahead, highlight=False)
     output.print(cost_table(summary))
     parameters = summary["parameters"]
     output.print(
@@ -97,6 +100,20 @@ def show(
         highlight=False,
     )
     print(json.dumps({"run": str(folder), "test": summary["test"]}))
+
+
+def untrained_ahead(experiment: Experiment, tested: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """A sentence that names the baselines that are better than the run, which is the last of `tested`; or nothing."""
+    name = experiment.train.monitor
+    [*others, run] = tested
+    better = [
+        f"{other} ({tested[other][name].value:.4f})"
+        for other in others
+        if name in tested[other] and metric(name).improves(tested[other][name].value, tested[run][name].value)
+    ]
+    if not better:
+        return ""
+    return f"{name}: this run ({tested[run][name].value:.4f}) is behind {', '.join(better)}, which need no training."
 
 
 def cost_table(summary: dict[str, Any]) -> Table:

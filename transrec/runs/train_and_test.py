@@ -19,6 +19,7 @@ from transrec.evaluation.report import as_json
 from transrec.experiment import Experiment
 from transrec.protocols import Examples
 from transrec.runs.build import Parts, build
+from transrec.runs.evidence import baseline_evidence
 from transrec.runs.export import describe
 from transrec.runs.run_folder import check_run_dir, write_run_dir
 from transrec.runs.summary import assemble, hyperparameters, show, write_summary
@@ -84,7 +85,8 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
 def finish(experiment: Experiment, trained: Trained) -> None:
     """Evaluate the baselines, write the summary and print it; only the main process calls it."""
     tested, trainer = trained.results["test"], trained.trainer
-    others = baselines(experiment.evaluation, trained.examples, "test")
+    evidence = baseline_evidence(experiment.model, trained.examples)
+    others = baselines(experiment.evaluation, trained.examples, "test", evidence)
     trained.summary["baselines"] = {name: as_json(estimates) for name, estimates in others.items()}
     write_summary(experiment.run_dir, trained.examples, tested, trained.summary)
     metrics = {f"test/{name}": estimate.value for name, estimate in tested.estimates.items()}

@@ -55,18 +55,29 @@ def keep_prefixes(
             if world.is_main:
                 Console(stderr=True, soft_wrap=True).print(f"{modality}: its states are not stored, {reason}")
             continue
-        parts = [store.of(modality).key, prefix.digest(encoder), precision, config.precision]
-        target = cache.expanduser() / f"states-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"
-        compute = _Compute(encoder, prefix, precision, world.device)
-        positions_stay = not prefix.features
-        kept = world.in_turn(
-            f"compute the {modality} states of the items",
-            partial(
-                PrefixStore, store.of(modality), store.num_items, compute, config.precision, positions_stay, target
-            ),
-        )
+        kept = kept_states(encoder, prefix, store, cache, precision, config.precision, world)
         store.replace(modality, kept)
         encoder.frozen_prefix = prefix
+
+
+def kept_states(
+    encoder: Any,
+    prefix: FrozenPrefix,
+    store: ItemStore,
+    cache: Path,
+    precision: Precision,
+    kept_precision: KeptPrecision,
+    world: World,
+) -> PrefixStore:
+    """The states after the prefix of an encoder, for the content in `store`, from the cache if they are there."""
+    modality = encoder.modality
+    parts = [store.of(modality).key, prefix.digest(encoder), precision, kept_precision]
+    target = cache.expanduser() / f"states-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"
+    compute = _Compute(encoder, prefix, precision, world.device)
+    return world.in_turn(
+        f"compute the {modality} states of the items",
+        partial(PrefixStore, store.of(modality), store.num_items, compute, kept_precision, not prefix.features, target),
+    )
 
 
 def _pretrained(model: Model) -> dict[str, Any]:

@@ -6,7 +6,7 @@ object per kind, which decides who trains, on what, and who is evaluated; order,
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from pydantic import Field
 from transrec.config import Config, MayDiffer, UserPath
 from transrec.data.batch import Sampling, Targets
 from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.evidence import of_nobody, of_questions
 from transrec.data.examples.questions import Asked, Question, about_nobody, ids_of, question
 from transrec.data.examples.sequence_collation import SequenceCollation
 from transrec.data.examples.splits import LeaveOneOutConfig, TemporalConfig
@@ -29,7 +30,7 @@ from transrec.data.shards.remote import Place
 from transrec.data.shards.schema import ShardSetError
 from transrec.data.shards.shard_folder import DEFAULT_CACHE, DEFAULT_CACHE_BYTES, ShardFolder
 from transrec.data.shards.user_shards import CACHED_BLOCKS, UserBlock, UserShards
-from transrec.protocols import Part
+from transrec.protocols import Evidence, Part
 
 Ints = NDArray[np.int64]
 
@@ -93,6 +94,7 @@ class HistoryExamples(ABC):
         self.shards, self.config, self.max_length = shards, config, max_length
         self.train_stops: list[NDArray[np.int32]] = []  # per block: length of each user's history that trains
         self.popularity = np.zeros(self.num_items + 1, np.int64)  # training interactions of each item
+        self.evidence: Sequence[Evidence] = ()  # carried by batches and questions
         self._occurring = np.zeros(self.num_items + 1, bool)  # items of all users who take part
         self._scan()
         self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
@@ -227,11 +229,14 @@ class HistoryExamples(ABC):
     @property
     def nobody(self) -> Question:
         """A dummy question: a rank without questions runs the model on it, to keep step with the others."""
-        return about_nobody(self.max_length)
+        return about_nobody(self.max_length, of_nobody(self.evidence))
 
     def _question(self, number: int, part: Part) -> Question | None:
         asked = self.asked(number, part)
-        return question(asked, self.block(number), number, self.max_length) if len(asked.users) else None
+        if not len(asked.users):
+            return None
+        evidence = of_questions(self.evidence, asked.histories, self.num_items)
+        return question(asked, self.block(number), number, self.max_length, evidence)
 
     def _cut_block(self, number: int) -> tuple[UserBlock, Windows]:
         """Block and windows, cached: many steps use a block, and cutting it costs far more than taking one window."""

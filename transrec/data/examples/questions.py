@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transrec.data.batch import SparseScores
 from transrec.data.shards.user_shards import UserBlock
 
 
@@ -36,6 +37,7 @@ class Question:
     history: Tensor  # (B, H) everything before the target, left-padded
     targets: Tensor  # (B,)
     left_out: Tensor  # (B, X) targets excluded from the ranking
+    evidence: tuple[SparseScores, ...] = ()  # (B, N + 1) for each kind that the model looks up
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,12 @@ class Histories:
     """The newest items (B, L), left-padded, of users without a target."""
 
     inputs: Tensor
+    evidence: tuple[SparseScores, ...] = ()  # (B, N + 1) for each kind that the model looks up
 
 
-def question(asked: Asked, block: UserBlock, number: int, max_length: int) -> Question:
+def question(
+    asked: Asked, block: UserBlock, number: int, max_length: int, evidence: tuple[SparseScores, ...] = ()
+) -> Question:
     """Tensors for the questions `asked` about users of `block`, whose number is `number`."""
     history = left_padded(asked.histories)
     return Question(
@@ -55,15 +60,16 @@ def question(asked: Asked, block: UserBlock, number: int, max_length: int) -> Qu
         history=history,
         targets=torch.from_numpy(asked.targets.astype(np.int64)),
         left_out=history if asked.left_out is asked.histories else left_padded(asked.left_out),
+        evidence=evidence,
     )
 
 
-def about_nobody(max_length: int) -> Question:
+def about_nobody(max_length: int, evidence: tuple[SparseScores, ...] = ()) -> Question:
     """A dummy question whose answer is discarded."""
     inputs = torch.zeros((1, max_length), dtype=torch.int64)
     inputs[:, -1] = 1
     one = torch.ones(1, dtype=torch.int64)
-    return Question([], one, inputs, inputs, one, inputs)
+    return Question([], one, inputs, inputs, one, inputs, evidence)
 
 
 def ids_of(block: UserBlock, users: NDArray[Any]) -> list[str]:

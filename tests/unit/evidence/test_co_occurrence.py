@@ -1,0 +1,122 @@
+"""Co-occurrence against counting by hand, and a user's own pairs against counting without the user."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from transrec.data.batch import HistoryPoints
+from transrec.evidence import co_occurrence
+from transrec.evidence.co_occurrence import CoOccurrenceConfig
+
+ITEMS = 30
+EVERYTHING = CoOccurrenceConfig(window=4, recent=6, neighbours=ITEMS)
+
+
+def sequences(seed=0, users=40):
+    generator = np.random.default_rng(seed)
+    return [generator.integers(1, ITEMS + 1, generator.integers(2, 12)) for _ in range(users)]
+
+
+def counted(config, users, folder, blocks=1):
+    folder.mkdir()
+    cuts = np.array_split(np.arange(len(users)), blocks)
+    lists = [(np.concatenate([users[i] for i in cut]), np.array([len(users[i]) for i in cut])) for cut in cuts]
+    config.fill(folder, SimpleNamespace(catalogue_size=ITEMS, sequences=lambda: iter(lists)))
+    return config.load(folder)
+
+
+def points(users, counted, hidden=None):
+    """Every point behind the first item of each sequence."""
+    lengths = np.array([len(user) for user in users])
+    numbers = np.concatenate([np.full(len(user), i) for i, user in enumerate(users)])
+    seen = np.concatenate([np.arange(1, len(user) + 1) for user in users])
+    return HistoryPoints(np.concatenate(users), lengths, numbers, seen, ITEMS, counted, hidden)
+
+
+def by_hand(config, users, history):
+    """The definition, pair by pair."""
+    counts = np.zeros((ITEMS + 1, ITEMS + 1))
+    for user in users:
+        for i in range(len(user)):
+            for j in range(len(user)):
+                if 0 < abs(i - j) <= config.window and user[i] != user[j]:
+                    counts[user[i], user[j]] += abs(i - j) ** -config.decay
+    totals = counts.sum(1)
+    scores = np.zeros(ITEMS + 1)
+    for place, item in enumerate(history[::-1][: config.recent], start=1):
+        for candidate in np.flatnonzero(counts[item]):
+            weight = totals[item] ** -config.row_power * totals[candidate] ** -config.column_power
+            scores[candidate] += place**-config.recency * counts[item, candidate] * weight
+    return scores
+
+
+@pytest.mark.parametrize("blocks", [1, 7])
+def test_scores_by_hand(tmp_path, blocks):
+    users, others = sequences(), sequences(1, 5)
+    found = counted(EVERYTHING, users, tmp_path / "counts", blocks).scores(points(others, counted=False)).toarray()
+    expected = [by_hand(EVERYTHING, users, user[:seen]) for user in others for seen in range(1, len(user) + 1)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.any()
+
+
+def test_a_user_s_own_pairs_are_left_out_exactly(tmp_path):
+    users = sequences()
+    everyone = counted(EVERYTHING, users, tmp_path / "all")
+    for number in range(8):
+        others = users[:number] + users[number + 1 :]
+        without = counted(EVERYTHING, others, tmp_path / str(number)).scores(points([users[number]], counted=False))
+        found = everyone.scores(points([users[number]], counted=True))
+        np.testing.assert_allclose(found.toarray(), without.toarray(), rtol=1e-5, atol=1e-7)
+        assert abs(everyone.scores(points([users[number]], counted=False)) - found).max() > 0.01
+
+
+def test_what_only_the_user_knows_leaves_nothing(tmp_path):
+    users = [np.array([1, 2, 3]), np.array([4, 5, 4, 6])]
+    found = counted(EVERYTHING, users, tmp_path / "counts").scores(points(users, counted=True))
+    assert found.count_nonzero() == 0
+
+
+def test_users_of_a_batch_do_not_disturb_each_other(tmp_path):
+    users = sequences()
+    everyone = counted(EVERYTHING, users, tmp_path / "counts")
+    together = everyone.scores(points(users[:5], counted=True)).toarray()
+    alone = [everyone.scores(points([user], counted=True)).toarray() for user in users[:5]]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+def test_hidden_items_belong_to_no_history(tmp_path):
+    users = sequences()
+    everyone = counted(EVERYTHING, users, tmp_path / "counts")
+    user = users[0]
+    hidden = np.zeros(len(user), bool)
+    hidden[1] = True
+    found = everyone.scores(points([user], counted=False, hidden=hidden)).toarray()
+    assert not np.array_equal(found[1], everyone.scores(points([user], counted=False)).toarray()[1])
+    np.testing.assert_allclose(found[1], found[0] * 2**-EVERYTHING.recency, rtol=1e-12)
+
+
+def test_counting_in_ranges_of_items_changes_nothing(tmp_path, monkeypatch):
+    users = sequences()
+    at_once = counted(EVERYTHING, users, tmp_path / "once").scores(points(users, counted=True))
+    monkeypatch.setattr(co_occurrence, "_PAIRS_AT_ONCE", 50)
+    in_ranges = counted(EVERYTHING, users, tmp_path / "ranges").scores(points(users, counted=True))
+    np.testing.assert_array_equal(at_once.toarray(), in_ranges.toarray())
+
+
+def test_only_the_strongest_neighbours_are_kept(tmp_path):
+    users = sequences()
+    few = EVERYTHING.model_copy(update={"neighbours": 3})
+    kept = counted(few, users, tmp_path / "few").counts.rows(np.arange(ITEMS + 1)).toarray()
+    full = counted(EVERYTHING, users, tmp_path / "all")
+    every = full.counts.rows(np.arange(ITEMS + 1)).toarray()
+    assert ((kept > 0).sum(1) <= 3).all()
+    np.testing.assert_array_equal(kept[kept > 0], every[kept > 0])
+    value = every * np.maximum(full.totals, 1e-9) ** -few.column_power
+    assert (np.where(kept > 0, value, np.inf).min(1) >= np.where(kept > 0, 0, value).max(1) - 1e-12).all()
+
+
+def test_sequences_that_do_not_fit_are_refused(tmp_path):
+    bad = [np.array([1, ITEMS + 1])]
+    with pytest.raises(ValueError, match=f"item indices 1..{ITEMS}"):
+        counted(EVERYTHING, bad, tmp_path / "counts")

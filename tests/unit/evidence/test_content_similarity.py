@@ -1,0 +1,75 @@
+"""Content similarity against the dense definition."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from transrec.data.batch import HistoryPoints
+from transrec.evidence import content_similarity
+from transrec.evidence.content_similarity import ContentSimilarityConfig, whitened
+
+ITEMS, WIDTH = 40, 6
+EVERYTHING = ContentSimilarityConfig(neighbours=ITEMS)
+
+
+def features(items):
+    return np.random.default_rng(0).normal(3, [1, 2, 3, 4, 5, 6], (len(items), WIDTH)).astype(np.float32)
+
+
+def filled(config, items, folder):
+    folder.mkdir()
+    config.fill(folder, SimpleNamespace(catalogue_size=ITEMS, features=lambda _: (items, features(items))))
+    return config.load(folder)
+
+
+def dense(config, items, history):
+    vectors = dict(zip(items, whitened(features(items), config.shrinkage), strict=True))
+    newest = history[::-1][: config.recent]
+    weights = np.array([p**-config.recency for p in range(1, len(newest) + 1)])
+    scores = np.zeros(ITEMS + 1)
+    for weight, item in zip(weights / weights.sum(), newest, strict=True):
+        for candidate in vectors if item in vectors else ():
+            if candidate != item:
+                scores[candidate] += weight * np.exp((vectors[item] @ vectors[candidate] - 1) / config.temperature)
+    return scores
+
+
+HISTORIES = [[3, 7, 9, 3, 12, 4, 20], [1], [5, 40]]
+
+
+def points(histories):
+    lengths = np.array([len(history) for history in histories])
+    return HistoryPoints(np.concatenate(histories), lengths, np.arange(len(histories)), lengths, ITEMS, counted=False)
+
+
+@pytest.mark.parametrize("cells", [2**25, 100], ids=["at once", "in ranges"])
+@pytest.mark.parametrize("missing", [[], [1, 2, 7, 40]], ids=["all items", "some without text"])
+def test_scores_by_the_definition(tmp_path, missing, cells, monkeypatch):
+    monkeypatch.setattr(content_similarity, "_CELLS_AT_ONCE", cells)
+    items = np.array([item for item in range(1, ITEMS + 1) if item not in missing])
+    found = filled(EVERYTHING, items, tmp_path / "kernel").scores(points(HISTORIES)).toarray()
+    expected = [dense(EVERYTHING, items, np.array(history)) for history in HISTORIES]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
+    assert found.any()
+
+
+def test_only_the_closest_neighbours_are_kept(tmp_path):
+    items = np.arange(1, ITEMS + 1)
+    few = EVERYTHING.model_copy(update={"neighbours": 5})
+    kept = filled(few, items, tmp_path / "few").kernel.rows(np.arange(ITEMS + 1)).toarray()
+    every = filled(EVERYTHING, items, tmp_path / "all").kernel.rows(np.arange(ITEMS + 1)).toarray()
+    assert ((kept > 0).sum(1)[1:] == 5).all()
+    np.testing.assert_allclose(np.sort(kept)[:, -5:], np.sort(every)[:, -5:], rtol=1e-6)
+
+
+def test_whitened_features_have_unit_length_and_no_favourite_axis():
+    unit = whitened(features(np.arange(2000)), shrinkage=0.0)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.cov(unit.T), np.eye(WIDTH) / WIDTH, atol=0.02)
+
+
+def test_an_axis_without_variance_is_not_blown_up():
+    flat = features(np.arange(500))
+    flat[:, 0] = 1 + 1e-6 * flat[:, 1] ** 2
+    np.testing.assert_allclose(whitened(flat, 0.3)[:, 0], 0, atol=1e-3)

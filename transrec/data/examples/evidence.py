@@ -1,0 +1,114 @@
+"""The evidence that batches of windows and questions carry.
+
+Shape letters: B windows or questions, P scored positions of a window, L its input positions, S scored positions of all
+windows, N items of the catalogue, U items of the pool.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from transrec.data.batch import HistoryPoints, SparseScores
+from transrec.data.examples.windows import Window
+from transrec.protocols import Evidence
+
+Ints = NDArray[np.int64]
+
+
+def of_windows(
+    evidence: Sequence[Evidence],
+    windows: Sequence[Window | None],
+    scored: NDArray[np.bool_],
+    masked: NDArray[np.bool_] | None,
+    pool: Ints,
+    catalogue_size: int,
+) -> tuple[SparseScores, ...]:
+    """The scores (S, U) of the pool's items at every scored position, from the user's whole history before it.
+
+    Args:
+        scored: (B, P) positions; the last one belongs to the newest item of a window.
+        masked: (B, L) inputs that are hidden, which belong to no history; the last one is the newest item.
+        pool: (U,) catalogue indices.
+    """
+    if not evidence:
+        return ()
+    points = points_of(windows, scored, masked, catalogue_size)
+    return tuple(_in_pool(one.scores(points), pool) for one in evidence)
+
+
+def of_questions(
+    evidence: Sequence[Evidence], histories: Sequence[NDArray[Any]], catalogue_size: int
+) -> tuple[SparseScores, ...]:
+    """The scores (B, N + 1) of all items after each of the `histories`."""
+    return tuple(_entries(after(one, histories, catalogue_size)) for one in evidence)
+
+
+def after(evidence: Evidence, histories: Sequence[NDArray[Any]], catalogue_size: int) -> Any:
+    """The scores (B, N + 1) of all items after each of the `histories`, as a sparse matrix."""
+    lengths = np.array([len(history) for history in histories], np.int64)
+    users, items = np.arange(len(histories)), np.concatenate([*histories, []]).astype(np.int64)
+    return evidence.scores(HistoryPoints(items, lengths, users, lengths, catalogue_size, counted=False))
+
+
+def of_nobody(evidence: Sequence[Evidence]) -> tuple[SparseScores, ...]:
+    """No scores at all, of each kind of evidence."""
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return tuple(SparseScores(nothing, nothing, torch.zeros(0)) for _ in evidence)
+
+
+def points_of(
+    windows: Sequence[Window | None], scored: NDArray[np.bool_], masked: NDArray[np.bool_] | None, catalogue_size: int
+) -> HistoryPoints:
+    """The scored positions of windows as points in their users' training histories; arguments as in `of_windows`."""
+    filled = {row: window for row, window in enumerate(windows) if window is not None}
+    number = np.full(len(windows), -1)
+    number[list(filled)] = np.arange(len(filled))
+    lengths = np.array([len(window.own) for window in filled.values()], np.int64)
+    stops = np.array([window.start + len(window.items) for window in filled.values()], np.int64)
+    rows, columns = np.nonzero(scored)
+    users = number[rows]
+    return HistoryPoints(
+        np.concatenate([*(window.own for window in filled.values()), []]).astype(np.int64),
+        lengths,
+        users,
+        stops[users] - scored.shape[1] + columns,
+        catalogue_size,
+        counted=True,
+        hidden=None if masked is None else _hidden(number, lengths, stops, masked),
+    )
+
+
+def _hidden(number: Ints, lengths: Ints, stops: Ints, masked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    rows, columns = np.nonzero(masked)
+    starts = np.cumsum(lengths) - lengths
+    users = number[rows]
+    hidden = np.zeros(lengths.sum(), np.bool_)
+    hidden[starts[users] + stops[users] - masked.shape[1] + columns] = True
+    return hidden
+
+
+def _in_pool(scores: Any, pool: Ints) -> SparseScores:
+    order = np.argsort(pool)
+    place = np.minimum(np.searchsorted(pool[order], scores.indices), len(pool) - 1)
+    there = pool[order[place]] == scores.indices
+    rows = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))[there]
+    columns = order[place[there]]
+    by_place = np.lexsort((columns, rows))
+    return _tensors(rows[by_place], columns[by_place], scores.data[there][by_place])
+
+
+def _entries(scores: Any) -> SparseScores:
+    scores.sort_indices()
+    rows = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
+    return _tensors(rows, scores.indices, scores.data)
+
+
+def _tensors(rows: Ints, columns: Ints, values: NDArray[Any]) -> SparseScores:
+    return SparseScores(
+        torch.from_numpy(rows.astype(np.int64)),
+        torch.from_numpy(columns.astype(np.int64)),
+        torch.from_numpy(values.astype(np.float32)),
+    )

@@ -1,0 +1,171 @@
+"""Co-occurrence: how often a candidate stood near the items of the history in the sequences of all users.
+
+Papers: item-based top-N recommendation (Deshpande and Karypis, TOIS 2004), whose normalisation by the frequency of
+both items is the powers below; transitions (Kang and McAuley, ICDM 2018, their Markov chain baselines). Deviations:
+pairs count in both directions, and the less the farther apart they are.
+
+Shape letters: N items of the catalogue (1..N), B users, S scored positions of all users, M distinct pairs of a user
+and an item.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import sparse
+
+from transrec.data.batch import HistoryPoints
+from transrec.evidence.histories import Held, held, pairs, weights
+from transrec.evidence.neighbours import Neighbours, strongest, write_neighbours
+from transrec.evidence.sources import Sources
+from transrec.evidence.terms import EvidenceSettings
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Sequences = Callable[[], Iterable[tuple[Ints, Ints]]]  # blocks of (items of whole sequences, their lengths)
+
+_TOTALS = "totals.npy"
+_PAIRS_AT_ONCE = 24_000_000  # held in memory while counting, 40 bytes each at most
+
+
+class CoOccurrenceConfig(EvidenceSettings):
+    """Configuration of `CoOccurrence`."""
+
+    name: Literal["co_occurrence"] = Field("co_occurrence", description="counts of pairs of items in users' sequences")
+    window: int = Field(20, ge=1, description="largest distance of two items of a sequence that count as a pair")
+    decay: float = Field(0.5, ge=0, description="a pair at distance d counts d^-decay")
+    row_power: float = Field(0.5, ge=0, description="counts are divided by the history item's total to this power")
+    column_power: float = Field(0.25, ge=0, description="counts are divided by the candidate's total to this power")
+    recent: int = Field(20, ge=1, description="newest items of a history that are looked up")
+    recency: float = Field(0.5, ge=0, description="the item p places from the end of a history weighs p^-recency")
+    neighbours: int = Field(200, ge=1, description="candidates kept for each item")
+
+    def tables(self) -> dict[str, Any]:
+        """The settings that `fill` depends on."""
+        return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
+
+    def fill(self, folder: Path, sources: Sources) -> None:
+        """Count the pairs of all sequences and write the table to `folder`.
+
+        Memory holds one block, 8 bytes for each item and some 24 million pairs, whatever the size of the data; the
+        sequences are read once for the totals, and once for every 24 million pairs.
+        """
+        totals, pairs_of = _totals(sources.sequences, sources.catalogue_size, self)
+        np.save(folder / _TOTALS, totals)
+        write_neighbours(folder, self._pieces(sources.sequences, totals, pairs_of))
+
+    def _pieces(self, sequences: Sequences, totals: Floats, pairs_of: Ints) -> Iterator[sparse.csr_array]:
+        columns = np.maximum(totals, 1e-9) ** -self.column_power
+        for first, last in _ranges(pairs_of, _PAIRS_AT_ONCE):
+            counted = _counted(sequences, self, first, last, len(totals))
+            yield strongest(counted, counted.data * columns[counted.indices], self.neighbours)
+
+    def load(self, folder: Path) -> "CoOccurrence":
+        """The evidence in a folder written by `fill`."""
+        return CoOccurrence(self, Neighbours(folder), np.load(folder / _TOTALS))
+
+
+class CoOccurrence:
+    """s(h, j) = Σₚ p^-recency · C(hₚ, j) / (D(hₚ)^row_power · D(j)^column_power), over the newest items h₁, h₂, … of h.
+
+    C are the counts of pairs and D their sums for each item. If the users of the histories were counted too, their
+    own pairs are subtracted from both, exactly. With `neighbours` at least N nothing is cut off.
+    """
+
+    def __init__(self, config: CoOccurrenceConfig, counts: Neighbours, totals: Floats) -> None:
+        self.config, self.counts, self.totals = config, counts, totals
+
+    def scores(self, points: HistoryPoints) -> sparse.csr_array:
+        """The score of every candidate for each history, (S, N + 1)."""
+        holds = held(points)
+        of_histories = weights(points, holds, self.config.recent, self.config.recency)
+        used = np.unique(of_histories.indices)
+        table, totals = self.counts.rows(holds.items[used]), self.totals[holds.items[used]]
+        column_totals = self.totals[table.indices]
+        if points.counted:
+            own = self._own_pairs(points, holds)
+            totals = totals - own.sum(axis=1)[used]
+            self._subtract(own, holds, used, table, column_totals)
+        table.data = table.data * self._power(column_totals, self.config.column_power)
+        return (of_histories[:, used] * self._power(totals, self.config.row_power)) @ table
+
+    def _own_pairs(self, points: HistoryPoints, holds: Held) -> sparse.csr_array:
+        """(M, M) weighted pairs among the items of each user."""
+        shape = (len(holds.items), len(holds.items))
+        found = sparse.csr_array(shape, dtype=np.float64)
+        for distance, earlier, later in pairs(points.items, points.lengths, self.config.window):
+            entries = np.full(len(earlier), distance**-self.config.decay)
+            places = (holds.of_position[earlier], holds.of_position[later])
+            found += sparse.coo_array((entries, places), shape=shape).tocsr()
+        return found + found.T
+
+    def _subtract(
+        self, own: sparse.csr_array, holds: Held, used: Ints, table: sparse.csr_array, column_totals: Floats
+    ) -> None:
+        """Take each user's own pairs out of the counts in `table` (a row for each of `used`) and out of the totals."""
+        rows = np.repeat(used, np.diff(table.indptr))
+        places = holds.places(holds.users[rows], table.indices, self.counts.size)
+        (known,) = np.nonzero(places >= 0)
+        left = table.data[known] - own[rows[known], places[known]]
+        table.data[known] = np.where(left < self._least, 0, left)
+        column_totals[known] -= own.sum(axis=1)[places[known]]
+
+    @property
+    def _least(self) -> float:
+        """Half the weight of one pair: less than that is left of a subtraction by rounding only."""
+        return 0.5 * float(self.config.window**-self.config.decay)
+
+    def _power(self, totals: Floats, power: float) -> Floats:
+        """totals^-power; 0 where there is nothing."""
+        return np.where(totals < self._least, 0, np.maximum(totals, self._least) ** -power)
+
+
+def _totals(sequences: Sequences, catalogue_size: int, config: CoOccurrenceConfig) -> tuple[Floats, Ints]:
+    """For each item (N + 1,), the weighted and the plain number of its pairs."""
+    weighted, plain = np.zeros(catalogue_size + 1), np.zeros(catalogue_size + 1, np.int64)
+    for items, lengths in sequences():
+        _check_block(items, lengths, catalogue_size)
+        for distance, earlier, later in pairs(items, lengths, config.window):
+            for place in (earlier, later):
+                found = np.bincount(items[place], minlength=catalogue_size + 1)
+                plain += found
+                weighted += found * distance**-config.decay
+    return weighted, plain
+
+
+def _ranges(pairs_of: Ints, most: int) -> Iterator[tuple[int, int]]:
+    """Ranges of items (first, last + 1) that have `most` pairs together, or a single item that has more."""
+    ends = np.cumsum(pairs_of)
+    first = 0
+    while first < len(ends):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield first, last
+        first = last
+
+
+def _counted(sequences: Sequences, config: CoOccurrenceConfig, first: int, last: int, width: int) -> sparse.csr_array:
+    """(last - first, N + 1) weighted pairs of the items first..last-1 with all others."""
+    rows, columns, values = [], [], []
+    for items, lengths in sequences():
+        for distance, earlier, later in pairs(items, lengths, config.window):
+            for one, other in ((earlier, later), (later, earlier)):
+                ours = (items[one] >= first) & (items[one] < last)
+                rows.append((items[one[ours]] - first).astype(np.int32))
+                columns.append(items[other[ours]].astype(np.int32))
+                values.append(np.full(len(rows[-1]), distance**-config.decay))
+    shape = (last - first, width)
+    if not rows:
+        return sparse.csr_array(shape, dtype=np.float64)
+    places = (np.concatenate(rows), np.concatenate(columns))
+    return sparse.coo_array((np.concatenate(values), places), shape=shape).tocsr()
+
+
+def _check_block(items: Ints, lengths: Ints, catalogue_size: int) -> None:
+    if lengths.sum() != len(items):
+        raise ValueError(f"lengths add up to {lengths.sum()}, the block holds {len(items)} items")
+    if len(items) and (items.min() < 1 or items.max() > catalogue_size):
+        raise ValueError(f"sequences: expected item indices 1..{catalogue_size}")

@@ -1,0 +1,135 @@
+"""Content similarity: how close a candidate's text or image is to those of the history's newest items.
+
+Paper: SimTier (Sheng et al., "Enhancing Taobao Display Advertising with Multimodal Representations", CIKM 2024) counts
+candidates' similarities to a history in tiers. Deviation: a kernel, exp((cos - 1) / temperature), averaged over the
+history, in place of tiers.
+
+Shape letters: N items of the catalogue (1..N), M items with the modality, W width of the features, S points.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import sparse
+
+from transrec.config import ConfigError
+from transrec.data.batch import HistoryPoints
+from transrec.evidence.histories import held, weights
+from transrec.evidence.neighbours import Neighbours, write_neighbours
+from transrec.evidence.sources import Sources
+from transrec.evidence.terms import EvidenceSettings
+
+Ints = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+MOST_ITEMS = 200_000  # ten minutes on two cores
+_CELLS_AT_ONCE = 2**25  # similarities in memory, 128 MiB
+
+
+class ContentSimilarityConfig(EvidenceSettings):
+    """Configuration of `ContentSimilarity`."""
+
+    name: Literal["content_similarity"] = Field(
+        "content_similarity", description="similarity to the items of the history in a frozen space"
+    )
+    modality: Literal["text", "image"] = Field("text", description="content that is compared")
+    backbone: str | None = Field(
+        None, description="a folder, a hub id or a package; null: the backbone of the model's own item encoder"
+    )
+    layers: int | None = Field(None, ge=1, description="number of first layers of the backbone to keep; null: all")
+    fields: list[str] = Field(["text"], min_length=1, description="fields of an item's record, with a backbone")
+    max_tokens: int = Field(48, ge=3, description="longer texts are truncated, with a backbone")
+    shrinkage: float = Field(
+        0.3, ge=0, description="added to each variance, as a share of their mean, before features are whitened"
+    )
+    temperature: float = Field(0.2, gt=0, description="width of the kernel; a smaller one looks at close items only")
+    recent: int = Field(5, ge=1, description="newest items of a history that are compared")
+    recency: float = Field(1.0, ge=0, description="the item p places from the end of a history weighs p^-recency")
+    neighbours: int = Field(200, ge=1, description="candidates kept for each item")
+
+    @property
+    def key(self) -> str:
+        return f"{self.modality}_similarity"
+
+    def tables(self) -> dict[str, Any]:
+        """The settings that `fill` depends on."""
+        return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
+
+    def fill(self, folder: Path, sources: Sources) -> None:
+        """Compare all pairs of items and write the closest of each to `folder`.
+
+        It takes M² W multiplications; memory holds the features twice and 32 million similarities.
+
+        Raises:
+            ConfigError: there are too many items.
+        """
+        if sources.catalogue_size > MOST_ITEMS:
+            raise ConfigError(
+                f"`model.evidence`: all pairs of {sources.catalogue_size:,} items would be compared, at most "
+                f"{MOST_ITEMS:,} can be: leave out {self.key}"
+            )
+        items, features = sources.features(self)
+        write_neighbours(folder, self._pieces(items, whitened(features, self.shrinkage), sources.catalogue_size))
+
+    def _pieces(self, items: Ints, vectors: Vectors, catalogue_size: int) -> Iterator[sparse.csr_array]:
+        step = max(1, _CELLS_AT_ONCE // max(1, len(items)))
+        done = 0
+        for start in range(0, len(items), step):
+            some = items[start : start + step]
+            places, values = self._closest(vectors, start, start + len(some))
+            counts = np.zeros(some[-1] + 1 - done, np.int64)
+            counts[some - done] = values.shape[1]
+            starts = np.concatenate([[0], np.cumsum(counts)])
+            shape = (len(counts), catalogue_size + 1)
+            yield sparse.csr_array((values.ravel(), items[places].ravel(), starts), shape=shape)
+            done = int(some[-1]) + 1
+        yield sparse.csr_array((catalogue_size + 1 - done, catalogue_size + 1), dtype=np.float32)
+
+    def _closest(self, vectors: Vectors, start: int, stop: int) -> tuple[Ints, Vectors]:
+        """Places (stop - start, K) of the closest vectors to each of a range, ascending, and the kernel's values."""
+        cosines = vectors[start:stop] @ vectors.T
+        cosines[np.arange(stop - start), np.arange(start, stop)] = -np.inf  # an item is no neighbour of itself
+        kept = min(self.neighbours, len(vectors) - 1)
+        places = np.sort(np.argpartition(-cosines, max(0, kept - 1), axis=1)[:, :kept], axis=1)
+        found: Vectors = np.exp((np.take_along_axis(cosines, places, axis=1) - 1) / self.temperature)
+        return places, found
+
+    def load(self, folder: Path) -> "ContentSimilarity":
+        """The evidence in a folder written by `fill`."""
+        return ContentSimilarity(self, Neighbours(folder))
+
+
+class ContentSimilarity:
+    """s(h, j) = Σₚ wₚ exp((cos(z(hₚ), z(j)) - 1) / temperature), wₚ ∝ p^-recency, Σ wₚ = 1, for whitened features z.
+
+    Content is known before any interaction, so nothing has to be subtracted for the users that a model is trained on.
+    """
+
+    def __init__(self, config: ContentSimilarityConfig, kernel: Neighbours) -> None:
+        self.config, self.kernel = config, kernel
+
+    def scores(self, points: HistoryPoints) -> sparse.csr_array:
+        """The score of every candidate for each history, (S, N + 1)."""
+        holds = held(points)
+        of_histories = weights(points, holds, self.config.recent, self.config.recency)
+        total = of_histories.sum(axis=1)
+        of_histories.data /= np.repeat(total, np.diff(of_histories.indptr))
+        used = np.unique(of_histories.indices)
+        return of_histories[:, used] @ self.kernel.rows(holds.items[used])
+
+
+def whitened(features: NDArray[np.float32], shrinkage: float) -> Vectors:
+    """Unit vectors (M, W): features minus their mean, along their principal axes, each divided by its deviation.
+
+    `shrinkage` times the mean variance is added to each variance, so that axes of noise are not blown up.
+    """
+    centred = features - features.mean(0, dtype=np.float64).astype(np.float32)
+    variances, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64) / max(1, len(centred)))
+    deviations = np.sqrt(np.maximum(variances, 0) + shrinkage * max(variances.mean(), 1e-12))
+    rotated = centred @ (axes / deviations).astype(np.float32)
+    unit: Vectors = rotated / np.maximum(np.linalg.norm(rotated, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -1,0 +1,75 @@
+"""Pairs of items in sequences, and the weights of the items in histories.
+
+Shape letters: B users, T items of all their sequences, S points, M distinct pairs of a user and an item, N items of the
+catalogue.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from transrec.data.batch import HistoryPoints
+
+Ints = NDArray[np.int64]
+
+
+class Pairs(NamedTuple):
+    """Pairs of items of the same sequence at one distance: positions in the concatenated sequences."""
+
+    distance: int
+    earlier: Ints
+    later: Ints
+
+
+def pairs(items: Ints, lengths: Ints, window: int) -> Iterator[Pairs]:
+    """Pairs of different items at distances 1..window, one distance at a time."""
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    for distance in range(1, min(window, int(lengths.max(initial=1)) - 1) + 1):
+        alike = (owner[distance:] == owner[:-distance]) & (items[distance:] != items[:-distance])
+        earlier = np.flatnonzero(alike)
+        yield Pairs(distance, earlier, earlier + distance)
+
+
+class Held(NamedTuple):
+    """The distinct items of each user, ascending by user and item."""
+
+    users: Ints  # (M,)
+    items: Ints  # (M,)
+    of_position: Ints  # (T,) the entry of the item at each position of the concatenated sequences
+    keys: Ints  # (M,) ascending
+
+    def places(self, users: Ints, items: Ints, width: int) -> Ints:
+        """The entries of these users' `items`; -1 for an item that is not in the user's sequence."""
+        wanted = users * width + items
+        found = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where(self.keys[found] == wanted, found, -1)
+
+
+def held(points: HistoryPoints) -> Held:
+    """The distinct items of each user's whole sequence."""
+    width = points.catalogue_size + 1
+    owner = np.repeat(np.arange(len(points.lengths)), points.lengths)
+    keys, of_position = np.unique(owner * width + points.items, return_inverse=True)
+    return Held(*np.divmod(keys, width), of_position, keys)
+
+
+def weights(points: HistoryPoints, of: Held, recent: int, recency: float) -> sparse.csr_array:
+    """(S, M) weight of each held item in each history: p^-recency for the item p places before the point, p <= recent.
+
+    An item that occurs more than once has the sum.
+    """
+    rows, columns, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
+    starts = (np.cumsum(points.lengths) - points.lengths)[points.users]
+    for place in range(1, min(recent, int(points.seen.max(initial=0))) + 1):
+        row = np.flatnonzero(points.seen >= place)
+        position = starts[row] + points.seen[row] - place
+        if points.hidden is not None:
+            row, position = row[~points.hidden[position]], position[~points.hidden[position]]
+        rows.append(row)
+        columns.append(of.of_position[position])
+        values.append(np.full(len(row), float(place) ** -recency))
+    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    return sparse.coo_array(entries, shape=(len(points.users), len(of.items))).tocsr()

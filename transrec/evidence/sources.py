@@ -1,0 +1,26 @@
+"""The data that evidence is made from."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+class Sources(Protocol):
+    """The training histories and the content of one set of shards."""
+
+    @property
+    def catalogue_size(self) -> int:
+        """N; items are 1..N."""
+        ...
+
+    def sequences(self) -> Iterable[tuple[Ints, Ints]]:
+        """Blocks of users: the items of their training histories, concatenated, and the length of each history."""
+        ...
+
+    def features(self, settings: Any) -> tuple[Ints, NDArray[np.float32]]:
+        """Items that have the modality of the settings (M,), ascending, and their frozen features (M, W)."""
+        ...

@@ -1,0 +1,66 @@
+"""Learned terms that add evidence to a model's logits."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from transrec.config import Config
+from transrec.data.batch import SparseScores
+
+
+class EvidenceSettings(Config):
+    """Settings that every kind of evidence has."""
+
+    weight: float = Field(1.0, description="initial weight of the evidence in the logits; learned")
+    scale: float = Field(10.0, gt=0, description="initial factor of the scores inside the logarithm; learned")
+
+    @property
+    def key(self) -> str:
+        """Name of the term in the model; unique among the evidence of a model."""
+        name: str = self.name  # type: ignore[attr-defined]  # of each kind
+        return name
+
+
+class EvidenceTerm(nn.Module):
+    """w · log(1 + c · s) of evidence s >= 0, with a weight w and a scale c > 0 that are learned.
+
+    The logarithm turns counts into logits: a count that doubles adds a constant. Where there is no evidence, nothing
+    is added, so terms stay sparse.
+    """
+
+    def __init__(self, weight: float, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([weight]))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Terms (E,) of scores (E,); tensors, because ZeRO-3 finds only those to gather parameters for backward."""
+        return self.weight.float() * torch.log1p(self.log_scale.float().exp() * scores)
+
+
+class EvidenceTerms(nn.ModuleDict):
+    """The terms of a model, by kind of evidence."""
+
+    def __init__(self, settings: Sequence[EvidenceSettings]) -> None:
+        super().__init__({one.key: EvidenceTerm(one.weight, one.scale) for one in settings})
+
+    def forward(self, evidence: Sequence[SparseScores]) -> list[SparseScores]:
+        """The contributions to the logits, from the scores of each kind in the order of the settings."""
+        pairs = zip(self.values(), evidence, strict=True)
+        return [replace(scores, values=term(scores.values)) for term, scores in pairs]
+
+
+def check_keys(settings: Sequence[Any]) -> None:
+    """
+    Raises:
+        ValueError: two kinds of evidence are the same.
+    """
+    keys = [one.key for one in settings]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"evidence: {twice[0]} occurs more than once")

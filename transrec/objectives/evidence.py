@@ -1,0 +1,49 @@
+"""Sparse terms, such as evidence, that are added to an objective's logits.
+
+Shape letters: B users, P positions of a user, S scored positions of all users, U items of the pool, K items of a
+position, C items of the pool.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from transrec.data.batch import SequenceBatch, SparseScores
+
+Terms = Sequence[SparseScores]  # of (S, U) matrices
+
+
+def added(logits: Tensor, terms: Terms) -> Tensor:
+    """Logits (S, U) plus every term."""
+    for term in terms:
+        logits = logits.index_put((term.rows, term.columns), term.values, accumulate=True)
+    return logits
+
+
+def among(terms: Terms, items: Tensor, width: int) -> list[SparseScores]:
+    """The columns `items` (C,) of the terms, which are distinct, as terms of (S, C) matrices; `width` is U."""
+    place = torch.full((width,), -1, device=items.device)
+    place[items] = torch.arange(len(items), device=items.device)
+    kept = [place[term.columns] >= 0 for term in terms]
+    return [SparseScores(t.rows[k], place[t.columns[k]], t.values[k]) for t, k in zip(terms, kept, strict=True)]
+
+
+def added_to_pairs(positive: Tensor, negative: Tensor, terms: Terms, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+    """Logits of targets (B, P) and of negatives (B, P, K) plus every term."""
+    scored, width = batch.target_mask, len(batch.content.items)
+    of_targets, of_negatives = batch.targets[scored].unsqueeze(1), batch.negatives[scored]
+    positive = positive.index_put((scored,), at(terms, of_targets, width).squeeze(1), accumulate=True)
+    return positive, negative.index_put((scored,), at(terms, of_negatives, width), accumulate=True)
+
+
+def at(terms: Terms, items: Tensor, width: int) -> Tensor:
+    """The sum of the terms at the pool items `items` (S, K) of each position, (S, K); `width` is U."""
+    wanted = torch.arange(len(items), device=items.device).unsqueeze(1) * width + items
+    total = torch.zeros(items.shape, device=items.device)
+    for term in terms:
+        if len(term.rows):
+            places = term.rows * width + term.columns
+            found = torch.searchsorted(places, wanted).clamp(max=len(places) - 1)
+            total = total + term.values[found] * (places[found] == wanted)
+    return total

@@ -1,0 +1,146 @@
+"""The evidence of a run, made once per set of shards and node, and kept in the node's cache."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from transrec.config import ConfigError
+from transrec.data.content.filled_folder import filled_folder
+from transrec.data.content.opening import open_store
+from transrec.data.content.prefix_store import PrefixStore
+from transrec.data.examples.next_item import NextItemExamples
+from transrec.distributed.world import World
+from transrec.evidence import EvidenceConfig
+from transrec.evidence.co_occurrence import CoOccurrenceConfig
+from transrec.evidence.content_similarity import ContentSimilarityConfig
+from transrec.item_encoders.frozen_prefix import FrozenPrefix
+from transrec.item_encoders.image import ImageEncoderConfig
+from transrec.item_encoders.multimodal import MultimodalEncoderConfig
+from transrec.item_encoders.text import TextEncoderConfig
+from transrec.protocols import Evidence, Examples, ModelSettings
+from transrec.training.prefix_cache import kept_states
+
+_CUTS_HISTORIES = {"fraction", "min_interactions", "windows", "split"}  # settings that decide what is counted
+_FEATURES_AT_ONCE = 4096  # items
+
+BackboneConfig = TextEncoderConfig | ImageEncoderConfig
+
+
+def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
+    """Let the batches and questions of `examples` carry the evidence that `model` asks for.
+
+    The first process of a node makes it while the others wait; every rank must call this.
+    """
+    settings = model.looked_up()
+    if settings:
+        assert isinstance(examples, NextItemExamples)  # `check_examples` of a model refuses others
+        examples.evidence = tuple(_open(one, Known(model, examples, world)) for one in settings)
+
+
+def baseline_evidence(model: ModelSettings, examples: Examples) -> dict[str, Evidence]:
+    """Evidence with its default settings, each kind a baseline for every model.
+
+    Not collective: any single rank may call it.
+    """
+    if not isinstance(examples, NextItemExamples):
+        return {}
+    known = Known(model, examples, World())
+    kinds: list[EvidenceConfig] = [CoOccurrenceConfig()]
+    kinds += [ContentSimilarityConfig(modality=modality) for modality in model.content()][:1]
+    found: dict[str, Evidence] = {}
+    for one in kinds:
+        try:
+            found[one.name] = _open(one, known)
+        except ConfigError as error:  # the backbone is gone, or the catalogue is too large to compare all pairs
+            print(f"no baseline {one.name}: {error}", file=sys.stderr)
+    return found
+
+
+def _open(settings: EvidenceConfig, known: "Known") -> Evidence:
+    if isinstance(settings, ContentSimilarityConfig):
+        known.states(settings)  # computed by all processes together, before one of them compares the items
+    place = known.examples.config.cache.expanduser() / f"evidence-{known.digest(settings)[:24]}"
+    fill = partial(filled_folder, place, lambda folder: settings.fill(folder, known))
+    return settings.load(known.world.in_turn(f"make the evidence {settings.key}", fill))
+
+
+class Known:
+    """The histories and the content of a run, as `evidence.sources.Sources`."""
+
+    def __init__(self, model: ModelSettings, examples: NextItemExamples, world: World) -> None:
+        self.model, self.examples, self.world = model, examples, world
+        self.catalogue_size = examples.num_items
+        self._states: dict[str, PrefixStore] = {}
+
+    def sequences(self) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Blocks of users: the items of their training histories, concatenated, and the length of each history."""
+        return self.examples.training_sequences()
+
+    def features(self, settings: ContentSimilarityConfig) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Items that have the modality (M,), ascending, and their frozen features (M, W)."""
+        starts = range(1, self.catalogue_size + 1, _FEATURES_AT_ONCE)
+        pieces = [_features(self.states(settings), start, self.catalogue_size) for start in starts]
+        items, features = zip(*pieces, strict=True)
+        return np.concatenate(items), np.concatenate(features)
+
+    def states(self, settings: ContentSimilarityConfig) -> PrefixStore:
+        """Features of the items after the whole pretrained backbone, which the run's own may not be any more."""
+        if settings.key not in self._states:
+            config = encoder_of(settings, self.model)
+            with torch.random.fork_rng():  # the projection, which is not used, is drawn at random
+                encoder = config.build(1, self.catalogue_size).requires_grad_(False)
+            data = self.examples.config
+            store = open_store(self.examples.folder, config.content(), data, self.world)
+            prefix = FrozenPrefix(None, features=True)
+            self._states[settings.key] = kept_states(encoder, prefix, store, data.cache, "fp32", "fp32", self.world)
+        return self._states[settings.key]
+
+    def digest(self, settings: EvidenceConfig) -> str:
+        """Hash of everything that the evidence depends on."""
+        what: list[Any] = [settings.tables()]
+        if isinstance(settings, ContentSimilarityConfig):
+            what.append(self.states(settings).key)
+        else:
+            data = self.examples.config.model_dump(mode="json", include=_CUTS_HISTORIES)
+            length = self.examples.max_length if self.examples.config.windows == "last" else None
+            what += [data, length, self.examples.folder.index_sha256, sorted(self.examples.skipped)]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _features(store: PrefixStore, start: int, catalogue_size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Items from `start` on that have the modality, and their features."""
+    items = np.arange(start, min(catalogue_size + 1, start + _FEATURES_AT_ONCE))
+    content = store.content(items)
+    rows = content.rows.numpy()
+    order = np.argsort(rows)
+    blank = content.blank["prefix"][:0, 0].numpy()
+    features = np.concatenate([blank, *(chunk["prefix"][:, 0].numpy() for chunk in content.chunks)])
+    return items[rows[order]], features[order]
+
+
+def encoder_of(settings: ContentSimilarityConfig, model: Any) -> BackboneConfig:
+    """The encoder whose pretrained backbone reads the items: the one that is named, or that of the model.
+
+    Raises:
+        ConfigError: none is named, and the model reads no content of that modality.
+    """
+    if settings.backbone is not None:
+        named = {"backbone": settings.backbone, "layers": settings.layers, "pooling": "mean", "dropout": 0.0}
+        if settings.modality == "image":
+            return ImageEncoderConfig(**named)
+        return TextEncoderConfig(**named, fields=settings.fields, max_tokens=settings.max_tokens)
+    own = model.item_encoder
+    parts = own.parts if isinstance(own, MultimodalEncoderConfig) else dict.fromkeys(own.content(), own)
+    found = parts.get(settings.modality)
+    if not isinstance(found, BackboneConfig):
+        raise ConfigError(
+            f"`model.evidence`: the model reads no {settings.modality}, so {settings.key} needs a `backbone` of its own"
+        )
+    return found.model_copy(update={"dropout": 0.0})

@@ -52,7 +52,8 @@ def arguments(config: Path, tiny: Tiny, run_dir: Path) -> list[str | Path]:
     small = [f"run_dir={run_dir}", f"data.path={tiny.shards}", f"data.cache={tiny.config.parent / 'cache'}"]
     short = ["data.workers=0", "train={steps: 3, batch_size: 16}"]
     encoder = read_yaml(config)["model"]["item_encoder"]
-    backbone = [f"model.item_encoder.backbone={tiny.backbone}"] if encoder["name"] == "text" else []
+    tiny_text = [f"model.item_encoder.backbone={tiny.backbone}", "model.item_encoder.max_tokens=30"]
+    backbone = tiny_text if encoder["name"] == "text" else []
     return ["--config", config, *small, *short, *backbone]
 
 

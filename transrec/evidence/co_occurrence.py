@@ -28,7 +28,8 @@ Floats = NDArray[np.float64]
 Sequences = Callable[[], Iterable[tuple[Ints, Ints]]]  # blocks of (items of whole sequences, their lengths)
 
 _TOTALS = "totals.npy"
-_PAIRS_AT_ONCE = 24_000_000  # held in memory while counting, 40 bytes each at most
+_INTERACTIONS_AT_ONCE = 2**20  # counted together
+_PAIRS_AT_ONCE = 16_000_000  # held in memory while counting, 60 bytes each at most
 
 
 class CoOccurrenceConfig(EvidenceSettings):
@@ -50,8 +51,8 @@ class CoOccurrenceConfig(EvidenceSettings):
     def fill(self, folder: Path, sources: Sources) -> None:
         """Count the pairs of all sequences and write the table to `folder`.
 
-        Memory holds one block, 8 bytes for each item and some 24 million pairs, whatever the size of the data; the
-        sequences are read once for the totals, and once for every 24 million pairs.
+        Memory holds some 16 million pairs and, for each item of the catalogue, an interaction and two totals, whatever
+        the number of users; the sequences are read once for the totals, and once for every 16 million pairs.
         """
         totals, pairs_of = _totals(sources.sequences, sources.catalogue_size, self)
         np.save(folder / _TOTALS, totals)
@@ -123,10 +124,23 @@ class CoOccurrence:
         return np.where(totals < self._least, 0, np.maximum(totals, self._least) ** -power)
 
 
+def _merged(sequences: Sequences, least: int) -> Iterator[tuple[Ints, Ints]]:
+    """Blocks of at least `least` interactions, but for the last; each costs time that grows with the catalogue."""
+    items, lengths, waiting = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
+    for some, their_lengths in sequences():
+        items.append(some)
+        lengths.append(their_lengths)
+        waiting += len(some)
+        if waiting >= least:
+            yield np.concatenate(items), np.concatenate(lengths)
+            items, lengths, waiting = items[:1], lengths[:1], 0
+    yield np.concatenate(items), np.concatenate(lengths)
+
+
 def _totals(sequences: Sequences, catalogue_size: int, config: CoOccurrenceConfig) -> tuple[Floats, Ints]:
     """For each item (N + 1,), the weighted and the plain number of its pairs."""
     weighted, plain = np.zeros(catalogue_size + 1), np.zeros(catalogue_size + 1, np.int64)
-    for items, lengths in sequences():
+    for items, lengths in _merged(sequences, max(_INTERACTIONS_AT_ONCE, catalogue_size)):
         _check_block(items, lengths, catalogue_size)
         for distance, earlier, later in pairs(items, lengths, config.window):
             for place in (earlier, later):
@@ -150,7 +164,7 @@ def _ranges(pairs_of: Ints, most: int) -> Iterator[tuple[int, int]]:
 def _counted(sequences: Sequences, config: CoOccurrenceConfig, first: int, last: int, width: int) -> sparse.csr_array:
     """(last - first, N + 1) weighted pairs of the items first..last-1 with all others."""
     rows, columns, values = [], [], []
-    for items, lengths in sequences():
+    for items, lengths in _merged(sequences, _INTERACTIONS_AT_ONCE):
         for distance, earlier, later in pairs(items, lengths, config.window):
             for one, other in ((earlier, later), (later, earlier)):
                 ours = (items[one] >= first) & (items[one] < last)

@@ -13,11 +13,13 @@ LAYER_NORM_EPS = 1e-6
 class Block(nn.Module):
     """a = LN(x + Dropout(MHA(x))); LN(a + Dropout(FFN(a)))."""
 
-    def __init__(self, width: int, heads: int, ffn_width: int, dropout: float):
+    def __init__(
+        self, width: int, heads: int, ffn_width: int, dropout: float, activation: type[nn.Module] = nn.ReLU
+    ) -> None:
         super().__init__()
         self.attention = Attention(width, heads, dropout)
         self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.ffn = FeedForward(width, ffn_width)
+        self.ffn = FeedForward(width, ffn_width, activation)
         self.ffn_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 
@@ -51,12 +53,12 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """W₂ ReLU(W₁ x + b₁) + b₂ at each position."""
+    """W₂ activation(W₁ x + b₁) + b₂ at each position."""
 
-    def __init__(self, width: int, hidden: int):
+    def __init__(self, width: int, hidden: int, activation: type[nn.Module] = nn.ReLU):
         super().__init__()
         self.hidden = nn.Linear(width, hidden)
-        self.activation = nn.ReLU()
+        self.activation = activation()
         self.output = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -28,16 +28,25 @@ _SITES = {
 }
 
 
-class SASRecConfig(Config):
-    """Configuration of `SASRec`."""
+class TransformerSettings(Config):
+    """Settings that transformers over items share."""
 
-    name: Literal["sasrec"] = Field("sasrec", description="a causal transformer")
     layers: int = Field(2, ge=1, description="transformer blocks")
     heads: int = Field(2, ge=1, description="attention heads per block; must divide the width")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the input, the attention and both sub-layers")
     ffn_multiplier: int = Field(4, ge=1, description="width of the feed-forward layer, divided by the model's")
 
+    causal: ClassVar[bool]
+    activation: ClassVar[type[nn.Module]]
+
+
+class SASRecConfig(TransformerSettings):
+    """Configuration of `SASRec`."""
+
+    name: Literal["sasrec"] = Field("sasrec", description="a causal transformer")
+
     causal: ClassVar[bool] = True
+    activation: ClassVar[type[nn.Module]] = nn.ReLU
 
     def build(self, width: int, max_length: int) -> "SASRec":
         return SASRec(self, width, max_length)
@@ -52,7 +61,7 @@ class SASRec(UserEncoder):
     of to all keys; neither affects a valid position.
     """
 
-    def __init__(self, config: SASRecConfig, width: int, max_length: int):
+    def __init__(self, config: TransformerSettings, width: int, max_length: int):
         super().__init__()
         if width % config.heads:
             raise ConfigError(f"`user_encoder.heads`: {config.heads} does not divide the width {width}")
@@ -60,7 +69,8 @@ class SASRec(UserEncoder):
         self.input_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            Block(width, config.heads, config.ffn_multiplier * width, config.dropout) for _ in range(config.layers)
+            Block(width, config.heads, config.ffn_multiplier * width, config.dropout, config.activation)
+            for _ in range(config.layers)
         )
         self.num_layers = config.layers
         self.readout = Readout([width] * (config.layers + 1))
@@ -70,7 +80,7 @@ class SASRec(UserEncoder):
         } | {"readout": ["readout"]}
         self.layer_paths = [(f"blocks.{layer}",) for layer in range(config.layers)]
         self.second_norms = [f"blocks.{layer}.ffn_norm" for layer in range(config.layers)]
-        self.checkpointing = False
+        self.causal, self.checkpointing = config.causal, False
         self.apply(initialise)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -82,7 +92,7 @@ class SASRec(UserEncoder):
         """
         positions_LD = self.positions(torch.arange(x.shape[1], device=x.device))
         x = self.dropout(self.input_norm(x + positions_LD))
-        allowed = attendable(mask, causal=True)
+        allowed = attendable(mask, self.causal)
         inputs = []
         for block in self.blocks:
             inputs.append(x)

@@ -20,7 +20,7 @@ class Comparison:
     baseline: float
     low: float  # bounds of the 95 % interval of the difference
     high: float
-    share: float  # twice the share of draws on the other side of zero, which serves as a p-value
+    p: float  # p-value: twice the share of draws on the other side of zero, at least 2 / (draws + 1)
     margin: float  # largest difference that counts as equivalent, in the unit of the measure
     equivalent: bool  # two one-sided tests at 5 %: the 90 % interval lies within the margin
     seeds: int
@@ -59,7 +59,7 @@ def compare(
         baseline=reference,
         low=low,
         high=high,
-        share=min(1.0, 2 * float(min((draws <= 0).mean(), (draws >= 0).mean()))),
+        p=min(1.0, 2 * (1 + int(min((draws <= 0).sum(), (draws >= 0).sum()))) / (1 + len(draws))),
         margin=absolute,
         equivalent=-absolute < inner[0] and inner[1] < absolute,
         seeds=len(trials.values),

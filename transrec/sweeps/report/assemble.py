@@ -89,7 +89,9 @@ def _about(results: Results) -> str:
 def _how_to_read(margin: float, delta: float) -> str:
     return (
         "Brackets are 95 % intervals over resampled users and over seeds. A difference is paired by user and by seed; "
-        "“share” is twice the share of draws on the other side of zero. Two are called equivalent if two one-sided "
+        "p is twice the share of draws on the other side of zero. A table makes many comparisons: p (Holm) keeps the "
+        "chance of any false claim in it below the level, p (Benjamini–Hochberg) the share of false claims among all. "
+        "Verdicts use the intervals, which are not adjusted. Two are called equivalent if two one-sided "
         f"tests at 5 % put the difference within the margin: {margin:.0%} of the baseline's mean or, for a metric "
         "above one half, of one minus that mean. An error is the loss (cross entropy in nats), or one minus a metric. "
         f"Laws are fitted to the log of each size's mean error with the Huber loss (delta {delta:g}). F tests compare "

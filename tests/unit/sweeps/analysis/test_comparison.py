@@ -33,8 +33,8 @@ def test_intervals_cover_the_true_difference_as_often_as_they_say(seeds: int, tr
         rng = np.random.default_rng((trial, seeds))
         found = compare(*pair(rng, 300, seeds, 0.03, training), higher_is_better=True, seed=trial)
         covered += found.low <= 0.03 <= found.high
-        rejected += found.share < 0.05
-        assert (found.share < 0.05) == (not found.low <= 0 <= found.high) or abs(found.share - 0.05) < 0.02
+        rejected += found.p < 0.05
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high) or abs(found.p - 0.05) < 0.02
     assert 930 <= covered <= 970, covered
 
 
@@ -46,7 +46,7 @@ def test_a_clear_difference_is_told_with_its_direction() -> None:
     found = compare(better, baseline, higher_is_better=True)
     assert found.difference == pytest.approx(better.values.mean() - baseline.values.mean())
     assert found.low < found.difference < found.high
-    assert found.share < 0.02
+    assert found.p < 0.02
 
 
 def test_equivalence_needs_the_interval_within_the_margin() -> None:
@@ -61,7 +61,7 @@ def test_too_few_users_decide_nothing() -> None:
     one, other = pair(np.random.default_rng(2), 40, 3, 0.0, 0.0)
     found = compare(one, other, higher_is_better=True)
     assert found.verdict == "undecided"
-    assert found.share > 0.05
+    assert found.p > 0.05
 
 
 def test_what_every_user_agrees_in_has_no_width() -> None:

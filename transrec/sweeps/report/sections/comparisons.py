@@ -1,28 +1,41 @@
 """Choices against a baseline: differences paired by user and by seed, and the cost of each choice."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from transrec.sweeps.analysis.comparison import Comparison, compare
 from transrec.sweeps.analysis.curves import label, paired
+from transrec.sweeps.analysis.multiplicity import benjamini_hochberg, holm
 from transrec.sweeps.analysis.results import Setting
 from transrec.sweeps.report.draft import NONE, Draft, file_name
 from transrec.sweeps.report.figures import Drawing, cost_figure
 from transrec.sweeps.report.page import Heading, Table
 
+_P_VALUES = ("p", "p (Holm)", "p (Benjamini–Hochberg)")
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    measure: str
+    setting: str
+    comparison: Comparison
+
 
 def add_comparisons(draft: Draft, axis: str) -> None:
     """Compare every label of an axis with the baseline, in each setting that has both."""
     baseline = draft.baseline(axis)
-    rows: list[list[str]] = []
+    rows: list[_Row] = []
     for name in draft.results.axes[axis]:
         if name != baseline:
             for measure in draft.measured:
                 found = _comparisons(draft, axis, name, baseline, measure)
-                rows += [_comparison_row(name, measure, draft.label(setting), c) for setting, c in found]
+                rows += [_Row(str(name), measure, draft.label(setting) or NONE, c) for setting, c in found]
                 if measure == draft.quality:
                     _tell(draft, str(name), str(baseline), found)
-    header = ["", "measure", "setting", "mean", str(baseline), "difference", "share", "verdict", "seeds"]
-    draft.blocks += [Heading(f"{axis}: compared with {baseline}"), *_cost_figures(draft, axis), Table(header, rows)]
+    header = ["", "measure", "setting", "mean", str(baseline), "difference", *_P_VALUES, "verdict", "seeds"]
+    table = Table(header, _cells(rows))
+    draft.blocks += [Heading(f"{axis}: compared with {baseline}"), *_cost_figures(draft, axis), table]
 
 
 def _tell(draft: Draft, name: str, baseline: str, found: list[tuple[Setting, Comparison]]) -> None:
@@ -68,8 +81,18 @@ def _cost_figures(draft: Draft, axis: str) -> list[Drawing]:
     return drawings
 
 
-def _comparison_row(name: Any, measure: str, setting: str, c: Comparison) -> list[str]:
+def _cells(rows: list[_Row]) -> list[list[str]]:
+    """The rows of the table; p-values are adjusted for the number of its comparisons."""
+    p = [row.comparison.p for row in rows]
+    return [
+        _row(row, f"{row.comparison.p:.3f}", f"{by_holm:.3f}", f"{by_rate:.3f}")
+        for row, by_holm, by_rate in zip(rows, holm(p), benjamini_hochberg(p), strict=True)
+    ]
+
+
+def _row(row: _Row, *p_values: str) -> list[str]:
+    c = row.comparison
     difference = f"{c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]"
     verdict = f"{c.verdict} (margin {c.margin:.4f})"
-    mean, baseline = f"{c.value:.4f}", f"{c.baseline:.4f}"
-    return [str(name), measure, setting or NONE, mean, baseline, difference, f"{c.share:.3f}", verdict, str(c.seeds)]
+    means = f"{c.value:.4f}", f"{c.baseline:.4f}"
+    return [row.name, row.measure, row.setting, *means, difference, *p_values, verdict, str(c.seeds)]

@@ -1,0 +1,27 @@
+"""Adjustment of p-values for the number of comparisons in a table."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjusted p-values: below α, the chance of any false claim in the table is below α, however they depend.
+
+    Paper: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 1979.
+    """
+    order = np.argsort(p, kind="stable")
+    factors = np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * np.asarray(p, np.float64)[order]))
+    return [float(value) for value in adjusted]
+
+
+def benjamini_hochberg(p: Sequence[float]) -> list[float]:
+    """Adjusted p-values: of the claims below α, a share of at most α is false on average, if they are independent.
+
+    Paper: Benjamini and Hochberg, "Controlling the False Discovery Rate", Journal of the Royal Statistical Society B
+    1995.
+    """
+    return [float(value) for value in stats.false_discovery_control(p)] if len(p) else []

@@ -1,6 +1,8 @@
 """A run that was killed goes on with other ranks, loader workers and another ZeRO stage, as if nothing had happened."""
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ import yaml
 from commands import ForkedCommands
 from run_folder import hashes, losses, records
 from tiny_world import COMPARABLE, Tiny
+
+from transrec.distributed.extension_locks import clear_stale_lock
 
 STEPS = 16
 BATCH = 12  # for 1, 2, 3 and 4 ranks
@@ -108,7 +112,18 @@ def test_three_restarts_in_a_row(
     assert_same_run(run_dir, reference)
 
 
+@pytest.fixture(scope="module")
+def compiled() -> None:
+    """DeepSpeed compiles its Adam for the CPU at first use, which may take longer than the tests wait for a step."""
+    clear_stale_lock("cpu_adam")
+    subprocess.run([sys.executable, "-c", COMPILE], check=True, timeout=900)
+
+
+COMPILE = "from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()"
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_an_offloaded_optimizer_takes_over_and_hands_back(
     tiny: Tiny, commands: ForkedCommands, reference: Path, run_dir: Path, stage: int

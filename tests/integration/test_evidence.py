@@ -69,6 +69,10 @@ def test_ranks_and_stages_change_nothing(train: Train, stage: int, ranks: int) -
     assert results_of(together)["co_occurrence"] == results_of(alone)["co_occurrence"]
 
 
+def test_loader_processes_change_nothing(train: Train) -> None:
+    assert losses(train("data.workers=2")) == losses(train())
+
+
 def test_evidence_changes_the_loss(train: Train) -> None:
     assert abs(losses(train())[0] - losses(train("model.evidence=[]"))[0]) > 1e-3
 
@@ -102,7 +106,12 @@ def test_counts_stay_with_the_data_and_weights_travel(
     for name, tensor in exported(target).items():
         if name.startswith("evidence."):
             np.testing.assert_allclose(tensor, weights[name], atol=1e-6)
-    assert evaluated(commands.run("evaluate", "--run", source, "--data", other))["HR@10"] >= 0
+    before = len(counted(tiny))
+    assert commands.run("evaluate", "--run", source, "--data", other, "--split", "valid").code == 0
+    assert len(counted(tiny)) == before, "the target run has counted these shards"
+    third = build_shards(tmp_path / "third", users=40, items=50, interactions=500, seed=6)
+    assert commands.run("evaluate", "--run", source, "--data", third).code == 0
+    assert len(counted(tiny)) > before
 
 
 def test_a_source_without_evidence_is_answered_with_what_to_leave_fresh(
@@ -133,6 +142,10 @@ def test_a_model_of_ids_needs_a_backbone_for_content(tiny: Tiny, commands: Forke
     assert "text_similarity needs a `backbone` of its own" in refused(commands.run("train", *command))
     named = f"model.evidence=[{{name: content_similarity, backbone: {tiny.backbone}, max_tokens: 16}}]"
     assert commands.run("train", *command, named).code == 0
+
+
+def counted(tiny: Tiny) -> list[Path]:
+    return list((tiny.config.parent / "cache").glob("evidence-*"))
 
 
 def evaluated(finished: Finished) -> dict[str, Any]:

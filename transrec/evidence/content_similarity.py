@@ -9,11 +9,11 @@ Shape letters: N items of the catalogue (1..N), M items with the modality, W wid
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy import sparse
 
 from transrec.config import ConfigError
@@ -26,8 +26,8 @@ from transrec.evidence.terms import EvidenceSettings
 Ints = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
-MOST_ITEMS = 200_000  # ten minutes on two cores
-_CELLS_AT_ONCE = 2**25  # similarities in memory, 128 MiB
+MOST_ITEMS = 200_000  # 4 · 10¹⁰ pairs
+_CELLS_AT_ONCE = 2**25  # similarities in memory, 128 MiB; sorting them takes some 400 MiB more
 
 
 class ContentSimilarityConfig(EvidenceSettings):
@@ -51,6 +51,17 @@ class ContentSimilarityConfig(EvidenceSettings):
     recency: float = Field(1.0, ge=0, description="the item p places from the end of a history weighs p^-recency")
     neighbours: int = Field(200, ge=1, description="candidates kept for each item")
 
+    @model_validator(mode="after")
+    def _reads_what_is_set(self) -> Self:
+        """Settings of a backbone say nothing about the model's own, and those of texts nothing about images."""
+        ignored: tuple[str, ...] = ("layers", "fields", "max_tokens") if self.backbone is None else ()
+        ignored = ignored or (("fields", "max_tokens") if self.modality == "image" else ())
+        for name in ignored:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                reason = "a `backbone` of its own" if self.backbone is None else "modality: text"
+                raise ValueError(f"`{name}` needs {reason}: set it, or leave out `{name}`")
+        return self
+
     @property
     def key(self) -> str:
         return f"{self.modality}_similarity"
@@ -62,7 +73,7 @@ class ContentSimilarityConfig(EvidenceSettings):
     def fill(self, folder: Path, sources: Sources) -> None:
         """Compare all pairs of items and write the closest of each to `folder`.
 
-        It takes M² W multiplications; memory holds the features twice and 32 million similarities.
+        It takes M² W multiplications; memory holds the features twice and some 0.5 GiB of similarities.
 
         Raises:
             ConfigError: there are too many items.

@@ -72,11 +72,24 @@ class SequentialRecommenderConfig(ModelSettings):
             raise ValueError("a task has its own table of targets instead of one of items: set model.output=tied")
         if kind == "task" and self.evidence:
             raise ValueError("evidence scores items, and a task has other targets: leave out model.evidence")
+        if kind == "task" and self.similarity == "cosine":
+            raise ValueError("a task scores its targets by inner products: set model.similarity=dot")
         if kind == "task" and self.max_length < 3:
             raise ValueError("a task's token takes the place of up to two items: model.max_length must be at least 3")
 
     def looked_up(self) -> Sequence[EvidenceConfig]:
         return self.evidence
+
+    @model_validator(mode="after")
+    def _can_score_by_cosines(self) -> Self:
+        if self.similarity == "cosine" and "temperature" not in type(self.objective).model_fields:
+            raise ValueError(
+                f"similarity=cosine: cosines are too close for {self.objective.name}, which has no temperature: choose "
+                "a softmax objective, or similarity=dot"
+            )
+        if self.similarity == "cosine" and self.output == "untied":
+            raise ValueError("similarity=cosine: an untied output has biases, which cosines ignore: set output=tied")
+        return self
 
     @model_validator(mode="after")
     def _has_each_evidence_once(self) -> Self:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from transrec.config import ConfigError
 from transrec.data.content.opening import open_store
 from transrec.data.examples import DataConfig
@@ -31,6 +33,7 @@ class Result:
     data: DataConfig
     examples: Examples
     estimates: Mapping[str, Estimate]  # by metric of the run's configuration, and "loss"
+    device: torch.device
 
     @property
     def evaluation(self) -> EvaluationConfig:
@@ -57,7 +60,7 @@ def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Par
     estimates = Evaluator(experiment.evaluation, examples, world).users(model, store, part).estimates
     if world.is_main:
         bad_samples.warn(examples.skipped, store.skipped)
-    return Result(channel, part, config, examples, estimates)
+    return Result(channel, part, config, examples, estimates, world.device)
 
 
 def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:
@@ -100,7 +103,7 @@ def sections(results: Sequence[Result]) -> list[Mapping[str, Mapping[str, Estima
     for result in results:
         alike = repr((result.data, result.evaluation))
         if alike not in found:
-            evidence = baseline_evidence(result.channel.experiment.model, result.examples)
+            evidence = baseline_evidence(result.channel.experiment.model, result.examples, result.device)
             found[alike] = dict(baselines(result.evaluation, result.examples, result.part, evidence))
         found[alike][result.channel.name] = result.estimates
     return list(found.values())

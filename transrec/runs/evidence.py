@@ -29,6 +29,7 @@ from transrec.training.prefix_cache import kept_states
 
 _CUTS_HISTORIES = {"fraction", "min_interactions", "windows", "split"}  # settings that decide what is counted
 _FEATURES_AT_ONCE = 4096  # items
+_FORMAT = 1  # version of the tables; increment when the same data give different ones
 
 BackboneConfig = TextEncoderConfig | ImageEncoderConfig
 
@@ -41,17 +42,17 @@ def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
     settings = model.looked_up()
     if settings:
         assert isinstance(examples, NextItemExamples)  # `check_examples` of a model refuses others
-        examples.evidence = tuple(_open(one, Known(model, examples, world)) for one in settings)
+        examples.evidence = tuple(_open(one, RunSources(model, examples, world)) for one in settings)
 
 
-def baseline_evidence(model: ModelSettings, examples: Examples) -> dict[str, Evidence]:
+def baseline_evidence(model: ModelSettings, examples: Examples, device: torch.device) -> dict[str, Evidence]:
     """Evidence with its default settings, each kind a baseline for every model.
 
-    Not collective: any single rank may call it.
+    Not collective: any single rank may call it. Content that is not in the cache yet is encoded on `device`.
     """
     if not isinstance(examples, NextItemExamples):
         return {}
-    known = Known(model, examples, World())
+    known = RunSources(model, examples, World(device=device))
     kinds: list[EvidenceConfig] = [CoOccurrenceConfig()]
     kinds += [ContentSimilarityConfig(modality=modality) for modality in model.content()][:1]
     found: dict[str, Evidence] = {}
@@ -63,7 +64,7 @@ def baseline_evidence(model: ModelSettings, examples: Examples) -> dict[str, Evi
     return found
 
 
-def _open(settings: EvidenceConfig, known: "Known") -> Evidence:
+def _open(settings: EvidenceConfig, known: "RunSources") -> Evidence:
     if isinstance(settings, ContentSimilarityConfig):
         known.states(settings)  # computed by all processes together, before one of them compares the items
     place = known.examples.config.cache.expanduser() / f"evidence-{known.digest(settings)[:24]}"
@@ -71,8 +72,8 @@ def _open(settings: EvidenceConfig, known: "Known") -> Evidence:
     return settings.load(known.world.in_turn(f"make the evidence {settings.key}", fill))
 
 
-class Known:
-    """The histories and the content of a run, as `evidence.sources.Sources`."""
+class RunSources:
+    """The histories and the content of a run, from which its evidence is made."""
 
     def __init__(self, model: ModelSettings, examples: NextItemExamples, world: World) -> None:
         self.model, self.examples, self.world = model, examples, world
@@ -104,7 +105,7 @@ class Known:
 
     def digest(self, settings: EvidenceConfig) -> str:
         """Hash of everything that the evidence depends on."""
-        what: list[Any] = [settings.tables()]
+        what: list[Any] = [_FORMAT, settings.tables()]
         if isinstance(settings, ContentSimilarityConfig):
             what.append(self.states(settings).key)
         else:

@@ -33,7 +33,11 @@ from transrec.runs.export import read_export
 
 
 class ItemVectors(NamedTuple):
-    """The item vectors of a model: a user's score for an item is the inner product of their vectors."""
+    """The item vectors of a model.
+
+    Without evidence a user's score for an item is the inner product of their vectors, or their cosine if
+    `model.similarity` is cosine, but for the objective's temperature; evidence is no part of a vector.
+    """
 
     ids: list[str]
     vectors: Tensor  # (N, D) float32 on the CPU, in the order of `ids`

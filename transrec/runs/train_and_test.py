@@ -85,7 +85,7 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
 def finish(experiment: Experiment, trained: Trained) -> None:
     """Evaluate the baselines, write the summary and print it; only the main process calls it."""
     tested, trainer = trained.results["test"], trained.trainer
-    evidence = baseline_evidence(experiment.model, trained.examples)
+    evidence = baseline_evidence(experiment.model, trained.examples, trainer.world.device)
     others = baselines(experiment.evaluation, trained.examples, "test", evidence)
     trained.summary["baselines"] = {name: as_json(estimates) for name, estimates in others.items()}
     write_summary(experiment.run_dir, trained.examples, tested, trained.summary)

@@ -51,8 +51,10 @@ def by_hand(config, users, history):
     return scores
 
 
+@pytest.mark.parametrize("at_once", [1, 2**20])
 @pytest.mark.parametrize("blocks", [1, 7])
-def test_scores_by_hand(tmp_path, blocks):
+def test_scores_by_hand(tmp_path, blocks, at_once, monkeypatch):
+    monkeypatch.setattr(co_occurrence, "_INTERACTIONS_AT_ONCE", at_once)
     users, others = sequences(), sequences(1, 5)
     found = counted(EVERYTHING, users, tmp_path / "counts", blocks).scores(points(others, counted=False)).toarray()
     expected = [by_hand(EVERYTHING, users, user[:seen]) for user in others for seen in range(1, len(user) + 1)]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from transrec.config import ConfigError
 from transrec.data.batch import HistoryPoints
 from transrec.evidence import content_similarity
 from transrec.evidence.content_similarity import ContentSimilarityConfig, whitened
@@ -73,3 +74,22 @@ def test_an_axis_without_variance_is_not_blown_up():
     flat = features(np.arange(500))
     flat[:, 0] = 1 + 1e-6 * flat[:, 1] ** 2
     np.testing.assert_allclose(whitened(flat, 0.3)[:, 0], 0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"layers": 2}, "`layers` needs a `backbone` of its own"),
+        ({"max_tokens": 9}, "`max_tokens` needs a `backbone` of its own"),
+        ({"modality": "image", "backbone": "vit", "fields": ["title"]}, "`fields` needs modality: text"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        ContentSimilarityConfig(**values)
+
+
+def test_more_items_than_can_be_compared_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(content_similarity, "MOST_ITEMS", ITEMS - 1)
+    with pytest.raises(ConfigError, match="all pairs of 40 items would be compared, at most 39 can be"):
+        filled(EVERYTHING, np.arange(1, ITEMS + 1), tmp_path / "kernel")

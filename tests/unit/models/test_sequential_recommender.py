@@ -316,6 +316,38 @@ def test_weights_of_16_bits_score_a_catalogue_of_32(bert_folder, user_encoder):
     torch.testing.assert_close(scores, wide, rtol=0.05, atol=0.05)
 
 
+def test_cosines_ignore_the_lengths_of_vectors(bert_folder):
+    question = Histories(torch.tensor([[0, 0, 1, 2, 3]]))
+    model = build(bert_folder, "id_embedding", objective="full_softmax", similarity="cosine").eval()
+    catalogue = torch.randn(NUM_ITEMS + 1, D, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        scores = model.scorer(catalogue)(question)(1, NUM_ITEMS + 1)
+        user = model.encode_users(catalogue[question.inputs], question.inputs > 0)
+    expected = torch.nn.functional.cosine_similarity(user, catalogue[1:]) / model.objective.logits.temperature
+    torch.testing.assert_close(scores[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("objective", "values", "message"),
+    [
+        ("next_item", {}, "which has no temperature: choose a softmax objective"),
+        ("full_softmax", {"output": "untied"}, "has biases, which cosines ignore"),
+    ],
+)
+def test_what_cosines_cannot_score_is_refused(bert_folder, objective, values, message):
+    with pytest.raises(ValueError, match=message):
+        build(bert_folder, objective=objective, similarity="cosine", **values)
+
+
+def test_a_learned_temperature_trains_and_scores(bert_folder):
+    model = build(bert_folder, "id_embedding", objective="full_softmax")
+    learned = type(model.objective)(model.objective.sampling, 0.5, learn_temperature=True)
+    states = torch.randn(2, D)
+    torch.testing.assert_close(learned.logits(states), states / 0.5)
+    learned.logits(states).sum().backward()
+    assert learned.logits.log_temperature.grad.abs() > 0
+
+
 def test_scores_are_the_logits_of_the_objective(bert_folder):
     question = Histories(torch.tensor([[0, 0, 1, 2, 3]]))
     catalogue = torch.randn(NUM_ITEMS + 1, D, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,82 @@
+"""Scored positions as points in histories: nothing of a point's own target or of a hidden item may be seen."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from transrec.data.examples.evidence import of_nobody, of_questions, of_windows, points_of
+from transrec.data.examples.windows import Window
+
+N, L = 9, 4
+OWN = np.array([1, 2, 3, 4, 5, 6, 7], np.int32)  # item q stands before target q + 1
+
+
+def window(start, stop, scored):
+    return Window("ann", start, OWN[start:stop], scored, OWN)
+
+
+def layout(windows, positions=L):
+    """Where targets are scored, as the collation lays them out: the newest item of a window at the last position."""
+    rows = [
+        [column >= positions - min(w.scored, positions) if w else False for column in range(positions)] for w in windows
+    ]
+    return np.array(rows)
+
+
+class Seen:
+    """Evidence that gives each point the items of its history, by their numbers."""
+
+    def scores(self, points):
+        starts = np.cumsum(points.lengths) - points.lengths
+        rows, columns = [], []
+        for row, (user, seen) in enumerate(zip(points.users, points.seen, strict=True)):
+            for position in range(starts[user], starts[user] + seen):
+                if points.hidden is None or not points.hidden[position]:
+                    rows.append(row)
+                    columns.append(points.items[position])
+        shape = (len(points.users), N + 1)
+        return sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=shape).tocsr()
+
+
+@pytest.mark.parametrize(
+    ("windows", "targets"),
+    [
+        ([window(0, 5, 4)], [2, 3, 4, 5]),
+        ([window(2, 7, 2)], [6, 7]),
+        ([window(0, 3, 2), None, window(3, 7, 3)], [2, 3, 5, 6, 7]),
+    ],
+)
+def test_a_point_has_seen_the_user_s_whole_history_before_its_target(windows, targets):
+    points = points_of(windows, layout(windows), None, N)
+    assert [int(seen) + 1 for seen in points.seen] == targets  # target q + 1 is behind q items
+    assert points.counted
+
+
+def test_a_loss_at_the_last_position_has_one_point_for_each_window():
+    windows = [window(0, 5, 4), window(2, 7, 2)]
+    assert points_of(windows, layout(windows, positions=1), None, N).seen.tolist() == [4, 6]
+
+
+def test_hidden_items_are_in_no_history():
+    windows = [None, window(2, 7, 4)]  # as inputs: items 4, 5, 6, 7
+    masked = np.array([[False] * L, [False, True, False, True]])  # 5 and 7
+    [found] = of_windows([Seen()], windows, masked, masked, np.arange(1, N + 1), N)
+    histories = [(found.columns[found.rows == row] + 1).tolist() for row in (0, 1)]
+    assert histories == [[1, 2, 3, 4], [1, 2, 3, 4, 6]]
+
+
+def test_scores_are_of_the_items_in_the_pool_in_its_order():
+    pool = np.array([7, 3, 1])
+    [found] = of_windows([Seen()], [window(0, 5, 4)], layout([window(0, 5, 4)]), None, pool, N)
+    items = [(int(row), int(pool[column])) for row, column in zip(found.rows, found.columns, strict=True)]
+    assert items == [(0, 1), (1, 1), (2, 3), (2, 1), (3, 3), (3, 1)]
+
+
+def test_questions_have_all_of_a_history_and_nothing_subtracted():
+    [found] = of_questions([Seen()], [np.array([3, 1]), np.array([9])], N)
+    assert list(zip(found.rows.tolist(), found.columns.tolist(), strict=True)) == [(0, 1), (0, 3), (1, 9)]
+
+
+def test_without_evidence_a_batch_carries_none():
+    assert of_windows([], [window(0, 5, 4)], layout([window(0, 5, 4)]), None, np.arange(1, N + 1), N) == ()
+    assert [len(scores.rows) for scores in of_nobody([Seen(), Seen()])] == [0, 0]

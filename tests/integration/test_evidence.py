@@ -107,8 +107,6 @@ def test_counts_stay_with_the_data_and_weights_travel(
         if name.startswith("evidence."):
             np.testing.assert_allclose(tensor, weights[name], atol=1e-6)
     before = len(counted(tiny))
-    assert commands.run("evaluate", "--run", source, "--data", other, "--split", "valid").code == 0
-    assert len(counted(tiny)) == before, "the target run has counted these shards"
     third = build_shards(tmp_path / "third", users=40, items=50, interactions=500, seed=6)
     assert commands.run("evaluate", "--run", source, "--data", third).code == 0
     assert len(counted(tiny)) > before

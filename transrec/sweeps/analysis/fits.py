@@ -3,8 +3,9 @@
 An observation is the mean error at a size, not a trial: all seeds of a size share its training data, so the noise of
 that sample does not show in their spread. Noise consists of the residuals of these means, and of the effect of drawn
 users on all of them together, which is resampled. F tests between nested laws decide whether size matters, and whether
-one power law is enough (Bates and Watts 1988, section 3.10). The prediction of a law for sizes beyond the measured ones
-counts only if the law, fitted without the largest size, predicts that one.
+the law is enough: one power law against a broken one, and over two sizes the additive and the multiplicative law
+against both combined, in which each is nested (Bates and Watts 1988, section 3.10). The prediction of a law for sizes
+beyond the measured ones counts only if the law, fitted without the largest size, predicts that one.
 
 Designs considered. Trials as observations, with AICc to choose among laws: where seeds shared their data, 95 %
 intervals covered 62 % of 40 simulated sweeps, and 10 of these were found to have a break. AICc of the means: with six
@@ -21,7 +22,17 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from transrec.sweeps.analysis.huber import minimise
-from transrec.sweeps.analysis.laws import BrokenPowerLaw, Constant, Floats, Law, PowerLaw
+from transrec.sweeps.analysis.laws import (
+    ADDITIVE,
+    COMBINED,
+    MULTIPLICATIVE,
+    POWER,
+    BrokenPowerLaw,
+    Constant,
+    Floats,
+    Law,
+    PowerLaw,
+)
 from transrec.sweeps.analysis.resampling import Resampled, interval
 
 Mask = NDArray[np.bool_]
@@ -31,7 +42,9 @@ Verdict = Literal["not fitted", "undecided", "no law", "another law", "law"]
 DELTA = 1e-3
 FIT_DRAWS = 200
 _SIGNIFICANT, _LIKELY = 0.05, 0.15  # p-values; one between them is undecided
-_BENT = 0.01  # lower, as nested samples of training data share noise, which also bends a curve
+_RICHER = 0.01  # lower, as nested samples of training data share noise, which also bends a curve
+
+RICHER: dict[Law, Law] = {POWER: BrokenPowerLaw(), ADDITIVE: COMBINED, MULTIPLICATIVE: COMBINED}
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ class Scaling:
     fit: Fit | None = None
     thetas: Floats | None = None  # (R, p) fits to resampled errors
     chance: float = 1.0  # p-value of the law against a constant
-    chance_of_break: float | None = None  # p-value of a broken law against the law; None: not tested
+    chance_of_richer: float | None = None  # p-value of the law against the richer one of `RICHER`; None: not tested
     extrapolation: Extrapolation | None = None
     why_not: str = ""
 
@@ -85,8 +98,8 @@ class Scaling:
             return "not fitted"
         if self.chance >= _SIGNIFICANT:
             return "no law" if self.chance >= _LIKELY else "undecided"
-        bends = self.chance_of_break is not None and self.chance_of_break < _BENT
-        return "another law" if bends else "law"
+        misses = self.chance_of_richer is not None and self.chance_of_richer < _RICHER
+        return "another law" if misses else "law"
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         assert self.fit is not None
@@ -109,14 +122,13 @@ def fit(law: Law, sizes: Floats, errors: Floats, delta: float = DELTA) -> Fit:
     return Fit(law, thetas[costs.argmin()], centre, max(1, len(y) - len(law.parameters)))
 
 
-def analyse(sizes: Floats, errors: Resampled, delta: float = DELTA, seed: int = 0) -> Scaling:
-    """Fit, test, resample and check one curve, or a surface over two sizes.
+def analyse(sizes: Floats, errors: Resampled, delta: float = DELTA, seed: int = 0, law: PowerLaw = POWER) -> Scaling:
+    """Fit, test, resample and check a law of one curve, or of a surface over two sizes.
 
     Args:
-        sizes: (n, s) for n trials; trials of one size differ in their seed. s is 1 or 2.
+        sizes: (n, s) for n trials, with the s axes of the law; trials of one size differ in their seed.
         errors: positive means of the trials.
     """
-    law = PowerLaw(sizes.shape[1])
     sizes, errors = mean_errors(sizes, errors)
     if not _fittable(law, sizes):
         return Scaling(why_not=_too_few(law, sizes))
@@ -125,15 +137,13 @@ def analyse(sizes: Floats, errors: Resampled, delta: float = DELTA, seed: int = 
     found = fit(law, sizes, errors.values, delta)
     rng = np.random.default_rng(seed)
     noisy = _noisy(found, sizes, errors, rng, np.full(len(sizes), True))
-    alone = sizes.shape[1] == 1
+    richer = RICHER[law]
     return Scaling(
         fit=found,
         thetas=_refit(found, sizes, noisy, delta),
         chance=_chance(Constant(), law, sizes, errors.values),
-        chance_of_break=_chance(law, BrokenPowerLaw(), sizes, errors.values)
-        if alone and _fittable(BrokenPowerLaw(), sizes)
-        else None,
-        extrapolation=_extrapolate(law, sizes, errors, delta, rng) if alone else None,
+        chance_of_richer=_chance(law, richer, sizes, errors.values) if _fittable(richer, sizes) else None,
+        extrapolation=_extrapolate(law, sizes, errors, delta, rng) if law.axes == 1 else None,
     )
 
 

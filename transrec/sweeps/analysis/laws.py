@@ -7,6 +7,7 @@ Shape letters: ... any number of fits at once, n points, s size axes, p paramete
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -68,56 +69,87 @@ class Constant:
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """E + A·D^-α, and with two sizes E + A·N^-α + B·D^-β (Hoffmann et al. 2022, equation 2)."""
+    """E plus terms that fall with the sizes, each a level times powers of the sizes of its axes.
 
-    axes: int = 1
+    One exponent belongs to each axis, whatever the number of terms that it occurs in.
+    """
 
-    @property
-    def name(self) -> str:
-        return "power law" if self.axes == 1 else "joint power law"
+    name: str = "power law"
+    formula: str = "E + A·D^-α"
+    parameters: tuple[str, ...] = ("E", "A", "α")
+    terms: tuple[tuple[int, ...], ...] = ((0,),)  # the axes of each term; `theta` has them in the order of `parameters`
 
-    @property
-    def formula(self) -> str:
-        return "E + A·D^-α" if self.axes == 1 else "E + A·N^-α + B·D^-β"
+    @cached_property
+    def axes(self) -> int:
+        return 1 + max(max(term) for term in self.terms)
 
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        return ("E", "A", "α", "B", "β")[: 1 + 2 * self.axes]
+    @cached_property
+    def _levels(self) -> list[int]:
+        return [place for place, name in enumerate(self.parameters) if name in "ABC"]
+
+    @cached_property
+    def _slopes(self) -> list[int]:
+        return [place for place, name in enumerate(self.parameters) if name in "αβ"]
 
     def evaluate(self, theta: Floats, u: Floats) -> tuple[Floats, Floats]:
-        terms = [np.broadcast_to(theta[..., :1], (*theta.shape[:-1], len(u)))]
-        terms += [theta[..., 1 + 2 * s, None] - theta[..., 2 + 2 * s, None] * u[:, s] for s in range(self.axes)]
-        value, shares = _log_sum(terms)
-        columns = [shares[0]]
-        for s in range(self.axes):
-            columns += [shares[1 + s], -shares[1 + s] * u[:, s]]
-        return value, np.stack(columns, axis=-1)
+        summands = [np.broadcast_to(theta[..., :1], (*theta.shape[:-1], len(u)))]
+        for level, term in zip(self._levels, self.terms, strict=True):
+            fall = sum(theta[..., self._slopes[axis], None] * u[:, axis] for axis in term)
+            summands.append(theta[..., level, None] - fall)
+        value, shares = _log_sum(summands)
+        slopes: list[Floats] = [np.zeros_like(value)] * len(self.parameters)
+        slopes[0] = shares[0]
+        for level, term, share in zip(self._levels, self.terms, shares[1:], strict=True):
+            slopes[level] = share
+            for axis in term:
+                slopes[self._slopes[axis]] = slopes[self._slopes[axis]] - share * u[:, axis]
+        return value, np.stack(slopes, axis=-1)
 
     def bounds(self, u: Floats, log_errors: Floats) -> tuple[Floats, Floats]:
         low, high = log_errors.min(), log_errors.max()
-        least = low + np.log(_LEAST_SHARE)
-        return (
-            np.array([least, *[least, 0.0] * self.axes]),
-            np.array([high, *[high + _STEEPEST, _STEEPEST] * self.axes]),
-        )
+        least, most = np.zeros(len(self.parameters)), np.full(len(self.parameters), _STEEPEST)
+        least[[0, *self._levels]] = low + np.log(_LEAST_SHARE)
+        most[[0, *self._levels]] = [high, *[high + _STEEPEST] * len(self._levels)]
+        return least, most
 
     def starts(self, u: Floats, log_errors: Floats) -> Floats:
         exponents = np.stack(np.meshgrid(*[(0.1, 0.3, 0.8, 1.5)] * self.axes), axis=-1).reshape(-1, self.axes)
         found = []
         for share in (0.05, 0.6, 0.95):
             floor = np.log(share) + log_errors.min()
-            above = _log_difference(log_errors, floor) - np.log(self.axes)
+            above = _log_difference(log_errors, floor) - np.log(len(self.terms))
             for slopes in exponents:
-                levels = [np.mean(above + slope * u[:, s]) for s, slope in enumerate(slopes)]
-                found.append([floor, *np.stack([levels, slopes], axis=1).ravel()])
+                theta = np.zeros(len(self.parameters))
+                theta[0], theta[self._slopes] = floor, slopes
+                for level, term in zip(self._levels, self.terms, strict=True):
+                    theta[level] = np.mean(above + sum(slopes[axis] * u[:, axis] for axis in term))
+                found.append(theta)
         return np.array(found)
 
     def natural(self, theta: Floats, centre: Floats) -> Floats:
-        columns = [np.exp(theta[..., 0])]
-        for s in range(self.axes):
-            level, slope = theta[..., 1 + 2 * s], theta[..., 2 + 2 * s]
-            columns += [np.exp(level + slope * centre[s]), slope]
-        return np.stack(columns, axis=-1)
+        values = np.array(theta)
+        values[..., 0] = np.exp(theta[..., 0])
+        for level, term in zip(self._levels, self.terms, strict=True):
+            moved = sum(theta[..., self._slopes[axis]] * centre[axis] for axis in term)
+            values[..., level] = np.exp(theta[..., level] + moved)
+        return values
+
+
+POWER = PowerLaw()
+
+ADDITIVE = PowerLaw("additive law", "E + A·N^-α + B·D^-β", ("E", "A", "α", "B", "β"), ((0,), (1,)))
+"""Hoffmann et al. 2022, equation 2: what one size lacks, the other cannot make up for."""
+
+MULTIPLICATIVE = PowerLaw("multiplicative law", "E + A·N^-α·D^-β", ("E", "A", "α", "β"), ((0, 1),))
+"""Zhang et al., "When Scaling Meets LLM Finetuning", ICLR 2024: the more there is of one size, the less the other is
+worth."""
+
+JOINT_LAWS = (ADDITIVE, MULTIPLICATIVE)
+
+COMBINED = PowerLaw(
+    "combined law", "E + A·N^-α + B·D^-β + C·N^-α·D^-β", ("E", "A", "α", "B", "β", "C"), ((0,), (1,), (0, 1))
+)
+"""The additive law with a term for both sizes together; without the terms of one, the multiplicative law."""
 
 
 @dataclass(frozen=True)

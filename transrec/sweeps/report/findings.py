@@ -73,25 +73,29 @@ class Findings:
         else:
             self.unsaid.append(f"{who}: whether more {QUANTITIES[curve.amount]} will help; {error} may be {told}.")
 
-    def joint(self, who: str, amounts: tuple[str, str], error: str, scaling: Scaling) -> None:
-        """Add the finding of a joint law in two amounts."""
+    def joint(self, who: str, amounts: tuple[str, str], error: str, scalings: Sequence[Scaling]) -> None:
+        """Add the findings about joint laws in two amounts, each with its analysis."""
         both = " and ".join(QUANTITIES[amount] for amount in amounts)
-        if scaling.fit is None:
-            self.unsaid.append(f"{who}: whether {error} follows a law in {both} together: {scaling.why_not}.")
-        elif scaling.verdict == "law":
-            ends, values = scaling.intervals(), scaling.fit.parameters
-            told = " and ".join(
-                f"{name} = {values[name]:.2f} [{ends[name][0]:.2f}, {ends[name][1]:.2f}] for {QUANTITIES[amount]}"
-                for name, amount in zip(("α", "β"), amounts, strict=True)
-            )
-            self.found.append(f"{who}: {error} over both sizes falls as {scaling.fit.law.formula} with {told}.")
-        elif scaling.verdict == "no law":
+        laws = [scaling for scaling in scalings if scaling.verdict == "law"]
+        if laws:
+            self.found += [_joint_law(who, amounts, error, scaling) for scaling in laws]
+            if len(laws) > 1:
+                formulas = " or ".join(scaling.fit.law.formula for scaling in laws if scaling.fit is not None)
+                self.unsaid.append(f"{who}: which of them {error} follows, {formulas}: the sizes do not tell.")
+            return
+        fitted = [scaling for scaling in scalings if scaling.fit is not None]
+        if not fitted:
+            self.unsaid.append(f"{who}: whether {error} follows a law in {both} together: {scalings[0].why_not}.")
+        elif any(scaling.verdict == "another law" for scaling in fitted):
+            self.unsaid.append(f"{who}: which law {error} follows in {both} together: none that was fitted is enough.")
+        elif all(scaling.verdict == "no law" for scaling in fitted):
             neither = " nor on ".join(QUANTITIES[amount] for amount in amounts)
             self.found.append(f"{who}: within the noise, {error} depends neither on {neither}.")
         else:
+            chance = min(scaling.chance for scaling in fitted)
             self.unsaid.append(
                 f"{who}: whether {error} follows a law in {both} together: "
-                f"without one, it would look like this in {scaling.chance:.0%} of sweeps."
+                f"without one, it would look like this in {chance:.0%} of sweeps."
             )
 
     def crossing(self, one: Curve, other: Curve, error: str, found: Crossing) -> None:
@@ -157,6 +161,16 @@ class Findings:
                 "Every setting has" if max(seeds) < 2 else f"{sum(s < 2 for s in seeds)} of {len(seeds)} settings have"
             )
             self.unsaid.append(f"{few} one seed: intervals there cover users only, not training, and are too narrow.")
+
+
+def _joint_law(who: str, amounts: tuple[str, str], error: str, scaling: Scaling) -> str:
+    assert scaling.fit is not None
+    ends, values = scaling.intervals(), scaling.fit.parameters
+    told = " and ".join(
+        f"{name} = {values[name]:.2f} [{ends[name][0]:.2f}, {ends[name][1]:.2f}] for {QUANTITIES[amount]}"
+        for name, amount in zip(("α", "β"), amounts, strict=True)
+    )
+    return f"{who}: {error} over both sizes falls as {scaling.fit.law.formula} with {told}."
 
 
 def prediction(check: Extrapolation) -> str:

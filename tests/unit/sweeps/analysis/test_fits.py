@@ -9,7 +9,7 @@ from scipy.optimize import curve_fit
 
 from data_tools.sources.known_law import NOISE, KnownLaw
 from transrec.sweeps.analysis.fits import Scaling, analyse, fit
-from transrec.sweeps.analysis.laws import BrokenPowerLaw, PowerLaw
+from transrec.sweeps.analysis.laws import ADDITIVE, MULTIPLICATIVE, BrokenPowerLaw, PowerLaw
 from transrec.sweeps.analysis.resampling import Resampled, resample
 
 SIZES = np.geomspace(1e3, 1e5, 6)
@@ -76,8 +76,15 @@ def test_three_sizes_have_a_closed_form() -> None:
 def test_exact_errors_over_two_sizes() -> None:
     sizes = np.array([[n, d] for n in (1e6, 4e6, 16e6, 64e6) for d in (1e3, 1e4, 1e5)])
     errors = 1.7 + 400 * sizes[:, 0] ** -0.4 + 20 * sizes[:, 1] ** -0.3
-    found = fit(PowerLaw(2), sizes, errors).parameters
+    found = fit(ADDITIVE, sizes, errors).parameters
     assert found == pytest.approx({"E": 1.7, "A": 400, "α": 0.4, "B": 20, "β": 0.3}, rel=1e-3)
+
+
+def test_exact_errors_of_a_multiplicative_law() -> None:
+    sizes = np.array([[n, d] for n in (1e6, 4e6, 16e6, 64e6) for d in (1e3, 1e4, 1e5)])
+    errors = 0.4 + 400 * sizes[:, 0] ** -0.3 * sizes[:, 1] ** -0.2
+    found = fit(MULTIPLICATIVE, sizes, errors).parameters
+    assert found == pytest.approx({"E": 0.4, "A": 400, "α": 0.3, "β": 0.2}, rel=1e-3)
 
 
 def test_exact_errors_with_a_break() -> None:
@@ -187,21 +194,23 @@ def test_more_seeds_are_not_more_sizes() -> None:
     often = Resampled(np.repeat(once.values, 10), np.repeat(once.draws, 10, axis=1))
     one, ten = (analyse(np.repeat(SIZES, n)[:, None], errors) for n, errors in ((1, once), (10, often)))
     assert ten.intervals()["α"] == pytest.approx(one.intervals()["α"])
-    assert (ten.chance, ten.chance_of_break) == pytest.approx((one.chance, one.chance_of_break))
+    assert (ten.chance, ten.chance_of_richer) == pytest.approx((one.chance, one.chance_of_richer))
 
 
 def test_a_chance_is_that_of_the_F_test_on_straight_lines() -> None:
-    """The joint law against a constant, F(4, 11), by hand."""
+    """The additive law against a constant, F(4, 11), by hand."""
     points, errors = _over_two(np.array([[n, d] for n in (1e4, 4e4, 16e4, 64e4) for d in (1e3, 4e3, 16e3, 64e3)]))
     y = np.log(errors.values)
-    left = ((y - fit(PowerLaw(2), points, errors.values, np.inf).log_errors(points)) ** 2).sum()
+    left = ((y - fit(ADDITIVE, points, errors.values, np.inf).log_errors(points)) ** 2).sum()
     explained = ((y - y.mean()) ** 2).sum() - left
-    assert analyse(points, errors).chance == pytest.approx(stats.f.sf(explained / 4 / (left / 11), 4, 11), rel=1e-3)
+    assert analyse(points, errors, law=ADDITIVE).chance == pytest.approx(
+        stats.f.sf(explained / 4 / (left / 11), 4, 11), rel=1e-3
+    )
 
 
 def test_two_sizes_of_an_axis_are_too_few_for_a_joint_law() -> None:
     points = np.array([[n, d] for n in (1e6, 4e6) for d in SIZES])
-    assert analyse(points, certain(points[:, 1] ** -0.3)).verdict == "not fitted"
+    assert analyse(points, certain(points[:, 1] ** -0.3), law=ADDITIVE).verdict == "not fitted"
 
 
 def test_an_error_of_zero_is_no_power_law() -> None:
@@ -212,16 +221,27 @@ def test_an_error_of_zero_is_no_power_law() -> None:
 
 def test_a_joint_law_in_noise() -> None:
     points = np.array([[n, d] for n in (1e4, 4e4, 16e4, 64e4) for d in (1e3, 4e3, 16e3, 64e3)])
-    found: Scaling = analyse(*_over_two(points))
+    found: Scaling = analyse(*_over_two(points), law=ADDITIVE)
     assert found.verdict == "law"
     for name, true in (("α", 0.4), ("β", 0.5)):
         low, high = found.intervals()[name]
         assert low <= true <= high
 
 
-def _over_two(points: np.ndarray) -> tuple[np.ndarray, Resampled]:
+@pytest.mark.parametrize(
+    ("product", "true", "false"), [(False, ADDITIVE, MULTIPLICATIVE), (True, MULTIPLICATIVE, ADDITIVE)]
+)
+def test_which_of_two_joint_laws_it_is(product: bool, true: PowerLaw, false: PowerLaw) -> None:
+    points = np.array([[n, d] for n in (1e4, 4e4, 16e4, 64e4) for d in (1e3, 4e3, 16e3, 64e3)])
+    surface = _over_two(points, product)
+    assert analyse(*surface, law=true).verdict == "law"
+    assert analyse(*surface, law=false).verdict == "another law"
+
+
+def _over_two(points: np.ndarray, product: bool = False) -> tuple[np.ndarray, Resampled]:
     rng = np.random.default_rng(5)
-    means = 1.5 + 40 * points[:, 0] ** -0.4 + 30 * points[:, 1] ** -0.5
+    one, other = points[:, 0] ** -0.4, points[:, 1] ** -0.5
+    means = 1.5 + (2e4 * one * other if product else 40 * one + 30 * other)
     like = 0.3 * rng.standard_normal(300)
     per_user = [m * (1 + 0.005 * rng.standard_normal() + like + 0.1 * rng.standard_normal(300)) for m in means]
     return points, resample(per_user, 0, draws=200)

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from transrec.sweeps.analysis.laws import BrokenPowerLaw, Constant, Law, PowerLaw
+from transrec.sweeps.analysis.laws import ADDITIVE, COMBINED, MULTIPLICATIVE, BrokenPowerLaw, Constant, Law, PowerLaw
 
 LAWS: dict[str, tuple[Law, list[float]]] = {
     "constant": (Constant(), [-0.5]),
     "power": (PowerLaw(), [-0.5, 0.3, 0.4]),
-    "joint": (PowerLaw(2), [-0.5, 0.3, 0.4, -0.2, 0.9]),
+    "additive": (ADDITIVE, [-0.5, 0.3, 0.4, -0.2, 0.9]),
+    "multiplicative": (MULTIPLICATIVE, [-0.5, 0.3, 0.4, 0.9]),
+    "combined": (COMBINED, [-0.5, 0.3, 0.4, -0.2, 0.9, -0.7]),
     "broken": (BrokenPowerLaw(), [-1.0, 0.3, 0.2, 0.9, 0.1]),
 }
 EVERY_LAW = pytest.mark.parametrize(("law", "theta"), LAWS.values(), ids=LAWS)
@@ -54,8 +56,12 @@ def formula(law: Law, p: dict[str, float], sizes: np.ndarray) -> np.ndarray:
     if isinstance(law, BrokenPowerLaw):
         bend = (1 + (sizes[:, 0] / p["d"]) ** (1 / 0.2)) ** (-(p["β"] - p["α"]) * 0.2)
         return p["E"] + p["A"] * sizes[:, 0] ** -p["α"] * bend
-    falling = p["A"] * sizes[:, 0] ** -p["α"]
-    return p["E"] + falling + (p["B"] * sizes[:, 1] ** -p["β"] if "B" in p else 0)
+    by_axis = [size ** -p[name] for size, name in zip(sizes.T, "αβ", strict=False)]
+    terms = {"E + A·D^-α": (0,), "E + A·N^-α·D^-β": (0, 1)}
+    if law.formula in terms:
+        return p["E"] + p["A"] * np.prod([by_axis[axis] for axis in terms[law.formula]], axis=0)
+    together = p["C"] * by_axis[0] * by_axis[1] if "C" in p else 0
+    return p["E"] + p["A"] * by_axis[0] + p["B"] * by_axis[1] + together
 
 
 @EVERY_LAW

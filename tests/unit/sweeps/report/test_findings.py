@@ -10,6 +10,7 @@ from transrec.sweeps.analysis.comparison import compare
 from transrec.sweeps.analysis.crossing import crossing
 from transrec.sweeps.analysis.curves import Curve
 from transrec.sweeps.analysis.fits import analyse
+from transrec.sweeps.analysis.laws import JOINT_LAWS
 from transrec.sweeps.analysis.resampling import Resampled
 from transrec.sweeps.report.findings import Findings
 
@@ -65,10 +66,22 @@ def test_a_law_of_two_sizes_is_told(errors: Callable[..., np.ndarray], told: str
     sizes = np.array([[n, d] for n in SIZES for d in (200.0, 2_000.0, 20_000.0)])
     wobble = 1 + 1e-3 * np.random.default_rng(1).standard_normal(len(sizes))
     findings = Findings()
-    scaling = analyse(sizes, measured(errors(*sizes.T) * wobble, 1e-3))
-    findings.joint("full", ("source_interactions", "interactions"), "loss", scaling)
+    error = measured(errors(*sizes.T) * wobble, 1e-3)
+    scalings = [analyse(sizes, error, law=law) for law in JOINT_LAWS]
+    findings.joint("full", ("source_interactions", "interactions"), "loss", scalings)
     (found,) = findings.found
     assert re.search(told, found), found
+
+
+def test_two_laws_that_fit_alike_are_both_told_and_their_difference_is_open() -> None:
+    sizes = np.array([[n, d] for n in SIZES[:4] for d in (200.0, 2_000.0, 20_000.0)])
+    scalings = [analyse(sizes, measured(0.5 + 3 * sizes[:, 0] ** -0.4, 1e-3), law=law) for law in JOINT_LAWS]
+    findings = Findings()
+    findings.joint("full", ("source_interactions", "interactions"), "loss", scalings)
+    assert len(findings.found) == 2
+    assert findings.unsaid == [
+        "full: which of them loss follows, E + A·N^-α + B·D^-β or E + A·N^-α·D^-β: the sizes do not tell."
+    ]
 
 
 def test_curves_that_are_the_same_are_told_so() -> None:

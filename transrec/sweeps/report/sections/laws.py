@@ -7,6 +7,7 @@ import numpy as np
 from transrec.sweeps.analysis.crossing import crossing
 from transrec.sweeps.analysis.curves import Curve, Measured, curves, surfaces
 from transrec.sweeps.analysis.fits import Scaling, analyse
+from transrec.sweeps.analysis.laws import ADDITIVE, JOINT_LAWS
 from transrec.sweeps.analysis.results import LOSS, QUANTITIES
 from transrec.sweeps.report.draft import NONE, Draft, file_name
 from transrec.sweeps.report.figures import human, in_short, quality_figure, scaling_figure
@@ -102,17 +103,18 @@ def _crossing(draft: Draft, measured: Measured, first: Curve, second: Curve, lar
 
 
 def add_joint_laws(draft: Draft, first: str, second: str) -> None:
-    """Add the joint law E + A·N^-α + B·D^-β over two axes."""
+    """Add the additive and the multiplicative law over two axes."""
     rows = []
     for series, (amounts, sizes, numbers) in surfaces(draft.results, first, second).items():
         for measured in draft.measured.values():
-            scaling = analyse(sizes, measured.errors.of(numbers), draft.delta)
-            rows.append(_joint_row(series, measured, scaling))
+            errors = measured.errors.of(numbers)
+            scalings = {law: analyse(sizes, errors, draft.delta, law=law) for law in JOINT_LAWS}
+            rows += [[series, measured.error_name, law.formula, *_joint(scaling)] for law, scaling in scalings.items()]
             if measured.measure in (LOSS, draft.quality):
-                draft.findings.joint(series, amounts, measured.error_name, scaling)
+                draft.findings.joint(series, amounts, measured.error_name, list(scalings.values()))
     if rows:
-        header = ["", "error", "E", "A", "α", "B", "β", "p-value if constant"]
-        title = f"{first} and {second}: E + A·N^-α + B·D^-β, N along {first}, D along {second}"
+        header = ["", "error", "law", "E", "A", "α", "B", "β", "p-value if constant", "p-value against both combined"]
+        title = f"{first} and {second} together: N along {first}, D along {second}"
         draft.blocks += [Heading(title), Table(header, rows)]
 
 
@@ -136,24 +138,27 @@ def _law_row(curve: Curve, measured: Measured, scaling: Scaling) -> list[str]:
     if check is not None:
         interval = f"{check.predicted:.4f} [{check.low:.4f}, {check.high:.4f}]"
         told = f"{interval}, measured {check.measured:.4f}: {'inside' if check.holds else 'outside'}"
-    floor, level, exponent = _parameters(scaling)
+    floor, level, exponent = _parameters(scaling).values()
     return [*head, exponent, _chances(scaling), told, floor, level]
 
 
-def _joint_row(series: str, measured: Measured, scaling: Scaling) -> list[str]:
+def _joint(scaling: Scaling) -> list[str]:
+    """The parameters of a joint law and the p-values of its F tests."""
     if scaling.fit is None:
-        return [series, measured.error_name, *[NONE] * 5, in_short(scaling)]
-    return [series, measured.error_name, *_parameters(scaling), _chances(scaling)]
+        return [*[NONE] * 5, in_short(scaling), NONE]
+    told, richer = _parameters(scaling), scaling.chance_of_richer
+    in_columns = [told.get(name, NONE) for name in ADDITIVE.parameters]
+    return [*in_columns, f"{scaling.chance:.2g}", NONE if richer is None else f"{richer:.2g}"]
 
 
-def _parameters(scaling: Scaling) -> list[str]:
+def _parameters(scaling: Scaling) -> dict[str, str]:
     assert scaling.fit is not None
     ends = scaling.intervals()
     values = scaling.fit.parameters
-    return [f"{value:.3g} [{ends[name][0]:.3g}, {ends[name][1]:.3g}]" for name, value in values.items()]
+    return {name: f"{value:.3g} [{ends[name][0]:.3g}, {ends[name][1]:.3g}]" for name, value in values.items()}
 
 
 def _chances(scaling: Scaling) -> str:
     """The p-values of the F tests, against a constant and against a break."""
-    bend = scaling.chance_of_break
+    bend = scaling.chance_of_richer
     return f"{scaling.chance:.2g}" + (f"; of a break {bend:.2g}" if bend is not None else "")

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -20,6 +19,7 @@ from transrec.data.shards.schema import ShardIndex
 BAR_CELLS = 16
 SAMPLE_ITEMS = 3
 SAMPLE_HISTORY = 5
+_FIRST_YEAR = 366 * 86_400  # seconds: times of the year 1970 are taken for positions
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -29,6 +29,7 @@ class UserSummary(NamedTuple):
     lengths: np.ndarray  # interactions of each user
     first_time: int  # seconds since 1970
     last_time: int
+    tied: int  # interactions with the same time as the user's interaction before
     sample: dict[str, Any]  # one user, as a row of USER_COLUMNS and profile columns
 
 
@@ -85,7 +86,8 @@ def _facts(index: ShardIndex, users: UserSummary) -> Table:
         "density": f"{counts.interactions / (counts.users * counts.items):.3%}",
         "history": f"median {np.median(users.lengths):,.0f}, mean {users.lengths.mean():,.1f}, "
         f"longest {users.lengths.max():,}",
-        "dates": f"{_format_day(users.first_time)} to {_format_day(users.last_time)}",
+        "dates": _times(users),
+        "order": _order(users),
         "text fields": ", ".join(index.text_fields),
         "profiles": ", ".join(index.user_columns) or "none",
         "dropped": ", ".join(f"{name} {rows:,}" for name, rows in counts.dropped.items()) or "nothing",
@@ -146,16 +148,32 @@ def _sample_user(catalogue: pa.Table, user: dict[str, Any]) -> Panel:
 
 
 def _summarise_users(folder: Path) -> UserSummary:
-    lengths, times, sample = [], [], None
+    lengths, times, tied, sample = [], [], 0, None
     for block in read_blocks(folder):
         lengths.append(block.lengths.to_numpy())
-        bounds = pc.min_max(block.users["timestamps"].flatten()).as_py()
-        times += [bounds["min"], bounds["max"]]
+        seconds = block.users["timestamps"].flatten().to_numpy()
+        owner = block.users["timestamps"].value_parent_indices().to_numpy()
+        times += [int(seconds.min()), int(seconds.max())]
+        tied += int(((np.diff(seconds) == 0) & (np.diff(owner) == 0)).sum())
         if sample is None:
             enough = int(np.argmax(block.lengths.to_numpy() >= SAMPLE_HISTORY))  # 0 if no user has that many
             [sample] = block.users.slice(enough, 1).to_pylist()
     assert sample is not None  # a build without users fails
-    return UserSummary(np.concatenate(lengths), min(times), max(times), sample)
+    return UserSummary(np.concatenate(lengths), min(times), max(times), tied, sample)
+
+
+def _times(users: UserSummary) -> str:
+    if users.last_time < _FIRST_YEAR:
+        return f"none: positions {users.first_time:,} to {users.last_time:,} in place of times"
+    return f"{_format_day(users.first_time)} to {_format_day(users.last_time)}"
+
+
+def _order(users: UserSummary) -> str:
+    followers = int(users.lengths.sum()) - len(users.lengths)
+    if not users.tied:
+        return "known: no two interactions of a user have the same time"
+    share = f"{users.tied:,} interactions ({users.tied / followers:.0%} of those after another)"
+    return f"{share} have the time of the one before, and the order of the rows"
 
 
 def _format_day(seconds: int) -> str:

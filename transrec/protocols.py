@@ -159,6 +159,10 @@ class Examples(Protocol):
         """Sizes of the training data, by name."""
         ...
 
+    def remarks(self, part: Part) -> list[str]:
+        """Sentences about the questions of `part` without which their results may be misread."""
+        ...
+
 
 class Stream(Protocol):
     """Training batches by step number; each is a function of (seed, step)."""

@@ -127,7 +127,7 @@ class SequenceBatch:
     log_popularity: Tensor  # (U,) float32, log of each pool item's share of training interactions
     draws: int  # item occurrences that the pool was built from
     owned: Tensor | None  # (B, U) bool, see Sampling.owned
-    user_ids: list[str]  # of non-empty windows only: the end of an epoch leaves gaps, so these do not align with rows
+    user_ids: list[str]  # of non-empty windows only: some slots are empty, so these do not align with rows
     counts: dict[str, int]  # scored positions by name of loss
     occurrences: int  # items that would be encoded without the pool
     candidates: Tensor | None = None  # (S,) int64 pool rows, the same items for all parts of a step

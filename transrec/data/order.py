@@ -6,12 +6,17 @@ Taken: *lanes*. An epoch lays the blocks of users end to end (shards in a random
 ring rotated by a random amount) and cuts that line into lanes of equal length. Every global batch takes the same number
 of windows from each lane, so the data belong to lanes, not ranks; ranks and workers receive slots of the batch. Windows
 are shuffled within a block.
+
+Where the windows of an epoch do not fill its last batch, every batch leaves some slots empty, instead of the last one
+most of them: a step on a single window would have the learning rate and the noise of a whole one, and no negatives.
 """
 
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
 
 _MOST_LANES = 64
 _EMPTY = -1
@@ -21,9 +26,7 @@ _LINE, _BLOCK = 1, 2  # purposes of random numbers, so that equal seeds do not g
 class EpochOrder:
     """The windows of each step. `block_windows` (blocks,) counts windows, `block_shard` (blocks,) numbers shards."""
 
-    def __init__(
-        self, block_windows: NDArray[np.int64], block_shard: NDArray[np.int64], batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, block_windows: Ints, block_shard: Ints, batch_size: int, seed: int) -> None:
         self.block_windows, self.block_shard = block_windows, block_shard
         self.batch_size, self.seed = batch_size, seed
         self.windows = int(block_windows.sum())
@@ -45,38 +48,50 @@ class EpochOrder:
         """Global step -> (epoch, step within it)."""
         return divmod(step, self.steps_per_epoch)
 
-    def slots(self, step: int, first: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+    def slots(self, step: int, first: int = 0, stop: int | None = None) -> Ints:
         """(stop - first, 2): (block, window within the block) for the slots [first, stop) of global step `step`.
 
-        Slots that the end of an epoch leaves empty are (-1, -1).
+        Empty slots are (-1, -1).
         """
         epoch, step = self.epoch_of(step)
         blocks, ends = self._line(epoch)
         slot = np.arange(first, self.batch_size if stop is None else stop)
         per_lane = self.batch_size // self.lanes
         lane = slot // per_lane
-        lane_start, lane_stop = lane * self.windows // self.lanes, (lane + 1) * self.windows // self.lanes
-        position = lane_start + step * per_lane + slot % per_lane
+        position, end = self._begins(lane, step) + slot % per_lane, self._begins(lane, step + 1)
         found = np.full((len(slot), 2), _EMPTY, np.int64)
-        for i in np.flatnonzero(position < lane_stop):
+        for i in np.flatnonzero(position < end):
             place = int(np.searchsorted(ends, position[i], side="right"))
             block = int(blocks[place])
             within = position[i] - (ends[place] - self.block_windows[block])
             found[i] = block, self._shuffled(epoch, block)[within]
         return found
 
-    def places(self, epoch: int, block: int, within: NDArray[np.int64]) -> NDArray[np.int64]:
+    def places(self, epoch: int, block: int, within: Ints) -> Ints:
         """(n, 2): (global step, slot) for windows of a block in an epoch, the inverse of `slots`."""
         blocks, ends = self._line(epoch)
         first = ends[int(np.flatnonzero(blocks == block)[0])] - self.block_windows[block]
         position = first + np.argsort(self._shuffled(epoch, block))[within]
-        lane_starts = np.arange(self.lanes) * self.windows // self.lanes
-        lane = np.searchsorted(lane_starts, position, side="right") - 1
-        per_lane = self.batch_size // self.lanes
-        step, slot = np.divmod(position - lane_starts[lane], per_lane)
-        return np.stack([epoch * self.steps_per_epoch + step, lane * per_lane + slot], axis=1)
+        lane = np.searchsorted(self._lane(np.arange(self.lanes))[0], position, side="right") - 1
+        start, length, early = self._lane(lane)
+        step = ((position - start + 1) * self.steps_per_epoch - early - 1) // length
+        slot = lane * (self.batch_size // self.lanes) + position - self._begins(lane, step)
+        return np.stack([epoch * self.steps_per_epoch + step, slot], axis=1)
 
-    def _lay_out(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _begins(self, lane: Ints, step: Ints | int) -> Ints:
+        """The position of the first window of a step in each lane; its windows end where the next step's begin."""
+        start, length, early = self._lane(lane)
+        begins: Ints = start + (step * length + early) // self.steps_per_epoch
+        return begins
+
+    def _lane(self, lane: Ints) -> tuple[Ints, Ints, Ints]:
+        """Of each lane: its first position, its number of windows, and by how much it is ahead of lane 0 in rounding,
+        so that lanes leave their slots empty at different steps."""
+        starts = lane * self.windows // self.lanes
+        length = (lane + 1) * self.windows // self.lanes - starts
+        return starts, length, lane * self.steps_per_epoch // self.lanes
+
+    def _lay_out(self, epoch: int) -> tuple[Ints, Ints]:
         """Blocks in the order of the epoch, and the position where the windows of each end."""
         rng = np.random.default_rng((_LINE, self.seed, epoch))
         rank_of_shard = rng.permutation(int(self.block_shard.max(initial=0)) + 1)
@@ -84,5 +99,5 @@ class EpochOrder:
         blocks = np.roll(blocks, rng.integers(len(blocks)))
         return blocks, np.cumsum(self.block_windows[blocks])
 
-    def _shuffle(self, epoch: int, block: int) -> NDArray[np.int64]:
+    def _shuffle(self, epoch: int, block: int) -> Ints:
         return np.random.default_rng((_BLOCK, self.seed, epoch, block)).permutation(int(self.block_windows[block]))

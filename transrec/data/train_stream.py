@@ -57,7 +57,7 @@ class TrainStream(Dataset[list[Batch]]):
         return [self._batch(step, first, self.slots(step, first, first + self.micro_batch_size)) for first in runs]
 
     def slots(self, step: int, first: int = 0, stop: int | None = None) -> list[Any]:
-        """The examples in the slots [first, stop) of a step; None where the end of an epoch leaves a slot empty."""
+        """The examples in the slots [first, stop) of a step; None for an empty slot."""
         return [
             self.examples.example(int(block), int(within)) if block >= 0 else None
             for block, within in self.order.slots(step, first, stop)

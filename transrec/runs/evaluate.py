@@ -1,5 +1,6 @@
 """Evaluation of trained models on the held-out items of their own or other data."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Par
     estimates = Evaluator(experiment.evaluation, examples, world).users(model, store, part).estimates
     if world.is_main:
         bad_samples.warn(examples.skipped, store.skipped)
+        print(*examples.remarks(part), sep="\n", end="", file=sys.stderr)
     return Result(channel, part, config, examples, estimates, world.device)
 
 

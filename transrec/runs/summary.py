@@ -38,6 +38,7 @@ def assemble(
     """The contents of `summary.json`, without the baselines."""
     return {part: as_json(result.estimates) for part, result in results.items()} | {
         "data": examples.training_size(),
+        "remarks": examples.remarks("test"),
         "parameters": parameters,
         "learning_rates": learning_rates,
         "steps": state.step,
@@ -88,6 +89,8 @@ def show(
         output.print(ahead, highlight=False)
     output.print(cost_table(summary))
     parameters = summary["parameters"]
+    for remark in summary["remarks"]:
+        output.print(remark, highlight=False)
     output.print(
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained for {summary['steps']} steps; "
         f"best at step {summary['best_step']}.",

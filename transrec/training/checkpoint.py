@@ -36,7 +36,7 @@ from transrec.training import engine_state
 from transrec.training.engine_state import BYTES_PER_PARAMETER, KINDS, WEIGHT
 
 STATE_FILE = "state.json"
-FORMAT = 1
+FORMAT = 2  # 1: another order of the windows, where the last step of an epoch took what was left
 
 T = TypeVar("T")
 

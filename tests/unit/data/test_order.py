@@ -32,9 +32,13 @@ def test_every_window_once_in_an_epoch(order: EpochOrder, epoch: int) -> None:
 
 
 @given(orders())
-def test_only_the_last_step_of_an_epoch_has_empty_slots(order: EpochOrder) -> None:
-    full_steps = epoch_slots(order)[:-1]
-    assert all(slot != (-1, -1) for step in full_steps for slot in step)
+def test_empty_slots_are_spread_over_the_steps_of_an_epoch(order: EpochOrder) -> None:
+    """Windows of a lane at each step differ by one at most, and lanes of equal length differ in when."""
+    filled = np.array(epoch_slots(order))[..., 0] >= 0
+    by_lane = filled.reshape(order.steps_per_epoch, order.lanes, -1).sum(axis=2)
+    assert (np.ptp(by_lane, axis=0) <= 1).all()
+    if order.windows % order.lanes == 0:
+        assert np.ptp(by_lane.sum(axis=1)) <= 1
 
 
 @given(orders(), st.data())

@@ -21,13 +21,23 @@ def test_shows_counts_and_samples(shards: Path) -> None:
         "3 users, 3 items, 5 interactions",
         "1 items (33.3%)",
         "55.556%",
-        "1970-01-01 to 1970-01-01",
+        "none: positions 5 to 30 in place of times",
+        "1 interactions (50% of those after another) have the time of the one",
         "Alpha",
         "First letter",
         "genre",
         "█",
     ):
         assert part in text
+
+
+def test_dates_are_shown_where_times_are_times(write_tables: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_tables(interactions="user_id\titem_id\ttimestamp\nu1\ta\t1577836800\nu1\tb\t1580515200\n")
+    build(TablesSource(folder), "tables", tmp_path / "out")
+    out = io.StringIO()
+    inspect(tmp_path / "out", Console(file=out, width=100))
+    assert "2020-01-01 to 2020-02-01" in out.getvalue()
+    assert "known: no two interactions of a user have the same time" in out.getvalue()
 
 
 def test_titles_are_shown_as_they_are(write_tables: Callable[..., Path], tmp_path: Path) -> None:

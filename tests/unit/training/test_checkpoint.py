@@ -395,19 +395,19 @@ def test_a_file_that_the_run_did_not_write_is_refused(folder: Path) -> None:
     refuse(path, "zero_pp_rank_1")
 
 
-@pytest.mark.parametrize("text", ["", '{"state": ', '{"format": 1}', "[]"])
+@pytest.mark.parametrize("text", ["", '{"state": ', '{"format": 2}', "[]"])
 def test_a_damaged_state_file_is_a_readable_error(folder: Path, text: str) -> None:
     path = save(folder, 10)
     (path / "state.json").write_text(text)
     refuse(path, r"state\.json is damaged .* Delete")
 
 
-@pytest.mark.parametrize("written_as", [None, 2, "1"])
+@pytest.mark.parametrize("written_as", [None, 1, "2"])
 def test_another_format_is_refused(folder: Path, written_as: Any) -> None:
     path = save(folder, 10)
     manifest = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps(manifest | {"format": written_as}))
-    refuse(path, f"state.json is of format {written_as}, this version reads format 1")
+    refuse(path, f"state.json is of format {written_as}, this version reads format 2")
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_another_model_is_refused_and_what_differs_is_named(folder: Path) -> Non
 
 def test_state_is_readable_by_people(folder: Path) -> None:
     manifest = json.loads((save(folder, 10, 5) / "state.json").read_text())
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
     assert manifest["state"]["step"] == 10
     assert manifest["identity"] == IDENTITY
     assert manifest["optimizer"] == {"step": 3, "loss_scaler": {}}

@@ -115,6 +115,20 @@ class NextItemExamples(HistoryExamples):
             "windows": sum(self.counts),
         }
 
+    def remarks(self, part: Part) -> list[str]:
+        """Whether the order of targets and the items before them is known."""
+        tied = asked = 0
+        for number in range(len(self.train_stops)):
+            block = self.block(number)
+            positions = self._positions(block, part)
+            places = (block.offsets[:-1] + positions)[positions > 0]
+            tied += int((block.timestamps[places] == block.timestamps[places - 1]).sum())
+            asked += len(places)
+        if not tied:
+            return []
+        share = f"{tied:,} of {asked:,} targets of this {part} ({tied / asked:.0%})"
+        return [f"{share} have the same time as the item before: the order of the two is that of the rows."]
+
     def training_sequences(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """(concatenated items, length of each user's training history) of each block, for the baselines to count."""
         for number, stops in enumerate(self.train_stops):

@@ -55,6 +55,10 @@ class TaskExamples(HistoryExamples):
         super().__init__(shards, config, max_length)
         self.targets = Targets(len(labels), of_items=False)
 
+    def remarks(self, part: Part) -> list[str]:
+        """None: a target has no place in the history."""
+        return []
+
     def taking_part(self, number: int, block: UserBlock, left: int) -> tuple[Ints, NDArray[np.bool_]]:
         return self.labels.taking_part(number, block.lengths)
 

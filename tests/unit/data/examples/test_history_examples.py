@@ -64,6 +64,22 @@ def test_last_windows_keep_three_more_interactions_than_the_encoder_reads(
     assert interactions.candidates.tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
 
 
+def test_targets_at_the_time_of_the_item_before_are_remarked(
+    scan: Callable[..., HistoryExamples], build_shards
+) -> None:
+    """`tied` has its last two items at one time, `two` its first two, which are no target."""
+    histories = {
+        "tied": [(1, 10), (2, 20), (3, 30), (4, 40), (5, 40)],
+        "two": [(1, 10), (2, 10), (3, 30), (4, 40), (5, 50)],
+    }
+    interactions = scan(path=build_shards(histories, n_items=5), min_interactions=3)
+    assert interactions.remarks("test") == [
+        "1 of 2 targets of this test (50%) have the same time as the item before: the order of the two is that of the "
+        "rows."
+    ]
+    assert not interactions.remarks("valid")
+
+
 def test_last_windows_shorter_than_the_minimum_are_refused(
     scan: Callable[..., HistoryExamples], given_shards: Path
 ) -> None:

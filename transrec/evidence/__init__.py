@@ -19,5 +19,8 @@ from pydantic import Field
 
 from transrec.evidence.co_occurrence import CoOccurrenceConfig
 from transrec.evidence.content_similarity import ContentSimilarityConfig
+from transrec.evidence.transitions import TransitionsConfig
 
-EvidenceConfig = Annotated[CoOccurrenceConfig | ContentSimilarityConfig, Field(discriminator="name")]
+EvidenceConfig = Annotated[
+    CoOccurrenceConfig | TransitionsConfig | ContentSimilarityConfig, Field(discriminator="name")
+]

@@ -29,7 +29,7 @@ from transrec.training.prefix_cache import kept_states
 
 _CUTS_HISTORIES = {"fraction", "min_interactions", "windows", "split"}  # settings that decide what is counted
 _FEATURES_AT_ONCE = 4096  # items
-_FORMAT = 1  # version of the tables; increment when the same data give different ones
+_FORMAT = 2  # version of the tables; increment when the same data give different ones
 
 BackboneConfig = TextEncoderConfig | ImageEncoderConfig
 

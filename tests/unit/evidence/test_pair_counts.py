@@ -1,4 +1,4 @@
-"""Co-occurrence against counting by hand, and a user's own pairs against counting without the user."""
+"""Co-occurrence and transitions against counting by hand, and a user's own pairs against counting without the user."""
 
 from types import SimpleNamespace
 
@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from transrec.data.batch import HistoryPoints
-from transrec.evidence import co_occurrence
+from transrec.evidence import pair_counts
 from transrec.evidence.co_occurrence import CoOccurrenceConfig
+from transrec.evidence.transitions import TransitionsConfig
 
 ITEMS = 30
 EVERYTHING = CoOccurrenceConfig(window=4, recent=6, neighbours=ITEMS)
+FORWARD = TransitionsConfig(window=3, recent=6, neighbours=ITEMS)
+BOTH_KINDS = pytest.mark.parametrize("config", [EVERYTHING, FORWARD], ids=lambda config: config.name)
 
 
 def sequences(seed=0, users=40):
@@ -40,34 +43,35 @@ def by_hand(config, users, history):
     for user in users:
         for i in range(len(user)):
             for j in range(len(user)):
-                if 0 < abs(i - j) <= config.window and user[i] != user[j]:
+                if 0 < abs(i - j) <= config.window and user[i] != user[j] and (j > i or not config.forward):
                     counts[user[i], user[j]] += abs(i - j) ** -config.decay
-    totals = counts.sum(1)
     scores = np.zeros(ITEMS + 1)
     for place, item in enumerate(history[::-1][: config.recent], start=1):
         for candidate in np.flatnonzero(counts[item]):
-            weight = totals[item] ** -config.row_power * totals[candidate] ** -config.column_power
+            weight = counts[item].sum() ** -config.row_power * counts[:, candidate].sum() ** -config.column_power
             scores[candidate] += place**-config.recency * counts[item, candidate] * weight
     return scores
 
 
 @pytest.mark.parametrize("at_once", [1, 2**20])
 @pytest.mark.parametrize("blocks", [1, 7])
-def test_scores_by_hand(tmp_path, blocks, at_once, monkeypatch):
-    monkeypatch.setattr(co_occurrence, "_INTERACTIONS_AT_ONCE", at_once)
+@BOTH_KINDS
+def test_scores_by_hand(tmp_path, config, blocks, at_once, monkeypatch):
+    monkeypatch.setattr(pair_counts, "_INTERACTIONS_AT_ONCE", at_once)
     users, others = sequences(), sequences(1, 5)
-    found = counted(EVERYTHING, users, tmp_path / "counts", blocks).scores(points(others, counted=False)).toarray()
-    expected = [by_hand(EVERYTHING, users, user[:seen]) for user in others for seen in range(1, len(user) + 1)]
+    found = counted(config, users, tmp_path / "counts", blocks).scores(points(others, counted=False)).toarray()
+    expected = [by_hand(config, users, user[:seen]) for user in others for seen in range(1, len(user) + 1)]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert found.any()
 
 
-def test_a_user_s_own_pairs_are_left_out_exactly(tmp_path):
+@BOTH_KINDS
+def test_a_user_s_own_pairs_are_left_out_exactly(tmp_path, config):
     users = sequences()
-    everyone = counted(EVERYTHING, users, tmp_path / "all")
+    everyone = counted(config, users, tmp_path / "all")
     for number in range(8):
         others = users[:number] + users[number + 1 :]
-        without = counted(EVERYTHING, others, tmp_path / str(number)).scores(points([users[number]], counted=False))
+        without = counted(config, others, tmp_path / str(number)).scores(points([users[number]], counted=False))
         found = everyone.scores(points([users[number]], counted=True))
         np.testing.assert_allclose(found.toarray(), without.toarray(), rtol=1e-5, atol=1e-7)
         assert abs(everyone.scores(points([users[number]], counted=False)) - found).max() > 0.01
@@ -77,6 +81,12 @@ def test_what_only_the_user_knows_leaves_nothing(tmp_path):
     users = [np.array([1, 2, 3]), np.array([4, 5, 4, 6])]
     found = counted(EVERYTHING, users, tmp_path / "counts").scores(points(users, counted=True))
     assert found.count_nonzero() == 0
+
+
+def test_transitions_are_in_the_order_of_time(tmp_path):
+    users = [np.array([1, 2, 3])] * 2
+    found = counted(FORWARD, users, tmp_path / "counts").scores(points([np.array([2])], counted=False)).toarray()
+    assert np.flatnonzero(found[0]).tolist() == [3]
 
 
 def test_users_of_a_batch_do_not_disturb_each_other(tmp_path):
@@ -101,7 +111,7 @@ def test_hidden_items_belong_to_no_history(tmp_path):
 def test_counting_in_ranges_of_items_changes_nothing(tmp_path, monkeypatch):
     users = sequences()
     at_once = counted(EVERYTHING, users, tmp_path / "once").scores(points(users, counted=True))
-    monkeypatch.setattr(co_occurrence, "_PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr(pair_counts, "_PAIRS_AT_ONCE", 50)
     in_ranges = counted(EVERYTHING, users, tmp_path / "ranges").scores(points(users, counted=True))
     np.testing.assert_array_equal(at_once.toarray(), in_ranges.toarray())
 
@@ -114,7 +124,7 @@ def test_only_the_strongest_neighbours_are_kept(tmp_path):
     every = full.counts.rows(np.arange(ITEMS + 1)).toarray()
     assert ((kept > 0).sum(1) <= 3).all()
     np.testing.assert_array_equal(kept[kept > 0], every[kept > 0])
-    value = every * np.maximum(full.totals, 1e-9) ** -few.column_power
+    value = every * np.maximum(full.column_totals, 1e-9) ** -few.column_power
     assert (np.where(kept > 0, value, np.inf).min(1) >= np.where(kept > 0, 0, value).max(1) - 1e-12).all()
 
 

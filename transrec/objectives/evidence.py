@@ -16,10 +16,11 @@ Terms = Sequence[SparseScores]  # of (S, U) matrices
 
 def added(logits: Tensor, terms: Terms) -> Tensor:
     """Logits (S, U) plus every term."""
-    flat = logits.flatten()  # five times as fast on a CPU as adding by rows and columns
-    for term in terms:
-        flat = flat.index_add(0, term.rows * logits.shape[1] + term.columns, term.values)
-    return flat.view_as(logits)
+    if not terms:
+        return logits
+    # Flat, and all terms at once: logits are the largest tensor of a step, and each addition copies them.
+    places = torch.cat([term.rows * logits.shape[1] + term.columns for term in terms])
+    return logits.flatten().index_add(0, places, torch.cat([term.values for term in terms])).view_as(logits)
 
 
 def among(terms: Terms, items: Tensor, width: int) -> list[SparseScores]:

@@ -31,12 +31,14 @@ def of_windows(
     Args:
         scored: (B, P) positions; the last one belongs to the newest item of a window.
         masked: (B, L) inputs that are hidden, which belong to no history; the last one is the newest item.
-        pool: (U,) catalogue indices.
+        pool: (U,) catalogue indices, ascending.
     """
     if not evidence:
         return ()
     points = points_of(windows, scored, masked, catalogue_size)
-    return tuple(_in_pool(one.scores(points), pool) for one in evidence)
+    place = np.full(catalogue_size + 1, -1)
+    place[pool] = np.arange(len(pool))
+    return tuple(_in_pool(one.scores(points), place) for one in evidence)
 
 
 def of_questions(
@@ -90,14 +92,13 @@ def _hidden(number: Ints, lengths: Ints, stops: Ints, masked: NDArray[np.bool_])
     return hidden
 
 
-def _in_pool(scores: Any, pool: Ints) -> SparseScores:
-    order = np.argsort(pool)
-    place = np.minimum(np.searchsorted(pool[order], scores.indices), len(pool) - 1)
-    there = pool[order[place]] == scores.indices
-    rows = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))[there]
-    columns = order[place[there]]
-    by_place = np.lexsort((columns, rows))
-    return _tensors(rows[by_place], columns[by_place], scores.data[there][by_place])
+def _in_pool(scores: Any, place: Ints) -> SparseScores:
+    """The columns that are in the pool, at their `place` in it (N + 1,), -1 for all others."""
+    scores.sort_indices()
+    columns = place[scores.indices]
+    there = columns >= 0
+    rows = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
+    return _tensors(rows[there], columns[there], scores.data[there])
 
 
 def _entries(scores: Any) -> SparseScores:

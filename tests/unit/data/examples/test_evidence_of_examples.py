@@ -66,10 +66,10 @@ def test_hidden_items_are_in_no_history():
 
 
 def test_scores_are_of_the_items_in_the_pool_in_its_order():
-    pool = np.array([7, 3, 1])
+    pool = np.array([1, 3, 7])
     [found] = of_windows([Seen()], [window(0, 5, 4)], layout([window(0, 5, 4)]), None, pool, N)
     items = [(int(row), int(pool[column])) for row, column in zip(found.rows, found.columns, strict=True)]
-    assert items == [(0, 1), (1, 1), (2, 3), (2, 1), (3, 3), (3, 1)]
+    assert items == [(0, 1), (1, 1), (2, 1), (2, 3), (3, 1), (3, 3)]
 
 
 def test_questions_have_all_of_a_history_and_nothing_subtracted():

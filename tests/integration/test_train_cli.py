@@ -114,7 +114,7 @@ def check_summary(summary: dict[str, Any], experiment: Experiment) -> None:
         low, high = summary[part]["loss_interval"]
         assert 0 < low <= summary[part]["loss"] <= high
     of_content = ["content_similarity", "blend"] if experiment.model.content() else []
-    assert [*summary["baselines"]] == ["most_popular", "item_to_item", "co_occurrence", *of_content]
+    assert [*summary["baselines"]] == ["most_popular", "item_to_item", "transitions", "co_occurrence", *of_content]
     assert summary["baselines"]["item_to_item"].keys() == summary["test"].keys() - {"loss", "loss_interval"}
     assert 0 < summary["data"]["users"] <= summary["data"]["windows"] < summary["data"]["interactions"]
     assert 0 < summary["parameters"]["trainable"] <= summary["parameters"]["total"]

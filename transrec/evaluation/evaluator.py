@@ -36,7 +36,8 @@ def _known(name: str) -> str:
     return name
 
 
-_SHARES = (0.25, 0.5, 0.75, 0.9)  # of the first kind of evidence in a blend
+_BLENDED = ("co_occurrence", "content_similarity")
+_SHARES = (0.25, 0.5, 0.75, 0.9)  # of the first of them in a blend
 
 MetricName = Annotated[str, AfterValidator(_known)]
 
@@ -153,7 +154,7 @@ def baselines(
     """Metrics of the baselines, which are not trained; not collective: any single rank may call it.
 
     Args:
-        evidence: each is a baseline, by name; if there are two, so is their blend.
+        evidence: each is a baseline, by name, and so is the blend of those in `_BLENDED`.
     """
     alone = Evaluator(config, examples, World())
     return alone.kind.baselines(alone, examples, part, evidence or {})
@@ -166,8 +167,8 @@ def _item_baselines(
     untrained = {name: Untrained(partial(_scores, one, alone.num_items)) for name, one in evidence.items()}
     found: dict[str, Baseline] = {"most_popular": MostPopular(item_to_item.counts), "item_to_item": item_to_item}
     found |= untrained
-    if len(untrained) == 2:
-        found["blend"] = _best_blend(alone, *untrained.values())
+    if untrained.keys() >= {*_BLENDED}:
+        found["blend"] = _best_blend(alone, *(untrained[name] for name in _BLENDED))
     return {name: alone.baseline(baseline, part) for name, baseline in found.items()}
 
 

@@ -1,7 +1,8 @@
-"""Transitions: counts of pairs in the order of time, of items close to each other.
+"""Transitions: counts of pairs in the order of time.
 
 Paper: the Markov chain baselines of SASRec (Kang and McAuley, ICDM 2018). Deviation: an item's transitions are to all
-of the next few items.
+of the next items in the window, which count alike, instead of to the next one. On two sparse data sets a window of 20
+ranked better than 1, 3 or 10, and better without the candidate's frequency.
 """
 
 from typing import ClassVar, Literal
@@ -15,6 +16,8 @@ class TransitionsConfig(PairCountsConfig):
     """Which items follow on which."""
 
     name: Literal["transitions"] = Field("transitions", description="counts of items that followed in users' sequences")
-    window: int = Field(3, ge=1, description="largest distance of two items of a sequence that count as a pair")
+    decay: float = Field(0.0, ge=0, description="a pair at distance d counts d^-decay")
+    column_power: float = Field(0.0, ge=0, description="counts are divided by the candidate's total to this power")
+    recency: float = Field(1.0, ge=0, description="the item p places from the end of a history weighs p^-recency")
 
     forward: ClassVar[bool] = True

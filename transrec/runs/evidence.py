@@ -20,6 +20,7 @@ from transrec.distributed.world import World
 from transrec.evidence import EvidenceConfig
 from transrec.evidence.co_occurrence import CoOccurrenceConfig
 from transrec.evidence.content_similarity import ContentSimilarityConfig
+from transrec.evidence.transitions import TransitionsConfig
 from transrec.item_encoders.frozen_prefix import FrozenPrefix
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoderConfig
@@ -53,7 +54,7 @@ def baseline_evidence(model: ModelSettings, examples: Examples, device: torch.de
     if not isinstance(examples, NextItemExamples):
         return {}
     known = RunSources(model, examples, World(device=device))
-    kinds: list[EvidenceConfig] = [CoOccurrenceConfig()]
+    kinds: list[EvidenceConfig] = [TransitionsConfig(), CoOccurrenceConfig()]
     kinds += [ContentSimilarityConfig(modality=modality) for modality in model.content()][:1]
     found: dict[str, Evidence] = {}
     for one in kinds:

@@ -25,7 +25,7 @@ from transrec.evaluation.metrics import MeanMetric
 from transrec.evaluation.readings import Reading
 from transrec.experiment import Experiment
 from transrec.models.sequential_recommender import SequentialRecommenderConfig
-from transrec.protocols import Model, ModelSettings, Scorer, Tower, TowerEncoder
+from transrec.protocols import Model, ModelSettings, Part, Scorer, Tower, TowerEncoder
 
 HEADS = ("click", "buy")
 
@@ -186,6 +186,9 @@ class Impressions:
 
     def target_names(self) -> pa.StringArray:
         return pa.array([], pa.string())
+
+    def remarks(self, part: Part) -> list[str]:
+        return []
 
     def training_size(self) -> dict[str, int]:
         return {"impressions": sum(self.counts), "windows": sum(self.counts)}

@@ -22,6 +22,7 @@ from transrec.data.examples.next_item import NextItemExamples
 from transrec.data.examples.task import TaskExamples
 from transrec.distributed.world import World
 from transrec.evaluation.baselines import Baseline, ItemToItem, MostPopular, Untrained, blend
+from transrec.evaluation.by_popularity import Group, by_popularity
 from transrec.evaluation.estimates import Estimate, Interval
 from transrec.evaluation.full_ranking import Repeats
 from transrec.evaluation.logistic_regression import MOST_CLASSES, LogisticRegression
@@ -79,12 +80,23 @@ class Evaluator:
         columns = self._measure_model(model, store, part, _readings(metrics) | {*self.kind.kept})
         return UserResults(columns, self._estimates(metrics, columns))
 
-    def baseline(self, baseline: Baseline, part: Part) -> dict[str, Estimate]:
-        """The metrics of a baseline, except those that need logits."""
+    def baseline(self, baseline: Baseline, part: Part) -> "UserResults":
+        """The metrics of a baseline, with the readings behind them; of both, those that need no logits."""
         readings = self.kind.readings
         metrics = [m for m in self.metrics if not any(readings[name].of_logits for name in m.reads)]
-        columns = self._measure(part, lambda batch: baseline.for_users(batch.history), _readings(metrics))
-        return self._estimates(metrics, columns)
+        kept = {name for name in self.kind.kept if not readings[name].of_logits}
+        columns = self._measure(part, lambda batch: baseline.for_users(batch.history), _readings(metrics) | kept)
+        return UserResults(columns, self._estimates(metrics, columns))
+
+    def by_popularity(self, results: "UserResults") -> dict[str, Group]:
+        """The metrics of rankings by the popularity of the target; of a task's targets, none."""
+        if not isinstance(self.examples, NextItemExamples):
+            return {}
+        ranked = [m for m in self.metrics if m.reads == ("rank",)]
+        if not ranked:
+            return {}
+        popularity = torch.from_numpy(self.examples.popularity)
+        return by_popularity(results.columns, popularity, ranked, Interval(self.config.confidence))
 
     def _estimates(self, metrics: Sequence[Metric], columns: Mapping[str, Tensor]) -> dict[str, Estimate]:
         interval = Interval(self.config.confidence)
@@ -150,8 +162,8 @@ class inference:
 
 def baselines(
     config: EvaluationConfig, examples: Examples, part: Part, evidence: Mapping[str, Evidence] | None = None
-) -> dict[str, dict[str, Estimate]]:
-    """Metrics of the baselines, which are not trained; not collective: any single rank may call it.
+) -> dict[str, UserResults]:
+    """Results of the baselines, which are not trained; not collective: any single rank may call it.
 
     Args:
         evidence: each is a baseline, by name, and so is the blend of those in `_BLENDED`.
@@ -162,7 +174,7 @@ def baselines(
 
 def _item_baselines(
     alone: Evaluator, examples: NextItemExamples, part: Part, evidence: Mapping[str, Evidence]
-) -> dict[str, dict[str, Estimate]]:
+) -> dict[str, UserResults]:
     item_to_item = ItemToItem.fit(examples.training_sequences(), alone.num_items)
     untrained = {name: Untrained(partial(_scores, one, alone.num_items)) for name, one in evidence.items()}
     found: dict[str, Baseline] = {"most_popular": MostPopular(item_to_item.counts), "item_to_item": item_to_item}
@@ -176,7 +188,9 @@ def _best_blend(alone: Evaluator, one: Untrained, other: Untrained) -> Untrained
     """The blend that is best in validation by the first metric."""
     asked = next((m for m in alone.metrics if m.reads == ("rank",)), metric("NDCG@10"))
     ranking = Evaluator(alone.config.model_copy(update={"metrics": [asked.name]}), alone.examples, alone.world)
-    values = {share: ranking.baseline(blend(one, other, share), "valid")[asked.name].value for share in _SHARES}
+    values = {
+        share: ranking.baseline(blend(one, other, share), "valid").estimates[asked.name].value for share in _SHARES
+    }
     return blend(one, other, max(values, key=values.__getitem__))
 
 
@@ -186,7 +200,7 @@ def _scores(evidence: Evidence, catalogue_size: int, history: Tensor) -> Any:
 
 def _task_baselines(
     alone: Evaluator, examples: TaskExamples, part: Part, evidence: Mapping[str, Evidence]
-) -> dict[str, dict[str, Estimate]]:
+) -> dict[str, UserResults]:
     counts, size = examples.labels.counts, examples.targets.size
     found = {"most_frequent": alone.baseline(MostPopular(torch.from_numpy(counts)), part)}
     if np.count_nonzero(counts) > 1 and size <= MOST_CLASSES and find_spec("sklearn"):
@@ -201,7 +215,7 @@ class Kind:
 
     readings: Mapping[str, Reading[Any, Any, Any]]
     context: Callable[[EvaluationConfig, Any, World], Any]  # context that the readings receive
-    baselines: Callable[[Evaluator, Any, Part, Mapping[str, Evidence]], dict[str, dict[str, Estimate]]]
+    baselines: Callable[[Evaluator, Any, Part, Mapping[str, Evidence]], dict[str, UserResults]]
     kept: tuple[str, ...]  # readings measured on the test even if no metric needs them
     kept_metrics: tuple[str, ...] = ()  # metrics measured on the test even if not configured
     named: frozenset[str] = frozenset()  # readings that hold target numbers, which have names

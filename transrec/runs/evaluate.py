@@ -106,6 +106,7 @@ def sections(results: Sequence[Result]) -> list[Mapping[str, Mapping[str, Estima
         alike = repr((result.data, result.evaluation))
         if alike not in found:
             evidence = baseline_evidence(result.channel.experiment.model, result.examples, result.device)
-            found[alike] = dict(baselines(result.evaluation, result.examples, result.part, evidence))
+            untrained = baselines(result.evaluation, result.examples, result.part, evidence)
+            found[alike] = {name: results.estimates for name, results in untrained.items()}
         found[alike][result.channel.name] = result.estimates
     return list(found.values())

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from transrec import weights
+from transrec.evaluation.by_popularity import Group, popularity_table
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import KINDS, UserResults
 from transrec.evaluation.metrics import metric
@@ -73,6 +74,15 @@ def save_users(path: Path, examples: Examples, results: UserResults) -> None:
         pq.write_table(pa.table(columns), partial)
 
 
+def save_ranks(path: Path, examples: Examples, baselines: Mapping[str, UserResults]) -> None:
+    """Write one row per test question, in the order of `save_users`: user_id, and the rank of its target by each
+    baseline that ranks."""
+    ranking = {name: results.columns["rank"] for name, results in baselines.items() if "rank" in results.columns}
+    ranks = {name: pa.array(column.numpy()) for name, column in ranking.items()}
+    with replace_atomically(path) as partial:
+        pq.write_table(pa.table({"user_id": pa.array(examples.question_users("test"), pa.string())} | ranks), partial)
+
+
 def hyperparameters(experiment: Experiment) -> dict[str, Any]:
     """The settings by which TensorBoard compares runs, by dotted key."""
     sections = experiment.model_dump(mode="json", include={"seed", "model", "adaptation", "optimizer", "train", "zero"})
@@ -80,11 +90,18 @@ def hyperparameters(experiment: Experiment) -> dict[str, Any]:
 
 
 def show(
-    experiment: Experiment, tested: Mapping[str, Mapping[str, Estimate]], summary: dict[str, Any], cost: Cost | None
+    experiment: Experiment,
+    tested: Mapping[str, Mapping[str, Estimate]],
+    groups: Mapping[str, Mapping[str, Group]],
+    summary: dict[str, Any],
+    cost: Cost | None,
 ) -> None:
-    """Print the test results and baselines, the cost, and the paths and commands for more."""
+    """Print the test results and baselines, in all and by popularity, the cost, and the paths and commands for more."""
     output, folder = console(), experiment.run_dir
     output.print(table(tested))
+    asked = next((name for name in experiment.evaluation.metrics if metric(name).reads == ("rank",)), None)
+    if asked and any(groups.values()):
+        output.print(popularity_table(asked, groups))
     if ahead := untrained_ahead(experiment, tested):
         output.print(ahead, highlight=False)
     output.print(cost_table(summary))

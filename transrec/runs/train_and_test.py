@@ -22,7 +22,7 @@ from transrec.runs.build import Parts, build
 from transrec.runs.evidence import baseline_evidence
 from transrec.runs.export import describe
 from transrec.runs.run_folder import check_run_dir, write_run_dir
-from transrec.runs.summary import assemble, hyperparameters, show, write_summary
+from transrec.runs.summary import assemble, hyperparameters, save_ranks, show, write_summary
 from transrec.training.cost import Cost, count_parameters, measure
 from transrec.training.engine import deepspeed_config, initialize
 from transrec.training.optim import build_optimizer, peak_rates
@@ -87,13 +87,20 @@ def finish(experiment: Experiment, trained: Trained) -> None:
     tested, trainer = trained.results["test"], trained.trainer
     evidence = baseline_evidence(experiment.model, trained.examples, trainer.world.device)
     others = baselines(experiment.evaluation, trained.examples, "test", evidence)
-    trained.summary["baselines"] = {name: as_json(estimates) for name, estimates in others.items()}
+    rows = others | {"this run": tested}
+    alone = Evaluator(experiment.evaluation, trained.examples, World())
+    groups = {name: alone.by_popularity(results) for name, results in rows.items()}
+    trained.summary["baselines"] = {name: as_json(results.estimates) for name, results in others.items()}
+    trained.summary["by_popularity"] = {
+        name: {group: result.as_json() for group, result in found.items()} for name, found in groups.items()
+    }
+    save_ranks(experiment.run_dir / "test_baselines.parquet", trained.examples, others)
     write_summary(experiment.run_dir, trained.examples, tested, trained.summary)
     metrics = {f"test/{name}": estimate.value for name, estimate in tested.estimates.items()}
     assert trainer.tracker is not None
     trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, trainer.state.step)
     trainer.close()
-    show(experiment, others | {"this run": tested.estimates}, trained.summary, trained.cost)
+    show(experiment, {name: results.estimates for name, results in rows.items()}, groups, trained.summary, trained.cost)
 
 
 def build_stream(experiment: Experiment, examples: Examples, store: ItemStore, world: World) -> TrainStream:

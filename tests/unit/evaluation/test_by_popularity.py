@@ -1,0 +1,39 @@
+"""Groups of questions by how often their targets occur, and metrics within them."""
+
+import torch
+
+from transrec.evaluation.by_popularity import by_popularity, groups
+from transrec.evaluation.estimates import Interval
+from transrec.evaluation.metrics import metric
+
+
+def members(counts: list[int]) -> dict[str, list[int]]:
+    return {name: mask.nonzero().flatten().tolist() for name, mask in groups(torch.tensor(counts)).items()}
+
+
+def test_thirds_of_the_questions_whose_targets_occur() -> None:
+    assert members([9, 0, 1, 4, 0, 2, 3, 8]) == {"cold": [1, 4], "rare": [2, 5], "middling": [3, 6], "popular": [0, 7]}
+
+
+def test_equally_frequent_targets_stay_together() -> None:
+    assert members([1, 1, 1, 1, 1, 2, 2, 3, 3]) == {"rare": [0, 1, 2, 3, 4], "middling": [5, 6], "popular": [7, 8]}
+
+
+def test_groups_without_questions_are_left_out() -> None:
+    assert members([0, 0]) == {"cold": [0, 1]}
+    assert members([5, 5, 5]) == {"rare": [0, 1, 2]}
+
+
+def test_metrics_are_those_of_the_group_alone() -> None:
+    columns = {
+        "user": torch.arange(6),
+        "target": torch.tensor([1, 2, 3, 1, 2, 3]),
+        "rank": torch.tensor([1, 20, 1, 30, 1, 1]),
+    }
+    found = by_popularity(columns, torch.tensor([0, 0, 4, 9]), [metric("HR@10")], Interval())
+    assert {name: (group.questions, group.estimates["HR@10"].value) for name, group in found.items()} == {
+        "cold": (2, 0.5),
+        "rare": (2, 0.5),
+        "middling": (2, 1.0),
+    }
+    assert found["cold"].as_json()["questions"] == 2

@@ -1,0 +1,73 @@
+"""Results apart by how often the target occurred in training: never, and thirds of the other questions.
+
+A mean over all users hides whether a model finds anything but what is popular. Thirds hold equally many questions, but
+for targets that occurred equally often, which stay together.
+
+Shape letters: I questions, N items.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from transrec.evaluation.estimates import Estimate, Interval
+from transrec.evaluation.metrics import Metric
+from transrec.evaluation.report import as_json
+
+COLD, THIRDS = "cold", ("rare", "middling", "popular")
+
+
+def groups(counts: Tensor) -> dict[str, Tensor]:
+    """The questions (I,), as masks, of each group that has any.
+
+    Args:
+        counts: (I,) training interactions of each question's target.
+    """
+    warm = counts[counts > 0].double()
+    found = {COLD: counts == 0}
+    if len(warm):
+        ends = torch.quantile(warm, torch.tensor([1 / 3, 2 / 3], dtype=torch.float64), interpolation="lower")
+        third = torch.bucketize(counts.double(), ends)  # 0 up to the first end, inclusive
+        found |= {name: (counts > 0) & (third == number) for number, name in enumerate(THIRDS)}
+    return {name: mask for name, mask in found.items() if mask.any()}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The questions of a group: their number and their metrics."""
+
+    questions: int
+    estimates: Mapping[str, Estimate]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"questions": self.questions, **as_json(self.estimates)}
+
+
+def by_popularity(
+    columns: Mapping[str, Tensor], popularity: Tensor, metrics: Sequence[Metric], interval: Interval
+) -> dict[str, Group]:
+    """The metrics of each group.
+
+    Args:
+        columns: readings (I,) of all questions, with "target" and "user" among them.
+        popularity: (N + 1,) training interactions of each item.
+    """
+    found = {}
+    for name, mask in groups(popularity[columns["target"]]).items():
+        users = columns["user"][mask]
+        estimates = {m.name: m.estimate([columns[r][mask] for r in m.reads], users, interval) for m in metrics}
+        found[name] = Group(len(users), estimates)
+    return found
+
+
+def popularity_table(metric: str, rows: Mapping[str, Mapping[str, Group]]) -> Table:
+    """A row for each model, and a column of the metric for each group."""
+    sizes = {name: group.questions for groups in rows.values() for name, group in groups.items()}
+    view = Table(f"{metric} by target", *(f"{name} ({size:,})" for name, size in sizes.items()))
+    for model, groups_of_model in rows.items():
+        view.add_row(model, *(f"{groups_of_model[name].estimates[metric].value:.4f}" for name in sizes))
+    return view

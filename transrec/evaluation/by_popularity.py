@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
 from torch import Tensor
@@ -27,11 +28,11 @@ def groups(counts: Tensor) -> dict[str, Tensor]:
     Args:
         counts: (I,) training interactions of each question's target.
     """
-    warm = counts[counts > 0].double()
+    warm = counts[counts > 0]
     found = {COLD: counts == 0}
     if len(warm):
-        ends = torch.quantile(warm, torch.tensor([1 / 3, 2 / 3], dtype=torch.float64), interpolation="lower")
-        third = torch.bucketize(counts.double(), ends)  # 0 up to the first end, inclusive
+        ends = torch.from_numpy(np.quantile(warm.numpy(), [1 / 3, 2 / 3], method="lower"))
+        third = torch.bucketize(counts, ends)  # 0 up to the first end, inclusive
         found |= {name: (counts > 0) & (third == number) for number, name in enumerate(THIRDS)}
     return {name: mask for name, mask in found.items() if mask.any()}
 

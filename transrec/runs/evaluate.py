@@ -61,7 +61,8 @@ def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Par
     estimates = Evaluator(experiment.evaluation, examples, world).users(model, store, part).estimates
     if world.is_main:
         bad_samples.warn(examples.skipped, store.skipped)
-        print(*examples.remarks(part), sep="\n", end="", file=sys.stderr)
+        for remark in examples.remarks(part):
+            print(remark, file=sys.stderr)
     return Result(channel, part, config, examples, estimates, world.device)
 
 

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from transrec.config import Config
 from transrec.data.batch import ItemContent
+from transrec.item_encoders.fusions import FusionConfig
+from transrec.item_encoders.fusions.sum import SumConfig
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
-from transrec.nn.readout import Modalities, softmax_over
+from transrec.nn.readout import Modalities
 from transrec.protocols import ItemEncoder
 
 Part = TextEncoderConfig | ImageEncoderConfig | IdEmbeddingConfig
@@ -36,9 +38,7 @@ class MultimodalEncoderConfig(Config):
     text: TextEncoderConfig | None = Field(None, description="encoder of the items' texts")
     image: ImageEncoderConfig | None = Field(None, description="encoder of the items' images")
     id: IdEmbeddingConfig | None = Field(None, description="a learned vector for every item besides its content")
-    fusion: Literal["sum", "concat", "gated"] = Field(
-        "sum", description="mean of the vectors, an MLP over all of them, or their sum with learned weights"
-    )
+    fusion: FusionConfig = Field(SumConfig(), description="how the vectors become one: a name, or one with settings")
 
     @model_validator(mode="after")
     def _several(self) -> Self:
@@ -83,7 +83,7 @@ class MultimodalEncoder(ItemEncoder):
         self.modalities = list(config.parts)
         for modality, part in config.parts.items():
             self.add_module(modality, part.build(width, num_items))
-        self.fusion = _FUSIONS[config.fusion](len(self.modalities), width)
+        self.fusion = config.fusion.build(len(self.modalities), width)
         self.hidden_size = width
         self.site_paths = {"fusion": ["fusion"]}
 
@@ -123,42 +123,3 @@ def _present(content: ItemContent, modality: str) -> Tensor:
     if modality == "id":
         return torch.ones_like(content.items, dtype=torch.bool)
     return torch.zeros_like(content.items, dtype=torch.bool).index_fill(0, content.modalities[modality].rows, True)
-
-
-class _Sum(nn.Module):
-    """Mean of the vectors present, so that items with one modality and with all have the same scale."""
-
-    def __init__(self, modalities: int, width: int):
-        super().__init__()
-
-    def forward(self, x: Modalities) -> Tensor:
-        weights_US = x.present / x.present.sum(1, keepdim=True).clamp(min=1)
-        return (x.vectors * weights_US.to(x.vectors.dtype).unsqueeze(-1)).sum(1)
-
-
-class _Concat(nn.Module):
-    """W2 GELU(W1 [e_1; …; e_S; p] + b1) + b2, where p marks the modalities present by 1, others by 0."""
-
-    def __init__(self, modalities: int, width: int):
-        super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(modalities * (width + 1), width), nn.GELU(), nn.Linear(width, width))
-
-    def forward(self, x: Modalities) -> Tensor:
-        fused_UD = self.mlp(torch.cat([x.vectors.flatten(1), x.present.to(x.vectors.dtype)], dim=1))
-        tensor: Tensor = fused_UD * x.present.any(1, keepdim=True)
-        return tensor
-
-
-class _Gated(nn.Module):
-    """Σ_s g_s e_s, where g is the softmax of W [e_1; …; e_S] + b over those present."""
-
-    def __init__(self, modalities: int, width: int):
-        super().__init__()
-        self.gate = nn.Linear(modalities * width, modalities)
-
-    def forward(self, x: Modalities) -> Tensor:
-        gates_US = softmax_over(x.present, self.gate(x.vectors.flatten(1)))
-        return (x.vectors * gates_US.unsqueeze(-1)).sum(1)
-
-
-_FUSIONS: dict[str, type[nn.Module]] = {"sum": _Sum, "concat": _Concat, "gated": _Gated}

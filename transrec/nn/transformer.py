@@ -41,10 +41,12 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, attendable: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, attendable: Tensor | None, context: Tensor | None = None) -> Tensor:
+        """States of `x`, which attends to itself or to a `context`."""
+        context = x if context is None else context
         q_BhLd, k_BhLd, v_BhLd = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection in (self.query, self.key, self.value)
+            projection(read).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projection, read in ((self.query, x), (self.key, context), (self.value, context))
         )
         dropout = self.dropout if self.training else 0.0
         y_BhLd = F.scaled_dot_product_attention(q_BhLd, k_BhLd, v_BhLd, attendable, dropout)

@@ -15,7 +15,9 @@ from transrec.nn.readout import Modalities
 
 WIDTH = 8
 TEXT, IMAGE = [0, 1], [1, 2]  # rows of items that have it; item 3 has neither
-FUSIONS = pytest.mark.parametrize("fusion", ["sum", "concat", "gated"])
+FUSIONS = pytest.mark.parametrize(
+    "fusion", ["sum", "concat", "gated", "single_stream", "two_stream", "q_former", "fq_former"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def config(tiny_bert, tiny_vit) -> MultimodalEncoderConfig:
 
 def build(config: MultimodalEncoderConfig, **changes) -> MultimodalEncoder:
     torch.manual_seed(0)
-    return config.model_copy(update=changes).build(WIDTH, num_items=9)
+    return MultimodalEncoderConfig(**dict(config) | changes).build(WIDTH, num_items=9).eval()
 
 
 def content(text: list[int] = TEXT, image: list[int] = IMAGE) -> ItemContent:
@@ -85,6 +87,16 @@ def test_what_is_missing_is_not_a_vector_of_zeros(config, fusion):
     assert not torch.allclose(lacking, zero)
     if fusion == "gated":
         torch.testing.assert_close(fused[0], vectors[0, 0])
+
+
+@pytest.mark.parametrize("fusion", ["sum", "single_stream", "two_stream", "q_former", "fq_former"])
+def test_what_stands_for_a_missing_modality_changes_no_bit(config, fusion):
+    """The others read zeros there, which the encoder provides."""
+    model = build(config, fusion=fusion)
+    vectors, present = torch.randn(4, 2, WIDTH), torch.tensor([[True, False], [False, True], [True, True], [False] * 2])
+    fused = model.fusion(Modalities(("text", "image"), vectors, present, {}))
+    other = torch.where(present.unsqueeze(-1), vectors, 7.0)
+    assert torch.equal(model.fusion(Modalities(("text", "image"), other, present, {})), fused)
 
 
 @FUSIONS

@@ -1,0 +1,64 @@
+"""The Fusion-Q-Former against its equations, written out for one item."""
+
+import math
+
+import pytest
+import torch
+
+from transrec.config import ConfigError
+from transrec.item_encoders.fusions.fq_former import FusionQFormer, FusionQFormerConfig
+from transrec.nn.readout import Modalities
+
+WIDTH = 8
+
+
+def fusion(**settings) -> FusionQFormer:
+    torch.manual_seed(0)
+    return FusionQFormerConfig(**settings).build(modalities=3, width=WIDTH).eval()
+
+
+def items(present: torch.Tensor) -> Modalities:
+    vectors = torch.randn(*present.shape, WIDTH, generator=torch.Generator().manual_seed(1))
+    return Modalities(["text", "image", "id"][: present.shape[1]], vectors, present, {})
+
+
+def by_hand(model: FusionQFormer, tokens: torch.Tensor) -> torch.Tensor:
+    """The result for one item with these tokens (T, D), head by head and position by position."""
+    z = torch.cat([model.queries, tokens])
+    for attention, norm in zip(model.attentions, model.norms, strict=True):
+        heads = []
+        for rows in torch.arange(WIDTH).chunk(attention.heads):
+            q, k, v = ((z @ w.weight.T)[:, rows] for w in (attention.query, attention.key, attention.value))
+            weights = torch.softmax(q @ k.T / math.sqrt(len(rows)), dim=1)
+            heads.append(weights @ v)
+        z = torch.nn.functional.layer_norm(
+            z + torch.cat(heads, dim=1) @ attention.output.weight.T, (WIDTH,), norm.weight, norm.bias, norm.eps
+        )
+    return model.output(z[: len(model.queries)].flatten())
+
+
+@pytest.mark.parametrize("settings", [{}, {"layers": 3, "heads": 2, "queries": 1}, {"queries": 4, "heads": 8}])
+def test_by_hand(settings):
+    present = torch.tensor([[True, True, True], [True, False, True], [False, True, False]])
+    model, x = fusion(**settings), items(present)
+    expected = torch.stack([by_hand(model, vectors[there]) for vectors, there in zip(x.vectors, present, strict=True)])
+    torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize("modalities", [1, 2, 3])
+def test_the_length_of_the_result_does_not_depend_on_the_modalities(modalities):
+    assert fusion()(items(torch.ones(5, modalities, dtype=torch.bool))).shape == (5, WIDTH)
+
+
+def test_queries_and_attention_learn_and_nothing_gives_no_nan():
+    model, x = fusion(), items(torch.tensor([[True, True, False], [False] * 3]))
+    fused = model(x)
+    assert not fused[1].any()
+    fused.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert model.queries.grad.any()
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(ConfigError, match=r"`model\.width` 8 must be divisible by the 3 heads"):
+        fusion(heads=3)

@@ -1,0 +1,29 @@
+"""Fusions: one vector for an item from the vectors of its modalities. `name:` chooses each.
+
+A missing modality is masked, never read: what stands in its place changes no bit of the result. An item without any
+has the zero vector.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from transrec.item_encoders.fusions.concat import ConcatConfig
+from transrec.item_encoders.fusions.fq_former import FusionQFormerConfig
+from transrec.item_encoders.fusions.gated import GatedConfig
+from transrec.item_encoders.fusions.q_former import QFormerConfig
+from transrec.item_encoders.fusions.single_stream import SingleStreamConfig
+from transrec.item_encoders.fusions.sum import SumConfig
+from transrec.item_encoders.fusions.two_stream import TwoStreamConfig
+
+
+def _named(fusion: Any) -> Any:
+    """A name stands for the fusion of that name with its default settings."""
+    return {"name": fusion} if isinstance(fusion, str) else fusion
+
+
+FusionConfig = Annotated[
+    SumConfig | ConcatConfig | GatedConfig | SingleStreamConfig | TwoStreamConfig | QFormerConfig | FusionQFormerConfig,
+    Field(discriminator="name"),
+    BeforeValidator(_named),
+]

@@ -1,0 +1,52 @@
+"""Fusion-Q-Former: learned queries and the vectors of the modalities attend to each other.
+
+Shape letters: U items, S modalities, Q queries, D width.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from transrec.item_encoders.fusions.tokens import TokenFusion, TransformerSettings, check_heads
+from transrec.nn.readout import Modalities
+from transrec.nn.transformer import Attention
+
+_LAYER_NORM_EPS = 1e-5
+
+
+class FusionQFormerConfig(TransformerSettings):
+    """Configuration of `FusionQFormer`."""
+
+    name: Literal["fq_former"] = Field("fq_former", description="queries and vectors in one self-attention (EM3)")
+    queries: int = Field(2, ge=1, description="learned queries")
+
+    def build(self, modalities: int, width: int) -> "FusionQFormer":
+        return FusionQFormer(self, width)
+
+
+class FusionQFormer(TokenFusion):
+    """Z = [Q; e_1; …; e_S]; in each layer Z = LN(Z + Dropout(MHA(Z))); the result is W [Z_1; …; Z_Q] + b.
+
+    Paper: EM3 (arXiv 2404.06078), with the layers of its public code: no cross-attention and no feed-forward network.
+    Deviations: missing modalities are masked, which the public code never does; the attention has no biases.
+    """
+
+    def __init__(self, config: FusionQFormerConfig, width: int) -> None:
+        super().__init__()
+        check_heads(config.heads, width)
+        self.queries = nn.Parameter(torch.empty(config.queries, width))
+        nn.init.xavier_uniform_(self.queries)
+        self.attentions = nn.ModuleList(Attention(width, config.heads, 0.0) for _ in range(config.layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=_LAYER_NORM_EPS) for _ in range(config.layers))
+        self.output = nn.Linear(config.queries * width, width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def fuse(self, x: Modalities) -> Tensor:
+        queries_UQD = self.queries.to(x.vectors.dtype).expand(len(x.vectors), -1, -1)
+        z, mask = torch.cat([queries_UQD, x.vectors], dim=1), self.attendable(x.present, len(self.queries))
+        for attention, norm in zip(self.attentions, self.norms, strict=True):
+            z = norm(z + self.dropout(attention(z, mask)))
+        fused_UD: Tensor = self.output(z[:, : len(self.queries)].flatten(1))
+        return fused_UD

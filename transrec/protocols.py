@@ -255,6 +255,14 @@ class UserEncoder(TowerEncoder):
     """
 
 
+class Interest(TowerEncoder):
+    """`forward(candidates (B, D), history (B, L, D), mask (B, L)) -> (B, D)`: what a history says about a candidate.
+
+    Zero for an empty history; what stands where the mask is False changes nothing. Its configuration defines
+    `build(width)`, which creates it.
+    """
+
+
 class Objective(nn.Module):
     """`forward(states (B, P, D), pool (U, D), batch, evidence) -> scalar`: a loss, summed over scored positions.
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("transrec", "data_tools", "launch")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-FAMILIES = {"item_encoders", "user_encoders", "objectives", "evidence", "adaptation"}
+FAMILIES = {"item_encoders", "user_encoders", "interests", "objectives", "evidence", "adaptation"}
 LOOP = {"models", "experiment", "runs", "training", "data"}  # what a component must not know
 LONGEST_FUNCTION = 60
 # Decode pickles, or YAML that names Python objects.

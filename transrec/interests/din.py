@@ -42,4 +42,5 @@ class DIN(Interest):
         c_BLD = candidates.unsqueeze(1).expand_as(history)
         both = torch.cat([history, c_BLD, history - c_BLD, history * c_BLD], dim=-1)
         weights_BL = self.weight(self.activation(self.hidden(both))).squeeze(-1) * mask
-        return (history * weights_BL.unsqueeze(-1)).sum(1)
+        found: Tensor = (history * weights_BL.unsqueeze(-1)).sum(1)
+        return found

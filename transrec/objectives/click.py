@@ -1,0 +1,19 @@
+"""Clicks: the probability of each kind of answer to an impression.
+
+Shape letters: B impressions, H heads.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def click_losses(logits: Tensor, labels: Tensor, observed: Tensor) -> Tensor:
+    """Binary cross entropy, summed over the impressions in which each head was observed, (H,).
+
+    Args:
+        logits: (B, H).
+        labels: (B, H) 1 for an answer such as a click, else 0; any number where it was not observed.
+        observed: (B, H) bool.
+    """
+    logits, targets = logits.float(), labels.float().masked_fill(~observed, 0)
+    return (F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * observed).sum(0)

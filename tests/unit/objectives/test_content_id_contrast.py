@@ -36,8 +36,8 @@ def by_hand(model: ContentIDContrast, anchors: Sides, others: Sides) -> float:
         kept = [k for k in range(len(others.items)) if others.items[k] != item and others.has_content[k]]
         for one, other, vectors, linear in ((c, i, others.ids, model.ids), (i, c, others.content, model.content)):
             cosines = [one @ other, *(one @ unit(linear, vectors[k]) for k in kept)]
-            exponents = torch.stack(cosines).div(model.temperature).exp()
-            total += -0.5 * math.log(exponents[0] / exponents.sum())
+            exponents = torch.stack(cosines).detach().div(model.temperature).exp()
+            total += -0.5 * math.log(float(exponents[0] / exponents.sum()))
     return model.weight * total
 
 

@@ -112,7 +112,9 @@ def blend(one: Untrained, other: Untrained, share: float) -> Untrained:
 
 def _relative(scores: sparse.csr_array) -> sparse.csr_array:
     most = scores.max(axis=1).toarray().ravel()
-    return sparse.diags_array(1 / np.where(most > 0, most, 1)) @ scores
+    relative = scores.copy()
+    relative.data = relative.data / np.repeat(np.where(most > 0, most, 1), np.diff(scores.indptr))
+    return relative
 
 
 def _transitions(items: np.ndarray, lengths: np.ndarray, catalogue_size: int) -> sparse.csr_array:

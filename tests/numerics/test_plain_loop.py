@@ -56,7 +56,7 @@ def test_clipping_and_schedule_show_in_the_curve(tiny: Tiny) -> None:
 
 
 def test_gradients_do_not_depend_on_how_a_step_is_cut(tiny: Tiny) -> None:
-    """The eighth step has one window: fifteen of sixteen micro-batches add nothing, and it weighs as much as any."""
+    """The windows do not fill their eight steps: of sixteen micro-batches, the empty ones add nothing."""
     run = experiment(tiny)
     examples = run.data.scan(run.model.max_length)
     store = ItemStore(examples.folder, run.model.item_encoder.content(), run.data.cache)
@@ -73,6 +73,6 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut(tiny: Tiny) -> None:
             for batch in batches:
                 (sum(model(batch).values()) / scored).backward()
             gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
-        assert (step == 7) == (sum(len(batch.user_ids) for batch in batches) == 1)
+        assert sum(len(batch.user_ids) for batch in batches) in (14, 15)
         for other in gradients[1:]:
             torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-7)

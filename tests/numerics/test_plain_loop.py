@@ -43,7 +43,8 @@ def test_a_run_learns_what_the_plain_loop_learns(
     trained = exported(run_dir)
     assert trained.keys() >= plain.weights.keys()
     for name, weight in plain.weights.items():
-        torch.testing.assert_close(trained[name], weight, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        # On two threads sums are rounded otherwise, which Adam turns into whole updates where a gradient is nearly 0.
+        torch.testing.assert_close(trained[name], weight, rtol=1e-4, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_clipping_and_schedule_show_in_the_curve(tiny: Tiny) -> None:

@@ -80,6 +80,7 @@ class PairCounts:
     def __init__(self, config: PairCountsConfig, counts: Neighbours, totals: Floats) -> None:
         self.config, self.counts = config, counts
         self.row_totals, self.column_totals = totals
+        self._column_powers = self._power(self.column_totals, config.column_power)
 
     def scores(self, points: HistoryPoints) -> sparse.csr_array:
         """The score of every candidate for each history, (S, N + 1)."""
@@ -87,12 +88,13 @@ class PairCounts:
         of_histories = weights(points, holds, self.config.recent, self.config.recency)
         used = np.unique(of_histories.indices)
         table, totals = self.counts.rows(holds.items[used]), self.row_totals[holds.items[used]]
-        column_totals = self.column_totals[table.indices]
         if points.counted:
-            own = self._own_pairs(points, holds)
+            own, column_totals = self._own_pairs(points, holds), self.column_totals[table.indices]
             totals = totals - own.sum(axis=1)[used]
             self._subtract(own, holds, used, table, column_totals)
-        table.data = table.data * self._power(column_totals, self.config.column_power)
+            table.data = table.data * self._power(column_totals, self.config.column_power)
+        else:
+            table.data = table.data * self._column_powers[table.indices]
         return (of_histories[:, used] * self._power(totals, self.config.row_power)) @ table
 
     def _own_pairs(self, points: HistoryPoints, holds: Held) -> sparse.csr_array:

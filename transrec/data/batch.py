@@ -104,7 +104,10 @@ class HistoryPoints:
 
 @dataclass(frozen=True)
 class SparseScores:
-    """The entries of a matrix of scores that are not zero, ordered by row and column; each place occurs once."""
+    """The entries of a matrix of scores that are not zero; each place occurs once.
+
+    Those of a batch are ordered by row and column, those of questions by column.
+    """
 
     rows: Tensor  # (E,) int64
     columns: Tensor  # (E,) int64

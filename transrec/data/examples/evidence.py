@@ -44,8 +44,8 @@ def of_windows(
 def of_questions(
     evidence: Sequence[Evidence], histories: Sequence[NDArray[Any]], catalogue_size: int
 ) -> tuple[SparseScores, ...]:
-    """The scores (B, N + 1) of all items after each of the `histories`."""
-    return tuple(_entries(after(one, histories, catalogue_size)) for one in evidence)
+    """The scores (B, N + 1) of all items after each of the `histories`, in the order of the items."""
+    return tuple(_by_column(after(one, histories, catalogue_size)) for one in evidence)
 
 
 def after(evidence: Evidence, histories: Sequence[NDArray[Any]], catalogue_size: int) -> Any:
@@ -101,10 +101,9 @@ def _in_pool(scores: Any, place: Ints) -> SparseScores:
     return _tensors(rows[there], columns[there], scores.data[there])
 
 
-def _entries(scores: Any) -> SparseScores:
-    scores.sort_indices()
-    rows = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
-    return _tensors(rows, scores.indices, scores.data)
+def _by_column(scores: Any) -> SparseScores:
+    columns = scores.tocsc()
+    return _tensors(columns.indices, np.repeat(np.arange(scores.shape[1]), np.diff(columns.indptr)), columns.data)
 
 
 def _tensors(rows: Ints, columns: Ints, values: NDArray[Any]) -> SparseScores:

@@ -256,9 +256,9 @@ class UserEncoder(TowerEncoder):
 
 
 class Interest(TowerEncoder):
-    """`forward(candidates (B, D), history (B, L, D), mask (B, L)) -> (B, D)`: what a history says about a candidate.
+    """`forward(candidates (B, D), history (B, L, D), mask (B, L)) -> (B, D)`: the part of a history that matters for a candidate.
 
-    Zero for an empty history; what stands where the mask is False changes nothing. Its configuration defines
+    Zero for an empty history; values where the mask is False change nothing. Its configuration defines
     `build(width)`, which creates it.
     """
 

@@ -1,4 +1,4 @@
-"""What evidence adds to training and evaluation, of a model that trains its text encoder or of one over frozen text.
+"""The time that evidence adds to a training step and to an evaluation.
 
     python tests/benchmarks/evidence_cost.py --data SHARDS [--config transrec/text_sasrec] [--steps 6] [KEY=VALUE ...]
 

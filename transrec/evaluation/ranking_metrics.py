@@ -4,7 +4,7 @@ They are computed from each impression's score, the logit of a click, and its la
 lack either label have no order and are left out.
 
 Papers: AUC as the probability that a clicked impression has a higher score than one that was not, ties counting half
-(Hanley and McNeil, Radiology 1982); GAUC of DIN (Zhou et al., KDD 2018, section 5.3); expected calibration error (Guo
+(Hanley and McNeil, Radiology 1982); GAUC of DIN (Zhou et al., KDD 2018); expected calibration error (Guo
 et al., ICML 2017) in bins of equally many impressions.
 
 Shape letters: I impressions, G groups, K bins, r resamples.

@@ -1,4 +1,4 @@
-"""Interests: what a user's history says about a candidate. `name:` chooses each.
+"""Interests: a user's history read for one candidate. `name:` chooses each.
 
 An interest maps vectors of candidates (B, D) and of the items of histories (B, L, D), with their mask (B, L), to one
 vector (B, D) for each candidate. It knows neither batches nor where the vectors come from: ids, content or both. A user

@@ -26,7 +26,7 @@ class DINConfig(Config):
 class DIN(Interest):
     """Σ_l a(h_l, c) h_l with a(h, c) = w · PReLU(W [h; c; h − c; h ⊙ c] + b) + b', without a softmax.
 
-    Paper: Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018, section 4.3, which leaves
+    Paper: Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018, which leaves
     out the softmax to keep the intensity of an interest. Deviation: PReLU in place of Dice, whose batch statistics
     would differ between ranks.
     """

@@ -41,8 +41,8 @@ class Sides(NamedTuple):
 class ContentIDContrast(nn.Module):
     """½ Σ [CE(c·i⁺, c·i⁻) + CE(i·c⁺, i·c⁻)] with c = W_c content / |W_c content| and i = W_i id / |W_i id|, over τ.
 
-    Paper: EM3 (arXiv 2404.06078), section 3.4, with the details of its public code: both sides learn, and negatives are
-    drawn uniformly. Deviations: a negative that is the anchor itself is left out, and so are items without content.
+    Paper: EM3 (arXiv 2404.06078), with the details of its public code: both sides learn, and negatives are drawn
+    uniformly. Deviations: a negative that is the anchor itself is left out, and so are items without content.
     """
 
     def __init__(self, config: ContentIDContrastConfig, content_width: int, id_width: int) -> None:

@@ -1,4 +1,4 @@
-"""What all interests promise, and each against its equation, item by item."""
+"""The contract of interests, and each interest against its equation, item by item."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What fusions have in common that let the vectors of an item's modalities attend to each other.
+"""The common part of fusions in which the vectors of an item's modalities attend to each other.
 
 Shape letters: U items, S modalities, D width, A vectors before those of the modalities.
 """

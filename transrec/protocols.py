@@ -256,7 +256,7 @@ class UserEncoder(TowerEncoder):
 
 
 class Interest(TowerEncoder):
-    """`forward(candidates (B, D), history (B, L, D), mask (B, L)) -> (B, D)`: the part of a history that matters for a candidate.
+    """`forward(candidates (B, D), history (B, L, D), mask (B, L)) -> (B, D)`: a history read for a candidate.
 
     Zero for an empty history; values where the mask is False change nothing. Its configuration defines
     `build(width)`, which creates it.

@@ -85,8 +85,10 @@ class EpochOrder:
         return begins
 
     def _lane(self, lane: Ints) -> tuple[Ints, Ints, Ints]:
-        """The first position of each lane, its number of windows, and its offset in rounding, which makes the lanes leave
-        slots empty at different steps."""
+        """The first position of each lane, its number of windows, and its offset in rounding.
+
+        The offsets make lanes leave slots empty at different steps.
+        """
         starts = lane * self.windows // self.lanes
         length = (lane + 1) * self.windows // self.lanes - starts
         return starts, length, lane * self.steps_per_epoch // self.lanes

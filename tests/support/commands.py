@@ -110,10 +110,10 @@ class Commands(Protocol):
 
 
 class LaunchedCommands:
-    """`python launch/X.py …` or `deepspeed --num_accelerators N launch/X.py …`."""
+    """`python launch/X.py …` or `deepspeed --num_accelerators N launch/X.py …`, with more environment variables."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._count = folder, 0
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self._folder, self._count, self._environment = folder, 0, environment
 
     def start(self, command: str, *arguments: str | Path, ranks: int = 1) -> Running:
         self._count += 1
@@ -126,7 +126,7 @@ class LaunchedCommands:
             process = subprocess.Popen(
                 [*launcher, f"launch/{command}.py", *map(str, arguments)],
                 cwd=REPOSITORY,
-                env=os.environ | ENVIRONMENT,
+                env=os.environ | ENVIRONMENT | self._environment,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,

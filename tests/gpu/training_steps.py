@@ -62,6 +62,8 @@ class Place:
 
     def experiment(self, name: str, changes: dict[str, Any]) -> Experiment:
         encoder = {"name": "text", "backbone": str(self.folder / "backbone"), "pretrained": False, "max_tokens": 30}
+        if name.startswith("head only"):  # states are kept only of layers without dropout
+            encoder |= {"dropout": 0.0}
         base = {
             "run_dir": str(self.folder / "runs" / name),
             "data": {"path": str(self.folder / "shards"), "cache": str(self.folder / "cache"), "workers": 4},

@@ -25,7 +25,12 @@ from typing import Any, Protocol
 import torch
 
 REPOSITORY = Path(__file__).parents[2]
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).strip(":"),
+    "HF_HUB_OFFLINE": "1",
+    "COLUMNS": "200",
+}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transrec.data.batch import ItemContent, Sampling, SequenceBatch, SparseScores, Targets
+from transrec.data.batch import ItemContent, Sampling, SequenceBatch, SparseScores, Targets, to_device
 from transrec.evidence import EvidenceConfig
 from transrec.evidence.terms import EvidenceTerms, check_keys
 from transrec.item_encoders import ItemEncoderConfig
@@ -209,7 +209,7 @@ class SequentialRecommender(Model):
             inputs = question.inputs.to(items.device)
             histories = items[inputs].to(next(self.parameters()).dtype)  # 16-bit after training in fp16
             users = self._unit(self.encode_users(histories, inputs > 0).float())
-            terms = self.evidence(question.evidence) if self.evidence else []
+            terms = self.evidence(to_device(question.evidence, items.device)) if self.evidence else []
             return with_terms(dot_product_scores(self.objective.logits(users), targets), terms)
 
         return score

@@ -20,7 +20,7 @@ def with_terms(score: Score, terms: Sequence[SparseScores]) -> Score:
         for term in terms:
             first, last = torch.searchsorted(term.columns, torch.tensor([a, b], device=term.columns.device)).tolist()
             places = (term.rows[first:last], term.columns[first:last] - a)
-            found[places] = found[places] + term.values[first:last].to(found.device)
+            found[places] = found[places] + term.values[first:last]
         return found
 
     return total if terms else score

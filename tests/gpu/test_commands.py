@@ -15,7 +15,7 @@ EVIDENCE = "model.evidence=[{name: co_occurrence}, {name: transitions}]"
 
 @pytest.fixture(scope="module", autouse=True)
 def started(runs: Runs) -> None:
-    runs.start("to be asked", EVIDENCE, "evaluation.metrics=[HR@10, loss]")
+    runs.start("to be asked", EVIDENCE, "evaluation.metrics=[HR@10, NDCG@10, loss]")
 
 
 def test_recommend(runs: Runs, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> None:

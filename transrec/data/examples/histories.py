@@ -289,4 +289,5 @@ def _last(block: UserBlock, keep: int) -> UserBlock:
     position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
     kept = position >= np.repeat(block.lengths - lengths, block.lengths)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return replace(block, offsets=offsets, items=block.items[kept], timestamps=block.timestamps[kept])
+    columns = {name: getattr(block, name)[kept] for name in ("items", "timestamps", "ratings")}
+    return replace(block, offsets=offsets, **columns)

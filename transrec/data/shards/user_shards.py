@@ -24,6 +24,7 @@ class UserBlock:
     offsets: NDArray[np.int64]  # (users + 1,)
     items: NDArray[np.int32]  # catalogue indices 1..N
     timestamps: NDArray[np.int64]  # seconds since 1970
+    ratings: NDArray[np.float32]  # NaN where the source has none
     profiles: pa.RecordBatch  # the source's user profiles, as strings
 
     def __len__(self) -> int:
@@ -113,6 +114,7 @@ class UserShards:
             offsets=items.offsets.to_numpy().astype(np.int64) - items.offsets[0].as_py(),
             items=items.flatten().to_numpy(zero_copy_only=False),
             timestamps=timestamps.flatten().to_numpy(zero_copy_only=False),
+            ratings=batch.column("ratings").flatten().to_numpy(zero_copy_only=False),
             profiles=batch.select(batch.schema.names[len(USER_COLUMNS) :]),
         )
 
@@ -124,14 +126,14 @@ class UserShards:
         """A fault in the content, or None: a checksum proves that a block is unchanged, not that it is valid."""
         profiles = [pa.field(name, pa.string()) for name in self.index.user_columns]
         fields = list(batch.schema)
-        if fields[:3] != list(USER_COLUMNS)[:3] or fields[len(USER_COLUMNS) :] != profiles:
+        if fields[: len(USER_COLUMNS)] != list(USER_COLUMNS) or fields[len(USER_COLUMNS) :] != profiles:
             return f"its columns are {batch.schema.names}"
-        users, items, timestamps = batch.columns[:3]
-        values = (users, items, timestamps, items.flatten(), timestamps.flatten())
+        users, items, timestamps, ratings = batch.columns[: len(USER_COLUMNS)]
+        values = (users, items, timestamps, ratings, items.flatten(), timestamps.flatten())
         if len(batch) != self.block_users[number] or any(column.null_count for column in values):
             return f"it does not hold {self.block_users[number]} users and their interactions"
-        if not items.value_lengths().equals(timestamps.value_lengths()):
-            return "it has different numbers of items and timestamps"
+        if any(not items.value_lengths().equals(column.value_lengths()) for column in (timestamps, ratings)):
+            return "it has different numbers of items, timestamps and ratings"
         bounds = pc.min_max(items.flatten()).as_py()
         if bounds["min"] is not None and not 1 <= bounds["min"] <= bounds["max"] <= self.index.counts.items:
             return f"it has items {bounds['min']} to {bounds['max']}, not 1 to {self.index.counts.items}"
@@ -139,5 +141,10 @@ class UserShards:
 
 
 _NOBODY = UserBlock(
-    pa.array([], pa.string()), np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64), pa.record_batch({})
+    pa.array([], pa.string()),
+    np.zeros(1, np.int64),
+    np.zeros(0, np.int32),
+    np.zeros(0, np.int64),
+    np.zeros(0, np.float32),
+    pa.record_batch({}),
 )

@@ -2,6 +2,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from transrec.data.shards.schema import BLOCKS_FILE, SCHEMA_VERSION, ShardSetError, user_order_key
@@ -30,7 +31,15 @@ def test_every_history_as_it_was_given(shards: Path) -> None:
     assert read_all(found) == HISTORIES
     assert len(set(found.block_shard)) > 1, "the test needs several shards"
     assert found.block(0).timestamps[:3].tolist() == [0, 10, 20]
+    assert np.isnan(found.block(0).ratings).all(), "the source has no ratings"
     assert [len(found.block(n)) for n in range(3)] == [4, 4, 2]
+
+
+def test_ratings_lie_beside_their_items(synthetic_shards: Path) -> None:
+    block = UserShards(ShardFolder(synthetic_shards)).block(0)
+    assert block.ratings.dtype == np.float32
+    assert len(block.ratings) == len(block.items)
+    assert set(block.ratings.tolist()) <= {1, 2, 3, 4, 5}
 
 
 def test_users_lie_in_hash_order(shards: Path) -> None:

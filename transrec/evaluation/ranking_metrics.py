@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transrec.evaluation.estimates import Counts, Statistic
-from transrec.evaluation.metrics import MeanMetric, Metric
+from transrec.evaluation.metric import MeanMetric, Metric
 
 Floats = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ from transrec.data.content.item_store import ItemStore
 from transrec.data.examples.evidence import of_nobody, of_questions
 from transrec.data.examples.questions import Asked, Question, about_nobody, ids_of, question
 from transrec.data.examples.sequence_collation import SequenceCollation
-from transrec.data.examples.splits import LeaveOneOutConfig, TemporalConfig
+from transrec.data.examples.splits import LeaveOneOutConfig, SplitConfig
 from transrec.data.examples.windows import Window, Windows
 from transrec.data.shards.bad_samples import Agree, Skipped, check_share, find_bad
 from transrec.data.shards.remote import Place
@@ -55,9 +55,7 @@ class HistoriesConfig(Config):
         description="items between the ends of a user's windows; null: the user encoder's length, so no overlap, "
         "and only the newest window for a task",
     )
-    split: Annotated[LeaveOneOutConfig | TemporalConfig, Field(discriminator="name")] = Field(
-        LeaveOneOutConfig(), description="the interactions held out for validation and test"
-    )
+    split: SplitConfig = Field(LeaveOneOutConfig(), description="what is held out for validation and test")
     candidates: Literal["occurring", "catalogue"] = Field(
         "occurring", description="rank the items that occur in the data, or the whole catalogue"
     )

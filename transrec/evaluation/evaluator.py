@@ -169,7 +169,7 @@ class inference:
 
 
 def baselines(
-    config: EvaluationConfig, examples: Examples, part: Part, evidence: Mapping[str, Evidence] | None = None
+    config: EvaluationConfig, examples: Examples, part: Part, evidence: Mapping[str, Any] | None = None
 ) -> dict[str, UserResults]:
     """Results of the baselines, which are not trained; not collective: any single rank may call it.
 
@@ -223,17 +223,17 @@ class Kind:
 
     readings: Mapping[str, Reading[Any, Any, Any]]
     context: Callable[[EvaluationConfig, Any, World], Any]  # context that the readings receive
-    baselines: Callable[[Evaluator, Any, Part, Mapping[str, Evidence]], dict[str, UserResults]]
+    baselines: Callable[[Evaluator, Any, Part, Mapping[str, Any]], dict[str, UserResults]]
     kept: tuple[str, ...]  # readings measured on the test even if no metric needs them
     kept_metrics: tuple[str, ...] = ()  # metrics measured on the test even if not configured
     named: frozenset[str] = frozenset()  # readings that hold target numbers, which have names
 
 
 def _click_baselines(
-    alone: Evaluator, examples: ImpressionExamples, part: Part, evidence: Mapping[str, Evidence]
+    alone: Evaluator, examples: ImpressionExamples, part: Part, similarity: Mapping[str, RankingBaseline]
 ) -> dict[str, UserResults]:
-    fitted = ranking_baselines(examples.training(), examples.targets.size)
-    return {name: alone.answers(baseline, part) for name, baseline in fitted.items()}
+    known = ranking_baselines(examples.training(), examples.targets.size) | dict(similarity)
+    return {name: alone.answers(baseline, part) for name, baseline in known.items()}
 
 
 _KEPT, _NAMED = ("target", "rank", "loss"), frozenset({"target", "predicted"})

@@ -157,8 +157,8 @@ class Recommender:
             ConfigError: an id is not in the catalogue, or the history is empty where the model needs one.
         """
         allowed = None if candidates is None else self.catalogue.indices(candidates)
-        if isinstance(self._channel.experiment.model, RankingModelConfig):
-            return self._most_probable(history, top, allowed, visit)
+        if self._ranking is not None:
+            return self._most_probable(self._ranking, history, top, allowed, visit)
         seen = torch.tensor([self.catalogue.indices(history)])
         inputs = torch.zeros((1, self._channel.experiment.model.max_length), dtype=torch.int64)
         newest = seen[:, -inputs.shape[1] :]
@@ -226,13 +226,23 @@ class Recommender:
         with inference(self._model):
             return encode_catalogue(self._model, store, folder.index.counts.items, self._world)
 
+    @cached_property
+    def _ranking(self) -> RankingModelConfig | None:
+        """The settings of a ranking model, with its vocabularies; None for a model of another kind."""
+        settings = self._channel.model
+        return settings if isinstance(settings, RankingModelConfig) else None
+
     def _most_probable(
-        self, history: Sequence[str], top: int, allowed: Sequence[int] | None, visit: Visit
+        self,
+        settings: RankingModelConfig,
+        history: Sequence[str],
+        top: int,
+        allowed: Sequence[int] | None,
+        visit: Visit,
     ) -> list[dict[str, Any]]:
         seen = self.catalogue.indices(history) if history else []
         with inference(self._model):
-            heads = len(self._channel.experiment.model.objective.heads)
-            length = self._channel.experiment.model.max_length
+            heads, length = len(settings.objective.heads), settings.max_length
             score = click_scores(self._scorer, self._features, seen, visit, length, heads)
             left_out = torch.tensor([seen if allowed is None else []], dtype=torch.int64)
             found = self._best_items(score, left_out, top, allowed)
@@ -243,8 +253,8 @@ class Recommender:
 
     @cached_property
     def _features(self) -> FeatureRows:
-        model = self._channel.model
-        return FeatureRows.of(self.catalogue.folder, model.features, model.vocabularies)
+        assert self._ranking is not None
+        return FeatureRows.of(self.catalogue.folder, self._ranking.features, self._ranking.vocabularies)
 
     def _best_items(
         self, score: Score, seen: Tensor, top: int, allowed: Sequence[int] | None = None

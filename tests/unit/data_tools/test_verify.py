@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from shard_sets import edit_index, seal
 
+from data_tools import user_shards
 from data_tools.build import build
-from data_tools.histories import Histories
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.verify import verify
 from transrec.data.shards.schema import ShardSetError
@@ -46,6 +46,7 @@ def test_every_bad_file_is_named(shards: Path) -> None:
     [
         (lambda index: index["counts"].update(users=4), "user_blocks.parquet"),
         (lambda index: index["counts"].update(interactions=6), "user_blocks.parquet"),
+        (lambda index: index["counts"].update(impressions=1), "user_blocks.parquet"),
         (lambda index: index["counts"].update(images=0), "items.parquet"),
         (lambda index: index["counts"].update(rejects={"no_text": 1}), "rejects.jsonl"),
         (lambda index: index.update(item_ids_sha256="0" * 64), "items.parquet"),
@@ -99,8 +100,8 @@ def map_lists(column: str, change: Callable[[list], list]) -> Damage:
     [
         (reverse_users, "not in the order of their hash"),
         (map_lists("timestamps", lambda times: times[::-1]), "timestamps that do not ascend"),
-        (map_lists("items", lambda items: [0, *items[1:]]), "items 0.."),
-        (map_lists("items", lambda items: [21, *items[1:]]), "not 1..20"),
+        (map_lists("items", lambda items: [0, *items[1:]]), "items 0 to"),
+        (map_lists("items", lambda items: [21, *items[1:]]), "not 1 to 20"),
         (map_lists("ratings", lambda ratings: ratings[1:]), "the lengths of ratings differ"),
     ],
     ids=["users", "timestamps", "item 0", "item 21", "lengths"],
@@ -108,8 +109,8 @@ def map_lists(column: str, change: Callable[[list], list]) -> Damage:
 def test_faults_of_the_builder_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Damage, message: str
 ) -> None:
-    cut_blocks = Histories.cut_blocks
-    monkeypatch.setattr(Histories, "cut_blocks", lambda self, size: map(damage, cut_blocks(self, size)))
+    encode = user_shards._to_ipc_stream
+    monkeypatch.setattr(user_shards, "_to_ipc_stream", lambda block: encode(damage(block)))
     build(SyntheticSource(n_users=5, n_items=20, n_interactions=60), "synthetic", tmp_path / "out")
     problems = verify(tmp_path / "out")
     assert ("users-000000.tar", True) in {(problem.file, message in problem.message) for problem in problems}

@@ -167,10 +167,10 @@ def _summarise_users(folder: Path, heads: list[str]) -> UserSummary:
         owner = block.users["timestamps"].value_parent_indices().to_numpy()
         times += [int(seconds.min()), int(seconds.max())] if len(seconds) else []
         tied += int(((np.diff(seconds) == 0) & (np.diff(owner) == 0)).sum())
-        if sample is None:
-            enough = int(np.argmax(block.lengths.to_numpy() >= SAMPLE_HISTORY))  # 0 if no user has that many
+        if sample is None and len(seconds):
+            enough = int(np.argmax(lengths[-1] >= SAMPLE_HISTORY)) or int(np.argmax(lengths[-1] > 0))
             [sample] = block.users.slice(enough, 1).to_pylist()
-    assert sample is not None  # a build without users fails
+    assert sample is not None  # a build without interactions fails
     return UserSummary(np.concatenate(lengths), min(times), max(times), tied, _add(shown, heads), sample)
 
 

@@ -232,7 +232,8 @@ def fault_of_impressions(users: pa.RecordBatch, index: ShardIndex) -> str | None
         return fault
     for head in index.heads:
         label = users[LABEL_PREFIX + head].flatten()
-        if not pc.all(pc.or_(pc.equal(label, 0), pc.equal(label, 1))).as_py():  # passes over nulls
+        valid = pc.or_(pc.equal(label, 0), pc.equal(label, 1))
+        if not pc.all(valid, min_count=0).as_py():  # passes over nulls
             return f"it has values of {LABEL_PREFIX}{head} other than 0, 1 and null"
     same_user = np.diff(times.value_parent_indices().to_numpy()) == 0
     if np.any((np.diff(times.flatten().to_numpy()) < 0) & same_user):

@@ -4,6 +4,7 @@ Whole columns are cast at once; only the rows that fail are examined one by one.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,13 @@ def label_columns(names: Sequence[str]) -> dict[str, str]:
     """Head -> column of the labels among columns of impressions: all `label_<head>`, or if there is none, `click`."""
     labels = {name.removeprefix(LABEL_PREFIX): name for name in names if name.startswith(LABEL_PREFIX)}
     return labels or {name: name for name in names if name == "click"}
+
+
+def require_labels(path: Path, columns: Sequence[str]) -> None:
+    """Raise SourceError if impressions in this file, with these columns, have no label or one without a name."""
+    labels = label_columns(columns)
+    if not labels or "" in labels:
+        raise SourceError(f"{path}: needs a column click, or columns label_<head>; it has {', '.join(columns)}")
 
 
 def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:

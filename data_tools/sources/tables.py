@@ -17,7 +17,7 @@ from data_tools.reading.folder_source import FolderSource
 from data_tools.reading.image_folder import ImageFolder
 from data_tools.reading.item_rows import to_items
 from data_tools.reading.row_files import column_names, count_rows, find_row_file, read_rows
-from data_tools.reading.typed_columns import label_columns, to_impressions, to_interactions, to_strings
+from data_tools.reading.typed_columns import require_labels, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import Batch, Item, SourceError, Totals
 
@@ -29,7 +29,7 @@ class TablesSource(FolderSource):
         SourceError: a table or a required column is missing.
     """
 
-    input_is = "folder of the tables"
+    input_is = "folder of the tables: items, interactions, and if there are any, users and impressions (what was shown)"
 
     def __init__(self, folder: Path) -> None:
         self._images = ImageFolder(folder / "images")
@@ -41,7 +41,7 @@ class TablesSource(FolderSource):
             raise SourceError(f"{self._items}: needs a column title or text")
         if self._impressions is not None:
             _require_columns(self._impressions, {"user_id", "item_id", "timestamp"})
-            _require_labels(self._impressions)
+            require_labels(self._impressions, column_names(self._impressions))
         if self._users is not None:
             _require_columns(self._users, {"user_id"})
 
@@ -80,9 +80,3 @@ def _require_columns(path: Path, columns: set[str]) -> None:
     found = column_names(path)
     if missing := columns - set(found):
         raise SourceError(f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(found)}")
-
-
-def _require_labels(path: Path) -> None:
-    found = column_names(path)
-    if "" in label_columns(found) or not label_columns(found):
-        raise SourceError(f"{path}: needs a column click, or columns label_<head>; it has {', '.join(found)}")

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     EMPTY_ID = "empty_id"
     BAD_TIMESTAMP = "bad_timestamp"
     BAD_RATING = "bad_rating"
+    BAD_LABEL = "bad_label"  # neither 0 nor 1
     DUPLICATE_ITEM = "duplicate_item"
     DUPLICATE_USER = "duplicate_user"
     UNKNOWN_ITEM = "unknown_item"

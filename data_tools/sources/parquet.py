@@ -1,9 +1,11 @@
 """Any Parquet files, with columns mapped by options.
 
 Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title` or
-`text` and may have `image`, a file in `images/` beside the items; users need `user_id`. Columns with other names are
-mapped: `--columns user_id=uid,item_id=sku,item_id=id`. A name may be mapped several times: each file uses the first
-column that it has. Other columns of items and users are kept; other columns of interactions are not read.
+`text` and may have `image`, a file in `images/` beside the items; users need `user_id`. Impressions need `user_id`,
+`item_id`, `timestamp` and `click`, or instead of `click` columns `label_<head>`, and may have `request_id`, all as in a
+folder of tables. Columns with other names are mapped: `--columns user_id=uid,item_id=sku,item_id=id`. A name may be
+mapped several times: each file uses the first column that it has. Other columns of items and users are kept, and those
+of impressions are context; other columns of interactions are not read.
 
 Timestamps are numbers in `--timestamp-unit`, or Parquet dates and timestamps, in UTC. Whole batches are converted at
 once and only the needed columns are read, so tens of millions of rows take minutes.
@@ -18,7 +20,7 @@ from data_tools.reading.image_folder import ImageFolder
 from data_tools.reading.input_files import find_files, label_files
 from data_tools.reading.item_rows import to_items
 from data_tools.reading.row_files import column_names, count_rows, read_parquet
-from data_tools.reading.typed_columns import UNITS, to_interactions, to_strings
+from data_tools.reading.typed_columns import UNITS, require_labels, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
@@ -37,6 +39,7 @@ class ParquetSource:
         users: list[str] | None = None,
         columns: list[tuple[str, str]] | None = None,
         timestamp_unit: str = "s",
+        impressions: list[str] | None = None,
     ) -> None:
         if timestamp_unit not in UNITS:
             raise SourceError(f"--timestamp-unit is {timestamp_unit!r}, expected one of {', '.join(UNITS)}")
@@ -44,14 +47,19 @@ class ParquetSource:
         self._interactions = _Table(interactions, self._mapping, {"user_id", "item_id", "timestamp"})
         self._items = _Table(items, self._mapping, {"item_id"})
         self._users = _Table(users or [], self._mapping, {"user_id"})
+        self._impressions = _Table(impressions or [], self._mapping, {"user_id", "item_id", "timestamp"})
         _require_title(self._items)
-        _require_same_columns(self._users)
-        _require_use(self._mapping, [self._interactions, self._items, self._users])
+        for path, names in self._impressions.names.items():
+            require_labels(path, list(names))
+        _require_same_columns("--users", self._users)
+        _require_same_columns("--impressions", self._impressions)
+        _require_use(self._mapping, [self._interactions, self._items, self._users, self._impressions])
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        for kind in ("interactions", "items", "users"):
-            parser.add_argument(f"--{kind}", nargs="+", required=kind != "users", metavar="FILE")
+        for kind in ("interactions", "items", "users", "impressions"):
+            required = kind in ("interactions", "items")
+            parser.add_argument(f"--{kind}", nargs="+", required=required, metavar="FILE")
         parser.add_argument(
             "--columns", type=_parse_mapping, default=[], metavar="NAME=COLUMN,…", help="e.g. user_id=uid,item_id=sku"
         )
@@ -60,7 +68,12 @@ class ParquetSource:
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:
         return cls(
-            arguments.interactions, arguments.items, arguments.users, arguments.columns, arguments.timestamp_unit
+            arguments.interactions,
+            arguments.items,
+            arguments.users,
+            arguments.columns,
+            arguments.timestamp_unit,
+            arguments.impressions,
         )
 
     def options(self) -> dict[str, Any]:
@@ -68,7 +81,7 @@ class ParquetSource:
         return {"columns": columns, "timestamp_unit": self._unit}
 
     def totals(self) -> Totals:
-        return Totals(self._items.count(), self._interactions.count())
+        return Totals(self._items.count(), self._interactions.count(), self._impressions.count())
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for path in self._items.files:
@@ -80,6 +93,11 @@ class ParquetSource:
         for path in self._interactions.files:
             for batch in self._interactions.read(path, set(INTERACTION_COLUMNS.names)):
                 yield to_interactions(batch, reject, self._unit)
+
+    def impressions(self, reject: RejectSink) -> Iterator[Batch]:
+        for path in self._impressions.files:
+            for batch in self._impressions.read(path):
+                yield to_impressions(batch, reject, self._unit)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._users.files:
@@ -135,9 +153,9 @@ def _require_title(items: _Table) -> None:
             raise SourceError(f"{path}: needs a column title or text; map one with --columns")
 
 
-def _require_same_columns(users: _Table) -> None:
-    if len({tuple(names) for names in users.names.values()}) > 1:
-        raise SourceError("--users: the files must all have the same columns, in the same order")
+def _require_same_columns(option: str, table: _Table) -> None:
+    if len({tuple(names) for names in table.names.values()}) > 1:
+        raise SourceError(f"{option}: the files must all have the same columns, in the same order")
 
 
 def _require_use(mapping: list[tuple[str, str]], tables: list[_Table]) -> None:

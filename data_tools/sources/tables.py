@@ -2,6 +2,10 @@
 
 items.tsv|.parquet           item_id, title and/or text, image (a file under images/), any other columns
 interactions.tsv|.parquet    user_id, item_id, timestamp (seconds since 1970), rating (optional)
+impressions.tsv|.parquet     what was shown: user_id, item_id, timestamp, click (0, 1, or empty: not observed), or
+                             instead of click several columns label_<head>; request_id (optional; without it, what a
+                             user was shown at the same second is one request); any other columns are the context
+                             (position, price, …). The file is optional. Clicks are not also taken as interactions.
 users.tsv|.parquet           user_id and any other columns; optional
 images/
 """
@@ -13,7 +17,7 @@ from data_tools.reading.folder_source import FolderSource
 from data_tools.reading.image_folder import ImageFolder
 from data_tools.reading.item_rows import to_items
 from data_tools.reading.row_files import column_names, count_rows, find_row_file, read_rows
-from data_tools.reading.typed_columns import to_interactions, to_strings
+from data_tools.reading.typed_columns import require_labels, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import Batch, Item, SourceError, Totals
 
@@ -25,20 +29,25 @@ class TablesSource(FolderSource):
         SourceError: a table or a required column is missing.
     """
 
-    input_is = "folder of the tables"
+    input_is = "folder of the tables: items, interactions, and if there are any, users and impressions (what was shown)"
 
     def __init__(self, folder: Path) -> None:
         self._images = ImageFolder(folder / "images")
         self._items = _require_table(folder, "items", {"item_id"})
         self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"})
+        self._impressions = find_row_file(folder, "impressions")
         self._users = find_row_file(folder, "users")
         if not {"title", "text"} & set(column_names(self._items)):
             raise SourceError(f"{self._items}: needs a column title or text")
+        if self._impressions is not None:
+            _require_columns(self._impressions, {"user_id", "item_id", "timestamp"})
+            require_labels(self._impressions, column_names(self._impressions))
         if self._users is not None:
             _require_columns(self._users, {"user_id"})
 
     def totals(self) -> Totals:
-        return Totals(count_rows(self._items), count_rows(self._interactions))
+        impressions = None if self._impressions is None else count_rows(self._impressions)
+        return Totals(count_rows(self._items), count_rows(self._interactions), impressions)
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for batch in read_rows(self._items, reject):
@@ -47,6 +56,11 @@ class TablesSource(FolderSource):
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         for batch in read_rows(self._interactions, reject):
             yield to_interactions(batch, reject)
+
+    def impressions(self, reject: RejectSink) -> Iterator[Batch]:
+        if self._impressions is not None:
+            for batch in read_rows(self._impressions, reject):
+                yield to_impressions(batch, reject)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         if self._users is not None:

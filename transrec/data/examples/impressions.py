@@ -26,7 +26,6 @@ from transrec.data.examples.exposures import Exposures, ExposuresConfig, ShownCo
 from transrec.data.examples.feature_rows import FeatureRows
 from transrec.data.examples.histories import HistoriesConfig, Ints, open_users
 from transrec.data.examples.impression_collation import Impression, ImpressionCollation, gathered
-from transrec.data.examples.quantiles import order_statistics
 from transrec.data.examples.splits import TEST, TRAIN, UNUSED, VALID, LastShareConfig, TemporalConfig, last_share
 from transrec.data.shards.bad_samples import Agree, Skipped
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
@@ -249,11 +248,7 @@ class ImpressionExamples:
                 block = self.shards.block(number)
                 yield self.settings.exposures.read(block, self.settings.heads, self.targets.size).times
 
-        last = sum(map(len, times())) - 1
-        if last < 2:
-            return 0, 0
-        valid, test = order_statistics(times, [int(q * last) for q in (split.valid_from, split.test_from)])
-        return valid, test
+        return split.moments(times)
 
     def _scan(self, number: int) -> int:
         """The number of training impressions of a block, whose items are counted."""

@@ -12,7 +12,6 @@ from pydantic import Field
 from transrec.config import Config, ConfigError
 from transrec.data.batch import Targets
 from transrec.data.examples.histories import HistoriesConfig, HistoryExamples, Ints, open_users
-from transrec.data.examples.quantiles import order_statistics
 from transrec.data.examples.questions import Asked
 from transrec.data.examples.splits import LastShareConfig, Split, TemporalConfig, leave_one_out, temporal
 from transrec.data.examples.windows import Windows, count_windows, cut_windows
@@ -146,8 +145,4 @@ def _moments(shards: UserShards, config: HistoriesConfig) -> tuple[int, int] | N
     def timestamps() -> Iterator[NDArray[np.int64]]:
         return (shards.block(number).timestamps for number in range(len(shards)))
 
-    last = sum(map(len, timestamps())) - 1
-    valid_from, test_from = order_statistics(
-        timestamps, [int(q * last) for q in (config.split.valid_from, config.split.test_from)]
-    )
-    return valid_from, test_from
+    return config.split.moments(timestamps)

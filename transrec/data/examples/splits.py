@@ -8,8 +8,9 @@ Tasks split the users instead (`by_user`).
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from transrec.config import Config
+from transrec.data.examples.quantiles import order_statistics
 
 Ints = NDArray[np.int64]
+Quantile = Annotated[float, Field(gt=0, lt=1)]
 
 UNUSED, TRAIN, VALID, TEST = -1, 0, 1, 2
 _VALID_FROM, _TEST_FROM = 0.70, 0.73  # of all users: 70, 3 and 27 % as in PeterRec (Yuan et al., SIGIR 2020)
@@ -39,14 +42,34 @@ class TemporalConfig(Config):
     """
 
     name: Literal["temporal"] = Field("temporal", description="the kind of split")
-    valid_from: float = Field(0.8, gt=0, lt=1, description="start of validation, as a quantile of all timestamps")
-    test_from: float = Field(0.9, gt=0, lt=1, description="start of the test, as a quantile of all timestamps")
+    valid_from: Quantile | datetime = Field(
+        0.8, description="start of validation: a quantile of all timestamps, or a moment such as 2019-11-12, in UTC"
+    )
+    test_from: Quantile | datetime = Field(
+        0.9, description="start of the test: a quantile of all timestamps, or a moment"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.valid_from >= self.test_from:
+        starts = self.valid_from, self.test_from
+        if isinstance(starts[0], datetime) != isinstance(starts[1], datetime):
+            raise ValueError("give valid_from and test_from both as quantiles or both as moments")
+        if starts[0] >= starts[1]:  # type: ignore[operator]  # both of one kind
             raise ValueError("valid_from must lie before test_from")
         return self
+
+    def moments(self, timestamps: Callable[[], Iterator[Ints]]) -> tuple[int, int]:
+        """The starts of validation and test in seconds since 1970.
+
+        Args:
+            timestamps: yields all times, block by block; it is called several times if quantiles are wanted.
+        """
+        if isinstance(self.valid_from, datetime) and isinstance(self.test_from, datetime):
+            return _seconds(self.valid_from), _seconds(self.test_from)
+        last = max(0, sum(map(len, timestamps())) - 1)
+        quantiles = [start for start in (self.valid_from, self.test_from) if isinstance(start, float)]
+        valid, test = order_statistics(timestamps, [int(q * last) for q in quantiles])
+        return valid, test
 
 
 class LastShareConfig(Config):
@@ -113,6 +136,10 @@ def by_user(user_ids: Iterable[str]) -> NDArray[np.int8]:
     shares = np.array([int.from_bytes(digest) / 2**64 for digest in hashes])
     found: NDArray[np.int8] = np.digitize(shares, [_VALID_FROM, _TEST_FROM]).astype(np.int8)
     return found
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
 
 
 def _count_before(timestamps: Ints, starts: Ints, stops: Ints, moment: int) -> Ints:

@@ -24,7 +24,7 @@ from data_tools.rejects import RejectLog
 from data_tools.shard_writer import describe_file
 from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, ImpressionSource, Source, SourceError
 from data_tools.stage import cut_tasks
-from data_tools.user_shards import GroupUsers, UserShards, count_apart
+from data_tools.user_shards import APART, GroupUsers, UserShards, count_apart
 from transrec.data.shards.schema import (
     BLOCKS_FILE,
     CATALOGUE_FILE,
@@ -205,8 +205,9 @@ def _write_users(
 
 
 def _nothing_left(dropped: Counter[str]) -> DataToolsError:
-    if dropped.total():
-        which = ", ".join(f"{name} {rows:,}" for name, rows in dropped.items())
+    interactions = {name: rows for name, rows in dropped.items() if not name.endswith(APART)}
+    if any(interactions.values()):
+        which = ", ".join(f"{name} {rows:,}" for name, rows in interactions.items())
         return DataToolsError(f"the filters drop every interaction ({which}): loosen them")
     return DataToolsError("the source has no usable interaction")
 

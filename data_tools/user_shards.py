@@ -26,6 +26,8 @@ from data_tools.shard_writer import ShardWriter
 from data_tools.stage import Fragments
 from transrec.data.shards.schema import BLOCKS_FILE, BLOCKS_SCHEMA, FileEntry
 
+APART = " (impressions)"  # ends the names under which the impressions that filters drop are counted
+
 
 @dataclass(frozen=True)
 class GroupUsers:
@@ -170,7 +172,7 @@ def cut_users(shown: NDArray[np.int64], block_users: int, block_impressions: int
 
 def count_apart(dropped: Counter[str]) -> Counter[str]:
     """Numbers of dropped impressions, named apart from those of interactions."""
-    return Counter({f"{name} (impressions)": rows for name, rows in dropped.items()})
+    return Counter({name + APART: rows for name, rows in dropped.items()})
 
 
 def _cut_lengths(lengths: NDArray[np.int64], bounds: list[int]) -> pa.ListArray:

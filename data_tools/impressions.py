@@ -1,5 +1,6 @@
 """Impressions: what users were shown, and whether they clicked."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from data_tools.histories import Histories
 from data_tools.stage import Fragments
 from transrec.data.shards.schema import CONTEXT_PREFIX, LABEL_PREFIX
 
+APART = " (impressions)"  # ends the names under which the impressions that filters drop are counted
 _UNNAMED = -1  # code of a row without a request id
 
 
@@ -21,6 +23,11 @@ def heads_of(impressions: Fragments) -> list[str]:
 def context_of(impressions: Fragments) -> list[str]:
     """Names of the context columns."""
     return _without_prefix(impressions, CONTEXT_PREFIX)
+
+
+def count_apart(dropped: Counter[str]) -> Counter[str]:
+    """Numbers of dropped impressions, named apart from those of interactions."""
+    return Counter({name + APART: rows for name, rows in dropped.items()})
 
 
 def group_impressions(table: pa.Table) -> Histories:

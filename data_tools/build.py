@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from data_tools.errors import DataToolsError
 from data_tools.executor import Executor, InProcess
 from data_tools.filters import NO_FILTERS, Filters
-from data_tools.impressions import context_of, heads_of
+from data_tools.impressions import APART, context_of, count_apart, heads_of
 from data_tools.indexing import RowStage, write_item_ids
 from data_tools.item_shards import ItemShards, LoadImages
 from data_tools.k_core import find_core
@@ -24,7 +24,7 @@ from data_tools.rejects import RejectLog
 from data_tools.shard_writer import describe_file
 from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, ImpressionSource, Source, SourceError
 from data_tools.stage import cut_tasks
-from data_tools.user_shards import GroupUsers, UserShards, count_apart
+from data_tools.user_shards import GroupUsers, UserShards
 from transrec.data.shards.schema import (
     BLOCKS_FILE,
     CATALOGUE_FILE,
@@ -205,8 +205,9 @@ def _write_users(
 
 
 def _nothing_left(dropped: Counter[str]) -> DataToolsError:
-    if dropped.total():
-        which = ", ".join(f"{name} {rows:,}" for name, rows in dropped.items())
+    interactions = {name: rows for name, rows in dropped.items() if not name.endswith(APART)}
+    if any(interactions.values()):
+        which = ", ".join(f"{name} {rows:,}" for name, rows in interactions.items())
         return DataToolsError(f"the filters drop every interaction ({which}): loosen them")
     return DataToolsError("the source has no usable interaction")
 

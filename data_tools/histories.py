@@ -30,7 +30,7 @@ class Histories:
         """
         user_ids, user_of_row = _rank_users(table["user_id"])
         order = np.lexsort((table["timestamp"].to_numpy(), user_of_row))  # stable
-        columns = table.drop_columns("user_id").combine_chunks()
+        columns = table.drop_columns("user_id")
         rows = [column.combine_chunks().take(pa.array(order)) for column in columns.columns]
         return cls(
             user_ids=user_ids,

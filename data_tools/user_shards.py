@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from data_tools.filters import Filters
 from data_tools.histories import Histories, unite_users
-from data_tools.impressions import group_impressions, heads_of
+from data_tools.impressions import count_apart, group_impressions, heads_of
 from data_tools.profiles import Profiles
 from data_tools.rejects import RejectLog
 from data_tools.shard_writer import ShardWriter
@@ -166,11 +166,6 @@ def cut_users(shown: NDArray[np.int64], block_users: int, block_impressions: int
         fitting = int(np.searchsorted(ends, before + block_impressions, side="right"))
         bounds.append(min(max(fitting, first + 1), first + block_users, len(shown)))
     return bounds
-
-
-def count_apart(dropped: Counter[str]) -> Counter[str]:
-    """Numbers of dropped impressions, named apart from those of interactions."""
-    return Counter({f"{name} (impressions)": rows for name, rows in dropped.items()})
 
 
 def _cut_lengths(lengths: NDArray[np.int64], bounds: list[int]) -> pa.ListArray:

@@ -26,6 +26,7 @@ from data_tools.verify import verify
 from transrec.data.shards.schema import ShardIndex
 
 WriteTables = Callable[..., Path]
+TOMORROW = datetime(1970, 1, 2, tzinfo=UTC)
 HEADER = "user_id\titem_id\ttimestamp\tclick\n"
 
 
@@ -95,9 +96,11 @@ def test_impressions_of_which_none_is_usable_leave_empty_lists(write_tables: Wri
 
 
 def test_impressions_alone_are_not_enough(write_tables: WriteTables, tmp_path: Path) -> None:
+    """Nor is it the filters' fault if they drop these."""
     folder = write_tables(interactions="user_id\titem_id\ttimestamp\n", impressions=HEADER + "u1\ta\t1\t0\n")
-    with pytest.raises(DataToolsError, match="no usable interaction"):
-        build(TablesSource(folder), "tables", tmp_path / "out")
+    for filters in (Filters(), Filters(since=TOMORROW)):
+        with pytest.raises(DataToolsError, match="no usable interaction"):
+            build(TablesSource(folder), "tables", tmp_path / "out", filters=filters)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,6 @@ def test_bounds_of_blocks(shown: list[int], block_users: int, block_impressions:
         assert stop in (len(shown), first + block_users) or sum(shown[first : stop + 1]) > block_impressions
 
 
-TOMORROW = datetime(1970, 1, 2, tzinfo=UTC)
 FILTERED = HEADER + "u1\ta\t1\t1\nu1\tb\t90000\t0\nu2\ta\t90000\t0\nu4\tc\t90001\t1\n"
 
 

@@ -131,7 +131,7 @@ class Counts(Strict):
     impressions: int
     images: int
     rejects: dict[str, int]  # reason -> rows
-    dropped: dict[str, int]  # filter -> interactions, and apart from them, impressions
+    dropped: dict[str, int]  # filter -> interactions; `FILTER (impressions)` -> impressions
 
 
 class ShardIndex(Strict):

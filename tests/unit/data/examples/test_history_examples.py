@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_tools.build import build
+from data_tools.sources.tables import TablesSource
 from transrec.config import ConfigError, validate
 from transrec.data.examples import DataConfig
 from transrec.data.examples.histories import HistoryExamples
@@ -176,3 +178,23 @@ def test_stride_is_the_length_unless_a_smaller_one_is_given(
 def test_values_out_of_range_are_refused(value: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(value))):
         validate(DataConfig, {"path": "x", **value})
+
+
+@pytest.mark.parametrize("split", ["leave_one_out", "temporal"])
+def test_users_who_only_were_shown_something_are_nobody_to_next_item(
+    scan: Callable[..., HistoryExamples], tmp_path: Path, split: str
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "items.tsv").write_text("item_id\ttitle\n" + "".join(f"{n}\tTitle {n}\n" for n in range(9)))
+    rows = "".join(f"u{user}\t{(user + time) % 9}\t{time}\n" for user in range(20) for time in range(5 + user % 3))
+    (raw / "interactions.tsv").write_text("user_id\titem_id\ttimestamp\n" + rows)
+    build(TablesSource(raw), "tables", tmp_path / "without")
+    shown = "".join(f"u{user}\t{user % 9}\t{user}\t{user % 2}\n" for user in range(0, 60, 2))
+    (raw / "impressions.tsv").write_text("user_id\titem_id\ttimestamp\tclick\n" + shown)
+    build(TablesSource(raw), "tables", tmp_path / "with")
+    without, with_shown = (scan(path=tmp_path / name, split={"name": split}) for name in ("without", "with"))
+    assert len(with_shown.block(0)) == 40
+    assert with_shown.training_size() == without.training_size()
+    assert with_shown.popularity.tolist() == without.popularity.tolist()
+    assert with_shown.question_users("test") == without.question_users("test") != []

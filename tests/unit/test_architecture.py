@@ -261,7 +261,7 @@ def test_the_shard_builder_shares_only_the_schema_and_the_place_of_shards_with_t
         ("argparse", ("transrec.commands", "data_tools")),
         ("tensorboard", ("transrec.training.tracking",)),
         ("matplotlib", ("transrec.sweeps.report.figures", "transrec.sweeps.report.page")),
-        ("sklearn", ("transrec.evaluation.logistic_regression",)),
+        ("sklearn", ("transrec.evaluation.logistic_regression", "transrec.evaluation.ranking_baselines")),
         ("torch.utils.tensorboard", ("transrec.training.tracking",)),
         ("torch.distributed", ("transrec.distributed",)),
     ],

@@ -30,10 +30,9 @@ class Histories:
     def stops(self, users: Ints, times: Ints) -> Ints:
         """(I,) how many items each user had before a moment; what has its time is not before it."""
         owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-        earliest = min(self.times.min(initial=0), times.min(initial=0))
-        span = 1 + max(self.times.max(initial=0), times.max(initial=0)) - earliest
-        keys = owners * span + (self.times - earliest)  # ascending, because times ascend within a user
-        found: Ints = np.searchsorted(keys, users * span + (times - earliest)) - self.offsets[users]
+        moments, ranks = np.unique(np.concatenate([self.times, times]), return_inverse=True)  # no unit is too fine
+        keys = owners * len(moments) + ranks[: len(owners)]  # ascending, because times ascend within a user
+        found: Ints = np.searchsorted(keys, users * len(moments) + ranks[len(owners) :]) - self.offsets[users]
         return found
 
 
@@ -131,11 +130,12 @@ def _same_moment(users: Ints, times: Ints) -> Ints:
 
 
 def _unseen(rng: np.random.Generator, own: NDArray[np.int32], negatives: int, catalogue_size: int) -> Ints:
-    """(interactions, negatives) items outside a user's history, unless that is nearly the whole catalogue."""
-    drawn = rng.integers(1, catalogue_size + 1, (len(own), negatives))
-    for _ in range(100):
-        seen = np.isin(drawn, own)
-        if not seen.any():
-            break
-        drawn[seen] = rng.integers(1, catalogue_size + 1, int(seen.sum()))
-    return drawn
+    """(interactions, negatives) items outside a user's history; any items if that is the whole catalogue."""
+    seen = np.unique(own).astype(np.int64)
+    left, shape = catalogue_size - len(seen), (len(own), negatives)
+    if not left:
+        return rng.integers(1, catalogue_size + 1, shape)
+    numbers = rng.integers(left, size=shape)  # of the items that are left, in ascending order
+    left_before = seen - 1 - np.arange(len(seen))
+    found: Ints = 1 + numbers + np.searchsorted(left_before, numbers, side="right")
+    return found

@@ -22,7 +22,7 @@ from pydantic import Field
 from transrec.config import Config, ConfigError
 from transrec.data.batch import Impressions, Sampling, Targets
 from transrec.data.content.item_store import ItemStore
-from transrec.data.examples.exposures import Exposures, ExposuresConfig, ShownConfig
+from transrec.data.examples.exposures import Exposures, ExposuresConfig, RatedConfig, ShownConfig
 from transrec.data.examples.feature_rows import FeatureRows
 from transrec.data.examples.histories import HistoriesConfig, Ints, open_users
 from transrec.data.examples.impression_collation import Impression, ImpressionCollation, gathered
@@ -99,7 +99,10 @@ class ImpressionExamples:
         self.block_impressions: list[int] = []  # of all parts
         self.counts = [self._scan(number) for number in range(len(shards))]
         if not sum(self.counts):
-            raise ConfigError(f"no impression of {self.folder} is left to train on: see data.split and data.examples")
+            raise ConfigError(
+                f"no impression of {self.folder} is left to train on: see data.min_interactions, data.split and "
+                "data.examples"
+            )
 
     @property
     def folder(self) -> ShardFolder:
@@ -185,17 +188,16 @@ class ImpressionExamples:
 
     def remarks(self, part: Part) -> list[str]:
         """How many of the impressions show users and items that training knows, and whether negatives were drawn."""
-        known_users = {user for users, shown in self.training() for user in _ids(users, shown.users)}
-        users, items = [], []
+        asked = users = items = 0
         for number in range(len(self.shards)):
             block = self._block(number)
-            places = self._places(block, part)
-            users += [
-                user in known_users
-                for user in block.users.user_ids.take(pa.array(block.shown.users[places])).to_pylist()
-            ]
-            items.append(self.popularity[block.shown.items[places]] > 0)
-        known = f"{np.mean(users):.0%} have a user and {np.mean(np.concatenate(items)):.0%} an item that training knows"
+            shown, places = block.shown, self._places(block, part)
+            asked += len(places)
+            users += int(np.isin(shown.users[places], shown.users[block.trains]).sum())
+            items += int((self.popularity[shown.items[places]] > 0).sum())
+        if not asked:
+            return []
+        known = f"{users / asked:.0%} have a user and {items / asked:.0%} an item that training knows"
         found = [f"Of the impressions of this {part}, {known}."]
         if self.settings.exposures.name == "sampled":
             found.append(
@@ -227,7 +229,7 @@ class ImpressionExamples:
         stops = shown.histories.stops(shown.users, shown.times)
         part = self._part_of(shown)
         part[(part == TRAIN) & (shown.users >= left)] = UNUSED
-        few = np.diff(shown.histories.offsets) < self.config.min_interactions
+        few = np.maximum(users.lengths, 1) < self.config.min_interactions  # who was shown something did one thing
         part[few[shown.users]] = UNUSED
         part[np.isnan(shown.labels).all(axis=1)] = UNUSED
         return _Block(users, shown, part, stops)
@@ -235,7 +237,9 @@ class ImpressionExamples:
     def _part_of(self, shown: Exposures) -> NDArray[np.int8]:
         split = self.config.split
         if isinstance(split, LastShareConfig):
-            return last_share(shown.users, split.valid, split.test)
+            alone = isinstance(self.settings.exposures, RatedConfig)  # each item was chosen by itself
+            requests = np.arange(len(shown.users)) if alone else shown.requests
+            return last_share(shown.users, requests, split.valid, split.test)
         assert self._moments is not None
         return np.digitize(shown.times, self._moments).astype(np.int8)  # TRAIN, VALID, TEST are 0, 1, 2
 
@@ -322,8 +326,3 @@ def _of(shown: Exposures, places: Ints) -> Exposures:
         context,
         shown.histories,
     )
-
-
-def _ids(users: UserBlock, places: Ints) -> list[str]:
-    found: list[str] = users.user_ids.take(pa.array(np.unique(places))).to_pylist()
-    return found

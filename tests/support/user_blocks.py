@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from transrec.data.shards.user_shards import UserBlock
+from transrec.data.shards.user_shards import Shown, UserBlock
 
 Interaction = tuple[int, int] | tuple[int, int, float]  # (item, time), or (item, time, rating)
 
 
 def user_block(
-    histories: Mapping[str, Sequence[Interaction]], profiles: Mapping[str, Mapping[str, str]] | None = None
+    histories: Mapping[str, Sequence[Interaction]],
+    profiles: Mapping[str, Mapping[str, str]] | None = None,
+    shown: Shown | None = None,
 ) -> UserBlock:
     rows = [(*entry, np.nan)[:3] for history in histories.values() for entry in history]
     items, times, ratings = zip(*rows, strict=True) if rows else ((), (), ())
@@ -25,4 +27,5 @@ def user_block(
         timestamps=np.array(times, np.int64),
         ratings=np.array(ratings, np.float32),
         profiles=pa.record_batch({name: pa.array(column, pa.string()) for name, column in values.items()}),
+        shown=shown,
     )

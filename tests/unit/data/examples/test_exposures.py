@@ -1,6 +1,3 @@
-from dataclasses import dataclass
-from types import SimpleNamespace
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +6,7 @@ from hypothesis import strategies as st
 from user_blocks import user_block
 
 from transrec.data.examples.exposures import Exposures, Histories, RatedConfig, SampledConfig, ShownConfig
+from transrec.data.shards.user_shards import Shown, UserBlock
 
 ANY_TIME = st.integers(-(2**63), 2**63 - 1)
 HEADS = ["click"]
@@ -167,39 +165,27 @@ def test_items_are_drawn_uniformly_from_those_that_the_user_does_not_own() -> No
     assert np.all(np.abs(counts[free] - 1000) < 4 * np.sqrt(12_000 / 12 * 11 / 12))
 
 
+@pytest.mark.parametrize("exposures", [RatedConfig(), SampledConfig(), ShownConfig()], ids=lambda e: e.name)
+def test_times_alone_are_those_of_the_impressions(exposures) -> None:
+    """The moments of a split are found by times alone, which costs far less."""
+    block = recorded() if exposures.name == "shown" else user_block(RATED)
+    assert exposures.times(block).tolist() == exposures.read(block, HEADS, 9).times.tolist() != []
+
+
 # Recorded impressions
 
 
-@dataclass(frozen=True)
-class Shown:
-    """The columns that a block with recorded impressions will hold."""
-
-    offsets: np.ndarray
-    items: np.ndarray
-    timestamps: np.ndarray
-    requests: np.ndarray
-    labels: dict[str, np.ndarray]
-    context: dict[str, pa.StringArray]
-
-
-def recorded() -> SimpleNamespace:
+def recorded() -> UserBlock:
     """User a has three impressions, b none, c one."""
-    block = user_block({"a": [(1, 10), (2, 20)], "b": [(3, 5)], "c": []})
     shown = Shown(
-        offsets=np.array([0, 3, 3, 4], np.int32),
+        offsets=np.array([0, 3, 3, 4]),
         items=np.array([7, 8, 9, 7], np.int32),
-        timestamps=np.array([15, 20, 20, 5], np.int64),
+        timestamps=np.array([15, 20, 20, 5]),
         requests=np.array([0, 1, 1, 0], np.int32),
         labels={"click": np.array([1, 0, np.nan, 1], np.float32), "buy": np.array([0, 0, 1, 1], np.float32)},
         context={"position": pa.array(["1", "2", None, "4"])},
     )
-    columns = {name: getattr(block, name) for name in ("user_ids", "offsets", "items", "timestamps", "ratings")}
-    return _Block(**columns, shown=shown)
-
-
-class _Block(SimpleNamespace):
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
+    return user_block({"a": [(1, 10), (2, 20)], "b": [(3, 5)], "c": []}, shown=shown)
 
 
 def test_recorded_impressions_are_read_as_they_are() -> None:
@@ -216,6 +202,7 @@ def test_recorded_impressions_are_read_as_they_are() -> None:
 @pytest.mark.parametrize("heads", [["click"], ["buy", "click"]])
 def test_labels_are_those_of_the_heads_in_their_order(heads: list[str]) -> None:
     block = recorded()
+    assert block.shown is not None
     labels = ShownConfig().read(block, heads, 9).labels
     np.testing.assert_array_equal(labels, np.stack([block.shown.labels[head] for head in heads], axis=1))
     assert labels.dtype == np.float32

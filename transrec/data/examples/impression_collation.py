@@ -57,7 +57,7 @@ class ImpressionCollation:
             shown=shown,
             labels=torch.from_numpy(np.nan_to_num(columns.labels)),
             observed=torch.from_numpy(observed),
-            drawn=torch.from_numpy(np.searchsorted(pool, drawn)),
+            drawn=_rows(pool, drawn),
             has_content=has_content,
             user_ids=[impression.user_id for impression in impressions if impression is not None],
             counts=counts,
@@ -72,9 +72,12 @@ class ImpressionCollation:
 def distinct_items(columns: Columns, drawn: Ints | None = None) -> Ints:
     """Distinct catalogue indices of candidates, histories and drawn items, ascending; item 1 if there are none."""
     parts = [columns.candidates, columns.history.ravel(), *([] if drawn is None else [drawn])]
-    found = np.unique(np.concatenate(parts))
-    found = found[found > 0]
-    return found if len(found) else np.ones(1, np.int64)
+    occurs = np.zeros(1 + max(int(part.max(initial=1)) for part in parts), bool)  # marking is faster than sorting
+    for part in parts:
+        occurs[part] = True
+    occurs[0] = False
+    occurs[1] |= not occurs.any()
+    return np.flatnonzero(occurs)
 
 
 def over_pool(columns: Columns, pool: Ints, features: FeatureRows, dropped: Dropped | None = None) -> Impressions:
@@ -146,7 +149,9 @@ def _columns(
 
 def _rows(pool: Ints, items: Ints) -> torch.Tensor:
     """Rows of the pool; padding (0) has row 0, and masks hide it."""
-    return torch.from_numpy(np.where(items > 0, np.searchsorted(pool, items), 0))
+    rows = np.empty(1 + pool[-1], np.int64)  # only what is written is read
+    rows[0], rows[pool] = 0, np.arange(len(pool))
+    return torch.from_numpy(rows[items])
 
 
 def _tensors(rows: Mapping[str, Ints]) -> dict[str, torch.Tensor]:

@@ -29,12 +29,17 @@ def pytest_report_header() -> str:
     return "with: " + ", ".join(f"{library} {version(library)}" for library in libraries)
 
 
-History = Sequence[int | tuple[int, int]]  # item numbers, oldest first, or (item number, timestamp)
+# Item numbers, oldest first, or (item number, timestamp), or (item number, timestamp, rating).
+Entry = int | tuple[int, int] | tuple[int, int, float | None]
+History = Sequence[Entry]
 
 
 @dataclass(frozen=True)
 class GivenSource:
-    """Items 1..n (`item-1` gets index 1) and the histories as given; untimed items come 10 seconds apart."""
+    """Items 1..n (`item-1` gets index 1) and the histories as given; untimed items come 10 seconds apart.
+
+    An entry without a rating has none.
+    """
 
     n_items: int
     histories: Mapping[str, History]
@@ -59,13 +64,13 @@ class GivenSource:
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         rows = [
-            (user, f"item-{entry if isinstance(entry, int) else entry[0]}", timestamp)
+            (user, f"item-{item}", timestamp, rating)
             for user, history in self.histories.items()
             for place, entry in enumerate(history)
-            for timestamp in [10 * place if isinstance(entry, int) else entry[1]]
+            for item, timestamp, rating in [_complete(entry, place)]
         ]
-        users, items, timestamps = (list(column) for column in zip(*rows, strict=True))
-        columns = [pa.array(users), pa.array(items), pa.array(timestamps), pa.nulls(len(rows), pa.float32())]
+        users, items, timestamps, ratings = (list(column) for column in zip(*rows, strict=True))
+        columns = [pa.array(users), pa.array(items), pa.array(timestamps), pa.array(ratings, pa.float32())]
         batch = pa.RecordBatch.from_arrays(columns, schema=INTERACTION_COLUMNS)
         yield Batch("given", pa.array(range(1, len(rows) + 1)), batch)
 
@@ -73,6 +78,12 @@ class GivenSource:
         rows = [{"user_id": user, **profile} for user, profile in self.profiles.items()]
         if rows:
             yield Batch("given", pa.array(range(1, len(rows) + 1)), pa.RecordBatch.from_pylist(rows))
+
+
+def _complete(entry: Entry, place: int) -> tuple[int, int, float | None]:
+    if isinstance(entry, int):
+        return entry, 10 * place, None
+    return entry if len(entry) == 3 else (*entry, None)
 
 
 BuildShards = Callable[..., Path]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -74,6 +74,7 @@ if not SHIPPED.is_dir():
     SHIPPED = _PACKAGE.parent / "configs"
 
 _MOST_BYTES, _DEEPEST = 2**20, 32  # limits on the size and nesting of a file
+_DISCRIMINATORS = ("name", "of")  # of unions of components, and of features
 _FAULTS = (yaml.YAMLError, ValueError)  # ValueError: a malformed number or date
 
 
@@ -241,10 +242,11 @@ def _explain(schema: type[Config], error: dict[str, Any]) -> str:
         near = difflib.get_close_matches(str(loc[-1]), valid, n=1)
         hint = f"did you mean `{'.'.join([*visible[:-1], *near])}`?" if near else f"valid keys here: {', '.join(valid)}"
         return f"unknown key `{where}`: {hint}"
-    if error["type"] == "union_tag_invalid":
-        return f"`{where}.name`: {error['ctx']['tag']!r} is not one of {error['ctx']['expected_tags']}"
-    if error["type"] == "union_tag_not_found":
-        return f"`{where}`: set `{where}.name` to choose a component"
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        key = f"{where}.{error['ctx']['discriminator'].strip("'")}"
+        if error["type"] == "union_tag_not_found":
+            return f"`{where}`: set `{key}` to choose a component"
+        return f"`{key}`: {error['ctx']['tag']!r} is not one of {error['ctx']['expected_tags']}"
     return f"`{where or schema.__name__}`: {error['msg'].removeprefix('Value error, ')}"
 
 
@@ -253,8 +255,9 @@ def _walk(schema: type[Config], loc: Sequence[int | str]) -> tuple[list[str], ty
     visible: list[str] = []
     owner: type[Config] | None = schema
     candidates: list[type[Config]] = []
+    keyed = False  # whether the part is a key of a mapping, which may look like a tag
     for i, part in enumerate(loc):
-        tagged = [c for c in candidates if part in get_args(_name_annotation(c))]
+        tagged = [] if keyed else [c for c in candidates if part in _tags(c)]
         if tagged and part not in (owner.model_fields if owner else ()):
             owner, candidates = tagged[0], []
             continue
@@ -262,6 +265,7 @@ def _walk(schema: type[Config], loc: Sequence[int | str]) -> tuple[list[str], ty
         if i == len(loc) - 1:
             break
         field = owner.model_fields.get(str(part)) if owner else None
+        keyed = field is not None and get_origin(field.annotation) is dict
         if field is not None:
             candidates = list(config_classes(field.annotation))
             owner = candidates[0] if len(candidates) == 1 else None
@@ -276,6 +280,7 @@ def config_classes(annotation: Any) -> Iterator[type[Config]]:
         yield from config_classes(argument)
 
 
-def _name_annotation(cls: type[Config]) -> Any:
-    field = cls.model_fields.get("name")
-    return field.annotation if field else None
+def _tags(cls: type[Config]) -> set[Any]:
+    """The values by which a union chooses the class."""
+    fields = (cls.model_fields.get(key) for key in _DISCRIMINATORS)
+    return {tag for field in fields if field is not None for tag in get_args(field.annotation)}

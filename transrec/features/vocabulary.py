@@ -4,7 +4,10 @@ Row 0 stands for all values that training has not seen.
 """
 
 import hashlib
-from collections.abc import Iterable
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Annotated, Literal
 
 import numpy as np
@@ -38,9 +41,11 @@ class Values(Config):
 
     def rows(self, values: pa.StringArray) -> Ints:
         """The row 0..size of each value."""
-        places = pc.index_in(values, pa.array(self.values, pa.string()))
-        found: Ints = pc.fill_null(places, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
-        return found
+        return _by_distinct(values, lambda value: self._rows.get(value, 0))
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:  # built once: there may be millions
+        return {value: row for row, value in enumerate(self.values, start=1)}
 
 
 class Bands(Config):
@@ -55,9 +60,11 @@ class Bands(Config):
 
     def rows(self, values: pa.StringArray) -> Ints:
         """The row 0..size of each value."""
-        numbers = np.array([_number(value) for value in values.to_pylist()], np.float64)
-        found: Ints = np.where(np.isnan(numbers), 0, 1 + np.searchsorted(self.ends, numbers)).astype(np.int64)
-        return found
+        return _by_distinct(values, self._row)
+
+    def _row(self, value: str) -> int:
+        number = _number(value)
+        return 0 if math.isnan(number) else 1 + bisect_left(self.ends, number)
 
 
 class Buckets(Config):
@@ -68,21 +75,25 @@ class Buckets(Config):
 
     def rows(self, values: pa.StringArray) -> Ints:
         """The row 1..size of each value; 0 for null."""
-        distinct = values.dictionary_encode()
-        hashed = [0 if value is None else 1 + _hash(value) % self.size for value in distinct.dictionary.to_pylist()]
-        places = pc.fill_null(distinct.indices, len(hashed)).to_numpy(zero_copy_only=False)
-        found: Ints = np.array([*hashed, 0], np.int64)[places]
-        return found
+        return _by_distinct(values, lambda value: 1 + _hash(value) % self.size)
 
 
 Vocabulary = Annotated[Values | Bands | Buckets, Field(discriminator="kind")]
 
 
-def _number(value: str | None) -> float:
+def _by_distinct(values: pa.StringArray, row: Callable[[str], int]) -> Ints:
+    """The row of each value; 0 for null."""
+    distinct = values.dictionary_encode()
+    rows = np.array([*map(row, distinct.dictionary.to_pylist()), 0], np.int64)
+    found: Ints = rows[pc.fill_null(distinct.indices, len(rows) - 1).to_numpy(zero_copy_only=False)]
+    return found
+
+
+def _number(value: str) -> float:
     try:
-        return float(value) if value is not None else np.nan
+        return float(value)
     except ValueError:
-        return np.nan
+        return math.nan
 
 
 def _hash(value: str) -> int:

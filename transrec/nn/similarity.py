@@ -15,6 +15,7 @@ STATISTICS = 4
 TEMPERATURE = 0.1  # cosines of texts differ by tenths
 
 
+@torch.no_grad()
 def similarity_statistics(candidates: Tensor, history: Tensor, mask: Tensor) -> Tensor:
     """(B, 4): whether there is anything to compare, and the mean, the maximum and the soft maximum of the cosines.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from transrec.config import Config
-from transrec.data.shards.user_shards import UserBlock
+from transrec.data.shards.user_shards import Shown, UserBlock
 
 Ints = NDArray[np.int64]
 
@@ -30,10 +30,9 @@ class Histories:
     def stops(self, users: Ints, times: Ints) -> Ints:
         """(I,) how many items each user had before a moment; what has its time is not before it."""
         owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-        earliest = min(self.times.min(initial=0), times.min(initial=0))
-        span = 1 + max(self.times.max(initial=0), times.max(initial=0)) - earliest
-        keys = owners * span + (self.times - earliest)  # ascending, because times ascend within a user
-        found: Ints = np.searchsorted(keys, users * span + (times - earliest)) - self.offsets[users]
+        moments, ranks = np.unique(np.concatenate([self.times, times]), return_inverse=True)  # no unit is too fine
+        keys = owners * len(moments) + ranks[: len(owners)]  # ascending, because times ascend within a user
+        found: Ints = np.searchsorted(keys, users * len(moments) + ranks[len(owners) :]) - self.offsets[users]
         return found
 
 
@@ -55,15 +54,17 @@ class ShownConfig(Config):
 
     name: Literal["shown"] = Field("shown", description="where impressions come from")
 
+    def times(self, block: UserBlock) -> Ints:
+        """(I,) the times of a block's impressions."""
+        return _recorded(block).timestamps
+
     def read(self, block: UserBlock, heads: list[str], catalogue_size: int) -> Exposures:
         """The impressions of a block."""
-        shown = block.shown
-        assert shown is not None  # `Impressions` refuses sets without any
+        shown = _recorded(block)
         users = np.repeat(np.arange(len(block)), np.diff(shown.offsets))
         labels = np.stack([shown.labels[head] for head in heads], axis=1)
-        times, items = shown.timestamps.astype(np.int64), shown.items.astype(np.int64)
-        requests = shown.requests.astype(np.int64)
-        return Exposures(users, items, times, requests, labels, shown.context, _all(block))
+        items, requests = shown.items.astype(np.int64), shown.requests.astype(np.int64)
+        return Exposures(users, items, shown.timestamps, requests, labels, shown.context, _all(block))
 
 
 class RatedConfig(Config):
@@ -74,6 +75,10 @@ class RatedConfig(Config):
     at_least: float = Field(4.0, description="a rating from here on is a click")
     history: Literal["liked", "all"] = Field("liked", description="what a user is known by: clicks, or every rating")
 
+    def times(self, block: UserBlock) -> Ints:
+        """(I,) the times of a block's impressions."""
+        return block.timestamps[~np.isnan(block.ratings)]
+
     def read(self, block: UserBlock, heads: list[str], catalogue_size: int) -> Exposures:
         """The impressions of a block: its interactions with a rating."""
         owners = np.repeat(np.arange(len(block)), block.lengths)
@@ -83,7 +88,7 @@ class RatedConfig(Config):
         offsets = np.concatenate([[0], np.cumsum(np.bincount(owners[kept], minlength=len(block)))])
         histories = Histories(offsets, block.items[kept], block.timestamps[kept])
         labels = np.repeat(liked[rated, None].astype(np.float32), len(heads), axis=1)
-        users, items, times = owners[rated], block.items[rated].astype(np.int64), block.timestamps[rated]
+        users, items, times = owners[rated], block.items[rated].astype(np.int64), self.times(block)
         return Exposures(users, items, times, _same_moment(users, times), labels, {}, histories)
 
 
@@ -97,11 +102,15 @@ class SampledConfig(Config):
     name: Literal["sampled"] = Field("sampled", description="where impressions come from")
     negatives: int = Field(4, ge=1, description="items drawn for each interaction")
 
+    def times(self, block: UserBlock) -> Ints:
+        """(I,) the times of a block's impressions."""
+        return np.repeat(block.timestamps, 1 + self.negatives)
+
     def read(self, block: UserBlock, heads: list[str], catalogue_size: int) -> Exposures:
         """The impressions of a block: each interaction, followed by the items drawn for it."""
         each = 1 + self.negatives
         users = np.repeat(np.repeat(np.arange(len(block)), block.lengths), each)
-        times = np.repeat(block.timestamps, each)
+        times = self.times(block)
         items = np.empty((len(block.items), each), np.int64)
         items[:, 0] = block.items
         for user, user_id in enumerate(block.user_ids.to_pylist()):
@@ -115,6 +124,11 @@ class SampledConfig(Config):
 
 
 ExposuresConfig = Annotated[ShownConfig | RatedConfig | SampledConfig, Field(discriminator="name")]
+
+
+def _recorded(block: UserBlock) -> Shown:
+    assert block.shown is not None  # `ImpressionExamples` refuses sets without any
+    return block.shown
 
 
 def _all(block: UserBlock) -> Histories:
@@ -131,11 +145,12 @@ def _same_moment(users: Ints, times: Ints) -> Ints:
 
 
 def _unseen(rng: np.random.Generator, own: NDArray[np.int32], negatives: int, catalogue_size: int) -> Ints:
-    """(interactions, negatives) items outside a user's history, unless that is nearly the whole catalogue."""
-    drawn = rng.integers(1, catalogue_size + 1, (len(own), negatives))
-    for _ in range(100):
-        seen = np.isin(drawn, own)
-        if not seen.any():
-            break
-        drawn[seen] = rng.integers(1, catalogue_size + 1, int(seen.sum()))
-    return drawn
+    """(interactions, negatives) items outside a user's history; any items if that is the whole catalogue."""
+    seen = np.unique(own).astype(np.int64)
+    left, shape = catalogue_size - len(seen), (len(own), negatives)
+    if not left:
+        return rng.integers(1, catalogue_size + 1, shape)
+    numbers = rng.integers(left, size=shape)  # of the items that are left, in ascending order
+    left_before = seen - 1 - np.arange(len(seen))
+    found: Ints = 1 + numbers + np.searchsorted(left_before, numbers, side="right")
+    return found

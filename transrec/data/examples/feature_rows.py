@@ -1,17 +1,19 @@
-"""The rows of features: for every item of the catalogue once, for users and impressions as they come.
+"""The rows of features: for every item of the catalogue once, for users and impressions block by block.
 
-Shape letters: N items (indices 1..N; 0 pads), B impressions, k values of a feature.
+Shape letters: N items (indices 1..N; 0 pads), U items of a pool, I impressions of a block, B of a batch, k values of a
+feature.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from transrec.config import ConfigError
+from transrec.data.examples.exposures import Exposures
 from transrec.data.shards.item_shards import ItemShards
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.shards.shard_folder import ShardFolder
@@ -55,6 +57,11 @@ class FeatureRows:
         pad = {name: np.concatenate([np.zeros((1, rows.shape[1]), np.int64), rows]) for name, rows in items.items()}
         return cls(settings, vocabularies, pad)
 
+    @property
+    def of_shown(self) -> list[str]:
+        """The features of users, context and time."""
+        return [name for name, feature in self.settings.items() if feature.owner != "item"]
+
     def of_pool(self, pool: Ints, dropped: Dropped | None = None) -> dict[str, Ints]:
         """Rows (U, k) of the features of a pool's items."""
         found = {name: rows[pool] for name, rows in self.items.items()}
@@ -63,27 +70,30 @@ class FeatureRows:
                 rows[dropped(pool, self.settings[name].unknown)] = 0
         return found
 
-    def of_impressions(self, impressions: Sequence[Any], dropped: Dropped | None = None) -> dict[str, Ints]:
-        """Rows (B, k) of the features of users, context and time."""
-        found: dict[str, Ints] = {}
-        for name, feature in self.settings.items():
-            if feature.owner != "item":
-                found[name] = self._of_impressions(name, feature, impressions)
-            if feature.owner == "user" and dropped is not None and feature.unknown:
-                found[name][dropped(found[name][:, 0], feature.unknown)] = 0
-        return found
+    def of_block(self, users: UserBlock, shown: Exposures) -> dict[str, NDArray[np.int32]]:
+        """Rows (I, k) of the features of users, context and time.
 
-    def _of_impressions(self, name: str, feature: FeatureConfig, impressions: Sequence[Any]) -> Ints:
+        Raises:
+            ConfigError: the users or impressions have no such column.
+        """
+        return {name: self._of_block(name, users, shown).astype(np.int32) for name in self.of_shown}
+
+    def with_unknown(self, rows: dict[str, Ints], dropped: Dropped | None) -> dict[str, Ints]:
+        """Rows (B, k) of users, context and time, with the users that are dropped unknown."""
+        for name, values in rows.items():
+            feature = self.settings[name]
+            if feature.owner == "user" and feature.unknown and dropped is not None:
+                values[dropped(~values[:, 0], feature.unknown)] = 0  # ~: other numbers than those of items
+        return rows
+
+    def _of_block(self, name: str, users: UserBlock, shown: Exposures) -> Ints:
+        feature = self.settings[name]
+        if not len(shown.users):
+            return np.zeros((0, 1), np.int64)
         if isinstance(feature, TimeFeature):
-            return feature.rows(np.array([i.time for i in impressions], np.int64))[:, None]
-        if isinstance(feature, UserIdFeature):
-            values = [i.user_id for i in impressions]
-        elif isinstance(feature, UserColumnFeature):
-            values = [i.profile.get(feature.column) for i in impressions]
-        else:
-            assert isinstance(feature, ContextFeature)
-            values = [i.context.get(feature.column, feature.when_serving) for i in impressions]
-        return _rows(feature, self.vocabularies[name], pa.array(values, pa.string()))
+            return feature.rows(shown.times)[:, None]
+        values, owners = _values(name, feature, users, shown)
+        return _rows(feature, self.vocabularies[name], values)[owners]
 
 
 def item_values(folder: ShardFolder, settings: Mapping[str, FeatureConfig]) -> dict[str, pa.StringArray]:
@@ -99,9 +109,7 @@ def item_values(folder: ShardFolder, settings: Mapping[str, FeatureConfig]) -> d
             ids = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id"])["item_id"]
             found[name] = ids.combine_chunks()
     for name, column in columns.items():
-        if column not in folder.index.text_fields:
-            known = ", ".join(folder.index.text_fields)
-            raise ConfigError(f"`model.features.{name}.column`: the items have no column {column}, only {known}")
+        _column(name, "items", column, dict.fromkeys(folder.index.text_fields))
     if columns:
         records = [{column: record.get(column) or "" for column in columns.values()} for record in ItemShards(folder)]
         for name, column in columns.items():
@@ -113,63 +121,69 @@ def count(
     folder: ShardFolder,
     settings: Mapping[str, FeatureConfig],
     popularity: Ints,
-    training: Callable[[], Iterator[tuple[UserBlock, Any]]],
+    training: Callable[[], Iterator[tuple[UserBlock, Exposures]]],
 ) -> dict[str, Vocabulary]:
     """The vocabularies of features, from the training impressions and the items in them.
 
     Args:
         popularity: (N + 1,) training impressions of each item.
         training: the users and training impressions of each block.
+
+    Raises:
+        ConfigError: the items, users or impressions have no such column.
     """
-    values = item_values(folder, settings)
-    known = pa.array(popularity[1:] > 0)
-    found: dict[str, Vocabulary] = {}
-    for name, feature in settings.items():
-        if feature.owner == "item":
-            found[name] = feature.count([values[name].filter(known)])
-        else:
-            found[name] = feature.count(_values(name, feature, training()))
-    return found
+    items, known = item_values(folder, settings), pa.array(popularity[1:] > 0)
+    seen: dict[str, list[pa.StringArray]] = {name: [column.filter(known)] for name, column in items.items()}
+    others = {name: f for name, f in settings.items() if f.owner != "item" and not isinstance(f, TimeFeature)}
+    for users, shown in training() if others else ():
+        for name, feature in others.items() if len(shown.users) else ():
+            values, owners = _values(name, feature, users, shown)
+            seen.setdefault(name, []).append(pc.unique(values.take(pa.array(np.unique(owners)))))
+    return {name: feature.count(seen.get(name, [])) for name, feature in settings.items()}
 
 
-def _values(name: str, feature: FeatureConfig, training: Iterable[tuple[UserBlock, Any]]) -> Iterator[pa.StringArray]:
-    """The values of a feature of users or impressions in training, block by block."""
-    for users, shown in training:
-        who = pa.array(np.unique(shown.users))
-        if isinstance(feature, UserIdFeature):
-            yield users.user_ids.take(who)
-        elif isinstance(feature, UserColumnFeature):
-            if feature.column not in users.profiles.schema.names:
-                known = ", ".join(users.profiles.schema.names) or "none"
-                raise ConfigError(
-                    f"`model.features.{name}.column`: users have no column {feature.column}, only {known}"
-                )
-            yield users.profiles.column(feature.column).take(who)
-        elif isinstance(feature, ContextFeature):
-            if feature.column not in shown.context:
-                known = ", ".join(shown.context) or "none"
-                raise ConfigError(
-                    f"`model.features.{name}.column`: impressions have no column {feature.column}, only {known}"
-                )
-            yield shown.context[feature.column]
+def _values(name: str, feature: FeatureConfig, users: UserBlock, shown: Exposures) -> tuple[pa.StringArray, Ints]:
+    """The values of a feature of users or of context in a block, and the place of each impression's value, (I,).
+
+    Raises:
+        ConfigError: there is no such column.
+    """
+    if isinstance(feature, UserIdFeature):
+        return users.user_ids, shown.users
+    if isinstance(feature, UserColumnFeature):
+        columns = dict(zip(users.profiles.schema.names, users.profiles.columns, strict=True))
+        return _column(name, "users", feature.column, columns), shown.users
+    assert isinstance(feature, ContextFeature)
+    return _column(name, "impressions", feature.column, shown.context), np.arange(len(shown.users))
+
+
+def _column(name: str, owners: str, column: str, known: Mapping[str, pa.StringArray]) -> pa.StringArray:
+    if column not in known:
+        choice = f"choose one of {', '.join(known)}, or remove it" if known else "remove it, for they have none at all"
+        raise ConfigError(
+            f"`model.features.{name}.column`: the {owners} of these shards have no column {column}: {choice}"
+        )
+    return known[column]
 
 
 def _rows(feature: FeatureConfig, vocabulary: Vocabulary, values: pa.StringArray) -> Ints:
     """(B, k) rows of the values; k is 1 but for features of several values, which 0 fills up."""
     if not isinstance(feature, ColumnFeature):
         return vocabulary.rows(values)[:, None]
-    lists = feature.split(values)
+    distinct = values.dictionary_encode()  # columns have few distinct values, and cutting them up is slow
+    lists = feature.split(distinct.dictionary)
     lengths = np.diff(lists.offsets.to_numpy())
-    rows = np.zeros((len(lists), max(1, int(lengths.max(initial=0)))), np.int64)
+    rows = np.zeros((1 + len(lists), max(1, int(lengths.max(initial=0)))), np.int64)  # the last is that of null
     owners = np.repeat(np.arange(len(lists)), lengths)
-    rows[owners, np.arange(len(owners)) - np.repeat(lists.offsets.to_numpy()[:-1], lengths)] = vocabulary.rows(
-        lists.flatten()
-    )
-    return rows
+    within = np.arange(len(owners)) - np.repeat(lists.offsets.to_numpy()[:-1], lengths)
+    rows[owners, within] = vocabulary.rows(lists.flatten())
+    places = pc.fill_null(distinct.indices, len(lists)).to_numpy(zero_copy_only=False)
+    found: Ints = rows[places]
+    return found
 
 
 def dropped_at(seed: int, step: int) -> Dropped:
-    """Tells which numbers are dropped at a step; the same on every rank, and whatever other numbers are asked for."""
+    """Function that finds the numbers dropped at a step: the same on every rank, whatever else is asked for."""
     base = np.random.default_rng((_UNKNOWN, seed, step)).integers(2**63, dtype=np.uint64)
 
     def dropped(numbers: Ints, share: float) -> NDArray[np.bool_]:

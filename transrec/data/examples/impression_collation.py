@@ -7,33 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
 from transrec.data.batch import ImpressionBatch, Impressions, ItemContent, Sampling
 from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.exposures import Exposures, Histories
 from transrec.data.examples.feature_rows import Dropped, FeatureRows, dropped_at
+from transrec.data.examples.impression_block import Columns, ImpressionBlock, ImpressionExample
+from transrec.data.shards.user_shards import UserBlock
+from transrec.features.feature import ContextFeature, UserColumnFeature
 
 Ints = NDArray[np.int64]
 _DRAWN = 8  # seed component that separates these random numbers from those of order, dropout and negatives
-
-
-class Impression(NamedTuple):
-    """An item that was shown to a user, and what the user did before."""
-
-    user_id: str
-    place: int  # among the impressions of the user's block
-    item: int
-    time: int  # seconds since 1970
-    history: NDArray[np.int32]  # all of it, oldest first
-    labels: NDArray[np.float32]  # (H,) 0 or 1; NaN where it was not observed
-    context: Mapping[str, str | None]
-    profile: Mapping[str, str | None]
-
-    @property
-    def key(self) -> str:
-        """Unique among the examples of a run."""
-        return f"{self.user_id}\0{self.place}"
 
 
 class ImpressionCollation:
@@ -55,32 +42,24 @@ class ImpressionCollation:
         self.features, self.store, self.sampling, self.seed = features, store, sampling, seed
         self.max_length, self.heads, self.catalogue_size = max_length, heads, catalogue_size
 
-    def __call__(self, step: int, first_slot: int, impressions: Sequence[Impression | None]) -> ImpressionBatch:
-        filled = [i for i in impressions if i is not None]
+    def __call__(self, step: int, first_slot: int, impressions: Sequence[ImpressionExample | None]) -> ImpressionBatch:
+        columns = Columns.of_slots(impressions, self.max_length, len(self.heads), self.features.of_shown)
         drawn = self._drawn(step)
-        used = [[i.item for i in filled], drawn, *(i.history[-self.max_length :] for i in filled)]
-        pool = np.unique(np.concatenate([np.asarray(items, np.int64) for items in used]))
-        content = self.store.for_training(pool if len(pool) else np.ones(1, np.int64), self.seed, step)
-        items = content.items.numpy()
-        labels = np.full((len(impressions), len(self.heads)), np.nan, np.float32)
-        for slot, impression in enumerate(impressions):
-            if impression is not None:
-                labels[slot] = impression.labels
-        shown = gathered(impressions, items, self.features, self.max_length, dropped_at(self.seed, step))
-        has_content = _has_content(content)
-        observed = ~np.isnan(labels)
+        pool = distinct_items(columns, drawn)
+        content = self.store.for_training(pool, self.seed, step)
+        has_content, observed = _has_content(content), ~np.isnan(columns.labels)
+        shown = over_pool(columns, pool, self.features, dropped_at(self.seed, step))
         counts = dict(zip(self.heads, observed.sum(0).tolist(), strict=True))
         if self.sampling.contrasts:
-            rows = shown.candidates[[i is not None for i in impressions]]
-            counts[self.sampling.contrasts] = int(has_content[rows].sum())
+            counts[self.sampling.contrasts] = int(has_content[shown.candidates[columns.candidates > 0]].sum())
         return ImpressionBatch(
             content=content,
             shown=shown,
-            labels=torch.from_numpy(np.nan_to_num(labels)),
+            labels=torch.from_numpy(np.nan_to_num(columns.labels)),
             observed=torch.from_numpy(observed),
-            drawn=torch.from_numpy(np.searchsorted(items, drawn)),
+            drawn=_rows(pool, drawn),
             has_content=has_content,
-            user_ids=[i.user_id for i in filled],
+            user_ids=[impression.user_id for impression in impressions if impression is not None],
             counts=counts,
         )
 
@@ -90,41 +69,89 @@ class ImpressionCollation:
         return rng.integers(1, self.catalogue_size + 1, self.sampling.drawn)
 
 
-def gathered(
-    impressions: Sequence[Impression | None],
-    pool: Ints,
-    features: FeatureRows,
-    max_length: int,
-    dropped: Dropped | None = None,
-) -> Impressions:
-    """The impressions over a pool of items that holds all of theirs; an empty slot has no history and no features.
+def distinct_items(columns: Columns, drawn: Ints | None = None) -> Ints:
+    """Distinct catalogue indices of candidates, histories and drawn items, ascending; item 1 if there are none."""
+    parts = [columns.candidates, columns.history.ravel(), *([] if drawn is None else [drawn])]
+    occurs = np.zeros(1 + max(int(part.max(initial=1)) for part in parts), bool)  # marking is faster than sorting
+    for part in parts:
+        occurs[part] = True
+    occurs[0] = False
+    occurs[1] |= not occurs.any()
+    return np.flatnonzero(occurs)
+
+
+def over_pool(columns: Columns, pool: Ints, features: FeatureRows, dropped: Dropped | None = None) -> Impressions:
+    """Impressions over a pool of items that holds all of theirs.
 
     Args:
         pool: (U,) catalogue indices, ascending.
         dropped: which ids count as unknown.
     """
-    filled = [_EMPTY if impression is None else impression for impression in impressions]
-    history = np.zeros((len(filled), max_length), np.int64)
-    for row, impression in zip(history, filled, strict=True):
-        newest = impression.history[-max_length:]
-        row[max_length - len(newest) :] = newest
-    candidates = np.array([impression.item for impression in filled], np.int64)
     return Impressions(
         items=torch.from_numpy(pool),
         item_features=_tensors(features.of_pool(pool, dropped)),
-        candidates=_rows(pool, candidates),
-        history=_rows(pool, history),
-        history_mask=torch.from_numpy(history > 0),
-        features=_tensors(features.of_impressions(filled, dropped)),
+        candidates=_rows(pool, columns.candidates),
+        history=_rows(pool, columns.history),
+        history_mask=torch.from_numpy(columns.history > 0),
+        features=_tensors(features.with_unknown(columns.features, dropped)),
     )
 
 
-_EMPTY = Impression("", 0, 0, 0, np.zeros(0, np.int32), np.zeros(0, np.float32), {}, {})
+class Impression(NamedTuple):
+    """An item that is shown to a user who need not be in the shards."""
+
+    user_id: str
+    place: int
+    item: int
+    time: int  # seconds since 1970
+    history: NDArray[np.int32]  # what the user did before, oldest first
+    labels: NDArray[np.float32]  # (H,)
+    context: Mapping[str, str | None]
+    profile: Mapping[str, str | None]
+
+
+def gathered(impressions: Sequence[Impression], pool: Ints, features: FeatureRows, max_length: int) -> Impressions:
+    """Impressions outside of the shards over a pool of items that holds all of theirs; columns may be missing."""
+    lengths = [len(impression.history) for impression in impressions]
+    offsets, users = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.arange(len(impressions))
+    items = np.concatenate([impression.history for impression in impressions]).astype(np.int32)
+    before = Histories(offsets, items, np.full(len(items), np.iinfo(np.int64).min))  # earlier than any time
+    context, profile = _columns(impressions, features)
+    shown = Exposures(
+        users,
+        np.array([impression.item for impression in impressions], np.int64),
+        np.array([impression.time for impression in impressions], np.int64),
+        users,
+        np.stack([impression.labels for impression in impressions]),
+        context,
+        before,
+    )
+    ids = pa.array([impression.user_id for impression in impressions], pa.string())
+    nothing = np.full(len(items), np.nan, np.float32)
+    block = UserBlock(ids, offsets, items, before.times, nothing, pa.record_batch(profile), shown=None)
+    shown_now = ImpressionBlock(block, shown, np.zeros(len(users), np.int8), features.of_block(block, shown))
+    return over_pool(Columns.of(shown_now, users, max_length), pool, features)
+
+
+def _columns(
+    impressions: Sequence[Impression], features: FeatureRows
+) -> tuple[dict[str, pa.StringArray], dict[str, pa.StringArray]]:
+    """The columns of context and profile that the features read."""
+    context, profile = {}, {}
+    for feature in features.settings.values():
+        if isinstance(feature, ContextFeature):
+            values = [i.context.get(feature.column, feature.when_serving) for i in impressions]
+            context[feature.column] = pa.array(values, pa.string())
+        elif isinstance(feature, UserColumnFeature):
+            profile[feature.column] = pa.array([i.profile.get(feature.column) for i in impressions], pa.string())
+    return context, profile
 
 
 def _rows(pool: Ints, items: Ints) -> torch.Tensor:
     """Rows of the pool; padding (0) has row 0, and masks hide it."""
-    return torch.from_numpy(np.where(items > 0, np.searchsorted(pool, items), 0))
+    rows = np.empty(1 + pool[-1], np.int64)  # only what is written is read
+    rows[0], rows[pool] = 0, np.arange(len(pool))
+    return torch.from_numpy(rows[items])
 
 
 def _tensors(rows: Mapping[str, Ints]) -> dict[str, torch.Tensor]:

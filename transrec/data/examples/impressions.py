@@ -22,10 +22,11 @@ from pydantic import Field
 from transrec.config import Config, ConfigError
 from transrec.data.batch import Impressions, Sampling, Targets
 from transrec.data.content.item_store import ItemStore
-from transrec.data.examples.exposures import Exposures, ExposuresConfig, ShownConfig
+from transrec.data.examples.exposures import Exposures, ExposuresConfig, RatedConfig, ShownConfig
 from transrec.data.examples.feature_rows import FeatureRows
 from transrec.data.examples.histories import HistoriesConfig, Ints, open_users
-from transrec.data.examples.impression_collation import Impression, ImpressionCollation, gathered
+from transrec.data.examples.impression_block import Columns, ImpressionBlock, ImpressionExample
+from transrec.data.examples.impression_collation import ImpressionCollation, distinct_items, over_pool
 from transrec.data.examples.splits import TEST, TRAIN, UNUSED, VALID, LastShareConfig, TemporalConfig, last_share
 from transrec.data.shards.bad_samples import Agree, Skipped
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
@@ -59,21 +60,6 @@ class Asked:
     labels: torch.Tensor  # (I, H) float32; NaN where it was not observed
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A block of users with its impressions, and what each is for."""
-
-    users: UserBlock
-    shown: Exposures
-    part: NDArray[np.int8]  # (I,) UNUSED, TRAIN, VALID or TEST
-    stops: Ints  # (I,) length of the history before each
-
-    @cached_property
-    def trains(self) -> Ints:
-        """The impressions that train."""
-        return np.flatnonzero(self.part == TRAIN)
-
-
 class ImpressionExamples:
     """The impressions of all users, each with the user's history before it.
 
@@ -90,7 +76,7 @@ class ImpressionExamples:
         self.shards, self.config, self.settings, self.max_length = shards, config, settings, max_length
         self.targets = Targets(shards.index.counts.items)
         self.evidence: tuple[Evidence, ...] = ()
-        self.features = FeatureRows.none()
+        self._features = FeatureRows.none()
         self._check()
         self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._read)
         self._moments = self._starts_of_parts()
@@ -98,7 +84,10 @@ class ImpressionExamples:
         self.block_impressions: list[int] = []  # of all parts
         self.counts = [self._scan(number) for number in range(len(shards))]
         if not sum(self.counts):
-            raise ConfigError(f"no impression of {self.folder} is left to train on: see data.split and data.examples")
+            raise ConfigError(
+                f"no impression of {self.folder} is left to train on: see data.min_interactions, data.split and "
+                "data.examples"
+            )
 
     @property
     def folder(self) -> ShardFolder:
@@ -125,15 +114,35 @@ class ImpressionExamples:
         """Every item: a model may be asked for any."""
         return np.arange(1, self.targets.size + 1)
 
+    @property
+    def features(self) -> FeatureRows:
+        """The features that batches and questions carry."""
+        return self._features
+
+    @features.setter
+    def features(self, features: FeatureRows) -> None:
+        self._features = features
+        self._block.cache_clear()
+
     @cached_property
     def _first_users(self) -> Ints:
-        """(blocks,) number of users before each block, by which users are numbered."""
-        return np.concatenate([[0], np.cumsum(self.shards.block_users)])[:-1].astype(np.int64)
+        """(blocks,) number of readable users before each block, by which users are numbered."""
+        sizes = self.shards.block_users.copy()
+        sizes[list(self.skipped)] = 0
+        found: Ints = np.cumsum(sizes) - sizes
+        return found
 
-    def example(self, number: int, within: int) -> Impression:
+    @cached_property
+    def _first_requests(self) -> Ints:
+        """(blocks,) a number that the requests of each block start from."""
+        sizes = np.array(self.block_impressions, np.int64)
+        found: Ints = np.cumsum(sizes) - sizes
+        return found
+
+    def example(self, number: int, within: int) -> ImpressionExample:
         """Training impression `within` of block `number`."""
         block = self._block(number)
-        return self._impression(block, int(block.trains[within]))
+        return ImpressionExample(block, int(block.trains[within]))
 
     def collation(self, store: ItemStore, sampling: Sampling, seed: int) -> ImpressionCollation:
         """The function that builds batches of impressions with the content of `store`."""
@@ -159,10 +168,11 @@ class ImpressionExamples:
     @property
     def nobody(self) -> Asked:
         """An impression that nobody saw."""
-        one = Impression("", 0, 1, 0, np.zeros(0, np.int32), np.full(len(self.settings.heads), np.nan), {}, {})
-        shown = gathered([one], np.ones(1, np.int64), self.features, self.max_length)
+        heads, known = len(self.settings.heads), self.features
+        columns = Columns.of_slots([None], self.max_length, heads, known.of_shown)
         zero = torch.zeros(1, dtype=torch.int64)
-        return Asked(shown, zero, zero, zero + 1, torch.zeros(1, len(self.settings.heads)))
+        shown = over_pool(columns, np.ones(1, np.int64), known)
+        return Asked(shown, zero, zero, zero + 1, torch.zeros(1, heads))
 
     def training(self) -> Iterator[tuple[UserBlock, Exposures]]:
         """The users and the training impressions of each block."""
@@ -184,17 +194,16 @@ class ImpressionExamples:
 
     def remarks(self, part: Part) -> list[str]:
         """How many of the impressions show users and items that training knows, and whether negatives were drawn."""
-        known_users = {user for users, shown in self.training() for user in _ids(users, shown.users)}
-        users, items = [], []
+        asked = users = items = 0
         for number in range(len(self.shards)):
             block = self._block(number)
-            places = self._places(block, part)
-            users += [
-                user in known_users
-                for user in block.users.user_ids.take(pa.array(block.shown.users[places])).to_pylist()
-            ]
-            items.append(self.popularity[block.shown.items[places]] > 0)
-        known = f"{np.mean(users):.0%} have a user and {np.mean(np.concatenate(items)):.0%} an item that training knows"
+            shown, places = block.shown, self._places(block, part)
+            asked += len(places)
+            users += int(np.isin(shown.users[places], shown.users[block.trains]).sum())
+            items += int((self.popularity[shown.items[places]] > 0).sum())
+        if not asked:
+            return []
+        known = f"{users / asked:.0%} have a user and {items / asked:.0%} an item that training knows"
         found = [f"Of the impressions of this {part}, {known}."]
         if self.settings.exposures.name == "sampled":
             found.append(
@@ -209,9 +218,9 @@ class ImpressionExamples:
             )
         index, settings = self.shards.index, self.settings
         if isinstance(settings.exposures, ShownConfig):
-            missing = [head for head in settings.heads if head not in getattr(index, "heads", [])]
+            missing = [head for head in settings.heads if head not in index.heads]
             if missing:
-                known = ", ".join(getattr(index, "heads", [])) or "no impressions"
+                known = ", ".join(index.heads) or "no impressions"
                 raise ConfigError(
                     f"`data.examples.heads`: {self.folder} records {known}, not {missing[0]}; "
                     "or take ratings as impressions with `data.examples.exposures.name=rated`"
@@ -219,22 +228,23 @@ class ImpressionExamples:
         elif settings.heads != ["click"]:
             raise ConfigError(f"`data.examples.heads`: impressions that are {settings.exposures.name} have only: click")
 
-    def _read(self, number: int) -> _Block:
+    def _read(self, number: int) -> ImpressionBlock:
         users = self.shards.block(number)
         shown = self.settings.exposures.read(users, self.settings.heads, self.targets.size)
         left = int(np.ceil(self.config.fraction * self.shards.block_users.sum())) - int(self._first_users[number])
-        stops = shown.histories.stops(shown.users, shown.times)
         part = self._part_of(shown)
         part[(part == TRAIN) & (shown.users >= left)] = UNUSED
-        few = np.diff(shown.histories.offsets) < self.config.min_interactions
+        few = np.maximum(users.lengths, 1) < self.config.min_interactions  # who was shown something did one thing
         part[few[shown.users]] = UNUSED
         part[np.isnan(shown.labels).all(axis=1)] = UNUSED
-        return _Block(users, shown, part, stops)
+        return ImpressionBlock(users, shown, part, self.features.of_block(users, shown))
 
     def _part_of(self, shown: Exposures) -> NDArray[np.int8]:
         split = self.config.split
         if isinstance(split, LastShareConfig):
-            return last_share(shown.users, split.valid, split.test)
+            alone = isinstance(self.settings.exposures, RatedConfig)  # each item was chosen by itself
+            requests = np.arange(len(shown.users)) if alone else shown.requests
+            return last_share(shown.users, requests, split.valid, split.test)
         assert self._moments is not None
         return np.digitize(shown.times, self._moments).astype(np.int8)  # TRAIN, VALID, TEST are 0, 1, 2
 
@@ -244,9 +254,7 @@ class ImpressionExamples:
             return None
 
         def times() -> Iterator[Ints]:
-            for number in range(len(self.shards)):
-                block = self.shards.block(number)
-                yield self.settings.exposures.read(block, self.settings.heads, self.targets.size).times
+            return (self.settings.exposures.times(self.shards.block(number)) for number in range(len(self.shards)))
 
         return split.moments(times)
 
@@ -257,7 +265,7 @@ class ImpressionExamples:
         self.block_impressions.append(len(block.shown.items))
         return len(block.trains)
 
-    def _places(self, block: _Block, part: Part) -> Ints:
+    def _places(self, block: ImpressionBlock, part: Part) -> Ints:
         """The impressions of `part` in which the first head was observed."""
         return np.flatnonzero((block.part == _PARTS[part]) & ~np.isnan(block.shown.labels[:, 0]))
 
@@ -266,36 +274,15 @@ class ImpressionExamples:
         places = self._places(block, part)
         if not len(places):
             return None
-        impressions = [self._impression(block, int(place)) for place in places]
-        pool = np.unique(
-            np.concatenate([block.shown.items[places], *(i.history[-self.max_length :] for i in impressions)])
-        )
+        columns = Columns.of(block, places, self.max_length)
         shown = _of(block.shown, places)
-        _, requests = np.unique(np.stack([shown.users, shown.requests]), axis=1, return_inverse=True)
+        _, requests = np.unique(shown.users * (1 + shown.requests.max()) + shown.requests, return_inverse=True)
         return Asked(
-            gathered(impressions, pool, self.features, self.max_length),
+            over_pool(columns, distinct_items(columns), self.features),
             torch.from_numpy(self._first_users[number] + shown.users),
-            torch.from_numpy(sum(self.block_impressions[:number]) + requests),
+            torch.from_numpy(self._first_requests[number] + requests),
             torch.from_numpy(shown.items),
             torch.from_numpy(shown.labels),
-        )
-
-    def _impression(self, block: _Block, place: int) -> Impression:
-        shown = block.shown
-        user = int(shown.users[place])
-        first = shown.histories.offsets[user]
-        return Impression(
-            block.users.user_ids[user].as_py(),
-            place,
-            int(shown.items[place]),
-            int(shown.times[place]),
-            shown.histories.items[first : first + block.stops[place]],
-            shown.labels[place],
-            {name: column[place].as_py() for name, column in shown.context.items()},
-            {
-                name: column[user].as_py()
-                for name, column in zip(block.users.profiles.schema.names, block.users.profiles.columns, strict=True)
-            },
         )
 
     def __getstate__(self) -> dict[str, object]:
@@ -317,8 +304,3 @@ def _of(shown: Exposures, places: Ints) -> Exposures:
         context,
         shown.histories,
     )
-
-
-def _ids(users: UserBlock, places: Ints) -> list[str]:
-    found: list[str] = users.user_ids.take(pa.array(np.unique(places))).to_pylist()
-    return found

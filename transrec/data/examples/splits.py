@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 Quantile = Annotated[float, Field(gt=0, lt=1)]
 
 UNUSED, TRAIN, VALID, TEST = -1, 0, 1, 2
+_ROUNDING = 1e-9  # 0.29 * 100 is a little less than 29
 _VALID_FROM, _TEST_FROM = 0.70, 0.73  # of all users: 70, 3 and 27 % as in PeterRec (Yuan et al., SIGIR 2020)
 
 
@@ -73,11 +74,14 @@ class TemporalConfig(Config):
 
 
 class LastShareConfig(Config):
-    """The last share of each user's impressions tests, the share before it validates, the rest train."""
+    """The last share of each user's requests tests, the share before it validates, the rest train.
+
+    A rating is a request of its own.
+    """
 
     name: Literal["last_share"] = Field("last_share", description="the kind of split")
-    valid: float = Field(0.1, gt=0, lt=1, description="share of a user's impressions that validate")
-    test: float = Field(0.1, gt=0, lt=1, description="share of a user's impressions that test")
+    valid: float = Field(0.1, gt=0, lt=1, description="share of a user's requests that validate")
+    test: float = Field(0.1, gt=0, lt=1, description="share of a user's requests that test")
 
     @model_validator(mode="after")
     def _leaves_some(self) -> Self:
@@ -116,18 +120,27 @@ def temporal(lengths: Ints, timestamps: Ints, min_interactions: int, valid_from:
     return Split(np.where(before_valid >= history, before_valid, 0), valid, test)
 
 
-def last_share(users: Ints, valid: float, test: float) -> NDArray[np.int8]:
-    """TRAIN, VALID or TEST for each of a block's impressions, given the user of each, ascending.
+def last_share(users: Ints, requests: Ints, valid: float, test: float) -> NDArray[np.int8]:
+    """TRAIN, VALID or TEST for each of a block's impressions, given its user and its request, in the order of time.
 
-    Of n impressions of a user, the last ⌊n · test⌋ test and the ⌊n · valid⌋ before them validate.
+    Of a user's n requests, the last ⌊n · test⌋ test and the ⌊n · valid⌋ before them validate. What was shown together
+    stays together: of the items of one request, some labels would give away the others.
+
+    Args:
+        users: ascending.
+        requests: numbers within the user.
     """
-    counts = np.bincount(users)[users] if len(users) else users
-    place = np.arange(len(users)) - np.searchsorted(users, users)
-    tested = np.floor(counts * test)
-    validated = np.floor(counts * valid)
-    left = counts - place  # this one included
-    found: NDArray[np.int8] = np.where(left <= tested, TEST, np.where(left <= tested + validated, VALID, TRAIN))
-    return found.astype(np.int8)
+    _, first, request = np.unique(
+        users * (1 + requests.max(initial=0)) + requests, return_index=True, return_inverse=True
+    )
+    order = np.argsort(first)  # requests by user and time
+    owners = users[first][order]
+    counts = np.bincount(owners, minlength=1)[owners]
+    left = counts - (np.arange(len(owners)) - np.searchsorted(owners, owners))  # this one included
+    tested, validated = np.floor(counts * test + _ROUNDING), np.floor(counts * valid + _ROUNDING)
+    parts = np.empty(len(owners), np.int8)
+    parts[order] = np.where(left <= tested, TEST, np.where(left <= tested + validated, VALID, TRAIN))
+    return parts[request]
 
 
 def by_user(user_ids: Iterable[str]) -> NDArray[np.int8]:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transrec.config import ConfigError, validate
-from transrec.data.examples.splits import TemporalConfig, leave_one_out, temporal
+from transrec.data.examples.splits import LastShareConfig, TemporalConfig, last_share, leave_one_out, temporal
 
 
 def test_leave_one_out_by_hand() -> None:
@@ -88,3 +88,40 @@ def test_temporal_training_does_not_know_what_came_later(
 def test_test_period_before_the_validation_period_is_refused() -> None:
     with pytest.raises(ConfigError, match="valid_from"):
         validate(TemporalConfig, {"valid_from": 0.9, "test_from": 0.8})
+
+
+def test_last_share_by_hand() -> None:
+    """Of ten: one and two; of nine: none and one; of five: none and one."""
+    users = np.repeat([0, 1, 3], [10, 9, 5])
+    alone = np.concatenate([np.arange(10), np.arange(9), np.arange(5)])
+    parts = last_share(users, alone, valid=0.1, test=0.2).tolist()
+    assert parts == [0] * 7 + [1] + [2] * 2 + [0] * 8 + [2] + [0] * 4 + [2]
+
+
+def test_last_share_keeps_a_request_in_one_part() -> None:
+    """A user's ten requests, of one, two or three impressions each; a request of another user may be cut up by time."""
+    sizes = [1, 3, 2, 1, 3, 2, 1, 3, 2, 2]
+    requests = np.concatenate([np.repeat(np.arange(10), sizes), [4, 7, 4, 7, 9]])
+    users = np.concatenate([np.zeros(20, np.int64), np.ones(5, np.int64)])
+    parts = last_share(users, requests, valid=0.2, test=0.34)
+    assert parts[:20].tolist() == [0] * 10 + [1] * 3 + [2] * 7
+    assert parts[20:].tolist() == [0, 0, 0, 0, 2]
+    assert last_share(users[:0], requests[:0], 0.1, 0.1).tolist() == []
+
+
+@given(st.lists(st.integers(0, 60), max_size=5), st.integers(1, 98), st.data())
+def test_last_share_counts_as_one_would_by_hand(counts: list[int], test: int, data: st.DataObject) -> None:
+    """Shares are hundredths, which binary numbers only come near to: 29 % of 100 are 29."""
+    valid = data.draw(st.integers(1, 99 - test))
+    users = np.repeat(np.arange(len(counts)), counts)
+    alone = np.concatenate([np.arange(count) for count in counts] or [np.zeros(0, np.int64)])
+    parts = last_share(users, alone, valid / 100, test / 100)
+    for user, count in enumerate(counts):
+        tested, validated = count * test // 100, count * valid // 100
+        expected = [0] * (count - tested - validated) + [1] * validated + [2] * tested
+        assert parts[users == user].tolist() == expected
+
+
+def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
+    with pytest.raises(ConfigError, match="valid and test together must be less than 1"):
+        validate(LastShareConfig, {"valid": 0.5, "test": 0.5})

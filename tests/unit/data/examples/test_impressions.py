@@ -1,0 +1,274 @@
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rated_world import MAX_LENGTH, N_ITEMS, Shown, impressions, ratings
+
+from transrec.config import ConfigError
+from transrec.data.batch import Impressions, Sampling
+from transrec.data.content.item_store import ItemStore
+from transrec.data.examples import impressions as module
+from transrec.data.examples.exposures import RatedConfig
+from transrec.data.examples.impressions import Asked, ImpressionExamples
+
+Scan = Callable[..., ImpressionExamples]
+TEMPORAL = {"name": "temporal", "valid_from": 0.6, "test_from": 0.8}
+LAST_SHARE = {"name": "last_share", "valid": 0.2, "test": 0.2}
+SPLITS = pytest.mark.parametrize("split", [TEMPORAL, LAST_SHARE], ids=["temporal", "last_share"])
+EVERY = impressions(ratings())
+
+
+def shown_rows(shown: Impressions) -> list[tuple[int, tuple[int, ...]]]:
+    """The candidate and the history of each impression, as catalogue indices."""
+    candidates, history = shown.items[shown.candidates].tolist(), shown.items[shown.history]
+    masked = zip(history.tolist(), shown.history_mask.tolist(), strict=True)
+    histories = [tuple(item for item, there in zip(*row, strict=True) if there) for row in masked]
+    return list(zip(candidates, histories, strict=True))
+
+
+Row = tuple[str, int, tuple[int, ...], bool]  # user, item, newest items of the history, whether it was clicked
+
+
+def training_rows(examples: ImpressionExamples) -> list[Row]:
+    collate = examples.collation(ItemStore(examples.folder, {}, Path()), Sampling(), seed=1)
+    slots = [examples.example(block, i) for block, count in enumerate(examples.counts) for i in range(count)]
+    batch = collate(0, 0, slots)
+    pairs = zip(batch.user_ids, shown_rows(batch.shown), batch.labels[:, 0].tolist(), strict=True)
+    return [(user, item, history, label == 1) for user, (item, history), label in pairs]
+
+
+def asked_rows(examples: ImpressionExamples, part: str) -> list[Row]:
+    users = iter(examples.question_users(part))
+    return [
+        (next(users), item, history, label == 1)
+        for asked in examples.questions(part)
+        if asked is not None
+        for (item, history), label in zip(shown_rows(asked.shown), asked.labels[:, 0].tolist(), strict=True)
+    ]
+
+
+def rows(examples: ImpressionExamples, part: str) -> list[Row]:
+    return training_rows(examples) if part == "train" else asked_rows(examples, part)
+
+
+def row(shown: Shown) -> Row:
+    return shown.user, shown.item, shown.liked_before[-MAX_LENGTH:], shown.clicked
+
+
+# Parts
+
+
+@SPLITS
+def test_every_impression_is_in_one_part_with_the_history_strictly_before_it(scan_impressions: Scan, split) -> None:
+    """Users rate several films at one time, and none of them is another's history."""
+    examples = scan_impressions(split=split)
+    found = {part: Counter(rows(examples, part)) for part in ("train", "valid", "test")}
+    assert all(len(part) > 40 for part in found.values())
+    assert sum(found.values(), Counter()) == Counter(map(row, EVERY))
+
+
+def test_a_temporal_split_has_one_moment_for_all(scan_impressions: Scan) -> None:
+    examples = scan_impressions(split=TEMPORAL)
+    times = sorted(shown.time for shown in EVERY)
+    valid_from, test_from = (times[int(q * (len(times) - 1))] for q in (0.6, 0.8))
+    assert valid_from < test_from
+    for part, (start, stop) in {
+        "train": (0, valid_from), "valid": (valid_from, test_from), "test": (test_from, 10**9)
+    }.items():  # fmt: skip
+        assert Counter(rows(examples, part)) == Counter(row(s) for s in EVERY if start <= s.time < stop), part
+
+
+def test_the_last_share_of_each_user_is_held_out(scan_impressions: Scan) -> None:
+    """A fifth of each user's ratings, rounded down, tests; another fifth validates."""
+    examples = scan_impressions(split=LAST_SHARE)
+    held_out = {part: Counter(user for user, *_ in rows(examples, part)) for part in ("valid", "test")}
+    for user, history in ratings().items():
+        assert held_out["test"][user] == held_out["valid"][user] == len(history) // 5
+    parts = {part: set(rows(examples, part)) for part in ("train", "valid", "test")}
+    for user in ratings():
+        times = {part: [s.time for s in EVERY if s.user == user and row(s) in found] for part, found in parts.items()}
+        assert (
+            max(times["train"], default=0) <= min(times["valid"], default=10**9) <= max(times["valid"], default=10**9)
+        )
+        assert max(times["valid"], default=0) <= min(times["test"], default=10**9)
+
+
+def test_sampled_items_are_held_out_with_their_click(scan_impressions: Scan) -> None:
+    """A click and the items drawn for it are one request, of which no part is known in training."""
+    examples = scan_impressions(exposures={"name": "sampled", "negatives": 3}, split=LAST_SHARE)
+    for asked in filter(None, examples.questions("test")):
+        for request in asked.requests.unique():
+            labels = asked.labels[asked.requests == request, 0]
+            assert sorted(labels.tolist()) == [0, 0, 0, 1]
+    sizes = Counter(user for user, *_ in asked_rows(examples, "test"))
+    assert sizes == {user: 4 * (len(h) // 5) for user, h in ratings().items() if len(h) >= 5}
+
+
+@pytest.mark.parametrize("exposures", [{"name": "rated"}, {"name": "sampled", "negatives": 2}])
+def test_a_fraction_trains_on_the_first_users_and_tests_all(scan_impressions: Scan, exposures) -> None:
+    """Blocks hold three users, so 0.25 and 0.5 of forty cut inside a block."""
+    everything = scan_impressions(exposures=exposures)
+    order = [user for n in range(len(everything.shards)) for user in everything.shards.block(n).user_ids.to_pylist()]
+    whole = training_rows(everything)
+    for fraction in (0.025, 0.25, 0.5, 1.0):
+        some = scan_impressions(exposures=exposures, fraction=fraction)
+        first = set(order[: int(40 * fraction)])
+        assert training_rows(some) == [r for r in whole if r[0] in first]
+        assert asked_rows(some, "test") == asked_rows(everything, "test")
+        assert some.popularity.sum() == sum(some.counts) == len(training_rows(some))
+
+
+def test_users_with_too_few_interactions_are_left_out_altogether(scan_impressions: Scan) -> None:
+    """It counts their interactions, liked or not."""
+    histories = ratings()
+    for least in (6, 12):
+        examples = scan_impressions(min_interactions=least)
+        found = Counter(r for part in ("train", "valid", "test") for r in rows(examples, part))
+        assert found == Counter(row(s) for s in EVERY if len(histories[s.user]) >= least)
+
+
+def test_popularity_counts_training_impressions(scan_impressions: Scan) -> None:
+    examples = scan_impressions()
+    assert (
+        examples.popularity.tolist()
+        == np.bincount([r[1] for r in training_rows(examples)], minlength=N_ITEMS + 1).tolist()
+    )
+
+
+def test_impressions_without_a_label_train_and_test_nothing(scan_impressions: Scan, monkeypatch) -> None:
+    read = RatedConfig.read
+
+    def partly(self: RatedConfig, *arguments):
+        shown = read(self, *arguments)
+        shown.labels[shown.items % 3 == 0] = np.nan
+        return shown
+
+    monkeypatch.setattr(RatedConfig, "read", partly)
+    examples = scan_impressions()
+    found = Counter(r for part in ("train", "valid", "test") for r in rows(examples, part))
+    assert found == Counter(row(s) for s in EVERY if s.item % 3)
+
+
+# Questions
+
+
+def dealt(examples: ImpressionExamples, part: str, ranks: int) -> Iterator[Asked]:
+    """The questions of all ranks, put together as an evaluation does: a turn of each rank after the other."""
+    turns = zip(*(examples.questions(part, rank, ranks) for rank in range(ranks)), strict=True)
+    return (asked for turn in turns for asked in turn if asked is not None)
+
+
+@SPLITS
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_questions_are_in_the_order_of_question_users_on_any_ranks(scan_impressions: Scan, split, ranks: int) -> None:
+    examples = scan_impressions(split=split)
+    order = [user for n in range(len(examples.shards)) for user in examples.shards.block(n).user_ids.to_pylist()]
+    numbers = torch.cat([asked.users for asked in dealt(examples, "test", ranks)]).tolist()
+    assert [order[number] for number in numbers] == examples.question_users("test")
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_share_out_the_same_questions(scan_impressions: Scan, ranks: int) -> None:
+    examples = scan_impressions()
+    whole, parts = list(dealt(examples, "test", 1)), list(dealt(examples, "test", ranks))
+    for name in ("users", "requests", "items", "labels"):
+        assert torch.equal(*(torch.cat([getattr(a, name) for a in every]) for every in (whole, parts)))
+    assert [r for a in whole for r in shown_rows(a.shown)] == [r for a in parts for r in shown_rows(a.shown)]
+
+
+def test_a_request_has_a_number_of_its_own_and_is_of_one_user_and_moment(scan_impressions: Scan) -> None:
+    examples = scan_impressions(split=TEMPORAL)
+    every = list(dealt(examples, "test", 1))
+    requests = torch.cat([a.requests for a in every]).tolist()
+    users = examples.question_users("test")
+    times = [
+        s.time
+        for u, i in zip(users, torch.cat([a.items for a in every]).tolist(), strict=True)
+        for s in EVERY
+        if (s.user, s.item) == (u, i)
+    ]
+    moments = list(zip(users, times, strict=True))
+    assert len(set(zip(requests, moments, strict=True))) == len(set(requests)) == len(set(moments))
+
+
+def test_a_rank_without_questions_has_one_about_nobody(scan_impressions: Scan) -> None:
+    nobody = scan_impressions().nobody
+    assert len(nobody.shown) == len(nobody.users) == len(nobody.labels) == 1
+    assert shown_rows(nobody.shown) == [(1, ())]
+
+
+# What is said about the data
+
+
+def test_training_size_counts_what_training_sees(scan_impressions: Scan) -> None:
+    examples = scan_impressions(split=TEMPORAL)
+    train = training_rows(examples)
+    assert examples.training_size() == {
+        "users": len({user for user, *_ in train}),
+        "impressions": len(train),
+        "clicks": sum(clicked for *_, clicked in train),
+        "windows": len(train),
+    }
+
+
+def test_remarks_count_known_users_and_items(build_shards, scan_impressions: Scan) -> None:
+    """The last two of four moments test: of six impressions, two have a user and three an item of before."""
+    histories = {
+        "before": [(1, 10, 5), (2, 20, 5)],
+        "both": [(3, 10, 5), (3, 40, 1), (4, 40, 1)],
+        "after": [(1, 30, 5), (4, 40, 5), (5, 40, 1), (2, 40, 2)],
+    }
+    path = build_shards(histories, 5)
+    examples = scan_impressions(path=path, split={"name": "temporal", "valid_from": 0.375, "test_from": 0.5})
+    assert examples._moments == (30, 40)
+    assert examples.remarks("test") == [
+        "Of the impressions of this test, 40% have a user and 40% an item that training knows."
+    ]
+
+
+def test_sampled_items_are_remarked(scan_impressions: Scan) -> None:
+    remarks = scan_impressions(exposures={"name": "sampled"}).remarks("test")
+    assert "were drawn at random" in remarks[1]
+
+
+def test_a_part_without_impressions_is_no_cause_for_remarks(build_shards, scan_impressions: Scan) -> None:
+    """Two ratings a user: a tenth of them is none."""
+    examples = scan_impressions(path=build_shards({"a": [(1, 1, 5), (2, 2, 1)]}, 2))
+    assert examples.remarks("test") == []
+    assert list(examples.questions("test")) == [None]
+    assert examples.question_users("test") == []
+
+
+# Other processes, and errors
+
+
+def test_examples_in_another_process_are_the_same(scan_impressions: Scan) -> None:
+    examples = scan_impressions()
+    sent = pickle.loads(pickle.dumps(examples))
+    for part in ("train", "valid", "test"):
+        assert rows(sent, part) == rows(examples, part)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"split": {"name": "leave_one_out"}}, r"`data\.split`.*temporal.*last_share"),
+        ({"min_interactions": 99}, r"left to train on: see data\.min_interactions, data\.split and data\.examples"),
+        ({"exposures": {"name": "shown"}}, r"`data\.examples\.heads`: .* no impressions.*exposures\.name=rated"),
+    ],
+)
+def test_data_that_cannot_be_used_is_a_readable_error(scan_impressions: Scan, data, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        scan_impressions(**data)
+
+
+def test_ratings_have_one_head(rated_shards: Path, tmp_path: Path) -> None:
+    values = {"name": "impressions", "exposures": {"name": "rated"}, "heads": ["click", "buy"]}
+    config = module.HistoriesConfig(path=rated_shards, cache=tmp_path, split=LAST_SHARE)
+    settings = module.ImpressionsConfig(**values)
+    with pytest.raises(ConfigError, match=r"`data\.examples\.heads`: .*rated.*click"):
+        settings.scan(config, MAX_LENGTH)

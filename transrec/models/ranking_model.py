@@ -9,7 +9,7 @@ features of an item, W width of the frozen features, H heads, N items of the cat
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -62,6 +62,10 @@ class RankingModelConfig(ModelSettings):
     objective: ClickConfig = Field(ClickConfig(), description="training losses")
     vocabularies: dict[str, Vocabulary] = Field(
         {}, exclude=True, description="rows of the features' values; set by the run"
+    )
+
+    rates: list[float] = Field(
+        [], exclude=True, description="share of answers of each head, where it starts; set by the run"
     )
 
     @model_validator(mode="after")
@@ -155,7 +159,7 @@ class RankingModel(Model):
         inputs = ids + sum(widths[name] for name in self._of_impressions) + ids * (self.id_interest is not None)
         if self.item_encoder is not None:
             inputs += config.width * (config.pooled_content + (self.content_interest is not None))
-        self.dnn = _dnn(inputs + STATISTICS * config.similarity, config.dnn, len(self.heads))
+        self.dnn = _dnn(inputs + STATISTICS * config.similarity, config.dnn, len(self.heads), config.rates)
 
     def towers(self) -> dict[str, Tower]:
         """The item encoder's towers, and each interest."""
@@ -237,9 +241,15 @@ class RankingModel(Model):
         return Sides(batch.content.items[rows], content[rows], ids[rows], batch.has_content[rows])
 
 
-def _dnn(inputs: int, config: DnnConfig, heads: int) -> nn.Sequential:
+def _dnn(inputs: int, config: DnnConfig, heads: int, rates: Sequence[float]) -> nn.Sequential:
+    """The network; it starts at the rates, or all weights would first learn how rare an answer is, and the largest
+    inputs would turn against it."""
     layers: list[nn.Module] = []
     for width in config.widths:
         layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(config.dropout)]
         inputs = width
-    return nn.Sequential(*layers, nn.Linear(inputs, heads))
+    last = nn.Linear(inputs, heads)
+    if rates:
+        with torch.no_grad():
+            last.bias.copy_(torch.logit(torch.tensor(rates), eps=1e-4))
+    return nn.Sequential(*layers, last)

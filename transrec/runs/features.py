@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from transrec.config import ConfigError
 from transrec.data.examples.feature_rows import FeatureRows, count
 from transrec.data.examples.impressions import ImpressionExamples
@@ -25,9 +27,18 @@ def count_features(experiment: Experiment, examples: Examples) -> Any:
     fresh = {name: feature for name, feature in model.features.items() if name not in inherited}
     counted = count(examples.folder, fresh, examples.popularity, examples.training)
     known = model.with_vocabularies({name: (inherited | counted)[name] for name in model.features})
+    known = known.model_copy(update={"rates": _rates(examples)})
     use_features(known, examples)
     _check_known(known, examples, inherited)
     return known
+
+
+def _rates(examples: ImpressionExamples) -> list[float]:
+    """The share of answers among the training impressions in which each head was observed."""
+    labels = np.concatenate([shown.labels for _, shown in examples.training()])
+    answers, observed = np.nansum(labels, axis=0), (~np.isnan(labels)).sum(axis=0)
+    rates: list[float] = (answers / np.maximum(observed, 1)).tolist()
+    return rates
 
 
 def use_features(model: Any, examples: Examples) -> None:

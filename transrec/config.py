@@ -243,7 +243,8 @@ def _explain(schema: type[Config], error: dict[str, Any]) -> str:
         hint = f"did you mean `{'.'.join([*visible[:-1], *near])}`?" if near else f"valid keys here: {', '.join(valid)}"
         return f"unknown key `{where}`: {hint}"
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        key = f"{where}.{error['ctx']['discriminator'].strip("'")}"
+        discriminator = error["ctx"]["discriminator"].strip("'")
+        key = f"{where}.{discriminator}"
         if error["type"] == "union_tag_not_found":
             return f"`{where}`: set `{key}` to choose a component"
         return f"`{key}`: {error['ctx']['tag']!r} is not one of {error['ctx']['expected_tags']}"

@@ -74,7 +74,7 @@ def test_the_rows_of_times_are_those_of_the_calendar(part: str, size: int) -> No
     feature = TimeFeature(part=part)
     assert feature.count([]).size == size
     moments = [dt.datetime(1970, 1, 1) + dt.timedelta(hours=h) for h in (-1, 0, 23, 24, 170, 500_000)]
-    seconds = np.array([int(m.replace(tzinfo=dt.timezone.utc).timestamp()) for m in moments])
+    seconds = np.array([int(m.replace(tzinfo=dt.UTC).timestamp()) for m in moments])
     expected = [1 + m.hour if part == "hour" else 1 + (m.weekday() - 3) % 7 for m in moments]
     assert feature.rows(seconds).tolist() == expected
 

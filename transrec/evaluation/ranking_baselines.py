@@ -17,6 +17,7 @@ from torch import Tensor
 RankingBaseline = Callable[[Any], Tensor]  # impressions as the examples ask them -> logits (B, 1)
 
 _TEMPERATURE = 0.1
+_AT_ONCE = 512  # impressions whose histories are vectors at a time
 _PRIOR = 10.0  # impressions with the mean rate that every item is given
 
 Floats = NDArray[np.float64]
@@ -101,16 +102,20 @@ def similarity_baseline(
         items: (M,) those with content.
         features: (M, W), which are centred here: what all items share says nothing.
     """
-    centred = features - features.mean(axis=0)
+    centred = features - features.sum(axis=0) / max(1, len(features))
     unit = np.zeros((catalogue_size + 1, features.shape[1]), np.float32)
     unit[items] = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     vectors = torch.from_numpy(unit)
 
     def score(asked: Any) -> Tensor:
-        shown = asked.shown
-        pool = vectors[shown.items]
-        cosines = torch.einsum("bw,blw->bl", pool[shown.candidates], pool[shown.history])
-        kernel = (cosines / _TEMPERATURE).exp() * shown.history_mask
-        return torch.log((kernel.sum(1) + 1) / (shown.history_mask.sum(1) + 1))[:, None]
+        parts = (asked.shown.part(start, start + _AT_ONCE) for start in range(0, len(asked.shown), _AT_ONCE))
+        return torch.cat([_log_kernel(vectors[part.items], part) for part in parts])[:, None]
 
     return score
+
+
+def _log_kernel(pool: Tensor, shown: Any) -> Tensor:
+    """(B,)."""
+    cosines = torch.einsum("bw,blw->bl", pool[shown.candidates], pool[shown.history])
+    kernel = (cosines / _TEMPERATURE).exp() * shown.history_mask
+    return torch.log((kernel.sum(1) + 1) / (shown.history_mask.sum(1) + 1))

@@ -159,7 +159,9 @@ def _values(name: str, feature: FeatureConfig, users: UserBlock, shown: Exposure
 
 def _column(name: str, owners: str, column: str, known: Mapping[str, pa.StringArray]) -> pa.StringArray:
     if column not in known:
-        choice = f"choose one of {', '.join(known)}, or remove it" if known else "remove it, for they have none at all"
+        choice = "remove the feature, for they have none at all"
+        if known:
+            choice = f"choose one of {', '.join(known)}, or remove the feature"
         raise ConfigError(
             f"`model.features.{name}.column`: the {owners} of these shards have no column {column}: {choice}"
         )

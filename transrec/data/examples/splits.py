@@ -67,9 +67,11 @@ class TemporalConfig(Config):
         """
         if isinstance(self.valid_from, datetime) and isinstance(self.test_from, datetime):
             return _seconds(self.valid_from), _seconds(self.test_from)
-        last = max(0, sum(map(len, timestamps())) - 1)
+        count = sum(map(len, timestamps()))
+        if not count:
+            return 0, 0
         quantiles = [start for start in (self.valid_from, self.test_from) if isinstance(start, float)]
-        valid, test = order_statistics(timestamps, [int(q * last) for q in quantiles])
+        valid, test = order_statistics(timestamps, [int(q * (count - 1)) for q in quantiles])
         return valid, test
 
 

@@ -1,6 +1,6 @@
 """Impressions over ratings that can be checked by hand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,13 @@ def scan_impressions(rated_shards: Path, tmp_path: Path) -> Callable[..., Impres
         features: Mapping[str, FeatureConfig] | None = None,
         max_length: int = MAX_LENGTH,
         min_interactions: int = 1,
+        heads: Sequence[str] = ("click",),
         **values: Any,
     ) -> ImpressionExamples:
         config = DataConfig(
             path=path,
             cache=tmp_path / "cache",
-            examples={"name": "impressions", "exposures": exposures},
+            examples={"name": "impressions", "exposures": exposures, "heads": list(heads)},
             split=split,
             min_interactions=min_interactions,
             **values,

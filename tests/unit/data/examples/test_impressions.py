@@ -1,19 +1,24 @@
 import pickle
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from rated_world import MAX_LENGTH, N_ITEMS, Shown, impressions, ratings
 
+from data_tools.build import build
+from data_tools.sources.tables import TablesSource
 from transrec.config import ConfigError
 from transrec.data.batch import Impressions, Sampling
 from transrec.data.content.item_store import ItemStore
 from transrec.data.examples import impressions as module
 from transrec.data.examples.exposures import RatedConfig
 from transrec.data.examples.impressions import Asked, ImpressionExamples
+from transrec.features.feature import ContextFeature, TimeFeature, UserColumnFeature
 
 Scan = Callable[..., ImpressionExamples]
 TEMPORAL = {"name": "temporal", "valid_from": 0.6, "test_from": 0.8}
@@ -258,10 +263,14 @@ def test_examples_in_another_process_are_the_same(scan_impressions: Scan) -> Non
     [
         ({"split": {"name": "leave_one_out"}}, r"`data\.split`.*temporal.*last_share"),
         ({"min_interactions": 99}, r"left to train on: see data\.min_interactions, data\.split and data\.examples"),
+        ({"path": None, "split": TEMPORAL}, r"left to train on"),
         ({"exposures": {"name": "shown"}}, r"`data\.examples\.heads`: .* no impressions.*exposures\.name=rated"),
     ],
 )
-def test_data_that_cannot_be_used_is_a_readable_error(scan_impressions: Scan, data, message: str) -> None:
+def test_data_that_cannot_be_used_is_a_readable_error(scan_impressions: Scan, build_shards, data, message: str) -> None:
+    """A path of None: interactions without a single rating."""
+    if "path" in data:
+        data = data | {"path": build_shards({"a": [1, 2, 3]}, 3)}
     with pytest.raises(ConfigError, match=message):
         scan_impressions(**data)
 
@@ -272,3 +281,89 @@ def test_ratings_have_one_head(rated_shards: Path, tmp_path: Path) -> None:
     settings = module.ImpressionsConfig(**values)
     with pytest.raises(ConfigError, match=r"`data\.examples\.heads`: .*rated.*click"):
         settings.scan(config, MAX_LENGTH)
+
+
+# Recorded impressions
+
+
+SHOWN = """user_id\titem_id\ttimestamp\tlabel_click\tlabel_buy\trequest_id\tposition
+a\ti1\t100\t1\t0\tr1\t1
+a\ti2\t100\t0\t\tr1\t2
+a\ti3\t200\t0\t0\tr2\t1
+a\ti1\t300\t\t1\tr3\t3
+b\ti2\t150\t1\t1\tr4\t1
+b\ti3\t350\t1\t0\tr5\t2
+"""
+
+
+@pytest.fixture
+def shown_shards(tmp_path: Path) -> Path:
+    """Two users who clicked i1, i2 and i3 at times 50, 100 and 200, and what they were shown."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "items.tsv").write_text("item_id\ttitle\ni1\tOne\ni2\tTwo\ni3\tThree\n")
+    rows = "".join(f"{user}\ti{n}\t{time}\n" for user in "ab" for n, time in ((1, 50), (2, 100), (3, 200)))
+    (raw / "interactions.tsv").write_text(f"user_id\titem_id\ttimestamp\n{rows}")
+    (raw / "impressions.tsv").write_text(SHOWN)
+    build(TablesSource(raw), "tables", tmp_path / "shown")
+    return tmp_path / "shown"
+
+
+def test_recorded_impressions_train_and_test_with_all_heads_and_their_context(
+    shown_shards: Path, scan_impressions: Scan
+) -> None:
+    """A head that was not observed trains nothing; an impression tests if its first head was observed."""
+    split = {"name": "temporal", "valid_from": 0.65, "test_from": 0.85}  # from 200 and from 300 on
+    position = {"position": ContextFeature(column="position")}
+    examples = scan_impressions(
+        path=shown_shards, exposures={"name": "shown"}, split=split, heads=["buy", "click"], features=position
+    )
+    assert examples._moments == (200, 300)
+    collate = examples.collation(ItemStore(examples.folder, {}, Path()), Sampling(), seed=1)
+    batch = collate(0, 0, [examples.example(0, within) for within in range(examples.counts[0])])
+    rows = zip(batch.user_ids, shown_rows(batch.shown), strict=True)
+    assert sorted(rows) == [("a", (1, (1,))), ("a", (2, (1,))), ("b", (2, (1, 2)))]
+    by_user = dict(zip(batch.user_ids, zip(batch.labels.tolist(), batch.observed.tolist(), strict=True), strict=True))
+    assert by_user["b"] == ([1, 1], [True, True])
+    assert by_user["a"] == ([0, 0], [False, True]), "the second impression of a: buy was not observed"
+    assert batch.counts == {"buy": 2, "click": 3}
+    assert [v.values for v in examples.features.vocabularies.values()] == [["1", "2"]]
+    [asked] = examples.questions("test")
+    positions = asked.shown.features["position"].tolist()
+    rows = zip(examples.question_users("test"), shown_rows(asked.shown), positions, strict=True)
+    assert sorted(rows) == [("a", (1, (1, 2, 3)), [0]), ("b", (3, (1, 2, 3)), [2])]
+    assert asked.labels.nan_to_num(nan=7).tolist() in ([[1, 7], [0, 1]], [[0, 1], [1, 7]])
+    clicks = scan_impressions(path=shown_shards, exposures={"name": "shown"}, split=split)
+    assert clicks.question_users("test") == ["b"], "whether a clicked the last one is not known"
+
+
+def test_who_only_was_shown_something_takes_part(tmp_path: Path, scan_impressions: Scan, shown_shards: Path) -> None:
+    """Those who never clicked are not left out for it."""
+    raw = tmp_path / "raw"
+    (raw / "impressions.tsv").write_text(SHOWN + "new\ti1\t120\t0\t0\tr9\t1\nnew\ti2\t120\t0\t0\tr9\t2\n")
+    build(TablesSource(raw), "tables", tmp_path / "more")
+    examples = scan_impressions(path=tmp_path / "more", exposures={"name": "shown"}, split=TEMPORAL)
+    assert ("new", 1, (), False) in training_rows(examples)
+
+
+# Unreadable blocks
+
+
+def test_an_unreadable_block_leaves_users_and_items_to_the_others(
+    rated_shards: Path, tmp_path: Path, scan_impressions: Scan
+) -> None:
+    """Questions number the users as training does, by which the regression on ids knows them."""
+    copy = Path(shutil.copytree(rated_shards, tmp_path / "copy"))
+    place = pq.read_table(copy / "user_blocks.parquet").slice(1, 1).to_pylist()[0]
+    shard = bytearray((copy / place["shard"]).read_bytes())
+    shard[place["offset"] + place["bytes"] // 2] ^= 4
+    (copy / place["shard"]).write_bytes(shard)
+    features = {"age": UserColumnFeature(column="age", bands=[30]), "hour": TimeFeature(part="hour")}
+    examples = scan_impressions(path=copy, on_bad_sample="skip", most_bad_share=0.2, features=features)
+    assert list(examples.skipped) == [1]
+    whole = scan_impressions()
+    gone = set(whole.shards.block(1).user_ids.to_pylist())
+    assert asked_rows(examples, "test") == [r for r in asked_rows(whole, "test") if r[0] not in gone]
+    trained = [user for users, _ in examples.training() for user in users.user_ids.to_pylist()]
+    numbers = torch.cat([asked.users for asked in examples.questions("test") if asked is not None]).tolist()
+    assert [trained[number] for number in numbers] == examples.question_users("test")

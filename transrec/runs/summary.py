@@ -15,10 +15,11 @@ from transrec.evaluation.by_popularity import Group, popularity_table
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import KINDS, UserResults
 from transrec.evaluation.metrics import metric
-from transrec.evaluation.report import as_json, console, table
+from transrec.evaluation.report import as_json, table
 from transrec.experiment import Experiment
 from transrec.files import replace_atomically, write_text
 from transrec.protocols import Examples
+from transrec.terminal import console
 from transrec.training.checkpoint import TrainState
 from transrec.training.cost import Cost
 from transrec.training.tracking import flatten

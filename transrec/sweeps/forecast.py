@@ -128,6 +128,7 @@ class _Measured:
     @classmethod
     def of(cls, experiment: Experiment) -> "_Measured":
         examples = experiment.data.scan(experiment.model.max_length)
+        examples.check_training()
         windows = examples.training_size()["windows"]
         train = experiment.train
         if train.steps is not None:

@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx2
 from filelock import FileLock
-from rich.console import Console
 
 from transrec.evaluation.metrics import metric
 from transrec.runs.train_and_test import run as train_and_test
@@ -25,6 +24,7 @@ from transrec.sweeps.config import Asha, Median, Resources, Sweep
 from transrec.sweeps.driver import Driver, Settle, SweepError, lock_storage
 from transrec.sweeps.plan import Run, make_plan
 from transrec.sweeps.view import View
+from transrec.terminal import messages
 from transrec.training.tracking import validations
 
 # Ray reads these when it is imported, which happens later, inside functions. They keep it from changing the working
@@ -79,7 +79,7 @@ def carry_out(sweep: Sweep, resume: bool, address: str | None) -> bool:
     with lock_storage(sweep):
         driver = Driver(sweep, plan)
         driver.open(resume)
-        with RayExecutor(sweep, address) as executor, View(driver, Console(stderr=True)):
+        with RayExecutor(sweep, address) as executor, View(driver, messages()):
             driver.carry_out(executor.execute)
     return not any(record.status == "failed" for record in driver.records())
 

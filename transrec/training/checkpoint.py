@@ -67,7 +67,7 @@ def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, st
         StorageError: the disk is full or read-only; the previous checkpoint is unchanged.
         CheckpointError: another rank failed.
     """
-    final = folder / f"step-{state.step:08d}"
+    final = folder / _name(state.step)
     partial = final.with_suffix(".partial")
     try:
         _on_all(world, lambda: _make_partial(partial, engine.module) if world.is_main else None)
@@ -88,10 +88,19 @@ def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, st
         raise
 
 
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
 def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint."""
     complete = sorted(path.parent for path in folder.glob(f"step-????????/{STATE_FILE}"))
     return complete[-1] if complete else None
+
+
+def of_step(folder: Path, step: int) -> Path:
+    """The checkpoint of a step, which `load` refuses if it is gone."""
+    return folder / _name(step)
 
 
 def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainState:
@@ -180,7 +189,7 @@ def _finish(partial: Path, final: Path, manifest: Mapping[str, Any], state: Trai
 
 
 def _prune(folder: Path, keep: set[int]) -> None:
-    kept = {f"step-{step:08d}" for step in keep}
+    kept = {_name(step) for step in keep}
     for path in (*folder.glob("step-????????"), *folder.glob("step-????????.partial")):
         if path.name not in kept:
             _remove(path)

@@ -47,9 +47,12 @@ def command(*errors: type[Exception]) -> Callable[[Main], Main]:
         def guarded(argv: Sequence[str] | None = None) -> int:
             try:
                 return _flushed(main, argv)
-            except BrokenPipeError:
+            except BrokenPipeError as closed:
                 if not _reader_has_gone():  # not the pipe of the output: a bug
                     raise
+                if isinstance(closed.__context__, explained):  # raised while the error was on its way
+                    _explain(f"{_who()}: {closed.__context__}", closed.__context__)
+                    return FAILED
                 return PIPE_CLOSED
             except SystemExit as end:  # raised by rich if it cannot print, by argparse after its help
                 if isinstance(end.__context__, BrokenPipeError):

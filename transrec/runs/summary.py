@@ -59,6 +59,15 @@ def write_summary(run_dir: Path, examples: Examples, tested: UserResults, summar
     write_text(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
 
 
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """The contents of `summary.json`; None if there is none, or it is damaged."""
+    try:
+        found = json.loads((run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def save_users(path: Path, examples: Examples, results: UserResults) -> None:
     """Write one row per test question: user_id and its results, with targets by name.
 

@@ -15,7 +15,7 @@ from matplotlib import rc_context
 
 from transrec.sweeps.report.figures import COLOURS, Drawing
 
-_MARKUP = re.compile(r"[\\`*<]|(?<=\])[(\[:]")
+_MARKUP = re.compile(r"[\\`*]|<(?=[A-Za-z/!?])|(?<=\])[(\[:]")
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _REM_PER_INCH = (4.2, 8)  # least, most: a phone scrolls a figure instead of shrinking it, a screen does not stretch it

@@ -132,7 +132,7 @@ _TAG = "tag:yaml.org,2002:"
 _UNLIKELY = re.compile(r"[-+]?(0[0-9_]|.*:)")  # base 8 and base 60
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"{_TAG}{_kind}", _number)
-_Loader.add_constructor(f"{_TAG}timestamp", _Loader.construct_yaml_str)
+_Loader.add_constructor(f"{_TAG}timestamp", lambda _, node: node.value)  # a date stays text
 _EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(f"{_TAG}float", _EXPONENT, list("-+0123456789"))

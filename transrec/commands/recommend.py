@@ -116,17 +116,17 @@ def answer(
     catalogue, left_out, concerned = recommender.catalogue, 0, 0
     if unknown == "error" and isinstance(users, list):
         for user in users:  # before the first answer
-            catalogue.check(user.history, user.where)
+            check(recommender, user)
     for user in users:
         if unknown == "error":
-            catalogue.check(user.history, user.where)
+            check(recommender, user)
         missing = catalogue.missing(user.history)
         if missing:
             left_out, concerned = left_out + len(missing), concerned + 1
             if concerned <= MOST_WARNINGS:
                 print(f"{user.where}: left out unknown item ids: {', '.join(missing[:5])}", file=sys.stderr)
         known = [item_id for item_id in user.history if item_id in catalogue.index_of]
-        found = recommender.recommend(known, top) if known else []
+        found = recommender.recommend(known, top) if known or not recommender.needs_history else []
         noted = {"unknown": missing} if missing else {}
         print_json({"user": user.user, **named, **noted, "recommendations": found}, flush=True)
     if left_out:
@@ -135,6 +135,15 @@ def answer(
             f"{left_out:,} unknown item ids of {concerned:,} users were left out; the catalogue has ids such as {such}",
             file=sys.stderr,
         )
+
+
+def check(recommender: Recommender, user: UserHistory) -> None:
+    """
+    Raises:
+        ConfigError: the catalogue lacks an item of the history, or the model needs one and the user has none.
+    """
+    if user.history or recommender.needs_history:
+        recommender.catalogue.check(user.history, user.where)
 
 
 def show(name: str, catalogue: Catalogue, history: Sequence[str], recommended: Sequence[dict[str, Any]]) -> None:

@@ -247,6 +247,11 @@ class Recommender:
         with inference(self._model):
             return encode_catalogue(self._model, store, folder.index.counts.items, self._world)
 
+    @property
+    def needs_history(self) -> bool:
+        """Whether nothing can be recommended to a user without a history; a ranking model has other features."""
+        return self._ranking is None
+
     @cached_property
     def _ranking(self) -> RankingModelConfig | None:
         """The settings of a ranking model, with its vocabularies; None for a model of another kind."""

@@ -85,8 +85,9 @@ def read_export(export: Path) -> Export:
 
 def _why_missing(export: Path) -> str:
     run_dir = export.parent
-    if not run_dir.exists():
-        return f"{run_dir} does not exist: give the folder to which it was moved"
+    named = run_dir if export.name == EXPORT_FOLDER else export
+    if not named.exists():
+        return f"{named} does not exist: give the folder to which it was moved"
     if export.name != EXPORT_FOLDER:
         return f"{export} is neither a run folder nor an export: it has no {weights.CONFIG_FILE}"
     if any((run_dir / "checkpoints").glob("step-*")):

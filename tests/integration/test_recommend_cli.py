@@ -1,6 +1,9 @@
 """`launch/recommend.py`: what it recommends is what scoring every item, one by one, puts on top."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import Finished, ForkedCommands
+from commands import ENVIRONMENT, Finished, ForkedCommands
 from shard_server import serve
 from tiny_world import Tiny, build_shards
 
@@ -304,3 +307,25 @@ def test_a_title_is_shown_as_it_is_and_on_one_line(tiny: Tiny, title: str, capsy
     assert "[/id]" in shown
     assert all(len(line) <= 120 for line in shown.split("\n"))
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("arguments", [["recommend", "--history", "item-3"], ["evaluate"], ["lineage", "--step", "1"]])
+def test_a_reader_that_goes_away_ends_a_command_quietly(run: Path, arguments: list[str]) -> None:
+    """As in `transrec recommend … | head -1`."""
+    name, *rest = arguments
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "transrec", name, "--run", str(run), *rest]
+    ended = subprocess.run(
+        command,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=200,
+        env=os.environ | ENVIRONMENT,
+        check=False,
+    )
+    os.close(writer)
+    assert "Traceback" not in ended.stderr
+    assert "Broken" not in ended.stderr
+    assert ended.returncode == 141

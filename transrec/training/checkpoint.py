@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -128,9 +129,10 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainSta
         _restore(engine, checkpoint, sorted(written))
         engine_state.set_numbers(engine, manifest["optimizer"])
         return _read_state(manifest["state"])
-    except (SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{checkpoint} cannot be read ({error}): delete it to resume from the one before"
+            f"{checkpoint} cannot be read ({reason}): delete it to resume from the one before"
         ) from None
 
 
@@ -208,7 +210,7 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
         written_as = manifest.get("format")
         if written_as == FORMAT:
             return {key: manifest[key] for key in ("state", "identity", "optimizer", "files")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}). Delete {checkpoint} to resume from the checkpoint before"
         ) from None
@@ -220,7 +222,7 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 def _read_state(values: Mapping[str, Any]) -> TrainState:
     """The saved state; earlier versions wrote -1 as the best value of a run that was never validated."""
-    state = TrainState(**values)
+    state = TypeAdapter(TrainState).validate_python(asdict(TrainState(**values)))
     return state if state.best_step else replace(state, best=None)
 
 

@@ -152,8 +152,11 @@ def _records(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    with path.open("rb") as file:
-        lines = file.readlines()
+    try:
+        with path.open("rb") as file:
+            lines = file.readlines()
+    except OSError as error:
+        raise LinesError(f"cannot read {path}: {error.strerror}") from None
     if lines and not lines[-1].endswith(b"}\n"):
         lines.pop()
     records = []

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from rich.console import Console
 
 from data_tools.build import DEFAULT_SHARD_BYTES, build
 from data_tools.errors import DataToolsError
@@ -20,6 +19,7 @@ from transrec.commands.entry import command
 from transrec.data.shards.remote import public
 from transrec.data.shards.schema import REJECTS_FILE, ShardIndex
 from transrec.data.shards.shard_folder import ShardFolder
+from transrec.terminal import console
 
 
 @command(DataToolsError, OSError, pa.ArrowException)
@@ -127,7 +127,7 @@ def _print_summary(index: ShardIndex, output: str) -> None:
 
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
-    inspect(_local(arguments.place), Console())
+    inspect(_local(arguments.place), console())
     return 0
 
 

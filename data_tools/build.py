@@ -36,10 +36,12 @@ from transrec.data.shards.schema import (
     hash_item_ids,
     user_schema,
 )
+from transrec.locks import sole_owner
 
 BLOCK_USERS = 256
 BLOCK_IMPRESSIONS = 2**15  # so that a block of heavy users takes a few MB
 DEFAULT_SHARD_BYTES = 128 * 2**20
+LOCK_FILE = ".lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -64,8 +66,9 @@ def build(
     Raises:
         DataToolsError: the output exists or cannot be written, nothing in the source is usable, or, with `strict`, one
             row is not usable.
+        BusyError: another process is building the same output.
     """
-    with _new_folder(output) as folder:
+    with _sole_builder(output), _new_folder(output) as folder:
         stage = folder / "stage"
         stage.mkdir()
         with executor or InProcess() as tasks, RejectLog(folder / REJECTS_FILE, strict) as reject:
@@ -100,12 +103,27 @@ def build(
     return index
 
 
+def _sole_builder(output: Path) -> AbstractContextManager[None]:
+    """Own `output`, as a second build would remove the `.partial` folder of the first.
+
+    The lock lies beside the output, or in it if only the output can be written, such as a volume of a container.
+    """
+    place = output.resolve()
+    inside = place.is_dir() and not os.access(place.parent, os.W_OK)
+    lock = place / LOCK_FILE if inside else place.with_name(f".{place.name}{LOCK_FILE}")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_make(lock.parent, error) from None
+    return sole_owner(lock, f"{output} is being built", "choose another --output")
+
+
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
     """Yield `<output>.partial`, empty; move it to `output` when the `with` block ends without an error."""
     if (output / INDEX_FILE).exists():
         raise DataToolsError(f"{output} already holds a set of shards: choose another --output or delete it")
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    if output.exists() and not (output.is_dir() and _is_empty(output)):
         raise DataToolsError(f"{output} exists and is not an empty folder: choose another --output")
     partial = output.with_name(output.name + ".partial")
     _make_empty(partial)
@@ -123,15 +141,21 @@ def _new_folder(output: Path) -> Iterator[Path]:
         raise error from None
 
 
+def _is_empty(folder: Path) -> bool:
+    return all(path.name.startswith(LOCK_FILE) for path in folder.iterdir())
+
+
 def _make_empty(folder: Path) -> None:
     try:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
     except OSError as error:
-        raise DataToolsError(
-            f"cannot make the folder {folder} ({error.strerror}): choose an --output where you can write"
-        ) from None
+        raise _cannot_make(folder, error) from None
+
+
+def _cannot_make(folder: Path, error: OSError) -> DataToolsError:
+    return DataToolsError(f"cannot make the folder {folder} ({error.strerror}): choose an --output where you can write")
 
 
 def _full_disk(output: Path) -> DataToolsError:

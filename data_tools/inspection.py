@@ -16,6 +16,7 @@ from rich.text import Text
 
 from data_tools.shard_reader import read_blocks, read_catalogue
 from transrec.data.shards.schema import LABEL_PREFIX, ShardIndex
+from transrec.terminal import shortened
 
 BAR_CELLS = 16
 SAMPLE_ITEMS = 3
@@ -139,9 +140,9 @@ def _sample_items(folder: Path, catalogue: pa.Table) -> Panel:
         lines.append(
             Text.assemble(
                 (f"{row['index']:,}  ", "dim"),
-                (row["title"], "bold"),
+                (shortened(row["title"]), "bold"),
                 (f"  ×{row['interactions']:,}, {image}\n", "dim"),
-                content["text"],
+                shortened(content["text"], 400),
             )
         )
     return Panel(Group(*lines), title="items", title_align="left")
@@ -150,11 +151,13 @@ def _sample_items(folder: Path, catalogue: pa.Table) -> Panel:
 def _sample_user(catalogue: pa.Table, user: dict[str, Any]) -> Panel:
     titles = catalogue["title"].take([item - 1 for item in user["items"][-SAMPLE_HISTORY:]]).to_pylist()
     lines = [
-        Text.assemble((f"{_format_day(time)}  ", "dim"), title)
+        Text.assemble((f"{_format_day(time)}  ", "dim"), shortened(title))
         for time, title in zip(user["timestamps"][-SAMPLE_HISTORY:], titles, strict=True)
     ]
-    profile = [f"{name} {value}" for name, value in user.items() if isinstance(value, str) and name != "user_id"]
-    caption = ", ".join([f"{user['user_id']}: last {len(lines)} of {len(user['items']):,}", *profile])
+    profile = [
+        f"{name} {shortened(value)}" for name, value in user.items() if isinstance(value, str) and name != "user_id"
+    ]
+    caption = ", ".join([f"{shortened(user['user_id'])}: last {len(lines)} of {len(user['items']):,}", *profile])
     return Panel(Group(Text(caption, style="dim"), *lines), title="user", title_align="left")
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
+
+from transrec.terminal import messages
 
 Advance = Callable[[int], None]
 
@@ -21,7 +22,7 @@ class _CountAndRate(ProgressColumn):
 @contextmanager
 def step(name: str, total: int | None = None) -> Iterator[Advance]:
     """Show a bar called `name` during the `with` block; yield a function that advances it by a number of steps."""
-    console = Console(stderr=True)
+    console = messages()
     bar = Progress(
         TextColumn("{task.description:<14}"),
         BarColumn(),

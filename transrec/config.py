@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -33,7 +34,15 @@ def _no_url(value: Any) -> Any:
     return value
 
 
-UserPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(Path.expanduser)]
+def _expanded(path: Path) -> Path:
+    """Replace a leading `~`."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: the home folder is not known; write the path in full, or set HOME") from None
+
+
+UserPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_expanded)]
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ _FAULTS = (yaml.YAMLError, ValueError)  # ValueError: a malformed number or date
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-5 is a number (YAML 1.1 requires 1.0e-5) and a duplicate key is an error.
 
+    Numbers that YAML 1.1 reads in base 8 or 60 (`010`, `1:30`) are errors, as nobody means them, and dates are text.
     Aliases are rejected, because a few lines of them can expand to gigabytes, and so is excessive nesting.
     """
 
@@ -106,13 +116,27 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """The number of a scalar that YAML takes for one."""
+    if _UNLIKELY.match(node.value):
+        problem = f"{node.value} is no plain number: write it without leading zeros, or in quotes if it is text"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    construct = loader.construct_yaml_int if node.tag == f"{_TAG}int" else loader.construct_yaml_float
+    return construct(node)
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes strings that `_Loader` would parse as numbers."""
 
 
+_TAG = "tag:yaml.org,2002:"
+_UNLIKELY = re.compile(r"[-+]?(0[0-9_]|.*:)")  # base 8 and base 60
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"{_TAG}{_kind}", _number)
+_Loader.add_constructor(f"{_TAG}timestamp", lambda _, node: node.value)  # a date stays text
 _EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
 for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+    _class.add_implicit_resolver(f"{_TAG}float", _EXPONENT, list("-+0123456789"))
 
 
 def load(schema: type[C], path: Path | str, overrides: Sequence[str] = ()) -> C:
@@ -121,7 +145,7 @@ def load(schema: type[C], path: Path | str, overrides: Sequence[str] = ()) -> C:
     Raises:
         ConfigError: unreadable file, malformed override, unknown key (with the nearest valid one) or bad value.
     """
-    return validate(schema, merge(read_yaml(Path(path)), parse_overrides(overrides)))
+    return validate(schema, merge(read_yaml(Path(path)), parse_overrides(overrides, schema)))
 
 
 def find(config: Path | str) -> Path:
@@ -151,9 +175,26 @@ def validate(schema: type[C], values: Mapping[str, Any]) -> C:
         ConfigError: unknown keys or invalid values; the message has one line for each.
     """
     try:
-        return schema.model_validate(values)
+        made = schema.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(schema, dict(e)) for e in error.errors())) from None
+    if guesses := list(_guesses(values, made)):
+        raise ConfigError("\n".join(guesses))
+    return made
+
+
+def _guesses(given: Any, made: Any, where: str = "") -> Iterator[str]:
+    """A sentence for each value that pydantic made a number from a boolean, or a boolean from anything else."""
+    if isinstance(given, Mapping) and isinstance(made, Config):
+        for key in given.keys() & type(made).model_fields.keys():
+            yield from _guesses(given[key], getattr(made, key), f"{where}.{key}" if where else key)
+    elif isinstance(given, list) and isinstance(made, list):
+        for number, pair in enumerate(zip(given, made, strict=False)):
+            yield from _guesses(*pair, f"{where}.{number}")
+    elif isinstance(made, bool) and not isinstance(given, bool):
+        yield f"`{where}`: write true or false, found {given!r}"
+    elif isinstance(given, bool) and type(made) in (int, float):
+        yield f"`{where}`: expected a number, found {str(given).lower()}"
 
 
 def read_yaml(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
@@ -188,8 +229,20 @@ def _read_base(path: Path, base: Any, above: Sequence[Path]) -> dict[str, Any]:
     return read_yaml(target, above)
 
 
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """`["a.b=1", "a.c=[x]"]` -> `{"a": {"b": 1, "c": ["x"]}}`; values are YAML scalars, lists or mappings."""
+def parse_overrides(
+    overrides: Sequence[str], schema: type[Config] | None = None, **inner: type[Config]
+) -> dict[str, Any]:
+    """`["a.b=1", "a.c=[x]"]` -> `{"a": {"b": 1, "c": ["x"]}}`; values are YAML scalars, lists or mappings.
+
+    A field of text, such as a path, takes its value as it was typed, as YAML would cut `exp #4` at the `#`.
+
+    Args:
+        schema: the configuration that the keys belong to.
+        inner: the schemas of its fields that hold any mapping, by name.
+
+    Raises:
+        ConfigError: an override is malformed.
+    """
     nested: dict[str, Any] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -201,11 +254,56 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"override {override!r}: `{parent}` already has a value")
+        annotations = () if schema is None else tuple(_annotations(schema, [*parents, leaf], inner))
+        node[leaf] = _parsed(override, text, annotations)
+    return nested
+
+
+def _parsed(override: str, text: str, annotations: Sequence[Any]) -> Any:
+    """The value of an override, which belongs to a field that has one of the `annotations`."""
+    is_text = bool(annotations) and all(map(_holds_text, annotations))
+    may_be_null = any(type(None) in _members(annotation) for annotation in annotations)
+    if not is_text or not text or (may_be_null and text in _NULL):
         try:
-            node[leaf] = _Loader(text).get_single_data()
+            return _Loader(text).get_single_data()
         except _FAULTS as error:
             raise ConfigError(f"override {override!r}: {_one_line(error)}") from None
-    return nested
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        raise ConfigError(f"override {override!r}: leave out the inner quotes, as text is taken as it is typed")
+    if "\0" in text:
+        raise ConfigError(f"override {override!r}: text cannot hold the character of number 0")
+    return text
+
+
+_NULL = ("null", "~", "Null", "NULL")
+
+
+def _annotations(schema: type[Config], keys: Sequence[str], inner: Mapping[str, type[Config]]) -> Iterator[Any]:
+    """The annotation of a dotted key, in each component that may be chosen; none if there is no such key."""
+    key, *rest = keys
+    if key in inner:
+        yield from _annotations(inner[key], rest, {}) if rest else ()
+    elif (field := schema.model_fields.get(key)) is not None:
+        if rest:
+            for component in config_classes(field.annotation):
+                yield from _annotations(component, rest, {})
+        else:
+            yield field.annotation
+
+
+def _holds_text(annotation: Any) -> bool:
+    """Whether a field takes only text or a path, or null."""
+    kinds = _members(annotation) - {type(None)}
+    return bool(kinds) and all(isinstance(kind, str) or kind in (str, Path) for kind in kinds)
+
+
+def _members(annotation: Any) -> set[Any]:
+    """The classes and literal values in an annotation, in all parts of a union; anything else as it is."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return {member for part in get_args(annotation) for member in _members(part)}
+    return set(get_args(annotation)) if get_origin(annotation) is Literal else {annotation}
 
 
 def _one_line(error: Exception) -> str:

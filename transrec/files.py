@@ -1,15 +1,43 @@
-"""Atomic file writes: a file is either complete or absent."""
+"""Files: written atomically, so that each is complete or absent, and read line by line."""
 
+import errno
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from transrec.errors import TransRecError
+
+_REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room in your quota",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EROFS: "make that disk writable",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+    errno.EEXIST: "choose a place that is not a file",
+    errno.ENOTDIR: "choose a place that is not inside a file",
+    errno.EISDIR: "choose a place that is not a folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "choose a place that is not a link to itself",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
+    errno.ENOENT: "make its folder again, or choose another place",
+    errno.ESTALE: "mount that storage again",
+    errno.EIO: "check that disk",
+}
+
+
+_POINTER = b"version https://git-lfs"
 
 
 class StorageError(TransRecError):
     """A file cannot be written; the message names it and the remedy."""
+
+
+class LinesError(TransRecError, ValueError):
+    """A line of a file cannot be read; the message gives its number and the fault."""
 
 
 @contextmanager
@@ -18,10 +46,42 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "correct that")
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}. "
-            "Make room on that disk, or make it writable; then start the same command again"
+            f"{remedy[0].upper()}{remedy[1:]}; then start the same command again"
         ) from None
+
+
+def json_lines(lines: Iterable[bytes], name: str | Path) -> Iterator[tuple[int, Any]]:
+    r"""The number, from 1, and the JSON value of each line that is not blank.
+
+    Args:
+        lines: an open file, whose lines end at `\n` alone. `str.splitlines` also cuts at characters that JSON allows
+            inside strings, such as U+2028.
+        name: the file, for messages.
+
+    Raises:
+        LinesError: a line is not JSON in UTF-8.
+    """
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")  # a byte order mark is no part of the text
+            if text.strip():
+                yield number, json.loads(text)
+        except UnicodeDecodeError as error:
+            raise LinesError(f"{name}, line {number}: byte {error.start + 1} is not UTF-8") from None
+        except (ValueError, RecursionError) as error:
+            raise LinesError(f"{name}, line {number}: not JSON ({error})") from None
+
+
+def is_git_lfs_pointer(path: Path) -> bool:
+    """Whether a file is the few lines that git-lfs has in place of a file that was not downloaded."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return False
 
 
 @contextmanager

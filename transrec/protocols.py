@@ -135,6 +135,14 @@ class Examples(Protocol):
         """Evidence whose scores its batches and questions carry."""
         ...
 
+    def check_training(self) -> None:
+        """Check that there is something to train on; evaluation does not need it.
+
+        Raises:
+            ConfigError: there is nothing.
+        """
+        ...
+
     def example(self, number: int, within: int) -> Any:
         """Training example `within` of block `number`."""
         ...

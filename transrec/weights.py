@@ -8,18 +8,20 @@ export/adapter_model.safetensors   } and the hash of their base
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from transrec.distributed.world import whole
 from transrec.errors import TransRecError
-from transrec.files import replace_atomically, write_text
+from transrec.files import is_git_lfs_pointer, replace_atomically, write_text
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -82,10 +84,37 @@ def read(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: it is missing or damaged.
     """
-    try:
+    with _reading(path):
         return load_file(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"cannot read weights {path}: {error}") from None
+        reason = str(getattr(error, "strerror", None) or error)
+        if is_git_lfs_pointer(path):
+            reason = "it is a pointer of git-lfs; run `git lfs pull` beside it"
+        elif isinstance(error, SafetensorError) and path.exists():
+            reason = f"it is damaged or incomplete ({error}); copy it again, or start the training of its run again"
+        raise WeightsError(f"cannot read weights {path}: {reason}") from None
+
+
+def misfits_of_export(folder: Path, model: nn.Module) -> list[str]:
+    """Differences between the weights of an export and those that `model` would export; reads only names and shapes.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    trained = trainable_names(model)
+    adapted = len(trained) < len(dict(model.named_parameters()))
+    path, tensors = folder / (ADAPTER_FILE if adapted else MODEL_FILE), _tensors(model)
+    if adapted:
+        _base_of(folder / ADAPTER_CONFIG_FILE)
+    with _reading(path), safe_open(path, framework="pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    return misfits(shapes({name: tensors[name] for name in (trained if adapted else tensors)}), found)
 
 
 def write(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -94,7 +123,8 @@ def write(path: Path, weights: Mapping[str, Tensor]) -> None:
         try:
             save_file(dict(weights), partial)
         except SafetensorError as error:  # raised by safetensors if the disk is full
-            raise OSError(str(error)) from None
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else None, str(error)) from None
 
 
 def names(model: nn.Module) -> list[str]:
@@ -155,7 +185,7 @@ def load_export(folder: Path, model: nn.Module) -> None:
         WeightsError: the files do not fit, or the adapter was trained on a base other than `model`'s frozen weights.
     """
     if (folder / ADAPTER_FILE).exists():
-        expected = json.loads((folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))["base_sha256"]
+        expected = _base_of(folder / ADAPTER_CONFIG_FILE)
         found = base_hash(model)
         if found != expected:
             raise WeightsError(
@@ -163,6 +193,14 @@ def load_export(folder: Path, model: nn.Module) -> None:
                 f"{found[:12]}…: load the run's own backbone or `init_from`"
             )
     load_trained(folder, model)
+
+
+def _base_of(path: Path) -> str:
+    """The hash of the base that an adapter was trained on."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["base_sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path} is missing or damaged ({error}): copy the whole export of the run again") from None
 
 
 def share_frozen(model: nn.Module, base: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -62,8 +63,7 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     result = build(tmp_path / "file" / "out")
     assert result.returncode == 1
     assert result.stderr == (
-        f"error: cannot make the folder {tmp_path / 'file' / 'out.partial'} (Not a directory): "
-        "choose an --output where you can write\n"
+        f"error: cannot make the folder {tmp_path / 'file'} (File exists): choose an --output where you can write\n"
     )
 
 
@@ -99,3 +99,20 @@ def test_ten_kills(tmp_path: Path) -> None:
     assert build(out, "--workers", "2").returncode == 0
     assert folder_bytes(out) == folder_bytes(tmp_path / "whole")
     assert not partial.exists()
+
+
+@pytest.mark.slow
+def test_two_builds_of_one_output_at_twenty_offsets(tmp_path: Path) -> None:
+    """One of them builds it, the other is refused, and the set is whole."""
+    rng = random.Random(0)
+    for number in range(20):
+        output = tmp_path / f"out-{number}"
+        first = subprocess.Popen(command(output), cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+        time.sleep(rng.uniform(0, 6))
+        second = build(output)
+        told = [first.communicate(timeout=300)[1], second.stderr]
+        assert sorted([first.returncode, second.returncode]) == [0, 1]
+        loser = told[0] if first.returncode else told[1]
+        assert re.search(r"is being built by process \d+ on|already holds a set of shards", loser), loser
+        assert "Traceback" not in "".join(told)
+        assert verify(output) == []

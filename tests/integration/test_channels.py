@@ -196,7 +196,7 @@ def test_an_adapter_of_a_base_of_another_shape_is_refused(
     [
         (["--adapter", "{source}"], "holds a whole model, not an adapter: name it with --run"),
         ([], "name a run (--run), or adapters (--adapter), or both"),
-        (["--adapter", "/nowhere"], "has no export"),
+        (["--adapter", "/nowhere"], "/nowhere does not exist: give the folder to which it was moved"),
     ],
 )
 def test_a_wrong_name_is_explained(commands: ForkedCommands, source: Path, arguments: list[str], message: str) -> None:

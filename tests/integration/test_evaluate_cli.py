@@ -5,11 +5,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import Commands, Finished, ForkedCommands, LaunchedCommands, refused
 from run_folder import exported
 from shard_server import serve
 from tiny_world import Tiny, build_backbone, build_shards
+
+from data_tools.build import build
+from data_tools.sources.tables import TablesSource
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +212,26 @@ def row_of(table: str, name: str) -> float:
     """The first metric of a row of the printed table."""
     (row,) = [line for line in table.splitlines() if name in line]
     return float(row.split("│")[2].split()[0])
+
+
+def test_a_channel_of_histories_too_short_to_train_on_is_evaluated(
+    commands: ForkedCommands, text_run: Path, tmp_path: Path
+) -> None:
+    """Each user has an item, and two that are held out: enough to be asked, though not to train."""
+    rows = [
+        {"user_id": f"u{n}", "item_id": f"i{(n + k) % 7}", "timestamp": 1_600_000_000 + k}
+        for n in range(40)
+        for k in range(3)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "interactions.parquet")
+    items = [{"item_id": f"i{n}", "title": f"title {n}", "text": f"text {n}"} for n in range(7)]
+    pq.write_table(pa.Table.from_pylist(items), tmp_path / "items.parquet")
+    build(TablesSource(tmp_path), "tables", tmp_path / "shards")
+    config = text_run / "config.yaml"
+    run = Path(shutil.copytree(text_run, tmp_path / "run"))
+    (run / "config.yaml").write_text(config.read_text().replace("min_interactions: 5", "min_interactions: 3"))
+    found = last_line(commands.run("evaluate", "--run", run, "--data", tmp_path / "shards"))
+    assert 0 <= found["test"]["HR@10"] <= 1
+    new = [f"data.path={tmp_path / 'shards'}", f"run_dir={tmp_path / 'new'}"]
+    told = refused(commands.run("train", "--config", run / "config.yaml", *new))
+    assert "has anything to train on" in told

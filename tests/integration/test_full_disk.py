@@ -73,8 +73,8 @@ def test_a_read_only_run_folder(tiny: Tiny, commands: ForkedCommands, small_disk
     running.kill()
     assert small_disk.mount("-o", "remount,ro")
     message = one_sentence(start(commands, tiny, run_dir).wait())
-    assert f"cannot write {run_dir}/metrics.jsonl: Read-only file system" in message
-    assert "make it writable" in message
+    assert f"cannot write {run_dir}/.lock: Read-only file system" in message
+    assert "Make that disk writable" in message
     new = one_sentence(start(commands, tiny, small_disk.path / "new").wait())
     assert f"cannot write {small_disk.path}/new: Read-only file system" in new
     assert small_disk.mount("-o", "remount,rw")

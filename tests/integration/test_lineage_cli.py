@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from transrec.commands import lineage as command
 from transrec.commands.lineage import MOST_ROWS
 from transrec.config import ConfigError
 from transrec.data.train_stream import digest
-from transrec.runs.lineage import RunLineage
+from transrec.runs.lineage import RunLineage, SeenWindow
+from transrec.terminal import console
 
 STEPS = 30
 
@@ -114,3 +116,22 @@ def test_what_was_never_there(
     code, _, _ = ask(recorded, *question)
     assert code == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "message"), [("--user", "user '-x,7' is not"), ("--item", "item '-x,7' is not")])
+def test_an_id_may_begin_with_a_dash_and_hold_a_comma(
+    recorded: Path, option: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["--run", str(recorded), option, "-x,7"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_titles_and_users_are_shown_as_they_are() -> None:
+    nasty = "[/part 1] :smile:"
+    windows = [SeenWindow(1, 0, nasty, 0, ["i"])]
+    shown = SimpleNamespace(titles={"i": nasty}, steps=1)
+    table, _ = command.of_all_steps(shown, f"user {nasty}", windows)  # type: ignore[arg-type]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        console().print(table)
+    assert out.getvalue().count(nasty) == 3

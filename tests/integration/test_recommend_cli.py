@@ -1,6 +1,10 @@
 """`launch/recommend.py`: what it recommends is what scoring every item, one by one, puts on top."""
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import Finished, ForkedCommands
+from commands import ENVIRONMENT, Finished, ForkedCommands
 from shard_server import serve
 from tiny_world import Tiny, build_shards
 
+from transrec import load_adapters, load_run
 from transrec.commands.recommend import main, show
+from transrec.config import ConfigError
 from transrec.data.content.item_store import ItemStore
 from transrec.data.shards.schema import CATALOGUE_FILE, ShardIndex
 from transrec.data.shards.shard_folder import ShardFolder
@@ -148,17 +154,178 @@ def test_a_mistake_is_explained(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("no json", 'line 2: expected {"user": …, "history": [item ids]}'),
+        ("no json", "line 2: not JSON"),
+        ("[1]", 'line 2: expected {"user": …, "history": [item ids]}'),
         ('{"user": 1}', "line 2: expected"),
-        ('{"user": 1, "history": 5}', "line 2: expected"),
-        ('{"user": 1, "history": []}', "a history needs at least one item"),
-        ('{"user": 1, "history": ["item-1000"]}', "unknown item ids: item-1000"),
+        ('{"user": "ann", "history": 5}', 'line 2, user "ann": the history must be a list of item ids, found 5'),
+        ('{"user": 1, "history": "12"}', 'line 2, user 1: the history must be a list of item ids, found "12"'),
+        ('{"user": 1, "history": {"item-3": 1}}', "line 2, user 1: the history must be a list of item ids, found {"),
+        (
+            '{"user": 1, "history": ["item-3", true]}',
+            "line 2, user 1: an item id is a string or a whole number, found t",
+        ),
+        ('{"user": 1, "history": [1.5]}', "line 2, user 1: an item id is a string or a whole number, found 1.5"),
     ],
 )
-def test_a_bad_line_is_named(
+def test_a_bad_line_is_named_before_anything_is_answered(
     run: Path, tmp_path: Path, line: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "histories.jsonl"
     path.write_text('{"user": 0, "history": ["item-3"]}\n' + line + "\n")
     assert main(["--run", str(run), "--histories", str(path)]) == 1
-    assert message in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"{path}, {message}" in printed.err
+    assert printed.out == ""
+
+
+STRANGE = [
+    {"user": "ann", "history": ["item-3"]},
+    {"user": "bob", "history": ["item-1000", "item-17", "item-1001"]},
+    {"user": "eve", "history": ["item-1002"]},
+    {"user": "kim", "history": []},
+]
+
+
+def test_unknown_items_are_left_out_told_and_counted(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "histories.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in STRANGE))
+    assert main(["--run", str(run), "--histories", str(path), "--top", "2"]) == 0
+    printed = capsys.readouterr()
+    answers = [json.loads(line) for line in printed.out.split("\n") if line]
+    assert [(a["user"], len(a["recommendations"]), a.get("unknown")) for a in answers] == [
+        ("ann", 2, None),
+        ("bob", 2, ["item-1000", "item-1001"]),
+        ("eve", 0, ["item-1002"]),
+        ("kim", 0, None),
+    ]
+    assert f'{path}, line 2, user "bob": left out unknown item ids: item-1000, item-1001' in printed.err
+    assert "3 unknown item ids of 2 users were left out" in printed.err
+
+
+def test_unknown_items_stop_before_the_first_answer_if_asked(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "histories.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in STRANGE))
+    assert main(["--run", str(run), "--histories", str(path), "--unknown", "error"]) == 1
+    printed = capsys.readouterr()
+    assert f'error: {path}, line 2, user "bob": unknown item ids: item-1000, item-1001; ' in printed.err
+    assert printed.out == ""
+
+
+def test_lines_end_at_a_line_feed_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    users = ["a\u2028b", "c\x85d", "e\u2029f"]
+    lines = [json.dumps({"user": user, "history": ["item-3"]}, ensure_ascii=False) for user in users]
+    path = tmp_path / "histories.jsonl"
+    path.write_bytes(("\ufeff" + "\r\n".join(lines) + "\r\n\n").encode())
+    assert main(["--run", str(run), "--histories", str(path), "--top", "1"]) == 0
+    assert [json.loads(line)["user"] for line in capsys.readouterr().out.split("\n") if line] == users
+
+
+def test_standard_input_is_answered_line_by_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+
+    class Stdin:
+        @property
+        def buffer(self) -> Iterator[bytes]:
+            for user in ("ann", "bob"):
+                seen.append(capsys.readouterr().out)
+                yield json.dumps({"user": user, "history": ["item-3"]}).encode() + b"\n"
+
+    monkeypatch.setattr("sys.stdin", Stdin())
+    assert main(["--run", str(run), "--histories", "-", "--top", "1"]) == 0
+    assert "ann" in seen[1], "the first answer did not wait for the second line"
+    assert '"user": "bob"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--history", "item-3,item-17"],
+        ["--history=item-3,item-17"],
+        ["--history", '["item-3", "item-17"]'],
+        ["--item", "item-3", "--item", "item-17"],
+    ],
+)
+def test_a_history_can_be_written_in_several_ways(
+    run: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--run", str(run), *arguments, "--top", "1"]) == 0
+    first, second = capsys.readouterr().out.split("\n")[1:3]
+    assert first.strip()
+    assert second.strip()
+
+
+@pytest.mark.parametrize("option", ["--history", "--item"])
+def test_an_id_may_begin_with_a_dash(run: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--run", str(run), option, "-x7"]) == 1
+    assert "error: unknown item ids: -x7; " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("top", ["0", "-3"])
+def test_no_results_cannot_be_asked_for(run: Path, top: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--run", str(run), "--history", "item-3", "--top", top])
+    assert ended.value.code == 2
+    assert "argument --top: " in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="top 0: ask for at least 1 result"):
+        load_run(run).recommend(["item-3"], top=0)
+
+
+def test_a_text_is_not_a_history_nor_a_list_of_runs(run: Path) -> None:
+    with pytest.raises(ConfigError, match="a history is a list of item ids, found the text '12'"):
+        load_run(run).recommend("12")
+    with pytest.raises(ConfigError, match="give a list of runs"):
+        load_adapters(str(run))
+
+
+NASTY = [
+    "[/part 1]",
+    "[working title]",
+    ":smile:",
+    "x\ny",
+    "[bold]b[/bold]",
+    "\x1b[31mred",
+    "long " * 1000,
+    "[",
+    "\\[x]",
+]
+
+
+@pytest.mark.parametrize("title", NASTY)
+def test_a_title_is_shown_as_it_is_and_on_one_line(tiny: Tiny, title: str, capsys: pytest.CaptureFixture[str]) -> None:
+    catalogue = Catalogue(ShardFolder(tiny.shards), ["item-1"], [title])
+    show("[run]", catalogue, ["item-1"], [{"item_id": "[/id]", "title": title, "score": 0.5}])
+    shown = capsys.readouterr().out
+    expected = " ".join(title.replace("\x1b", " ").split())
+    assert (expected if len(expected) <= 80 else expected[:79] + "…") in shown
+    assert "[run]" in shown
+    assert "[/id]" in shown
+    assert all(len(line) <= 120 for line in shown.split("\n"))
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("arguments", [["recommend", "--history", "item-3"], ["evaluate"], ["lineage", "--step", "1"]])
+def test_a_reader_that_goes_away_ends_a_command_quietly(run: Path, arguments: list[str]) -> None:
+    """As in `transrec recommend … | head -1`."""
+    name, *rest = arguments
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "transrec", name, "--run", str(run), *rest]
+    ended = subprocess.run(
+        command,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=200,
+        env=os.environ | ENVIRONMENT,
+        check=False,
+    )
+    os.close(writer)
+    assert "Traceback" not in ended.stderr
+    assert "Broken" not in ended.stderr
+    assert ended.returncode == 141

@@ -160,3 +160,21 @@ def test_median_stopping_ends_what_is_worse_than_most_and_pauses_nothing(shards:
         assert len(records(sweep / record.run, "start")) == 1
         (last,) = records(sweep / record.run, "valid")[-1:]
         assert (last["step"] == 200) == (record.status == "done")
+
+
+def test_a_trial_that_fails_is_a_line_of_the_table_also_with_a_long_folder_of_temporary_files(
+    shards: Path, tmp_path: Path
+) -> None:
+    """Ray has a traceback of its own for it, and sockets whose names have a limit."""
+    long = tmp_path / ("temporary-" * 8)
+    long.mkdir()
+    config = write_sweep(
+        tmp_path, shards, source=None, retries=0, grid={"rate": {"target.optimizer.lr.head": [1e-3, 1e30]}}
+    )
+    ended = LaunchedCommands(tmp_path, TMPDIR=str(long)).start("sweep", "--config", config).wait(600)
+    assert ended.code == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "1 failed" in ended.stderr
+    (failed,) = [record for record in left(tmp_path) if record.status == "failed"]
+    assert failed.error is not None
+    assert "not finite" in failed.error or "is nan" in failed.error

@@ -236,7 +236,7 @@ def test_a_mistake_in_the_configuration_is_explained(
         ("data.path=/nowhere", "/nowhere/index.json"),
         ("model.item_encoder.backbone=/nowhere", "`backbone`: cannot load '/nowhere'"),
         ("adaptation.name=houlsby", "without `init_from` the projection and the user encoder are random"),
-        ("init_from=/nowhere", "/nowhere is not a run folder"),
+        ("init_from=/nowhere", "/nowhere does not exist: give the folder of a run"),
     ],
 )
 def test_a_mistake_is_explained(

@@ -150,6 +150,9 @@ class Impressions:
     def ranked(self) -> NDArray[np.int64]:
         return np.arange(1, self.targets.size + 1)
 
+    def check_training(self) -> None:
+        assert sum(self.counts)
+
     def example(self, number: int, within: int) -> Impression:
         block = self.shards.block(number)
         last = block.offsets[1:] - 1

@@ -121,7 +121,7 @@ def test_data_knows_no_model_and_no_loop() -> None:
         assert not rest, module
 
 
-ALLOWED_IN_DATA = ("data", "features", "protocols", "config", "errors", "files")
+ALLOWED_IN_DATA = ("data", "features", "protocols", "config", "errors", "files", "locks", "terminal")
 
 
 def test_evaluation_knows_data_and_metrics_only() -> None:
@@ -151,8 +151,10 @@ def test_the_foundations_know_nothing_above_them() -> None:
         "config": (),
         "errors": (),
         "files": (),
+        "locks": ("files",),
+        "terminal": (),
         "distributed": (),
-        "training.tracking": ("files",),
+        "training.tracking": ("files", "terminal"),
         "weights": ("distributed", "files"),
         "training.engine": ("config", "distributed.extension_locks"),
         "training.optim": ("nn.parameter_groups", "protocols", "config", "training.engine"),
@@ -232,6 +234,8 @@ SHARED = (
     "transrec.data.shards.remote",
     "transrec.errors",
     "transrec.commands.entry",
+    "transrec.locks",
+    "transrec.terminal",
 )
 
 
@@ -260,6 +264,7 @@ def test_the_shard_builder_shares_only_the_schema_and_the_place_of_shards_with_t
         ("ray", ("transrec.sweeps.ray_executor", "data_tools.executor")),
         ("argparse", ("transrec.commands", "data_tools")),
         ("tensorboard", ("transrec.training.tracking",)),
+        ("filelock", ("transrec.locks", "transrec.data.shards.shard_cache", "transrec.sweeps")),
         ("matplotlib", ("transrec.sweeps.report.figures", "transrec.sweeps.report.page")),
         ("sklearn", ("transrec.evaluation.logistic_regression", "transrec.evaluation.ranking_baselines")),
         ("torch.utils.tensorboard", ("transrec.training.tracking",)),
@@ -289,6 +294,14 @@ def test_the_shard_builder_needs_no(library: str) -> None:
 @EVERY_MODULE
 def test_no_file_is_named_for_nothing(module: str) -> None:
     assert module.split(".")[-1] not in {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+@EVERY_MODULE
+def test_every_console_shows_text_as_it_is(module: str) -> None:
+    """`rich` takes `[/part 1]` in a title for markup, unless its console is told otherwise."""
+    made = [n for n in ast.walk(TREES[module]) if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("Console")]
+    assert not made or module == "transrec.terminal"
+    assert "from_markup" not in ast.unparse(TREES[module])
 
 
 @EVERY_MODULE

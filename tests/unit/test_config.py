@@ -23,6 +23,9 @@ class Circle(Config):
 class Pen(Config):
     colour: str = "black"
     width: int | None = Field(None, ge=1)
+    thick: bool = False
+    tip: Literal["round", "off", "010"] = "round"
+    ink: str | None = None
 
 
 class Drawing(Config):
@@ -145,6 +148,79 @@ def test_override_values_are_yaml(override: str, value: object) -> None:
     assert parse_overrides([override]) == {"a": value}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "runs/exp #4",
+        "2024",
+        "2024-01-01",
+        "010",
+        "1:30",
+        "yes",
+        "null",
+        "a: b",
+        "[x",
+        "{",
+        "~user",
+        " x ",
+        "&a",
+        "*a",
+        "- x",
+    ],
+)
+def test_a_field_of_text_takes_what_was_typed(write, text: str) -> None:
+    """YAML would cut it at the `#`, or make a number, a date, a boolean or nothing of it."""
+    drawing = load(Drawing, write("{}"), [f"folder={text}", f"pen.colour={text}"])
+    assert (drawing.folder, drawing.pen.colour) == (Path(text), text)
+    assert load(Drawing, write(dump(drawing))) == drawing
+
+
+def test_a_choice_of_words_takes_what_was_typed(write) -> None:
+    for word in ("off", "010"):
+        assert load(Drawing, write("{}"), [f"pen.tip={word}"]).pen.tip == word
+
+
+def test_text_that_may_be_missing_can_be_removed(write) -> None:
+    path = write("pen: {ink: blue}")
+    assert load(Drawing, path, ["pen.ink=null"]).pen.ink is None
+    assert load(Drawing, path, ["pen.ink="]).pen.ink is None
+    assert load(Drawing, path, ["pen.ink=nil"]).pen.ink == "nil"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("folder='runs/x'", "leave out the inner quotes"),
+        ("folder=", "`folder`: Input is not a valid path"),
+        ("pen.width=010", "010 is no plain number"),
+        ("pen.width=yes", "`pen.width`: expected a number, found true"),
+        ("pen.thick=1", "`pen.thick`: write true or false, found 1"),
+        ("pen.width=2024-01-01", "`pen.width`: Input should be a valid integer"),
+    ],
+)
+def test_an_override_is_not_guessed(write, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(Drawing, write("{}"), [override])
+
+
+def test_the_keys_of_a_mapping_may_have_a_schema_of_their_own() -> None:
+    assert parse_overrides(["further.colour=010", "further=1"], Drawing, further=Pen) == {"further": 1}
+    assert parse_overrides(["further.colour=010"], Drawing, further=Pen) == {"further": {"colour": "010"}}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_what_is_typed_is_what_is_shown_or_an_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    empty, again = (tmp_path_factory.getbasetemp() / name for name in ("empty.yaml", "again.yaml"))
+    empty.write_text("{}")
+    try:
+        drawing = load(Drawing, empty, [f"pen.colour={text}"])
+    except ConfigError:
+        return
+    assert drawing.pen.colour == text
+    again.write_text(dump(drawing), encoding="utf-8")
+    assert load(Drawing, again).pen.colour == text
+
+
 def test_overrides_nest_and_the_last_one_wins() -> None:
     assert parse_overrides(["a.b=1", "a.c.d=2", "e=3", "a.b=4"]) == {"a": {"b": 4, "c": {"d": 2}}, "e": 3}
 
@@ -199,7 +275,11 @@ def test_floats_with_an_exponent_are_floats_where_any_value_goes(write) -> None:
         ("further: " + "[" * 10_000, "nested deeper than 32"),
         ("further: " + "{a: " * 40 + "1" + "}" * 40, "nested deeper than 32"),
         ("pen: {width: " + "9" * 5000 + "}", "cannot read configuration"),
-        ("folder: 2020-99-99", "cannot read configuration"),
+        ("pen: {width: 010}", "line 1: 010 is no plain number: write it without leading zeros"),
+        ("pen: {width: 1:30}", "line 1: 1:30 is no plain number"),
+        ("pen: {width: true}", "`pen.width`: expected a number, found true"),
+        ("pen: {thick: 1}", "`pen.thick`: write true or false, found 1"),
+        ("pen: {thick: 'yes'}", "`pen.thick`: write true or false, found 'yes'"),
         ("folder: " + "x" * 2**20, "larger than 1048576 bytes"),
         ("\n".join(f"? [{i}]\n: 1" for i in range(3)), "unhashable"),
         ("\0", "cannot read configuration"),

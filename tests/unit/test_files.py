@@ -1,8 +1,13 @@
+import errno
+import io
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from transrec.files import StorageError, rename_folder, replace_atomically, write_text, writing
+from transrec.files import LinesError, StorageError, json_lines, rename_folder, replace_atomically, write_text, writing
 
 
 def test_written_text_replaces_what_was_there(tmp_path: Path) -> None:
@@ -60,13 +65,61 @@ def test_a_finished_folder_gets_its_name_after_its_content_is_on_disk(
     assert flushed == [("deep", False), ("file", False), ("x.partial", False), (tmp_path.name, True)]
 
 
-@pytest.mark.parametrize(("number", "reason"), [(28, "No space left on device"), (30, "Read-only file system")])
-def test_a_write_that_fails_is_one_sentence_that_names_the_file(tmp_path: Path, number: int, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Make room on that disk"),
+        (errno.EROFS, "Make that disk writable"),
+        (errno.EACCES, "Make it writable"),
+        (errno.EEXIST, "Choose a place that is not a file"),
+        (errno.ENOTDIR, "Choose a place that is not inside a file"),
+        (errno.ENAMETOOLONG, "Choose a shorter name"),
+        (errno.EMFILE, "Raise the limit on open files"),
+        (errno.EBUSY, "Correct that"),
+    ],
+)
+def test_a_write_that_fails_is_one_sentence_that_names_the_file_and_the_remedy(
+    tmp_path: Path, number: int, remedy: str
+) -> None:
     path = tmp_path / "metrics.jsonl"
     with pytest.raises(StorageError) as raised, writing(path):
-        raise OSError(number, reason)
-    assert f"cannot write {path}: {reason}. Make room" in str(raised.value)
+        raise OSError(number, os.strerror(number))
+    assert str(raised.value).startswith(f"cannot write {path}: {os.strerror(number)}. {remedy}")
     assert "same command" in str(raised.value)
+
+
+def test_a_place_inside_a_file_is_not_called_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"Not a directory\. Choose a place that is not inside a file"):
+        write_text(tmp_path / "file" / "x", "text")
+
+
+def lines(content: bytes) -> list[tuple[int, Any]]:
+    return list(json_lines(io.BytesIO(content), "x.jsonl"))
+
+
+def test_json_lines_end_at_a_line_feed_alone() -> None:
+    for cut in "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e":
+        text = json.dumps({"a": f"x{cut}y"}, ensure_ascii=False)
+        assert lines(f"{text}\n2".encode()) == [(1, {"a": f"x{cut}y"}), (2, 2)]
+
+
+def test_a_byte_order_mark_carriage_returns_and_blank_lines_are_no_content() -> None:
+    assert lines(b"\xef\xbb\xbf1\r\n\r\n2\r\n  \n\n") == [(1, 1), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (b"{", "not JSON"),
+        (b'"\xe9"', "byte 2 is not UTF-8"),
+        (b"[" * 100_000, "not JSON"),
+        (b"\xef\xbb\xbf1", "not JSON"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(line: bytes, fault: str) -> None:
+    with pytest.raises(LinesError, match=rf"x\.jsonl, line 3: {fault}"):
+        lines(b"1\n2\n" + line + b"\n")
 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:

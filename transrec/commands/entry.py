@@ -6,18 +6,24 @@ many, and the final flush is not one of them. Chosen: the command includes the f
 here.
 """
 
+import argparse
+import json
+import logging
 import os
 import select
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from transrec.errors import TransRecError
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT
 PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell reports for `cat FILE | head`
+
+
+Number = TypeVar("Number", int, float)
 
 
 class Main(Protocol):
@@ -41,9 +47,12 @@ def command(*errors: type[Exception]) -> Callable[[Main], Main]:
         def guarded(argv: Sequence[str] | None = None) -> int:
             try:
                 return _flushed(main, argv)
-            except BrokenPipeError:
+            except BrokenPipeError as closed:
                 if not _reader_has_gone():  # not the pipe of the output: a bug
                     raise
+                if isinstance(closed.__context__, explained):  # raised while the error was on its way
+                    _explain(f"{_who()}: {closed.__context__}", closed.__context__)
+                    return FAILED
                 return PIPE_CLOSED
             except SystemExit as end:  # raised by rich if it cannot print, by argparse after its help
                 if isinstance(end.__context__, BrokenPipeError):
@@ -61,7 +70,43 @@ def command(*errors: type[Exception]) -> Callable[[Main], Main]:
     return decorate
 
 
+def positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
+    """The type of an argument that is a number above 0; `kind` is `int` or `float`."""
+
+    def number(text: str) -> Number:
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return number
+
+
+def values_joined(argv: Sequence[str] | None, *options: str) -> list[str]:
+    """The arguments with `--option VALUE` as `--option=VALUE`: argparse takes a VALUE such as `-x7` for an option."""
+    found: list[str] = []
+    for argument in sys.argv[1:] if argv is None else argv:
+        if found and found[-1] in options and not argument.startswith("--"):
+            found[-1] = f"{found[-1]}={argument}"
+        else:
+            found.append(argument)
+    return found
+
+
+def print_json(value: Any, flush: bool = False) -> None:
+    """Print a value as a line of JSON, with escapes only where the output cannot take its characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    print(text, flush=flush)
+
+
 def _flushed(main: Main, argv: Sequence[str] | None) -> int:
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # an ASCII terminal shows `?` for a character it lacks
+    logging.raiseExceptions = False  # otherwise a library's log message to a closed pipe prints a traceback
     try:
         return main(argv)
     finally:

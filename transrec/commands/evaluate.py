@@ -5,16 +5,16 @@ transrec evaluate [--run SOURCE] --adapter A [B …]     each on its own data, w
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transrec.commands.entry import command
+from transrec.commands.entry import command, print_json
 from transrec.distributed import world as distributed
-from transrec.evaluation.report import console, table
+from transrec.evaluation.report import table
 from transrec.runs.channels import Channels
 from transrec.runs.evaluate import data_of, evaluate, tables
+from transrec.terminal import console
 
 
 @command()
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for rows in tables(results):
             console().print(table(*rows))
         for result in results:
-            print(json.dumps(result.as_json()))
+            print_json(result.as_json())
     return 0
 
 

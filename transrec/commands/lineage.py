@@ -5,7 +5,6 @@ The order of the data is recomputed from the run's seed, so it need not be recor
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 
 from rich.table import Table
 
-from transrec.commands.entry import command
-from transrec.evaluation.report import console
+from transrec.commands.entry import command, print_json, values_joined
 from transrec.runs.lineage import RunLineage, SeenWindow
+from transrec.terminal import console, shortened
 
 MOST_ROWS = 50
 OF_A_STEP = ("slot", "user", "start", "items")
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table, answer = of_all_steps(run, f"item {arguments.item}, {run.titles[arguments.item]}", windows)
         answer = {"item": arguments.item, **answer}
     console().print(table)
-    print(json.dumps({"run": str(arguments.run), **answer}, ensure_ascii=False))
+    print_json({"run": str(arguments.run), **answer})
     return 0
 
 
@@ -51,7 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     question.add_argument("--step", type=int, help="show the users and items of this step")
     question.add_argument("--item", help="show the steps that had this item in a history")
     question.add_argument("--user", help="show the steps that trained on this user")
-    return parser.parse_args(argv)
+    return parser.parse_args(values_joined(argv, "--item", "--user"))
 
 
 def of_step(run: RunLineage, number: int) -> tuple[Table, dict[str, Any]]:
@@ -59,16 +58,16 @@ def of_step(run: RunLineage, number: int) -> tuple[Table, dict[str, Any]]:
     step = run.step(number)
     table = Table("slot", "user", "from", "items", title=f"step {number}: {len(step.windows)} windows")
     for window in step.windows[:MOST_ROWS]:
-        table.add_row(str(window.slot), window.user, str(window.start), titles(run.titles, window.items))
+        table.add_row(str(window.slot), shortened(window.user), str(window.start), titles(run.titles, window.items))
     return table, {"step": number, "windows": objects(step.windows, OF_A_STEP), "items": step.items}
 
 
 def of_all_steps(run: RunLineage, name: str, windows: Sequence[SeenWindow]) -> tuple[Table, dict[str, Any]]:
     """As `of_step`, for a user or an item."""
     steps = len({window.step for window in windows})
-    table = Table("step", "slot", "user", "from", "items", title=f"{name}: in {steps} of {run.steps} steps")
+    table = Table("step", "slot", "user", "from", "items", title=f"{shortened(name)}: in {steps} of {run.steps} steps")
     for w in windows[:MOST_ROWS]:
-        table.add_row(str(w.step), str(w.slot), w.user, str(w.start), titles(run.titles, w.items))
+        table.add_row(str(w.step), str(w.slot), shortened(w.user), str(w.start), titles(run.titles, w.items))
     return table, {"windows": objects(windows, OF_ALL_STEPS)}
 
 
@@ -79,7 +78,7 @@ def objects(windows: Sequence[SeenWindow], fields: Sequence[str]) -> list[dict[s
 
 def titles(of: Mapping[str, str], items: Sequence[str]) -> str:
     """Titles of the last four items, for a cell of a table."""
-    shown = "; ".join(of[item] for item in items[-4:])
+    shown = "; ".join(shortened(of[item]) for item in items[-4:])
     return f"… {shown}" if len(items) > 4 else shown
 
 

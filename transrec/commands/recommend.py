@@ -1,6 +1,7 @@
 """Recommend items for histories, also with users and items not seen in training; or predict a task's targets.
 
 transrec recommend --run R --history ID,ID,… [--catalogue SHARDS] [--top 10]
+transrec recommend --run R --item ID --item ID …           ids that hold a comma
 transrec recommend --run R --histories users.jsonl [--catalogue SHARDS] [--top 10] > recommendations.jsonl
 transrec recommend [--run SOURCE] --adapter A [B …] …      one result per adapter, with one shared base
 """
@@ -8,31 +9,34 @@ transrec recommend [--run SOURCE] --adapter A [B …] …      one result per ad
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from transrec.commands.entry import command
+from transrec.commands.entry import command, positive, print_json, values_joined
 from transrec.config import ConfigError
-from transrec.evaluation.report import console
+from transrec.runs.histories import UserHistory, ids_of, read_histories
 from transrec.runs.recommender import Catalogue, Recommender, recommenders
+from transrec.terminal import console, shortened
+
+STANDARD_INPUT = "-"
+MOST_WARNINGS = 10  # users with unknown items that are named, before they are only counted
 
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = parse(argv)
+    history = one_history(arguments)
+    users = None if history is not None else users_of(arguments.histories, several=len(arguments.adapter) > 1)
     for recommender in opened(arguments.run, arguments.adapter, arguments.catalogue):
-        if arguments.history is not None:
-            history = arguments.history.split(",")
+        if history is not None:
             show(recommender.name, recommender.catalogue, history, recommender.recommend(history, arguments.top))
-            continue
-        named = {"adapter": str(recommender.folder)} if arguments.adapter else {}
-        for user, history in read_histories(arguments.histories):
-            found = recommender.recommend(history, arguments.top)
-            print(json.dumps({"user": user, **named, "recommendations": found}, ensure_ascii=False))
+        elif users is not None:
+            named = {"adapter": str(recommender.folder)} if arguments.adapter else {}
+            answer(recommender, users, arguments.top, arguments.unknown, named)
     return 0
 
 
@@ -44,11 +48,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="run folder; with --adapter, the base run of the adapters")
     parser.add_argument("--adapter", type=Path, nargs="+", default=[], help="adapted runs, or their export folders")
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--history", metavar="ID,ID,…", help="item ids, oldest first; shows a table")
-    given.add_argument("--histories", type=Path, help='JSON lines {"user": …, "history": [ids]}; prints JSON lines')
+    given.add_argument("--history", metavar="ID,ID,…", help="item ids, oldest first, or a JSON list; shows a table")
+    given.add_argument("--item", action="append", metavar="ID", help="as --history, one id at a time, oldest first")
+    given.add_argument(
+        "--histories",
+        metavar="FILE",
+        help='JSON lines {"user": …, "history": [ids]}; prints JSON lines; - reads standard input',
+    )
     parser.add_argument("--catalogue", metavar="DIR|URL", help="shards whose items to recommend (default: the run's)")
-    parser.add_argument("--top", type=int, default=10)
-    return parser.parse_args(argv)
+    parser.add_argument("--top", type=positive(int), default=10, help="number of results, at least 1: %(default)s")
+    parser.add_argument(
+        "--unknown",
+        choices=["skip", "error"],
+        default="skip",
+        help="items of --histories that the catalogue lacks: leave them out and report them (%(default)s), or stop",
+    )
+    return parser.parse_args(values_joined(argv, "--history", "--item"))
 
 
 def opened(run: Path | None, adapters: Sequence[Path], catalogue: str | None) -> Iterator[Recommender]:
@@ -60,21 +75,75 @@ def opened(run: Path | None, adapters: Sequence[Path], catalogue: str | None) ->
         yield left.pop(0)
 
 
-def read_histories(path: Path) -> Iterator[tuple[Any, list[str]]]:
+def one_history(arguments: argparse.Namespace) -> list[str] | None:
+    """The ids given on the command line, oldest first; None with --histories."""
+    if arguments.item is not None:
+        found: list[str] = arguments.item
+        return found
+    if arguments.history is None:
+        return None
+    try:
+        listed = json.loads(arguments.history)
+    except (ValueError, RecursionError):
+        listed = None
+    return ids_of(listed, "--history") if isinstance(listed, list) else arguments.history.split(",")
+
+
+def users_of(place: str, several: bool) -> Iterable[UserHistory]:
+    """The users of a file, read whole so that its faults come before the first answer; standard input is a stream.
+
+    Args:
+        several: the users are needed more than once.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        TransRecError: as `read_histories`.
+    """
+    if place == STANDARD_INPUT:
+        stream = read_histories(sys.stdin.buffer, "standard input")
+        return list(stream) if several else stream
+    try:
+        with Path(place).open("rb") as file:
+            return list(read_histories(file, place))
+    except OSError as error:
+        raise ConfigError(f"cannot read {place}: {error.strerror}") from None
+
+
+def answer(
+    recommender: Recommender, users: Iterable[UserHistory], top: int, unknown: str, named: dict[str, str]
+) -> None:
+    """Print a JSON line for each user; `"unknown"` lists the items that were left out, if there are any."""
+    catalogue, left_out, concerned = recommender.catalogue, 0, 0
+    if unknown == "error" and isinstance(users, list):
+        for user in users:  # before the first answer
+            check(recommender, user)
+    for user in users:
+        if unknown == "error":
+            check(recommender, user)
+        missing = catalogue.missing(user.history)
+        if missing:
+            left_out, concerned = left_out + len(missing), concerned + 1
+            if concerned <= MOST_WARNINGS:
+                print(f"{user.where}: left out unknown item ids: {', '.join(missing[:5])}", file=sys.stderr)
+        known = [item_id for item_id in user.history if item_id in catalogue.index_of]
+        found = recommender.recommend(known, top) if known or not recommender.needs_history else []
+        noted = {"unknown": missing} if missing else {}
+        print_json({"user": user.user, **named, **noted, "recommendations": found}, flush=True)
+    if left_out:
+        such = ", ".join(catalogue.item_ids[:3])
+        print(
+            f"{left_out:,} unknown item ids of {concerned:,} users were left out; the catalogue has ids such as {such}",
+            file=sys.stderr,
+        )
+
+
+def check(recommender: Recommender, user: UserHistory) -> None:
     """
     Raises:
-        ConfigError: the file cannot be read, or a line (given by number) is not an object with a list `history`.
+        ConfigError: the catalogue lacks an item of the history, or the model needs one and the user has none.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            yield record.get("user", number), [str(item_id) for item_id in record["history"]]
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-            raise ConfigError(f'{path}, line {number}: expected {{"user": …, "history": [item ids]}}') from None
+    if user.history or recommender.needs_history:
+        recommender.catalogue.check(user.history, user.where)
 
 
 def show(name: str, catalogue: Catalogue, history: Sequence[str], recommended: Sequence[dict[str, Any]]) -> None:
@@ -82,11 +151,11 @@ def show(name: str, catalogue: Catalogue, history: Sequence[str], recommended: S
     output = console()
     output.print("History, oldest first:", style="bold")
     for item_id in history:
-        output.print(f"  {catalogue.title(item_id)}", highlight=False, markup=False)
+        output.print(f"  {shortened(catalogue.title(item_id))}")
     table = Table("", *(recommended[0] if recommended else ()), title=name)
     for place, found in enumerate(recommended, start=1):
         *names, number = found.values()
-        table.add_row(str(place), *names, f"{number:.4f}")
+        table.add_row(str(place), *map(shortened, names), f"{number:.4f}")
     output.print(table)
 
 

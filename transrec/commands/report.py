@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transrec.commands.entry import command
+from transrec.commands.entry import command, positive
 from transrec.sweeps.analysis.comparison import MARGIN
 from transrec.sweeps.analysis.fits import DELTA
 from transrec.sweeps.report.assemble import REPORT_FOLDER, write_report
@@ -21,24 +21,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="transrec report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sweep", type=Path, help="folder of a sweep")
+    above_0 = positive(float)
     parser.add_argument(
-        "--margin", type=positive, default=MARGIN, help="equivalence margin relative to the baseline: %(default)s"
+        "--margin", type=above_0, default=MARGIN, help="equivalence margin relative to the baseline: %(default)s"
     )
-    parser.add_argument("--delta", type=positive, default=DELTA, help="delta of the fits' Huber loss: %(default)s")
+    parser.add_argument("--delta", type=above_0, default=DELTA, help="delta of the fits' Huber loss: %(default)s")
     arguments = parser.parse_args(argv)
     draft = write_report(arguments.sweep, arguments.margin, arguments.delta)
     for title, lines in (("Found", draft.findings.found), ("Not established", draft.findings.unsaid)):
         print(title, *(f"  {line}" for line in lines), sep="\n")
     print(f"Report     {arguments.sweep / REPORT_FOLDER}/index.html")
     return 0
-
-
-def positive(text: str) -> float:
-    """A number above 0 from the command line."""
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
 
 
 if __name__ == "__main__":

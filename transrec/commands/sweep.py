@@ -7,14 +7,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from transrec.commands.entry import INTERRUPTED, command
 from transrec.config import dump, find
 from transrec.sweeps import forecast
 from transrec.sweeps.config import load_sweep
-from transrec.sweeps.plan import check, make_plan
+from transrec.sweeps.plan import check, make_plan, remarks
 from transrec.sweeps.ray_executor import run_sweep
+from transrec.terminal import console
 
 
 @command()
@@ -22,13 +21,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = parse(argv)
     sweep = load_sweep(find(arguments.config), arguments.overrides)
+    for remark in remarks(sweep):
+        print(f"warning: {remark}", file=sys.stderr)
     if arguments.print_config:
         check(sweep)
         print(dump(sweep), end="")
         return 0
     if arguments.dry_run:
         plan = make_plan(sweep)
-        Console().print(forecast.show(sweep, plan, forecast.forecast(sweep, plan)))
+        console().print(forecast.show(sweep, plan, forecast.forecast(sweep, plan)))
         return 0
     try:
         return 0 if run_sweep(sweep, arguments.resume, arguments.address) else 1

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from transrec.commands.entry import command
 from transrec.config import dump, find, load
 from transrec.experiment import Experiment
-from transrec.runs.train_and_test import run
+from transrec.runs.train_and_test import check, run
 from transrec.training.trainer import Interrupted
 
 SIGTERM_EXIT = 143
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     experiment = load(Experiment, find(arguments.config), arguments.overrides)
     if arguments.print_config:
+        check(experiment)
         print(dump(experiment), end="")
         for name, rate in experiment.adapter_rates().items():
             print(f"# learning rate of the adapters ({name}): {rate:g}, set by their method")

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from transrec.terminal import messages
+
 Advance = Callable[[int], None]
 Thing = TypeVar("Thing")
 
@@ -25,7 +27,7 @@ def progress(name: str, total: int) -> Iterator[Advance]:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         yield lambda done: None
         return
-    console = Console(stderr=True, soft_wrap=True)
+    console = messages()
     shown = _Bar(name, total, console) if console.is_terminal else _Lines(name, total, console)
     try:
         yield shown.advance

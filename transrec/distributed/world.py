@@ -110,12 +110,15 @@ class World:
             self.watchdog.arrive()
 
 
+_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # set by a launcher
 _ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # environment variables that a launcher would set
 
 
 def start() -> World:
     """Join the process group that the launcher described; without a launcher, create a group of one."""
     launched = "RANK" in os.environ
+    if launched:
+        _check_launcher()
     added = {} if launched else _ALONE
     os.environ.update(added)
     # DeepSpeed uses deprecated names of torch, which a user cannot fix.
@@ -141,6 +144,24 @@ def start() -> World:
     watchdog = _watch(rank, size) if launched else None
     meetings = Meetings(rank, size, _store()) if size > 1 else None
     return World(rank, size, int(os.environ["LOCAL_RANK"]), device, control, watchdog, meetings, tuple(added))
+
+
+def _check_launcher() -> None:
+    """
+    Raises:
+        RendezvousError: the environment names a rank, but not its place among the others.
+    """
+    missing = [name for name in _LAUNCHED if not os.environ.get(name)]
+    if missing:
+        raise RendezvousError(
+            f"RANK is set without {', '.join(missing)}: unset it to use one process, or start the ranks with deepspeed"
+        )
+    numbers = {name: os.environ[name] for name in _LAUNCHED if name != "MASTER_ADDR"}
+    for name, text in numbers.items():
+        if not text.isdecimal():
+            raise RendezvousError(f"{name}={text} is not a whole number: start the ranks with deepspeed")
+    if int(numbers["RANK"]) >= int(numbers["WORLD_SIZE"]):
+        raise RendezvousError(f"RANK={numbers['RANK']} is not below WORLD_SIZE={numbers['WORLD_SIZE']}")
 
 
 def _store() -> dist.TCPStore:

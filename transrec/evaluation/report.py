@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -24,12 +23,6 @@ def table(*sections: Mapping[str, Mapping[str, Estimate]]) -> Table:
             view.add_row(Text(name), *(_cell(estimates.get(m), best[m]) for m in metrics))
         view.add_section()
     return view
-
-
-def console() -> Console:
-    """The console for tables; in a log or a pipe, which have no width, it keeps lines of up to 120 columns whole."""
-    terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=120)
 
 
 def as_json(estimates: Mapping[str, Estimate]) -> dict[str, float | list[float]]:

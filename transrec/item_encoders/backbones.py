@@ -15,6 +15,8 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from transrec.config import ConfigError
+from transrec.errors import TransRecError
+from transrec.files import is_git_lfs_pointer
 from transrec.item_encoders import families
 from transrec.item_encoders.dropout import check_dropout, set_dropout
 from transrec.item_encoders.families import Family, Modality, family, family_of
@@ -204,13 +206,18 @@ def set_image_size(backbone: PreTrainedModel, size: int) -> None:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turn the loading errors of a wrong name into one ConfigError that lists the valid settings."""
+    """Turn the loading errors of a wrong name or of damaged files into one ConfigError that lists the valid settings.
+
+    The readers of weights and tokenizers raise errors of any class.
+    """
     try:
         yield
-    except ConfigError:
+    except (TransRecError, MemoryError):
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:
         reason, *_ = str(error).split("\n")
+        if pointer := next(filter(is_git_lfs_pointer, Path(resolve(name)).glob("*")), None):
+            reason = f"{pointer} is a pointer of git-lfs; run `git lfs pull` beside it"
         raise ConfigError(
             f"`backbone`: cannot load {name!r} ({reason}). Set it to a folder with "
             "config.json, tokenizer.json and model.safetensors, to the hub id of such a model, or to one of: "

@@ -45,6 +45,7 @@ class Parts:
 def build(experiment: Experiment, world: World) -> Parts:
     """Build data and model, in a fixed order: model, source weights, task head, then adapters and freezing."""
     examples = experiment.data.scan(experiment.model.max_length, world.union)
+    examples.check_training()
     look_up(experiment.model, examples, world)
     settings = count_features(experiment, examples)
     store = open_store(examples.folder, experiment.model.content(), experiment.data, world)

@@ -8,13 +8,18 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from transrec import __version__, weights
 from transrec.config import Config, ConfigError, validate
 from transrec.data.examples.task import TaskExamplesConfig
+from transrec.errors import TransRecError
 from transrec.experiment import Experiment
 from transrec.protocols import Examples
 
 FORMAT = 2
+EXPORT_FOLDER = "export"
+_AGAIN = "start its training command again, which writes the export anew from the checkpoints"
 
 
 class Export(Config):
@@ -66,9 +71,9 @@ def read_export(export: Path) -> Export:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ConfigError(f"{export.parent} has no export yet: train it until its first validation") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged ({error}): export the run anew") from None
+        raise ConfigError(_why_missing(export)) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is damaged ({error}): {_AGAIN}") from None
     if not isinstance(values, dict) or values.get("format", 1) not in (1, FORMAT):
         written = values.get("format") if isinstance(values, dict) else None
         raise ConfigError(f"{path} has format {written}, this version reads up to {FORMAT}: use a newer TransRec")
@@ -76,6 +81,33 @@ def read_export(export: Path) -> Export:
         return validate(Export, values)
     except ConfigError as error:
         raise ConfigError(f"{path} is not the description of an export: {error}") from None
+
+
+def _why_missing(export: Path) -> str:
+    run_dir = export.parent
+    named = run_dir if export.name == EXPORT_FOLDER else export
+    if not named.exists():
+        return f"{named} does not exist: give the folder to which it was moved"
+    if export.name != EXPORT_FOLDER:
+        return f"{export} is neither a run folder nor an export: it has no {weights.CONFIG_FILE}"
+    if any((run_dir / "checkpoints").glob("step-*")):
+        return f"{run_dir} has no export: {_AGAIN}"
+    return f"{run_dir} has no export yet: train it until its first validation"
+
+
+def damage(export: Path, model: nn.Module) -> str | None:
+    """A fault in the export of a run whose trained model is `model`; None if it is whole."""
+    try:
+        read_export(export)
+        for path in export.rglob("*.json"):
+            json.loads(path.read_text(encoding="utf-8"))
+        if problems := weights.misfits_of_export(export, model):
+            return f"{export} does not fit the model ({problems[0]})"
+    except TransRecError as error:
+        return str(error)
+    except (OSError, ValueError) as error:
+        return f"{path} is damaged ({error})"
+    return None
 
 
 def is_adapted(export: Path) -> bool:

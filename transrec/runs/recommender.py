@@ -68,15 +68,33 @@ class Catalogue:
     def title(self, item_id: str) -> str:
         return self.titles[self.index_of[item_id] - 1]
 
-    def indices(self, history: Sequence[str]) -> list[int]:
+    def missing(self, history: Sequence[str]) -> list[str]:
+        """The ids of a history that the catalogue lacks."""
+        return [item_id for item_id in history if item_id not in self.index_of]
+
+    def check(self, history: Sequence[str], where: str = "") -> None:
         """
+        Args:
+            where: begins the message.
+
         Raises:
             ConfigError: an id is not in the catalogue, or the history is empty.
         """
-        unknown = [item_id for item_id in history if item_id not in self.index_of]
-        if unknown or not history:
-            problem = f"unknown item ids: {', '.join(unknown[:5])}" if unknown else "a history needs at least one item"
-            raise ConfigError(f"{problem}; the catalogue has ids such as {', '.join(self.item_ids[:3])}")
+        if isinstance(history, str):  # a sequence of its characters
+            raise ConfigError(f"a history is a list of item ids, found the text {history!r}")
+        missing = self.missing(history)
+        if missing or not history:
+            unknown = f"unknown item ids: {', '.join(map(str, missing[:5]))}"
+            problem = unknown if missing else "a history needs at least one item"
+            such = f"the catalogue has ids such as {', '.join(self.item_ids[:3])}"
+            raise ConfigError(f"{where}{': ' if where else ''}{problem}; {such}")
+
+    def indices(self, history: Sequence[str]) -> list[int]:
+        """
+        Raises:
+            ConfigError: as `check`.
+        """
+        self.check(history)
         return [self.index_of[item_id] for item_id in history]
 
 
@@ -154,8 +172,11 @@ class Recommender:
             `{"target", "probability"}`, from a softmax over all T targets.
 
         Raises:
-            ConfigError: an id is not in the catalogue, or the history is empty where the model needs one.
+            ConfigError: an id is not in the catalogue, the history is empty where the model needs one, or `top` is
+                below 1.
         """
+        if top < 1:
+            raise ConfigError(f"top {top}: ask for at least 1 result")
         allowed = None if candidates is None else self.catalogue.indices(candidates)
         if self._ranking is not None:
             return self._most_probable(self._ranking, history, top, allowed, visit)
@@ -225,6 +246,11 @@ class Recommender:
         bad_samples.warn({}, store.skipped)
         with inference(self._model):
             return encode_catalogue(self._model, store, folder.index.counts.items, self._world)
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether nothing can be recommended to a user without a history; a ranking model has other features."""
+        return self._ranking is None
 
     @cached_property
     def _ranking(self) -> RankingModelConfig | None:
@@ -314,6 +340,8 @@ def load_adapters(
     Raises:
         ConfigError: one of them is not an adapter.
     """
+    if isinstance(runs, str | Path):  # a text is a sequence of its characters
+        raise ConfigError(f"give a list of runs, as in load_adapters([{str(runs)!r}])")
     if not runs:
         return []
     return recommenders(None if base is None else Path(base), [Path(run) for run in runs], catalogue)

@@ -3,6 +3,8 @@
 import os
 import platform
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,12 +14,16 @@ import yaml
 
 from transrec.config import ConfigError, dump, may_differ, read_yaml, validate
 from transrec.data.shards.remote import public
+from transrec.distributed.world import World
+from transrec.errors import TransRecError
 from transrec.experiment import Experiment
 from transrec.files import write_text, writing
+from transrec.locks import BusyError, sole_owner
+from transrec.runs.places import BACKBONE, ENVIRONMENT_FILE, as_recorded, contents, same_content
 from transrec.training.tracking import flatten
 
 CONFIG_FILE = "config.yaml"
-BACKBONE = "backbone"
+LOCK_FILE = ".lock"
 PLACES = ("path", "target", "cache", "init_from", BACKBONE)  # keys of paths that a run reads
 E = TypeVar("E", bound=Experiment)
 
@@ -38,6 +44,8 @@ def load(run_dir: Path) -> Experiment:
 def load_as(schema: type[E], run_dir: Path) -> E:
     """As `load`, for another experiment class."""
     path = run_dir / CONFIG_FILE
+    if not run_dir.exists():
+        raise ConfigError(f"{run_dir} does not exist: give the folder of a run")
     if not path.exists():
         raise ConfigError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}")
     values = relocated(upgraded(read_yaml(path)), run_dir)
@@ -54,6 +62,48 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     return values | {"data": {key: value for key, value in data.items() if key != "task"} | {"examples": kind}}
 
 
+@contextmanager
+def owned(run_dir: Path, world: World) -> Iterator[None]:
+    """Own a run folder, as two trainings in one folder would mix their checkpoints; every rank must enter it.
+
+    A folder that is new and still empty at the end is removed again.
+
+    Raises:
+        BusyError: another process trains in it.
+        StorageError: it cannot be written.
+        ConfigError: it is a file.
+    """
+    with ExitStack() as stack:
+        refusal: TransRecError | None = None
+        if world.is_main:
+            try:
+                stack.enter_context(_locked(run_dir))
+            except TransRecError as error:
+                refusal = error
+        refused = world.gather_ints([int(refusal is not None)]).any()
+        if refusal is not None:
+            raise refusal
+        if refused:
+            raise BusyError(f"rank 0 cannot own {run_dir}: see its error")
+        yield
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ConfigError(f"{run_dir} is a file: choose another run_dir")
+    new = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    try:
+        with writing(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+        with sole_owner(run_dir / LOCK_FILE, f"{run_dir} is being trained", "choose another run_dir"):
+            yield
+    finally:
+        for folder in new:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
 def check_run_dir(experiment: Experiment) -> None:
     """Check that the run folder is new or of the same experiment, except for fields marked with `MayDiffer`.
 
@@ -65,14 +115,18 @@ def check_run_dir(experiment: Experiment) -> None:
         old = load_as(type(experiment), run_dir)
         allowed = may_differ(old) | may_differ(experiment) | {_NOT_COMPARED}
         changed = differences(comparable(old), comparable(experiment))
-        differing = [text for key, text in changed.items() if not is_among(key, allowed)]
+        differing = [
+            text
+            for key, text in changed.items()
+            if not is_among(key, allowed) and not same_content(run_dir, key, old, experiment)
+        ]
         if differing:
             listed = "\n  ".join(differing)
             raise ConfigError(
                 f"{run_dir} holds another experiment; it differs in:\n  {listed}\n"
                 "Choose another run_dir, or start with the configuration of that run to resume it."
             )
-    elif run_dir.exists() and any(run_dir.iterdir()):
+    elif run_dir.exists() and any(not path.name.startswith(LOCK_FILE) for path in run_dir.iterdir()):
         raise ConfigError(f"{run_dir} is not empty and not a run folder: choose another run_dir")
 
 
@@ -85,8 +139,9 @@ def write_run_dir(experiment: Experiment) -> None:
         return
     with writing(experiment.run_dir):
         experiment.run_dir.mkdir(parents=True, exist_ok=True)
+    began = environment() | as_recorded(contents(experiment))
     write_text(path, dump(written))
-    write_text(experiment.run_dir / "environment.yaml", yaml.safe_dump(environment(), sort_keys=False))
+    write_text(experiment.run_dir / ENVIRONMENT_FILE, yaml.safe_dump(began, sort_keys=False))
 
 
 def absolute(experiment: E) -> E:
@@ -95,23 +150,24 @@ def absolute(experiment: E) -> E:
 
 
 def comparable(experiment: E) -> E:
-    """As `absolute`, with `init_from` resolved, so that different spellings of its path compare as equal."""
-    full = absolute(experiment)
-    return full if full.init_from is None else full.model_copy(update={"init_from": full.init_from.resolve()})
+    """As `absolute`, with links resolved, so that different spellings of a path compare as equal."""
+    return validate(type(experiment), _in_full(experiment.model_dump(), Path.resolve))
 
 
-def _in_full(values: dict[str, Any]) -> dict[str, Any]:
-    full: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            full[key] = _in_full(value)
-        elif isinstance(value, Path):
-            full[key] = str(value.absolute())
-        elif key == BACKBONE and isinstance(value, str) and Path(value).is_dir():  # otherwise a hub id
-            full[key] = str(Path(value).absolute())
-        else:
-            full[key] = value
-    return full
+def _in_full(values: dict[str, Any], how: Callable[[Path], Path] = Path.absolute) -> dict[str, Any]:
+    return {key: _place_in_full(key, value, how) for key, value in values.items()}
+
+
+def _place_in_full(key: str, value: Any, how: Callable[[Path], Path]) -> Any:
+    if isinstance(value, dict):
+        return _in_full(value, how)
+    if isinstance(value, list):
+        return [_place_in_full("", inner, how) for inner in value]
+    if isinstance(value, Path):
+        return str(how(value))
+    if key == BACKBONE and isinstance(value, str) and Path(value).is_dir():  # otherwise a hub id
+        return str(how(Path(value)))
+    return value
 
 
 def relocated(values: dict[str, Any], run_dir: Path) -> dict[str, Any]:
@@ -126,6 +182,8 @@ def relocated(values: dict[str, Any], run_dir: Path) -> dict[str, Any]:
 def _found(key: str, value: Any, began: Path, run_dir: Path) -> Any:
     if isinstance(value, dict):
         return {inner: _found(inner, of_it, began, run_dir) for inner, of_it in value.items()}
+    if isinstance(value, list):
+        return [_found("", inner, began, run_dir) for inner in value]
     if key not in PLACES or not isinstance(value, str) or "://" in value or Path(value).expanduser().exists():
         return value
     place = Path(value)

@@ -15,10 +15,11 @@ from transrec.evaluation.by_popularity import Group, popularity_table
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import KINDS, UserResults
 from transrec.evaluation.metrics import metric
-from transrec.evaluation.report import as_json, console, table
+from transrec.evaluation.report import as_json, table
 from transrec.experiment import Experiment
 from transrec.files import replace_atomically, write_text
 from transrec.protocols import Examples
+from transrec.terminal import console
 from transrec.training.checkpoint import TrainState
 from transrec.training.cost import Cost
 from transrec.training.tracking import flatten
@@ -56,6 +57,15 @@ def write_summary(run_dir: Path, examples: Examples, tested: UserResults, summar
     """Write the results of each test question, then the summary."""
     save_users(run_dir / "test_users.parquet", examples, tested)
     write_text(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """The contents of `summary.json`; None if there is none, or it is damaged."""
+    try:
+        found = json.loads((run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def save_users(path: Path, examples: Examples, results: UserResults) -> None:

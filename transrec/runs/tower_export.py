@@ -10,11 +10,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
+from transrec import weights
 from transrec.adaptation.lora import LowRank, as_peft, merge
 from transrec.config import ConfigError
+from transrec.files import write_text, writing
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
 from transrec.item_encoders.backbones import save_whole
 from transrec.runs.export import read_export
@@ -37,8 +38,9 @@ def export_towers(run_dir: Path, output: Path) -> dict[Path, str]:
             merge(tower.backbone)
     for name, tower in towers.items():
         assets = run_dir / "export" / name / BACKBONE_FOLDER  # tokenizer, preprocessing
-        shutil.copytree(assets, output / name, dirs_exist_ok=True)
-        save_whole(tower.backbone, output / name)
+        with writing(output / name):
+            _copy(assets, output / name)
+            save_whole(tower.backbone, output / name)
     return {output / name: tower.modality for name, tower in towers.items()}
 
 
@@ -60,14 +62,27 @@ def export_peft(run_dir: Path, output: Path) -> dict[Path, str]:
             raise ConfigError(f"{run_dir}: {beside[0]} was trained in addition to LoRA, but PEFT cannot hold it")
         config, tensors = as_peft(tower.backbone)
         folder = output / name
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / "adapter_model.safetensors")
-        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        weights.write(folder / weights.ADAPTER_FILE, tensors)
+        write_text(folder / weights.ADAPTER_CONFIG_FILE, json.dumps(config, indent=2) + "\n")
     return {output / name: tower.modality for name, tower in towers.items()}
+
+
+def _copy(assets: Path, output: Path) -> None:
+    try:
+        shutil.copytree(assets, output, dirs_exist_ok=True)
+    except shutil.Error as error:
+        source, _, reason = error.args[0][0]
+        raise ConfigError(
+            f"cannot copy {source} ({reason}): start the training of its run again to restore it"
+        ) from None
 
 
 def _towers(run_dir: Path, output: Path) -> dict[str, BackboneEncoder]:
     """The backbone encoders by folder name, which is empty if there is only one."""
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output} is a file: choose another --output")
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty: choose another --output")
     experiment, export = load(run_dir), run_dir / "export"

@@ -1,6 +1,9 @@
 """Executes a run from configuration to summary, for the command `train` and for sweeps."""
 
+import shutil
+import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,27 +23,39 @@ from transrec.experiment import Experiment
 from transrec.protocols import Examples
 from transrec.runs.build import Parts, build
 from transrec.runs.evidence import baseline_evidence
-from transrec.runs.export import describe
-from transrec.runs.run_folder import check_run_dir, write_run_dir
+from transrec.runs.export import damage, describe
+from transrec.runs.run_folder import check_run_dir, owned, write_run_dir
 from transrec.runs.summary import assemble, hyperparameters, save_ranks, show, write_summary
 from transrec.training.cost import Cost, count_parameters, measure
-from transrec.training.engine import deepspeed_config, initialize
+from transrec.training.engine import check_extra, deepspeed_config, initialize
 from transrec.training.optim import build_optimizer, peak_rates
 from transrec.training.trainer import Trainer, peak_memory
 
 
 def run(experiment: Experiment) -> dict[str, Any]:
     """Train (or resume), export the best weights, test them; returns the contents of `summary.json`."""
+    check(experiment)
     world = distributed.start()
-    try:
-        trained = train_and_measure(experiment, world)
-    except BaseException:
-        distributed.stop(world, failed=True)
-        raise
-    distributed.stop(world)
-    if trained.trainer.tracker is not None:  # only in the main process
-        finish(experiment, trained)
+    with ExitStack() as held:
+        try:
+            held.enter_context(owned(experiment.run_dir, world))
+            trained = train_and_measure(experiment, world)
+        except BaseException:
+            distributed.stop(world, failed=True)
+            raise
+        distributed.stop(world)
+        if trained.trainer.tracker is not None:  # only in the main process
+            finish(experiment, trained)
     return trained.summary
+
+
+def check(experiment: Experiment) -> None:
+    """Check what the configuration's own schema does not.
+
+    Raises:
+        ConfigError: DeepSpeed does not know one of its additional settings.
+    """
+    check_extra(experiment.deepspeed, experiment.zero.stage)
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,7 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
         bad_samples.write_skipped(experiment.run_dir, *parts.skipped)
         bad_samples.warn(*parts.skipped)
     world.barrier()
+    restore_export(experiment, trainer, world)
     state = trainer.fit()
     if state.best_step == 0:  # never validated
         trainer.save_best()
@@ -164,6 +180,25 @@ def build_trainer(
         },
         world,
     )
+
+
+def restore_export(experiment: Experiment, trainer: Trainer, world: World) -> None:
+    """Write the export of a resumed run again if it was removed or damaged; every rank must call it.
+
+    Otherwise a run would train to its end, and only then miss its best weights.
+
+    Raises:
+        CheckpointError: the checkpoint of the best weights is gone, too.
+    """
+    if trainer.state.best_step == 0:  # never validated: the export is written at the end
+        return
+    export, model = experiment.run_dir / "export", trainer.engine.module
+    fault = damage(export, model) if world.is_main else None
+    if world.gather_ints([int(fault is not None)]).any():
+        if fault is not None:
+            print(f"transrec: {fault}: writing the export again from a checkpoint", file=sys.stderr, flush=True)
+            shutil.rmtree(export, ignore_errors=True)
+        trainer.restore_best()
 
 
 def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: World) -> None:

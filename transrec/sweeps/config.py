@@ -15,7 +15,8 @@
 `grid` may be a list of grids; the sweep runs the trials of all of them. A `base:` path is relative to the sweep file.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,6 +24,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from transrec.config import Config, UserPath, merge, parse_overrides, read_yaml, validate, with_base
+from transrec.experiment import Experiment
 
 STAGES = ("source", "target")
 SEED = "seed"  # the axis that may be a plain list
@@ -39,6 +41,10 @@ class Uniform(Config):
     def draw(self, rng: np.random.Generator) -> float:
         return float(rng.uniform(self.low, self.high))
 
+    def examples(self) -> list[Any]:
+        """Values that stand for all, to check what else sets their key."""
+        return [self.low]
+
 
 class LogUniform(Config):
     """A distribution between two bounds whose logarithm is uniform."""
@@ -50,6 +56,10 @@ class LogUniform(Config):
     def draw(self, rng: np.random.Generator) -> float:
         return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
 
+    def examples(self) -> list[Any]:
+        """As `Uniform.examples`."""
+        return [self.low]
+
 
 class Choice(Config):
     """A uniform distribution over a list of values."""
@@ -59,6 +69,10 @@ class Choice(Config):
 
     def draw(self, rng: np.random.Generator) -> Any:
         return self.values[int(rng.integers(len(self.values)))]
+
+    def examples(self) -> list[Any]:
+        """As `Uniform.examples`."""
+        return self.values
 
 
 class Search(Config):
@@ -134,9 +148,10 @@ class Sweep(Config):
             for key in _set_by_the_sweep(self.source is not None):
                 if key in (getattr(self, stage) or {}):
                     raise ValueError(f"{stage}.{key} is set by the sweep: leave it out")
-        for axis in self.grids:
-            if twice := axis.keys() & self.search.keys():
+        for axes in self.grids:
+            if twice := axes.keys() & self.search.keys():
                 raise ValueError(f"{min(twice)!r} is an axis of the grid and of the search")
+            _check_overlap(self, axes)
         for name, search in self.search.items():
             _check_key(name, search.key, self.source is not None)
         if self.search and self.samples == 1 and not self.grid:
@@ -203,7 +218,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     Raises:
         ConfigError: as `transrec.config.load`.
     """
-    values = merge(read_yaml(path), parse_overrides(overrides))
+    values = merge(read_yaml(path), parse_overrides(overrides, Sweep, source=Experiment, target=Experiment))
     for stage in STAGES:
         if isinstance(values.get(stage), dict):
             values[stage] = with_base(path, values[stage])
@@ -220,3 +235,47 @@ def stage_values(values: Mapping[str, Any], stage: str, overrides: Mapping[str, 
             nested = {part: nested}
         merged = merge(merged, nested)
     return merged
+
+
+def _check_overlap(sweep: "Sweep", axes: Mapping[str, "Axis"]) -> None:
+    """Refuse axes of which one changes what another sets, so that the labels of the other would be false.
+
+    Raises:
+        ValueError: two axes, or two keys of one label, conflict; the message names both.
+    """
+    named = {f"grid.{axis}": list(labels.values()) for axis, labels in axes.items()}
+    named |= {
+        f"search.{name}": [{one.key: value} for value in one.among.examples()] for name, one in sweep.search.items()
+    }
+    for name, bundles in named.items():
+        for bundle in bundles:
+            for key in _lost(sweep, bundle):
+                raise ValueError(f"{name}: a label sets {key!r}, and another of its keys changes it: set it once")
+    for (one, bundles), (other, others) in combinations(named.items(), 2):
+        twice = {key for bundle in bundles for key in bundle} & {key for bundle in others for key in bundle}
+        for key in sorted(twice - {NO_SOURCE}):
+            raise ValueError(f"{one} and {other} both set {key!r}, so the labels of one are false: let one set it")
+        for bundle, its in product(bundles, others):
+            for key in _lost(sweep, {**bundle, **its}):
+                raise ValueError(
+                    f"{one} and {other} conflict: one sets {key!r} and the other changes it, so its labels are false; "
+                    "let one axis set both, or put the axis of the outer key first"
+                )
+
+
+def _lost(sweep: "Sweep", overrides: Mapping[str, Any]) -> Iterator[str]:
+    """The keys whose value is not in the configuration that the overrides give."""
+    stages = {stage: stage_values(getattr(sweep, stage) or {}, stage, overrides) for stage in STAGES}
+    for key, value in overrides.items():
+        found: Any = stages
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if key != NO_SOURCE and not _holds(found, value):
+            yield key
+
+
+def _holds(found: Any, value: Any) -> bool:
+    """Whether a merged value still has everything that was set."""
+    if isinstance(value, Mapping) and isinstance(found, Mapping):
+        return all(_holds(found.get(key), inner) for key, inner in value.items())
+    return bool(found == value)

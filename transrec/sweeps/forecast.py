@@ -19,6 +19,7 @@ import torch
 from rich.console import Group
 from rich.table import Table
 
+from transrec.config import ConfigError
 from transrec.data.batch import to_device
 from transrec.data.content.opening import open_store
 from transrec.data.train_stream import TrainStream
@@ -26,7 +27,7 @@ from transrec.distributed.world import World
 from transrec.experiment import Experiment
 from transrec.protocols import Examples, Model
 from transrec.runs.run_folder import load
-from transrec.runs.summary import SUMMARY_FILE
+from transrec.runs.summary import SUMMARY_FILE, read_summary
 from transrec.runs.train_and_test import build_stream
 from transrec.sweeps.config import Resources, Sweep
 from transrec.sweeps.driver import is_finished
@@ -90,10 +91,15 @@ def kind_of(experiment: Experiment) -> Kind:
 
 def _finished(storage: Path) -> Iterator[tuple[Kind, Speed]]:
     for path in storage.glob(f"*/{RUNS_FOLDER}/*/{SUMMARY_FILE}"):
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        flops = summary.get("flops_per_user")
-        if flops:
-            yield kind_of(load(path.parent)), Speed(flops["forward"] + flops["backward"], summary["users_per_second"])
+        summary = read_summary(path.parent)
+        if summary is None or not summary.get("flops_per_user"):
+            continue
+        try:
+            kind = kind_of(load(path.parent))
+        except ConfigError:  # of another version
+            continue
+        flops = summary["flops_per_user"]
+        yield kind, Speed(flops["forward"] + flops["backward"], summary["users_per_second"])
 
 
 def _extremes(speeds: Mapping[Kind, Speed]) -> set[Kind]:
@@ -128,6 +134,7 @@ class _Measured:
     @classmethod
     def of(cls, experiment: Experiment) -> "_Measured":
         examples = experiment.data.scan(experiment.model.max_length)
+        examples.check_training()
         windows = examples.training_size()["windows"]
         train = experiment.train
         if train.steps is not None:

@@ -13,6 +13,7 @@ driver.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -28,6 +29,7 @@ from transrec.data.examples.task_targets import ColdStartConfig, FileConfig
 from transrec.data.shards.remote import Place
 from transrec.experiment import Experiment
 from transrec.runs.run_folder import is_among
+from transrec.runs.train_and_test import check as check_settings
 from transrec.sweeps.config import NO_SOURCE, Axis, Sweep, stage_values
 from transrec.training.tracking import flatten
 
@@ -110,6 +112,30 @@ def check(sweep: Sweep) -> None:
         _experiment(sweep, "adaptation", overrides, axes, source)
 
 
+def remarks(sweep: Sweep) -> list[str]:
+    """A sentence for every two labels of an axis that give the same configuration, so that only their names differ."""
+    found = []
+    for axes in sweep.grids:
+        for axis, labels in axes.items():
+            alike: dict[str, Any] = {}
+            for label, bundle in labels.items():
+                first = alike.setdefault(_configuration(sweep, bundle), label)
+                if first != label:
+                    found.append(f"grid.{axis}: {first} and {label} are the same configuration")
+    return list(dict.fromkeys(found))
+
+
+def _configuration(sweep: Sweep, bundle: Mapping[str, Any]) -> str:
+    """Both stages with the overrides of one label, as text."""
+    stages = {}
+    for name, values in (("source", sweep.source), ("target", sweep.target)):
+        own = stage_values(values or {}, name, bundle)
+        with suppress(ConfigError):  # it needs another axis to be complete
+            own = validate(Experiment, own | {"run_dir": "."}).model_dump(mode="json") if values else own
+        stages[name] = own
+    return json.dumps([stages, _has_source(sweep, bundle)], sort_keys=True, default=str)
+
+
 def _checked_points(sweep: Sweep) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     points = list(_points(sweep))
     check_identifiable(sweep, [axes for axes, _ in points])
@@ -175,6 +201,7 @@ def _experiment(
         own["init_from"] = str(runs / source)
     try:
         experiment = validate(Experiment, own)
+        check_settings(experiment)
         if sweep.stopping is not None and stage == "adaptation" and experiment.train.evaluate_every == "never":
             raise ConfigError("`stopping` compares validations: set `target.train.evaluate_every`")
     except ConfigError as error:

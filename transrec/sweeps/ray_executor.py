@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from typing import Any
 
 import httpx2
 from filelock import FileLock
-from rich.console import Console
 
 from transrec.evaluation.metrics import metric
 from transrec.runs.train_and_test import run as train_and_test
@@ -25,6 +25,7 @@ from transrec.sweeps.config import Asha, Median, Resources, Sweep
 from transrec.sweeps.driver import Driver, Settle, SweepError, lock_storage
 from transrec.sweeps.plan import Run, make_plan
 from transrec.sweeps.view import View
+from transrec.terminal import messages
 from transrec.training.tracking import validations
 
 # Ray reads these when it is imported, which happens later, inside functions. They keep it from changing the working
@@ -40,6 +41,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`, which runs a copy of the working directory
 POLL_SECONDS = 1.0
+LONGEST_TEMPORARY, SHORT_TEMPORARY = 30, "/tmp"  # a socket's name has up to 107 bytes, of which Ray adds some 75
 OWNER_DIES_WITHIN = 120.0  # seconds that a run's former process may keep its lock
 
 
@@ -79,7 +81,7 @@ def carry_out(sweep: Sweep, resume: bool, address: str | None) -> bool:
     with lock_storage(sweep):
         driver = Driver(sweep, plan)
         driver.open(resume)
-        with RayExecutor(sweep, address) as executor, View(driver, Console(stderr=True)):
+        with RayExecutor(sweep, address) as executor, View(driver, messages()):
             driver.carry_out(executor.execute)
     return not any(record.status == "failed" for record in driver.records())
 
@@ -119,6 +121,7 @@ class RayExecutor:
     def execute(self, runs: Sequence[Run], settle: Settle) -> None:
         from ray import tune
 
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table and the records have the errors of trials
         at_once = min(self.at_once, self.sweep.concurrent or self.at_once)
         trial = tune.with_parameters(run_trial, runs={run.hash: run for run in runs}, sweep=self.sweep, cwd=os.getcwd())
         stage, folder = runs[0].stage, self.sweep.folder.absolute() / "tune"
@@ -155,7 +158,7 @@ def connect(address: str | None, log_to_driver: bool = False) -> None:
         import ray.tune
     except ImportError:
         raise SweepError("a sweep needs Ray: pip install 'transrec[ray]'") from None
-    local: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    local: dict[str, Any] = {"include_dashboard": False, **_short_folder()} if address is None else {}
     try:
         context = ray.init(address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **local)
     except Exception as error:  # Ray also raises errors of no narrower class
@@ -167,6 +170,19 @@ def connect(address: str | None, log_to_driver: bool = False) -> None:
             f"the Ray cluster at {address} lets anyone who can reach {dashboard} run code on its nodes: start it "
             "with RAY_AUTH_MODE=token, or with its dashboard on 127.0.0.1"
         )
+
+
+def _short_folder() -> dict[str, str]:
+    """The folder of a local cluster's sockets, if that of temporary files is too long: a socket's name has a limit.
+
+    Raises:
+        SweepError: there is no shorter one.
+    """
+    if "RAY_TMPDIR" in os.environ or len(os.fsencode(tempfile.gettempdir())) <= LONGEST_TEMPORARY:
+        return {}
+    if not os.access(SHORT_TEMPORARY, os.W_OK):
+        raise SweepError(f"{tempfile.gettempdir()} is too long for Ray's sockets: set RAY_TMPDIR to a shorter folder")
+    return {"_temp_dir": f"{SHORT_TEMPORARY}/ray-{os.getuid()}"}
 
 
 def is_open_to_anyone(dashboard: str) -> bool:

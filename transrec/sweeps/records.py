@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from transrec.errors import TransRecError
-from transrec.files import write_text
+from transrec.files import LinesError, json_lines, write_text
 
 TRIALS_FILE = "trials.jsonl"
 
@@ -28,6 +30,8 @@ class RecordsError(TransRecError, ValueError):
 class Record:
     """A line of `trials.jsonl`."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     trial: str
     axes: dict[str, Any]  # label or number of each axis, in the order of the grid
     run: str
@@ -35,6 +39,10 @@ class Record:
     status: Status
     error: str | None = None
     notes: list[str] = field(default_factory=list)
+
+
+_RECORD = TypeAdapter(Record)
+_REWRITE = "`transrec sweep --resume` rewrites the file"
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
@@ -49,17 +57,18 @@ def read(folder: Path) -> list[Record]:
     Raises:
         RecordsError: the file is missing, or a line of it is not a trial.
     """
-    path = folder / TRIALS_FILE
+    path, number = folder / TRIALS_FILE, 0
+    records = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as file:
+            for number, values in json_lines(file, path):  # noqa: B007 (the number is for the message)
+                records.append(_RECORD.validate_python(values))
     except OSError:
         raise RecordsError(f"{folder} is not the folder of a sweep: it has no {TRIALS_FILE}") from None
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(Record(**json.loads(line)))
-        except (ValueError, TypeError):
-            raise RecordsError(
-                f"{path}, line {number}, is not a trial: `transrec sweep --resume` rewrites the file"
-            ) from None
+    except LinesError as error:
+        raise RecordsError(f"{error}: {_REWRITE}") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "it"
+        raise RecordsError(f"{path}, line {number}, is no trial ({where}: {fault['msg']}): {_REWRITE}") from None
     return records

@@ -1,6 +1,5 @@
 """Progress of a running sweep: a live table on a terminal, otherwise a line whenever a run ends."""
 
-import json
 import time
 from typing import Any
 
@@ -9,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 
 from transrec.evaluation.metrics import metric
-from transrec.runs.summary import SUMMARY_FILE
+from transrec.runs.summary import read_summary
 from transrec.sweeps.driver import Driver
 from transrec.sweeps.plan import STAGES, Run, Stage
 
@@ -100,7 +99,6 @@ def _label(axes: dict[str, Any]) -> str:
 
 
 def _test(run: Run) -> float | None:
-    path = run.experiment.run_dir / SUMMARY_FILE
-    if not path.exists():
-        return None
-    return float(json.loads(path.read_text(encoding="utf-8"))["test"][run.experiment.train.monitor])
+    tested = (read_summary(run.experiment.run_dir) or {}).get("test")
+    value = tested.get(run.experiment.train.monitor) if isinstance(tested, dict) else None
+    return float(value) if isinstance(value, int | float) else None

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -67,7 +68,7 @@ def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, st
         StorageError: the disk is full or read-only; the previous checkpoint is unchanged.
         CheckpointError: another rank failed.
     """
-    final = folder / f"step-{state.step:08d}"
+    final = folder / _name(state.step)
     partial = final.with_suffix(".partial")
     try:
         _on_all(world, lambda: _make_partial(partial, engine.module) if world.is_main else None)
@@ -88,10 +89,19 @@ def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, st
         raise
 
 
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
 def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint."""
     complete = sorted(path.parent for path in folder.glob(f"step-????????/{STATE_FILE}"))
     return complete[-1] if complete else None
+
+
+def of_step(folder: Path, step: int) -> Path:
+    """The checkpoint of a step, which `load` refuses if it is gone."""
+    return folder / _name(step)
 
 
 def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainState:
@@ -119,9 +129,10 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainSta
         _restore(engine, checkpoint, sorted(written))
         engine_state.set_numbers(engine, manifest["optimizer"])
         return _read_state(manifest["state"])
-    except (SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{checkpoint} cannot be read ({error}): delete it to resume from the one before"
+            f"{checkpoint} cannot be read ({reason}): delete it to resume from the one before"
         ) from None
 
 
@@ -180,7 +191,7 @@ def _finish(partial: Path, final: Path, manifest: Mapping[str, Any], state: Trai
 
 
 def _prune(folder: Path, keep: set[int]) -> None:
-    kept = {f"step-{step:08d}" for step in keep}
+    kept = {_name(step) for step in keep}
     for path in (*folder.glob("step-????????"), *folder.glob("step-????????.partial")):
         if path.name not in kept:
             _remove(path)
@@ -199,7 +210,7 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
         written_as = manifest.get("format")
         if written_as == FORMAT:
             return {key: manifest[key] for key in ("state", "identity", "optimizer", "files")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}). Delete {checkpoint} to resume from the checkpoint before"
         ) from None
@@ -211,7 +222,7 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 def _read_state(values: Mapping[str, Any]) -> TrainState:
     """The saved state; earlier versions wrote -1 as the best value of a run that was never validated."""
-    state = TrainState(**values)
+    state = TypeAdapter(TrainState).validate_python(asdict(TrainState(**values)))
     return state if state.best_step else replace(state, best=None)
 
 

@@ -1,5 +1,7 @@
 """The DeepSpeed dictionary built from typed fields, with every relevant default written out."""
 
+import difflib
+from collections.abc import Iterator, KeysView
 from typing import Any, Literal
 
 import deepspeed
@@ -7,7 +9,8 @@ import torch
 from deepspeed.accelerator import get_accelerator
 from deepspeed.ops.adam import DeepSpeedCPUAdam
 from deepspeed.ops.op_builder import CPUAdamBuilder
-from pydantic import Field
+from deepspeed.runtime.config import DeepSpeedConfig
+from pydantic import Field, ValidationError
 from torch import nn
 
 from transrec.config import Config, ConfigError
@@ -96,6 +99,8 @@ _SET_BY = {
     "gradient_accumulation_steps": "train.accumulation",
     "gradient_clipping": "train.clipping",
     "bf16": "train.precision",
+    "bfloat16": "train.precision",  # an older name of bf16
+    "amp": "train.precision",
     "fp16": "train.precision",
     "torch_autocast": "train.precision",
     "optimizer": "optimizer",
@@ -107,6 +112,83 @@ _SET_BY = {
     "zero_optimization.offload_optimizer": "zero.offload_optimizer",
     "zero_optimization.offload_param": "zero.offload_parameters",
 }
+
+
+def check_extra(extra: dict[str, Any], stage: int) -> None:
+    """Check additional settings against DeepSpeed's own schema, without a process group.
+
+    DeepSpeed has no list of its top-level keys, and silently ignores others. So its own reader is run over a dictionary
+    that records the keys that are looked up: those that are not are unknown.
+
+    Raises:
+        ConfigError: a key is unknown or set by a typed field, or DeepSpeed refuses a value.
+    """
+    ours = _checked(extra, {"stage": stage})
+    for key in extra:  # one at a time, so that an error names its key
+        _read_by_deepspeed({key: ours[key]}, f"deepspeed.{key}")
+    _read_by_deepspeed(ours, "deepspeed")
+
+
+def _read_by_deepspeed(settings: dict[str, Any], where: str) -> None:
+    known = _Recorder(settings | {"train_micro_batch_size_per_gpu": 1})
+    try:
+        DeepSpeedConfig(known)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        inside = ".".join(str(part) for part in fault["loc"] if f"deepspeed.{part}" != where)
+        problem = "DeepSpeed has no such key" if fault["type"] == "extra_forbidden" else fault["msg"]
+        raise ConfigError(f"`{where}{'.' if inside else ''}{inside}`: {problem}") from None
+    except Exception as error:  # its readers raise any class
+        raise ConfigError(f"`{where}`: DeepSpeed refuses it ({' '.join(str(error).split())})") from None
+    for key, near in known.never_read():
+        hint = f"; did you mean `deepspeed.{near}`?" if near else ""
+        raise ConfigError(f"`deepspeed.{key}`: DeepSpeed has no such key{hint}")
+
+
+class _Recorder(dict[str, Any]):
+    """A dictionary, and those nested in it, that remember the keys that were looked up."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__({key: _Recorder(v) if isinstance(v, dict) else v for key, v in values.items()})
+        self.read: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.read.add(str(key))
+        return super().__contains__(key)
+
+    def __iter__(self) -> Iterator[str]:  # makes `f(**self)` look up every key
+        return super().__iter__()
+
+    def keys(self) -> Any:  # readers ask `key in values.keys()`
+        return _Keys(self)
+
+    def never_read(self) -> Iterator[tuple[str, str | None]]:
+        """Dotted keys that were not looked up, each with the most similar one that was."""
+        for key, value in self.items():
+            if key not in self.read:
+                yield key, next(iter(difflib.get_close_matches(key, self.read, n=1)), None)
+            elif isinstance(value, _Recorder) and value.read:  # otherwise pydantic has read it as a whole
+                yield from ((f"{key}.{inner}", near and f"{key}.{near}") for inner, near in value.never_read())
+
+
+class _Keys(KeysView[str]):
+    def __init__(self, owner: _Recorder) -> None:
+        super().__init__(owner)
+        self._owner = owner
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._owner
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._owner)
 
 
 def _checked(extra: dict[str, Any], zero_optimization: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BeforeValidator, Field
-from rich.console import Console
 from torch import Tensor
 
 from transrec.config import Config
@@ -17,6 +16,7 @@ from transrec.data.content.prefix_store import KeptPrecision, PrefixStore
 from transrec.distributed.world import World
 from transrec.item_encoders.frozen_prefix import FrozenPrefix, frozen_prefix, why_not_exact
 from transrec.protocols import Model
+from transrec.terminal import messages
 from transrec.training.engine import Precision
 
 
@@ -53,7 +53,7 @@ def keep_prefixes(
         reason = why_not_exact(encoder)
         if reason is not None:
             if world.is_main:
-                Console(stderr=True, soft_wrap=True).print(f"{modality}: its states are not stored, {reason}")
+                messages().print(f"{modality}: its states are not stored, {reason}")
             continue
         kept = kept_states(encoder, prefix, store, cache, precision, config.precision, world)
         store.replace(modality, kept)

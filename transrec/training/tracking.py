@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from transrec.files import write_text, writing
+from transrec.files import LinesError, json_lines, write_text, writing
+from transrec.terminal import messages
 
 METRICS_FILE = "metrics.jsonl"
 _SECONDS_BETWEEN_LINES = 30.0
@@ -26,14 +26,14 @@ class Tracker:
     def __init__(self, run_dir: Path, start_step: int, total_steps: int) -> None:
         self._path = run_dir / METRICS_FILE
         self._events = run_dir / "tensorboard"
-        kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= start_step]
-        write_text(self._path, "".join(kept))
+        kept = [record for record in _records(self._path) if record["step"] <= start_step]
+        write_text(self._path, "".join(f"{json.dumps(record)}\n" for record in kept))
         with writing(self._path):
             self._file = self._path.open("a", encoding="utf-8")
         threading.excepthook = _without_tensorboard
         with writing(self._events):
             self._board = SummaryWriter(str(self._events), purge_step=start_step + 1)
-        self.console = Console(stderr=True, soft_wrap=True)
+        self.console = messages()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -112,14 +112,13 @@ def steps_done(run_dir: Path) -> int:
 
 def last_batch(run_dir: Path) -> tuple[int, str]:
     """The last step that a run has recorded, and the hash of its batch; without any, step 0."""
-    records = (json.loads(line) for line in reversed(_lines(run_dir / METRICS_FILE)))
-    return next(((int(record["step"]), record["batch"]) for record in records if record["kind"] == "step"), (0, ""))
+    records = reversed(_records(run_dir / METRICS_FILE))
+    return next(((record["step"], record.get("batch", "")) for record in records if record["kind"] == "step"), (0, ""))
 
 
 def validations(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
     """(step, metrics) of each validation that a run has recorded."""
-    records = (json.loads(line) for line in _lines(run_dir / METRICS_FILE))
-    valid = [record for record in records if record.pop("kind") == "valid"]
+    valid = [record for record in _records(run_dir / METRICS_FILE) if record.pop("kind") == "valid"]
     return [(record.pop("step"), record) for record in valid]
 
 
@@ -145,8 +144,29 @@ def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
-def _lines(path: Path) -> list[str]:
-    """The complete lines of a file whose writing may have been interrupted."""
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The records of a file whose last line may be incomplete, as its writing may have been interrupted.
+
+    Raises:
+        LinesError: another line is not a record.
+    """
     if not path.exists():
         return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
+    try:
+        with path.open("rb") as file:
+            lines = file.readlines()
+    except OSError as error:
+        raise LinesError(f"cannot read {path}: {error.strerror}") from None
+    if lines and not lines[-1].endswith(b"}\n"):
+        lines.pop()
+    records = []
+    try:
+        for number, record in json_lines(lines, path):
+            if not (
+                isinstance(record, dict) and type(record.get("step")) is int and isinstance(record.get("kind"), str)
+            ):
+                raise LinesError(f"{path}, line {number}: no record with a kind and a step")
+            records.append(record)
+    except LinesError as error:
+        raise LinesError(f"{error}. Remove that line; then start the same command again") from None
+    return records

@@ -129,6 +129,19 @@ class Trainer:
         if found is not None:
             self.state = checkpoint.load(self.engine, found, self.identity)
 
+    def restore_best(self) -> None:
+        """Call `save_best` with the weights of the best validation, from their checkpoint; every rank must call it.
+
+        Raises:
+            CheckpointError: that checkpoint is gone or cannot be used.
+        """
+        folder = self.run_dir / "checkpoints"
+        best, newest = checkpoint.of_step(folder, self.state.best_step), checkpoint.latest(folder)
+        checkpoint.load(self.engine, best, self.identity)
+        self.save_best()
+        if newest is not None and newest != best:
+            checkpoint.load(self.engine, newest, self.identity)
+
     def fit(self) -> TrainState:
         """Train to the end.
 

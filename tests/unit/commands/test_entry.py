@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import ENVIRONMENT
 
-from transrec.commands.entry import command
+from transrec.commands.entry import command, values_joined
 from transrec.errors import TransRecError
 
 
@@ -49,6 +49,35 @@ def test_ctrl_c_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_broken_pipe_that_is_not_the_outputs_is_not_hidden(capfd: pytest.CaptureFixture[str]) -> None:
     with capfd.disabled(), pytest.raises(BrokenPipeError):
         ends_with(BrokenPipeError("a worker's"))
+
+
+def test_a_reader_that_goes_away_does_not_hide_an_error() -> None:
+    program = "\n".join(
+        [
+            "import sys",
+            "from transrec.commands.entry import command",
+            "from transrec.errors import TransRecError",
+            "@command()",
+            "def main(argv=None):",
+            "    print('x')",
+            "    raise TransRecError('no such item')",
+            "sys.exit(main())",
+        ]
+    )
+    assert ended_by_a_closed_pipe([sys.executable, "-c", program]) == (1, "error: no such item\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "joined"),
+    [
+        (["--item", "-x"], ["--item=-x"]),
+        (["--item=-x", "--top", "3"], ["--item=-x", "--top", "3"]),
+        (["--item", "--top", "3"], ["--item", "--top", "3"]),
+        (["--item"], ["--item"]),
+    ],
+)
+def test_a_value_that_begins_with_a_dash_is_joined_to_its_option(arguments: list[str], joined: list[str]) -> None:
+    assert values_joined(arguments, "--item", "--user") == joined
 
 
 WRITERS = {

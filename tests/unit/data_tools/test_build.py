@@ -1,4 +1,6 @@
 import json
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from data_tools.rejects import StrictError
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.sources.tables import TablesSource
 from transrec.data.shards.schema import BLOCKS_SCHEMA, CATALOGUE_SCHEMA, ShardIndex, hash_item_ids, user_order_key
+from transrec.locks import BusyError, sole_owner
 
 
 def samples(path: Path) -> list[dict]:
@@ -205,3 +208,17 @@ def test_a_failed_build_says_where_its_rejects_are(write_tables: Callable[..., P
     assert raised.value.__notes__ == [f"rows rejected before the error: {left / 'rejects.jsonl'}"]
     assert [path.name for path in left.iterdir()] == ["rejects.jsonl"]
     assert [row["reason"] for row in rejects_of(left)] == ["unknown_item"]
+
+
+def test_an_output_that_is_being_built_is_refused_and_its_owner_named(tmp_path: Path) -> None:
+    """Otherwise each build removes the `.partial` folder of the other."""
+    output = tmp_path / "out"
+    with sole_owner(tmp_path / ".out.lock", "", ""), pytest.raises(BusyError) as raised:
+        build(SyntheticSource(5, 5, 30, 0), "synthetic", output)
+    owner = f"process {os.getpid()} on {socket.gethostname()}"
+    assert str(raised.value) == f"{output} is being built by {owner}: wait until it ends, or choose another --output"
+    (tmp_path / "link").symlink_to(tmp_path)
+    with sole_owner(tmp_path / ".out.lock", "", ""), pytest.raises(BusyError, match="is being built"):
+        build(SyntheticSource(5, 5, 30, 0), "synthetic", tmp_path / "link" / "out")
+    build(SyntheticSource(5, 5, 30, 0), "synthetic", output)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "link"}

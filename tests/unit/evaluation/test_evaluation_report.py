@@ -7,7 +7,8 @@ import sys
 from rich.console import Console
 
 from transrec.evaluation.estimates import Estimate
-from transrec.evaluation.report import as_json, console, table
+from transrec.evaluation.report import as_json, table
+from transrec.terminal import console
 
 ROWS = {
     "text [frozen]": {"HR@10": Estimate(0.25, 0.2, 0.3), "MRR@10": Estimate(0.125, 0.1, 0.15)},

@@ -127,3 +127,24 @@ def test_gradient_checkpointing_asks_no_gradient_of_a_frozen_backbone():
     layer_by_layer.enable_gradient_checkpointing(model)
     tokens = torch.tensor([[5, 6]])
     assert not model(tokens, torch.ones_like(tokens)).last_hidden_state.requires_grad
+
+
+def make_pointer(path: Path) -> None:
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123\n")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize("damage", ["pointer", "half"])
+def test_a_download_that_is_not_whole_is_one_sentence(tiny_bert, tmp_path, name, damage):
+    folder = shutil.copytree(tiny_bert, tmp_path / "backbone")
+    path = folder / name
+    if damage == "half":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        make_pointer(path)
+    with pytest.raises(ConfigError) as raised:
+        (backbones.load_tokenizer if name == "tokenizer.json" else load)(str(folder))
+    assert f"cannot load {str(folder)!r}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    if damage == "pointer":
+        assert f"{path} is a pointer of git-lfs; run `git lfs pull` beside it" in str(raised.value)

@@ -57,3 +57,18 @@ def test_other_descriptions_are_refused(tmp_path: Path, text: str, message: str)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_export(tmp_path)
+
+
+def test_a_missing_export_is_explained_by_what_is_there(tmp_path: Path) -> None:
+    def told(export: Path) -> str:
+        with pytest.raises(ConfigError) as raised:
+            read_export(export)
+        return str(raised.value)
+
+    run_dir = tmp_path / "run"
+    assert told(run_dir / "export").startswith(f"{run_dir} does not exist: give the folder to which it was moved")
+    run_dir.mkdir()
+    assert told(run_dir / "export").startswith(f"{run_dir} has no export yet: train it until its first validation")
+    (run_dir / "checkpoints" / "step-00000004").mkdir(parents=True)
+    assert told(run_dir / "export").startswith(f"{run_dir} has no export: start its training command again")
+    assert told(run_dir).startswith(f"{run_dir} is neither a run folder nor an export")

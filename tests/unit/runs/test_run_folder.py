@@ -1,16 +1,21 @@
+import os
 import shutil
+import socket
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from untrained_runs import make
+from untrained_runs import export_run, make
 
 from transrec.config import ConfigError, dump, load, may_differ, validate
+from transrec.distributed.world import World
 from transrec.experiment import Experiment
+from transrec.files import StorageError
+from transrec.locks import BusyError
 from transrec.runs import run_folder
-from transrec.runs.run_folder import check_run_dir, differences, environment, is_among, write_run_dir
+from transrec.runs.run_folder import check_run_dir, differences, environment, is_among, owned, write_run_dir
 
 
 @pytest.fixture
@@ -193,6 +198,88 @@ def test_the_source_is_the_same_however_its_path_is_spelt(tmp_path: Path, synthe
     write_run_dir(make(tmp_path / "other", synthetic_shards))
     with pytest.raises(ConfigError, match="it differs in:\n  init_from: "):
         check_run_dir(make(tmp_path / "run", synthetic_shards, init_from=str(tmp_path / "other")))
+
+
+def test_a_source_that_moved_is_the_same_by_its_content(tmp_path: Path, synthetic_shards: Path) -> None:
+    """Also to another disk, where no relative path leads from one run to the other."""
+    export_run(make(tmp_path / "source", synthetic_shards))
+    write_run_dir(make(tmp_path / "run", synthetic_shards, init_from=str(tmp_path / "source")))
+    there = (tmp_path / "source").rename(tmp_path / "elsewhere")
+    check_run_dir(make(tmp_path / "run", synthetic_shards, init_from=str(there)))
+    export_run(make(tmp_path / "other", synthetic_shards, seed=1))
+    with pytest.raises(ConfigError, match="it differs in:\n  init_from: "):
+        check_run_dir(make(tmp_path / "run", synthetic_shards, init_from=str(tmp_path / "other")))
+    with pytest.raises(ConfigError, match="it differs in:\n  init_from: "):
+        check_run_dir(make(tmp_path / "run", synthetic_shards, init_from=str(tmp_path / "nowhere")))
+
+
+def test_the_source_of_a_run_of_an_earlier_version_is_compared_where_it_still_is(
+    tmp_path: Path, synthetic_shards: Path
+) -> None:
+    """Such a run recorded no content."""
+    export_run(make(tmp_path / "source", synthetic_shards))
+    write_run_dir(make(tmp_path / "run", synthetic_shards, init_from=str(tmp_path / "source")))
+    (tmp_path / "run/environment.yaml").unlink()
+    copy = shutil.copytree(tmp_path / "source", tmp_path / "copy")
+    check_run_dir(make(tmp_path / "run", synthetic_shards, init_from=str(copy)))
+    shutil.rmtree(tmp_path / "source")
+    with pytest.raises(ConfigError, match="it differs in:\n  init_from: "):
+        check_run_dir(make(tmp_path / "run", synthetic_shards, init_from=str(copy)))
+
+
+def test_a_backbone_is_the_same_by_a_link_or_at_another_place(tmp_path: Path, synthetic_shards: Path) -> None:
+    def at(folder: Path) -> Experiment:
+        return make(tmp_path / "run", synthetic_shards, {"name": "text", "backbone": str(folder)})
+
+    first = tmp_path / "backbone"
+    first.mkdir()
+    (first / "model.safetensors").write_bytes(b"weights")
+    write_run_dir(at(first))
+    (tmp_path / "link").symlink_to(first)
+    check_run_dir(at(tmp_path / "link"))
+    (tmp_path / "link").unlink()
+    moved = first.rename(tmp_path / "moved")
+    check_run_dir(at(moved))
+    (moved / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(ConfigError, match=r"it differs in:\n  model\.item_encoder\.backbone: "):
+        check_run_dir(at(moved))
+
+
+def test_a_run_is_found_by_a_relative_name_an_absolute_one_and_a_link(
+    tmp_path: Path, synthetic_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run_dir(make(Path("run"), synthetic_shards))
+    (tmp_path / "link").symlink_to("run")
+    for run_dir in (tmp_path / "run", Path("link"), tmp_path / "link"):
+        check_run_dir(make(run_dir, synthetic_shards))
+
+
+def test_a_run_folder_has_one_owner_which_is_named(experiment: Experiment) -> None:
+    with owned(experiment.run_dir, World()), pytest.raises(BusyError) as raised, owned(experiment.run_dir, World()):
+        pytest.fail("there were two")
+    assert str(raised.value) == (
+        f"{experiment.run_dir} is being trained by process {os.getpid()} on {socket.gethostname()}: "
+        "wait until it ends, or choose another run_dir"
+    )
+    with owned(experiment.run_dir, World()):
+        check_run_dir(experiment)
+
+
+def test_a_run_folder_that_was_only_owned_is_gone(tmp_path: Path) -> None:
+    """A run that cannot start changes nothing on disk."""
+    with owned(tmp_path / "deep" / "run", World()):
+        assert (tmp_path / "deep" / "run").is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(ConfigError, match="run is a file: choose another run_dir"), owned(tmp_path / "run", World()):
+        pytest.fail("a file is no folder")
+    inside = tmp_path / "run" / "inside"
+    with pytest.raises(StorageError, match="is not inside a file"), owned(inside, World()):
+        pytest.fail("a file holds nothing")
 
 
 def test_a_run_without_data_is_refused_by_name(experiment: Experiment) -> None:

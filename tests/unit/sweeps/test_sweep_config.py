@@ -15,6 +15,13 @@ from transrec.sweeps.config import Choice, LogUniform, Sweep, Uniform, load_swee
 FOLDER = Path(__file__).parents[3] / "configs" / "sweeps"
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 MINIMAL: dict[str, Any] = {"name": "s", "storage_path": "somewhere", "source": {}, "target": {}}
+MODEL = {
+    "width": 8,
+    "max_length": 5,
+    "item_encoder": {"name": "id_embedding"},
+    "user_encoder": {"name": "sasrec"},
+    "objective": {"name": "full_softmax"},
+}
 SEARCH = {"key": "target.seed", "among": {"name": "choice", "values": [1]}}
 
 
@@ -64,11 +71,64 @@ def test_without_a_source_seeds_are_the_targets() -> None:
         ({"resources": {"workers": 2, "gpus": 0.5}}, "whole GPUs"),
         ({"resources": {"cpus": 0}}, "a CPU or a GPU"),
         ({"grid": {"lr": {"target.seed": [1]}}, "search": {"lr": SEARCH}}, "of the grid and of the search"),
+        (
+            {"grid": {"a": {"target.train.steps": [1, 2]}, "b": {"x": {"target.train.steps": 3}, "y": {}}}},
+            "grid.a and grid.b both set 'target.train.steps'",
+        ),
+        ({"grid": {"a": {"target.seed": [1, 2]}, "seed": [1]}}, "grid.a and grid.seed both set 'target.seed'"),
+        (
+            {"grid": {"a": {"target.seed": [1, 2]}}, "search": {"b": SEARCH}},
+            "grid.a and search.b both set 'target.seed'",
+        ),
+        ({"search": {"a": SEARCH, "b": SEARCH}, "samples": 2}, "search.a and search.b both set 'target.seed'"),
+        (
+            {"grid": {"layers": {"target.model.layers": [1, 2]}, "model": {"x": {"target.model": {"layers": 3}}}}},
+            "grid.layers and grid.model conflict: one sets 'target.model.layers' and the other changes it",
+        ),
+        (  # a new name discards what was set before
+            {
+                "grid": {
+                    "sites": {"x": {"target.adaptation.sites": ["ffn"]}, "y": {}},
+                    "method": {"x": {"target.adaptation": {"name": "lora"}}, "y": {}},
+                }
+            },
+            "grid.sites and grid.method conflict: one sets 'target.adaptation.sites'",
+        ),
+        (
+            {"grid": {"m": {"x": {"target.model": {"layers": 3}, "target.model.layers": 4}, "y": {}}}},
+            "grid.m: a label sets 'target.model', and another of its keys changes it",
+        ),
     ],
 )
 def test_what_is_no_sweep_is_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         sweep(**changes)
+
+
+def test_an_axis_may_complete_what_an_earlier_one_chose() -> None:
+    methods = {name: {"target.adaptation": {"name": name}} for name in ("houlsby", "lora")}
+    assert sweep(grid={"method": methods, "sites": {"x": {"target.adaptation.sites": ["ffn"]}, "y": {}}})
+
+
+def test_axes_that_both_do_without_the_source_do_not_conflict() -> None:
+    scratch = {"scratch": {"source": None}, "transfer": {}}
+    assert sweep(grid={"a": scratch, "b": scratch, "size": {"source.data.fraction": [0.1, 1.0]}})
+
+
+def test_labels_with_the_same_configuration_are_told(synthetic_shards: Path) -> None:
+    run = {"data": {"path": str(synthetic_shards)}, "model": MODEL}
+    labels = {
+        "full": {"target.adaptation.name": "full"},
+        "default": {},
+        "again": {"target.seed": 0},
+        "other": {"target.seed": 1},
+    }
+    read = sweep(source=None, target=run, grid={"method": labels, "batch": {"target.train.batch_size": [8, 16]}})
+    assert plan.remarks(read) == [
+        "grid.method: full and default are the same configuration",
+        "grid.method: full and again are the same configuration",
+    ]
+    assert not plan.remarks(sweep(grid={"m": {"scratch": {"source": None}, "transfer": {}}}))
 
 
 def test_a_stage_is_merged_over_its_base_and_the_command_line_over_both(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 import transrec.training.engine
 from transrec.config import ConfigError
-from transrec.training.engine import _SET_BY, ZeroConfig, deepspeed_config
+from transrec.training.engine import _SET_BY, ZeroConfig, check_extra, deepspeed_config
 
 
 class Device:
@@ -107,3 +107,60 @@ def test_other_keys_pass_through_beside_ours() -> None:
 def test_zero_optimization_that_is_no_mapping_is_a_readable_error() -> None:
     with pytest.raises(ConfigError, match="zero_optimization"):
         make(zero_optimization=2)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"prescale_gradients": True},
+        {"zero_optimization": {"overlap_comm": False, "stage3_prefetch_bucket_size": 1000}},
+        {"activation_checkpointing": {"partition_activations": True}},
+        {"flops_profiler": {"enabled": True, "profile_step": 3}},
+        {"comms_logger": {"enabled": True}},
+        {"aio": {"block_size": 3}},
+        {"tensorboard": {"enabled": False}},
+        {"communication_data_type": "fp16"},
+    ],
+)
+def test_settings_that_deepspeed_knows_are_accepted(extra: dict[str, Any]) -> None:
+    for stage in (0, 3):
+        check_extra(extra, stage)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (
+            {"prescale_gradient": True},
+            "`deepspeed.prescale_gradient`: DeepSpeed has no such key; did you mean `deepspeed.prescale_gradients`?",
+        ),
+        ({"overlap_comm": True}, "`deepspeed.overlap_comm`: DeepSpeed has no such key"),
+        (
+            {"zero_optimization": {"overlap_com": True}},
+            "`deepspeed.zero_optimization.overlap_com`: DeepSpeed has no such",
+        ),
+        ({"zero_optimization": {"reduce_bucket_size": -1}}, "`deepspeed.zero_optimization.reduce_bucket_size`: Input"),
+        ({"comms_logger": {"enabledd": True}}, "`deepspeed.comms_logger.enabledd`: DeepSpeed has no such key"),
+        ({"tensorboard": {"enabl": True}}, "`deepspeed.tensorboard.enabl`: DeepSpeed has no such key"),
+        (
+            {"activation_checkpointing": {"partition_activation": True}},
+            "did you mean `deepspeed.activation_checkpointing.partition_activations`?",
+        ),
+        ({"aio": {"blok_size": 3}}, "`deepspeed.aio.blok_size`: DeepSpeed has no such key"),
+        ({"flops_profiler": 3}, "`deepspeed.flops_profiler`: DeepSpeed refuses it"),
+        ({"communication_data_type": "fp1"}, "`deepspeed.communication_data_type`: DeepSpeed refuses it"),
+        ({"bfloat16": {"enabled": True}}, "`deepspeed.bfloat16` is set by `train.precision`"),
+    ],
+)
+def test_settings_that_deepspeed_does_not_know_are_named(extra: dict[str, Any], message: str) -> None:
+    """It ignores an unknown top-level key, and answers a nested one with a traceback."""
+    with pytest.raises(ConfigError) as raised:
+        check_extra(extra, 0)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_settings_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="gradient_allreduce_op='sum' is not supported with ZeRO stage 3"):
+        check_extra({"gradient_allreduce_op": "sum"}, 3)

@@ -10,8 +10,8 @@ from small_disk import SmallDisk
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from transrec.files import StorageError
-from transrec.training.tracking import Tracker, flatten
+from transrec.files import LinesError, StorageError
+from transrec.training.tracking import Tracker, flatten, last_batch, validations
 
 OpenTracker = Callable[..., Tracker]
 
@@ -193,3 +193,26 @@ def test_a_full_disk_is_one_sentence_that_names_the_file(small_disk: SmallDisk, 
         write()
     with suppress(StorageError):
         tracker.close()
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"kind": "step", "step": \xff}', b"[1]", b'{"kind": "step"}', b"{}", b'{"kind": 1, "step": 2}']
+)
+def test_a_damaged_record_is_named(open_tracker: OpenTracker, tmp_path: Path, line: bytes) -> None:
+    tracker = open_tracker()
+    tracker.record("step", 1, {"loss": 0.5, "batch": "00ff"})
+    tracker.close()
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + line + b"\n" + path.read_bytes())
+    for read in (last_batch, validations, lambda folder: Tracker(folder, 1, 10)):
+        with pytest.raises(LinesError, match=rf"{path}, line 2: .*\. Remove that line; then start"):
+            read(tmp_path)
+
+
+def test_an_unfinished_last_record_is_left_out(open_tracker: OpenTracker, tmp_path: Path) -> None:
+    tracker = open_tracker()
+    tracker.record("step", 1, {"loss": 0.5, "batch": "00ff\u2028"})
+    tracker.close()
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"kind": "step", "step": 2, "los')
+    assert last_batch(tmp_path) == (1, "00ff\u2028")

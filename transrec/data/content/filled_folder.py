@@ -1,17 +1,13 @@
 """Folders in the node's cache that the first process to arrive fills, and that are only read afterwards.
 
-Designs considered: no lock (two runs that start together both decode the catalogue), a file that names the filling
-process (it outlives a killed process, and process ids are reused), and a lock on a file beside the folder. Taken: the
-lock. It is released when its process dies, so a waiting process takes over, and a half-filled folder with a free lock
-has no owner. The last owner removes the lock file, and the file beside it that names the owner. If another user left a
-lock file that cannot be opened, a process fills without a lock, and the first to finish wins.
+Designs considered: no lock (two runs that start together both decode the catalogue), and a lock on a file beside the
+folder (`locks`). Taken: the lock. It is released when its process dies, so a waiting process takes over, and a
+half-filled folder with a free lock has no owner. If another user left a lock file that cannot be opened, a process
+fills without a lock, and the first to finish wins.
 """
 
-import errno
-import os
 import re
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -19,9 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from transrec.files import StorageError, writing
+from transrec.locks import NO_LOCKS, OwnedLock
 
 POLL_SECONDS = 0.2
 SILENT_SECONDS = 5.0  # before a waiting process prints a line; the interval doubles each time
@@ -29,7 +24,6 @@ _RANDOM = "[a-z0-9_]{8}"  # suffix that `mkdtemp` appends to a name
 _LEFTOVER = re.compile(
     rf"\.?([a-z]+-[0-9a-f]{{24}})\.(?:{_RANDOM}|lock|owner)"
 )  # files and folders beside those of the cache
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def filled_folder(target: Path, fill: Callable[[Path], None]) -> Path:
@@ -81,15 +75,15 @@ def _owning(target: Path) -> Iterator[bool]:
         yield locked
     finally:
         if locked:
-            _give_up(lock, target)
+            lock.release()
 
 
-def _lock(target: Path) -> FileLock:
-    """The lock that the owner of `target` holds; any user of the node may take it."""
-    return FileLock(target.with_name(f".{target.name}.lock"), mode=0o666, fallback_to_soft=False)
+def _lock(target: Path) -> OwnedLock:
+    """The lock that the owner of `target` holds."""
+    return OwnedLock(target.with_name(f".{target.name}.lock"))
 
 
-def _acquire(lock: FileLock, target: Path) -> bool:
+def _acquire(lock: OwnedLock, target: Path) -> bool:
     """Wait for the lock: true once this process holds it, false if `target` exists or the lock file is not accessible.
 
     Raises:
@@ -98,44 +92,21 @@ def _acquire(lock: FileLock, target: Path) -> bool:
     start, silent = time.monotonic(), SILENT_SECONDS
     while not target.exists():
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waited = time.monotonic() - start
-            if waited > silent:
-                silent = 2 * waited
-                print(f"transrec: waiting for {_owner(target)} to fill {target}", file=sys.stderr, flush=True)
-            time.sleep(POLL_SECONDS)
+            if lock.acquire():
+                return True
         except OSError as error:
-            if error.errno in _NO_LOCKS:
+            if error.errno in NO_LOCKS:
                 raise StorageError(
-                    f"cannot lock {lock.lock_file}: {error.strerror}. Choose a folder on a disk of this machine for "
+                    f"cannot lock {lock.path}: {error.strerror}. Choose a folder on a disk of this machine for "
                     "data.cache; then start the same command again"
                 ) from None
             return False  # another user's lock, or a full or read-only disk: the fill then fails with the reason
-        else:
-            with suppress(OSError):
-                _owner_file(target).write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-            return True
+        waited = time.monotonic() - start
+        if waited > silent:
+            silent = 2 * waited
+            print(f"transrec: waiting for {lock.owner} to fill {target}", file=sys.stderr, flush=True)
+        time.sleep(POLL_SECONDS)
     return False
-
-
-def _owner_file(target: Path) -> Path:
-    """Names the owner; not the lock file, which the lock empties when another process tries it."""
-    return target.with_name(f".{target.name}.owner")
-
-
-def _owner(target: Path) -> str:
-    with suppress(OSError):
-        return _owner_file(target).read_text(encoding="utf-8") or "another process"
-    return "another process"
-
-
-def _give_up(lock: FileLock, target: Path) -> None:
-    """Remove the lock file while it is held: a process that had opened it finds it unlinked and opens a new one."""
-    for path in (_owner_file(target), Path(lock.lock_file)):
-        with suppress(OSError):
-            path.unlink()
-    lock.release()
 
 
 def _sweep(target: Path) -> None:
@@ -144,10 +115,10 @@ def _sweep(target: Path) -> None:
     names = [path.name for path in target.parent.iterdir()]
     for name in {found[1] for found in map(_LEFTOVER.fullmatch, names) if found} - {target.name}:
         lock = _lock(target.with_name(name))
-        with suppress(OSError):  # includes `Timeout`: the owner is alive
-            lock.acquire(timeout=0)
-            _remove_partials(target.with_name(name))
-            _give_up(lock, target.with_name(name))
+        with suppress(OSError):
+            if lock.acquire():  # otherwise its owner is alive
+                _remove_partials(target.with_name(name))
+                lock.release()
 
 
 def _remove_partials(target: Path) -> None:

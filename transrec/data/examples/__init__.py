@@ -37,6 +37,6 @@ class DataConfig(HistoriesConfig):
 
         Raises:
             ShardSetError: shards are unreadable, or more of them than may be left out.
-            ConfigError: no user to train on.
+            ConfigError: a task has no targets.
         """
         return self.examples.scan(self, max_length, agree)

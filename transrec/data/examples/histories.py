@@ -85,7 +85,6 @@ class HistoryExamples(ABC):
 
     Raises:
         ShardSetError: a block of users cannot be read.
-        ConfigError: no user to train on.
     """
 
     def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int) -> None:
@@ -107,6 +106,14 @@ class HistoryExamples(ABC):
 
         Args:
             left: number of users, counted from the first of the block, that may still train (`data.fraction`).
+        """
+
+    @abstractmethod
+    def check_training(self) -> None:
+        """Check that there is something to train on, which evaluation does not need.
+
+        Raises:
+            ConfigError: no user has anything to train on.
         """
 
     @abstractmethod

@@ -64,8 +64,7 @@ class ImpressionExamples:
     """The impressions of all users, each with the user's history before it.
 
     Raises:
-        ConfigError: the shards hold no impressions or none with the heads, or none is left to train on, or the split is
-            one of histories.
+        ConfigError: the shards hold no impressions or none with the heads, or the split is one of histories.
     """
 
     name = "impressions"
@@ -83,6 +82,12 @@ class ImpressionExamples:
         self.popularity = np.zeros(self.targets.size + 1, np.int64)  # training impressions of each item
         self.block_impressions: list[int] = []  # of all parts
         self.counts = [self._scan(number) for number in range(len(shards))]
+
+    def check_training(self) -> None:
+        """
+        Raises:
+            ConfigError: there is no impression to train on.
+        """
         if not sum(self.counts):
             raise ConfigError(
                 f"no impression of {self.folder} is left to train on: see data.min_interactions, data.split and "

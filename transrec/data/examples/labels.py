@@ -44,7 +44,7 @@ class Labels:
         """Read the labels: users with fewer interactions are left out, the first `fraction` of training users train.
 
         Raises:
-            ConfigError: fewer than two targets, or no user to train on.
+            ConfigError: fewer than two targets.
             ShardSetError: shards are unreadable.
         """
         names, pairs = source.read(users, open_folder)
@@ -58,10 +58,6 @@ class Labels:
             part = by_user(block.user_ids.to_pylist())[user]
             kept = block.lengths[user] >= max(1, min_interactions)
             blocks.append(Instances(user[kept], target[kept], part[kept]))
-        if not any((block.part == TRAIN).any() for block in blocks):
-            raise ConfigError(
-                f"no user of {users.folder} that trains has a target: see data.examples and data.min_interactions"
-            )
         return cls(names, _first(blocks, fraction))
 
     def __len__(self) -> int:

@@ -44,6 +44,8 @@ class NextItemExamples(HistoryExamples):
         )  # start of validation and of test in a temporal split: seconds since 1970
         super().__init__(shards, config, max_length)
         self.targets = Targets(self.num_items)
+
+    def check_training(self) -> None:
         if not any((stops >= 2).any() for stops in self.train_stops):
             raise ConfigError(
                 f"no user of {self.folder} has anything to train on: see data.min_interactions and data.fraction"

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from transrec.config import Config
+from transrec.config import Config, ConfigError
 from transrec.data.batch import Targets
 from transrec.data.examples.histories import HistoriesConfig, HistoryExamples, Ints, open_folder, open_users
 from transrec.data.examples.labels import Instances, Labels
@@ -54,6 +54,12 @@ class TaskExamples(HistoryExamples):
         self.labels = labels
         super().__init__(shards, config, max_length)
         self.targets = Targets(len(labels), of_items=False)
+
+    def check_training(self) -> None:
+        if not any((block.part == TRAIN).any() for block in self.labels.blocks):
+            raise ConfigError(
+                f"no user of {self.folder} that trains has a target: see data.examples and data.min_interactions"
+            )
 
     def remarks(self, part: Part) -> list[str]:
         """None: a target has no place in the history."""

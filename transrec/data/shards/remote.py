@@ -55,7 +55,10 @@ def parse_place(text: str | Path) -> Path | str:
     """
     scheme = _SCHEME.match(text) if isinstance(text, str) else None
     if scheme is None:
-        return Path(text).expanduser()
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            raise UrlError(f"{text}: the home folder is not known; write the path in full, or set HOME") from None
     name = scheme[1].lower()
     if name not in (*_HTTP, *fsspec.available_protocols()):
         known = "http://, https://, s3:// or another scheme of fsspec"

@@ -6,6 +6,8 @@ per node when first needed, into a cache named by the hash of `index.json`, so t
 """
 
 import hashlib
+import os
+import tempfile
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +20,16 @@ from transrec.data.shards.schema import INDEX_FILE, NULLABLE, FileEntry, ShardIn
 from transrec.data.shards.shard_cache import ShardCache
 from transrec.files import replace_atomically
 
-DEFAULT_CACHE = Path("~/.cache/transrec").expanduser()
+
+def _default_cache() -> Path:
+    """The user's cache folder; a user without a home, as in some containers, has one among the temporary files."""
+    try:
+        return Path("~/.cache/transrec").expanduser()
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"transrec-{os.getuid()}"
+
+
+DEFAULT_CACHE = _default_cache()
 DEFAULT_CACHE_BYTES = 100 * 2**30
 _LARGEST_INDEX = 2**26  # bytes
 

@@ -1,6 +1,5 @@
 """Results read from a sweep's folder: the measurements of each trial on its test users, and its cost."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +18,7 @@ from transrec.errors import TransRecError
 from transrec.evaluation.estimates import Counts, Statistic
 from transrec.evaluation.metric import MeanMetric, Metric
 from transrec.evaluation.metrics import metric
+from transrec.runs.summary import SUMMARY_FILE, read_summary
 from transrec.sweeps.analysis.laws import Floats
 from transrec.sweeps.analysis.resampling import Resampled, means, resample_statistic
 from transrec.sweeps.records import Record, read
@@ -224,12 +224,10 @@ def _outcome(folder: Path, record: Record) -> Outcome:
 
 
 def _summary(run: Path) -> dict[str, Any]:
-    path = run / "summary.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError):
-        raise ResultsError(f"{path} is missing or unreadable") from None
+    found = read_summary(run)
+    if found is None:
+        raise ResultsError(f"{run / SUMMARY_FILE} is missing or unreadable")
+    return found
 
 
 def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
@@ -245,7 +243,9 @@ def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
         }
         summary["baselines"]
     except KeyError as missing:
-        raise ResultsError(f"{run / 'summary.json'} has no {missing}: train the run again with this version") from None
+        raise ResultsError(f"{run / SUMMARY_FILE} has no {missing}: train the run again with this version") from None
+    except TypeError as error:
+        raise ResultsError(f"{run / SUMMARY_FILE} is damaged ({error}): train the run again") from None
     if "flops_per_user" in summary:
         of_window = summary["flops_per_user"]["forward"] + summary["flops_per_user"]["backward"]
         found["flops"] = of_window * summary["steps"] * config["train"]["batch_size"]

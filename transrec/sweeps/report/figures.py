@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib import ticker
+from matplotlib import rcParams, ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,6 +21,7 @@ from transrec.sweeps.analysis.resampling import mean_interval
 from transrec.sweeps.analysis.results import QUANTITIES, Results
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+rcParams["text.parse_math"] = False  # a label may hold dollars
 MARKERS = "osD^vPX*<>"
 _PANEL = (4.2, 3.6)  # inches
 _MOST_IN_PANEL = 5

@@ -15,6 +15,7 @@ from matplotlib import rc_context
 
 from transrec.sweeps.report.figures import COLOURS, Drawing
 
+_MARKUP = re.compile(r"[\\`*]|<(?=[A-Za-z/!?])|(?<=\])[(\[:]")
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _REM_PER_INCH = (4.2, 8)  # least, most: a phone scrolls a figure instead of shrinking it, a screen does not stretch it
@@ -30,7 +31,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Text in Markdown."""
+    """A paragraph of text."""
 
     text: str
 
@@ -61,16 +62,21 @@ def markdown(blocks: Sequence[Block]) -> str:
 def _markdown(block: Block) -> str:
     match block:
         case Heading(text, level):
-            return f"{'#' * level} {text}"
+            return f"{'#' * level} {_literal(text)}"
         case Paragraph(text):
-            return text
+            return _literal(text)
         case Bullets(lines):
-            return "\n".join(f"- {line}" for line in lines)
+            return "\n".join(f"- {_literal(line)}" for line in lines)
         case Table(header, rows):
-            table: list[Sequence[str]] = [header, ["---"] * len(header), *rows]
-            return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table)
+            cells = [[_literal(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+            return "\n".join(f"| {' | '.join(row)} |" for row in [cells[0], ["---"] * len(header), *cells[1:]])
         case Drawing():
-            return f"![{block.caption}]({block.name}.png)\n\n*{block.caption}*"
+            return f"![{_literal(block.caption)}]({block.name}.png)\n\n*{_literal(block.caption)}*"
+
+
+def _literal(text: str) -> str:
+    """Text on one line, with escapes where Markdown would take a label for markup, HTML or a link."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def html(title: str, blocks: Sequence[Block]) -> str:

@@ -87,7 +87,18 @@ def test_last_windows_shorter_than_the_minimum_are_refused(
 ) -> None:
     """Every user would be too short."""
     with pytest.raises(ConfigError, match=r"anything to train on: see data\.min_interactions"):
-        scan(max_length=4, path=given_shards, windows="last", min_interactions=8)
+        scan(max_length=4, path=given_shards, windows="last", min_interactions=8).check_training()
+
+
+def test_histories_too_short_to_train_on_can_be_evaluated(
+    scan: Callable[..., HistoryExamples], build_shards: Callable[..., Path]
+) -> None:
+    """Of three items, two are held out, and one has none before it to be predicted from."""
+    path = build_shards({f"u{n}": [1 + n % 4, 1 + (n + 1) % 4, 1 + (n + 2) % 4] for n in range(8)}, n_items=4)
+    examples = scan(path=path, min_interactions=3)
+    assert len(examples.question_users("test")) == 8
+    with pytest.raises(ConfigError, match="anything to train on"):
+        examples.check_training()
 
 
 def test_all_windows_keep_the_whole_history(scan: Callable[..., HistoryExamples], given_shards: Path) -> None:

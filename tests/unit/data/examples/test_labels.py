@@ -81,7 +81,7 @@ def test_short_histories_take_no_part(scan: Scan, two_platforms: tuple[Path, Pat
     task = {"name": "cold_start", "target": target}
     assert parts(scan(path=source, min_interactions=8, task=task)).keys() == {f"u{n}" for n in range(40) if n % 5 == 4}
     with pytest.raises(ConfigError, match=r"no user of .* that trains has a target"):
-        scan(path=source, min_interactions=9, task=task)
+        scan(path=source, min_interactions=9, task=task).check_training()
 
 
 def test_one_class_is_no_task(scan: Scan, tmp_path: Path) -> None:

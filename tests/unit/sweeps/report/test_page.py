@@ -57,7 +57,22 @@ BLOCKS = [
 def test_markdown() -> None:
     text = markdown([*BLOCKS, drawing()])
     assert text.startswith("# Title\n\na < b\n\n- one\n- two & three\n\n| x | y |\n| --- | --- |\n| 1 \\| 2 |")
-    assert "![A caption with <brackets>.](law.png)" in text
+    assert r"![A caption with \<brackets>.](law.png)" in text
+
+
+@pytest.mark.parametrize(
+    ("label", "written"),
+    [
+        ("[0.1, 0.2]", "[0.1, 0.2]"),
+        ("[x](http://y)", r"[x]\(http://y)"),
+        ("*bold* `code`", r"\*bold\* \`code\`"),
+        ("<b>x</b> a < b", r"\<b>x\</b> a < b"),
+        ("two\nlines\u2028more", "two lines more"),
+        ("a|b", r"a\|b"),
+    ],
+)
+def test_a_label_is_no_markup_in_markdown(label: str, written: str) -> None:
+    assert markdown([Table(["x"], [[label]])]) == f"| x |\n| --- |\n| {written} |\n"
 
 
 def test_the_page_is_well_formed_and_shows_text_as_text() -> None:

@@ -1,0 +1,26 @@
+"""Output for people. Its consoles show text as it is: names from data may look like markup, such as `[/part 1]`."""
+
+import unicodedata
+
+from rich.console import Console
+
+_PLAIN = {"markup": False, "emoji": False, "highlight": False}
+_NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}  # categories: control, surrogate, line and paragraph separators
+
+
+def console() -> Console:
+    """The console for tables; in a log or a pipe, which have no width, it keeps lines of up to 120 columns whole."""
+    terminal = Console(**_PLAIN)  # type: ignore[arg-type]
+    return terminal if terminal.is_terminal else Console(width=120, **_PLAIN)  # type: ignore[arg-type]
+
+
+def messages() -> Console:
+    """The console for progress and remarks, on standard error."""
+    return Console(stderr=True, soft_wrap=True, **_PLAIN)  # type: ignore[arg-type]
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """A name from data on one line of at most `most` characters; line ends and control characters become spaces."""
+    visible = "".join(" " if unicodedata.category(c) in _NOT_SHOWN else c for c in text[: 4 * most])
+    line = " ".join(visible.split())
+    return line if len(line) <= most and len(text) <= 4 * most else f"{line[: most - 1]}…"

@@ -73,7 +73,7 @@ def build(
             users = _write_users(group, folder, shard_bytes, tasks, reject)
             dropped.update(users.dropped)
             if not users.users:
-                raise _nothing_left(dropped)
+                raise _nothing_left(dropped, reject)
         shutil.rmtree(stage)
         pq.write_table(items.catalogue(users.items[1:]), folder / CATALOGUE_FILE, compression="zstd")
         chosen = {} if image_size is None else {"image_size": image_size}
@@ -155,7 +155,7 @@ def _write_items(
         items.write(source.items(reject), load, executor, advance, reject, later)
     reject.take_over(later.path)
     if not items.item_ids:
-        raise DataToolsError("the source has no usable item")
+        raise DataToolsError(f"the source has no usable item{_example(reject)}")
     return items
 
 
@@ -185,11 +185,15 @@ def _write_users(
     return users
 
 
-def _nothing_left(dropped: Counter[str]) -> DataToolsError:
+def _nothing_left(dropped: Counter[str], reject: RejectLog) -> DataToolsError:
     if dropped.total():
         which = ", ".join(f"{name} {rows:,}" for name, rows in dropped.items())
         return DataToolsError(f"the filters drop every interaction ({which}): loosen them")
-    return DataToolsError("the source has no usable interaction")
+    return DataToolsError(f"the source has no usable interaction{_example(reject)}")
+
+
+def _example(reject: RejectLog) -> str:
+    return f"; one of {reject.counts.total():,} rejects is {reject.last}" if reject.last else ""
 
 
 def _count(items: ItemShards, users: UserShards, reject: RejectLog, dropped: Counter[str]) -> Counts:

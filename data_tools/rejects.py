@@ -21,8 +21,10 @@ class Reason(StrEnum):
     BAD_JSON = "bad_json"
     NOT_AN_ITEM = "not_an_item"  # an event that is not an item view, as of a front page
     EMPTY_ID = "empty_id"
+    BAD_ID = "bad_id"  # a float that no longer tells one whole number from the next
     BAD_TIMESTAMP = "bad_timestamp"
     BAD_RATING = "bad_rating"
+    BAD_LABEL = "bad_label"  # a flag that is neither 1 nor 0
     DUPLICATE_ITEM = "duplicate_item"
     DUPLICATE_USER = "duplicate_user"
     UNKNOWN_ITEM = "unknown_item"
@@ -59,10 +61,14 @@ class StrictError(DataToolsError):
 
 
 class RejectLog:
-    """Writes rejects as JSON lines and counts them by reason; if `strict`, the first one raises `StrictError`."""
+    """Writes rejects as JSON lines and counts them by reason; if `strict`, the first one raises `StrictError`.
+
+    `last` is the one written last, as an example for messages.
+    """
 
     def __init__(self, path: Path, strict: bool = False) -> None:
         self.counts: Counter[str] = Counter()
+        self.last: Reject | None = None
         self.path = path
         self.strict = strict
         self._file = path.open("w", encoding="utf-8", newline="\n")
@@ -71,13 +77,16 @@ class RejectLog:
         if self.strict:
             raise StrictError(str(reject))
         self.counts[reject.reason] += 1
+        self.last = reject
         self._file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
 
     def take_over(self, path: Path) -> None:
         """Append the rejects in a worker's file, and remove the file."""
         with path.open(encoding="utf-8") as lines:
             for line in lines:
-                self.counts[json.loads(line)["reason"]] += 1
+                fields = json.loads(line)
+                self.last = Reject(**fields | {"reason": Reason(fields["reason"])})
+                self.counts[self.last.reason] += 1
                 self._file.write(line)
         path.unlink()
 

@@ -15,6 +15,8 @@ from data_tools.reading.text_blocks import describe_bad_utf8, is_utf8, line_bloc
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.sources.source import Batch
 
+_EXACT = 2**53  # from here on a float skips whole numbers
+
 
 def read_json_lines(path: Path, names: Sequence[str], reject: RejectSink, label: str | None = None) -> Iterator[Batch]:
     """Yield batches of the values of these keys as strings, null where an object lacks the key.
@@ -54,7 +56,7 @@ def _parse(line: bytes, number: int, label: str, reject: RejectSink) -> dict[str
     if not line.strip():
         return None
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.decode("utf-8"), parse_float=_parse_float, parse_constant=lambda _: None)
         if isinstance(value, dict) and _is_plain_text(line, value):
             return value
         reason, detail = Reason.BAD_JSON, "not an object" if not isinstance(value, dict) else "half a surrogate pair"
@@ -64,6 +66,14 @@ def _parse(line: bytes, number: int, label: str, reject: RejectSink) -> dict[str
         reason, detail = Reason.BAD_JSON, str(error)
     reject(Reject(label, number, reason, detail))
     return None
+
+
+def _parse_float(text: str) -> int | float | str:
+    """The number, whole if it is (an id 7.0 is the id 7), or the text if a float would be another number."""
+    number = float(text)
+    if abs(number) >= _EXACT:
+        return text
+    return int(number) if number.is_integer() else number
 
 
 def _is_plain_text(line: bytes, value: dict[str, Any]) -> bool:

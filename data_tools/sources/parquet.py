@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from data_tools.reading.folder_source import add_unit_argument
 from data_tools.reading.image_folder import ImageFolder
 from data_tools.reading.input_files import find_files, label_files
 from data_tools.reading.item_rows import to_items
@@ -55,7 +56,7 @@ class ParquetSource:
         parser.add_argument(
             "--columns", type=_parse_mapping, default=[], metavar="NAME=COLUMN,…", help="e.g. user_id=uid,item_id=sku"
         )
-        parser.add_argument("--timestamp-unit", choices=list(UNITS), default="s", help="unit of numeric timestamps")
+        add_unit_argument(parser)
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:

@@ -1,7 +1,7 @@
 """A folder of plain tables.
 
 items.tsv|.parquet           item_id, title and/or text, image (a file under images/), any other columns
-interactions.tsv|.parquet    user_id, item_id, timestamp (seconds since 1970), rating (optional)
+interactions.tsv|.parquet    user_id, item_id, timestamp (since 1970, in --timestamp-unit), rating (optional)
 users.tsv|.parquet           user_id and any other columns; optional
 images/
 """
@@ -9,7 +9,7 @@ images/
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_tools.reading.folder_source import FolderSource
+from data_tools.reading.folder_source import TimedFolderSource
 from data_tools.reading.image_folder import ImageFolder
 from data_tools.reading.item_rows import to_items
 from data_tools.reading.row_files import column_names, count_rows, find_row_file, read_rows
@@ -18,7 +18,7 @@ from data_tools.rejects import RejectSink
 from data_tools.sources.source import Batch, Item, SourceError, Totals
 
 
-class TablesSource(FolderSource):
+class TablesSource(TimedFolderSource):
     """Reads the folder.
 
     Raises:
@@ -27,7 +27,8 @@ class TablesSource(FolderSource):
 
     input_is = "folder of the tables"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, timestamp_unit: str = "s") -> None:
+        super().__init__(folder, timestamp_unit)
         self._images = ImageFolder(folder / "images")
         self._items = _require_table(folder, "items", {"item_id"})
         self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"})
@@ -46,7 +47,7 @@ class TablesSource(FolderSource):
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         for batch in read_rows(self._interactions, reject):
-            yield to_interactions(batch, reject)
+            yield to_interactions(batch, reject, self.unit)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         if self._users is not None:

@@ -50,3 +50,20 @@ def test_what_is_no_object_is_rejected_with_its_line(tmp_path: Path, line: bytes
 def test_objects_keep_their_types(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"a": [1, 2]}\n')
     assert list(read_objects(tmp_path / "t.jsonl", pytest.fail)) == [(1, {"a": [1, 2]})]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("7.0", "7"),
+        ("NaN", None),
+        ("-Infinity", None),
+        ("12345678901234567.0", "12345678901234567.0"),
+        ("1e400", "1e400"),
+    ],
+)
+def test_a_number_is_one_text_however_it_is_written(tmp_path: Path, value: str, text: str | None) -> None:
+    """Otherwise 7 and 7.0 are two users, users without an id are one, and long ids are rounded to the same."""
+    (tmp_path / "t.jsonl").write_text('{"id": ' + value + "}\n")
+    rows, rejects = read(tmp_path / "t.jsonl")
+    assert (rows[0][1]["id"], rejects) == (text, [])

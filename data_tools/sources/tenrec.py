@@ -16,7 +16,6 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from data_tools.reading.csv_files import csv_columns, read_csv
 from data_tools.reading.input_files import require_file

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     NO_TEXT = "no_text"
     MISSING_IMAGE = "missing_image"  # the item stays, without its image
     BAD_IMAGE = "bad_image"  # as above
+    UNFINISHED_IMAGE = "unfinished_image"  # the item keeps its image
 
 
 @dataclass(frozen=True, slots=True)

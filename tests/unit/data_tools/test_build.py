@@ -13,6 +13,7 @@ from data_tools.errors import DataToolsError
 from data_tools.rejects import StrictError
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.sources.tables import TablesSource
+from data_tools.verify import verify
 from transrec.data.shards.schema import BLOCKS_SCHEMA, CATALOGUE_SCHEMA, ShardIndex, hash_item_ids, user_order_key
 
 
@@ -204,3 +205,12 @@ def test_a_failed_build_says_where_its_rejects_are(write_tables: Callable[..., P
     assert raised.value.__notes__ == [f"rows rejected before the error: {left / 'rejects.jsonl'}"]
     assert [path.name for path in left.iterdir()] == ["rejects.jsonl"]
     assert [row["reason"] for row in rejects_of(left)] == ["unknown_item"]
+
+
+def test_an_image_without_its_end_marker_is_counted_and_kept(write_tables: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_tables()
+    image = folder / "images" / "a.jpg"
+    image.write_bytes(image.read_bytes()[:-2])
+    index = build(TablesSource(folder), "tables", tmp_path / "shards")
+    assert (index.counts.images, index.counts.rejects) == (1, {"unfinished_image": 1})
+    assert verify(tmp_path / "shards") == []

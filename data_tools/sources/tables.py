@@ -4,18 +4,22 @@ items.tsv|.parquet           item_id, title and/or text, image (a file under ima
 interactions.tsv|.parquet    user_id, item_id, timestamp (since 1970, in --timestamp-unit), rating (optional)
 users.tsv|.parquet           user_id and any other columns; optional
 images/
+
+Lists and structs among the other columns become JSON texts; columns of bytes are left out, and `index.json` lists them.
+In Parquet, `image` may also hold the image itself, as bytes or as a struct of `bytes` and `path`.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_tools.reading.folder_source import TimedFolderSource
 from data_tools.reading.image_folder import ImageFolder
-from data_tools.reading.item_rows import to_items
-from data_tools.reading.row_files import column_names, count_rows, find_row_file, read_rows
+from data_tools.reading.item_rows import BYTES_READ, to_items
+from data_tools.reading.row_files import LeftOut, column_names, count_rows, find_row_file, read_rows
 from data_tools.reading.typed_columns import to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
 
 class TablesSource(TimedFolderSource):
@@ -33,25 +37,32 @@ class TablesSource(TimedFolderSource):
         self._items = _require_table(folder, "items", {"item_id"})
         self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"})
         self._users = find_row_file(folder, "users")
+        self._left_out = LeftOut(
+            {self._items: BYTES_READ, **({self._users: frozenset({"user_id"})} if self._users else {})}
+        )
         if not {"title", "text"} & set(column_names(self._items)):
             raise SourceError(f"{self._items}: needs a column title or text")
         if self._users is not None:
             _require_columns(self._users, {"user_id"})
 
+    def options(self) -> dict[str, Any]:
+        return super().options() | self._left_out.options()
+
     def totals(self) -> Totals:
         return Totals(count_rows(self._items), count_rows(self._interactions))
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
-        for batch in read_rows(self._items, reject):
+        for batch in read_rows(self._items, reject, left_out=self._left_out.of(self._items)):
             yield from to_items(batch, self._images, reject)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
-        for batch in read_rows(self._interactions, reject):
+        others = set(column_names(self._interactions)) - set(INTERACTION_COLUMNS.names)
+        for batch in read_rows(self._interactions, reject, left_out=list(others)):
             yield to_interactions(batch, reject, self.unit)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         if self._users is not None:
-            for batch in read_rows(self._users, reject):
+            for batch in read_rows(self._users, reject, left_out=self._left_out.of(self._users)):
                 yield to_strings(batch, "user_id", reject)
 
 

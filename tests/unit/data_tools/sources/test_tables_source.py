@@ -70,3 +70,16 @@ def test_milliseconds_need_their_unit(write_tables: Callable[..., Path], tmp_pat
     assert [row[2] for row in reading.interactions] == [1_500_000_000, 1_500_000_001]
     index = build(TablesSource(folder, "ms"), "tables", tmp_path / "shards")
     assert index.build["timestamp_unit"] == "ms"
+
+
+def test_parquet_tables_with_columns_of_any_kind(tmp_path: Path) -> None:
+    others = {"tags": [["a"]], "size": [{"cm": 3}], "photo": [b"\xff"]}
+    pq.write_table(pa.table({"item_id": [7], "title": ["T"], **others}), tmp_path / "items.parquet")
+    clicks = {"user_id": [1], "item_id": [7], "timestamp": [5], **others}
+    pq.write_table(pa.table(clicks), tmp_path / "interactions.parquet")
+    pq.write_table(pa.table({"user_id": [1], **others}), tmp_path / "users.parquet")
+    reading = read_source("tables", "--input", tmp_path)
+    assert reading.items[0].fields == {"tags": '["a"]', "size": '{"cm": 3}'}
+    assert reading.users == [{"user_id": "1", "tags": '["a"]', "size": '{"cm": 3}'}]
+    assert reading.interactions == [("1", "7", 5, None)]
+    assert TablesSource(tmp_path).options() == {"left_out": ["photo"]}

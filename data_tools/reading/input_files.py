@@ -43,7 +43,7 @@ def partition_of(path: Path, patterns: Sequence[str]) -> dict[str, str | None]:
 
 
 def visible_files(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that match, by name, without hidden ones, such as the `._x` that macOS leaves in archives."""
+    """The files of a folder that match, by name, without hidden ones such as the `._x` of archives made by macOS."""
     return sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
 
 

@@ -1,7 +1,8 @@
 """Amazon Reviews of 2018 (https://nijianmo.github.io/amazon) and 2023 (https://amazon-reviews-2023.github.io).
 
 A folder of JSON lines with one or more categories: `meta_<category>.jsonl` has products, any other file has
-reviews; `.json` and `.gz` are accepted too. The keys in the first line of a review file determine the generation:
+reviews; `.json` and `.gz` are accepted too. Hidden files, and files without an object, are passed over. The keys in the
+first line of a review file determine the generation:
 
           user        item         rating   time
     2018  reviewerID  asin         overall  unixReviewTime (seconds)
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from data_tools.reading.image_folder import ImageFolder
+from data_tools.reading.input_files import visible_files
 from data_tools.reading.item_text import compose_text, flatten
 from data_tools.reading.json_lines import read_json_lines, read_objects, to_text
 from data_tools.reading.text_blocks import count_lines
@@ -51,12 +53,14 @@ class AmazonReviewsSource:
     """
 
     def __init__(self, folder: Path) -> None:
-        files = sorted(path for path in folder.glob("*") if path.name.endswith(SUFFIXES) and path.is_file())
-        self._products = [path for path in files if path.name.startswith("meta_")]
-        self._reviews = {path: _detect_keys(path) for path in files if not path.name.startswith("meta_")}
+        files = [path for path in visible_files(folder, "*") if path.name.endswith(SUFFIXES)]
+        first = {path: _first_object(path) for path in files}
+        self._products = [path for path in files if first[path] and path.name.startswith("meta_")]
+        reviews = (path for path in files if first[path] and not path.name.startswith("meta_"))
+        self._reviews = {path: _detect_keys(path, first[path]) for path in reviews}
         self._images = ImageFolder.find(folder / "images")
         if not self._products or not self._reviews:
-            found = ", ".join(path.name for path in files) or "none"
+            found = ", ".join(path.name + ("" if first[path] else " (empty)") for path in files) or "none"
             raise SourceError(f"{folder} must hold files of reviews and, named meta_…, of products; found {found}")
 
     @staticmethod
@@ -110,14 +114,18 @@ class AmazonReviewsSource:
         )
 
 
-def _detect_keys(path: Path) -> ReviewKeys:
-    _, review = next(read_objects(path, ignore), (0, {}))
+def _first_object(path: Path) -> dict[str, Any]:
+    _, first = next(read_objects(path, ignore), (0, {}))
+    return first
+
+
+def _detect_keys(path: Path, review: dict[str, Any]) -> ReviewKeys:
     for keys in GENERATIONS:
         if {keys.user_id, keys.item_id, keys.timestamp} <= set(review):
             return keys
     raise SourceError(
         f"{path}: no reviews of 2018 (reviewerID, asin, unixReviewTime) or 2023 (user_id, parent_asin, timestamp); "
-        f"its first object has {', '.join(review) or 'nothing'}"
+        f"its first object has {', '.join(review)}"
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from data_tools.reading.csv_files import first_record, read_headless_csv
 from data_tools.reading.folder_source import TimedFolderSource
 from data_tools.reading.image_folder import ImageFolder
+from data_tools.reading.input_files import visible_files
 from data_tools.reading.text_blocks import count_lines
 from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink
@@ -34,7 +35,7 @@ class NineRecSource(TimedFolderSource):
 
     def __init__(self, folder: Path, timestamp_unit: str = "s") -> None:
         super().__init__(folder, timestamp_unit)
-        found = sorted(folder.glob("*_item.csv"))
+        found = visible_files(folder, "*_item.csv")
         if len(found) != 1:
             names = ", ".join(path.name for path in found) or "none"
             raise SourceError(f"{folder} must hold exactly one file *_item.csv, found {names}")
@@ -98,5 +99,5 @@ def _pair_columns(path: Path) -> list[str]:
 
 
 def _find_covers(folder: Path, name: str) -> ImageFolder | None:
-    others = sorted(path for path in folder.glob("*_cover") if path.is_dir())
+    others = sorted(path for path in folder.glob("*_cover") if path.is_dir() and not path.name.startswith("."))
     return ImageFolder.find(others[0] if len(others) == 1 else folder / f"{name}_cover")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.reading.folder_source import TimedFolderSource
+from data_tools.reading.input_files import visible_files
 from data_tools.reading.item_text import compose_text
 from data_tools.reading.row_files import column_names, count_rows, read_rows
 from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
@@ -80,7 +81,7 @@ def field_types(path: Path) -> dict[str, str]:
 
 
 def _find_interactions(folder: Path) -> Path:
-    found = sorted(folder.glob("*.inter"))
+    found = visible_files(folder, "*.inter")
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise SourceError(f"{folder} must hold exactly one .inter file, found {names}")

@@ -45,8 +45,13 @@ class NextItemExamples(HistoryExamples):
         self.targets = Targets(self.num_items)
         if not any((stops >= 2).any() for stops in self.train_stops):
             raise ConfigError(
-                f"no user of {self.folder} has anything to train on: see data.min_interactions and data.fraction"
+                f"no user of {self.folder} has anything to train on{self._before}: see data.min_interactions and "
+                "data.fraction"
             )
+
+    @property
+    def _before(self) -> str:
+        return "" if self._moments is None else f" before {self._moments[0]} s (data.split.valid_from)"
 
     def taking_part(self, number: int, block: UserBlock, left: int) -> tuple[Ints, NDArray[np.bool_]]:
         split = self.split(block)
@@ -148,4 +153,10 @@ def _moments(shards: UserShards, config: HistoriesConfig) -> tuple[int, int] | N
     valid_from, test_from = order_statistics(
         timestamps, [int(q * last) for q in (config.split.valid_from, config.split.test_from)]
     )
+    if valid_from == test_from:
+        raise ConfigError(
+            f"data.split.name=temporal leaves nothing of {shards.folder} to validate on: the interactions at the "
+            f"quantiles valid_from={config.split.valid_from} and test_from={config.split.test_from} have the same time, "
+            f"{valid_from} s; choose quantiles further apart, or data.split.name=leave_one_out"
+        )
     return valid_from, test_from

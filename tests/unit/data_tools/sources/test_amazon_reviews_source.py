@@ -126,3 +126,20 @@ def test_neither_generation_and_missing_files(of_2023: Path) -> None:
     (of_2023 / "All_Beauty.jsonl").unlink()
     with pytest.raises(SourceError, match=r"found meta_All_Beauty\.jsonl"):
         AmazonReviewsSource(of_2023)
+
+
+def test_hidden_and_empty_files_are_passed_over(of_2023: Path) -> None:
+    """`._X.json` is what macOS leaves in archives; an empty file, what a category without reviews leaves."""
+    expected = read_source("amazon_reviews", "--input", of_2023)
+    for name in ("._All_Beauty.jsonl", "._meta_All_Beauty.jsonl"):
+        (of_2023 / name).write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X")
+    for name in ("Empty.jsonl", "meta_Empty.jsonl", "Blank.json"):
+        (of_2023 / name).write_text("\n" if name == "Blank.json" else "")
+    (of_2023 / "Packed.json.gz").write_bytes(gzip.compress(b""))
+    assert read_source("amazon_reviews", "--input", of_2023) == expected
+
+
+def test_a_folder_of_empty_files_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "meta_X.json").touch()
+    with pytest.raises(SourceError, match=r"found meta_X\.json \(empty\)"):
+        AmazonReviewsSource(tmp_path)

@@ -28,6 +28,7 @@ from transrec.data.shards.schema import (
     BLOCKS_FILE,
     CATALOGUE_FILE,
     INDEX_FILE,
+    LOST_AND_FOUND,
     REJECTS_FILE,
     SCHEMA_VERSION,
     Counts,
@@ -37,6 +38,7 @@ from transrec.data.shards.schema import (
 
 BLOCK_USERS = 256
 DEFAULT_SHARD_BYTES = 128 * 2**20
+_PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -53,10 +55,11 @@ def build(
 ) -> ShardIndex:
     """Write `source`, called `name`, as shards into the new folder `output`.
 
-    The build works in `<output>.partial`. A failed build leaves only its rejects there, if any (a note on the error
-    gives the path); a killed build may leave anything; the next build removes it. `output` appears complete or not at
-    all, with the same bytes for every executor. The executor is entered here so that no task is running when a failed
-    build is cleaned up.
+    The build works in `<output>.partial`, or in `<output>/.partial` if the folder is there already, because a mount
+    point cannot be replaced. A failed build leaves only its rejects there, if any (a note on the error gives the path);
+    a killed build may leave anything; the next build removes it. `output` gets its `index.json` last, so it is complete
+    or no set of shards, with the same bytes for every executor. The executor is entered here so that no task is running
+    when a failed build is cleaned up.
 
     Raises:
         DataToolsError: the output exists or cannot be written, nothing in the source is usable, or, with `strict`, one
@@ -98,18 +101,18 @@ def build(
 
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
-    """Yield `<output>.partial`, empty; move it to `output` when the `with` block ends without an error."""
+    """Yield an empty folder; move its content to `output` when the `with` block ends without an error."""
+    output = Path(os.path.realpath(output))  # a link is not replaced but followed
     if (output / INDEX_FILE).exists():
         raise DataToolsError(f"{output} already holds a set of shards: choose another --output or delete it")
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    if output.is_symlink() or not _is_free(output):
         raise DataToolsError(f"{output} exists and is not an empty folder: choose another --output")
-    partial = output.with_name(output.name + ".partial")
+    partial = output / _PARTIAL if output.exists() else output.with_name(output.name + _PARTIAL)
     _make_empty(partial)
     try:
         yield partial
         _sync_folder(partial)
-        partial.rename(output)
-        _sync_folder(output.parent)
+        _move(partial, output)
     except BaseException as caught:
         error = _full_disk(output) if isinstance(caught, OSError) and caught.errno in _FULL else caught
         if _leave_rejects(partial):
@@ -117,6 +120,27 @@ def _new_folder(output: Path) -> Iterator[Path]:
         if error is caught:
             raise
         raise error from None
+
+
+def _is_free(output: Path) -> bool:
+    """Whether there is nothing, or a folder with nothing in it but what a build that was cut off left."""
+    if not output.is_dir():
+        return not output.exists()
+    if (output / _PARTIAL / INDEX_FILE).exists():  # cut off while it moved its files
+        for entry in ShardIndex.load(output / _PARTIAL).files:
+            (output / entry.name).unlink(missing_ok=True)
+    return {path.name for path in output.iterdir()} <= {_PARTIAL, LOST_AND_FOUND}
+
+
+def _move(partial: Path, output: Path) -> None:
+    if partial.parent == output:  # perhaps a mount point, or the folder that a shell is in: it stays the same folder
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == INDEX_FILE):
+            path.rename(output / path.name)
+        partial.rmdir()
+        _sync_folder(output)
+    else:
+        partial.rename(output)
+    _sync_folder(output.parent)
 
 
 def _make_empty(folder: Path) -> None:
@@ -193,7 +217,7 @@ def _nothing_left(dropped: Counter[str], reject: RejectLog) -> DataToolsError:
 
 
 def _example(reject: RejectLog) -> str:
-    return f"; one of {reject.counts.total():,} rejects is {reject.last}" if reject.last else ""
+    return f" ({reject.counts.total():,} rejected, such as {reject.last})" if reject.last else ""
 
 
 def _count(items: ItemShards, users: UserShards, reject: RejectLog, dropped: Counter[str]) -> Counts:

@@ -31,9 +31,7 @@ def test_recommend(runs: Runs, tiny: Tiny, tmp_path_factory: pytest.TempPathFact
         answers.append(json_lines(commands.run("recommend", "--run", run, "--histories", histories)))
     assert len(answers[0]) == len(lines)
     for ours, theirs in zip(*answers, strict=True):
-        assert [item["item_id"] for item in ours["recommendations"]] == [
-            item["item_id"] for item in theirs["recommendations"]
-        ]
+        assert [item["item_id"] for item in ours["recommendations"]] == [item["item_id"] for item in theirs["recommendations"]]
 
 
 def test_evaluate(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -156,7 +156,7 @@ def _moments(shards: UserShards, config: HistoriesConfig) -> tuple[int, int] | N
     if valid_from == test_from:
         raise ConfigError(
             f"data.split.name=temporal leaves nothing of {shards.folder} to validate on: the interactions at the "
-            f"quantiles valid_from={config.split.valid_from} and test_from={config.split.test_from} have the same time, "
-            f"{valid_from} s; choose quantiles further apart, or data.split.name=leave_one_out"
+            f"quantiles valid_from={config.split.valid_from} and test_from={config.split.test_from} have the same "
+            f"time, {valid_from} s; choose quantiles further apart, or data.split.name=leave_one_out"
         )
     return valid_from, test_from

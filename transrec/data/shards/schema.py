@@ -28,6 +28,7 @@ INDEX_FILE = "index.json"
 CATALOGUE_FILE = "items.parquet"
 BLOCKS_FILE = "user_blocks.parquet"
 REJECTS_FILE = "rejects.jsonl"
+LOST_AND_FOUND = "lost+found"  # a folder at the root of a file system, which may be mounted for a set of shards
 MAX_IMAGE_PIXELS = 64 * 2**20  # a larger image is refused before it is decoded
 
 # Offsets and sizes locate the member's content inside the uncompressed tar, so `seek` and `read` suffice; the checksum

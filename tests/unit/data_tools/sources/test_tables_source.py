@@ -62,7 +62,7 @@ def test_missing_tables_and_columns(write_tables: Callable[..., Path], tables: d
 def test_milliseconds_need_their_unit(write_tables: Callable[..., Path], tmp_path: Path) -> None:
     folder = write_tables(interactions="user_id\titem_id\ttimestamp\nu1\ta\t1500000000999\nu2\tb\t1500000001999\n")
     with pytest.raises(
-        DataToolsError, match=r"no usable interaction; one of 2 rejects is interactions\.tsv, line 3: bad_"
+        DataToolsError, match=r"no usable interaction \(2 rejected, such as interactions\.tsv, line 3: bad_"
     ) as raised:
         build(TablesSource(folder), "tables", tmp_path / "shards")
     assert "--timestamp-unit" in str(raised.value)

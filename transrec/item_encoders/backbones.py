@@ -127,8 +127,8 @@ def _load_weights(name: str, config: PretrainedConfig, head: bool) -> PreTrained
         )
     for weight, stored, built in sorted(info["mismatched_keys"]):
         raise ConfigError(
-            f"`backbone`: in the weights of {name!r}, {weight} has the shape {tuple(stored)}, but its config.json makes "
-            f"it {tuple(built)}: the two files do not belong together"
+            f"`backbone`: in the weights of {name!r}, {weight} has the shape {tuple(stored)}, but its config.json "
+            f"makes it {tuple(built)}: the two files do not belong together"
         )
     # Unused weights (pooler, other tower, dropped layers) are expected; missing ones would stay random.
     unread = () if kind.head is None or head else (f"{kind.head.path}.",)

@@ -1,4 +1,4 @@
-"""Reads comma-separated files as Arrow batches with line numbers.
+"""Reads files of comma-separated or otherwise separated fields as Arrow batches with line numbers.
 
 UTF-8, RFC 4180: a field in double quotes may hold commas, doubled quotes and line ends; a record has the line
 number of its first line. Every column is a string. Blocks without a quote, which are most of any large file, are
@@ -22,7 +22,7 @@ LONGEST_QUOTED = 2**20  # characters; a longer quoted field counts as one whose 
 _SURPLUS = 8  # a record with more fields than this beyond its columns is taken for one with a wrong quote
 _MOST_COLUMNS = 2**16
 _NOT_CLOSED = "a quote is not closed"
-_END_OF_FIELD, _LINE_END = re.compile("[,\n]"), re.compile("\r?\n")
+_LINE_END = re.compile("\r?\n")
 
 
 def csv_columns(path: Path) -> list[str]:
@@ -42,8 +42,17 @@ def first_record(path: Path) -> list[str]:
     Raises:
         SourceError: the line is empty, not UTF-8, or not one whole record.
     """
+    return split_line(first_line(path), path)
+
+
+def split_line(line: str, path: Path, separator: str = ",") -> list[str]:
+    """Fields of the first line of `path`, without white space around them.
+
+    Raises:
+        SourceError: the line is not one whole record.
+    """
     try:
-        record = _parse_record(first_line(path) + "\n", 0, _MOST_COLUMNS)
+        record = _parse_record(f"{line}\n", 0, _MOST_COLUMNS, separator)
     except _QuotingError as error:
         raise SourceError(f"{path}, line 1: {error}") from None
     if record is None:
@@ -51,30 +60,38 @@ def first_record(path: Path) -> list[str]:
     return [field.strip() for field in record.fields]
 
 
-def read_csv(path: Path, reject: RejectSink) -> Iterator[Batch]:
-    """Read a file with a header line in batches, sending malformed records to `reject`."""
-    return _read(path.name, line_blocks(path, skip_header=True), csv_columns(path), 2, reject)
+def read_csv(path: Path, reject: RejectSink, label: str | None = None) -> Iterator[Batch]:
+    """Read a file with a header line in batches, sending malformed records to `reject`.
+
+    The file is called `label`, by default its name, in batches and rejects.
+    """
+    return read_csv_blocks(line_blocks(path, skip_header=True), csv_columns(path), label or path.name, 2, reject)
 
 
-def read_headless_csv(path: Path, names: Sequence[str], reject: RejectSink) -> Iterator[Batch]:
+def read_headless_csv(
+    path: Path, names: Sequence[str], reject: RejectSink, label: str | None = None
+) -> Iterator[Batch]:
     """Read a file without a header line, otherwise as `read_csv` does."""
-    return _read(path.name, line_blocks(path), list(names), 1, reject)
+    return read_csv_blocks(line_blocks(path), list(names), label or path.name, 1, reject)
 
 
-def _read(file: str, blocks: Iterator[bytes], names: list[str], start: int, reject: RejectSink) -> Iterator[Batch]:
+def read_csv_blocks(
+    blocks: Iterator[bytes], names: list[str], label: str, start: int, reject: RejectSink, separator: str = ","
+) -> Iterator[Batch]:
+    """Read records of the columns `names` from blocks of whole lines, of which the first is line `start`."""
     rest = b""  # a record that is still open
     for block in blocks:
         block = rest + block
         if b'"' in block:
-            records = _Records(file, block, names, start, reject)
+            records = _Records(label, block, names, start, reject, separator)
             yield from records.batch(last=False)
             rest = records.rest
         else:
-            yield from split_block(block, b",", names, file, start, reject)
+            yield from split_block(block, separator.encode(), names, label, start, reject)
             rest = b""
         start += block.count(b"\n") - rest.count(b"\n")
     if rest:
-        yield from _Records(file, rest, names, start, reject).batch(last=True)
+        yield from _Records(label, rest, names, start, reject, separator).batch(last=True)
 
 
 class _QuotingError(Exception):
@@ -86,7 +103,7 @@ class _Record(NamedTuple):
     end: int  # position after the record and its line end
 
 
-def _parse_record(text: str, begin: int, width: int) -> _Record | None:
+def _parse_record(text: str, begin: int, width: int, separator: str) -> _Record | None:
     """The record of `width` fields that starts at `begin`; None if the text, whole lines, ends inside its quotes.
 
     Raises:
@@ -104,13 +121,13 @@ def _parse_record(text: str, begin: int, width: int) -> _Record | None:
             fields.append(text[position + 1 : closing].replace('""', '"'))
             end = closing + 1
         else:
-            end = _find(_END_OF_FIELD, text, position)
+            end = _find_end_of_field(text, position, separator)
             if text[end] == "\n":
                 return _Record([*fields, text[position:end].removesuffix("\r")], end + 1)
             fields.append(text[position:end])
         if line_end := _LINE_END.match(text, end):
             return _Record(fields, line_end.end())
-        if text[end] != ",":
+        if text[end] != separator:
             raise _QuotingError("text follows a closing quote")
         position = end + 1
     raise _QuotingError(f"over {width + _SURPLUS} fields instead of {width}")
@@ -123,17 +140,20 @@ def _find_closing_quote(text: str, position: int) -> int:
     return quote
 
 
-def _find(pattern: re.Pattern[str], text: str, position: int) -> int:
-    found = pattern.search(text, position)
-    assert found is not None  # text ends with a newline
-    return found.start()
+def _find_end_of_field(text: str, position: int, separator: str) -> int:
+    line_end = text.index("\n", position)
+    found = text.find(separator, position, line_end)
+    return line_end if found < 0 else found
 
 
 class _Records:
     """The records of a block; after `batch`, `rest` has the lines of a record that the block leaves open."""
 
-    def __init__(self, file: str, block: bytes, names: list[str], start: int, reject: RejectSink) -> None:
+    def __init__(
+        self, file: str, block: bytes, names: list[str], start: int, reject: RejectSink, separator: str
+    ) -> None:
         self.rest = b""
+        self._separator = separator
         self._file, self._names, self._start, self._reject = file, names, start, reject
         self._text = block.decode("utf-8", "surrogateescape")
         self._suspect = not is_utf8(block) or b"\0" in block
@@ -153,11 +173,11 @@ class _Records:
             plain = text[position:line_end].rstrip("\n").removesuffix("\r")
             if '"' not in plain:
                 if plain:
-                    yield line, plain.split(",")
+                    yield line, plain.split(self._separator)
                 line, position = line + 1, line_end
                 continue
             try:
-                record = _parse_record(text, position, len(self._names))
+                record = _parse_record(text, position, len(self._names), self._separator)
                 if record is None and not last:
                     self.rest = text[position:].encode("utf-8", "surrogateescape")
                     return

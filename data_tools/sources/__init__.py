@@ -2,8 +2,10 @@
 
 from data_tools.sources.adressa import AdressaSource
 from data_tools.sources.amazon_reviews import AmazonReviewsSource
+from data_tools.sources.csv import CsvSource
 from data_tools.sources.hm import HMSource
 from data_tools.sources.mind import MindSource
+from data_tools.sources.movielens import MovieLensSource
 from data_tools.sources.ninerec import NineRecSource
 from data_tools.sources.parquet import ParquetSource
 from data_tools.sources.recbole import RecBoleSource
@@ -17,7 +19,9 @@ from data_tools.sources.transrec_tsv import TransRecTsvSource
 SOURCES: dict[str, type[Source]] = {
     "tables": TablesSource,
     "recbole": RecBoleSource,
+    "csv": CsvSource,
     "parquet": ParquetSource,
+    "movielens": MovieLensSource,
     "mind": MindSource,
     "hm": HMSource,
     "amazon_reviews": AmazonReviewsSource,

@@ -14,10 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import pyarrow as pa
-
 from data_tools.reading.csv_files import csv_columns, read_csv
+from data_tools.reading.first_rows import first_rows
 from data_tools.reading.input_files import require_file
 from data_tools.reading.text_blocks import count_lines
 from data_tools.reading.typed_columns import (
@@ -70,7 +68,7 @@ class TenrecSource:
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         """Yield the items that any user gave the feedback to, in order of appearance."""
-        for batch in _firsts(self._positive(reject), "item_id"):
+        for batch in first_rows(self._positive(reject), "item_id"):
             for line, row in iterate_rows(batch):
                 text = f"category {row[_CATEGORY]}" if self._has_category else ""
                 yield Item(batch.file, line, row["item_id"], f"item {row['item_id']}", text, {}, image=None)
@@ -82,7 +80,7 @@ class TenrecSource:
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         if self._profile:
-            for batch in _firsts(self._positive(ignore), "user_id"):
+            for batch in first_rows(self._positive(ignore), "user_id"):
                 yield batch._replace(rows=batch.rows.select(["user_id", *self._profile]))
 
     def _positive(self, reject: RejectSink) -> Iterator[Batch]:
@@ -94,16 +92,3 @@ class TenrecSource:
             unclear = Failure(Reason.BAD_LABEL, positive.is_null(), self._feedback, feedback, ", neither 1 nor 0")
             without_failures(batch, [unclear], reject)
             yield Batch(batch.file, batch.lines.filter(positive), batch.rows.filter(positive))
-
-
-def _firsts(batches: Iterator[Batch], column: str) -> Iterator[Batch]:
-    """Yield the first row with each value of a column; the values seen are held in memory."""
-    seen: set[str] = set()
-    for batch in batches:
-        values = batch.rows[column].to_pylist()
-        first = np.zeros(len(values), bool)
-        for row, value in enumerate(values):
-            first[row] = value not in seen
-            seen.add(value)
-        kept = pa.array(first)
-        yield Batch(batch.file, batch.lines.filter(kept), batch.rows.filter(kept))

@@ -7,12 +7,13 @@ quote, only the line the record starts on is rejected, and reading continues at 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
+from data_tools.reading.input_files import require_file
 from data_tools.reading.row_files import require_distinct
 from data_tools.reading.text_blocks import first_line, is_utf8, line_blocks, split_block
 from data_tools.rejects import Reason, Reject, RejectSink
@@ -34,6 +35,13 @@ def csv_columns(path: Path) -> list[str]:
     names = first_record(path)
     require_distinct(path, names)
     return names
+
+
+def require_csv(path: Path, columns: Set[str]) -> Path:
+    """The path; raises SourceError if it is not a file, or lacks one of these columns."""
+    if missing := columns - set(found := csv_columns(require_file(path))):
+        raise SourceError(f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(found)}")
+    return path
 
 
 def first_record(path: Path) -> list[str]:

@@ -3,7 +3,11 @@
 from data_tools.sources.adressa import AdressaSource
 from data_tools.sources.amazon_reviews import AmazonReviewsSource
 from data_tools.sources.csv import CsvSource
+from data_tools.sources.ebnerd import EBNeRDSource
 from data_tools.sources.hm import HMSource
+from data_tools.sources.kuairand import KuaiRandSource
+from data_tools.sources.kuairec import KuaiRecSource
+from data_tools.sources.microlens import MicroLensSource
 from data_tools.sources.mind import MindSource
 from data_tools.sources.movielens import MovieLensSource
 from data_tools.sources.ninerec import NineRecSource
@@ -28,6 +32,10 @@ SOURCES: dict[str, type[Source]] = {
     "adressa": AdressaSource,
     "ninerec": NineRecSource,
     "tenrec": TenrecSource,
+    "microlens": MicroLensSource,
+    "ebnerd": EBNeRDSource,
+    "kuairec": KuaiRecSource,
+    "kuairand": KuaiRandSource,
     "transrec_tsv": TransRecTsvSource,
     "synthetic": SyntheticSource,
     "sample": SampleSource,

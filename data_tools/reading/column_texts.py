@@ -48,8 +48,10 @@ def is_inexact(column: pa.Array) -> pa.BooleanArray:
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a column of this type holds bytes that need not be text."""
+    types = pa.types
     return any(
-        is_kind(kind) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+        is_kind(kind)
+        for is_kind in (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
     )
 
 

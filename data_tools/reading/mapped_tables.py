@@ -115,7 +115,7 @@ def describe_mapping(mapping: Sequence[tuple[str, str]]) -> str:
     return ",".join(f"{name}={column}" for name, column in mapping)
 
 
-def _map_names(columns: list[str], mapping: list[tuple[str, str]]) -> dict[str, str]:
+def _map_names(columns: list[str], mapping: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Our name -> the file's column; a column that is not mapped keeps its name unless the name is taken."""
     names: dict[str, str] = {}
     for name, column in mapping:

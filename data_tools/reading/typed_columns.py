@@ -106,7 +106,7 @@ def time_failures(seconds: pa.Int64Array, column: pa.Array, time: str, name: str
     failures = [Failure(Reason.BAD_TIMESTAMP, missing, name, column)]
     if time in UNITS and not _has_unit(column.type) and pc.any(missing).as_py():
         far = pc.and_(missing, pc.is_valid(_to_integers(column)))
-        remark = f", no date between the years 1 and 9999 in {time}; if the unit is another, give --timestamp-unit"
+        remark = f", no date between the years 1 and 9999 in {time}: it is in another unit (--timestamp-unit)"
         failures.insert(0, Failure(Reason.BAD_TIMESTAMP, far, name, column, remark))
     return failures
 
@@ -119,7 +119,7 @@ def to_flags(column: pa.Array) -> pa.BooleanArray:
 
 
 def _has_unit(kind: pa.DataType) -> bool:
-    return pa.types.is_date(kind) or pa.types.is_timestamp(kind)
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
 
 
 def _is_date(seconds: pa.Int64Array) -> pa.BooleanArray:

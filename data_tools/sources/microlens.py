@@ -61,8 +61,9 @@ class MicroLensSource(FolderSource):
         for raw in _read_titles(self._titles, reject):
             batch = to_strings(raw, "item_id", reject)
             for line, row in iterate_rows(batch):
-                image = self._covers and self._covers.locate(f"{row['item_id']}.jpg", batch.file, line, reject)
-                yield Item(batch.file, line, row["item_id"], row["title"], row["title"], {}, image)
+                item_id, title = row["item_id"], row["title"]
+                cover = self._covers.locate(f"{item_id}.jpg", batch.file, line, reject) if self._covers else None
+                yield Item(batch.file, line, item_id, title, title, {}, cover)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         if self._pairs:

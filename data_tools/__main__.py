@@ -115,7 +115,9 @@ def _print_summary(index: ShardIndex, output: str) -> None:
     counts = index.counts
     megabytes = sum(file.bytes for file in index.files) / 1e6
     print(f"{counts.users:,} users, {counts.items:,} items ({counts.images:,} with image), ", end="")
-    print(f"{counts.interactions:,} interactions: {output}, {len(index.files)} files, {megabytes:,.1f} MB")
+    print(f"{counts.interactions:,} interactions", end="")
+    print(f", {counts.impressions:,} impressions" if index.heads else "", end="")
+    print(f": {output}, {len(index.files)} files, {megabytes:,.1f} MB")
     if left_out := index.build.get("left_out"):
         print(f"left out, because they hold bytes and no texts: the columns {', '.join(left_out)}")
     for name, rows in counts.dropped.items():

@@ -1,4 +1,4 @@
-"""Builds a folder of shards from a source: items, then interactions, then users, and `index.json` last."""
+"""Builds a folder of shards from a source: items, interactions, impressions, then users, and `index.json` last."""
 
 import errno
 import os
@@ -14,16 +14,17 @@ import pyarrow.parquet as pq
 from data_tools.errors import DataToolsError
 from data_tools.executor import Executor, InProcess
 from data_tools.filters import NO_FILTERS, Filters
-from data_tools.interactions import stage_interactions
+from data_tools.impressions import context_of, heads_of
+from data_tools.indexing import RowStage, write_item_ids
 from data_tools.item_shards import ItemShards, LoadImages
 from data_tools.k_core import find_core
 from data_tools.profiles import columns_of, stage_profiles
 from data_tools.progress import step
 from data_tools.rejects import RejectLog
 from data_tools.shard_writer import describe_file
-from data_tools.sources.source import Source
-from data_tools.stage import Fragments, cut_tasks
-from data_tools.user_shards import GroupUsers, UserShards
+from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, ImpressionSource, Source, SourceError
+from data_tools.stage import cut_tasks
+from data_tools.user_shards import GroupUsers, UserShards, count_apart
 from transrec.data.shards.schema import (
     BLOCKS_FILE,
     CATALOGUE_FILE,
@@ -34,9 +35,11 @@ from transrec.data.shards.schema import (
     Counts,
     ShardIndex,
     hash_item_ids,
+    user_schema,
 )
 
 BLOCK_USERS = 256
+BLOCK_IMPRESSIONS = 2**15  # so that a block of heavy users takes a few MB
 DEFAULT_SHARD_BYTES = 128 * 2**20
 _PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -70,12 +73,11 @@ def build(
         stage.mkdir()
         with executor or InProcess() as tasks, RejectLog(folder / REJECTS_FILE, strict) as reject:
             items = _write_items(source, folder, shard_bytes, LoadImages(image_size), tasks, reject)
-            interactions, dropped = _stage_interactions(source, items.item_ids, filters, stage, tasks, reject)
-            profiles = stage_profiles(source.users(reject), stage, tasks)
-            group = GroupUsers(interactions, profiles, filters, len(items.item_ids), BLOCK_USERS, strict)
+            write_item_ids(items.item_ids, stage)
+            group, dropped = _stage_users(source, len(items.item_ids), filters, stage, tasks, reject)
             users = _write_users(group, folder, shard_bytes, tasks, reject)
             dropped.update(users.dropped)
-            if not users.users:
+            if not users.items.any():
                 raise _nothing_left(dropped, reject)
         shutil.rmtree(stage)
         pq.write_table(items.catalogue(users.items[1:]), folder / CATALOGUE_FILE, compression="zstd")
@@ -85,7 +87,9 @@ def build(
             build={"source": name, "shard_bytes": shard_bytes, **chosen, **filters.options(), **source.options()},
             counts=_count(items, users, reject, dropped),
             text_fields=items.text_fields,
-            user_columns=columns_of(profiles),
+            heads=heads_of(group.impressions),
+            context_columns=context_of(group.impressions),
+            user_columns=columns_of(group.profiles),
             item_ids_sha256=hash_item_ids(items.item_ids),
             files=[
                 *items.entries,
@@ -183,24 +187,39 @@ def _write_items(
     return items
 
 
-def _stage_interactions(
-    source: Source, item_ids: list[str], filters: Filters, stage: Path, executor: Executor, reject: RejectLog
-) -> tuple[Fragments, Counter[str]]:
-    with step("interactions", source.totals().interactions) as advance:
-        batches = source.interactions(reject)
-        interactions, dropped = stage_interactions(batches, item_ids, filters, stage, reject, executor, advance)
-    return interactions, dropped
+def _stage_users(
+    source: Source, n_items: int, filters: Filters, stage: Path, executor: Executor, reject: RejectLog
+) -> tuple[GroupUsers, Counter[str]]:
+    """Write all rows of users to the stage; return what groups them, and how many rows the filters drop."""
+    rows = RowStage(stage, executor, reject)
+    totals = source.totals()
+    interactions, dropped = rows.write(
+        "interactions", source.interactions(reject), INTERACTION_COLUMNS, filters, totals.interactions
+    )
+    shown = source.impressions(reject) if isinstance(source, ImpressionSource) else ()
+    impressions, dropped_shown = rows.write(
+        "impressions", shown, IMPRESSION_COLUMNS, filters.of_impressions(), totals.impressions
+    )
+    dropped.update(count_apart(dropped_shown))
+    profiles = stage_profiles(source.users(reject), stage, executor)
+    schema = user_schema(heads_of(impressions), context_of(impressions), columns_of(profiles))
+    if twice := sorted(name for name, count in Counter(schema.names).items() if count > 1):
+        raise SourceError(f"impressions and user profiles would have several columns {', '.join(twice)}: rename them")
+    group = GroupUsers(
+        interactions, impressions, profiles, filters, schema, n_items, BLOCK_USERS, BLOCK_IMPRESSIONS, reject.strict
+    )
+    return group, dropped
 
 
 def _write_users(
     group: GroupUsers, folder: Path, shard_bytes: int, executor: Executor, reject: RejectLog
 ) -> UserShards:
-    filters, interactions = group.filters, group.interactions
-    tasks = list(cut_tasks(interactions.rows + group.profiles.rows))
+    filters, interactions, impressions = group.filters, group.interactions, group.impressions
+    tasks = list(cut_tasks(interactions.rows + impressions.rows + group.profiles.rows))
     if filters.k_core:
         core = find_core(interactions, tasks, group.n_items, filters.user_minimum, filters.k_core, executor)
         group = replace(group, core=core)
-    total = int(interactions.rows.sum())
+    total = int(interactions.rows.sum() + impressions.rows.sum())
     with UserShards(folder, shard_bytes, group.n_items) as users, step("users", total) as advance:
         for grouped in executor.map(group, list(enumerate(tasks))):
             users.add(grouped)
@@ -225,6 +244,7 @@ def _count(items: ItemShards, users: UserShards, reject: RejectLog, dropped: Cou
         users=users.users,
         items=len(items.item_ids),
         interactions=int(users.items.sum()),
+        impressions=users.impressions,
         images=items.images,
         rejects=dict(sorted(reject.counts.items())),
         dropped=dict(dropped),

@@ -2,13 +2,14 @@
 
 Rows are filtered by date and rating as they are read. Once all rows of a user are together, users are filtered by
 length, and users and items by the k-core. Items stay in the catalogue even if they have no interactions left.
+Impressions are filtered by date and go with their users; those of items outside the core stay.
 """
 
 import argparse
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -33,10 +34,11 @@ class Filters:
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group(
-            "filters", "index.json counts the interactions that each filter drops; items are never dropped"
+            "filters",
+            "index.json counts the interactions, and the impressions, that each filter drops; items are never dropped",
         )
-        group.add_argument("--since", type=_date, metavar="DATE", help="only interactions from this date on (UTC)")
-        group.add_argument("--until", type=_date, metavar="DATE", help="only interactions before this date (UTC)")
+        group.add_argument("--since", type=_date, metavar="DATE", help="only what was from this date on (UTC)")
+        group.add_argument("--until", type=_date, metavar="DATE", help="only what was before this date (UTC)")
         group.add_argument("--min-rating", type=_finite, metavar="R", help="only interactions rated R or more")
         group.add_argument("--min-length", type=_positive, metavar="N", help="only users with N interactions or more")
         group.add_argument(
@@ -60,8 +62,12 @@ class Filters:
         """Minimum number of interactions of every remaining user."""
         return max(self.min_length or 1, self.k_core or 1)
 
+    def of_impressions(self) -> Self:
+        """The filters of rows that apply to impressions."""
+        return replace(self, min_rating=None)
+
     def keep_rows(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Counter[str]]:
-        """Rows of `INDEXED_COLUMNS` that pass, and how many each filter drops; an unrated row fails `min_rating`."""
+        """The rows that pass, and how many each filter drops; an unrated row fails `min_rating`."""
         dropped: Counter[str] = Counter()
         for name, passes in self._row_filters():
             kept = rows.filter(passes)
@@ -82,6 +88,21 @@ class Filters:
             dropped["k_core"] = len(histories.items) - len(kept.items)
             histories = kept
         return histories, dropped
+
+    def keep_shown(self, shown: Histories, read: Histories, kept: Histories) -> tuple[Histories, Counter[str]]:
+        """The impressions of users who pass, given the interactions `read` and those that `keep_users` leaves of them,
+        and how many impressions each filter drops."""
+        dropped: Counter[str] = Counter()
+        passing = {}
+        if self.min_length is not None:
+            passing["min_length"] = read.user_ids.filter(pa.array(read.lengths >= self.min_length))
+        if self.k_core is not None:
+            passing["k_core"] = kept.user_ids
+        for name, user_ids in passing.items():
+            remaining = shown.keep_users(pc.is_in(shown.user_ids, user_ids).to_numpy(zero_copy_only=False))
+            dropped[name] = len(shown.rows) - len(remaining.rows)
+            shown = remaining
+        return shown, dropped
 
     def _row_filters(self) -> Iterator[tuple[str, pc.Expression]]:
         if self.since is not None:

@@ -1,83 +1,91 @@
-"""Histories: interactions grouped by user and ordered by time."""
+"""Rows of users (interactions, or impressions) grouped by user and ordered by time."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from transrec.data.shards.schema import USER_COLUMNS, user_order_key
-
-INDEXED_COLUMNS = pa.schema(
-    [("user_id", pa.string()), ("item", pa.int32()), ("timestamp", pa.int64()), ("rating", pa.float32())]
-)
+from transrec.data.shards.schema import user_order_key
 
 
 @dataclass(frozen=True)
 class Histories:
-    """Users in their final order; the interactions of user u are `starts[u]:starts[u + 1]`."""
+    """Users in their final order; the rows of user u are `starts[u]:starts[u + 1]`, in order of time."""
 
     user_ids: pa.StringArray
     starts: NDArray[np.int64]  # (users + 1,)
-    items: NDArray[np.int32]
-    timestamps: NDArray[np.int64]
-    ratings: NDArray[np.float32]
-    unrated: NDArray[np.bool_]
+    rows: pa.RecordBatch
 
     @classmethod
     def group(cls, table: pa.Table) -> Self:
-        """Group a table of `INDEXED_COLUMNS`.
+        """Group a table with the columns `user_id`, `timestamp` and others.
 
-        Users are in ascending order of (`user_order_key`, id). A user's interactions are in order of time; those with
-        equal times keep their order in the table.
+        Users are in ascending order of (`user_order_key`, id). A user's rows are in order of time; those with equal
+        times keep their order in the table.
         """
         user_ids, user_of_row = _rank_users(table["user_id"])
-        timestamps, ratings = table["timestamp"].to_numpy(), table["rating"]
-        order = np.lexsort((timestamps, user_of_row))  # stable
+        order = np.lexsort((table["timestamp"].to_numpy(), user_of_row))  # stable
+        columns = table.drop_columns("user_id").combine_chunks()
+        rows = [column.combine_chunks().take(pa.array(order)) for column in columns.columns]
         return cls(
             user_ids=user_ids,
             starts=_starts(np.bincount(user_of_row, minlength=len(user_ids))),
-            items=table["item"].to_numpy()[order],
-            timestamps=timestamps[order],
-            ratings=ratings.fill_null(0).to_numpy()[order],
-            unrated=ratings.is_null().to_numpy()[order],
+            rows=pa.RecordBatch.from_arrays(rows, schema=columns.schema),
         )
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.starts)
 
+    @property
+    def items(self) -> NDArray[np.int32]:
+        """(rows,) item indices."""
+        items: NDArray[np.int32] = self.rows["item"].to_numpy()
+        return items
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """(rows,) position of the user of each row."""
+        return np.repeat(np.arange(len(self.user_ids)), self.lengths)
+
     def keep(self, rows: NDArray[np.bool_]) -> Self:
-        """The histories with only the interactions that `rows` marks and only the users who have any of them."""
+        """The histories with only the rows that are marked and only the users who have any of them."""
         lengths = np.diff(_starts(rows)[self.starts])
         return type(self)(
             user_ids=self.user_ids.filter(pa.array(lengths > 0)),
             starts=_starts(lengths[lengths > 0]),
-            items=self.items[rows],
-            timestamps=self.timestamps[rows],
-            ratings=self.ratings[rows],
-            unrated=self.unrated[rows],
+            rows=self.rows.filter(pa.array(rows)),
         )
 
     def keep_users(self, users: NDArray[np.bool_]) -> Self:
         return self.keep(np.repeat(users, self.lengths))
 
-    def cut_blocks(self, block_users: int) -> Iterator[pa.RecordBatch]:
-        """Yield batches of `USER_COLUMNS` with `block_users` users each; the last may have fewer."""
-        for first in range(0, len(self.user_ids), block_users):
-            user_ids = self.user_ids.slice(first, block_users)
-            starts = self.starts[first : first + len(user_ids) + 1]
-            rows = slice(starts[0], starts[-1])
-            values = [
-                pa.array(self.items[rows]),
-                pa.array(self.timestamps[rows]),
-                pa.array(self.ratings[rows], mask=self.unrated[rows]),
-            ]
+    def among(self, user_ids: pa.StringArray) -> Self:
+        """The histories of these users, who are in their final order and include all of ours; empty for the others."""
+        lengths = np.zeros(len(user_ids), np.int64)
+        lengths[pc.index_in(self.user_ids, user_ids).to_numpy()] = self.lengths
+        return replace(self, user_ids=user_ids, starts=_starts(lengths))
+
+    def cut_blocks(self, bounds: Iterable[int]) -> Iterator[pa.RecordBatch]:
+        """Yield the users between consecutive bounds: batches of `user_id` and a list column for each column."""
+        for first, stop in pairwise(bounds):
+            starts = self.starts[first : stop + 1]
+            rows = self.rows.slice(starts[0], starts[-1] - starts[0])
             offsets = pa.array(starts - starts[0], pa.int32())
-            lists = [pa.ListArray.from_arrays(offsets, column) for column in values]
-            yield pa.RecordBatch.from_arrays([user_ids, *lists], schema=USER_COLUMNS)
+            lists = [pa.ListArray.from_arrays(offsets, column) for column in rows.columns]
+            yield pa.RecordBatch.from_arrays(
+                [self.user_ids.slice(first, stop - first), *lists], ["user_id", *rows.schema.names]
+            )
+
+
+def unite_users(histories: Iterable[Histories]) -> pa.StringArray:
+    """All users of several histories, in their final order."""
+    return _rank_users(pa.chunked_array([each.user_ids for each in histories], pa.string()))[0]
 
 
 def _rank_users(column: pa.ChunkedArray) -> tuple[pa.StringArray, NDArray[np.int64]]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -14,13 +15,21 @@ from rich.table import Table
 from rich.text import Text
 
 from data_tools.shard_reader import read_blocks, read_catalogue
-from transrec.data.shards.schema import ShardIndex
+from transrec.data.shards.schema import LABEL_PREFIX, ShardIndex
 
 BAR_CELLS = 16
 SAMPLE_ITEMS = 3
 SAMPLE_HISTORY = 5
 _FIRST_YEAR = 366 * 86_400  # seconds: times of the year 1970 are taken for positions
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+class ShownSummary(NamedTuple):
+    """What the users of a folder of shards were shown."""
+
+    users: int  # who were shown anything
+    requests: int
+    labels: dict[str, tuple[float, int]]  # head -> sum of the labels, and number of impressions that have one
 
 
 class UserSummary(NamedTuple):
@@ -30,6 +39,7 @@ class UserSummary(NamedTuple):
     first_time: int  # seconds since 1970
     last_time: int
     tied: int  # interactions with the same time as the user's interaction before
+    shown: "ShownSummary"
     sample: dict[str, Any]  # one user, as a row of USER_COLUMNS and profile columns
 
 
@@ -41,7 +51,7 @@ def inspect(folder: Path, console: Console) -> None:
     """
     index = ShardIndex.load(folder)
     catalogue = read_catalogue(folder)
-    users = _summarise_users(folder)
+    users = _summarise_users(folder, index.heads)
     popularity = catalogue["interactions"].to_numpy()
     console.print(Text(_headline(index), style="bold"))
     console.print(_facts(index, users))
@@ -88,6 +98,7 @@ def _facts(index: ShardIndex, users: UserSummary) -> Table:
         f"longest {users.lengths.max():,}",
         "dates": _times(users),
         "order": _order(users),
+        "impressions": _impressions(index, users.shown),
         "text fields": ", ".join(index.text_fields),
         "profiles": ", ".join(index.user_columns) or "none",
         "dropped": ", ".join(f"{name} {rows:,}" for name, rows in counts.dropped.items()) or "nothing",
@@ -147,19 +158,60 @@ def _sample_user(catalogue: pa.Table, user: dict[str, Any]) -> Panel:
     return Panel(Group(Text(caption, style="dim"), *lines), title="user", title_align="left")
 
 
-def _summarise_users(folder: Path) -> UserSummary:
-    lengths, times, tied, sample = [], [], 0, None
+def _summarise_users(folder: Path, heads: list[str]) -> UserSummary:
+    lengths, times, tied, sample, shown = [], [], 0, None, []
     for block in read_blocks(folder):
         lengths.append(block.lengths.to_numpy())
+        shown.append(_summarise_shown(block.users, heads))
         seconds = block.users["timestamps"].flatten().to_numpy()
         owner = block.users["timestamps"].value_parent_indices().to_numpy()
-        times += [int(seconds.min()), int(seconds.max())]
+        times += [int(seconds.min()), int(seconds.max())] if len(seconds) else []
         tied += int(((np.diff(seconds) == 0) & (np.diff(owner) == 0)).sum())
-        if sample is None:
-            enough = int(np.argmax(block.lengths.to_numpy() >= SAMPLE_HISTORY))  # 0 if no user has that many
+        if sample is None and len(seconds):
+            enough = int(np.argmax(lengths[-1] >= SAMPLE_HISTORY)) or int(np.argmax(lengths[-1] > 0))
             [sample] = block.users.slice(enough, 1).to_pylist()
-    assert sample is not None  # a build without users fails
-    return UserSummary(np.concatenate(lengths), min(times), max(times), tied, sample)
+    assert sample is not None  # a build without interactions fails
+    return UserSummary(np.concatenate(lengths), min(times), max(times), tied, _add(shown, heads), sample)
+
+
+def _summarise_shown(users: pa.RecordBatch, heads: list[str]) -> ShownSummary:
+    if not heads:
+        return ShownSummary(0, 0, {})
+    requests = users["shown_requests"]
+    pairs = pa.table([requests.value_parent_indices(), requests.flatten()], ["user", "request"])
+    labels = {head: users[LABEL_PREFIX + head].flatten().drop_null() for head in heads}
+    return ShownSummary(
+        users=int(pc.sum(pc.greater(requests.value_lengths(), 0)).as_py()),
+        requests=len(pairs.group_by(["user", "request"]).aggregate([])),
+        labels={head: (float(label.to_numpy().sum()), len(label)) for head, label in labels.items()},
+    )
+
+
+def _add(blocks: list[ShownSummary], heads: list[str]) -> ShownSummary:
+    columns = {head: [block.labels[head] for block in blocks] for head in heads}
+    return ShownSummary(
+        users=sum(block.users for block in blocks),
+        requests=sum(block.requests for block in blocks),
+        labels={
+            head: (sum(ones for ones, _ in column), sum(seen for _, seen in column)) for head, column in columns.items()
+        },
+    )
+
+
+def _impressions(index: ShardIndex, shown: ShownSummary) -> str:
+    if not index.heads:
+        return "none"
+    count = index.counts.impressions
+    shares = [
+        f"{head} {_share(ones, seen)}{'' if seen == count else f' of {seen:,} observed'}"
+        for head, (ones, seen) in shown.labels.items()
+    ]
+    context = f"; context: {', '.join(index.context_columns)}" if index.context_columns else ""
+    return f"{count:,} in {shown.requests:,} requests of {shown.users:,} users; {', '.join(shares)}{context}"
+
+
+def _share(part: float, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else "0%"
 
 
 def _times(users: UserSummary) -> str:
@@ -169,7 +221,7 @@ def _times(users: UserSummary) -> str:
 
 
 def _order(users: UserSummary) -> str:
-    followers = int(users.lengths.sum()) - len(users.lengths)
+    followers = int(users.lengths.sum()) - int((users.lengths > 0).sum())
     if not users.tied:
         return "known: no two interactions of a user have the same time"
     share = f"{users.tied:,} interactions ({users.tied / followers:.0%} of those after another)"

@@ -1,4 +1,4 @@
-"""User profiles: the columns after `USER_COLUMNS`."""
+"""User profiles: the last columns of a record batch of users."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,11 +74,8 @@ class Profiles:
         names = [name for name in table.schema.names if name.startswith(_PREFIX)]
         self._user_ids = users.dictionary
         self._table = table.select(names).take(pa.array(first_row)).combine_chunks()
-        columns = [(name.removeprefix(_PREFIX), pa.string()) for name in names]
-        self.schema = pa.schema([*USER_COLUMNS, *columns])
 
-    def join(self, users: pa.RecordBatch) -> pa.RecordBatch:
-        """Add the profile columns to a batch of `USER_COLUMNS`; null for a user without a profile."""
-        rows = pc.index_in(users["user_id"], self._user_ids)
-        profiles = [column.take(rows).combine_chunks() for column in self._table.columns]
-        return pa.RecordBatch.from_arrays([*users.columns, *profiles], schema=self.schema)
+    def of(self, user_ids: pa.StringArray) -> list[pa.StringArray]:
+        """The profile columns of these users; null for a user without a profile."""
+        rows = pc.index_in(user_ids, self._user_ids)
+        return [column.take(rows).combine_chunks() for column in self._table.columns]

@@ -24,7 +24,7 @@ class Reason(StrEnum):
     BAD_ID = "bad_id"  # a float that no longer tells one whole number from the next
     BAD_TIMESTAMP = "bad_timestamp"
     BAD_RATING = "bad_rating"
-    BAD_LABEL = "bad_label"  # a flag that is neither 1 nor 0
+    BAD_LABEL = "bad_label"  # neither 0 nor 1
     DUPLICATE_ITEM = "duplicate_item"
     DUPLICATE_USER = "duplicate_user"
     UNKNOWN_ITEM = "unknown_item"

@@ -8,14 +8,9 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from transrec.data.shards.schema import (
-    BLOCKS_FILE,
-    BLOCKS_SCHEMA,
-    CATALOGUE_FILE,
-    CATALOGUE_SCHEMA,
-    SCHEMA_VERSION,
-    ShardSetError,
-)
+from transrec.data.shards.schema import BLOCKS_FILE, CATALOGUE_FILE, CATALOGUE_SCHEMA, ShardIndex, ShardSetError
+
+_NONE = pa.array([], pa.int32())
 
 
 class ShardFileError(ShardSetError):
@@ -32,6 +27,7 @@ class UserBlock(NamedTuple):
 
     shard: str
     lengths: pa.Int32Array  # interactions of each user, from the table of blocks
+    shown_lengths: pa.Int32Array  # impressions of each user, from there; empty where the set has none
     users: pa.RecordBatch
 
 
@@ -41,8 +37,8 @@ def read_catalogue(folder: Path) -> pa.Table:
 
 
 def read_block_table(folder: Path) -> pa.Table:
-    """The table of blocks, checked against its schema."""
-    return _read_table(folder / BLOCKS_FILE, BLOCKS_SCHEMA)
+    """The table of blocks, checked against its schema; without `shown_lengths` in a set of version 3."""
+    return _read_table(folder / BLOCKS_FILE, ShardIndex.load(folder).blocks_schema)
 
 
 def read_blocks(folder: Path) -> Iterator[UserBlock]:
@@ -58,7 +54,8 @@ def read_blocks(folder: Path) -> Iterator[UserBlock]:
             if place["shard"] != shard:
                 shard = place["shard"]
                 data = _map_file(folder / shard)
-            yield UserBlock(shard, rows["lengths"][number].values, _decode_block(data, place))
+            shown = rows["shown_lengths"][number].values if "shown_lengths" in rows.schema.names else _NONE
+            yield UserBlock(shard, rows["lengths"][number].values, shown, _decode_block(data, place))
 
 
 def _map_file(path: Path) -> pa.Buffer:
@@ -84,7 +81,7 @@ def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         raise ShardFileError(path.name, str(error)) from None
     if table.schema != schema:
-        raise ShardFileError(path.name, f"its columns are not those of schema version {SCHEMA_VERSION}")
+        raise ShardFileError(path.name, f"its columns are {table.schema.names}, not {schema.names}, or of other types")
     if missing := [name for name in schema.names if table[name].null_count and not name.startswith("image_")]:
         raise ShardFileError(path.name, f"has rows without {missing[0]}")
     if outside := [name for name in table["shard"].unique().to_pylist() if Path(name).name != name]:

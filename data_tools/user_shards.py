@@ -5,6 +5,7 @@ part of the time and fills the shards whatever the tasks are. A block does not c
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data_tools.filters import Filters
-from data_tools.histories import Histories
+from data_tools.histories import Histories, unite_users
+from data_tools.impressions import group_impressions, heads_of
 from data_tools.profiles import Profiles
 from data_tools.rejects import RejectLog
 from data_tools.shard_writer import ShardWriter
@@ -30,32 +32,66 @@ class GroupUsers:
     """The task that groups the users of some buckets into blocks."""
 
     interactions: Fragments
+    impressions: Fragments
     profiles: Fragments
     filters: Filters
+    schema: pa.Schema  # of the blocks
     n_items: int
     block_users: int
+    block_impressions: int
     strict: bool
     core: NDArray[np.bool_] | None = None  # see `find_core`
 
     def __call__(self, task: tuple[int, range]) -> "Grouped":
         number, buckets = task
         path = self.interactions.folder / f"blocks-{number:06d}"
-        read = Histories.group(self.interactions.read(buckets))
-        histories, dropped = self.filters.keep_users(read, self.core)
+        users = self._read(buckets)
         with RejectLog(path.with_suffix(".jsonl"), self.strict) as reject:
             profiles = Profiles(self.profiles.read(buckets), reject)
+        shown = np.zeros(len(users.histories.user_ids), np.int64) if users.shown is None else users.shown.lengths
+        bounds = cut_users(shown, self.block_users, self.block_impressions)
+        parts = [each.cut_blocks(bounds) for each in (users.histories, users.shown) if each is not None]
         with path.open("wb") as file:
-            blocks = histories.cut_blocks(self.block_users)
-            sizes = [file.write(_to_ipc_stream(profiles.join(block))) for block in blocks]
+            sizes = [file.write(_to_ipc_stream(self._join(block, profiles))) for block in zip(*parts, strict=True)]
         return Grouped(
             path=path,
             sizes=sizes,
-            lengths=_cut_lengths(histories.lengths, self.block_users),
-            items=np.bincount(histories.items, minlength=self.n_items + 1),
-            read=len(read.items),
-            dropped=dropped,
+            lengths=_cut_lengths(users.histories.lengths, bounds),
+            shown_lengths=_cut_lengths(shown, bounds) if users.shown is not None else _no_lengths(len(sizes)),
+            items=np.bincount(users.histories.items, minlength=self.n_items + 1),
+            impressions=int(shown.sum()),
+            read=users.read,
+            dropped=users.dropped,
             rejects=reject.path,
         )
+
+    def _read(self, buckets: range) -> "_Users":
+        """The users of some buckets, filtered."""
+        read = Histories.group(self.interactions.read(buckets))
+        histories, dropped = self.filters.keep_users(read, self.core)
+        if not heads_of(self.impressions):
+            return _Users(histories, None, len(read.rows), dropped)
+        every = group_impressions(self.impressions.read(buckets))
+        shown, dropped_shown = self.filters.keep_shown(every, read, histories)
+        user_ids = unite_users([histories, shown])
+        dropped.update(count_apart(dropped_shown))
+        count = len(read.rows) + len(every.rows)
+        return _Users(histories.among(user_ids), shown.among(user_ids), count, dropped)
+
+    def _join(self, parts: Sequence[pa.RecordBatch], profiles: Profiles) -> pa.RecordBatch:
+        """A block of `schema` from the histories of its users, what they were shown, if known, and their profiles."""
+        user_ids = parts[0]["user_id"]
+        lists = [column for part in parts for column in part.columns[1:]]
+        return pa.RecordBatch.from_arrays([user_ids, *lists, *profiles.of(user_ids)], schema=self.schema)
+
+
+class _Users(NamedTuple):
+    """The filtered rows of the same users."""
+
+    histories: Histories
+    shown: Histories | None  # None: the source has no impressions
+    read: int  # rows before the filters
+    dropped: Counter[str]
 
 
 class Grouped(NamedTuple):
@@ -64,8 +100,10 @@ class Grouped(NamedTuple):
     path: Path
     sizes: list[int]
     lengths: pa.ListArray  # for each block, the interactions of each user
+    shown_lengths: pa.ListArray  # for each block, the impressions of each user; empty without impressions
     items: NDArray[np.int64]  # interactions of each item, by index
-    read: int  # interactions before the filters
+    impressions: int
+    read: int  # interactions and impressions before the filters
     dropped: Counter[str]
     rejects: Path
 
@@ -74,7 +112,7 @@ class UserShards:
     """Takes the results of the tasks in order; use as a context manager, `entries` is complete when it exits."""
 
     def __init__(self, folder: Path, shard_bytes: int, n_items: int) -> None:
-        self.users = 0
+        self.users = self.impressions = 0
         self.items = np.zeros(n_items + 1, np.int64)  # interactions of each item, by index
         self.dropped: Counter[str] = Counter()
         self._blocks = 0
@@ -90,6 +128,7 @@ class UserShards:
         if grouped.sizes:
             self._table.write_table(self._write_blocks(grouped))
         self.items += grouped.items
+        self.impressions += grouped.impressions
         self.dropped.update(grouped.dropped)
         grouped.path.unlink()
 
@@ -102,9 +141,8 @@ class UserShards:
                 self._blocks += 1
         self.users += sum(users)
         places = [list(column) for column in zip(*placed, strict=True)]
-        return pa.Table.from_arrays([*map(pa.array, places), grouped.lengths], names=BLOCKS_SCHEMA.names).cast(
-            BLOCKS_SCHEMA
-        )
+        columns = [*map(pa.array, places), grouped.lengths, grouped.shown_lengths]
+        return pa.Table.from_arrays(columns, names=BLOCKS_SCHEMA.names).cast(BLOCKS_SCHEMA)
 
     def __enter__(self) -> Self:
         return self
@@ -116,9 +154,31 @@ class UserShards:
         self._table.close()
 
 
-def _cut_lengths(lengths: NDArray[np.int64], block_users: int) -> pa.ListArray:
-    ends = np.minimum(np.arange(0, len(lengths) + block_users, block_users), len(lengths))
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(lengths, pa.int32()))
+def cut_users(shown: NDArray[np.int64], block_users: int, block_impressions: int) -> list[int]:
+    """The bounds of blocks of consecutive users: 0, …, the number of users; `shown` (users,) counts impressions.
+
+    A block has at most `block_users` users and `block_impressions` impressions; a user with more has one alone.
+    """
+    ends = np.cumsum(shown)
+    bounds = [0]
+    while (first := bounds[-1]) < len(shown):
+        before = ends[first] - shown[first]
+        fitting = int(np.searchsorted(ends, before + block_impressions, side="right"))
+        bounds.append(min(max(fitting, first + 1), first + block_users, len(shown)))
+    return bounds
+
+
+def count_apart(dropped: Counter[str]) -> Counter[str]:
+    """Numbers of dropped impressions, named apart from those of interactions."""
+    return Counter({f"{name} (impressions)": rows for name, rows in dropped.items()})
+
+
+def _cut_lengths(lengths: NDArray[np.int64], bounds: list[int]) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), pa.array(lengths, pa.int32()))
+
+
+def _no_lengths(blocks: int) -> pa.ListArray:
+    return pa.array([[]] * blocks, pa.list_(pa.int32()))
 
 
 def _to_ipc_stream(batch: pa.RecordBatch) -> bytes:

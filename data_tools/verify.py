@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_tools.progress import step
-from data_tools.shard_reader import ShardFileError, read_block_table, read_blocks, read_catalogue
+from data_tools.shard_reader import ShardFileError, UserBlock, read_block_table, read_blocks, read_catalogue
 from data_tools.shard_writer import hash_file
 from transrec.data.shards.schema import (
     BLOCKS_FILE,
@@ -27,9 +26,10 @@ from transrec.data.shards.schema import (
     INDEX_FILE,
     LOST_AND_FOUND,
     REJECTS_FILE,
-    USER_COLUMNS,
     FileEntry,
     ShardIndex,
+    fault_of_impressions,
+    fault_of_items,
     hash_item_ids,
     user_order_key,
 )
@@ -152,16 +152,14 @@ def _check_users(folder: Path, index: ShardIndex) -> Iterator[Problem]:
     yield from misplaced
     if misplaced:
         return
-    profile_columns = [(name, pa.string()) for name in index.user_columns]
-    schema = pa.schema([*USER_COLUMNS, *profile_columns])
     counts = np.zeros(index.counts.items + 1, np.int64)
-    users, last_key = 0, (b"", "")
+    users, shown, last_key = 0, 0, (b"", "")
     with step("user blocks", index.counts.users) as advance:
         for block in read_blocks(folder):
-            if block.users.schema != schema:
-                yield Problem(block.shard, f"columns are {block.users.schema.names}, not {schema.names}")
+            if block.users.schema != index.user_schema:
+                yield Problem(block.shard, f"columns are {block.users.schema.names}, not {index.user_schema.names}")
                 return
-            faults = list(_block_faults(block.users, block.lengths, index.counts.items))
+            faults = list(_block_faults(block, index))
             yield from (Problem(block.shard, message) for message in faults)
             if faults:
                 return
@@ -170,10 +168,11 @@ def _check_users(folder: Path, index: ShardIndex) -> Iterator[Problem]:
                 yield Problem(block.shard, "users are not in the order of their hash")
             items = block.users["items"].flatten().to_numpy()
             counts += np.bincount(items[(items >= 1) & (items < len(counts))], minlength=len(counts))
-            users, last_key = users + len(keys), keys[-1]
+            users, shown, last_key = users + len(keys), shown + sum(block.shown_lengths.to_pylist()), keys[-1]
             advance(len(keys))
     yield from _compare(BLOCKS_FILE, "users", users, index.counts.users)
     yield from _compare(BLOCKS_FILE, "interactions", int(counts.sum()), index.counts.interactions)
+    yield from _compare(BLOCKS_FILE, "impressions", shown, index.counts.impressions)
     if not np.array_equal(counts[1:], read_catalogue(folder)["interactions"].to_numpy()):
         yield Problem(CATALOGUE_FILE, "interactions per item differ from the user shards")
 
@@ -195,24 +194,29 @@ def _check_user_shards(folder: Path, index: ShardIndex) -> Iterator[Problem]:
         yield Problem(BLOCKS_FILE, f"has blocks in {shard}, which {INDEX_FILE} does not list")
 
 
-def _block_faults(users: pa.RecordBatch, lengths: pa.Int32Array, n_items: int) -> Iterator[str]:
+def _block_faults(block: UserBlock, index: ShardIndex) -> Iterator[str]:
+    users = block.users
     if not len(users) or any(users[name].null_count for name in ("user_id", "items", "timestamps")):
         yield "a block has no users, or users without an id or interactions"
         return
-    first = users["user_id"][0].as_py()
-    for name in ("items", "timestamps", "ratings"):
-        if users[name].value_lengths() != lengths:
-            yield f"block of user {first!r}: the lengths of {name} differ from {BLOCKS_FILE}"
+    where = f"block of user {users['user_id'][0].as_py()!r}"
+    lengths = {"items": block.lengths, "timestamps": block.lengths, "ratings": block.lengths}
+    if index.heads:
+        lengths["shown"] = block.shown_lengths
+    for name, expected in lengths.items():
+        if users[name].value_lengths() != expected:
+            yield f"{where}: the lengths of {name} differ from {BLOCKS_FILE}"
             return
-    if not pc.all(pc.greater(lengths, 0)).as_py():
-        yield f"block of user {first!r} has a user without interactions"
-    bounds = pc.min_max(users["items"].flatten()).as_py()
-    if bounds["min"] < 1 or bounds["max"] > n_items:
-        yield f"block of user {first!r} has items {bounds['min']}..{bounds['max']}, not 1..{n_items}"
+    rows = pc.add(block.lengths, block.shown_lengths) if index.heads else block.lengths
+    if not pc.all(pc.greater(rows, 0)).as_py():
+        yield f"{where} has a user without interactions{' and impressions' if index.heads else ''}"
     times = users["timestamps"].flatten().to_numpy()
     user = users["timestamps"].value_parent_indices().to_numpy()
     if np.any((np.diff(times) < 0) & (np.diff(user) == 0)):
-        yield f"block of user {first!r} has timestamps that do not ascend"
+        yield f"{where} has timestamps that do not ascend"
+    for fault in (fault_of_items(users["items"], index.counts.items), fault_of_impressions(users, index)):
+        if fault is not None:
+            yield f"{where}: {fault}"
 
 
 def _check_rejects(folder: Path, index: ShardIndex) -> Iterator[Problem]:

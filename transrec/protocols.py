@@ -381,6 +381,15 @@ class ModelSettings(Config):
         """These settings, with all required files taken from `export`."""
         return self
 
+    def known_from(self, export: Path) -> Any:
+        """These settings, with what training has counted, which decides the shapes of weights, taken from `export`."""
+        return self
+
 
 class CatalogueTable(nn.Module):
     """A module whose rows belong to the items of one catalogue: its weights cannot be used with another."""
+
+
+class EmbeddingTable(nn.Module):
+    """A table with a row for each value of a feature. It may have a learning rate of its own, and never decays: decay
+    would shrink the rows of values that a step does not meet."""

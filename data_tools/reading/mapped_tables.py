@@ -1,8 +1,9 @@
 """Tables of any files whose columns are mapped by options (`--columns`) to the project's own.
 
 Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title` or
-`text` and may have `image`; users need `user_id`. A name may be mapped several times: each file uses the first column
-that it has. Other columns keep their names.
+`text` and may have `image`; users need `user_id`; impressions need `user_id`, `item_id`, `timestamp` and `click` or
+`label_<head>`. A name may be mapped several times: each file uses the first column that it has. Other columns keep
+their names.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from data_tools.reading.input_files import find_files, label_files, partition_of
+from data_tools.reading.typed_columns import require_labels
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import Batch, SourceError
 
@@ -81,8 +83,8 @@ class MappedTable:
 
 
 def add_table_arguments(parser: argparse.ArgumentParser, required: Sequence[str]) -> None:
-    """Add --interactions, --items, --users and --columns."""
-    for kind in ("interactions", "items", "users"):
+    """Add --interactions, --items, --users, --impressions and --columns."""
+    for kind in ("interactions", "items", "users", "impressions"):
         text = f"files or folders of {kind}" if kind in required else f"files or folders of {kind}; optional"
         parser.add_argument(f"--{kind}", nargs="+", required=kind in required, metavar="FILE", help=text)
     parser.add_argument(
@@ -97,10 +99,16 @@ def require_title(items: MappedTable) -> None:
             raise SourceError(f"{path}: needs a column title or text; map one with --columns")
 
 
-def require_same_columns(users: MappedTable) -> None:
-    """Raise SourceError if files of users differ in their columns."""
-    if len({tuple(names) for names in users.names.values()}) > 1:
-        raise SourceError("--users: the files must all have the same columns, in the same order")
+def require_labelled(impressions: MappedTable) -> None:
+    """Raise SourceError if a file of impressions has no label."""
+    for path, names in impressions.names.items():
+        require_labels(path, list(names))
+
+
+def require_same_columns(option: str, table: MappedTable) -> None:
+    """Raise SourceError if the files of an option differ in their columns."""
+    if len({tuple(names) for names in table.names.values()}) > 1:
+        raise SourceError(f"{option}: the files must all have the same columns, in the same order")
 
 
 def require_use(mapping: Sequence[tuple[str, str]], tables: Sequence[MappedTable]) -> None:

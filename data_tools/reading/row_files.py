@@ -17,6 +17,7 @@ from data_tools.reading.text_blocks import count_lines, first_line, line_blocks,
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import Batch, SourceError
 
+IDS_READ = frozenset({"user_id", "item_id", "request_id"})  # columns that are read even if they are bytes
 _PARQUET_BUFFER = 2**20
 _ROWS_AT_ONCE, _IMAGES_AT_ONCE = 2**16, 64
 

@@ -1,9 +1,10 @@
-"""Converts raw columns to `INTERACTION_COLUMNS` or strings, rejecting the rows that do not parse.
+"""Converts raw columns to those of interactions, of impressions or to strings, rejecting the rows that do not parse.
 
 Whole columns are cast at once; only the rows that fail are examined one by one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ import pyarrow.compute as pc
 
 from data_tools.reading.column_texts import is_inexact, to_id_texts, to_texts
 from data_tools.rejects import Reason, Reject, RejectSink
-from data_tools.sources.source import INTERACTION_COLUMNS, Batch, SourceError
+from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, Batch, SourceError
+from transrec.data.shards.schema import CONTEXT_PREFIX, LABEL_PREFIX
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # time units per second
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
@@ -45,6 +47,47 @@ def to_interactions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
         Failure(Reason.BAD_RATING, pc.and_not(pc.is_null(rating), is_empty(raw_rating)), "rating", raw_rating),
     ]
     typed = pa.RecordBatch.from_arrays([*ids, timestamp, rating], schema=INTERACTION_COLUMNS)
+    return without_failures(Batch(batch.file, batch.lines, typed), failures, reject)
+
+
+def label_columns(names: Sequence[str]) -> dict[str, str]:
+    """Head -> column of the labels among columns of impressions: all `label_<head>`, or if there is none, `click`."""
+    labels = {name.removeprefix(LABEL_PREFIX): name for name in names if name.startswith(LABEL_PREFIX)}
+    return labels or {name: name for name in names if name == "click"}
+
+
+def require_labels(path: Path, columns: Sequence[str]) -> None:
+    """Raise SourceError if impressions in this file, with these columns, have no label or one without a name."""
+    labels = label_columns(columns)
+    if not labels or "" in labels:
+        raise SourceError(f"{path}: needs a column click, or columns label_<head>; it has {', '.join(columns)}")
+
+
+def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
+    """Convert user_id, item_id, timestamp (as `to_seconds` does), request_id if present, and `label_columns`; all other
+    columns are context. Labels are 0, 1, or empty where nothing was observed. Rows that fail are rejected."""
+    rows, labels = batch.rows, label_columns(batch.rows.schema.names)
+    ids = [_to_ids(batch, name) for name in ("user_id", "item_id")]
+    raw_time = _to_plain(batch, "timestamp")
+    timestamp = to_seconds(raw_time, time)
+    failures = [
+        *_id_failures(batch, "user_id", ids[0]),
+        *_id_failures(batch, "item_id", ids[1]),
+        *time_failures(timestamp, raw_time, time),
+    ]
+    read = set(labels.values()) | set(IMPRESSION_COLUMNS.names)
+    context = [name for name in rows.schema.names if name not in read]
+    requests = _to_known(batch, "request_id") if "request_id" in rows.schema.names else pa.nulls(len(rows), pa.string())
+    columns = [*ids, timestamp, requests]
+    for column in labels.values():
+        raw = rows[column].cast(pa.int8()) if pa.types.is_boolean(rows[column].type) else _to_plain(batch, column)
+        label = _to_label(raw)
+        columns.append(label)
+        failures.append(Failure(Reason.BAD_LABEL, pc.and_not(pc.is_null(label), is_empty(raw)), column, raw))
+    columns += [_to_known(batch, name) for name in context]
+    added = [(LABEL_PREFIX + head, pa.float32()) for head in labels]
+    added += [(CONTEXT_PREFIX + name, pa.string()) for name in context]
+    typed = pa.RecordBatch.from_arrays(columns, schema=pa.schema([*IMPRESSION_COLUMNS, *added]))
     return without_failures(Batch(batch.file, batch.lines, typed), failures, reject)
 
 
@@ -156,6 +199,12 @@ def _to_string(batch: Batch, name: str) -> pa.StringArray:
         raise SourceError(f"{batch.file}, column {name}: {error}") from None
 
 
+def _to_known(batch: Batch, name: str) -> pa.StringArray:
+    """The column as strings, null where it is empty."""
+    column = _to_string(batch, name)
+    return pc.if_else(is_empty(column), pa.scalar(None, pa.string()), column)
+
+
 def _to_plain(batch: Batch, name: str) -> pa.Array:
     """The column unchanged if it holds numbers or times, otherwise as strings."""
     column = batch.rows[name]
@@ -187,6 +236,12 @@ def _to_rating(column: pa.Array) -> pa.FloatArray:
         column = _matching(pc.utf8_trim_whitespace(column), _NUMBER).cast(pa.float64())
     numbers = column.cast(pa.float32(), safe=False)
     return pc.if_else(pc.is_finite(numbers), numbers, None)
+
+
+def _to_label(column: pa.Array) -> pa.FloatArray:
+    """The labels, null where the value is empty or neither 0 nor 1."""
+    numbers = _to_rating(column)
+    return pc.if_else(pc.or_(pc.equal(numbers, 0), pc.equal(numbers, 1)), numbers, pa.scalar(None, pa.float32()))
 
 
 def _matching(text: pa.StringArray, pattern: str) -> pa.StringArray:

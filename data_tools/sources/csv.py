@@ -1,11 +1,11 @@
 """Any text files of separated fields (CSV, TSV, `::` and so on, also `.gz`), with columns mapped by options.
 
 Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title` or
-`text` and may have `image`, a file in `images/` beside the items; users need `user_id`. Columns with other names are
-mapped: `--columns user_id=uid,item_id=sku,timestamp=when`; files without a header (`--no-header`) have the columns 1,
-2, 3, …: `--columns user_id=1,item_id=2`. A name may be mapped several times: each file uses the first column that it
-has, so items and interactions without headers, which share their numbers, need a build each or headers. Other columns
-of items and users are kept; other columns of interactions are not read.
+`text` and may have `image`, a file in `images/` beside the items; users need `user_id`; impressions are as in a folder
+of tables. Columns with other names are mapped: `--columns user_id=uid,item_id=sku,timestamp=when`; files without a
+header (`--no-header`) have the columns 1, 2, 3, …: `--columns user_id=1,item_id=2`. A name may be mapped several
+times: each file uses the first column that it has, so files without headers share the mapping. Other columns of items
+and users are kept, and those of impressions are context; other columns of interactions are not read.
 
 Without `--items`, the items are those of the interactions, in the order of their first, and an item's title is its id.
 
@@ -30,11 +30,12 @@ from data_tools.reading.mapped_tables import (
     MappedTable,
     add_table_arguments,
     describe_mapping,
+    require_labelled,
     require_same_columns,
     require_title,
     require_use,
 )
-from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
+from data_tools.reading.typed_columns import iterate_rows, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, Totals
 
@@ -58,6 +59,7 @@ class CsvSource:
         encoding: str | None = None,
         header: bool = True,
         time: str = "s",
+        impressions: list[str] | None = None,
     ) -> None:
         self._mapping, self._separator, self._time = columns or [], separator, time
         self._form = Delimited(separator or ",", encoding, header)
@@ -65,9 +67,12 @@ class CsvSource:
         self._interactions = MappedTable(interactions, self._mapping, INTERACTION_NAMES, form)
         self._items = MappedTable(items or [], self._mapping, frozenset({"item_id"}), form)
         self._users = MappedTable(users or [], self._mapping, frozenset({"user_id"}), form)
+        self._impressions = MappedTable(impressions or [], self._mapping, INTERACTION_NAMES, form)
         require_title(self._items)
-        require_same_columns(self._users)
-        require_use(self._mapping, [self._interactions, self._items, self._users])
+        require_labelled(self._impressions)
+        require_same_columns("--users", self._users)
+        require_same_columns("--impressions", self._impressions)
+        require_use(self._mapping, [self._interactions, self._items, self._users, self._impressions])
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +98,7 @@ class CsvSource:
             arguments.encoding,
             not arguments.no_header,
             arguments.time_format or arguments.timestamp_unit,
+            arguments.impressions,
         )
 
     def options(self) -> dict[str, Any]:
@@ -105,7 +111,8 @@ class CsvSource:
         }
 
     def totals(self) -> Totals:
-        return Totals(self._items.count() if self._items.files else None, self._interactions.count())
+        items = self._items.count() if self._items.files else None
+        return Totals(items, self._interactions.count(), self._impressions.count())
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for path in self._items.files:
@@ -121,6 +128,11 @@ class CsvSource:
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         for batch in self._read_interactions(reject, set(INTERACTION_COLUMNS.names)):
             yield to_interactions(batch, reject, self._time)
+
+    def impressions(self, reject: RejectSink) -> Iterator[Batch]:
+        for path in self._impressions.files:
+            for batch in self._impressions.read(path, reject):
+                yield to_impressions(batch, reject, self._time)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._users.files:

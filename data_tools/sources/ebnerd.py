@@ -7,8 +7,9 @@ train/, validation/, test/              behaviors.parquet and history.parquet of
 
 What the format leaves open: a user's interactions are the history of the first split that has the user, once, and all
 clicks at the time of their impression; the history of a later split repeats the clicks of the one before under other
-times. What was shown and not clicked has no place in a set of shards and is not kept. The test split has no clicks, so
-only its histories are used, and only if the folder is given by name (`--splits train validation test`). Times are taken
+times. All articles in view are what the user was shown, with the head `click` and the impression as their request; the
+order of the list says nothing, because it was shuffled. The test split has no clicks, so only its histories are used,
+and only if it is named (`--splits train validation test`). Times are taken
 as UTC. The text is title and subtitle; the body is a column of its own. A user's columns are those of the user's first
 impression.
 """
@@ -21,12 +22,13 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from data_tools.reading.first_rows import first_rows
 from data_tools.reading.input_files import require_file
 from data_tools.reading.item_text import compose_text
 from data_tools.reading.row_files import column_names, count_rows, read_parquet
-from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
+from data_tools.reading.typed_columns import iterate_rows, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
 from data_tools.sources.source import Batch, Item, SourceError, Totals
 
@@ -96,6 +98,11 @@ class EBNeRDSource:
                 for raw in read_parquet(path, ["user_id", _CLICKED, "impression_time"], f"{split}/{path.name}"):
                     yield to_interactions(_flatten(raw, "impression_time"), reject)
 
+    def impressions(self, reject: RejectSink) -> Iterator[Batch]:
+        columns = ["user_id", "article_ids_inview", "impression_time", "impression_id", _CLICKED]
+        for raw in self._read_behaviors(columns):
+            yield to_impressions(_shown(raw), reject)
+
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         columns = ["user_id", *PROFILE]
         yield from first_rows((_profiles(raw) for raw in self._read_behaviors(columns)), "user_id")
@@ -124,6 +131,23 @@ def _of_new_users(raw: Batch, seen: set[int]) -> Batch:
         seen.add(user)
     mask = pa.array(new)
     return Batch(raw.file, raw.lines.filter(mask), raw.rows.filter(mask))
+
+
+def _shown(raw: Batch) -> Batch:
+    """One row for each article in view, with the label `click`."""
+    shown = _flatten(raw, "impression_time")
+    inview, clicks = raw.rows["article_ids_inview"], raw.rows[_CLICKED]
+    clicked = np.isin(_pairs(inview), _pairs(clicks))
+    request = raw.rows["impression_id"].take(pc.list_parent_indices(inview))
+    labelled = shown.rows.append_column("request_id", request).append_column("click", pa.array(clicked))
+    return shown._replace(rows=labelled)
+
+
+def _pairs(lists: pa.ListArray) -> NDArray[np.int64]:
+    """A number for each element of the lists, equal for equal elements of the same list."""
+    rows = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
+    pairs: NDArray[np.int64] = rows << 32 | lists.flatten().fill_null(0).to_numpy().astype(np.int64)
+    return pairs
 
 
 def _flatten(raw: Batch, time: str) -> Batch:

@@ -4,11 +4,11 @@ log_standard_….csv, log_random_….csv   user_id, video_id, time_ms, is_click 
 video_features_basic_….csv             video_id, author_id, video_type, music_type, tag, …
 user_features_….csv                    user_id and columns of the user
 
-What the format leaves open: a row of a log is a video that was shown to a user; it is an interaction if the chosen
-feedback is 1. By default only the standard logs are read, because in the random ones the videos were chosen by lot and
-follow no history (`--logs random` reads them alone, `--logs both` all). The shows without the feedback, and the other
-labels of a show, have no place in a set of shards and are not kept. The data has no texts: an item's title is
-`video <id>`, and its text is its type and tags, which are numbers.
+What the format leaves open: a row of a log is a video that was shown to a user: an impression, with the heads click,
+long_view, like, follow, comment, forward and hate, and as context the tab and whether the video was chosen by lot
+(`is_rand`). It is also an interaction if the chosen feedback is 1. By default only the standard logs are read, because
+in the random ones the videos follow no history (`--logs random` reads them alone, `--logs both` all). The data has no
+texts: an item's title is `video <id>`, and its text is its type and tags, which are numbers.
 """
 
 import argparse
@@ -20,20 +20,23 @@ from data_tools.reading.csv_files import read_csv, require_csv
 from data_tools.reading.input_files import visible_files
 from data_tools.reading.item_text import compose_text
 from data_tools.reading.text_blocks import count_lines
-from data_tools.reading.typed_columns import (
-    Failure,
-    iterate_rows,
-    to_flags,
-    to_interactions,
-    to_strings,
-    without_failures,
-)
-from data_tools.rejects import Reason, RejectSink
+from data_tools.reading.typed_columns import iterate_rows, to_flags, to_impressions, to_interactions, to_strings
+from data_tools.rejects import RejectSink, ignore
 from data_tools.sources.source import Batch, Item, SourceError, Totals
 
 FEEDBACK = ("is_click", "long_view", "is_like", "is_follow", "is_comment", "is_forward")
 _STANDARD, _RANDOM = "log_standard_*.csv", "log_random_*.csv"
 LOGS = {"standard": (_STANDARD,), "random": (_RANDOM,), "both": (_STANDARD, _RANDOM)}
+_LABELS = {
+    "is_click": "label_click",
+    "long_view": "label_long_view",
+    "is_like": "label_like",
+    "is_follow": "label_follow",
+    "is_comment": "label_comment",
+    "is_forward": "label_forward",
+    "is_hate": "label_hate",
+}
+_CONTEXT = ("tab", "is_rand")
 _FIELDS = ("author_id", "video_type", "music_type", "tag")
 
 
@@ -46,7 +49,7 @@ class KuaiRandSource:
 
     def __init__(self, folder: Path, feedback: str, logs: str) -> None:
         self._feedback, self._chosen = feedback, logs
-        wanted = {"user_id", "video_id", "time_ms", feedback}
+        wanted = {"user_id", "video_id", "time_ms", *_LABELS, *_CONTEXT}
         self._logs = [require_csv(path, wanted) for pattern in LOGS[logs] for path in _find(folder, pattern)]
         basic = _find(folder, "video_features_basic_*.csv")
         self._videos = [require_csv(path, {"video_id", *_FIELDS}) for path in basic]
@@ -69,7 +72,8 @@ class KuaiRandSource:
         return {"feedback": self._feedback, "logs": self._chosen}
 
     def totals(self) -> Totals:
-        return Totals(count_lines(self._videos), count_lines(self._logs))
+        shown = count_lines(self._logs)
+        return Totals(count_lines(self._videos), shown, shown)
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for path in self._videos:
@@ -86,12 +90,15 @@ class KuaiRandSource:
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._logs:
             for raw in read_csv(path, reject):
-                feedback = raw.rows[self._feedback]
-                positive = to_flags(feedback)
-                unclear = Failure(Reason.BAD_LABEL, positive.is_null(), self._feedback, feedback, ", neither 1 nor 0")
-                without_failures(raw, [unclear], reject)
+                positive = to_flags(raw.rows[self._feedback])
                 shown = Batch(raw.file, raw.lines.filter(positive), raw.rows.filter(positive))
-                yield to_interactions(_rename(shown), reject, "ms")
+                yield to_interactions(_rename(shown), ignore, "ms")  # `impressions`, which reads all rows, rejects
+
+    def impressions(self, reject: RejectSink) -> Iterator[Batch]:
+        for path in self._logs:
+            for raw in read_csv(path, ignore):  # `interactions` rejects what is malformed
+                rows = raw.rows.select(["user_id", "video_id", "time_ms", *_LABELS, *_CONTEXT])
+                yield to_impressions(_rename(raw._replace(rows=rows)), reject, "ms")
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._users:
@@ -106,5 +113,5 @@ def _find(folder: Path, pattern: str) -> list[Path]:
 
 
 def _rename(batch: Batch) -> Batch:
-    names = {"video_id": "item_id", "time_ms": "timestamp"}
+    names = {"video_id": "item_id", "time_ms": "timestamp", **_LABELS}
     return batch._replace(rows=batch.rows.rename_columns([names.get(name, name) for name in batch.rows.schema.names]))

@@ -7,7 +7,8 @@ user_features.csv                  user_id and columns of the user
 
 What the format leaves open: a row of a matrix is a video that was shown to a user, watched or not. Each is an
 interaction, and its rating is `watch_ratio`, the share of the video that was watched (2 if it was watched twice), so
-`--min-rating 0.7`, for example, keeps what was watched. The big matrix, which trains usually, lacks the rows of the
+`--min-rating 0.7`, for example, keeps what was watched. Each is an impression as well, with the head `watch`: 1 if the
+video was watched to its end, a ratio of 1 or more. The big matrix, which trains usually, lacks the rows of the
 small one, in which every user was shown almost every video; build a set from each. Rows without a time, of which the
 small matrix has some, are rejected.
 
@@ -20,11 +21,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from data_tools.reading.csv_files import read_csv, require_csv
 from data_tools.reading.item_text import compose_text
 from data_tools.reading.text_blocks import count_lines
-from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
-from data_tools.rejects import RejectSink
+from data_tools.reading.typed_columns import iterate_rows, to_impressions, to_interactions, to_strings
+from data_tools.rejects import RejectSink, ignore
 from data_tools.sources.source import Batch, Item, Totals
 
 MATRICES = ("big", "small")
@@ -32,6 +36,7 @@ _NAMES = {"video_id": "item_id", "watch_ratio": "rating"}
 _TEXTS = ("caption", "manual_cover_text", "topic_tag")
 _LEVELS = ("first_level_category_name", "second_level_category_name", "third_level_category_name")
 _UNKNOWN = "UNKNOWN"
+_TO_ITS_END = 1.0  # watch_ratio
 
 
 class KuaiRecSource:
@@ -63,7 +68,8 @@ class KuaiRecSource:
         return {"matrix": self._name}
 
     def totals(self) -> Totals:
-        return Totals(count_lines([self._categories]), count_lines([self._matrix]))
+        shown = count_lines([self._matrix])
+        return Totals(count_lines([self._categories]), shown, shown)
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         seen: set[str] = set()
@@ -78,6 +84,13 @@ class KuaiRecSource:
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         for batch in read_csv(self._matrix, reject):
             yield to_interactions(_rename(batch), reject)
+
+    def impressions(self, reject: RejectSink) -> Iterator[Batch]:
+        for raw in read_csv(self._matrix, ignore):  # `interactions` rejects what cannot be read
+            batch = to_interactions(_rename(raw), ignore)
+            watched = pc.greater_equal(batch.rows["rating"], _TO_ITS_END).cast(pa.int8())
+            rows = batch.rows.select(["user_id", "item_id", "timestamp"]).append_column("label_watch", watched)
+            yield to_impressions(batch._replace(rows=rows), reject)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         for batch in read_csv(self._users, reject):

@@ -3,11 +3,13 @@
 Neither file has a header. Each line of news.tsv is a news article. Each line of behaviors.tsv is an impression: the
 user, the time, the articles shown, which of them were clicked (`N1-1`; any other label is not a click), and the
 history of clicks before it. A user's interactions are the history of the earliest impression, once, and all clicks at
-the time of their impression. Times are taken as UTC, because the format names no zone. The history has no times: its
-clicks are placed one second apart, the last one second before that impression, which keeps their order.
+the time of their impression. All labelled articles are what the user was shown, with the head `click`, the line of
+behaviors.tsv as their request and, as context, their `position` in it from 0. Times are taken as UTC, because the
+format names no zone. The history has no times: its clicks are placed one second apart, the last one second before that
+impression, which keeps their order.
 
 Folders are combined (train and dev): an article that occurs again with the same content counts once. The test folder
-has no labels, so only its histories are used.
+has no labels, so only its histories are used, as interactions.
 
 Finding the earliest impressions takes a first pass over behaviors.tsv, which holds a user id and a time per
 impression; for the news, only ids and a hash of the content are held.
@@ -37,11 +39,12 @@ from data_tools.reading.typed_columns import (
     without_failures,
 )
 from data_tools.rejects import Reason, RejectSink, ignore
-from data_tools.sources.sequences import make_interactions, split_sequences
-from data_tools.sources.source import Batch, Item, Totals
+from data_tools.sources.sequences import Elements, make_interactions, split_sequences
+from data_tools.sources.source import IMPRESSION_COLUMNS, Batch, Item, Totals
 
 NEWS = ["item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities"]
 BEHAVIORS = ["impression_id", "user_id", "time", "history", "impressions"]
+SHOWN = pa.schema([*IMPRESSION_COLUMNS, ("label_click", pa.float32()), ("shown_position", pa.string())])
 TIME_FORMAT = "%m/%d/%Y %I:%M:%S %p"
 
 
@@ -86,16 +89,20 @@ class MindSource:
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         earliest, first = self._find_earliest(), 0
-        for batch in self._impressions(reject):
+        for batch in self._read_behaviors(reject):
             with_history = pa.array(earliest[first : first + len(batch.rows)])
             first += len(batch.rows)
             yield _read_history(Batch(batch.file, batch.lines.filter(with_history), batch.rows.filter(with_history)))
             yield _read_clicks(batch)
 
+    def impressions(self, reject: RejectSink) -> Iterator[Batch]:
+        for batch in self._read_behaviors(ignore):  # `interactions` rejects what is malformed
+            yield _read_shown(batch)
+
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         return iter(())
 
-    def _impressions(self, reject: RejectSink) -> Iterator[Batch]:
+    def _read_behaviors(self, reject: RejectSink) -> Iterator[Batch]:
         """Yield the usable impressions, with `time` in seconds."""
         for path, label in self._behaviors.items():
             for batch in read_headless_rows(path, BEHAVIORS, reject, label):
@@ -111,7 +118,7 @@ class MindSource:
     def _find_earliest(self) -> np.ndarray:
         """Whether each usable impression, in reading order, is the earliest of its user; ties go to the first."""
         users, times = [], []
-        for batch in self._impressions(ignore):
+        for batch in self._read_behaviors(ignore):
             users.append(batch.rows["user_id"])
             times.append(batch.rows["time"])
         encoded = pa.chunked_array(users, pa.string()).combine_chunks().dictionary_encode()
@@ -146,12 +153,28 @@ def _read_history(batch: Batch) -> Batch:
 
 
 def _read_clicks(batch: Batch) -> Batch:
-    shown = split_sequences(batch.rows["impressions"])
-    clicked = pc.ends_with(shown.values, "-1")
-    mask = clicked.to_numpy(zero_copy_only=False)
-    clicks = shown._replace(
-        values=pc.utf8_slice_codeunits(shown.values.filter(clicked), 0, -2),
-        row=shown.row[mask],
-        position=shown.position[mask],
-    )
+    shown, clicked = _read_labelled(batch)
+    clicks = shown.only(clicked)
     return make_interactions(batch, clicks, batch.rows["time"].to_numpy()[clicks.row])
+
+
+def _read_shown(batch: Batch) -> Batch:
+    shown, clicked = _read_labelled(batch)
+    rows = pa.array(shown.row)
+    lines = batch.lines.take(rows)
+    columns = [
+        batch.rows["user_id"].take(rows),
+        shown.values,
+        batch.rows["time"].take(rows),
+        pc.binary_join_element_wise(batch.file, lines.cast(pa.string()), ":"),
+        clicked.cast(pa.float32()),
+        pa.array(shown.position).cast(pa.string()),
+    ]
+    return Batch(batch.file, lines, pa.RecordBatch.from_arrays(columns, schema=SHOWN))
+
+
+def _read_labelled(batch: Batch) -> tuple[Elements, pa.BooleanArray]:
+    """The labelled articles of the impressions, without their labels, and which of them were clicked."""
+    shown = split_sequences(batch.rows["impressions"])
+    shown = shown.only(pc.match_substring_regex(shown.values, "-[01]$"))
+    return shown._replace(values=pc.utf8_slice_codeunits(shown.values, 0, -2)), pc.ends_with(shown.values, "-1")

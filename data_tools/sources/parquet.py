@@ -1,12 +1,14 @@
 """Any Parquet files, with columns mapped by options.
 
 Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title` or
-`text` and may have `image`, a file in `images/` beside the items; users need `user_id`. Columns with other names are
-mapped: `--columns user_id=uid,item_id=sku,item_id=id`. A name may be mapped several times: each file uses the first
-column that it has. Other columns of items and users are kept; other columns of interactions are not read. Lists and
-structs become JSON texts; columns of bytes are left out, and `index.json` lists them. `image` may also hold the image
-itself, as bytes or as a struct of `bytes` and `path`. A folder may be one of Hive's: what its partitions state
-(`year=2024/part-0.parquet`) is a column like others.
+`text` and may have `image`, a file in `images/` beside the items; users need `user_id`. Impressions need `user_id`,
+`item_id`, `timestamp` and `click`, or instead of `click` columns `label_<head>`, and may have `request_id`, all as in
+a folder of tables. Columns with other names are mapped: `--columns user_id=uid,item_id=sku,item_id=id`. A name may be
+mapped several times: each file uses the first column that it has. Other columns of items and users are kept, and those
+of impressions are context; other columns of interactions are not read. Lists and structs become JSON texts; columns of
+bytes are left out, and `index.json` lists them. `image` may also hold the image itself, as bytes or as a struct of
+`bytes` and `path`. A folder may be one of Hive's: what its partitions state (`year=2024/part-0.parquet`) is a column
+like others.
 
 Timestamps are numbers in `--timestamp-unit`, or Parquet dates and timestamps, in UTC. Whole batches are converted at
 once and only the needed columns are read, so tens of millions of rows take minutes.
@@ -25,12 +27,13 @@ from data_tools.reading.mapped_tables import (
     MappedTable,
     add_table_arguments,
     describe_mapping,
+    require_labelled,
     require_same_columns,
     require_title,
     require_use,
 )
-from data_tools.reading.row_files import LeftOut, column_names, count_rows, read_parquet
-from data_tools.reading.typed_columns import UNITS, to_interactions, to_strings
+from data_tools.reading.row_files import IDS_READ, LeftOut, column_names, count_rows, read_parquet
+from data_tools.reading.typed_columns import UNITS, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
@@ -49,6 +52,7 @@ class ParquetSource:
         users: list[str] | None = None,
         columns: list[tuple[str, str]] | None = None,
         timestamp_unit: str = "s",
+        impressions: list[str] | None = None,
     ) -> None:
         if timestamp_unit not in UNITS:
             raise SourceError(f"--timestamp-unit is {timestamp_unit!r}, expected one of {', '.join(UNITS)}")
@@ -56,10 +60,16 @@ class ParquetSource:
         self._interactions = MappedTable(interactions, self._mapping, INTERACTION_NAMES, _ParquetFiles())
         self._items = MappedTable(items, self._mapping, frozenset({"item_id"}), _ParquetFiles())
         self._users = MappedTable(users or [], self._mapping, frozenset({"user_id"}), _ParquetFiles())
-        self._left_out = LeftOut({**_kept(self._items, BYTES_READ), **_kept(self._users, frozenset({"user_id"}))})
+        self._impressions = MappedTable(impressions or [], self._mapping, INTERACTION_NAMES, _ParquetFiles())
+        tables = {self._items: BYTES_READ, self._users: IDS_READ, self._impressions: IDS_READ}
+        self._left_out = LeftOut(
+            {path: kept for table, names in tables.items() for path, kept in _kept(table, names).items()}
+        )
         require_title(self._items)
-        require_same_columns(self._users)
-        require_use(self._mapping, [self._interactions, self._items, self._users])
+        require_labelled(self._impressions)
+        require_same_columns("--users", self._users)
+        require_same_columns("--impressions", self._impressions)
+        require_use(self._mapping, [self._interactions, self._items, self._users, self._impressions])
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +79,12 @@ class ParquetSource:
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:
         return cls(
-            arguments.interactions, arguments.items, arguments.users, arguments.columns, arguments.timestamp_unit
+            arguments.interactions,
+            arguments.items,
+            arguments.users,
+            arguments.columns,
+            arguments.timestamp_unit,
+            arguments.impressions,
         )
 
     def options(self) -> dict[str, Any]:
@@ -77,7 +92,7 @@ class ParquetSource:
         return {"columns": columns, "timestamp_unit": self._unit, **self._left_out.options()}
 
     def totals(self) -> Totals:
-        return Totals(self._items.count(), self._interactions.count())
+        return Totals(self._items.count(), self._interactions.count(), self._impressions.count())
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for path in self._items.files:
@@ -89,6 +104,11 @@ class ParquetSource:
         for path in self._interactions.files:
             for batch in self._interactions.read(path, reject, frozenset(INTERACTION_COLUMNS.names)):
                 yield to_interactions(batch, reject, self._unit)
+
+    def impressions(self, reject: RejectSink) -> Iterator[Batch]:
+        for path in self._impressions.files:
+            for batch in self._impressions.read(path, reject, left_out=self._left_out.of(path)):
+                yield to_impressions(batch, reject, self._unit)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._users.files:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,11 @@ class Elements(NamedTuple):
     row: np.ndarray
     position: np.ndarray
     lengths: np.ndarray  # of each row's sequence
+
+    def only(self, mask: pa.BooleanArray) -> Self:
+        """The elements that are marked, with the places they had."""
+        marked = mask.to_numpy(zero_copy_only=False)
+        return self._replace(values=self.values.filter(mask), row=self.row[marked], position=self.position[marked])
 
 
 def split_sequences(column: pa.StringArray) -> Elements:

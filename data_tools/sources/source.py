@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import pyarrow as pa
 
@@ -23,6 +23,17 @@ INTERACTION_COLUMNS = pa.schema(
         ("item_id", pa.string()),
         ("timestamp", pa.int64()),  # seconds since 1970
         ("rating", pa.float32()),  # null where unknown
+    ]
+)
+
+# What users were shown, and whether they clicked. After these columns come one or more of labels, `label_<head>`
+# (float32: 0, 1, or null where it was not observed), then any of context, `shown_<column>` (string, null: unknown).
+IMPRESSION_COLUMNS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("item_id", pa.string()),
+        ("timestamp", pa.int64()),  # seconds since 1970
+        ("request_id", pa.string()),  # equal for what was shown together; null: what was shown at the same time
     ]
 )
 
@@ -60,6 +71,7 @@ class Totals(NamedTuple):
 
     items: int | None
     interactions: int | None
+    impressions: int | None = None
 
 
 class Source(Protocol):
@@ -85,3 +97,15 @@ class Source(Protocol):
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         """Yield batches of `user_id` and other columns, all strings and the same in each batch, or no batch."""
+
+
+@runtime_checkable
+class ImpressionSource(Source, Protocol):
+    """A source that may also know what its users were shown."""
+
+    def impressions(self, reject: RejectSink) -> Iterator[Batch]:
+        """Yield batches of `IMPRESSION_COLUMNS` and label and context columns, the same in each batch, or no batch.
+
+        They come in any order; rows with equal times keep their order. A click is not also an interaction, unless
+        `interactions` yields it as well.
+        """

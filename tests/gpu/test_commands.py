@@ -30,8 +30,8 @@ def test_recommend(runs: Runs, tiny: Tiny, tmp_path_factory: pytest.TempPathFact
         commands = LaunchedCommands(folder / device, **environment)
         answers.append(json_lines(commands.run("recommend", "--run", run, "--histories", histories)))
     assert len(answers[0]) == len(lines)
-    for ours, theirs in zip(*answers, strict=True):
-        assert [item["item_id"] for item in ours["recommendations"]] == [item["item_id"] for item in theirs["recommendations"]]
+    ours, theirs = ([[item["item_id"] for item in line["recommendations"]] for line in lines] for lines in answers)
+    assert ours == theirs
 
 
 def test_evaluate(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> None:

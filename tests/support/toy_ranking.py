@@ -21,7 +21,7 @@ from transrec.data.examples import DataConfig, NextItemExamplesConfig
 from transrec.data.examples.histories import HistoriesConfig, open_users
 from transrec.data.shards.user_shards import UserShards
 from transrec.evaluation.evaluator import Kind
-from transrec.evaluation.metrics import MeanMetric
+from transrec.evaluation.metric import MeanMetric
 from transrec.evaluation.readings import Reading
 from transrec.experiment import Experiment
 from transrec.models.sequential_recommender import SequentialRecommenderConfig

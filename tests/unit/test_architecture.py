@@ -108,7 +108,7 @@ def test_what_sees_only_vectors_knows_no_batch(family: str) -> None:
 
 
 def test_models_are_put_together_from_families_and_the_batch() -> None:
-    families = ("item_encoders", "user_encoders", "objectives", "evidence")
+    families = ("item_encoders", "user_encoders", "interests", "objectives", "evidence", "features")
     allowed = (*families, "models", "nn", "protocols", "config", "data.batch")
     for module in of_package("transrec.models"):
         rest = {n for n in imported(module, "transrec") if not within(n, *(f"transrec.{name}" for name in allowed))}
@@ -121,7 +121,7 @@ def test_data_knows_no_model_and_no_loop() -> None:
         assert not rest, module
 
 
-ALLOWED_IN_DATA = ("data", "protocols", "config", "errors", "files")
+ALLOWED_IN_DATA = ("data", "features", "protocols", "config", "errors", "files")
 
 
 def test_evaluation_knows_data_and_metrics_only() -> None:

@@ -13,7 +13,14 @@ from transrec.adaptation.lora import LoRAConfig
 from transrec.adaptation.method import Method, Rates
 from transrec.adaptation.model_patch import ModelPatchConfig
 from transrec.adaptation.prompt import PromptConfig
-from transrec.adaptation.selective import BitFitConfig, FullConfig, HeadOnlyConfig, LastLayersConfig, LayerNormConfig
+from transrec.adaptation.selective import (
+    BitFitConfig,
+    FrozenBackboneConfig,
+    FullConfig,
+    HeadOnlyConfig,
+    LastLayersConfig,
+    LayerNormConfig,
+)
 from transrec.adaptation.side_network import SideNetworkConfig
 from transrec.nn.parameter_groups import Member
 from transrec.protocols import Model
@@ -21,6 +28,7 @@ from transrec.protocols import Model
 MethodConfig = Annotated[
     FullConfig
     | HeadOnlyConfig
+    | FrozenBackboneConfig
     | LayerNormConfig
     | BitFitConfig
     | LastLayersConfig

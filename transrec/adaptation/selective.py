@@ -31,6 +31,18 @@ class HeadOnlyConfig(Method):
         return member.group == "head" or member.group in self.also_train
 
 
+class FrozenBackboneConfig(Method):
+    """The backbones are frozen, with their LayerNorms; everything else trains, with its LayerNorms.
+
+    EM3 trains so on frozen encoders. `head_only` freezes every LayerNorm, those of a fusion too.
+    """
+
+    name: Literal["frozen_backbone"] = Field("frozen_backbone", description="train everything but the backbones")
+
+    def trains(self, member: Member) -> bool:
+        return not member.pretrained
+
+
 class SelectiveMethod(Method):
     """Some parameters of the towers train."""
 

@@ -34,6 +34,8 @@ class Sampling(Config):
         0.0, description="share of the catalogue drawn for all windows of a step, popular items more often"
     )
     masked: float = Field(0.0, description="share of a window's items that are hidden and become its targets")
+    drawn: int = Field(0, description="items drawn uniformly, with replacement, for all impressions of a step")
+    contrasts: str | None = Field(None, description="name of a loss with a term for each impression that has content")
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,66 @@ class SequenceBatch:
     def positions(self) -> tuple[int, int]:
         """(filled positions of histories, positions computed)."""
         return int(self.input_mask.sum()), self.input_mask.numel()
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """B candidates that were shown to users, each with the history before it, over a pool of U distinct items.
+
+    Features hold rows of their vocabularies, 0 for unknown and for padding.
+    """
+
+    items: Tensor  # (U,) int64, catalogue indices 1..N
+    item_features: dict[str, Tensor]  # by feature, (U, k) int64
+    candidates: Tensor  # (B,) int64 pool rows
+    history: Tensor  # (B, L) int64 pool rows, right-aligned; 0 where padded
+    history_mask: Tensor  # (B, L) bool
+    features: dict[str, Tensor]  # of user, context and time, (B, k) int64
+
+    def part(self, start: int, stop: int) -> "Impressions":
+        """Impressions start..stop-1, over the same pool."""
+        rows = slice(start, stop)
+        features = {name: values[rows] for name, values in self.features.items()}
+        return replace(
+            self,
+            candidates=self.candidates[rows],
+            history=self.history[rows],
+            history_mask=self.history_mask[rows],
+            features=features,
+        )
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+
+@dataclass(frozen=True)
+class ImpressionBatch:
+    """Impressions that train, with their labels; empty slots have no observed label."""
+
+    content: ItemContent
+    shown: Impressions  # its pool is that of `content`
+    labels: Tensor  # (B, H) float32, 0 or 1
+    observed: Tensor  # (B, H) bool
+    drawn: Tensor  # (K,) int64 pool rows, the same items for all parts of a step
+    has_content: Tensor  # (U,) bool, pool items with content in any modality
+    user_ids: list[str]  # of filled slots
+    counts: dict[str, int]  # terms of each loss
+    digest: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of impressions."""
+        return len(self.user_ids)
+
+    @property
+    def occurrences(self) -> int:
+        """Item slots that would be encoded without the pool."""
+        return self.size + int(self.shown.history_mask.sum()) + len(self.drawn)
+
+    @property
+    def positions(self) -> tuple[int, int]:
+        """(filled positions of histories, positions computed)."""
+        return int(self.shown.history_mask.sum()), self.shown.history_mask.numel()
 
 
 def to_device(batch: T, device: torch.device) -> T:

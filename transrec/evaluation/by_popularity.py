@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from transrec.evaluation.estimates import Estimate, Interval
-from transrec.evaluation.metrics import Metric
+from transrec.evaluation.metric import Metric
 from transrec.evaluation.report import as_json
 
 COLD, THIRDS = "cold", ("rare", "middling", "popular")

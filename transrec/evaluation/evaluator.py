@@ -18,6 +18,7 @@ from transrec.config import Config, ConfigError
 from transrec.data.batch import to_device
 from transrec.data.content.item_store import ItemStore
 from transrec.data.examples.evidence import after
+from transrec.data.examples.impressions import ImpressionExamples
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.data.examples.task import TaskExamples
 from transrec.distributed.world import World
@@ -27,8 +28,10 @@ from transrec.evaluation.estimates import Estimate, Interval
 from transrec.evaluation.full_ranking import Repeats
 from transrec.evaluation.logistic_regression import MOST_CLASSES, LogisticRegression
 from transrec.evaluation.measure import measure
-from transrec.evaluation.metrics import Metric, metric
-from transrec.evaluation.readings import READINGS, Ranking, Reading
+from transrec.evaluation.metric import Metric
+from transrec.evaluation.metrics import metric
+from transrec.evaluation.ranking_baselines import RankingBaseline, ranking_baselines
+from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading
 from transrec.protocols import Evidence, Examples, Model, Part, Scorer
 
 
@@ -87,6 +90,11 @@ class Evaluator:
         kept = {name for name in self.kind.kept if not readings[name].of_logits}
         columns = self._measure(part, lambda batch: baseline.for_users(batch.history), _readings(metrics) | kept)
         return UserResults(columns, self._estimates(metrics, columns))
+
+    def answers(self, baseline: RankingBaseline, part: Part) -> "UserResults":
+        """The metrics of a baseline that answers impressions, with the readings behind them."""
+        columns = self._measure(part, baseline, _readings(self.metrics) | {*self.kind.kept})
+        return UserResults(columns, self._estimates(self.metrics, columns))
 
     def by_popularity(self, results: "UserResults") -> dict[str, Group]:
         """The metrics of rankings by the popularity of the target; of a task's targets, none."""
@@ -161,7 +169,7 @@ class inference:
 
 
 def baselines(
-    config: EvaluationConfig, examples: Examples, part: Part, evidence: Mapping[str, Evidence] | None = None
+    config: EvaluationConfig, examples: Examples, part: Part, evidence: Mapping[str, Any] | None = None
 ) -> dict[str, UserResults]:
     """Results of the baselines, which are not trained; not collective: any single rank may call it.
 
@@ -215,16 +223,30 @@ class Kind:
 
     readings: Mapping[str, Reading[Any, Any, Any]]
     context: Callable[[EvaluationConfig, Any, World], Any]  # context that the readings receive
-    baselines: Callable[[Evaluator, Any, Part, Mapping[str, Evidence]], dict[str, UserResults]]
+    baselines: Callable[[Evaluator, Any, Part, Mapping[str, Any]], dict[str, UserResults]]
     kept: tuple[str, ...]  # readings measured on the test even if no metric needs them
     kept_metrics: tuple[str, ...] = ()  # metrics measured on the test even if not configured
     named: frozenset[str] = frozenset()  # readings that hold target numbers, which have names
+
+
+def _click_baselines(
+    alone: Evaluator, examples: ImpressionExamples, part: Part, similarity: Mapping[str, RankingBaseline]
+) -> dict[str, UserResults]:
+    known = ranking_baselines(examples.training(), examples.targets.size) | dict(similarity)
+    return {name: alone.answers(baseline, part) for name, baseline in known.items()}
 
 
 _KEPT, _NAMED = ("target", "rank", "loss"), frozenset({"target", "predicted"})
 KINDS: dict[str, Kind] = {
     NextItemExamples.name: Kind(READINGS, _ranking, _item_baselines, _KEPT, ("loss",), _NAMED),
     TaskExamples.name: Kind(READINGS, _ranking, _task_baselines, _KEPT, ("loss",), _NAMED),
+    ImpressionExamples.name: Kind(
+        OF_IMPRESSIONS,
+        lambda config, examples, world: None,
+        _click_baselines,
+        ("request", "target", "label", "score"),
+        named=frozenset({"target"}),
+    ),
 }
 
 

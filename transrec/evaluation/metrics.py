@@ -1,90 +1,23 @@
-"""Metrics: the readings each needs, its better direction, and its value over users with an interval.
+"""The metrics by name, and those of ranks.
 
-To add a metric, add its class here, or an object of an existing class, and a line in `METRICS`.
+To add a metric, add its class here or in a file of its own, or an object of an existing class, and a line in `METRICS`.
 
 Shape letters: I targets, one row each (one per user for the next item, perhaps several for a task), r resamples.
 Ranks are 1-based: rank 1 is the top of the list.
 """
 
-import math
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from transrec.evaluation.estimates import (
-    USUAL,
-    Counts,
-    Estimate,
-    Interval,
-    Statistic,
-    bootstrap_mean,
-    bootstrap_targets,
-    student_mean,
-)
+from transrec.evaluation.estimates import USUAL, Estimate, Interval, Statistic, student_mean
 from transrec.evaluation.macro_f1 import macro_f1, macro_f1_of
+from transrec.evaluation.metric import MeanMetric, Metric
+from transrec.evaluation.ranking_metrics import AUC, CalibrationError, GroupedAUC, LogLoss
 from transrec.evaluation.sampled_ranking import SAMPLED
-
-
-class Metric(ABC):
-    """A number that measures the quality of answers.
-
-    `reads` lists the readings (`evaluation/readings.py`) that it is computed from; methods take one column (I,) for
-    each, in that order.
-    """
-
-    name: str
-    reads: tuple[str, ...]
-    higher_is_better: bool = True
-
-    @abstractmethod
-    def statistic(self, *columns: Tensor) -> Statistic:
-        """The metric (r,) of resampled targets, given how often each was drawn (r, I)."""
-
-    def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
-        """The value and its interval; users are resampled, each with all of their targets.
-
-        The result depends only on the columns and the interval's seed, not on other metrics.
-
-        Args:
-            users: (I,) number of the user of each target; None: all users differ.
-
-        Raises:
-            ValueError: there are no targets, or the columns do not fit the metric.
-        """
-        owners = torch.arange(len(columns[0])) if users is None else users
-        return bootstrap_targets(self.statistic(*columns), owners, interval)
-
-    def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than the `best` so far (None: there is none yet); NaN is never better."""
-        if math.isnan(value):
-            return False
-        return best is None or (value > best if self.higher_is_better else value < best)
-
-
-class MeanMetric(Metric):
-    """The mean over targets of one value per target."""
-
-    @abstractmethod
-    def values(self, *columns: Tensor) -> Tensor:
-        """The value of each target, (I,) float64."""
-
-    def statistic(self, *columns: Tensor) -> Statistic:
-        values = self.values(*columns).cpu().numpy()
-
-        def mean(counts: Counts) -> NDArray[np.float64]:
-            found: NDArray[np.float64] = counts @ values / counts.sum(axis=1)
-            return found
-
-        return mean
-
-    def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
-        return bootstrap_mean(self.values(*columns), users, interval)
 
 
 @dataclass(frozen=True)
@@ -169,7 +102,20 @@ class MacroF1(Metric):
         return macro_f1(targets, predicted, interval)
 
 
-METRICS: dict[str, Metric] = {"accuracy": RankMetric("accuracy", hit, 1), "macro_F1": MacroF1(), "loss": Loss()}
+_OF_IMPRESSIONS: list[Metric] = [
+    AUC(),
+    GroupedAUC("GAUC", "user", "impressions"),
+    GroupedAUC("UAUC", "user", "equal"),
+    GroupedAUC("AUC_by_request", "request", "equal"),
+    LogLoss(),
+    CalibrationError(),
+]
+METRICS: dict[str, Metric] = {
+    "accuracy": RankMetric("accuracy", hit, 1),
+    "macro_F1": MacroF1(),
+    "loss": Loss(),
+    **{metric.name: metric for metric in _OF_IMPRESSIONS},
+}
 METRICS_AT_K: dict[str, Callable[[int], Metric]] = {
     "HR": lambda k: RankMetric(f"HR@{k}", hit, k),
     "NDCG": lambda k: RankMetric(f"NDCG@{k}", discounted_gain, k),

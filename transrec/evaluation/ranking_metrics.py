@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transrec.evaluation.estimates import Counts, Statistic
-from transrec.evaluation.metrics import MeanMetric, Metric
+from transrec.evaluation.metric import MeanMetric, Metric
 
 Floats = NDArray[np.float64]
 
@@ -59,11 +59,12 @@ class GroupedAUC(Metric):
     def statistic(self, *columns: Tensor) -> Statistic:
         groups, *rest = columns
         values, sizes = _auc_of_groups(groups.cpu().numpy(), *_checked(*rest))
-        weights = np.where(np.isnan(values), 0, 1 if self.weight == "impressions" else 1 / sizes)
+        weights = np.where(np.isnan(values), 0.0, 1.0 if self.weight == "impressions" else 1 / sizes)
         weighted = np.nan_to_num(values) * weights
 
         def mean(counts: Counts) -> Floats:
-            found: Floats = (counts @ weighted) / (counts @ weights)
+            total = counts @ weights
+            found: Floats = np.divide(counts @ weighted, total, out=np.full_like(total, np.nan), where=total > 0)
             return found
 
         return mean

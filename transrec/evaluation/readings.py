@@ -88,3 +88,28 @@ READINGS: dict[str, Reading[Ranking, Targets, Score]] = {
     "predicted": Reading(Ranking.predicted),
     "loss": Reading(Ranking.loss, torch.float64, of_logits=True),
 }
+
+
+class Shown(Protocol):
+    """A batch of impressions with their labels."""
+
+    @property
+    def users(self) -> Tensor: ...  # (I,) a number for each user
+
+    @property
+    def requests(self) -> Tensor: ...  # (I,) a number for each request
+
+    @property
+    def items(self) -> Tensor: ...  # (I,)
+
+    @property
+    def labels(self) -> Tensor: ...  # (I, H); the first head is observed
+
+
+OF_IMPRESSIONS: dict[str, Reading[None, Shown, Tensor]] = {
+    "user": Reading(lambda _, asked, logits: asked.users),
+    "request": Reading(lambda _, asked, logits: asked.requests),
+    "target": Reading(lambda _, asked, logits: asked.items),
+    "label": Reading(lambda _, asked, logits: asked.labels[:, 0]),
+    "score": Reading(lambda _, asked, logits: logits[:, 0], torch.float64),
+}

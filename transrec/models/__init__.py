@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from transrec.models.ranking_model import RankingModelConfig
 from transrec.models.sequential_recommender import SequentialRecommenderConfig
 
 
@@ -12,4 +13,6 @@ def _named(value: Any) -> Any:
     return {"name": "sequential_recommender", **value} if isinstance(value, dict) else value
 
 
-ModelConfig = Annotated[Annotated[SequentialRecommenderConfig, Field(discriminator="name")], BeforeValidator(_named)]
+ModelConfig = Annotated[
+    Annotated[SequentialRecommenderConfig | RankingModelConfig, Field(discriminator="name")], BeforeValidator(_named)
+]

@@ -64,6 +64,8 @@ class SequentialRecommenderConfig(ModelSettings):
         return self.item_encoder.content()
 
     def check_examples(self, kind: str) -> None:
+        if kind == "impressions":
+            raise ValueError("data.examples.name=impressions needs model.name=ranking_model")
         if (kind == "task") != (self.objective.name == "classification"):
             raise ValueError(
                 "data.examples.name=task and model.objective.name=classification belong together: set both or neither"

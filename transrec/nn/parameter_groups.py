@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from transrec.protocols import Adapter, Model, Tower
+from transrec.protocols import Adapter, EmbeddingTable, Model, Tower
 
 Group = Literal["task", "adapter", "layer_norm", "backbone", "head"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -25,6 +25,7 @@ class Member:
     group: Group
     towers: frozenset[str]  # names of the towers that contain it
     pretrained: bool  # belongs to a pretrained module, LayerNorms included
+    table: bool  # belongs to the table of a feature
 
 
 def members(model: Model) -> list[Member]:
@@ -32,6 +33,7 @@ def members(model: Model) -> list[Member]:
     new = _of(model.always_trained())
     adapters = _of(module for module in model.modules() if isinstance(module, Adapter))
     norms = _of(module for module in model.modules() if isinstance(module, nn.LayerNorm))
+    tables = _of(module for module in model.modules() if isinstance(module, EmbeddingTable))
     towers = model.towers()
     pretrained = _of(module for tower in towers.values() for module in pretrained_modules(tower))
     inside = {name: _of([model.get_submodule(tower.prefix)]) for name, tower in towers.items()}
@@ -44,6 +46,7 @@ def members(model: Model) -> list[Member]:
             next((group for group, there in groups if id(parameter) in there), "head"),
             frozenset(tower for tower, there in inside.items() if id(parameter) in there),
             id(parameter) in pretrained,
+            id(parameter) in tables,
         )
         for name, parameter in model.named_parameters()
     ]
@@ -56,7 +59,8 @@ def parameter_groups(model: Model) -> dict[Group, list[Member]]:
     adapter     modules added by adaptation
     layer_norm  every LayerNorm, of the backbone and elsewhere
     backbone    the rest of the pretrained modules
-    head        everything else: the projection, the user encoder, item id embeddings, an objective's own parameters
+    head        everything else: the projection, the user encoder, item id embeddings, tables of features, an
+                objective's own parameters
     """
     groups: dict[Group, list[Member]] = {group: [] for group in GROUPS}
     for member in members(model):

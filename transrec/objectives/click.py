@@ -3,8 +3,24 @@
 Shape letters: B impressions, H heads.
 """
 
+from typing import Literal
+
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
+
+from transrec.config import Config
+from transrec.objectives.content_id_contrast import ContentIDContrastConfig
+
+
+class ClickConfig(Config):
+    """The losses of a ranking model."""
+
+    name: Literal["click"] = Field("click", description="binary cross entropy of each answer")
+    heads: list[str] = Field(["click"], min_length=1, description="the answers, as in data.examples.heads")
+    content_id_contrast: ContentIDContrastConfig | None = Field(
+        None, description="also bring the content and the ids of an item together; null: no"
+    )
 
 
 def click_losses(logits: Tensor, labels: Tensor, observed: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from transrec.data.shards.schema import ShardIndex
 from transrec.distributed.world import World
 from transrec.experiment import Experiment
 from transrec.nn.parameter_groups import parameter_groups
-from transrec.protocols import CatalogueTable, Examples, Model
+from transrec.protocols import CatalogueTable, Examples, Model, ModelSettings
 from transrec.runs.evidence import look_up
 from transrec.runs.export import read_export
+from transrec.runs.features import count_features
 from transrec.runs.rebuild import check_left_out, left_out, outside, source_weights
 from transrec.runs.run_folder import load
 from transrec.training.prefix_cache import keep_prefixes
@@ -29,6 +30,7 @@ class Parts:
     """The data, content and model of a run."""
 
     examples: Examples
+    settings: ModelSettings  # of the model, with what was counted in the examples
     store: ItemStore
     model: Model
     rates: Rates  # learning rates of the adapters
@@ -44,9 +46,10 @@ def build(experiment: Experiment, world: World) -> Parts:
     """Build data and model, in a fixed order: model, source weights, task head, then adapters and freezing."""
     examples = experiment.data.scan(experiment.model.max_length, world.union)
     look_up(experiment.model, examples, world)
+    settings = count_features(experiment, examples)
     store = open_store(examples.folder, experiment.model.content(), experiment.data, world)
     torch.manual_seed(experiment.seed)
-    model = experiment.model.build(examples.folder.index.counts.items)
+    model = settings.build(examples.folder.index.counts.items)
     if experiment.init_from is not None:
         start_from(model, experiment, examples.folder.index)
     model.answer(examples.targets)
@@ -55,7 +58,7 @@ def build(experiment: Experiment, world: World) -> Parts:
     keep_prefixes(experiment.prefix_cache, model, store, experiment.data.cache, experiment.train.precision, world)
     if experiment.train.gradient_checkpointing:
         model.enable_gradient_checkpointing()
-    return Parts(examples, store, model, rates, weights.base_hash(model))
+    return Parts(examples, settings, store, model, rates, weights.base_hash(model))
 
 
 def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> None:

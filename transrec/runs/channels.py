@@ -75,7 +75,7 @@ class Channels:
     @cached_property
     def _base(self) -> Base:
         first = self.members[0]
-        return Base.load(first.experiment, read_export(first.export).num_items).to(self._device)
+        return Base.load(first.experiment, first.export, read_export(first.export).num_items).to(self._device)
 
 
 def read_adapter(folder: Path, base: Path | None) -> Channel:

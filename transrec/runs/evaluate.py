@@ -22,6 +22,7 @@ from transrec.protocols import Examples, Part
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.evidence import baseline_evidence, look_up
 from transrec.runs.export import read_export
+from transrec.runs.features import use_features
 from transrec.runs.rebuild import check_targets
 
 
@@ -56,6 +57,7 @@ def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Par
     examples = config.scan(experiment.model.max_length, world.union)
     check_targets(channel.export, examples)
     look_up(experiment.model, examples, world)
+    use_features(channel.model, examples)
     model = channels.build(channel, examples.folder.index)
     store = open_store(examples.folder, channel.model.content(), config, world)
     estimates = Evaluator(experiment.evaluation, examples, world).users(model, store, part).estimates

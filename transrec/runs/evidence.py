@@ -15,8 +15,10 @@ from transrec.config import ConfigError
 from transrec.data.content.filled_folder import filled_folder
 from transrec.data.content.opening import open_store
 from transrec.data.content.prefix_store import PrefixStore
+from transrec.data.examples.impressions import ImpressionExamples
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.distributed.world import World
+from transrec.evaluation.ranking_baselines import RankingBaseline, similarity_baseline
 from transrec.evidence import EvidenceConfig
 from transrec.evidence.co_occurrence import CoOccurrenceConfig
 from transrec.evidence.content_similarity import ContentSimilarityConfig
@@ -46,11 +48,13 @@ def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
         examples.evidence = tuple(_open(one, RunSources(model, examples, world)) for one in settings)
 
 
-def baseline_evidence(model: ModelSettings, examples: Examples, device: torch.device) -> dict[str, Evidence]:
-    """Evidence with its default settings, each kind a baseline for every model.
+def baseline_evidence(model: ModelSettings, examples: Examples, device: torch.device) -> dict[str, Any]:
+    """Evidence with its default settings, each kind a baseline for every model; of impressions, their similarity.
 
     Not collective: any single rank may call it. Content that is not in the cache yet is encoded on `device`.
     """
+    if isinstance(examples, ImpressionExamples):
+        return _similarity_of_impressions(model, examples, device)
     if not isinstance(examples, NextItemExamples):
         return {}
     known = RunSources(model, examples, World(device=device))
@@ -65,6 +69,18 @@ def baseline_evidence(model: ModelSettings, examples: Examples, device: torch.de
     return found
 
 
+def _similarity_of_impressions(
+    model: ModelSettings, examples: ImpressionExamples, device: torch.device
+) -> dict[str, RankingBaseline]:
+    known = RunSources(model, examples, World(device=device))
+    return {
+        f"{modality}_similarity": similarity_baseline(
+            *known.features(ContentSimilarityConfig(modality=modality)), examples.targets.size
+        )
+        for modality in model.content()
+    }
+
+
 def _open(settings: EvidenceConfig, known: "RunSources") -> Evidence:
     if isinstance(settings, ContentSimilarityConfig):
         known.states(settings)  # computed by all processes together, before one of them compares the items
@@ -76,14 +92,15 @@ def _open(settings: EvidenceConfig, known: "RunSources") -> Evidence:
 class RunSources:
     """The histories and the content of a run, from which its evidence is made."""
 
-    def __init__(self, model: ModelSettings, examples: NextItemExamples, world: World) -> None:
+    def __init__(self, model: ModelSettings, examples: Any, world: World) -> None:
         self.model, self.examples, self.world = model, examples, world
-        self.catalogue_size = examples.num_items
+        self.catalogue_size = examples.targets.size
         self._states: dict[str, PrefixStore] = {}
 
     def sequences(self) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Blocks of users: the items of their training histories, concatenated, and the length of each history."""
-        return self.examples.training_sequences()
+        found: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]] = self.examples.training_sequences()
+        return found
 
     def features(self, settings: ContentSimilarityConfig) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Items that have the modality (M,), ascending, and their frozen features (M, W)."""

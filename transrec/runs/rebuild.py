@@ -32,12 +32,12 @@ class Base:
     random: Tensor | None  # None: adapters are initialised from the run's seed
 
     @classmethod
-    def load(cls, experiment: Experiment, num_items: int) -> "Base":
-        """The base of a run: its `init_from`, or its pretrained backbone and own initial weights."""
+    def load(cls, experiment: Experiment, export: Path, num_items: int) -> "Base":
+        """The base of a run with this export: its `init_from`, or its pretrained backbone and own initial weights."""
         if experiment.init_from is not None:
             return cls(source_weights(experiment), None)
         torch.manual_seed(experiment.seed)
-        return cls(experiment.model.build(num_items).state_dict(), torch.get_rng_state())
+        return cls(experiment.model.known_from(export).build(num_items).state_dict(), torch.get_rng_state())
 
     def to(self, device: torch.device) -> "Base":
         return replace(self, weights={name: tensor.to(device) for name, tensor in self.weights.items()})
@@ -82,7 +82,7 @@ def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> Mod
 def rebuild(experiment: Experiment, export: Path, num_items: int) -> Model:
     """As `rebuild_for`, for a catalogue of `num_items` items that has been checked."""
     if is_adapted(export):
-        return Base.load(experiment, num_items).with_adapter(experiment, export, num_items)
+        return Base.load(experiment, export, num_items).with_adapter(experiment, export, num_items)
     model = experiment.model.from_export(export).build(num_items)
     answer(model, export)
     experiment.adaptation.apply(model)  # adapters, where nothing was frozen beneath them

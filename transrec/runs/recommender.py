@@ -15,6 +15,7 @@ from torch import Tensor
 from transrec.config import ConfigError
 from transrec.data.content.opening import open_store
 from transrec.data.examples.evidence import of_questions
+from transrec.data.examples.feature_rows import FeatureRows
 from transrec.data.examples.histories import open_folder
 from transrec.data.examples.questions import Histories
 from transrec.data.shards import bad_samples
@@ -25,11 +26,15 @@ from transrec.distributed.world import World
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import encode_catalogue, inference
 from transrec.evaluation.full_ranking import top_items
+from transrec.models.ranking_model import RankingModelConfig
 from transrec.protocols import Evidence, Model, Part, Score, Scorer
 from transrec.runs.channels import Channel, Channels
+from transrec.runs.click_scores import Visit, click_scores, probability
 from transrec.runs.evaluate import check_shards, data_of, evaluate
 from transrec.runs.evidence import look_up
 from transrec.runs.export import read_export
+
+NOBODY = Visit()
 
 
 class ItemVectors(NamedTuple):
@@ -129,7 +134,9 @@ class Recommender:
             check_shards(self.folder, self._channel.experiment.data, "--catalogue")
         return Catalogue.read(open_folder(self._channel.experiment.data, self._place))
 
-    def recommend(self, history: Sequence[str], top: int = 10) -> list[dict[str, Any]]:
+    def recommend(
+        self, history: Sequence[str], top: int = 10, candidates: Sequence[str] | None = None, visit: Visit = NOBODY
+    ) -> list[dict[str, Any]]:
         """The best items for a user, who need not be in the data; or the best targets of the run's task.
 
             >>> transrec.load_run("runs/x").recommend(["100001", "100002"], top=1)
@@ -138,14 +145,20 @@ class Recommender:
         Args:
             history: item ids, oldest first; the model reads the newest `model.max_length` of them.
             top: maximum number of results. Items of the history are excluded.
+            candidates: ids of the items to choose from, or to rank; None: the whole catalogue.
+            visit: for a ranking model, what it reads besides the history.
 
         Returns:
             `{"item_id", "title", "score"}` for each item, best first. A score is the model's logit and is comparable
-            only within one result. For a task, `{"target", "probability"}`, from a softmax over all T targets.
+            only within one result; a ranking model has a `probability`, that of a click, in its place. For a task,
+            `{"target", "probability"}`, from a softmax over all T targets.
 
         Raises:
-            ConfigError: an id is not in the catalogue, or the history is empty.
+            ConfigError: an id is not in the catalogue, or the history is empty where the model needs one.
         """
+        allowed = None if candidates is None else self.catalogue.indices(candidates)
+        if self._ranking is not None:
+            return self._most_probable(self._ranking, history, top, allowed, visit)
         seen = torch.tensor([self.catalogue.indices(history)])
         inputs = torch.zeros((1, self._channel.experiment.model.max_length), dtype=torch.int64)
         newest = seen[:, -inputs.shape[1] :]
@@ -153,9 +166,9 @@ class Recommender:
         with inference(self._model):
             evidence = of_questions(self._evidence, [seen[0].numpy()], len(self.catalogue.item_ids))
             score = self._scorer(Histories(inputs, evidence))
-            return (
-                self._best_items(score, seen, top) if self.targets is None else best_targets(score, self.targets, top)
-            )
+            if self.targets is not None:
+                return best_targets(score, self.targets, top)
+            return self._best_items(score, seen, top, allowed)
 
     def item_vectors(self) -> ItemVectors:
         """The ids of the catalogue's items and their vectors (N, D), for example for a nearest-neighbour index.
@@ -213,9 +226,42 @@ class Recommender:
         with inference(self._model):
             return encode_catalogue(self._model, store, folder.index.counts.items, self._world)
 
-    def _best_items(self, score: Score, seen: Tensor, top: int) -> list[dict[str, Any]]:
+    @cached_property
+    def _ranking(self) -> RankingModelConfig | None:
+        """The settings of a ranking model, with its vocabularies; None for a model of another kind."""
+        settings = self._channel.model
+        return settings if isinstance(settings, RankingModelConfig) else None
+
+    def _most_probable(
+        self,
+        settings: RankingModelConfig,
+        history: Sequence[str],
+        top: int,
+        allowed: Sequence[int] | None,
+        visit: Visit,
+    ) -> list[dict[str, Any]]:
+        seen = self.catalogue.indices(history) if history else []
+        with inference(self._model):
+            heads, length = len(settings.objective.heads), settings.max_length
+            score = click_scores(self._scorer, self._features, seen, visit, length, heads)
+            left_out = torch.tensor([seen if allowed is None else []], dtype=torch.int64)
+            found = self._best_items(score, left_out, top, allowed)
+        return [
+            {name: value for name, value in row.items() if name != "score"} | {"probability": probability(row["score"])}
+            for row in found
+        ]
+
+    @cached_property
+    def _features(self) -> FeatureRows:
+        assert self._ranking is not None
+        return FeatureRows.of(self.catalogue.folder, self._ranking.features, self._ranking.vocabularies)
+
+    def _best_items(
+        self, score: Score, seen: Tensor, top: int, allowed: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]:
         num_items, device = len(self.catalogue.item_ids), self._vectors.device
-        candidates = torch.ones(num_items + 1, dtype=torch.bool, device=device)
+        candidates = torch.full((num_items + 1,), allowed is None, dtype=torch.bool, device=device)
+        candidates[list(allowed or [])] = True
         candidates[0] = False
         scores, items = top_items(score, num_items, seen.to(device), candidates, top)
         return [

@@ -133,7 +133,8 @@ def untrained_ahead(experiment: Experiment, tested: Mapping[str, Mapping[str, Es
     ]
     if not better:
         return ""
-    return f"{name}: this run ({tested[run][name].value:.4f}) is behind {', '.join(better)}, which need no training."
+    kind = "a baseline" if len(better) == 1 else "baselines"
+    return f"{name}: this run ({tested[run][name].value:.4f}) is behind {', '.join(better)}, {kind} of far less effort."
 
 
 def cost_table(summary: dict[str, Any]) -> Table:

@@ -172,5 +172,5 @@ def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: W
     config = describe(experiment, parts.examples).model_dump()
     folder = experiment.run_dir / "export"
     if world.is_main:
-        experiment.model.save_assets(folder)
+        parts.settings.save_assets(folder)
     weights.export(folder, model, config, parts.base if frozen else None, write_files=world.is_main)

@@ -25,6 +25,7 @@ class LearningRates(Config):
     backbone: NonNegativeFloat = Field(5e-5, description="pretrained modules")
     head: NonNegativeFloat = Field(1e-4, description="projection, user encoder, item ids, the head of a task")
     adapter: NonNegativeFloat | None = Field(None, description="adapters; null: the rate of the adaptation method")
+    embedding: NonNegativeFloat | None = Field(None, description="tables of a ranking model's features; null: head")
     layer_norm: NonNegativeFloat | None = Field(
         None, description="trained LayerNorms; null: the rate of the group that contains them"
     )
@@ -65,7 +66,7 @@ def set_learning_rates(optimizer: Any, factor: float) -> dict[str, float]:
 def build_optimizer(
     config: OptimizerConfig, model: Model, rates: Mapping[nn.Parameter, float], offload: bool
 ) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters; matrices decay, vectors (biases, norms) do not.
+    """AdamW over the trainable parameters; matrices decay, vectors (biases, norms) and tables of features do not.
 
     Args:
         rates: peak learning rates of adapter parameters, used if the configuration sets none.
@@ -78,7 +79,7 @@ def build_optimizer(
         for member in members:
             parameter = member.parameter
             if parameter.requires_grad:
-                key = (*_rate_of(member, rates, config.lr), parameter.ndim > 1)
+                key = (*_rate_of(member, rates, config.lr), parameter.ndim > 1 and not member.table)
                 buckets.setdefault(key, []).append(parameter)
     if not buckets:
         raise ConfigError("nothing is trainable: choose another `adaptation`")
@@ -103,6 +104,8 @@ def _rate_of(member: Member, rates: Mapping[nn.Parameter, float], lr: LearningRa
         if own is None:
             raise ConfigError("the adapters have no default learning rate: set `optimizer.lr.adapter`")
         return f"adapter_{own:g}", own
+    if member.table and member.group == "head" and lr.embedding is not None:
+        return "embedding", lr.embedding
     field = "head" if member.group == "task" else member.group
     if member.group == "layer_norm" and lr.layer_norm is None:
         field = "backbone" if member.pretrained else "head"

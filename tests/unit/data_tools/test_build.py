@@ -80,10 +80,11 @@ def test_index(shards: Path) -> None:
     index = ShardIndex.load(shards)
     assert index.build == {"source": "tables", "shard_bytes": 128 * 2**20}
     assert index.counts.model_dump() == {
-        "users": 3, "items": 3, "interactions": 5, "images": 1, "rejects": {}, "dropped": {}
+        "users": 3, "items": 3, "interactions": 5, "impressions": 0, "images": 1, "rejects": {}, "dropped": {}
     }  # fmt: skip
     assert index.text_fields == ["title", "text", "genre"]
     assert index.user_columns == ["age"]
+    assert index.heads == index.context_columns == []
     assert index.item_ids_sha256 == hash_item_ids(["a", "b", "c"])
     assert [(file.name, file.kind, file.samples) for file in index.files] == [
         ("items-000000.tar", "items", 3),

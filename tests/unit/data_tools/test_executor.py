@@ -121,9 +121,13 @@ def raw(write_tables, image_bytes) -> Path:  # type: ignore[no-untyped-def]
     """Several chunks of items, with images good and bad, and rows that are rejected at every stage."""
     items = "".join(f"i{n}\tTitle {n}\ti{n}.png\n" for n in range(50)) + "i1\tAgain\t\ni2\n"
     rows = "".join(f"u{n % 90}\ti{n % 53}\t{n if n % 70 else 'x'}\n" for n in range(2000))
+    shown = "".join(f"u{n % 110}\ti{n % 51}\t{n // 9}\t{n % 3}\t{n % 4 or ''}\n" for n in range(2000))
     users = "".join(f"u{n % 80}\t{n}\n" for n in range(100))
     folder = write_tables(
-        f"item_id\ttitle\timage\n{items}", f"user_id\titem_id\ttimestamp\n{rows}", f"user_id\tage\n{users}"
+        f"item_id\ttitle\timage\n{items}",
+        f"user_id\titem_id\ttimestamp\n{rows}",
+        f"user_id\tage\n{users}",
+        f"user_id\titem_id\ttimestamp\tclick\tposition\n{shown}",
     )
     for n in range(0, 50, 2):
         (folder / "images" / f"i{n}.png").write_bytes(image_bytes("PNG", size=(8 + n, 9)) if n % 10 else b"no image")
@@ -137,7 +141,7 @@ def built(raw: Path, output: Path, executor: Executor) -> dict[str, bytes]:
         patch.setattr("data_tools.stage.cut_tasks.__defaults__", (200,))
         index = build(TablesSource(raw), "tables", output, 20_000, image_size=8, executor=executor)
     assert len(index.of_kind("users")) > 1
-    assert set(index.counts.rejects) > {"unknown_item", "bad_image", "missing_image", "duplicate_user", "bad_timestamp"}
+    assert set(index.counts.rejects) > {"unknown_item", "bad_image", "missing_image", "duplicate_user", "bad_label"}
     return {path.name: path.read_bytes() for path in output.iterdir()}
 
 

@@ -12,8 +12,10 @@ from data_tools import build as build_module
 from data_tools.build import build
 from data_tools.errors import DataToolsError
 from data_tools.filters import Filters
-from data_tools.histories import INDEXED_COLUMNS, Histories
+from data_tools.histories import Histories
+from data_tools.indexing import indexed
 from data_tools.shard_reader import read_blocks, read_catalogue
+from data_tools.sources.source import INTERACTION_COLUMNS
 from data_tools.sources.tables import TablesSource
 from data_tools.verify import verify
 from transrec.data.shards.schema import ShardIndex
@@ -31,7 +33,7 @@ def parse(*argv: str) -> Filters:
 def rows_of(**columns: list) -> pa.RecordBatch:
     count = len(next(iter(columns.values())))
     defaults = {"user_id": ["u"] * count, "item": [1] * count, "timestamp": [0] * count, "rating": [None] * count}
-    return pa.RecordBatch.from_pydict(defaults | columns, schema=INDEXED_COLUMNS)
+    return pa.RecordBatch.from_pydict(defaults | columns, schema=indexed(INTERACTION_COLUMNS))
 
 
 def pairs_of(folder: Path) -> list[tuple[str, int]]:

@@ -3,8 +3,12 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.histories import INDEXED_COLUMNS, Histories
-from transrec.data.shards.schema import USER_COLUMNS, user_order_key
+from data_tools.histories import Histories, unite_users
+from data_tools.indexing import indexed
+from data_tools.sources.source import INTERACTION_COLUMNS
+from transrec.data.shards.schema import user_order_key
+
+COLUMNS = indexed(INTERACTION_COLUMNS)
 
 Row = tuple[str, int, int, float | None]  # user, item, timestamp, rating
 ROWS = st.lists(
@@ -15,10 +19,14 @@ ROWS = st.lists(
 )
 
 
+def group_rows(rows: list[Row]) -> Histories:
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(COLUMNS)
+    return Histories.group(pa.table(columns, schema=COLUMNS))
+
+
 def group(rows: list[Row], block_users: int = 2) -> list[pa.RecordBatch]:
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(INDEXED_COLUMNS)
-    grouped = Histories.group(pa.table(columns, schema=INDEXED_COLUMNS))
-    blocks = list(grouped.cut_blocks(block_users))
+    grouped = group_rows(rows)
+    blocks = list(grouped.cut_blocks([*range(0, len(grouped.user_ids), block_users), len(grouped.user_ids)]))
     assert len(grouped.user_ids) == sum(map(len, blocks)) == len({row[0] for row in rows})
     return blocks
 
@@ -36,20 +44,19 @@ def test_agrees_with_the_definition(rows: list[Row], block_users: int) -> None:
         expected.append(
             {
                 "user_id": user,
-                "items": [row[1] for row in own],
-                "timestamps": [row[2] for row in own],
-                "ratings": [row[3] for row in own],
+                "item": [row[1] for row in own],
+                "timestamp": [row[2] for row in own],
+                "rating": [row[3] for row in own],
             }
         )
     assert histories(blocks) == expected
-    assert all(block.schema == USER_COLUMNS for block in blocks)
     assert all(len(block) == block_users for block in blocks[:-1])
 
 
 def test_ties_keep_the_order_of_the_source() -> None:
     items = [5, 3, 9, 1, 4, 2, 8, 7, 6]
     [block] = group([("u", item, 100, None) for item in items])
-    assert block["items"].to_pylist() == [items]
+    assert block["item"].to_pylist() == [items]
 
 
 def test_leaving_out_users_keeps_the_order_of_the_others() -> None:
@@ -77,10 +84,23 @@ def test_no_interactions() -> None:
 
 @given(ROWS, st.data())
 def test_keeping_rows_is_grouping_them_alone(rows: list[Row], data: st.DataObject) -> None:
-    grouped = Histories.group(pa.table([list(c) for c in zip(*rows, strict=True)] or [[]] * 4, schema=INDEXED_COLUMNS))
+    grouped = group_rows(rows)
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows))), bool)
     kept = grouped.keep(mask)
     users = np.repeat(grouped.user_ids.to_numpy(zero_copy_only=False), grouped.lengths)[mask]
     assert kept.items.tolist() == grouped.items[mask].tolist()
     assert np.repeat(kept.user_ids.to_numpy(zero_copy_only=False), kept.lengths).tolist() == users.tolist()
     assert kept.lengths.all()
+
+
+@given(ROWS, ROWS)
+def test_among_the_users_of_two_histories_everybody_keeps_their_rows(some: list[Row], others: list[Row]) -> None:
+    both = [group_rows(rows) for rows in (some, [(chr(ord(user) + 3), *rest) for user, *rest in others])]
+    everyone = unite_users(both)
+    ids = everyone.to_pylist()
+    assert ids == sorted(set(ids), key=lambda user: (user_order_key(user), user))
+    for alone in both:
+        spread = alone.among(everyone)
+        assert spread.lengths.sum() == len(spread.rows)
+        own = dict(zip(alone.user_ids.to_pylist(), alone.lengths.tolist(), strict=True))
+        assert spread.lengths.tolist() == [own.get(user, 0) for user in ids]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from shard_sets import make_version_3
 
 from data_tools.build import build
 from data_tools.inspection import draw_bar, inspect, log_bins
@@ -29,6 +30,38 @@ def test_shows_counts_and_samples(shards: Path) -> None:
         "█",
     ):
         assert part in text
+
+
+def test_impressions_are_summed_up(shown_shards: Path) -> None:
+    """Five in two requests of u1 and one each of u3 and u4; the label of u3's was not observed."""
+    assert impressions_line(shown_shards) == (
+        "5 in 4 requests of 3 users; click 50.00% of 4 observed; context: position"
+    )
+
+
+def test_a_set_without_impressions_says_so(shards: Path) -> None:
+    assert impressions_line(shards) == "none"
+    make_version_3(shards)
+    assert impressions_line(shards) == "none"
+
+
+def impressions_line(folder: Path) -> str:
+    out = io.StringIO()
+    inspect(folder, Console(file=out, width=150))
+    [line] = [line for line in out.getvalue().splitlines() if line.startswith("impressions")]
+    return line.removeprefix("impressions").strip()
+
+
+def test_a_block_of_users_without_interactions_is_no_hindrance(
+    write_tables: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_tools.build.BLOCK_USERS", 1)
+    shown = "user_id\titem_id\ttimestamp\tclick\nnew\ta\t1\t0\n"
+    folder = write_tables(interactions="user_id\titem_id\ttimestamp\nu1\ta\t1\nu1\tb\t1\n", impressions=shown)
+    build(TablesSource(folder), "tables", tmp_path / "out")
+    out = io.StringIO()
+    inspect(tmp_path / "out", Console(file=out, width=150))
+    assert "1 interactions (100% of those after another)" in out.getvalue()
 
 
 def test_dates_are_shown_where_times_are_times(write_tables: Callable[..., Path], tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from data_tools.profiles import Profiles, columns_of, stage_profiles
 from data_tools.rejects import Reason, Reject
 from data_tools.sources.source import Batch, SourceError
 from data_tools.stage import BUCKETS
-from transrec.data.shards.schema import USER_COLUMNS
 
 ALL = range(BUCKETS)
 
@@ -18,24 +17,18 @@ def batch_of(**columns: list) -> Batch:
     return Batch("users.tsv", pa.array(range(2, 2 + len(rows))), rows)
 
 
-def users(*ids: str) -> pa.RecordBatch:
-    rows = [{"user_id": user, "items": [1], "timestamps": [0], "ratings": [None]} for user in ids]
-    return pa.RecordBatch.from_pylist(rows, USER_COLUMNS)
-
-
 def test_join_follows_the_users_and_leaves_nulls(tmp_path: Path) -> None:
     batches = [batch_of(user_id=["b", "c"], age=["1", "2"]), batch_of(user_id=["a"], age=["3"])]
     staged = stage_profiles(batches, tmp_path, InProcess())
-    joined = Profiles(staged.read(ALL), pytest.fail).join(users("a", "x", "b"))
+    [age] = Profiles(staged.read(ALL), pytest.fail).of(pa.array(["a", "x", "b"]))
     assert columns_of(staged) == ["age"]
-    assert joined.schema == pa.schema([*USER_COLUMNS, ("age", pa.string())])
-    assert joined["age"].to_pylist() == ["3", None, "1"]
+    assert age.to_pylist() == ["3", None, "1"]
 
 
-def test_without_profiles_the_users_stay_as_they_are(tmp_path: Path) -> None:
+def test_without_profiles_there_are_no_columns(tmp_path: Path) -> None:
     staged = stage_profiles([], tmp_path, InProcess())
     assert columns_of(staged) == []
-    assert Profiles(staged.read(ALL), pytest.fail).join(users("a")) == users("a")
+    assert Profiles(staged.read(ALL), pytest.fail).of(pa.array(["a"])) == []
 
 
 def test_second_profile_of_a_user_is_rejected(tmp_path: Path) -> None:
@@ -43,13 +36,13 @@ def test_second_profile_of_a_user_is_rejected(tmp_path: Path) -> None:
     staged = stage_profiles([batch_of(user_id=["a", "a"], age=["1", "2"])], tmp_path, InProcess())
     profiles = Profiles(staged.read(ALL), rejects.append)
     assert rejects == [Reject("users.tsv", 3, Reason.DUPLICATE_USER, "user 'a' already has a profile")]
-    assert profiles.join(users("a"))["age"].to_pylist() == ["1"]
+    assert [column.to_pylist() for column in profiles.of(pa.array(["a"]))] == [["1"]]
 
 
 def test_a_profile_may_have_columns_called_as_the_stage_calls_its_own(tmp_path: Path) -> None:
     staged = stage_profiles([batch_of(user_id=["a"], file=["x"], line=["y"])], tmp_path, InProcess())
-    joined = Profiles(staged.read(ALL), pytest.fail).join(users("a"))
-    assert (joined["file"].to_pylist(), joined["line"].to_pylist()) == (["x"], ["y"])
+    profiles = Profiles(staged.read(ALL), pytest.fail).of(pa.array(["a"]))
+    assert (columns_of(staged), [column.to_pylist() for column in profiles]) == (["file", "line"], [["x"], ["y"]])
 
 
 def test_column_named_like_a_column_of_the_schema(tmp_path: Path) -> None:

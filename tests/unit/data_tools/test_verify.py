@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from shard_sets import edit_index, seal
+from shard_sets import edit_index, make_version_3, seal
 
+from data_tools import user_shards
 from data_tools.build import build
-from data_tools.histories import Histories
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.verify import verify
 from transrec.data.shards.schema import ShardSetError
@@ -46,6 +46,7 @@ def test_every_bad_file_is_named(shards: Path) -> None:
     [
         (lambda index: index["counts"].update(users=4), "user_blocks.parquet"),
         (lambda index: index["counts"].update(interactions=6), "user_blocks.parquet"),
+        (lambda index: index["counts"].update(impressions=1), "user_blocks.parquet"),
         (lambda index: index["counts"].update(images=0), "items.parquet"),
         (lambda index: index["counts"].update(rejects={"no_text": 1}), "rejects.jsonl"),
         (lambda index: index.update(item_ids_sha256="0" * 64), "items.parquet"),
@@ -99,8 +100,8 @@ def map_lists(column: str, change: Callable[[list], list]) -> Damage:
     [
         (reverse_users, "not in the order of their hash"),
         (map_lists("timestamps", lambda times: times[::-1]), "timestamps that do not ascend"),
-        (map_lists("items", lambda items: [0, *items[1:]]), "items 0.."),
-        (map_lists("items", lambda items: [21, *items[1:]]), "not 1..20"),
+        (map_lists("items", lambda items: [0, *items[1:]]), "items 0 to"),
+        (map_lists("items", lambda items: [21, *items[1:]]), "not 1 to 20"),
         (map_lists("ratings", lambda ratings: ratings[1:]), "the lengths of ratings differ"),
     ],
     ids=["users", "timestamps", "item 0", "item 21", "lengths"],
@@ -108,11 +109,43 @@ def map_lists(column: str, change: Callable[[list], list]) -> Damage:
 def test_faults_of_the_builder_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Damage, message: str
 ) -> None:
-    cut_blocks = Histories.cut_blocks
-    monkeypatch.setattr(Histories, "cut_blocks", lambda self, size: map(damage, cut_blocks(self, size)))
+    encode = user_shards._to_ipc_stream
+    monkeypatch.setattr(user_shards, "_to_ipc_stream", lambda block: encode(damage(block)))
     build(SyntheticSource(n_users=5, n_items=20, n_interactions=60), "synthetic", tmp_path / "out")
     problems = verify(tmp_path / "out")
     assert ("users-000000.tar", True) in {(problem.file, message in problem.message) for problem in problems}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (map_lists("shown", lambda items: [4 for _ in items]), "items 4 to 4, not 1 to 3"),
+        (map_lists("shown", lambda items: items[1:]), "the lengths of shown differ"),
+        (map_lists("shown_requests", lambda numbers: numbers[1:]), "different numbers of shown and shown_requests"),
+        (map_lists("shown_timestamps", lambda times: times[::-1]), "shown_timestamps that do not ascend"),
+        (map_lists("label_click", lambda labels: [2 for _ in labels]), "label_click other than 0, 1 and null"),
+    ],
+    ids=["items", "lengths", "requests", "timestamps", "labels"],
+)
+def test_faults_of_impressions_are_found(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, damage: Damage, message: str
+) -> None:
+    encode = user_shards._to_ipc_stream
+    monkeypatch.setattr(user_shards, "_to_ipc_stream", lambda block: encode(damage(block)))
+    problems = verify(request.getfixturevalue("shown_shards"))
+    assert ("users-000000.tar", True) in {(problem.file, message in problem.message) for problem in problems}
+
+
+def test_impressions_that_the_index_does_not_count(shown_shards: Path) -> None:
+    edit_index(shown_shards, lambda index: index["counts"].update(impressions=4))
+    assert [str(problem) for problem in verify(shown_shards)] == [
+        "user_blocks.parquet: impressions: found 5, but index.json lists 4"
+    ]
+
+
+def test_a_set_of_version_3_is_well(shards: Path) -> None:
+    make_version_3(shards)
+    assert verify(shards) == []
 
 
 def test_folder_without_index(tmp_path: Path) -> None:

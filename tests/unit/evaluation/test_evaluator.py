@@ -10,7 +10,8 @@ from transrec.config import ConfigError, validate
 from transrec.data.examples import DataConfig
 from transrec.distributed.world import World
 from transrec.evaluation.evaluator import EvaluationConfig, Evaluator
-from transrec.evaluation.metrics import METRICS, MeanMetric
+from transrec.evaluation.metric import MeanMetric
+from transrec.evaluation.metrics import METRICS
 from transrec.protocols import Examples, Score
 
 

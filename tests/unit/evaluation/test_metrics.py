@@ -8,7 +8,8 @@ import torch
 
 from transrec.evaluation import estimates
 from transrec.evaluation.estimates import Estimate, Interval
-from transrec.evaluation.metrics import METRICS, METRICS_AT_K, MeanMetric, metric
+from transrec.evaluation.metric import MeanMetric
+from transrec.evaluation.metrics import METRICS, METRICS_AT_K, metric
 
 RANKS = torch.tensor([1, 2, 3, 10, 11, 5000])
 

@@ -13,7 +13,8 @@ from transrec.distributed.world import World
 from transrec.evaluation import readings
 from transrec.evaluation.estimates import Counts, Interval, Statistic
 from transrec.evaluation.measure import measure
-from transrec.evaluation.metrics import METRICS, Metric, metric
+from transrec.evaluation.metric import Metric
+from transrec.evaluation.metrics import METRICS, metric
 from transrec.evaluation.readings import READINGS, Ranking, Reading
 
 

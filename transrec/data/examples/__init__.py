@@ -5,18 +5,21 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from transrec.data.examples.histories import HistoriesConfig
+from transrec.data.examples.impressions import ImpressionsConfig
 from transrec.data.examples.next_item import NextItemExamplesConfig
 from transrec.data.examples.task import TaskExamplesConfig
 from transrec.data.shards.bad_samples import Agree
 from transrec.protocols import Examples
 
-ExamplesConfig = Annotated[NextItemExamplesConfig | TaskExamplesConfig, Field(discriminator="name")]
+ExamplesConfig = Annotated[NextItemExamplesConfig | TaskExamplesConfig | ImpressionsConfig, Field(discriminator="name")]
 
 
 class DataConfig(HistoriesConfig):
     """The shards of a run and the kind of examples built from them."""
 
-    examples: ExamplesConfig = Field(NextItemExamplesConfig(), description="the kind of example: next item, or a task")
+    examples: ExamplesConfig = Field(
+        NextItemExamplesConfig(), description="the kind of example: next item, a task, or impressions"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -23,7 +23,7 @@ from transrec.data.content.item_store import ItemStore
 from transrec.data.examples.evidence import of_nobody, of_questions
 from transrec.data.examples.questions import Asked, Question, about_nobody, ids_of, question
 from transrec.data.examples.sequence_collation import SequenceCollation
-from transrec.data.examples.splits import LeaveOneOutConfig, TemporalConfig
+from transrec.data.examples.splits import LeaveOneOutConfig, SplitConfig
 from transrec.data.examples.windows import Window, Windows
 from transrec.data.shards.bad_samples import Agree, Skipped, check_share, find_bad
 from transrec.data.shards.remote import Place
@@ -55,9 +55,7 @@ class HistoriesConfig(Config):
         description="items between the ends of a user's windows; null: the user encoder's length, so no overlap, "
         "and only the newest window for a task",
     )
-    split: Annotated[LeaveOneOutConfig | TemporalConfig, Field(discriminator="name")] = Field(
-        LeaveOneOutConfig(), description="the interactions held out for validation and test"
-    )
+    split: SplitConfig = Field(LeaveOneOutConfig(), description="what is held out for validation and test")
     candidates: Literal["occurring", "catalogue"] = Field(
         "occurring", description="rank the items that occur in the data, or the whole catalogue"
     )
@@ -289,4 +287,5 @@ def _last(block: UserBlock, keep: int) -> UserBlock:
     position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
     kept = position >= np.repeat(block.lengths - lengths, block.lengths)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return replace(block, offsets=offsets, items=block.items[kept], timestamps=block.timestamps[kept])
+    columns = {name: getattr(block, name)[kept] for name in ("items", "timestamps", "ratings")}
+    return replace(block, offsets=offsets, **columns)

@@ -14,7 +14,7 @@ from transrec.data.batch import Targets
 from transrec.data.examples.histories import HistoriesConfig, HistoryExamples, Ints, open_users
 from transrec.data.examples.quantiles import order_statistics
 from transrec.data.examples.questions import Asked
-from transrec.data.examples.splits import Split, TemporalConfig, leave_one_out, temporal
+from transrec.data.examples.splits import LastShareConfig, Split, TemporalConfig, leave_one_out, temporal
 from transrec.data.examples.windows import Windows, count_windows, cut_windows
 from transrec.data.shards.bad_samples import Agree
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
@@ -38,6 +38,8 @@ class NextItemExamples(HistoryExamples):
     name = "next_item"
 
     def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int) -> None:
+        if isinstance(config.split, LastShareConfig):
+            raise ConfigError("`data.split.name=last_share` splits impressions: choose leave_one_out or temporal")
         self._moments = _moments(
             shards, config
         )  # start of validation and of test in a temporal split: seconds since 1970

@@ -10,7 +10,7 @@ Tasks split the users instead (`by_user`).
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,23 @@ class TemporalConfig(Config):
         return self
 
 
+class LastShareConfig(Config):
+    """The last share of each user's impressions tests, the share before it validates, the rest train."""
+
+    name: Literal["last_share"] = Field("last_share", description="the kind of split")
+    valid: float = Field(0.1, gt=0, lt=1, description="share of a user's impressions that validate")
+    test: float = Field(0.1, gt=0, lt=1, description="share of a user's impressions that test")
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> Self:
+        if self.valid + self.test >= 1:
+            raise ValueError("valid and test together must be less than 1")
+        return self
+
+
+SplitConfig = Annotated[LeaveOneOutConfig | TemporalConfig | LastShareConfig, Field(discriminator="name")]
+
+
 @dataclass(frozen=True)
 class Split:
     """The training length and the held-out positions of each user of a block."""
@@ -74,6 +91,20 @@ def temporal(lengths: Ints, timestamps: Ints, min_interactions: int, valid_from:
     valid = np.where((before_valid >= history) & (before_test > before_valid), before_valid, -1)
     test = np.where((before_test >= history) & (lengths > before_test), before_test, -1)
     return Split(np.where(before_valid >= history, before_valid, 0), valid, test)
+
+
+def last_share(users: Ints, valid: float, test: float) -> NDArray[np.int8]:
+    """TRAIN, VALID or TEST for each of a block's impressions, given the user of each, ascending.
+
+    Of n impressions of a user, the last ⌊n · test⌋ test and the ⌊n · valid⌋ before them validate.
+    """
+    counts = np.bincount(users)[users] if len(users) else users
+    place = np.arange(len(users)) - np.searchsorted(users, users)
+    tested = np.floor(counts * test)
+    validated = np.floor(counts * valid)
+    left = counts - place  # this one included
+    found: NDArray[np.int8] = np.where(left <= tested, TEST, np.where(left <= tested + validated, VALID, TRAIN))
+    return found.astype(np.int8)
 
 
 def by_user(user_ids: Iterable[str]) -> NDArray[np.int8]:

@@ -2,27 +2,37 @@
 
     index.json            written last; `ShardIndex` below
     items.parquet         the catalogue, one row per item in index order, and the random-access index of the item shards
-    user_blocks.parquet   one row per block of users: its location and the lengths of its histories
+    user_blocks.parquet   one row per block of users: its location, the lengths of its histories and of what was shown
     items-{000000}.tar    webdataset samples: `{index:09d}.json` (item_id, title, text, …) and `.jpg`
     users-{000000}.tar    webdataset samples: `{block:09d}.arrow`, an Arrow IPC stream with one record batch of users
     rejects.jsonl         rows that could not be used: file, line, reason
 
 An item is identified by its index, 1..N in catalogue order; 0 is always padding. Users are sorted by a hash of their
 id, so a prefix of the stream is a uniform sample and smaller prefixes nest in larger ones.
+
+Sets of version 3, which was the last without impressions (what users were shown, and whether they clicked), are read as
+well.
+
+Designs considered for impressions. Shards of their own: two readers, and a join with the users while training. A row
+per impression with a copy of the history: a request that shows 37 items copies the history 37 times, and its length is
+fixed when the shards are built. Taken: lists beside the history in the user's record, which is stored once.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from transrec.errors import TransRecError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+_WITHOUT_IMPRESSIONS = 3  # a version that can be read, too
 _LONGEST_QUOTE = 200  # characters of a damaged file that a message repeats
 INDEX_FILE = "index.json"
 CATALOGUE_FILE = "items.parquet"
@@ -57,10 +67,12 @@ BLOCKS_SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("crc32", pa.uint32()),
         ("lengths", pa.list_(pa.int32())),  # interactions of each user in the block, in order
+        ("shown_lengths", pa.list_(pa.int32())),  # impressions of each user; empty where the set has none
     ]
 )
 
-# Every user record batch starts with these columns; the source's user profile (age, …) follows as strings.
+# Every user record batch starts with these columns. In a set with impressions, those of `impression_columns` follow,
+# then the source's user profile (age, …) as strings.
 USER_COLUMNS = pa.schema(
     [
         ("user_id", pa.string()),
@@ -69,6 +81,27 @@ USER_COLUMNS = pa.schema(
         ("ratings", pa.list_(pa.float32())),  # null elements where the source has none
     ]
 )
+LABEL_PREFIX, CONTEXT_PREFIX = "label_", "shown_"
+
+
+def impression_columns(heads: Sequence[str], context: Sequence[str]) -> pa.Schema:
+    """The columns of a user record batch for impressions with these heads and context columns; empty without heads."""
+    if not heads:
+        return pa.schema([])
+    return pa.schema(
+        [
+            ("shown", pa.list_(pa.int32())),
+            ("shown_timestamps", pa.list_(pa.int64())),  # seconds since 1970, ascending
+            ("shown_requests", pa.list_(pa.int32())),  # equal numbers were shown together
+            *[(LABEL_PREFIX + head, pa.list_(pa.float32())) for head in heads],  # 0 or 1; null: not observed
+            *[(CONTEXT_PREFIX + column, pa.list_(pa.string())) for column in context],  # null: unknown
+        ]
+    )
+
+
+def user_schema(heads: Sequence[str], context: Sequence[str], profile: Sequence[str]) -> pa.Schema:
+    """The columns of a user record batch with impressions of these heads, if any, and these profile columns."""
+    return pa.schema([*USER_COLUMNS, *impression_columns(heads, context), *[(name, pa.string()) for name in profile]])
 
 
 class ShardSetError(TransRecError, ValueError):
@@ -97,9 +130,10 @@ class Counts(Strict):
     users: int
     items: int
     interactions: int
+    impressions: int
     images: int
     rejects: dict[str, int]  # reason -> rows
-    dropped: dict[str, int]  # filter -> interactions
+    dropped: dict[str, int]  # filter -> interactions, and apart from them, impressions
 
 
 class ShardIndex(Strict):
@@ -109,7 +143,9 @@ class ShardIndex(Strict):
     build: dict[str, Any]  # source name and the options that determine the content; no paths, no times
     counts: Counts
     text_fields: list[str]
-    user_columns: list[str]  # beyond USER_COLUMNS
+    heads: list[str]  # that impressions are labelled with: click, …; none: the set records no impressions
+    context_columns: list[str]  # of impressions: position, …
+    user_columns: list[str]  # of the users' profiles
     item_ids_sha256: str
     files: list[FileEntry]
 
@@ -117,8 +153,19 @@ class ShardIndex(Strict):
     @property
     def checksum(self) -> str:
         """SHA-256 of all other fields, which reveals damage anywhere in the index."""
-        rest = self.model_dump(mode="json", exclude={"checksum"})
-        return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+        return _checksum(self.model_dump(mode="json", exclude={"checksum"}))
+
+    @property
+    def user_schema(self) -> pa.Schema:
+        """The columns of every user record batch."""
+        return user_schema(self.heads, self.context_columns, self.user_columns)
+
+    @property
+    def blocks_schema(self) -> pa.Schema:
+        """The columns of `user_blocks.parquet`."""
+        if self.schema_version == _WITHOUT_IMPRESSIONS:
+            return BLOCKS_SCHEMA.remove(BLOCKS_SCHEMA.get_field_index("shown_lengths"))
+        return BLOCKS_SCHEMA
 
     @classmethod
     def load(cls, folder: Path | str) -> "ShardIndex":
@@ -142,15 +189,17 @@ class ShardIndex(Strict):
             version, checksum = fields["schema_version"], fields.pop("checksum", None)
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise ShardSetError(f"{where} {_what_else_it_is(data, error)}") from None
-        if version != SCHEMA_VERSION:
+        if version not in (_WITHOUT_IMPRESSIONS, SCHEMA_VERSION):
             raise ShardSetError(
-                f"{where} has schema version {_shorten(version)}, this code reads {SCHEMA_VERSION}: rebuild the shards"
+                f"{where} has schema version {_shorten(version)}, this code reads {_WITHOUT_IMPRESSIONS} and "
+                f"{SCHEMA_VERSION}: rebuild the shards"
             )
+        expected = _checksum(fields)  # before fields are added
         try:
-            index = cls.model_validate(fields)
+            index = cls.model_validate(_with_no_impressions(fields) if version == _WITHOUT_IMPRESSIONS else fields)
         except ValidationError as error:
             raise ShardSetError(f"{where} is malformed: {_first(error)}; rebuild the shards") from None
-        if index.checksum != checksum:
+        if expected != checksum:
             raise ShardSetError(
                 f"{where} is damaged: its checksum does not match; copy it again, or rebuild the shards"
             )
@@ -159,6 +208,39 @@ class ShardIndex(Strict):
     def of_kind(self, kind: str) -> list[FileEntry]:
         """The files of one kind."""
         return [file for file in self.files if file.kind == kind]
+
+
+def fault_of_items(items: pa.ListArray, n_items: int) -> str | None:
+    """What is wrong with lists of item indices, or None."""
+    bounds = pc.min_max(items.flatten()).as_py()
+    if bounds["min"] is not None and not 1 <= bounds["min"] <= bounds["max"] <= n_items:
+        return f"it has items {bounds['min']} to {bounds['max']}, not 1 to {n_items}"
+    return None
+
+
+def fault_of_impressions(users: pa.RecordBatch, index: ShardIndex) -> str | None:
+    """What is wrong with the impressions in a batch of `index.user_schema`, or None."""
+    names = impression_columns(index.heads, index.context_columns).names
+    if not names:
+        return None
+    shown, times, requests = (users[name] for name in names[:3])
+    complete = (*(users[name] for name in names), shown.flatten(), times.flatten(), requests.flatten())
+    if any(column.null_count for column in complete):
+        return "it has impressions without an item, a time or a request"
+    for name in names:
+        if not users[name].value_lengths().equals(shown.value_lengths()):
+            return f"it has different numbers of shown and {name}"
+    if fault := fault_of_items(shown, index.counts.items):
+        return fault
+    for head in index.heads:
+        label = users[LABEL_PREFIX + head].flatten()
+        valid = pc.or_(pc.equal(label, 0), pc.equal(label, 1))
+        if not pc.all(valid, min_count=0).as_py():  # passes over nulls
+            return f"it has values of {LABEL_PREFIX}{head} other than 0, 1 and null"
+    same_user = np.diff(times.value_parent_indices().to_numpy()) == 0
+    if np.any((np.diff(times.flatten().to_numpy()) < 0) & same_user):
+        return "it has shown_timestamps that do not ascend"
+    return None
 
 
 def read_index(path: Path) -> bytes:
@@ -174,6 +256,17 @@ def read_index(path: Path) -> bytes:
             f"{path}: {error.strerror}. A complete set of shards has an index.json, written last: "
             "build it with `python -m data_tools build` (again, if the build was cut off)."
         ) from None
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _with_no_impressions(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an index of version 3, with those that version 4 added."""
+    counts = fields.get("counts")
+    added = {"counts": {**counts, "impressions": 0}} if isinstance(counts, dict) else {}
+    return {**fields, **added, "heads": [], "context_columns": []}
 
 
 def _first(error: ValidationError) -> str:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from transrec.data.shards import remote
 from transrec.data.shards.schema import INDEX_FILE, NULLABLE, FileEntry, ShardIndex, ShardSetError, read_index
 from transrec.data.shards.shard_cache import ShardCache
-from transrec.files import write_text
+from transrec.files import replace_atomically
 
 DEFAULT_CACHE = Path("~/.cache/transrec").expanduser()
 DEFAULT_CACHE_BYTES = 100 * 2**30
@@ -41,9 +41,9 @@ class ShardFolder:
 
     def __init__(self, place: Path | str, cache: Path = DEFAULT_CACHE, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         self.place = remote.parse_place(place)
-        data = self._read_index()
-        self.index = ShardIndex.parse(data, self.locate(INDEX_FILE))
-        self.index_sha256 = hashlib.sha256(data).hexdigest()
+        self._index_bytes = self._read_index()
+        self.index = ShardIndex.parse(self._index_bytes, self.locate(INDEX_FILE))
+        self.index_sha256 = hashlib.sha256(self._index_bytes).hexdigest()
         self._entries = {entry.name: entry for entry in self.index.files}
         self._cache = ShardCache(cache.expanduser() / "shards", cache_bytes)
 
@@ -66,7 +66,8 @@ class ShardFolder:
         for entry in self.index.files:
             self.fetch(entry.name)
         folder = self._cache.folder / self._key
-        write_text(folder / INDEX_FILE, self.index.model_dump_json(indent=2) + "\n")
+        with replace_atomically(folder / INDEX_FILE) as partial:
+            partial.write_bytes(self._index_bytes)
         return folder
 
     def open(self, name: str) -> BinaryIO:

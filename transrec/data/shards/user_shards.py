@@ -1,8 +1,10 @@
 """Random access to the user shards, one block of users at a time, directly in the tar files."""
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +12,36 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from transrec.data.shards.bad_samples import BadSample, Skipped
-from transrec.data.shards.schema import BLOCKS_FILE, BLOCKS_SCHEMA, USER_COLUMNS, user_order_key
+from transrec.data.shards.schema import (
+    BLOCKS_FILE,
+    CONTEXT_PREFIX,
+    LABEL_PREFIX,
+    USER_COLUMNS,
+    ShardIndex,
+    fault_of_impressions,
+    fault_of_items,
+    user_order_key,
+)
 from transrec.data.shards.shard_folder import ShardFolder, UnreadableError
 
 CACHED_BLOCKS = 128
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What was shown to the users of a block: user u was shown `items[offsets[u]:offsets[u + 1]]`, in order of time."""
+
+    offsets: NDArray[np.int64]  # (users + 1,)
+    items: NDArray[np.int32]  # catalogue indices 1..N
+    timestamps: NDArray[np.int64]  # seconds since 1970, ascending within a user
+    requests: NDArray[np.int32]  # number, within the user, of the request that showed it
+    labels: Mapping[str, NDArray[np.float32]]  # head (click, …) -> 0 or 1; NaN: not observed
+    context: Mapping[str, pa.StringArray]  # column (position, …) -> value; null: unknown
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(users,) number of impressions of each user."""
+        return np.diff(self.offsets)
 
 
 @dataclass(frozen=True)
@@ -24,7 +52,9 @@ class UserBlock:
     offsets: NDArray[np.int64]  # (users + 1,)
     items: NDArray[np.int32]  # catalogue indices 1..N
     timestamps: NDArray[np.int64]  # seconds since 1970
+    ratings: NDArray[np.float32]  # NaN where the source has none
     profiles: pa.RecordBatch  # the source's user profiles, as strings
+    shown: Shown | None  # None: the set records no impressions
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -45,7 +75,7 @@ class UserShards:
     def __init__(self, folder: ShardFolder) -> None:
         self.folder, self.index = folder, folder.index
         self.skipped: Skipped = {}
-        table = folder.table(BLOCKS_FILE, BLOCKS_SCHEMA)
+        table = folder.table(BLOCKS_FILE, self.index.blocks_schema)
         shards = table["shard"].combine_chunks().dictionary_encode()
         self._names: list[str] = shards.dictionary.to_pylist()
         self.block_shard = shards.indices.to_numpy().astype(np.int64)
@@ -96,7 +126,7 @@ class UserShards:
             BadSample: the block cannot be read, or does not match the set's index.
         """
         if number in self.skipped:
-            return _NOBODY
+            return _of_nobody(self.index)
         place = self._names[self.block_shard[number]], int(self._offset[number]), int(self._bytes[number])
         try:
             batch = pa.ipc.open_stream(self.folder.read(*place, int(self._crc32[number]))).read_next_batch()
@@ -107,14 +137,7 @@ class UserShards:
             raise self.bad(number, f"not Arrow: {error}") from None
         if fault := self._fault(number, batch):
             raise self.bad(number, fault)
-        items, timestamps = batch.column("items"), batch.column("timestamps")
-        return UserBlock(
-            user_ids=batch.column("user_id"),
-            offsets=items.offsets.to_numpy().astype(np.int64) - items.offsets[0].as_py(),
-            items=items.flatten().to_numpy(zero_copy_only=False),
-            timestamps=timestamps.flatten().to_numpy(zero_copy_only=False),
-            profiles=batch.select(batch.schema.names[len(USER_COLUMNS) :]),
-        )
+        return _to_block(batch, self.index)
 
     def bad(self, number: int, reason: str) -> BadSample:
         """The error for an unreadable block."""
@@ -122,22 +145,51 @@ class UserShards:
 
     def _fault(self, number: int, batch: pa.RecordBatch) -> str | None:
         """A fault in the content, or None: a checksum proves that a block is unchanged, not that it is valid."""
-        profiles = [pa.field(name, pa.string()) for name in self.index.user_columns]
-        fields = list(batch.schema)
-        if fields[:3] != list(USER_COLUMNS)[:3] or fields[len(USER_COLUMNS) :] != profiles:
+        if batch.schema != self.index.user_schema:
             return f"its columns are {batch.schema.names}"
-        users, items, timestamps = batch.columns[:3]
-        values = (users, items, timestamps, items.flatten(), timestamps.flatten())
+        users, items, timestamps, ratings = (batch[name] for name in USER_COLUMNS.names)
+        values = (users, items, timestamps, ratings, items.flatten(), timestamps.flatten())
         if len(batch) != self.block_users[number] or any(column.null_count for column in values):
             return f"it does not hold {self.block_users[number]} users and their interactions"
-        if not items.value_lengths().equals(timestamps.value_lengths()):
-            return "it has different numbers of items and timestamps"
-        bounds = pc.min_max(items.flatten()).as_py()
-        if bounds["min"] is not None and not 1 <= bounds["min"] <= bounds["max"] <= self.index.counts.items:
-            return f"it has items {bounds['min']} to {bounds['max']}, not 1 to {self.index.counts.items}"
-        return None
+        if any(not items.value_lengths().equals(column.value_lengths()) for column in (timestamps, ratings)):
+            return "it has different numbers of items, timestamps and ratings"
+        return fault_of_items(items, self.index.counts.items) or fault_of_impressions(batch, self.index)
 
 
-_NOBODY = UserBlock(
-    pa.array([], pa.string()), np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64), pa.record_batch({})
-)
+def _to_block(batch: pa.RecordBatch, index: ShardIndex) -> UserBlock:
+    """The block in a batch of `index.user_schema`."""
+    return UserBlock(
+        user_ids=batch["user_id"],
+        offsets=_offsets(batch["items"]),
+        items=_numbers(batch["items"]),
+        timestamps=_numbers(batch["timestamps"]),
+        ratings=_numbers(batch["ratings"]),
+        profiles=batch.select(index.user_columns),
+        shown=_to_shown(batch, index) if index.heads else None,
+    )
+
+
+def _to_shown(batch: pa.RecordBatch, index: ShardIndex) -> Shown:
+    return Shown(
+        offsets=_offsets(batch["shown"]),
+        items=_numbers(batch["shown"]),
+        timestamps=_numbers(batch["shown_timestamps"]),
+        requests=_numbers(batch["shown_requests"]),
+        labels={head: _numbers(batch[LABEL_PREFIX + head]) for head in index.heads},
+        context={column: batch[CONTEXT_PREFIX + column].flatten() for column in index.context_columns},
+    )
+
+
+def _offsets(lists: pa.ListArray) -> NDArray[np.int64]:
+    offsets: NDArray[np.int64] = lists.offsets.to_numpy().astype(np.int64) - lists.offsets[0].as_py()
+    return offsets
+
+
+def _numbers(lists: pa.ListArray) -> NDArray[Any]:
+    """The elements of all lists; NaN where they are null."""
+    numbers: NDArray[Any] = lists.flatten().to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _of_nobody(index: ShardIndex) -> UserBlock:
+    return _to_block(pa.RecordBatch.from_pylist([], index.user_schema), index)

@@ -17,7 +17,8 @@ from torch import Tensor
 from transrec.config import ConfigError, read_yaml
 from transrec.errors import TransRecError
 from transrec.evaluation.estimates import Counts, Statistic
-from transrec.evaluation.metrics import MeanMetric, Metric, metric
+from transrec.evaluation.metric import MeanMetric, Metric
+from transrec.evaluation.metrics import metric
 from transrec.sweeps.analysis.laws import Floats
 from transrec.sweeps.analysis.resampling import Resampled, means, resample_statistic
 from transrec.sweeps.records import Record, read

@@ -218,6 +218,8 @@ def replace_column(name: str, values: Callable[[list[Any]], list[Any]]) -> Calla
         (replace_column("items", lambda rows: [[None, *row[1:]] for row in rows]), "does not hold"),
         (replace_column("user_id", lambda rows: [None, *rows[1:]]), "does not hold"),
         (replace_column("timestamps", lambda rows: [row[1:] for row in rows]), "different numbers of items"),
+        (replace_column("ratings", lambda rows: [row[1:] for row in rows]), "different numbers of items"),
+        (replace_column("ratings", lambda rows: [None, *rows[1:]]), "does not hold"),
     ],
 )
 def test_a_block_that_is_as_written_but_would_lead_astray_is_bad(

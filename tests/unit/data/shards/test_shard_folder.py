@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from shard_server import ShardServer, serve
-from shard_sets import edit_index, seal
+from shard_sets import edit_index, make_version_3, seal
 
 from transrec.data.shards import remote
 from transrec.data.shards.schema import (
@@ -56,6 +56,13 @@ def test_a_url_gives_what_the_folder_gives(copy: Path, server: ShardServer, tmp_
     assert away.table(BLOCKS_FILE, BLOCKS_SCHEMA).equals(local.table(BLOCKS_FILE, BLOCKS_SCHEMA))
     assert away.read(*first_member(local)) == local.read(*first_member(local))
     assert {path.name for path in away.copy().iterdir()} == {path.name for path in copy.iterdir()}
+
+
+def test_a_copy_of_a_set_of_version_3_is_that_set(copy: Path, server: ShardServer, tmp_path: Path) -> None:
+    make_version_3(copy)
+    away = ShardFolder(server.url, tmp_path / "cache").copy()
+    assert (away / "index.json").read_bytes() == (copy / "index.json").read_bytes()
+    assert ShardFolder(away).index_sha256 == ShardFolder(copy).index_sha256
 
 
 def test_a_file_is_downloaded_once_for_all_who_share_the_cache(server: ShardServer, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 import pytest
 
-from data_tools.reading.typed_columns import to_interactions, to_strings
+from data_tools.reading.typed_columns import label_columns, to_impressions, to_interactions, to_strings
 from data_tools.rejects import Reason, Reject
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, SourceError
 
@@ -141,3 +141,46 @@ def test_columns_that_are_numbers_in_other_words(kind: pa.DataType) -> None:
 def test_a_column_that_is_no_value_is_an_error_naming_it(name: str) -> None:
     with pytest.raises(SourceError, match=f"f, column {name}: "):
         interactions(**{name: [{"x": 1}]})
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["click", "user_id"], {"click": "click"}),
+        (["click", "label_like", "label_click"], {"like": "label_like", "click": "label_click"}),
+        (["clicks", "user_id"], {}),
+    ],
+)
+def test_labels_are_found_among_the_columns(names: list[str], labels: dict[str, str]) -> None:
+    assert label_columns(names) == labels
+
+
+def impressions(**columns: list) -> tuple[list[dict], list[Reject]]:
+    size = len(next(iter(columns.values())))
+    given = {"user_id": ["u"] * size, "item_id": ["i"] * size, "timestamp": ["1"] * size, **columns}
+    rejects: list[Reject] = []
+    batch = Batch("f", pa.array(range(10, 10 + size)), pa.RecordBatch.from_pydict(given))
+    return to_impressions(batch, rejects.append).rows.to_pylist(), rejects
+
+
+@pytest.mark.parametrize(
+    "values", [["1", "0", "", " 1 "], ["1.0", "0e5", None, "+1"], [1, 0, None, 1], [True, False, None, True]]
+)
+def test_a_label_is_0_or_1_or_was_not_observed(values: list) -> None:
+    rows, rejects = impressions(click=values)
+    assert [row["label_click"] for row in rows] == [1.0, 0.0, None, 1.0]
+    assert rejects == []
+
+
+@pytest.mark.parametrize("value", ["2", "yes", "-1", "0.5", "nan", "1e-9"])
+def test_a_label_of_another_value_names_line_and_value(value: str) -> None:
+    rows, rejects = impressions(label_buy=["1", value])
+    assert len(rows) == 1
+    assert rejects == [Reject("f", 11, Reason.BAD_LABEL, f"label_buy is {value!r}")]
+
+
+def test_numbers_as_labels_are_held_to_the_same() -> None:
+    assert impressions(click=[0.5, 1.0, float("nan")])[1] == [
+        Reject("f", 10, Reason.BAD_LABEL, "click is 0.5"),
+        Reject("f", 12, Reason.BAD_LABEL, "click is nan"),
+    ]

@@ -77,7 +77,8 @@ def test_events_that_are_no_item_view_are_counted(folder: Path) -> None:
 def test_build(folder: Path, tmp_path: Path) -> None:
     index = build_twice("adressa", ["--input", folder], tmp_path)
     assert index.counts.model_dump() == {
-        "users": 2, "items": 2, "interactions": 4, "images": 0, "rejects": {"not_an_item": 2}, "dropped": {}
+        "users": 2, "items": 2, "interactions": 4, "impressions": 0, "images": 0,
+        "rejects": {"not_an_item": 2}, "dropped": {}
     }  # fmt: skip
 
 

@@ -83,6 +83,20 @@ def test_the_first_history_of_each_user_and_all_clicks(folder: Path, tmp_path: P
     assert (index.counts.users, index.counts.items, index.counts.interactions) == (3, 3, 7)
 
 
+def test_what_was_in_view_with_its_clicks(folder: Path, tmp_path: Path) -> None:
+    batches = make_source("ebnerd", "--input", folder, "--splits", "test", "validation", "train").impressions(
+        pytest.fail
+    )
+    rows = [row for batch in batches for row in batch.rows.to_pylist()]
+    assert [(row["user_id"], row["item_id"], row["request_id"], row["label_click"]) for row in rows] == [
+        ("1", "12", "0", 1), ("1", "10", "0", 0), ("2", "10", "1", 0), ("2", "10", "2", 1), ("2", "12", "2", 1),
+        ("3", "12", "0", 1),
+    ]  # fmt: skip
+    assert rows[0]["timestamp"] == MAY + 100
+    index = build_twice("ebnerd", ["--input", folder], tmp_path)
+    assert (index.heads, index.counts.impressions) == (["click"], 6)
+
+
 def test_articles_and_users(folder: Path) -> None:
     reading = read_source("ebnerd", "--input", folder)
     first, _, third = reading.items

@@ -48,6 +48,21 @@ def test_clicks_of_the_standard_logs(folder: Path, tmp_path: Path) -> None:
     assert (index.counts.users, index.counts.items, index.counts.interactions) == (2, 3, 2)
 
 
+def test_what_was_shown_with_its_labels_and_context(folder: Path, tmp_path: Path) -> None:
+    source = make_source("kuairand", "--input", folder)
+    batches = list(source.impressions(pytest.fail))
+    first, second, third = (row for batch in batches for row in batch.rows.to_pylist())
+    assert (first["user_id"], first["item_id"], first["timestamp"]) == ("0", "7", 1650485801)
+    heads = ("click", "long_view", "like", "follow", "comment", "forward", "hate")
+    assert [first[f"label_{head}"] for head in heads] == [1, 0, 1, 0, 0, 0, 0]
+    assert {name: first[name] for name in first if name.startswith("shown_")} == {
+        "shown_tab": "1", "shown_is_rand": "0"
+    }  # fmt: skip
+    assert (second["label_click"], third["label_click"]) == (0, 1)
+    index = build_twice("kuairand", ["--input", folder], tmp_path)
+    assert (index.heads, index.counts.impressions) == (list(heads), 3)
+
+
 def test_other_logs_and_feedback(folder: Path) -> None:
     def items(*options: str) -> list[str]:
         return [row[1] for row in read_source("kuairand", "--input", folder, *options).interactions]
@@ -57,12 +72,13 @@ def test_other_logs_and_feedback(folder: Path) -> None:
     assert items("--feedback", "is_like") == ["7"]
 
 
-def test_feedback_that_is_neither_1_nor_0_is_rejected(folder: Path) -> None:
+def test_feedback_that_is_neither_1_nor_0_is_rejected_once(folder: Path, tmp_path: Path) -> None:
     with (folder / "log_standard_4_22_to_5_08_pure.csv").open("a") as file:
-        file.write(shown(1, 7, 1650585801301, "maybe") + shown(1, 7, 1650585801302, "1.0"))
-    reading = read_source("kuairand", "--input", folder)
-    assert reading.interactions[-1] == ("1", "7", 1650585801, None)
-    assert reading.reasons() == [("log_standard_4_22_to_5_08_pure.csv", 3, "bad_label")]
+        file.write(shown(1, 7, 1650585801301, "maybe") + shown(1, 7, 1650585801302, "1.0") + "short\n")
+    assert read_source("kuairand", "--input", folder).interactions[-1] == ("1", "7", 1650585801, None)
+    index = build_twice("kuairand", ["--input", folder], tmp_path)
+    assert index.counts.rejects == {"bad_label": 1, "wrong_field_count": 1}
+    assert (index.counts.interactions, index.counts.impressions) == (3, 4)
 
 
 def test_a_file_that_is_missing_is_named(folder: Path) -> None:

@@ -50,6 +50,15 @@ def test_the_big_matrix_is_the_default(folder: Path, tmp_path: Path) -> None:
     assert index.build["matrix"] == "big"
 
 
+def test_what_was_shown_is_labelled_by_whether_it_was_watched_to_its_end(folder: Path, tmp_path: Path) -> None:
+    [batch] = make_source("kuairec", "--input", folder).impressions(pytest.fail)
+    assert [(row["item_id"], row["timestamp"], row["label_watch"]) for row in batch.rows.to_pylist()] == [
+        ("0", 1593878903, 1), ("2", 1593878940, 0)
+    ]  # fmt: skip
+    index = build_twice("kuairec", ["--input", folder], tmp_path)
+    assert (index.heads, index.counts.impressions) == (["watch"], 2)
+
+
 def test_rows_of_the_small_matrix_without_a_time_are_rejected(folder: Path) -> None:
     reading = read_source("kuairec", "--input", folder, "--matrix", "small")
     assert [row[:3] for row in reading.interactions] == [("14", "1", 1593898068)]

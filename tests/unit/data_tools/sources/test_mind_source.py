@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, read_source
 
-from data_tools.sources.mind import MindSource
+from data_tools.sources.mind import SHOWN, MindSource
 from data_tools.sources.source import SourceError
 
 NINE = 1573463158  # 11/11/2019 9:05:58 AM, UTC
@@ -63,6 +63,34 @@ def test_history_once_before_the_earliest_impression_and_every_click(train: Path
     assert dict(zip(reading.interactions, reading.lines, strict=True))["U1", "N2", NINE - 1, None][1] == 2
 
 
+def test_every_labelled_article_was_shown(train: Path) -> None:
+    with (train / "behaviors.tsv").open("a") as file:
+        file.write("4\tU4\t11/11/2019 9:05:58 AM\t\tN1 N2-0 N3-x N4-1\n5\tU1\tnow\t\tN1-0\n")
+    rows = []
+    for batch in MindSource([train]).impressions(pytest.fail):
+        assert batch.rows.schema == SHOWN
+        rows += [
+            (line, *row.values()) for line, row in zip(batch.lines.to_pylist(), batch.rows.to_pylist(), strict=True)
+        ]
+    assert rows == [
+        (1, "U1", "N4", NINE + 3 * 3600, "behaviors.tsv:1", 1.0, "0"),
+        (1, "U1", "N3", NINE + 3 * 3600, "behaviors.tsv:1", 0.0, "1"),
+        (2, "U1", "N3", NINE, "behaviors.tsv:2", 1.0, "0"),
+        (2, "U1", "N4", NINE, "behaviors.tsv:2", 0.0, "1"),
+        (2, "U1", "N1", NINE, "behaviors.tsv:2", 1.0, "2"),
+        (3, "U2", "N1", NINE - 9 * 3600, "behaviors.tsv:3", 0.0, "0"),
+        (3, "U2", "N2", NINE - 9 * 3600, "behaviors.tsv:3", 1.0, "1"),
+        (4, "U4", "N2", NINE, "behaviors.tsv:4", 0.0, "1"),
+        (4, "U4", "N4", NINE, "behaviors.tsv:4", 1.0, "3"),
+    ]
+
+
+def test_requests_of_different_folders_differ(train: Path, dev: Path) -> None:
+    batches = MindSource([train, dev]).impressions(pytest.fail)
+    requests = {request for batch in batches for request in batch.rows["request_id"].to_pylist()}
+    assert len(requests) == 5
+
+
 def test_the_first_of_equally_early_impressions_has_the_history(tmp_path: Path) -> None:
     behaviors = "1\tU1\t11/11/2019 9:05:58 AM\tN1\t\n2\tU1\t11/11/2019 9:05:58 AM\tN2\t\n"
     reading = read_source("mind", "--input", write_folder(tmp_path / "t", news("N1"), behaviors))
@@ -101,8 +129,8 @@ def test_rejects(train: Path) -> None:
 def test_build(train: Path, dev: Path, tmp_path: Path) -> None:
     index = build_twice("mind", ["--input", train, dev], tmp_path)
     assert index.counts.model_dump() == {
-        "users": 3, "items": 5, "interactions": 8, "images": 0, "dropped": {},
-        "rejects": {"duplicate_item": 1, "unknown_item": 1},
+        "users": 3, "items": 5, "interactions": 8, "impressions": 8, "images": 0, "dropped": {},
+        "rejects": {"duplicate_item": 1, "unknown_item": 2},  # N9, as a click and as what was shown
     }  # fmt: skip
 
 

@@ -97,7 +97,8 @@ def test_rejects_name_file_and_row(tmp_path: Path) -> None:
 def test_build(options: list[object], tmp_path: Path) -> None:
     index = build_twice("parquet", options, tmp_path)
     assert index.counts.model_dump() == {
-        "users": 2, "items": 2, "interactions": 3, "images": 1, "rejects": {}, "dropped": {}
+        "users": 2, "items": 2, "interactions": 3, "impressions": 0, "images": 1,
+        "rejects": {}, "dropped": {}
     }  # fmt: skip
     assert index.build["timestamp_unit"] == "ms"
 
@@ -211,3 +212,28 @@ def test_a_damaged_page_is_named(tmp_path: Path) -> None:
         (tmp_path / "items.parquet").write_bytes(data)
         with pytest.raises(SourceError, match=r"items\.parquet, rows from \d+: .*get the file again"):
             read_source("parquet", *options)
+
+
+def test_mapped_columns_of_impressions(options: list[object], tmp_path: Path) -> None:
+    shown = {"uid": [1, 3], "sku": [7, 8], "ts": [1_500_000_000_999, 0], "clicked": [True, None], "place": [3, None]}
+    pq.write_table(pa.table(shown), tmp_path / "shown.parquet")
+    options[options.index(COLUMNS)] = COLUMNS + ",click=clicked"
+    source = make_source("parquet", *options, "--impressions", tmp_path / "shown.parquet")
+    [batch] = source.impressions(pytest.fail)
+    assert batch.rows.schema.names == ["user_id", "item_id", "timestamp", "request_id", "label_click", "shown_place"]
+    assert [tuple(row.values()) for row in batch.rows.to_pylist()] == [
+        ("1", "7", 1_500_000_000, None, 1.0, "3"), ("3", "8", 0, None, None, None)
+    ]  # fmt: skip
+    assert source.totals().impressions == 2
+
+
+def test_impressions_without_a_label_and_of_different_columns(tmp_path: Path) -> None:
+    options = write_clicks(tmp_path, timestamp=[1])
+    shown = {"user_id": ["u"], "item_id": ["i"], "timestamp": [1]}
+    pq.write_table(pa.table(shown), tmp_path / "shown-0.parquet")
+    with pytest.raises(SourceError, match="needs a column click, or columns label_<head>; it has user_id"):
+        make_source("parquet", *options, "--impressions", tmp_path / "shown-0.parquet")
+    pq.write_table(pa.table(shown | {"click": [1]}), tmp_path / "shown-0.parquet")
+    pq.write_table(pa.table(shown | {"click": [1], "place": [1]}), tmp_path / "shown-1.parquet")
+    with pytest.raises(SourceError, match="--impressions: the files must all have the same columns"):
+        make_source("parquet", *options, "--impressions", f"{tmp_path}/shown-*.parquet")

@@ -51,6 +51,12 @@ def test_image_outside_the_folder_is_rejected(write_tables: Callable[..., Path],
         ({"interactions": "user_id\titem_id\n"}, r"interactions\.tsv: no column timestamp; it has user_id, item_id"),
         ({"items": "item_id\tname\n"}, r"items\.tsv: needs a column title or text"),
         ({"users": "id\n"}, r"users\.tsv: no column user_id"),
+        ({"impressions": "user_id\titem_id\tclick\n"}, r"impressions\.tsv: no column timestamp"),
+        (
+            {"impressions": "user_id\titem_id\ttimestamp\tclicks\n"},
+            r"needs a column click, or columns label_<head>; it has user_id, item_id, timestamp, clicks",
+        ),
+        ({"impressions": "user_id\titem_id\ttimestamp\tlabel_\n"}, r"needs a column click, or columns label_<head>"),
     ],
 )
 def test_missing_tables_and_columns(write_tables: Callable[..., Path], tables: dict, message: str) -> None:
@@ -83,3 +89,29 @@ def test_parquet_tables_with_columns_of_any_kind(tmp_path: Path) -> None:
     assert reading.users == [{"user_id": "1", "tags": '["a"]', "size": '{"cm": 3}'}]
     assert reading.interactions == [("1", "7", 5, None)]
     assert TablesSource(tmp_path).options() == {"left_out": ["photo"]}
+
+
+def test_impressions_with_a_click_a_request_and_context(write_tables: Callable[..., Path]) -> None:
+    columns = "user_id\titem_id\tposition\ttimestamp\tclick\trequest_id"
+    source = TablesSource(write_tables(impressions=f"{columns}\nu\ta\t1\t5\t1\tr\nu\tb\t\t6\t\t\n"))
+    [batch] = source.impressions(pytest.fail)
+    assert source.totals().impressions == 3  # lines, with the header
+    assert (batch.file, batch.lines.to_pylist()) == ("impressions.tsv", [2, 3])
+    assert batch.rows.to_pylist() == [
+        {"user_id": "u", "item_id": "a", "timestamp": 5, "request_id": "r", "label_click": 1, "shown_position": "1"},
+        {"user_id": "u", "item_id": "b", "timestamp": 6}
+        | dict.fromkeys(["request_id", "label_click", "shown_position"]),
+    ]
+
+
+def test_with_labels_of_several_heads_click_is_context(write_tables: Callable[..., Path]) -> None:
+    columns = "user_id\titem_id\ttimestamp\tlabel_like\tclick\tlabel_buy"
+    [batch] = TablesSource(write_tables(impressions=f"{columns}\nu\ta\t5\t1\tx\t0\n")).impressions(pytest.fail)
+    assert batch.rows.schema.names[4:] == ["label_like", "label_buy", "shown_click"]
+    assert list(batch.rows.to_pylist()[0].values())[3:] == [None, 1, 0, "x"]
+
+
+def test_tables_without_impressions(write_tables: Callable[..., Path]) -> None:
+    source = TablesSource(write_tables())
+    assert list(source.impressions(pytest.fail)) == []
+    assert source.totals().impressions is None

@@ -1,0 +1,200 @@
+"""A ranking model with all its parts in real runs: on several ranks, after an interruption, in every command."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from commands import Finished, ForkedCommands, refused
+from run_folder import exported, hashes, losses, records
+from tiny_world import Tiny, build_shards
+
+import transrec
+
+Train = Callable[..., Path]
+TEXT = {"name": "text", "max_tokens": 16, "chunk_tokens": 200, "dropout": 0.0, "projection": "linear"}
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+    """Ids, DIN, content interest, similarity and the contrast of content and ids; nothing is random."""
+    folder = tmp_path_factory.mktemp("ranking")
+    values = {
+        "data": {
+            "path": str(tiny.shards),
+            "workers": 0,
+            "cache": str(folder / "cache"),
+            "fraction": 0.5,
+            "min_interactions": 1,
+            "examples": {"name": "impressions", "exposures": {"name": "rated"}},
+            "split": {"name": "last_share", "valid": 0.25, "test": 0.25},
+        },
+        "model": {
+            "name": "ranking_model",
+            "width": 8,
+            "max_length": 6,
+            "item_encoder": TEXT | {"backbone": str(tiny.backbone)},
+            "features": {"user": {"of": "user_id", "width": 4}, "item": {"of": "item_id", "width": 4}},
+            "id_interest": {"name": "din"},
+            "content_interest": {"name": "content_interest"},
+            "similarity": True,
+            "dnn": {"widths": [16], "dropout": 0.0},
+            "objective": {"content_id_contrast": {"weight": 0.1}},
+        },
+        "train": {
+            "steps": 8,
+            "batch_size": 32,
+            "log_every": 1,
+            "evaluate_every": 4,
+            "checkpoint_every": "never",
+            "monitor": "AUC",
+            "clipping": 1.0,
+        },
+        "optimizer": {"lr": {"backbone": 2e-4, "head": 1e-3, "embedding": 2e-3}, "weight_decay": 0.01},
+        "evaluation": {"metrics": ["AUC", "GAUC", "UAUC", "AUC_by_request", "log_loss", "ECE"]},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def train(tmp_path_factory: pytest.TempPathFactory, config: Path, commands: ForkedCommands) -> Train:
+    """Train, unless the session did so before; gives the run folder."""
+    done: dict[tuple[object, ...], Path] = {}
+
+    def train(*overrides: str, ranks: int = 1) -> Path:
+        key = (overrides, ranks)
+        if key not in done:
+            run_dir = tmp_path_factory.mktemp("ranked") / "run"
+            finished = commands.run("train", "--config", config, f"run_dir={run_dir}", *overrides, ranks=ranks)
+            assert finished.code == 0, finished.stderr
+            done[key] = run_dir
+        return done[key]
+
+    return train
+
+
+def result_of(run_dir: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    found: dict[str, Any] = summary["test"]
+    return found
+
+
+def test_every_part_learns_and_is_exported(train: Train) -> None:
+    run = train()
+    weights = exported(run)
+    parts = {name.split(".")[0] for name in weights}
+    assert parts >= {"features", "item_encoder", "id_interest", "content_interest", "content_id_contrast", "dnn"}
+    assert set(records(run, "step")[0]["losses"]) == {"click", "content_id_contrast"}
+    assert losses(run)[-1] < losses(run)[0]
+    assert json.loads((run / "export" / "features.json").read_text()).keys() == {"user", "item"}
+
+
+def test_baselines_lie_beside_it(train: Train) -> None:
+    baselines = json.loads((train() / "summary.json").read_text())["baselines"]
+    assert baselines.keys() == {"most_popular", "item_rate", "logistic_regression", "text_similarity"}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "overrides"),
+    [
+        (2, []),
+        (2, ["zero.stage=2"]),
+        (2, ["zero.stage=3"]),
+        (1, ["train.accumulation=4"]),
+        (2, ["train.accumulation=2", "data.workers=1"]),
+    ],
+)
+def test_how_a_step_is_cut_changes_nothing(train: Train, ranks: int, overrides: list[str]) -> None:
+    one, cut = train(), train(*overrides, ranks=ranks)
+    assert hashes(cut) == hashes(one)
+    assert losses(cut) == pytest.approx(losses(one), rel=2e-5)
+    for name, value in result_of(one).items():
+        assert result_of(cut)[name] == pytest.approx(value, abs=2e-3, nan_ok=True), name
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(
+    train: Train, config: Path, commands: ForkedCommands, run_dir: Path
+) -> None:
+    arguments = ["--config", config, f"run_dir={run_dir}", "train.steps=60"]
+    running = commands.start("train", *arguments)
+    running.wait_until(lambda: len(records(run_dir, "step")) >= 10)
+    running.signal(signal.SIGTERM)
+    assert running.wait().code == 143
+    finished = commands.run("train", *arguments)
+    assert "resuming after step" in finished.stderr
+    whole = train("train.steps=60")
+    assert losses(run_dir) == losses(whole)
+    assert all(tensor.equal(exported(whole)[name]) for name, tensor in exported(run_dir).items())
+
+
+def test_evaluation_repeats_the_test(train: Train, commands: ForkedCommands) -> None:
+    found = transrec.load_run(train()).evaluate("test")
+    assert found["AUC"].value == result_of(train())["AUC"]
+    printed = commands.run("evaluate", "--run", train())
+    assert printed.code == 0, printed.stderr
+    assert f"{result_of(train())['AUC']:.4f}" in printed.stdout
+
+
+def test_candidates_are_ranked_by_the_probability_of_a_click(train: Train) -> None:
+    run = transrec.load_run(train())
+    ids = run.catalogue.item_ids
+    best = run.recommend(ids[:5], top=4)
+    assert not {found["item_id"] for found in best} & set(ids[:5]), "items of the history are left out"
+    assert all(0 < found["probability"] < 1 for found in best)
+    chosen = run.recommend(ids[:5], candidates=ids[3:9])
+    assert {found["item_id"] for found in chosen} == set(ids[3:9]), "candidates are ranked, also those of the history"
+    assert sorted(chosen, key=lambda found: -found["probability"]) == chosen
+    assert run.recommend([], top=1), "a user without a history"
+
+
+def test_frozen_encoders_are_read_from_the_cache(train: Train) -> None:
+    frozen = "adaptation.name=frozen_backbone"
+    live, kept = train(frozen, "prefix_cache.mode=off"), train(frozen)
+    assert losses(kept) == pytest.approx(losses(live), rel=1e-6)
+    assert not any(name.startswith("item_encoder.backbone") for name in exported(kept))
+    assert transrec.load_run(kept).evaluate("test")["AUC"].value == pytest.approx(result_of(kept)["AUC"], abs=1e-6)
+
+
+def test_a_second_stage_starts_as_the_first_ended(
+    train: Train, config: Path, commands: ForkedCommands, tmp_path: Path
+) -> None:
+    lora = "adaptation={name: lora, towers: [interest], sites: [interest_key], rank: {item: 2, user: 2, interest: 2}}"
+    first, second = train(), tmp_path / "second"
+    arguments = [f"init_from={first}", lora, "model.max_length=12", "train.steps=3"]
+    finished = commands.run("train", "--config", config, f"run_dir={second}", *arguments)
+    assert finished.code == 0, finished.stderr
+    assert all("content_interest.key" in name for name in exported(second)), "only the low-rank matrices train"
+
+
+def test_another_catalogue_needs_ids_of_its_own(
+    train: Train, config: Path, commands: ForkedCommands, tmp_path: Path
+) -> None:
+    other = build_shards(tmp_path / "other", users=60, items=40, interactions=900, seed=5)
+    place = [f"data.path={other}", f"init_from={train()}", "train.steps=2"]
+    fresh = "init_except=[features.user, features.item]"
+    finished = commands.run("train", "--config", config, f"run_dir={tmp_path / 'moved'}", *place, fresh)
+    assert finished.code == 0, finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.split={name: leave_one_out}", "impressions are split"),
+        ("data.examples.exposures={name: shown}", "records no impressions"),
+        ("data.examples={name: next_item}", "learns from impressions"),
+        ("model.features.age={of: user, column: age}", "no column age"),
+        ("model.features.genre={of: item, column: genre}", "no column genre"),
+        ("model.item_encoder=null", "needs an item_encoder"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    config: Path, commands: ForkedCommands, run_dir: Path, override: str, message: str
+) -> None:
+    finished: Finished = commands.run("train", "--config", config, f"run_dir={run_dir}", override)
+    assert message in refused(finished)
+    assert not run_dir.exists()

@@ -1,0 +1,141 @@
+"""Where impressions come from: what the shards recorded, ratings, or sampled items.
+
+Shape letters: I impressions of a block, in the order of its users and of time; H heads.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from transrec.config import Config
+from transrec.data.shards.user_shards import UserBlock
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Items that a block's users are known by: user u has `items[offsets[u]:offsets[u + 1]]`, oldest first."""
+
+    offsets: Ints  # (users + 1,)
+    items: NDArray[np.int32]
+    times: Ints
+
+    def stops(self, users: Ints, times: Ints) -> Ints:
+        """(I,) how many items each user had before a moment; what has its time is not before it."""
+        owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        earliest = min(self.times.min(initial=0), times.min(initial=0))
+        span = 1 + max(self.times.max(initial=0), times.max(initial=0)) - earliest
+        keys = owners * span + (self.times - earliest)  # ascending, because times ascend within a user
+        found: Ints = np.searchsorted(keys, users * span + (times - earliest)) - self.offsets[users]
+        return found
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """The impressions of a block of users, and the histories that they are judged by."""
+
+    users: Ints  # (I,) position in the block, ascending
+    items: Ints  # (I,) catalogue indices 1..N
+    times: Ints  # (I,) seconds since 1970, ascending within a user
+    requests: Ints  # (I,) number within the user of the request that showed it
+    labels: NDArray[np.float32]  # (I, H) 0 or 1; NaN where it was not observed
+    context: Mapping[str, pa.StringArray]  # columns (I,)
+    histories: Histories
+
+
+class ShownConfig(Config):
+    """The impressions that the shards recorded; the history is every interaction before."""
+
+    name: Literal["shown"] = Field("shown", description="where impressions come from")
+
+    def read(self, block: UserBlock, heads: list[str], catalogue_size: int) -> Exposures:
+        """The impressions of a block."""
+        shown = block.shown
+        assert shown is not None  # `Impressions` refuses sets without any
+        users = np.repeat(np.arange(len(block)), np.diff(shown.offsets))
+        labels = np.stack([shown.labels[head] for head in heads], axis=1)
+        times, items = shown.timestamps.astype(np.int64), shown.items.astype(np.int64)
+        requests = shown.requests.astype(np.int64)
+        return Exposures(users, items, times, requests, labels, shown.context, _all(block))
+
+
+class RatedConfig(Config):
+    """Every rating is an impression, and a high one is a click. The user did choose the items of low ratings, so these
+    are honest negatives."""
+
+    name: Literal["rated"] = Field("rated", description="where impressions come from")
+    at_least: float = Field(4.0, description="a rating from here on is a click")
+    history: Literal["liked", "all"] = Field("liked", description="what a user is known by: clicks, or every rating")
+
+    def read(self, block: UserBlock, heads: list[str], catalogue_size: int) -> Exposures:
+        """The impressions of a block: its interactions with a rating."""
+        owners = np.repeat(np.arange(len(block)), block.lengths)
+        rated = ~np.isnan(block.ratings)
+        liked = rated & (block.ratings >= self.at_least)
+        kept = liked if self.history == "liked" else rated
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(owners[kept], minlength=len(block)))])
+        histories = Histories(offsets, block.items[kept], block.timestamps[kept])
+        labels = np.repeat(liked[rated, None].astype(np.float32), len(heads), axis=1)
+        users, items, times = owners[rated], block.items[rated].astype(np.int64), block.timestamps[rated]
+        return Exposures(users, items, times, _same_moment(users, times), labels, {}, histories)
+
+
+class SampledConfig(Config):
+    """Every interaction is a click, and items drawn at random are impressions without one: the negatives are guesses.
+
+    They are drawn once for each interaction, by a hash of user and place, so validation and test are the same for all
+    runs, and training meets the same ones in every epoch.
+    """
+
+    name: Literal["sampled"] = Field("sampled", description="where impressions come from")
+    negatives: int = Field(4, ge=1, description="items drawn for each interaction")
+
+    def read(self, block: UserBlock, heads: list[str], catalogue_size: int) -> Exposures:
+        """The impressions of a block: each interaction, followed by the items drawn for it."""
+        each = 1 + self.negatives
+        users = np.repeat(np.repeat(np.arange(len(block)), block.lengths), each)
+        times = np.repeat(block.timestamps, each)
+        items = np.empty((len(block.items), each), np.int64)
+        items[:, 0] = block.items
+        for user, user_id in enumerate(block.user_ids.to_pylist()):
+            own = slice(block.offsets[user], block.offsets[user + 1])
+            seed = int.from_bytes(hashlib.blake2b(user_id.encode(), digest_size=8, person=b"shown").digest())
+            items[own, 1:] = _unseen(np.random.default_rng(seed), block.items[own], self.negatives, catalogue_size)
+        labels = np.zeros((len(items) * each, len(heads)), np.float32)
+        labels[::each] = 1
+        requests = np.repeat(np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths), each)
+        return Exposures(users, items.ravel(), times, requests, labels, {}, _all(block))
+
+
+ExposuresConfig = Annotated[ShownConfig | RatedConfig | SampledConfig, Field(discriminator="name")]
+
+
+def _all(block: UserBlock) -> Histories:
+    return Histories(block.offsets, block.items, block.timestamps)
+
+
+def _same_moment(users: Ints, times: Ints) -> Ints:
+    """Number, within its user, of the moment of each impression: what has one time was shown together."""
+    first = np.ones(len(users), bool)
+    first[1:] = (users[1:] != users[:-1]) | (times[1:] != times[:-1])
+    number = np.cumsum(first) - 1
+    found: Ints = number - number[np.searchsorted(users, users)]
+    return found
+
+
+def _unseen(rng: np.random.Generator, own: NDArray[np.int32], negatives: int, catalogue_size: int) -> Ints:
+    """(interactions, negatives) items outside a user's history, unless that is nearly the whole catalogue."""
+    drawn = rng.integers(1, catalogue_size + 1, (len(own), negatives))
+    for _ in range(100):
+        seen = np.isin(drawn, own)
+        if not seen.any():
+            break
+        drawn[seen] = rng.integers(1, catalogue_size + 1, int(seen.sum()))
+    return drawn

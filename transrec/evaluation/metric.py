@@ -1,0 +1,79 @@
+"""What a metric is: the readings that it needs, its better direction, and its value over users with an interval.
+
+Shape letters: I targets or impressions, one row each, r resamples.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from transrec.evaluation.estimates import (
+    USUAL,
+    Counts,
+    Estimate,
+    Interval,
+    Statistic,
+    bootstrap_mean,
+    bootstrap_targets,
+)
+
+
+class Metric(ABC):
+    """A number that measures the quality of answers.
+
+    `reads` lists the readings (`evaluation/readings.py`) that it is computed from; methods take one column (I,) for
+    each, in that order.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    higher_is_better: bool = True
+
+    @abstractmethod
+    def statistic(self, *columns: Tensor) -> Statistic:
+        """The metric (r,) of resampled targets, given how often each was drawn (r, I)."""
+
+    def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
+        """The value and its interval; users are resampled, each with all of their targets.
+
+        The result depends only on the columns and the interval's seed, not on other metrics.
+
+        Args:
+            users: (I,) number of the user of each target; None: all users differ.
+
+        Raises:
+            ValueError: there are no targets, or the columns do not fit the metric.
+        """
+        owners = torch.arange(len(columns[0])) if users is None else users
+        return bootstrap_targets(self.statistic(*columns), owners, interval)
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether `value` is better than the `best` so far (None: there is none yet); NaN is never better."""
+        if math.isnan(value):
+            return False
+        return best is None or (value > best if self.higher_is_better else value < best)
+
+
+class MeanMetric(Metric):
+    """The mean over targets of one value per target."""
+
+    @abstractmethod
+    def values(self, *columns: Tensor) -> Tensor:
+        """The value of each target, (I,) float64."""
+
+    def statistic(self, *columns: Tensor) -> Statistic:
+        values = self.values(*columns).cpu().numpy()
+
+        def mean(counts: Counts) -> NDArray[np.float64]:
+            found: NDArray[np.float64] = counts @ values / counts.sum(axis=1)
+            return found
+
+        return mean
+
+    def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
+        return bootstrap_mean(self.values(*columns), users, interval)

@@ -1,0 +1,23 @@
+"""Features: what a ranking model knows of an impression besides content. `of:` says whose each is.
+
+A feature's values are strings, and its vocabulary maps each to a row of an embedding table; row 0 stands for all
+values that training has not seen. Vocabularies are counted from the training data alone and travel with the weights.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from transrec.features.feature import (
+    ContextFeature,
+    ItemColumnFeature,
+    ItemIdFeature,
+    TimeFeature,
+    UserColumnFeature,
+    UserIdFeature,
+)
+
+FeatureConfig = Annotated[
+    UserIdFeature | ItemIdFeature | ItemColumnFeature | UserColumnFeature | ContextFeature | TimeFeature,
+    Field(discriminator="of"),
+]

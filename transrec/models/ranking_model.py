@@ -1,0 +1,245 @@
+"""Ranking model: the probability that a user answers an item, from ids, content and the history.
+
+A recommender is item encoder, user encoder, objective; here the candidate is known before the history is read, so an
+interest takes the place of the user encoder: item encoder, interest, network, objective. Items are encoded once for a
+batch, as in the sequential recommender.
+
+Shape letters: U distinct items of a batch, B impressions, L items of a history, D width of content, E width of the id
+features of an item, W width of the frozen features, H heads, N items of the catalogue.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, TypeAdapter, model_validator
+from torch import Tensor, nn
+
+from transrec.config import Config, ConfigError
+from transrec.data.batch import ImpressionBatch, Impressions, ItemContent, Sampling, to_device
+from transrec.features import FeatureConfig
+from transrec.features.vocabulary import Vocabulary
+from transrec.interests import InterestConfig
+from transrec.item_encoders import ItemEncoderConfig
+from transrec.models.item_towers import item_towers
+from transrec.nn.feature_table import FeatureTable
+from transrec.nn.similarity import STATISTICS, similarity_statistics
+from transrec.objectives.click import ClickConfig, click_losses
+from transrec.objectives.content_id_contrast import Sides
+from transrec.protocols import Interest, Model, ModelSettings, Scorer, Tower
+
+FEATURES_FILE = "features.json"
+CONTRAST = "content_id_contrast"
+_AT_ONCE = 4096  # impressions scored at a time
+
+
+class DnnConfig(Config):
+    """The network that reads all of it."""
+
+    widths: list[int] = Field([64, 32], min_length=1, description="widths of its layers")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout after each layer")
+
+
+class RankingModelConfig(ModelSettings):
+    """Configuration of `RankingModel`."""
+
+    name: Literal["ranking_model"] = Field("ranking_model", description="the probability of an answer to an item")
+    width: int = Field(32, ge=1, description="width of the content vectors")
+    max_length: int = Field(20, ge=1, description="number of a user's newest items that the interests read")
+    item_encoder: ItemEncoderConfig | None = Field(
+        None, description="maps an item's content to its vector; null: ids only"
+    )
+    features: dict[str, FeatureConfig] = Field({}, description="features of users, items and impressions, by name")
+    id_interest: InterestConfig | None = Field(None, description="interest over the id features of items; null: none")
+    content_interest: InterestConfig | None = Field(None, description="interest over content vectors; null: none")
+    pooled_content: bool = Field(True, description="the network reads the candidate's content vector")
+    similarity: bool = Field(
+        False, description="the network reads how similar the candidate is to the history in the frozen space"
+    )
+    dnn: DnnConfig = Field(DnnConfig(), description="the network")
+    objective: ClickConfig = Field(ClickConfig(), description="training losses")
+    vocabularies: dict[str, Vocabulary] = Field(
+        {}, exclude=True, description="rows of the features' values; set by the run"
+    )
+
+    @model_validator(mode="after")
+    def _has_what_it_reads(self) -> Self:
+        of_items = [name for name, feature in self.features.items() if feature.owner == "item"]
+        reads_content = {
+            "content_interest": self.content_interest is not None,
+            "similarity": self.similarity,
+            "objective.content_id_contrast": self.objective.content_id_contrast is not None,
+        }
+        for key, asked in reads_content.items():
+            if asked and (self.item_encoder is None or not self.item_encoder.content()):
+                raise ValueError(f"{key} needs an item_encoder that reads content")
+        if not of_items and (self.id_interest is not None or self.objective.content_id_contrast is not None):
+            raise ValueError("id_interest and content_id_contrast need a feature of items, such as {of: item_id}")
+        if not self.features and self.item_encoder is None:
+            raise ValueError("name features, an item_encoder, or both: there is nothing to predict from")
+        return self
+
+    @property
+    def sampling(self) -> Sampling:
+        contrast = self.objective.content_id_contrast
+        if contrast is None:
+            return Sampling()
+        return Sampling(drawn=contrast.count if contrast.negatives == "sampled" else 0, contrasts=CONTRAST)
+
+    def content(self) -> dict[str, Any]:
+        return {} if self.item_encoder is None else self.item_encoder.content()
+
+    def check_examples(self, kind: str) -> None:
+        if kind != "impressions":
+            raise ValueError("model.name=ranking_model learns from impressions: set data.examples.name=impressions")
+
+    def build(self, num_items: int) -> "RankingModel":
+        return RankingModel(self, num_items)
+
+    def save_assets(self, export: Path) -> None:
+        if self.item_encoder is not None:
+            self.item_encoder.save_assets(export)
+        export.mkdir(parents=True, exist_ok=True)
+        values = {name: vocabulary.model_dump(mode="json") for name, vocabulary in self.vocabularies.items()}
+        (export / FEATURES_FILE).write_text(json.dumps(values), encoding="utf-8")
+
+    def from_export(self, export: Path) -> "RankingModelConfig":
+        """These settings with the vocabularies and all assets taken from `export`."""
+        encoder = None if self.item_encoder is None else self.item_encoder.from_export(export)
+        return self.known_from(export).model_copy(update={"item_encoder": encoder})
+
+    def known_from(self, export: Path) -> "RankingModelConfig":
+        """
+        Raises:
+            ConfigError: the export lacks its vocabularies, or they are damaged.
+        """
+        path = export / FEATURES_FILE
+        try:
+            return self.with_vocabularies(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}): export the run anew") from None
+
+    def with_vocabularies(self, vocabularies: Mapping[str, Any]) -> "RankingModelConfig":
+        """These settings with the rows of the features' values, as objects or as their plain form."""
+        return self.model_copy(update={"vocabularies": _VOCABULARIES.validate_python(vocabularies)})
+
+
+_VOCABULARIES = TypeAdapter(dict[str, Vocabulary])
+
+
+class RankingModel(Model):
+    """logits_H = DNN([ids of user, item, context; interest in ids; content; interest in content; similarity]).
+
+    With `content_interest`, `content_id_contrast` and a Q-Former as the fusion it is EM3 (arXiv 2404.06078); with ids
+    and DIN it is DIN (KDD 2018). Which parts a run has is decided by its configuration alone.
+    """
+
+    def __init__(self, config: RankingModelConfig, num_items: int) -> None:
+        super().__init__()
+        features, widths = config.features, {name: feature.width for name, feature in config.features.items()}
+        self.features = nn.ModuleDict(
+            {name: FeatureTable(config.vocabularies[name].size, width) for name, width in widths.items()}
+        )
+        self._of_items = [name for name in features if features[name].owner == "item"]
+        self._of_impressions = [name for name in features if features[name].owner != "item"]
+        ids = sum(widths[name] for name in self._of_items)
+        self.item_encoder = None if config.item_encoder is None else config.item_encoder.build(config.width, num_items)
+        self.id_interest = None if config.id_interest is None else config.id_interest.build(ids)
+        self.content_interest = None if config.content_interest is None else config.content_interest.build(config.width)
+        self.heads, contrast = config.objective.heads, config.objective.content_id_contrast
+        self.content_id_contrast = None if contrast is None else contrast.build(config.width, ids)
+        self._in_batch = contrast is not None and contrast.negatives == "in_batch"
+        self._width, self._pooled, self._similarity = config.width, config.pooled_content, config.similarity
+        inputs = ids + sum(widths[name] for name in self._of_impressions) + ids * (self.id_interest is not None)
+        if self.item_encoder is not None:
+            inputs += config.width * (config.pooled_content + (self.content_interest is not None))
+        self.dnn = _dnn(inputs + STATISTICS * config.similarity, config.dnn, len(self.heads))
+
+    def towers(self) -> dict[str, Tower]:
+        """The item encoder's towers, and each interest."""
+        found = {} if self.item_encoder is None else item_towers(self, self.item_encoder)
+        interests: dict[str, Interest | None] = {"interest": self.content_interest, "id_interest": self.id_interest}
+        for name, interest in interests.items():
+            if interest is not None:
+                path = "content_interest" if name == "interest" else name
+                found[name] = Tower(path, interest, name, "text")
+        return found
+
+    def forward(self, batch: ImpressionBatch) -> dict[str, Tensor]:
+        """The summed losses of each head, and of the contrast of content and ids."""
+        vectors = self.encode_items(batch.content)
+        ids = self._ids(batch.shown)
+        losses_H = click_losses(self._logits(batch.shown, vectors, ids), batch.labels, batch.observed)
+        losses = dict(zip(self.heads, losses_H.unbind(), strict=True))
+        if self.content_id_contrast is not None:
+            anchors = self._sides(batch, vectors, ids, batch.shown.candidates)
+            filled = batch.observed.any(1)
+            anchors = anchors._replace(has_content=anchors.has_content & filled)
+            others = anchors if self._in_batch else self._sides(batch, vectors, ids, batch.drawn)
+            losses[CONTRAST] = self.content_id_contrast(anchors, others)
+        return losses
+
+    def encode_items(self, content: ItemContent) -> Tensor:
+        """(U, D + W) content vectors, and beside them the frozen features if similarity is asked for."""
+        if self.item_encoder is None:
+            return torch.zeros((len(content.items), 0), device=content.items.device)
+        vectors: Tensor = self.item_encoder(content)
+        if not self._similarity:
+            return vectors
+        towers: Mapping[str, Any] = self.item_encoder.towers
+        with torch.no_grad():
+            frozen = [tower.features(content) for tower in towers.values()]
+            unit = [nn.functional.normalize(found.spread(found.values).float(), dim=-1) for found in frozen]
+        return torch.cat([vectors.float(), *unit], dim=-1)
+
+    def scorer(self, items: Tensor) -> Scorer:
+        """Function from impressions to the logits of each head, (B, H)."""
+
+        def score(asked: Any) -> Tensor:
+            shown = to_device(asked.shown, items.device)
+            vectors = items[shown.items]
+            ids = self._ids(shown)
+            parts = [shown.part(start, start + _AT_ONCE) for start in range(0, len(shown), _AT_ONCE)]
+            return torch.cat([self._logits(part, vectors, ids) for part in parts]).float()
+
+        return score
+
+    def enable_gradient_checkpointing(self) -> None:
+        if self.item_encoder is not None:
+            self.item_encoder.enable_gradient_checkpointing()
+
+    def _ids(self, shown: Impressions) -> Tensor:
+        """(U, E) vectors of the id features of the pool's items."""
+        found = [self.features[name](shown.item_features[name]) for name in self._of_items]
+        return torch.cat(found, dim=-1) if found else torch.zeros((len(shown.items), 0), device=shown.items.device)
+
+    def _logits(self, shown: Impressions, vectors: Tensor, ids: Tensor) -> Tensor:
+        """(B, H)."""
+        candidates, history, mask = shown.candidates, shown.history, shown.history_mask
+        read = [ids[candidates], *(self.features[name](shown.features[name]) for name in self._of_impressions)]
+        if self.id_interest is not None:
+            read.append(self.id_interest(ids[candidates], ids[history], mask))
+        content, frozen = vectors[:, : self._width], vectors[:, self._width :]
+        if self.item_encoder is not None and self._pooled:
+            read.append(content[candidates])
+        if self.content_interest is not None:
+            read.append(self.content_interest(content[candidates], content[history], mask))
+        if self._similarity:
+            read.append(similarity_statistics(frozen[candidates], frozen[history], mask))
+        dtype = next(self.dnn.parameters()).dtype
+        logits: Tensor = self.dnn(torch.cat([part.to(dtype) for part in read], dim=-1))
+        return logits
+
+    def _sides(self, batch: ImpressionBatch, vectors: Tensor, ids: Tensor, rows: Tensor) -> Sides:
+        content = vectors[:, : self._width]
+        return Sides(batch.content.items[rows], content[rows], ids[rows], batch.has_content[rows])
+
+
+def _dnn(inputs: int, config: DnnConfig, heads: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in config.widths:
+        layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(config.dropout)]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, heads))

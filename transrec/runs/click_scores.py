@@ -1,0 +1,59 @@
+"""Scores of a ranking model over a catalogue, for one user at one moment.
+
+Shape letters: N items of the catalogue (indices 1..N), n items of a call.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transrec.data.batch import Impressions
+from transrec.data.examples.feature_rows import FeatureRows
+from transrec.data.examples.impression_collation import Impression, gathered
+from transrec.protocols import Score, Scorer
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What is known when a user asks for items: for whom, when, and where they will be shown."""
+
+    user_id: str = ""  # one that training has not seen counts as unknown
+    time: int = 0  # seconds since 1970
+    context: Mapping[str, str | None] | None = None  # columns of impressions
+    profile: Mapping[str, str | None] | None = None  # columns of users
+
+
+class _Asked(NamedTuple):
+    shown: Impressions
+
+
+def click_scores(
+    scorer: Scorer, features: FeatureRows, history: Sequence[int], visit: Visit, max_length: int, heads: int
+) -> Score:
+    """Function from a..b to the logits (1, n) of the first head for the items a..b-1, shown to this user now.
+
+    Args:
+        history: catalogue indices, oldest first.
+    """
+    before, unknown = np.array(history, np.int32), np.full(heads, np.nan, np.float32)
+    newest = np.unique(before[-max_length:]).astype(np.int64)
+
+    def score(a: int, b: int) -> Tensor:
+        shown = [
+            Impression(visit.user_id, 0, item, visit.time, before, unknown, visit.context or {}, visit.profile or {})
+            for item in range(a, b)
+        ]
+        pool = np.union1d(np.arange(a, b), newest)
+        logits: Tensor = scorer(_Asked(gathered(shown, pool, features, max_length)))
+        return logits[:, :1].T
+
+    return score
+
+
+def probability(logit: float) -> float:
+    """Of a click, to six digits."""
+    return round(float(torch.sigmoid(torch.tensor(logit))), 6)

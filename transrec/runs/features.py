@@ -1,0 +1,56 @@
+"""The vocabularies of a run's features: those of the run that it starts from, or counted in its training data."""
+
+from typing import Any
+
+from transrec.config import ConfigError
+from transrec.data.examples.feature_rows import FeatureRows, count
+from transrec.data.examples.impressions import ImpressionExamples
+from transrec.experiment import Experiment
+from transrec.features.vocabulary import Values
+from transrec.models.ranking_model import RankingModelConfig
+from transrec.protocols import Examples
+from transrec.runs.run_folder import load
+
+
+def count_features(experiment: Experiment, examples: Examples) -> Any:
+    """The model's settings with the vocabularies of its features, which `examples` use from now on.
+
+    Raises:
+        ConfigError: an id feature taken over from `init_from` knows none of these users or items.
+    """
+    model = experiment.model
+    if not isinstance(model, RankingModelConfig) or not isinstance(examples, ImpressionExamples):
+        return model
+    inherited = _inherited(experiment)
+    fresh = {name: feature for name, feature in model.features.items() if name not in inherited}
+    counted = count(examples.folder, fresh, examples.popularity, examples.training)
+    known = model.with_vocabularies({name: (inherited | counted)[name] for name in model.features})
+    use_features(known, examples)
+    _check_known(known, examples, inherited)
+    return known
+
+
+def use_features(model: Any, examples: Examples) -> None:
+    """Let the batches and questions of `examples` carry the features of a model whose vocabularies are known."""
+    if isinstance(model, RankingModelConfig) and isinstance(examples, ImpressionExamples):
+        examples.features = FeatureRows.of(examples.folder, model.features, model.vocabularies)
+
+
+def _inherited(experiment: Experiment) -> dict[str, Any]:
+    """The vocabularies of the features whose weights come from `init_from`."""
+    if experiment.init_from is None:
+        return {}
+    source = load(experiment.init_from).model.known_from(experiment.init_from / "export")
+    if not isinstance(source, RankingModelConfig):
+        return {}
+    left_out = {name.removeprefix("features.") for name in experiment.init_except}
+    return {name: known for name, known in source.vocabularies.items() if name not in left_out}
+
+
+def _check_known(model: RankingModelConfig, examples: ImpressionExamples, inherited: dict[str, Any]) -> None:
+    for name, rows in examples.features.items.items():
+        if name in inherited and isinstance(inherited[name], Values) and not rows.any():
+            raise ConfigError(
+                f"`init_from`: its feature {name} knows no value of these items: start it afresh with "
+                f"`init_except=[features.{name}]`"
+            )

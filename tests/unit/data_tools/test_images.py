@@ -215,10 +215,19 @@ def test_every_orientation_is_undone(tmp_path: Path, orientation: int) -> None:
     assert same_picture(decode(load_jpeg(tmp_path / "x")), expected)
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=80))
 def test_random_exif_costs_no_picture(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    path = tmp_path_factory.mktemp("exif") / "x"
+    check_exif(tmp_path_factory.mktemp("exif") / "x", data)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000)
+@given(st.binary(max_size=200))
+def test_much_random_exif_costs_no_picture(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    check_exif(tmp_path_factory.mktemp("exif") / "x", data)
+
+
+def check_exif(path: Path, data: bytes) -> None:
     Image.new("RGB", (9, 6), "red").save(path, "JPEG", exif=b"Exif\0\0II*\0" + struct.pack("<I", 8) + data)
     assert decode(load_jpeg(path, 5)).getbands() == ("R", "G", "B")
 

@@ -88,23 +88,47 @@ def test_a_row_is_read_whatever_its_neighbours(
     assert rejects == []
 
 
-@settings(deadline=None)
-@given(
-    lines=st.lists(st.text(st.sampled_from("ab,\r \0\x85é"), max_size=9), max_size=8),
-    before=st.sampled_from(['0,"q"\n', '0,"a\nb"\n']),
-)
+LINES = st.lists(st.text(st.sampled_from("ab,\r \0\x85é"), max_size=9), max_size=8)
+BEFORE = st.sampled_from(['0,"q"\n', '0,"a\nb"\n'])
+
+
+@given(lines=LINES, before=BEFORE)
 def test_lines_without_quotes_have_one_fate(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], before: str
 ) -> None:
     """They are kept or rejected alike by both ways of reading: alone, and behind a record with quotes."""
+    check_fates(tmp_path_factory.mktemp("fates"), lines, before)
 
+
+@pytest.mark.slow
+@settings(max_examples=2000)
+@given(lines=LINES, before=BEFORE)
+def test_many_lines_without_quotes_have_one_fate(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], before: str
+) -> None:
+    check_fates(tmp_path_factory.mktemp("fates"), lines, before)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000)
+@given(data=st.binary(max_size=60), block_bytes=st.integers(1, 80))
+def test_any_bytes_are_rows_or_rejects_wherever_the_blocks_are_cut(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, block_bytes: int
+) -> None:
+    path = write(tmp_path_factory.mktemp("bytes"), b'x,y\n0,"' + data + b'"\n1,2\n')
+    expected = read(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_blocks, "BLOCK_BYTES", block_bytes)
+        assert read(path) == expected
+
+
+def check_fates(folder: Path, lines: list[str], before: str) -> None:
     def fates(before: str) -> list[object]:
         path = write(folder, "\n".join(["x,y", *before.splitlines(), *lines, ""]).encode())
         rows, rejects = read(path)
         first = 2 + before.count("\n")
         return sorted((line - first, repr(fate)) for line, fate in [*rows, *rejects] if line >= first)
 
-    folder = tmp_path_factory.mktemp("fates")
     assert fates(before) == fates("")
 
 

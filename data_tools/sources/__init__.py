@@ -14,11 +14,14 @@ from data_tools.sources.ninerec import NineRecSource
 from data_tools.sources.parquet import ParquetSource
 from data_tools.sources.recbole import RecBoleSource
 from data_tools.sources.sample import SampleSource
+from data_tools.sources.sequences_txt import SequencesTxtSource
 from data_tools.sources.source import Source
+from data_tools.sources.steam import SteamSource
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.sources.tables import TablesSource
 from data_tools.sources.tenrec import TenrecSource
 from data_tools.sources.transrec_tsv import TransRecTsvSource
+from data_tools.sources.yelp import YelpSource
 
 SOURCES: dict[str, type[Source]] = {
     "tables": TablesSource,
@@ -36,7 +39,10 @@ SOURCES: dict[str, type[Source]] = {
     "ebnerd": EBNeRDSource,
     "kuairec": KuaiRecSource,
     "kuairand": KuaiRandSource,
+    "yelp": YelpSource,
+    "steam": SteamSource,
     "transrec_tsv": TransRecTsvSource,
+    "sequences": SequencesTxtSource,
     "synthetic": SyntheticSource,
     "sample": SampleSource,
 }

@@ -1,9 +1,11 @@
 """Raw formats, one file each; the names here are the choices of `--source`."""
 
 from data_tools.sources.adressa import AdressaSource
+from data_tools.sources.amazon_m2 import AmazonM2Source
 from data_tools.sources.amazon_reviews import AmazonReviewsSource
 from data_tools.sources.csv import CsvSource
 from data_tools.sources.ebnerd import EBNeRDSource
+from data_tools.sources.goodreads import GoodreadsSource
 from data_tools.sources.hm import HMSource
 from data_tools.sources.kuairand import KuaiRandSource
 from data_tools.sources.kuairec import KuaiRecSource
@@ -39,6 +41,8 @@ SOURCES: dict[str, type[Source]] = {
     "ebnerd": EBNeRDSource,
     "kuairec": KuaiRecSource,
     "kuairand": KuaiRandSource,
+    "amazon_m2": AmazonM2Source,
+    "goodreads": GoodreadsSource,
     "yelp": YelpSource,
     "steam": SteamSource,
     "transrec_tsv": TransRecTsvSource,

@@ -118,6 +118,8 @@ def _print_summary(index: ShardIndex, output: str) -> None:
     print(f"{counts.interactions:,} interactions", end="")
     print(f", {counts.impressions:,} impressions" if index.heads else "", end="")
     print(f": {output}, {len(index.files)} files, {megabytes:,.1f} MB")
+    if left_out := index.build.get("left_out"):
+        print(f"left out, because they hold bytes and no texts: the columns {', '.join(left_out)}")
     for name, rows in counts.dropped.items():
         print(f"dropped by {name:<12} {rows:,}")
     if counts.rejects:

@@ -29,6 +29,7 @@ from transrec.data.shards.schema import (
     BLOCKS_FILE,
     CATALOGUE_FILE,
     INDEX_FILE,
+    LOST_AND_FOUND,
     REJECTS_FILE,
     SCHEMA_VERSION,
     Counts,
@@ -42,6 +43,7 @@ BLOCK_USERS = 256
 BLOCK_IMPRESSIONS = 2**15  # so that a block of heavy users takes a few MB
 DEFAULT_SHARD_BYTES = 128 * 2**20
 LOCK_FILE = ".lock"
+_PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -58,10 +60,11 @@ def build(
 ) -> ShardIndex:
     """Write `source`, called `name`, as shards into the new folder `output`.
 
-    The build works in `<output>.partial`. A failed build leaves only its rejects there, if any (a note on the error
-    gives the path); a killed build may leave anything; the next build removes it. `output` appears complete or not at
-    all, with the same bytes for every executor. The executor is entered here so that no task is running when a failed
-    build is cleaned up.
+    The build works in `<output>.partial`, or in `<output>/.partial` if the folder is there already, because a mount
+    point cannot be replaced. A failed build leaves only its rejects there, if any (a note on the error gives the path);
+    a killed build may leave anything; the next build removes it. `output` gets its `index.json` last, so it is complete
+    or no set of shards, with the same bytes for every executor. The executor is entered here so that no task is running
+    when a failed build is cleaned up.
 
     Raises:
         DataToolsError: the output exists or cannot be written, nothing in the source is usable, or, with `strict`, one
@@ -78,7 +81,7 @@ def build(
             users = _write_users(group, folder, shard_bytes, tasks, reject)
             dropped.update(users.dropped)
             if not users.items.any():
-                raise _nothing_left(dropped)
+                raise _nothing_left(dropped, reject)
         shutil.rmtree(stage)
         pq.write_table(items.catalogue(users.items[1:]), folder / CATALOGUE_FILE, compression="zstd")
         chosen = {} if image_size is None else {"image_size": image_size}
@@ -120,18 +123,18 @@ def _sole_builder(output: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
-    """Yield `<output>.partial`, empty; move it to `output` when the `with` block ends without an error."""
+    """Yield an empty folder; move its content to `output` when the `with` block ends without an error."""
+    output = Path(os.path.realpath(output))  # a link is not replaced but followed
     if (output / INDEX_FILE).exists():
         raise DataToolsError(f"{output} already holds a set of shards: choose another --output or delete it")
-    if output.exists() and not (output.is_dir() and _is_empty(output)):
+    if output.is_symlink() or not _is_free(output):
         raise DataToolsError(f"{output} exists and is not an empty folder: choose another --output")
-    partial = output.with_name(output.name + ".partial")
+    partial = output / _PARTIAL if output.exists() else output.with_name(output.name + _PARTIAL)
     _make_empty(partial)
     try:
         yield partial
         _sync_folder(partial)
-        partial.rename(output)
-        _sync_folder(output.parent)
+        _move(partial, output)
     except BaseException as caught:
         error = _full_disk(output) if isinstance(caught, OSError) and caught.errno in _FULL else caught
         if _leave_rejects(partial):
@@ -141,8 +144,26 @@ def _new_folder(output: Path) -> Iterator[Path]:
         raise error from None
 
 
-def _is_empty(folder: Path) -> bool:
-    return all(path.name.startswith(LOCK_FILE) for path in folder.iterdir())
+def _is_free(output: Path) -> bool:
+    """Whether there is nothing, or a folder with nothing in it but what a build that was cut off left."""
+    if not output.is_dir():
+        return not output.exists()
+    if (output / _PARTIAL / INDEX_FILE).exists():  # cut off while it moved its files
+        for entry in ShardIndex.load(output / _PARTIAL).files:
+            (output / entry.name).unlink(missing_ok=True)
+    others = (path.name for path in output.iterdir() if not path.name.startswith(LOCK_FILE))
+    return {*others} <= {_PARTIAL, LOST_AND_FOUND}
+
+
+def _move(partial: Path, output: Path) -> None:
+    if partial.parent == output:  # perhaps a mount point, or the folder that a shell is in: it stays the same folder
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == INDEX_FILE):
+            path.rename(output / path.name)
+        partial.rmdir()
+        _sync_folder(output)
+    else:
+        partial.rename(output)
+    _sync_folder(output.parent)
 
 
 def _make_empty(folder: Path) -> None:
@@ -183,7 +204,7 @@ def _write_items(
         items.write(source.items(reject), load, executor, advance, reject, later)
     reject.take_over(later.path)
     if not items.item_ids:
-        raise DataToolsError("the source has no usable item")
+        raise DataToolsError(f"the source has no usable item{_example(reject)}")
     return items
 
 
@@ -228,12 +249,16 @@ def _write_users(
     return users
 
 
-def _nothing_left(dropped: Counter[str]) -> DataToolsError:
+def _nothing_left(dropped: Counter[str], reject: RejectLog) -> DataToolsError:
     interactions = {name: rows for name, rows in dropped.items() if not name.endswith(APART)}
     if any(interactions.values()):
         which = ", ".join(f"{name} {rows:,}" for name, rows in interactions.items())
         return DataToolsError(f"the filters drop every interaction ({which}): loosen them")
-    return DataToolsError("the source has no usable interaction")
+    return DataToolsError(f"the source has no usable interaction{_example(reject)}")
+
+
+def _example(reject: RejectLog) -> str:
+    return f" ({reject.counts.total():,} rejected, such as {reject.last})" if reject.last else ""
 
 
 def _count(items: ItemShards, users: UserShards, reject: RejectLog, dropped: Counter[str]) -> Counts:

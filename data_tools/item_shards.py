@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_tools.executor import Executor
-from data_tools.images import ImageError, load_jpeg
+from data_tools.images import ImageError, Picture, load_picture
 from data_tools.progress import Advance
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.shard_writer import ShardWriter
@@ -24,16 +24,16 @@ _CHUNK_ITEMS = 16
 
 @dataclass(frozen=True)
 class LoadImages:
-    """The task that loads the images of a chunk: a JPEG, or an error, for each path; None stays None."""
+    """The task that loads the images of a chunk: a picture, or an error, for each image; None stays None."""
 
     shorter_side: int | None
 
-    def __call__(self, paths: list[Path | None]) -> list[bytes | ImageError | None]:
-        return [self._load(path) for path in paths]
+    def __call__(self, images: list[Path | bytes | None]) -> list[Picture | ImageError | None]:
+        return [self._load(image) for image in images]
 
-    def _load(self, path: Path | None) -> bytes | ImageError | None:
+    def _load(self, image: Path | bytes | None) -> Picture | ImageError | None:
         try:
-            return None if path is None else load_jpeg(path, self.shorter_side)
+            return None if image is None else load_picture(image, self.shorter_side)
         except ImageError as error:
             return error
 
@@ -81,9 +81,10 @@ class ItemShards:
         images_of_chunk = executor.map(load, ([item.image for item in chunk] for chunk in chunks))
         for images, chunk in zip(images_of_chunk, again, strict=True):
             for item, image in zip(chunk, images, strict=True):
-                if isinstance(image, ImageError):
-                    reject_image(Reject(item.file, item.line, image.reason, image.detail))
-                self._write(item, None if isinstance(image, ImageError) else image)
+                fault = image.remark if isinstance(image, Picture) else image
+                if fault is not None:
+                    reject_image(Reject(item.file, item.line, fault.reason, fault.detail))
+                self._write(item, image.jpeg if isinstance(image, Picture) else None)
             advance(len(chunk))
 
     def catalogue(self, interactions: np.ndarray) -> pa.Table:

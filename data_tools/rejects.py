@@ -21,6 +21,7 @@ class Reason(StrEnum):
     BAD_JSON = "bad_json"
     NOT_AN_ITEM = "not_an_item"  # an event that is not an item view, as of a front page
     EMPTY_ID = "empty_id"
+    BAD_ID = "bad_id"  # a float that no longer tells one whole number from the next
     BAD_TIMESTAMP = "bad_timestamp"
     BAD_RATING = "bad_rating"
     BAD_LABEL = "bad_label"  # neither 0 nor 1
@@ -30,6 +31,7 @@ class Reason(StrEnum):
     NO_TEXT = "no_text"
     MISSING_IMAGE = "missing_image"  # the item stays, without its image
     BAD_IMAGE = "bad_image"  # as above
+    UNFINISHED_IMAGE = "unfinished_image"  # the item keeps its image
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,14 @@ class StrictError(DataToolsError):
 
 
 class RejectLog:
-    """Writes rejects as JSON lines and counts them by reason; if `strict`, the first one raises `StrictError`."""
+    """Writes rejects as JSON lines and counts them by reason; if `strict`, the first one raises `StrictError`.
+
+    `last` is the one written last, as an example for messages.
+    """
 
     def __init__(self, path: Path, strict: bool = False) -> None:
         self.counts: Counter[str] = Counter()
+        self.last: Reject | None = None
         self.path = path
         self.strict = strict
         self._file = path.open("w", encoding="utf-8", newline="\n")
@@ -72,13 +78,16 @@ class RejectLog:
         if self.strict:
             raise StrictError(str(reject))
         self.counts[reject.reason] += 1
+        self.last = reject
         self._file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
 
     def take_over(self, path: Path) -> None:
         """Append the rejects in a worker's file, and remove the file."""
         with path.open(encoding="utf-8") as lines:
             for line in lines:
-                self.counts[json.loads(line)["reason"]] += 1
+                fields = json.loads(line)
+                self.last = Reject(**fields | {"reason": Reason(fields["reason"])})
+                self.counts[self.last.reason] += 1
                 self._file.write(line)
         path.unlink()
 

@@ -24,6 +24,7 @@ from transrec.data.shards.schema import (
     BLOCKS_FILE,
     CATALOGUE_FILE,
     INDEX_FILE,
+    LOST_AND_FOUND,
     REJECTS_FILE,
     FileEntry,
     ShardIndex,
@@ -77,7 +78,7 @@ def verify(folder: Path) -> list[Problem]:
 
 def _check_files(folder: Path, index: ShardIndex) -> Iterator[Problem]:
     listed = {file.name for file in index.files}
-    for name in sorted({path.name for path in folder.iterdir()} - listed - {INDEX_FILE}):
+    for name in sorted({path.name for path in folder.iterdir()} - listed - {INDEX_FILE, LOST_AND_FOUND}):
         yield Problem(name, f"is not in {INDEX_FILE}")
     for name in (CATALOGUE_FILE, BLOCKS_FILE, REJECTS_FILE):
         if name not in listed:

@@ -1,8 +1,10 @@
-"""The base of the formats that read one folder."""
+"""The bases of the formats that read one folder."""
 
 import argparse
 from pathlib import Path
 from typing import Any, ClassVar, Self
+
+from data_tools.reading.typed_columns import UNITS
 
 
 class FolderSource:
@@ -23,3 +25,29 @@ class FolderSource:
 
     def options(self) -> dict[str, Any]:
         return {}
+
+
+class TimedFolderSource(FolderSource):
+    """A folder whose timestamps are numbers in a unit that its format leaves open."""
+
+    def __init__(self, folder: Path, timestamp_unit: str = "s") -> None:
+        self.unit = timestamp_unit
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        super().add_arguments(parser)
+        add_unit_argument(parser)
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(arguments.input, arguments.timestamp_unit)
+
+    def options(self) -> dict[str, Any]:
+        return {} if self.unit == "s" else {"timestamp_unit": self.unit}
+
+
+def add_unit_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --timestamp-unit."""
+    parser.add_argument(
+        "--timestamp-unit", choices=list(UNITS), default="s", help="unit of numeric timestamps (default: s)"
+    )

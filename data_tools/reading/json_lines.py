@@ -2,10 +2,16 @@
 
 Lines are parsed one by one with the standard library, because Arrow's reader guesses one schema per block, which real
 logs do not follow, and cannot report the line of an error.
+
+Some data sets (Amazon 2014, Steam) have Python's literals in place of JSON: `{'asin': u'0558925278'}`. Readers that
+are told so take a line that is not JSON as one, by `ast.literal_eval`, which runs nothing; lines are bounded in length,
+because its parser needs many times their size, and values must be those of JSON.
 """
 
+import ast
 import json
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +21,28 @@ from data_tools.reading.text_blocks import describe_bad_utf8, is_utf8, line_bloc
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.sources.source import Batch
 
+_LONGEST_LITERAL = 2**20  # characters
+_EXACT = 2**53  # from here on a float skips whole numbers
 
-def read_json_lines(path: Path, names: Sequence[str], reject: RejectSink, label: str | None = None) -> Iterator[Batch]:
+
+def read_json_lines(
+    path: Path, names: Sequence[str], reject: RejectSink, label: str | None = None, literals: bool = False
+) -> Iterator[Batch]:
     """Yield batches of the values of these keys as strings, null where an object lacks the key.
 
     Text stays as it is; any other value is written as JSON.
     """
-    for batch in _parse_blocks(path, reject, label or path.name):
+    for batch in _parse_blocks(path, reject, label or path.name, literals):
         lines, objects = zip(*batch, strict=True)
         columns = [pa.array([to_text(value.get(name)) for value in objects], pa.string()) for name in names]
         yield Batch(label or path.name, pa.array(lines), pa.RecordBatch.from_arrays(columns, list(names)))
 
 
-def read_objects(path: Path, reject: RejectSink, label: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_objects(
+    path: Path, reject: RejectSink, label: str | None = None, literals: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line, object) of each line; lines that are not a JSON object in UTF-8 go to `reject`."""
-    for batch in _parse_blocks(path, reject, label or path.name):
+    for batch in _parse_blocks(path, reject, label or path.name, literals):
         yield from batch
 
 
@@ -40,21 +53,25 @@ def to_text(value: Any) -> str | None:
     return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
 
 
-def _parse_blocks(path: Path, reject: RejectSink, label: str) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    start = 1
+def _parse_blocks(
+    path: Path, reject: RejectSink, label: str, literals: bool
+) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+    start, load = 1, _load_literal if literals else _load
     for block in line_blocks(path):
         lines = block.split(b"\n")[:-1]
-        parsed = ((start + index, _parse(line, start + index, label, reject)) for index, line in enumerate(lines))
+        parsed = ((start + index, _parse(line, start + index, label, reject, load)) for index, line in enumerate(lines))
         if objects := [(number, value) for number, value in parsed if value is not None]:
             yield objects
         start += len(lines)
 
 
-def _parse(line: bytes, number: int, label: str, reject: RejectSink) -> dict[str, Any] | None:
+def _parse(
+    line: bytes, number: int, label: str, reject: RejectSink, load: Callable[[str], Any]
+) -> dict[str, Any] | None:
     if not line.strip():
         return None
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = load(line.decode("utf-8"))
         if isinstance(value, dict) and _is_plain_text(line, value):
             return value
         reason, detail = Reason.BAD_JSON, "not an object" if not isinstance(value, dict) else "half a surrogate pair"
@@ -64,6 +81,33 @@ def _parse(line: bytes, number: int, label: str, reject: RejectSink) -> dict[str
         reason, detail = Reason.BAD_JSON, str(error)
     reject(Reject(label, number, reason, detail))
     return None
+
+
+def _load(text: str) -> Any:
+    return json.loads(text, parse_float=_parse_float, parse_constant=lambda _: None)
+
+
+def _load_literal(text: str) -> Any:
+    try:
+        return _load(text)
+    except ValueError as not_json:
+        if len(text) > _LONGEST_LITERAL:
+            raise ValueError(f"{not_json}; as a literal of Python it is over {_LONGEST_LITERAL:,} characters") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know, such as \\d
+            value = ast.literal_eval(text.strip())
+        return _load(json.dumps(value))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"neither JSON nor a literal of Python with JSON's values: {error}") from None
+
+
+def _parse_float(text: str) -> int | float | str:
+    """The number, whole if it is (an id 7.0 is the id 7), or the text if a float would be another number."""
+    number = float(text)
+    if abs(number) >= _EXACT:
+        return text
+    return int(number) if number.is_integer() else number
 
 
 def _is_plain_text(line: bytes, value: dict[str, Any]) -> bool:

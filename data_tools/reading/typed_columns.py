@@ -5,31 +5,46 @@ Whole columns are cast at once; only the rows that fail are examined one by one.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_tools.reading.column_texts import is_inexact, to_id_texts, to_texts
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, Batch, SourceError
 from transrec.data.shards.schema import CONTEXT_PREFIX, LABEL_PREFIX
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # time units per second
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
+_YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
+
+
+class Failure(NamedTuple):
+    """Rows that cannot be used: `mask` marks them; `column`, called `name`, has the values that show why."""
+
+    reason: Reason
+    mask: pa.BooleanArray
+    name: str
+    column: pa.Array
+    remark: str = ""  # ends the detail of the reject
 
 
 def to_interactions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
     """Convert user_id, item_id, timestamp (as `to_seconds` does) and, if present, rating; reject rows that fail."""
     rows = batch.rows
-    ids = [_to_string(batch, name) for name in ("user_id", "item_id")]
+    ids = [_to_ids(batch, name) for name in ("user_id", "item_id")]
     raw_rating = _to_plain(batch, "rating") if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
-    timestamp, rating = to_seconds(_to_plain(batch, "timestamp"), time), _to_rating(raw_rating)
+    raw_time = _to_plain(batch, "timestamp")
+    timestamp, rating = to_seconds(raw_time, time), _to_rating(raw_rating)
     failures = [
-        (Reason.EMPTY_ID, is_empty(ids[0]), "user_id", ids[0]),
-        (Reason.EMPTY_ID, is_empty(ids[1]), "item_id", ids[1]),
-        (Reason.BAD_TIMESTAMP, pc.is_null(timestamp), "timestamp", rows["timestamp"]),
-        (Reason.BAD_RATING, pc.and_not(pc.is_null(rating), is_empty(raw_rating)), "rating", raw_rating),
+        *_id_failures(batch, "user_id", ids[0]),
+        *_id_failures(batch, "item_id", ids[1]),
+        *time_failures(timestamp, raw_time, time),
+        Failure(Reason.BAD_RATING, pc.and_not(pc.is_null(rating), is_empty(raw_rating)), "rating", raw_rating),
     ]
     typed = pa.RecordBatch.from_arrays([*ids, timestamp, rating], schema=INTERACTION_COLUMNS)
     return without_failures(Batch(batch.file, batch.lines, typed), failures, reject)
@@ -52,12 +67,13 @@ def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
     """Convert user_id, item_id, timestamp (as `to_seconds` does), request_id if present, and `label_columns`; all other
     columns are context. Labels are 0, 1, or empty where nothing was observed. Rows that fail are rejected."""
     rows, labels = batch.rows, label_columns(batch.rows.schema.names)
-    ids = [_to_string(batch, name) for name in ("user_id", "item_id")]
-    timestamp = to_seconds(_to_plain(batch, "timestamp"), time)
+    ids = [_to_ids(batch, name) for name in ("user_id", "item_id")]
+    raw_time = _to_plain(batch, "timestamp")
+    timestamp = to_seconds(raw_time, time)
     failures = [
-        (Reason.EMPTY_ID, is_empty(ids[0]), "user_id", ids[0]),
-        (Reason.EMPTY_ID, is_empty(ids[1]), "item_id", ids[1]),
-        (Reason.BAD_TIMESTAMP, pc.is_null(timestamp), "timestamp", rows["timestamp"]),
+        *_id_failures(batch, "user_id", ids[0]),
+        *_id_failures(batch, "item_id", ids[1]),
+        *time_failures(timestamp, raw_time, time),
     ]
     read = set(labels.values()) | set(IMPRESSION_COLUMNS.names)
     context = [name for name in rows.schema.names if name not in read]
@@ -67,7 +83,7 @@ def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
         raw = rows[column].cast(pa.int8()) if pa.types.is_boolean(rows[column].type) else _to_plain(batch, column)
         label = _to_label(raw)
         columns.append(label)
-        failures.append((Reason.BAD_LABEL, pc.and_not(pc.is_null(label), is_empty(raw)), column, raw))
+        failures.append(Failure(Reason.BAD_LABEL, pc.and_not(pc.is_null(label), is_empty(raw)), column, raw))
     columns += [_to_known(batch, name) for name in context]
     added = [(LABEL_PREFIX + head, pa.float32()) for head in labels]
     added += [(CONTEXT_PREFIX + name, pa.string()) for name in context]
@@ -76,12 +92,12 @@ def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
 
 
 def to_strings(batch: Batch, id_column: str, reject: RejectSink) -> Batch:
-    """Cast every column to strings, and nulls to empty strings; reject rows without an id."""
+    """Write every column as texts (see `to_texts`), nulls as empty ones; reject rows without an id."""
     names = batch.rows.schema.names
-    columns = [pc.fill_null(_to_string(batch, name), "") for name in names]
+    ids = _to_ids(batch, id_column)
+    columns = [ids if name == id_column else pc.fill_null(_to_string(batch, name), "") for name in names]
     rows = pa.RecordBatch.from_arrays(columns, names)
-    failures = [(Reason.EMPTY_ID, is_empty(rows[id_column]), id_column, rows[id_column])]
-    return without_failures(Batch(batch.file, batch.lines, rows), failures, reject)
+    return without_failures(Batch(batch.file, batch.lines, rows), _id_failures(batch, id_column, ids), reject)
 
 
 def iterate_rows(batch: Batch) -> Iterator[tuple[int, dict[str, str]]]:
@@ -89,17 +105,15 @@ def iterate_rows(batch: Batch) -> Iterator[tuple[int, dict[str, str]]]:
     return zip(batch.lines.to_pylist(), batch.rows.to_pylist(), strict=True)
 
 
-def without_failures(
-    batch: Batch, failures: list[tuple[Reason, pa.BooleanArray, str, pa.Array]], reject: RejectSink
-) -> Batch:
-    """Reject each row marked by any (reason, failed, column name, column), for the first that marks it."""
-    failed = np.array([mask.to_numpy(zero_copy_only=False) for _, mask, _, _ in failures])
+def without_failures(batch: Batch, failures: list[Failure], reject: RejectSink) -> Batch:
+    """Reject each row that any failure marks, for the first that marks it."""
+    failed = np.array([failure.mask.to_numpy(zero_copy_only=False) for failure in failures])
     bad = failed.any(axis=0)
     if not bad.any():
         return batch
     for row in np.flatnonzero(bad):
-        reason, _, name, column = failures[int(failed[:, row].argmax())]
-        reject(Reject(batch.file, batch.lines[row].as_py(), reason, f"{name} is {column[row].as_py()!r}"))
+        reason, _, name, column, remark = failures[int(failed[:, row].argmax())]
+        reject(Reject(batch.file, batch.lines[row].as_py(), reason, f"{name} is {column[row].as_py()!r}{remark}"))
     keep = pa.array(~bad)
     return Batch(batch.file, batch.lines.filter(keep), batch.rows.filter(keep))
 
@@ -114,25 +128,74 @@ def is_empty(column: pa.Array) -> pa.BooleanArray:
 def to_seconds(column: pa.Array, time: str = "s") -> pa.Int64Array:
     """Seconds since 1970, null where the value is not a time; fractions of a second are cut off.
 
+    A number outside the years 1 to 9999 is not a time: it is almost always in another unit.
+
     Numbers, also as text, are in the unit `time` of `UNITS`; any other `time` is the strptime format of texts in UTC.
     Columns of dates or timestamps have their own unit.
     """
-    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+    if _has_unit(column.type):
         zone = getattr(column.type, "tz", None)
-        return column.cast(pa.timestamp("s", zone), safe=False).cast(pa.int64())
-    if time not in UNITS:
-        return pc.strptime(column, format=time, unit="s", error_is_null=True).cast(pa.int64())
-    numbers = _to_integers(column)
-    if UNITS[time] == 1:
+        seconds = column.cast(pa.timestamp("s", zone), safe=False).cast(pa.int64())
+    elif time in UNITS:
+        seconds = _divide(_to_integers(column), UNITS[time])
+    else:
+        seconds = pc.strptime(column, format=time, unit="s", error_is_null=True).cast(pa.int64())
+    return pc.if_else(_is_date(seconds), seconds, None)
+
+
+def time_failures(seconds: pa.Int64Array, column: pa.Array, time: str, name: str = "timestamp") -> list[Failure]:
+    """The rows of `column` that `to_seconds` did not convert; a number in the wrong unit is called that."""
+    missing = pc.is_null(seconds)
+    failures = [Failure(Reason.BAD_TIMESTAMP, missing, name, column)]
+    if time in UNITS and not _has_unit(column.type) and pc.any(missing).as_py():
+        far = pc.and_(missing, pc.is_valid(_to_integers(column)))
+        remark = f", no date between the years 1 and 9999 in {time}: it is in another unit (--timestamp-unit)"
+        failures.insert(0, Failure(Reason.BAD_TIMESTAMP, far, name, column, remark))
+    return failures
+
+
+def to_flags(column: pa.Array) -> pa.BooleanArray:
+    """Whether each text says yes (1, 1.0, true) or no (0, 0.0, false, nothing), in any case; null for other texts."""
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+    yes, no = (pc.is_in(text, pa.array(words)) for words in (_YES, _NO))
+    return pc.if_else(pc.or_(yes, no), yes, None)
+
+
+def _has_unit(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
+
+
+def _is_date(seconds: pa.Int64Array) -> pa.BooleanArray:
+    return pc.and_(pc.greater_equal(seconds, FIRST_SECOND), pc.less_equal(seconds, LAST_SECOND))
+
+
+def _divide(numbers: pa.Int64Array, per_second: int) -> pa.Int64Array:
+    if per_second == 1:
         return numbers
-    seconds = numbers.fill_null(0).to_numpy() // UNITS[time]
+    seconds = numbers.fill_null(0).to_numpy() // per_second
     return pa.array(seconds, mask=numbers.is_null().to_numpy(zero_copy_only=False))
+
+
+def _id_failures(batch: Batch, name: str, ids: pa.StringArray) -> list[Failure]:
+    raw = batch.rows[name]
+    remark = ", a float too large to be exact: write ids as integers or as text"
+    return [
+        Failure(Reason.BAD_ID, is_inexact(raw), name, raw, remark),
+        Failure(Reason.EMPTY_ID, is_empty(ids), name, raw),
+    ]
+
+
+def _to_ids(batch: Batch, name: str) -> pa.StringArray:
+    try:
+        return to_id_texts(batch.rows[name])
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SourceError(f"{batch.file}, column {name}: {error}") from None
 
 
 def _to_string(batch: Batch, name: str) -> pa.StringArray:
     try:
-        return batch.rows[name].cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        return to_texts(batch.rows[name])
+    except pa.ArrowInvalid as error:
         raise SourceError(f"{batch.file}, column {name}: {error}") from None
 
 
@@ -146,7 +209,7 @@ def _to_plain(batch: Batch, name: str) -> pa.Array:
     """The column unchanged if it holds numbers or times, otherwise as strings."""
     column = batch.rows[name]
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_date, pa.types.is_timestamp)
-    return column if any(is_kind(column.type) for is_kind in kinds) else _to_string(batch, name)
+    return column if any(is_kind(column.type) for is_kind in kinds) else _to_ids(batch, name)
 
 
 def _to_integers(column: pa.Array) -> pa.Int64Array:

@@ -17,7 +17,14 @@ from data_tools.reading.input_files import find_files, label_files
 from data_tools.reading.item_text import compose_text
 from data_tools.reading.json_lines import read_json_lines
 from data_tools.reading.text_blocks import count_lines
-from data_tools.reading.typed_columns import is_empty, iterate_rows, to_interactions, to_strings, without_failures
+from data_tools.reading.typed_columns import (
+    Failure,
+    is_empty,
+    iterate_rows,
+    to_interactions,
+    to_strings,
+    without_failures,
+)
 from data_tools.rejects import Reason, RejectSink, ignore
 from data_tools.sources.source import Batch, Item, Totals
 
@@ -91,7 +98,7 @@ class AdressaSource:
                 item_id = pc.if_else(is_empty(rows["item_id"]), rows["documentId"], rows["item_id"])
                 rows = rows.set_column(rows.schema.get_field_index("item_id"), "item_id", item_id)
                 failures = [
-                    (Reason.NOT_AN_ITEM, is_empty(item_id), "id", item_id),
-                    (Reason.NOT_AN_ITEM, is_empty(rows["title"]), "title", rows["title"]),
+                    Failure(Reason.NOT_AN_ITEM, is_empty(item_id), "id", item_id),
+                    Failure(Reason.NOT_AN_ITEM, is_empty(rows["title"]), "title", rows["title"]),
                 ]
                 yield without_failures(batch._replace(rows=rows), failures, reject)

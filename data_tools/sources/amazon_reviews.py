@@ -1,14 +1,19 @@
-"""Amazon Reviews of 2018 (https://nijianmo.github.io/amazon) and 2023 (https://amazon-reviews-2023.github.io).
+"""Amazon Reviews of 2014 (https://jmcauley.ucsd.edu/data/amazon), 2018 (https://nijianmo.github.io/amazon) and 2023
+(https://amazon-reviews-2023.github.io).
 
 A folder of JSON lines with one or more categories: `meta_<category>.jsonl` has products, any other file has
-reviews; `.json` and `.gz` are accepted too. The keys in the first line of a review file determine the generation:
+reviews; `.json` and `.gz` are accepted too. Hidden files, and files without an object, are passed over. The keys in the
+first line of a review file determine the generation:
 
-          user        item         rating   time
-    2018  reviewerID  asin         overall  unixReviewTime (seconds)
-    2023  user_id     parent_asin  rating   timestamp (milliseconds)
+                user        item         rating   time
+    2014, 2018  reviewerID  asin         overall  unixReviewTime (seconds)
+    2023        user_id     parent_asin  rating   timestamp (milliseconds)
+
+The products of 2014 are literals of Python, not JSON. The ratings without reviews (`ratings_….csv`) are not read here
+but by `--source csv`.
 
 Times are UTC. Text is title, features and description; `brand` (in 2023 the store), `category` and `image_url` have
-the same names in both, so a model of one generation can read the other. The files hold addresses of images, not
+the same names in all, so a model of one generation can read another. The files hold addresses of images, not
 images; images are taken from `images/<asin>.jpg` if that folder exists.
 """
 
@@ -18,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from data_tools.reading.image_folder import ImageFolder
+from data_tools.reading.input_files import visible_files
 from data_tools.reading.item_text import compose_text, flatten
 from data_tools.reading.json_lines import read_json_lines, read_objects, to_text
 from data_tools.reading.text_blocks import count_lines
@@ -51,18 +57,24 @@ class AmazonReviewsSource:
     """
 
     def __init__(self, folder: Path) -> None:
-        files = sorted(path for path in folder.glob("*") if path.name.endswith(SUFFIXES) and path.is_file())
-        self._products = [path for path in files if path.name.startswith("meta_")]
-        self._reviews = {path: _detect_keys(path) for path in files if not path.name.startswith("meta_")}
+        files = [path for path in visible_files(folder, "*") if path.name.endswith(SUFFIXES)]
+        first = {path: _first_object(path) for path in files}
+        self._products = [path for path in files if first[path] and path.name.startswith("meta_")]
+        reviews = (path for path in files if first[path] and not path.name.startswith("meta_"))
+        self._reviews = {path: _detect_keys(path, first[path]) for path in reviews}
         self._images = ImageFolder.find(folder / "images")
         if not self._products or not self._reviews:
-            found = ", ".join(path.name for path in files) or "none"
+            found = ", ".join(path.name + ("" if first[path] else " (empty)") for path in files) or "none"
             raise SourceError(f"{folder} must hold files of reviews and, named meta_…, of products; found {found}")
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "--input", type=Path, required=True, metavar="DIR", help="folder of reviews and meta_ files"
+            "--input",
+            type=Path,
+            required=True,
+            metavar="DIR",
+            help="folder of files of reviews and, named meta_…, of products",
         )
 
     @classmethod
@@ -77,7 +89,7 @@ class AmazonReviewsSource:
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for path in self._products:
-            for line, product in read_objects(path, reject):
+            for line, product in read_objects(path, reject, literals=True):
                 item_id = to_text(product.get("parent_asin") or product.get("asin")) or ""
                 if item_id.strip():
                     yield self._to_item(path.name, line, item_id, product, reject)
@@ -86,7 +98,7 @@ class AmazonReviewsSource:
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         for path, keys in self._reviews.items():
-            for batch in read_json_lines(path, keys, reject):
+            for batch in read_json_lines(path, keys, reject, literals=True):
                 rows = batch.rows.rename_columns(list(ReviewKeys._fields))
                 yield to_interactions(batch._replace(rows=rows), reject, GENERATIONS[keys])
 
@@ -103,27 +115,39 @@ class AmazonReviewsSource:
             text=compose_text([title, *flatten(product.get("features")), *flatten(product.get("description"))]),
             fields={
                 "brand": next(iter(flatten(product.get("brand")) + flatten(product.get("store"))), ""),
-                "category": " > ".join(flatten(product.get("category"))) or to_text(product.get("main_category")) or "",
+                "category": " > ".join(_categories(product)) or to_text(product.get("main_category")) or "",
                 "image_url": _image_url(product),
             },
             image=self._images.locate(f"{item_id}.jpg", file, line, reject) if self._images else None,
         )
 
 
-def _detect_keys(path: Path) -> ReviewKeys:
-    _, review = next(read_objects(path, ignore), (0, {}))
+def _first_object(path: Path) -> dict[str, Any]:
+    _, first = next(read_objects(path, ignore, literals=True), (0, {}))
+    return first
+
+
+def _detect_keys(path: Path, review: dict[str, Any]) -> ReviewKeys:
     for keys in GENERATIONS:
         if {keys.user_id, keys.item_id, keys.timestamp} <= set(review):
             return keys
     raise SourceError(
-        f"{path}: no reviews of 2018 (reviewerID, asin, unixReviewTime) or 2023 (user_id, parent_asin, timestamp); "
-        f"its first object has {', '.join(review) or 'nothing'}"
+        f"{path}: no reviews of 2014 or 2018 (reviewerID, asin, unixReviewTime) or 2023 (user_id, parent_asin, "
+        f"timestamp); its first object has {', '.join(review)}"
     )
+
+
+def _categories(product: dict[str, Any]) -> list[str]:
+    """The path of the product's category; of several, as 2014 has them, the first."""
+    several = product.get("categories")
+    if isinstance(several, list) and several and isinstance(several[0], list):
+        return flatten(several[0])
+    return flatten(product.get("category"))
 
 
 def _image_url(product: dict[str, Any]) -> str:
     """Address of the first image, in the largest size available; "" if there is none."""
-    if urls := flatten(product.get("imageURLHighRes")):
+    if urls := flatten(product.get("imageURLHighRes")) or flatten(product.get("imUrl")):
         return urls[0]
     images = product.get("images")
     first = images[0] if isinstance(images, list) and images and isinstance(images[0], dict) else {}

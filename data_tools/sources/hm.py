@@ -12,15 +12,14 @@ keep the order of the file. Every line of transactions_train.csv is an interacti
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_tools.reading.csv_files import csv_columns, read_csv
+from data_tools.reading.csv_files import read_csv, require_csv
 from data_tools.reading.folder_source import FolderSource
 from data_tools.reading.image_folder import ImageFolder
-from data_tools.reading.input_files import require_file
 from data_tools.reading.item_text import compose_text
 from data_tools.reading.text_blocks import count_lines
 from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.sources.source import Batch, Item, Totals
 
 SPOKEN = ("prod_name", "product_type_name", "colour_group_name", "department_name", "detail_desc")
 TIME_FORMAT = "%Y-%m-%d"
@@ -37,9 +36,9 @@ class HMSource(FolderSource):
     input_is = "folder of the unpacked archive"
 
     def __init__(self, folder: Path) -> None:
-        self._articles = _require_csv(folder / "articles.csv", {"article_id", *SPOKEN})
-        self._transactions = _require_csv(folder / "transactions_train.csv", {"t_dat", "customer_id", "article_id"})
-        self._customers = _require_csv(folder / "customers.csv", {"customer_id"})
+        self._articles = require_csv(folder / "articles.csv", {"article_id", *SPOKEN})
+        self._transactions = require_csv(folder / "transactions_train.csv", {"t_dat", "customer_id", "article_id"})
+        self._customers = require_csv(folder / "customers.csv", {"customer_id"})
         self._images = ImageFolder.find(folder / "images")
 
     def totals(self) -> Totals:
@@ -68,12 +67,6 @@ class HMSource(FolderSource):
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         for batch in read_csv(self._customers, reject):
             yield to_strings(_rename(batch), "user_id", reject)
-
-
-def _require_csv(path: Path, columns: set[str]) -> Path:
-    if missing := columns - set(found := csv_columns(require_file(path))):
-        raise SourceError(f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(found)}")
-    return path
 
 
 def _rename(batch: Batch) -> Batch:

@@ -29,7 +29,15 @@ from data_tools.reading.input_files import label_files, require_distinct_paths, 
 from data_tools.reading.item_text import compose_text
 from data_tools.reading.row_files import read_headless_rows
 from data_tools.reading.text_blocks import count_lines
-from data_tools.reading.typed_columns import is_empty, iterate_rows, to_seconds, to_strings, without_failures
+from data_tools.reading.typed_columns import (
+    Failure,
+    is_empty,
+    iterate_rows,
+    time_failures,
+    to_seconds,
+    to_strings,
+    without_failures,
+)
 from data_tools.rejects import Reason, RejectSink, ignore
 from data_tools.sources.sequences import Elements, make_interactions, split_sequences
 from data_tools.sources.source import IMPRESSION_COLUMNS, Batch, Item, Totals
@@ -101,8 +109,8 @@ class MindSource:
                 rows = batch.rows
                 time = to_seconds(rows["time"], TIME_FORMAT)
                 failures = [
-                    (Reason.EMPTY_ID, is_empty(rows["user_id"]), "user_id", rows["user_id"]),
-                    (Reason.BAD_TIMESTAMP, time.is_null(), "time", rows["time"]),
+                    Failure(Reason.EMPTY_ID, is_empty(rows["user_id"]), "user_id", rows["user_id"]),
+                    *time_failures(time, rows["time"], TIME_FORMAT, "time"),
                 ]
                 rows = rows.set_column(BEHAVIORS.index("time"), "time", time)
                 yield without_failures(Batch(label, batch.lines, rows), failures, reject)

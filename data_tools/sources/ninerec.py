@@ -1,7 +1,7 @@
 """NineRec (https://github.com/westlake-repl/NineRec): a folder such as `QB/`, without headers.
 
 QB_item.csv        item, title in Chinese, title in English (optional)
-QB_pair.csv        user, item, timestamp (seconds since 1970, UTC); Bili_2M has the item first
+QB_pair.csv        user, item, timestamp (in --timestamp-unit); Bili_2M has the item first
 QB_behaviour.tsv   user<TAB>item item …, oldest first; QB and TN have no timestamps, so this is read instead
 QB_cover/          <item>.jpg; optional. A folder *_cover that several sets share is used if it is the only one.
 
@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.reading.csv_files import first_record, read_headless_csv
-from data_tools.reading.folder_source import FolderSource
+from data_tools.reading.folder_source import TimedFolderSource
 from data_tools.reading.image_folder import ImageFolder
+from data_tools.reading.input_files import visible_files
 from data_tools.reading.text_blocks import count_lines
 from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink
@@ -23,7 +24,7 @@ from data_tools.sources.source import Batch, Item, SourceError, Totals
 TITLES = ["title_zh", "title_en"]
 
 
-class NineRecSource(FolderSource):
+class NineRecSource(TimedFolderSource):
     """Reads the folder.
 
     Raises:
@@ -32,8 +33,9 @@ class NineRecSource(FolderSource):
 
     input_is = "folder of one data set"
 
-    def __init__(self, folder: Path) -> None:
-        found = sorted(folder.glob("*_item.csv"))
+    def __init__(self, folder: Path, timestamp_unit: str = "s") -> None:
+        super().__init__(folder, timestamp_unit)
+        found = visible_files(folder, "*_item.csv")
         if len(found) != 1:
             names = ", ".join(path.name for path in found) or "none"
             raise SourceError(f"{folder} must hold exactly one file *_item.csv, found {names}")
@@ -67,7 +69,7 @@ class NineRecSource(FolderSource):
             yield from read_user_sequences(self._sequences, reject)
         if self._pairs:
             for batch in read_headless_csv(self._pairs, _pair_columns(self._pairs), reject):
-                yield to_interactions(batch, reject)
+                yield to_interactions(batch, reject, self.unit)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         return iter(())
@@ -97,5 +99,5 @@ def _pair_columns(path: Path) -> list[str]:
 
 
 def _find_covers(folder: Path, name: str) -> ImageFolder | None:
-    others = sorted(path for path in folder.glob("*_cover") if path.is_dir())
+    others = sorted(path for path in folder.glob("*_cover") if path.is_dir() and not path.name.startswith("."))
     return ImageFolder.find(others[0] if len(others) == 1 else folder / f"{name}_cover")

@@ -2,25 +2,38 @@
 
 Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title` or
 `text` and may have `image`, a file in `images/` beside the items; users need `user_id`. Impressions need `user_id`,
-`item_id`, `timestamp` and `click`, or instead of `click` columns `label_<head>`, and may have `request_id`, all as in a
-folder of tables. Columns with other names are mapped: `--columns user_id=uid,item_id=sku,item_id=id`. A name may be
+`item_id`, `timestamp` and `click`, or instead of `click` columns `label_<head>`, and may have `request_id`, all as in
+a folder of tables. Columns with other names are mapped: `--columns user_id=uid,item_id=sku,item_id=id`. A name may be
 mapped several times: each file uses the first column that it has. Other columns of items and users are kept, and those
-of impressions are context; other columns of interactions are not read.
+of impressions are context; other columns of interactions are not read. Lists and structs become JSON texts; columns of
+bytes are left out, and `index.json` lists them. `image` may also hold the image itself, as bytes or as a struct of
+`bytes` and `path`. A folder may be one of Hive's: what its partitions state (`year=2024/part-0.parquet`) is a column
+like others.
 
 Timestamps are numbers in `--timestamp-unit`, or Parquet dates and timestamps, in UTC. Whole batches are converted at
 once and only the needed columns are read, so tens of millions of rows take minutes.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from data_tools.reading.folder_source import add_unit_argument
 from data_tools.reading.image_folder import ImageFolder
-from data_tools.reading.input_files import find_files, label_files
-from data_tools.reading.item_rows import to_items
-from data_tools.reading.row_files import column_names, count_rows, read_parquet
-from data_tools.reading.typed_columns import UNITS, require_labels, to_impressions, to_interactions, to_strings
+from data_tools.reading.item_rows import BYTES_READ, to_items
+from data_tools.reading.mapped_tables import (
+    INTERACTION_NAMES,
+    MappedTable,
+    add_table_arguments,
+    describe_mapping,
+    require_labelled,
+    require_same_columns,
+    require_title,
+    require_use,
+)
+from data_tools.reading.row_files import IDS_READ, LeftOut, column_names, count_rows, read_parquet
+from data_tools.reading.typed_columns import UNITS, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
@@ -44,26 +57,24 @@ class ParquetSource:
         if timestamp_unit not in UNITS:
             raise SourceError(f"--timestamp-unit is {timestamp_unit!r}, expected one of {', '.join(UNITS)}")
         self._mapping, self._unit = columns or [], timestamp_unit
-        self._interactions = _Table(interactions, self._mapping, {"user_id", "item_id", "timestamp"})
-        self._items = _Table(items, self._mapping, {"item_id"})
-        self._users = _Table(users or [], self._mapping, {"user_id"})
-        self._impressions = _Table(impressions or [], self._mapping, {"user_id", "item_id", "timestamp"})
-        _require_title(self._items)
-        for path, names in self._impressions.names.items():
-            require_labels(path, list(names))
-        _require_same_columns("--users", self._users)
-        _require_same_columns("--impressions", self._impressions)
-        _require_use(self._mapping, [self._interactions, self._items, self._users, self._impressions])
+        self._interactions = MappedTable(interactions, self._mapping, INTERACTION_NAMES, _ParquetFiles())
+        self._items = MappedTable(items, self._mapping, frozenset({"item_id"}), _ParquetFiles())
+        self._users = MappedTable(users or [], self._mapping, frozenset({"user_id"}), _ParquetFiles())
+        self._impressions = MappedTable(impressions or [], self._mapping, INTERACTION_NAMES, _ParquetFiles())
+        tables = {self._items: BYTES_READ, self._users: IDS_READ, self._impressions: IDS_READ}
+        self._left_out = LeftOut(
+            {path: kept for table, names in tables.items() for path, kept in _kept(table, names).items()}
+        )
+        require_title(self._items)
+        require_labelled(self._impressions)
+        require_same_columns("--users", self._users)
+        require_same_columns("--impressions", self._impressions)
+        require_use(self._mapping, [self._interactions, self._items, self._users, self._impressions])
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        for kind in ("interactions", "items", "users", "impressions"):
-            required = kind in ("interactions", "items")
-            parser.add_argument(f"--{kind}", nargs="+", required=required, metavar="FILE")
-        parser.add_argument(
-            "--columns", type=_parse_mapping, default=[], metavar="NAME=COLUMN,…", help="e.g. user_id=uid,item_id=sku"
-        )
-        parser.add_argument("--timestamp-unit", choices=list(UNITS), default="s", help="unit of numeric timestamps")
+        add_table_arguments(parser, required=("interactions", "items"))
+        add_unit_argument(parser)
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:
@@ -77,8 +88,8 @@ class ParquetSource:
         )
 
     def options(self) -> dict[str, Any]:
-        columns = ",".join(f"{name}={column}" for name, column in self._mapping)
-        return {"columns": columns, "timestamp_unit": self._unit}
+        columns = describe_mapping(self._mapping)
+        return {"columns": columns, "timestamp_unit": self._unit, **self._left_out.options()}
 
     def totals(self) -> Totals:
         return Totals(self._items.count(), self._interactions.count(), self._impressions.count())
@@ -86,79 +97,36 @@ class ParquetSource:
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for path in self._items.files:
             images = ImageFolder(path.parent / "images")
-            for batch in self._items.read(path):
+            for batch in self._items.read(path, reject, left_out=self._left_out.of(path)):
                 yield from to_items(batch, images, reject)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._interactions.files:
-            for batch in self._interactions.read(path, set(INTERACTION_COLUMNS.names)):
+            for batch in self._interactions.read(path, reject, frozenset(INTERACTION_COLUMNS.names)):
                 yield to_interactions(batch, reject, self._unit)
 
     def impressions(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._impressions.files:
-            for batch in self._impressions.read(path):
+            for batch in self._impressions.read(path, reject, left_out=self._left_out.of(path)):
                 yield to_impressions(batch, reject, self._unit)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._users.files:
-            for batch in self._users.read(path):
+            for batch in self._users.read(path, reject, left_out=self._left_out.of(path)):
                 yield to_strings(batch, "user_id", reject)
 
 
-class _Table:
-    """Files of one kind; for each file, `names` maps our column names to those of the file."""
+class _ParquetFiles:
+    def columns(self, path: Path) -> list[str]:
+        return column_names(path)
 
-    def __init__(self, patterns: list[str], mapping: list[tuple[str, str]], required: set[str]) -> None:
-        self.files = label_files(find_files(patterns))
-        self.names = {path: _map_names(column_names(path), mapping) for path in self.files}
-        for path, names in self.names.items():
-            if missing := required - set(names):
-                found = ", ".join(column_names(path))
-                raise SourceError(
-                    f"{path}: no column {', '.join(sorted(missing))}; map one with --columns, it has {found}"
-                )
+    def count(self, path: Path) -> int | None:
+        return count_rows(path)
 
-    def count(self) -> int:
-        return sum(count_rows(path) or 0 for path in self.files)
-
-    def read(self, path: Path, wanted: set[str] | None = None) -> Iterator[Batch]:
-        names = {name: column for name, column in self.names[path].items() if wanted is None or name in wanted}
-        for batch in read_parquet(path, list(names.values()), self.files[path]):
-            rows = batch.rows.select(list(names.values())).rename_columns(list(names))
-            yield batch._replace(rows=rows)
+    def read(self, path: Path, columns: Sequence[str], label: str, reject: RejectSink) -> Iterator[Batch]:
+        return read_parquet(path, columns, label)
 
 
-def _map_names(columns: list[str], mapping: list[tuple[str, str]]) -> dict[str, str]:
-    """Our name -> the file's column; a column that is not mapped keeps its name unless the name is taken."""
-    names: dict[str, str] = {}
-    for name, column in mapping:
-        if column in columns:
-            names.setdefault(name, column)
-    for column in columns:
-        if column not in names.values():
-            names.setdefault(column, column)
-    return names
-
-
-def _parse_mapping(text: str) -> list[tuple[str, str]]:
-    pairs = [part.split("=", 1) for part in text.split(",")]
-    if any(len(pair) != 2 or not all(pair) for pair in pairs):
-        raise argparse.ArgumentTypeError(f"expected NAME=COLUMN,NAME=COLUMN, found {text!r}")
-    return [(name, column) for name, column in pairs]
-
-
-def _require_title(items: _Table) -> None:
-    for path, names in items.names.items():
-        if not {"title", "text"} & set(names):
-            raise SourceError(f"{path}: needs a column title or text; map one with --columns")
-
-
-def _require_same_columns(option: str, table: _Table) -> None:
-    if len({tuple(names) for names in table.names.values()}) > 1:
-        raise SourceError(f"{option}: the files must all have the same columns, in the same order")
-
-
-def _require_use(mapping: list[tuple[str, str]], tables: list[_Table]) -> None:
-    used = {column for table in tables for names in table.names.values() for column in names.values()}
-    if unused := [column for _, column in mapping if column not in used]:
-        raise SourceError(f"--columns: no file has a column {', '.join(unused)}")
+def _kept(table: MappedTable, names: frozenset[str]) -> dict[Path, set[str]]:
+    """The columns of each file that are read even if they are bytes."""
+    return {path: {found[name] for name in names & set(found)} for path, found in table.names.items()}

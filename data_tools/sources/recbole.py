@@ -2,13 +2,14 @@
 
 The files are tab-separated with typed headers (`item_id:token`, `title:token_seq`, `timestamp:float`). The title is
 the text column whose name contains "title" or "name", otherwise the first `token_seq`; the text is all text columns,
-each as a sentence.
+each as a sentence. Timestamps are in `--timestamp-unit`.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_tools.reading.folder_source import FolderSource
+from data_tools.reading.folder_source import TimedFolderSource
+from data_tools.reading.input_files import visible_files
 from data_tools.reading.item_text import compose_text
 from data_tools.reading.row_files import column_names, count_rows, read_rows
 from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
@@ -18,7 +19,7 @@ from data_tools.sources.source import Batch, Item, SourceError, Totals
 TYPES = ("token", "token_seq", "float", "float_seq")
 
 
-class RecBoleSource(FolderSource):
+class RecBoleSource(TimedFolderSource):
     """Reads the folder.
 
     Raises:
@@ -27,7 +28,8 @@ class RecBoleSource(FolderSource):
 
     input_is = "folder of atomic files"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, timestamp_unit: str = "s") -> None:
+        super().__init__(folder, timestamp_unit)
         self._interactions = _find_interactions(folder)
         self._items = self._interactions.with_suffix(".item")
         users = self._interactions.with_suffix(".user")
@@ -55,7 +57,7 @@ class RecBoleSource(FolderSource):
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         for batch in _read_fields(self._interactions, reject):
-            yield to_interactions(batch, reject)
+            yield to_interactions(batch, reject, self.unit)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         if self._users is not None:
@@ -79,7 +81,7 @@ def field_types(path: Path) -> dict[str, str]:
 
 
 def _find_interactions(folder: Path) -> Path:
-    found = sorted(folder.glob("*.inter"))
+    found = visible_files(folder, "*.inter")
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise SourceError(f"{folder} must hold exactly one .inter file, found {names}")

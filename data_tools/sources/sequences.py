@@ -60,12 +60,13 @@ def read_user_sequences(path: Path, reject: RejectSink) -> Iterator[Batch]:
     """
     seen: set[str] = set()
     for raw in read_headless_rows(path, ["user_id", "items"], reject):
-        batch = _without_repeats(to_strings(raw, "user_id", reject), seen, reject)
+        batch = without_repeats(to_strings(raw, "user_id", reject), seen, reject)
         elements = split_sequences(batch.rows["items"])
         yield make_interactions(batch, elements, elements.position + 1)
 
 
-def _without_repeats(batch: Batch, seen: set[str], reject: RejectSink) -> Batch:
+def without_repeats(batch: Batch, seen: set[str], reject: RejectSink) -> Batch:
+    """The rows of users that are not in `seen`, to which they are added; the others are rejected."""
     keep = np.ones(len(batch.rows), bool)
     for row, user_id in enumerate(batch.rows["user_id"].to_pylist()):
         if user_id in seen:

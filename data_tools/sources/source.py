@@ -53,7 +53,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item as read from the source; `title` or `text` may be empty, and `fields` holds the other columns."""
+    """An item as read from the source; `title` or `text` may be empty, and `fields` holds the other columns.
+
+    `image` is the file of the image, or its bytes.
+    """
 
     file: str
     line: int
@@ -61,7 +64,7 @@ class Item:
     title: str
     text: str
     fields: dict[str, str]
-    image: Path | None
+    image: Path | bytes | None
 
 
 class Totals(NamedTuple):

@@ -1,28 +1,32 @@
 """A folder of plain tables.
 
 items.tsv|.parquet           item_id, title and/or text, image (a file under images/), any other columns
-interactions.tsv|.parquet    user_id, item_id, timestamp (seconds since 1970), rating (optional)
+interactions.tsv|.parquet    user_id, item_id, timestamp (since 1970, in --timestamp-unit), rating (optional)
 impressions.tsv|.parquet     what was shown: user_id, item_id, timestamp, click (0, 1, or empty: not observed), or
                              instead of click several columns label_<head>; request_id (optional; without it, what a
                              user was shown at the same second is one request); any other columns are the context
                              (position, price, …). The file is optional. Clicks are not also taken as interactions.
 users.tsv|.parquet           user_id and any other columns; optional
 images/
+
+Lists and structs among the other columns become JSON texts; columns of bytes are left out, and `index.json` lists them.
+In Parquet, `image` may also hold the image itself, as bytes or as a struct of `bytes` and `path`.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from data_tools.reading.folder_source import FolderSource
+from data_tools.reading.folder_source import TimedFolderSource
 from data_tools.reading.image_folder import ImageFolder
-from data_tools.reading.item_rows import to_items
-from data_tools.reading.row_files import column_names, count_rows, find_row_file, read_rows
+from data_tools.reading.item_rows import BYTES_READ, to_items
+from data_tools.reading.row_files import IDS_READ, LeftOut, column_names, count_rows, find_row_file, read_rows
 from data_tools.reading.typed_columns import require_labels, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
 
-class TablesSource(FolderSource):
+class TablesSource(TimedFolderSource):
     """Reads the folder.
 
     Raises:
@@ -31,12 +35,15 @@ class TablesSource(FolderSource):
 
     input_is = "folder of the tables: items, interactions, and if there are any, users and impressions (what was shown)"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, timestamp_unit: str = "s") -> None:
+        super().__init__(folder, timestamp_unit)
         self._images = ImageFolder(folder / "images")
         self._items = _require_table(folder, "items", {"item_id"})
         self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"})
         self._impressions = find_row_file(folder, "impressions")
         self._users = find_row_file(folder, "users")
+        tables = {self._items: BYTES_READ, self._impressions: IDS_READ, self._users: IDS_READ}
+        self._left_out = LeftOut({path: names for path, names in tables.items() if path is not None})
         if not {"title", "text"} & set(column_names(self._items)):
             raise SourceError(f"{self._items}: needs a column title or text")
         if self._impressions is not None:
@@ -45,26 +52,30 @@ class TablesSource(FolderSource):
         if self._users is not None:
             _require_columns(self._users, {"user_id"})
 
+    def options(self) -> dict[str, Any]:
+        return super().options() | self._left_out.options()
+
     def totals(self) -> Totals:
         impressions = None if self._impressions is None else count_rows(self._impressions)
         return Totals(count_rows(self._items), count_rows(self._interactions), impressions)
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
-        for batch in read_rows(self._items, reject):
+        for batch in read_rows(self._items, reject, left_out=self._left_out.of(self._items)):
             yield from to_items(batch, self._images, reject)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
-        for batch in read_rows(self._interactions, reject):
-            yield to_interactions(batch, reject)
+        others = set(column_names(self._interactions)) - set(INTERACTION_COLUMNS.names)
+        for batch in read_rows(self._interactions, reject, left_out=list(others)):
+            yield to_interactions(batch, reject, self.unit)
 
     def impressions(self, reject: RejectSink) -> Iterator[Batch]:
         if self._impressions is not None:
-            for batch in read_rows(self._impressions, reject):
-                yield to_impressions(batch, reject)
+            for batch in read_rows(self._impressions, reject, left_out=self._left_out.of(self._impressions)):
+                yield to_impressions(batch, reject, self.unit)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         if self._users is not None:
-            for batch in read_rows(self._users, reject):
+            for batch in read_rows(self._users, reject, left_out=self._left_out.of(self._users)):
                 yield to_strings(batch, "user_id", reject)
 
 

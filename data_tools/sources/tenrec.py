@@ -2,7 +2,8 @@
 
 user_id,item_id,click,follow,like,share,video_category,watching_times,gender,age
 
-A line is an item that was shown to a user; it is an interaction if the chosen feedback is 1. Only the ids and that
+A line is an item that was shown to a user; it is an interaction if the chosen feedback is 1 (also written 1.0 or True)
+and none if it is 0 (0.0, False or empty). A line with any other feedback is rejected. Only the ids and that
 column are required; gender and age become the user's profile. The data has no times and no texts: the time is the line
 number, because a user's lines are assumed to be in order; an item's title is its id, and its text is the category.
 Build one set of shards from each file.
@@ -13,15 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from data_tools.reading.csv_files import csv_columns, read_csv
+from data_tools.reading.first_rows import first_rows
 from data_tools.reading.input_files import require_file
 from data_tools.reading.text_blocks import count_lines
-from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
-from data_tools.rejects import RejectSink
+from data_tools.reading.typed_columns import (
+    Failure,
+    iterate_rows,
+    to_flags,
+    to_interactions,
+    to_strings,
+    without_failures,
+)
+from data_tools.rejects import Reason, RejectSink, ignore
 from data_tools.sources.source import Batch, Item, SourceError, Totals
 
 FEEDBACK = ("click", "follow", "like", "share")
@@ -63,41 +68,27 @@ class TenrecSource:
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         """Yield the items that any user gave the feedback to, in order of appearance."""
-        for batch in _firsts(self._positive(reject), "item_id"):
+        for batch in first_rows(self._positive(reject), "item_id"):
             for line, row in iterate_rows(batch):
                 text = f"category {row[_CATEGORY]}" if self._has_category else ""
                 yield Item(batch.file, line, row["item_id"], f"item {row['item_id']}", text, {}, image=None)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
-        for batch in self._positive(_ignore):
+        for batch in self._positive(ignore):
             rows = batch.rows.select(["user_id", "item_id"]).append_column("timestamp", batch.lines)
-            yield to_interactions(batch._replace(rows=rows), _ignore)
+            yield to_interactions(batch._replace(rows=rows), ignore)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         if self._profile:
-            for batch in _firsts(self._positive(_ignore), "user_id"):
+            for batch in first_rows(self._positive(ignore), "user_id"):
                 yield batch._replace(rows=batch.rows.select(["user_id", *self._profile]))
 
     def _positive(self, reject: RejectSink) -> Iterator[Batch]:
         """Yield the lines with the feedback."""
         for raw in read_csv(self._path, reject):
             batch = to_strings(to_strings(raw, "user_id", reject), "item_id", reject)
-            positive = pc.equal(batch.rows[self._feedback], "1")
+            feedback = batch.rows[self._feedback]
+            positive = to_flags(feedback)
+            unclear = Failure(Reason.BAD_LABEL, positive.is_null(), self._feedback, feedback, ", neither 1 nor 0")
+            without_failures(batch, [unclear], reject)
             yield Batch(batch.file, batch.lines.filter(positive), batch.rows.filter(positive))
-
-
-def _firsts(batches: Iterator[Batch], column: str) -> Iterator[Batch]:
-    """Yield the first row with each value of a column; the values seen are held in memory."""
-    seen: set[str] = set()
-    for batch in batches:
-        values = batch.rows[column].to_pylist()
-        first = np.zeros(len(values), bool)
-        for row, value in enumerate(values):
-            first[row] = value not in seen
-            seen.add(value)
-        kept = pa.array(first)
-        yield Batch(batch.file, batch.lines.filter(kept), batch.rows.filter(kept))
-
-
-def _ignore(reject: object) -> None:
-    """Discard a reject: a bad line is rejected once, when the items are read."""

@@ -10,7 +10,10 @@ from data_tools.rejects import Reject
 from data_tools.sources import SOURCES
 from data_tools.sources.source import INTERACTION_COLUMNS, Item, Source
 from data_tools.verify import verify
+from transrec.data.shards.item_shards import ItemShards
 from transrec.data.shards.schema import ShardIndex
+from transrec.data.shards.shard_folder import ShardFolder
+from transrec.data.shards.user_shards import UserShards
 
 
 class Reading(NamedTuple):
@@ -48,11 +51,34 @@ def read_source(name: str, *options: object) -> Reading:
 
 
 def build_twice(name: str, options: Sequence[object], folder: Path) -> ShardIndex:
-    """Build, verify, and see that a second build gives the same bytes."""
+    """Build, verify, read back, and see that a second build gives the same bytes."""
     builds = [folder / "shards", folder / "again"]
     for output in builds:
         index = build(make_source(name, *options), name, output)
         assert verify(output) == []
     first, second = ({path.name: path.read_bytes() for path in output.iterdir()} for output in builds)
     assert first == second
+    read_back(builds[0], read_source(name, *options), index)
     return index
+
+
+def read_back(folder: Path, source: Reading, index: ShardIndex) -> None:
+    """See that the set holds what the source yields: the first item of each id, and the histories in order of time."""
+    shards = ShardFolder(folder)
+    records, users = list(ItemShards(shards)), UserShards(shards)
+    items = {item.item_id: item for item in reversed(source.items)}
+    assert {record["item_id"] for record in records} <= set(items)
+    for record in records:
+        item = items[record["item_id"]]
+        assert record["title"] == (item.title.strip() or item.text.strip())
+        assert {name: record[name] for name in item.fields} == item.fields
+    ids = [record["item_id"] for record in records]
+    found, expected = {}, {}
+    for block in map(users.block, range(len(users))):
+        for number, user in enumerate(block.user_ids.to_pylist()):
+            found[user] = [ids[item - 1] for item in block.history(number)]
+    for user, item, *_ in sorted(source.interactions, key=lambda row: row[2]):
+        if item in set(ids):
+            expected.setdefault(user, []).append(item)
+    assert found == expected
+    assert sum(map(len, found.values())) == index.counts.interactions

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ def load_backbone(
     kind = family(config.model_type)
     if kind.modality != modality:
         raise ConfigError(f"`backbone`: {name!r} reads {kind.modality}; this item encoder needs one for {modality}")
+    if modality == "image" and config.num_channels != 3:
+        raise ConfigError(f"`backbone`: {name!r} reads images of {config.num_channels} channels, not of 3 (RGB)")
     if layers is not None:
         _keep_layers(config, layers, name)
     if dropout is not None:
@@ -121,7 +124,13 @@ def _load_weights(name: str, config: PretrainedConfig, head: bool) -> PreTrained
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,  # some repositories pin a low precision in their configuration
+            ignore_mismatched_sizes=True,  # they are listed below
             output_loading_info=True,
+        )
+    for weight, stored, built in sorted(info["mismatched_keys"]):
+        raise ConfigError(
+            f"`backbone`: in the weights of {name!r}, {weight} has the shape {tuple(stored)}, but its config.json "
+            f"makes it {tuple(built)}: the two files do not belong together"
         )
     # Unused weights (pooler, other tower, dropped layers) are expected; missing ones would stay random.
     unread = () if kind.head is None or head else (f"{kind.head.path}.",)
@@ -135,16 +144,29 @@ def load_tokenizer(name: str) -> Any:
     """The backbone's fast tokenizer.
 
     Raises:
-        ConfigError: the backbone does not exist, or has no fast tokenizer.
+        ConfigError: the backbone does not exist, has no fast tokenizer, or has one with tokens that it does not embed
+        (which would fail in training, at the first text with such a token) or without a padding token.
     """
     with _explained(name):
-        kind = family(_load_config(name, "text").model_type)
+        config = _load_config(name, "text")
+        kind = family(config.model_type)
         tokenizer = getattr(transformers, kind.tokenizer).from_pretrained(
             resolve(name), use_fast=True, trust_remote_code=False
         )
     # If the files are missing, transformers builds a tokenizer that knows the special tokens only.
     if not tokenizer.is_fast or tokenizer.vocab_size <= len(tokenizer.all_special_ids):
         raise ConfigError(f"`backbone`: {name!r} has no fast tokenizer; its folder needs a tokenizer.json")
+    token, number = max(tokenizer.get_vocab().items(), key=itemgetter(1))
+    if number >= config.vocab_size:
+        raise ConfigError(
+            f"`backbone`: the tokenizer of {name!r} has the token {token!r} with number {number}, but the backbone "
+            f"embeds {config.vocab_size} tokens, 0 to {config.vocab_size - 1}: take the tokenizer that it was trained "
+            "with, or enlarge its embedding (resize_token_embeddings) and save it"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(
+            f"`backbone`: the tokenizer of {name!r} has no padding token: name one in tokenizer_config.json (pad_token)"
+        )
     return tokenizer
 
 

@@ -9,12 +9,14 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from small_disk import SmallDisk
 
 from data_tools.build import build
 from data_tools.errors import DataToolsError
 from data_tools.rejects import StrictError
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.sources.tables import TablesSource
+from data_tools.verify import verify
 from transrec.data.shards.schema import BLOCKS_SCHEMA, CATALOGUE_SCHEMA, ShardIndex, hash_item_ids, user_order_key
 from transrec.locks import BusyError, sole_owner
 
@@ -222,3 +224,89 @@ def test_an_output_that_is_being_built_is_refused_and_its_owner_named(tmp_path: 
         build(SyntheticSource(5, 5, 30, 0), "synthetic", tmp_path / "link" / "out")
     build(SyntheticSource(5, 5, 30, 0), "synthetic", output)
     assert {path.name for path in tmp_path.iterdir()} == {"out", "link"}
+
+
+@pytest.fixture
+def source(write_tables: Callable[..., Path]) -> TablesSource:
+    return TablesSource(write_tables())
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the folder holds a set of shards and nothing else."""
+    return verify(folder) == [] and not [path for path in folder.iterdir() if path.is_dir()]
+
+
+def test_an_empty_mount_point_is_filled(source: TablesSource, tmp_path: Path) -> None:
+    """A volume of a container, perhaps with what a file system has at its root; it cannot be renamed onto."""
+    disk = SmallDisk(tmp_path / "volume")
+    disk.path.mkdir()
+    if not disk.mount():
+        pytest.skip("mounting is not allowed here")
+    try:
+        (disk.path / "lost+found").mkdir()
+        build(source, "tables", disk.path)
+        assert verify(disk.path) == []
+        assert sorted(path.name for path in disk.path.iterdir() if path.is_dir()) == ["lost+found"]
+    finally:
+        disk.unmount()
+
+
+def test_an_empty_folder_stays_the_same_folder(
+    source: TablesSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell may be in it, or a container may have it mounted."""
+    (tmp_path / "here").mkdir()
+    before = (tmp_path / "here").stat().st_ino
+    monkeypatch.chdir(tmp_path / "here")
+    build(source, "tables", Path())
+    assert Path("items.parquet").exists()
+    assert (tmp_path / "here").stat().st_ino == before
+    assert is_whole(tmp_path / "here")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_is_followed(source: TablesSource, tmp_path: Path, exists: bool) -> None:
+    target = tmp_path / "target"
+    if exists:
+        target.mkdir()
+    (tmp_path / "link").symlink_to(target)
+    build(source, "tables", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert is_whole(target)
+
+
+def test_a_link_to_itself_is_refused_before_anything_is_built(source: TablesSource, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "link")
+    with pytest.raises(DataToolsError, match="not an empty folder"):
+        build(source, "tables", tmp_path / "link")
+
+
+def test_what_a_build_left_that_was_cut_off_while_it_moved_its_files_is_removed(
+    source: TablesSource, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    build(source, "tables", out)
+    (out / ".partial").mkdir()
+    for name in ("index.json", "items.parquet"):
+        (out / name).rename(out / ".partial" / name)
+    build(source, "tables", out)
+    assert is_whole(out)
+
+
+def test_a_failed_build_into_an_empty_folder_leaves_its_rejects(
+    write_tables: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = TablesSource(write_tables(interactions="user_id\titem_id\ttimestamp\nu\tzz\t1\n"))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataToolsError, match="no usable interaction"):
+        build(source, "tables", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == [".partial", "rejects.jsonl"]
+
+
+def test_an_image_without_its_end_marker_is_counted_and_kept(write_tables: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_tables()
+    image = folder / "images" / "a.jpg"
+    image.write_bytes(image.read_bytes()[:-2])
+    index = build(TablesSource(folder), "tables", tmp_path / "shards")
+    assert (index.counts.images, index.counts.rejects) == (1, {"unfinished_image": 1})
+    assert verify(tmp_path / "shards") == []

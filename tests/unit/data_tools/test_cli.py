@@ -68,7 +68,8 @@ def test_a_failure_names_the_rejects(
     folder, out = write_tables(interactions="user_id\titem_id\ttimestamp\nu\tzz\t1\n"), tmp_path / "out"
     assert main(["build", "--source", "tables", "--input", str(folder), "--output", str(out)]) == 1
     assert capsys.readouterr().err == (
-        f"error: the source has no usable interaction\nrows rejected before the error: {out}.partial/rejects.jsonl\n"
+        "error: the source has no usable interaction (1 rejected, such as interactions.tsv, line 2: unknown_item: "
+        f"item 'zz' is not in the catalogue)\nrows rejected before the error: {out}.partial/rejects.jsonl\n"
     )
 
 

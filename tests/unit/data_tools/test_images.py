@@ -7,11 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from data_tools import images
-from data_tools.images import ImageError, load_jpeg
+from data_tools.images import ImageError, load_picture
 from data_tools.rejects import Reason
+
+
+def load_jpeg(path: Path, shorter_side: int | None = None) -> bytes:
+    picture = load_picture(path, shorter_side)
+    assert picture.remark is None
+    return picture.jpeg
 
 
 def test_jpeg_bytes_stay_as_they_are(tmp_path: Path, image_bytes: Callable[..., bytes]) -> None:
@@ -154,6 +162,117 @@ def test_scaled_decoding_looks_like_the_filter_alone(tmp_path: Path) -> None:
         image.resize((120, 90), Image.Resampling.LANCZOS).save(tmp_path / "y", "JPEG", quality=95)
     expected = np.asarray(decode((tmp_path / "y").read_bytes()), float)
     assert np.abs(found - expected).mean() < 2
+
+
+def exif(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """EXIF of entries (tag, type, count, four bytes of value), in little-endian order."""
+    packed = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3].ljust(4, b"\0") for entry in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
+
+
+ORIENTATION, MAKE, RESOLUTION_UNIT = 0x0112, 0x010F, 0x0128
+BYTE, ASCII, SHORT, LONG, FLOAT = 1, 2, 3, 4, 11
+
+
+@pytest.mark.parametrize(
+    ("entries", "turned"),
+    [
+        ([(ORIENTATION, SHORT, 1, b"\6"), (RESOLUTION_UNIT, BYTE, 1, b"\2")], True),
+        ([(ORIENTATION, SHORT, 1, b"\6"), (MAKE, FLOAT, 1, struct.pack("<f", 1.5))], True),
+        ([(ORIENTATION, LONG, 1, b"\6")], True),
+        ([(ORIENTATION, BYTE, 1, b"\6")], True),
+        ([(ORIENTATION, FLOAT, 1, struct.pack("<f", 6))], True),
+        ([(ORIENTATION, ASCII, 2, b"6")], True),
+        ([(ORIENTATION, SHORT, 1, b"\11"), (RESOLUTION_UNIT, BYTE, 1, b"\2")], False),
+        ([(ORIENTATION, SHORT, 1, b"\0")], False),
+        ([(ORIENTATION, LONG, 1, b"\xff\xff\xff\xff")], False),
+        ([(ORIENTATION, FLOAT, 1, struct.pack("<f", float("nan")))], False),
+        ([(ORIENTATION, ASCII, 4, b"top")], False),
+        ([(ORIENTATION, SHORT, 0, b"\6")], False),
+        ([(ORIENTATION, 99, 1, b"\6")], False),
+        ([(ORIENTATION, SHORT, 2**31, b"\xff\xff\xff\x7f")], False),
+    ],
+)
+@pytest.mark.parametrize("shorter_side", [None, 16])
+def test_odd_exif_costs_no_picture(tmp_path: Path, entries: list, turned: bool, shorter_side: int | None) -> None:
+    write_corners(tmp_path / "plain", "JPEG")
+    with Image.open(tmp_path / "plain") as image:
+        image.save(tmp_path / "x", "JPEG", quality=95, exif=exif(*entries))
+        pixels = np.asarray(image)
+    found = decode(load_jpeg(tmp_path / "x", shorter_side))
+    assert same_picture(found, np.rot90(pixels, -1) if turned else pixels)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_every_orientation_is_undone(tmp_path: Path, orientation: int) -> None:
+    write_corners(tmp_path / "plain", "PNG")
+    with Image.open(tmp_path / "plain") as image:
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        image.save(tmp_path / "x", "PNG", exif=exif)
+    with Image.open(tmp_path / "x") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert same_picture(decode(load_jpeg(tmp_path / "x")), expected)
+
+
+@given(st.binary(max_size=80))
+def test_random_exif_costs_no_picture(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    check_exif(tmp_path_factory.mktemp("exif") / "x", data)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000)
+@given(st.binary(max_size=200))
+def test_much_random_exif_costs_no_picture(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    check_exif(tmp_path_factory.mktemp("exif") / "x", data)
+
+
+def check_exif(path: Path, data: bytes) -> None:
+    Image.new("RGB", (9, 6), "red").save(path, "JPEG", exif=b"Exif\0\0II*\0" + struct.pack("<I", 8) + data)
+    assert decode(load_jpeg(path, 5)).getbands() == ("R", "G", "B")
+
+
+@pytest.mark.parametrize(
+    ("mode", "white"), [("F", 1), ("F", 255), ("F", 65_535), ("F", 2e6), ("I", 255), ("I", 65_535)]
+)
+def test_deep_tiffs_keep_their_shades(tmp_path: Path, mode: str, white: float) -> None:
+    ramp = np.linspace(0, white, 64)[None].repeat(16, 0)
+    Image.fromarray(ramp.astype(np.float32 if mode == "F" else np.int32)).save(tmp_path / "x", "TIFF")
+    found = np.asarray(decode(load_jpeg(tmp_path / "x")))[8, :, 0].astype(int)
+    assert np.abs(found - np.linspace(0, 255, 64)).max() < 6
+
+
+def test_floats_that_are_no_numbers_are_black(tmp_path: Path) -> None:
+    shades = np.full((16, 16), 0.5, np.float32)
+    shades[:8, :8], shades[:8, 8:], shades[8:, :8] = np.nan, np.inf, -np.inf
+    Image.fromarray(shades).save(tmp_path / "x", "TIFF")
+    found = decode(load_jpeg(tmp_path / "x"))
+    assert [found.getpixel(xy)[0] > 100 for xy in ((3, 3), (12, 3), (3, 12), (12, 12))] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("shorter_side", [None, 32])
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_without_its_end_marker_is_kept_whole(
+    tmp_path: Path, progressive: bool, missing: int, shorter_side: int | None
+) -> None:
+    Image.effect_noise((64, 64), 100).save(tmp_path / "x", "JPEG", progressive=progressive)
+    data = (tmp_path / "x").read_bytes()
+    expected = load_jpeg(tmp_path / "x", shorter_side)
+    (tmp_path / "x").write_bytes(data[:-missing])
+    picture = load_picture(tmp_path / "x", shorter_side)
+    assert picture.jpeg == expected
+    assert picture.remark is not None
+    assert (picture.remark.reason, picture.remark.detail[:3]) == (Reason.UNFINISHED_IMAGE, "x: ")
+
+
+@pytest.mark.parametrize("missing", [4, 8, 100])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_more_is_bad(tmp_path: Path, missing: int, progressive: bool) -> None:
+    Image.effect_noise((64, 64), 100).save(tmp_path / "x", "JPEG", progressive=progressive)
+    (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:-missing])
+    with pytest.raises(ImageError, match="x: image file is truncated"):
+        load_picture(tmp_path / "x")
 
 
 SIDE = 9000  # over our bound, under that of Pillow

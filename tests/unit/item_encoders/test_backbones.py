@@ -103,6 +103,49 @@ def test_a_folder_without_tokenizer_is_an_error(tiny_bert, tmp_path):
         backbones.load_tokenizer(str(tmp_path))
 
 
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("added", [{}, {"vocab_size": 11}])
+def test_a_tokenizer_with_more_tokens_than_are_embedded_is_an_error(tiny_bert, tmp_path, added):
+    """Otherwise the first text with such a token ends the training, on a GPU without a word."""
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
+    if added:
+        edit_json(folder / "config.json", **added)
+    else:
+        tokenizer = backbones.load_tokenizer(str(folder))
+        tokenizer.add_tokens(["boot"])
+        tokenizer.save_pretrained(folder)
+    message = "has the token 'boot' with number 12, but the backbone embeds 12 tokens, 0 to 11: take"
+    with pytest.raises(ConfigError, match="embeds 11 tokens, 0 to 10" if added else message):
+        backbones.load_tokenizer(str(folder))
+
+
+def test_a_tokenizer_without_padding_is_an_error(tiny_bert, tmp_path):
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
+    for path in folder.glob("*token*.json"):
+        values = json.loads(path.read_text())
+        values.pop("pad_token", None)
+        path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match="has no padding token"):
+        backbones.load_tokenizer(str(folder))
+
+
+def test_weights_of_other_shapes_than_the_configuration_s_are_named(tiny_bert, tmp_path):
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
+    edit_json(folder / "config.json", vocab_size=20)
+    with pytest.raises(ConfigError, match=r"embeddings\.word_embeddings\.weight has the shape \(12, 32\).* \(20, 32\)"):
+        load(folder)
+
+
+def test_images_of_another_number_of_channels_are_refused(tiny_vit, tmp_path):
+    folder = Path(shutil.copytree(tiny_vit, tmp_path / "vit"))
+    edit_json(folder / "config.json", num_channels=1)
+    with pytest.raises(ConfigError, match="reads images of 1 channels"):
+        load(folder, modality="image", pretrained=False)
+
+
 def test_a_packaged_backbone_is_found_or_left_to_the_hub(monkeypatch):
     assert backbones.resolve("some/model") == "some/model"
     monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None)

@@ -48,8 +48,13 @@ class NextItemExamples(HistoryExamples):
     def check_training(self) -> None:
         if not any((stops >= 2).any() for stops in self.train_stops):
             raise ConfigError(
-                f"no user of {self.folder} has anything to train on: see data.min_interactions and data.fraction"
+                f"no user of {self.folder} has anything to train on{self._before}: see data.min_interactions and "
+                "data.fraction"
             )
+
+    @property
+    def _before(self) -> str:
+        return "" if self._moments is None else f" before {self._moments[0]} s (data.split.valid_from)"
 
     def taking_part(self, number: int, block: UserBlock, left: int) -> tuple[Ints, NDArray[np.bool_]]:
         split = self.split(block)
@@ -147,4 +152,11 @@ def _moments(shards: UserShards, config: HistoriesConfig) -> tuple[int, int] | N
     def timestamps() -> Iterator[NDArray[np.int64]]:
         return (shards.block(number).timestamps for number in range(len(shards)))
 
-    return config.split.moments(timestamps)
+    valid_from, test_from = config.split.moments(timestamps)
+    if valid_from == test_from:
+        raise ConfigError(
+            f"data.split.name=temporal leaves nothing of {shards.folder} to validate on: the interactions at "
+            f"valid_from={config.split.valid_from} and test_from={config.split.test_from} have the same time, "
+            f"{valid_from} s; choose quantiles further apart, or data.split.name=leave_one_out"
+        )
+    return valid_from, test_from

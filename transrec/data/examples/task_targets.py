@@ -25,6 +25,7 @@ from transrec.data.shards.user_shards import UserBlock, UserShards
 OpenFolder = Callable[[Place], ShardFolder]
 _CHUNK_USERS = 4096
 _LABEL_COLUMNS = ["user_id", "target"]
+_EXACT = 2.0**53  # from here on a double skips whole numbers
 
 
 class Pairs(NamedTuple):
@@ -136,12 +137,29 @@ class FileConfig(Config):
                     parse_options=pa.csv.ParseOptions(delimiter="\t", quote_char=False),
                     convert_options=pa.csv.ConvertOptions(column_types=strings, include_columns=_LABEL_COLUMNS),
                 )
-            return table.select(_LABEL_COLUMNS).cast(pa.schema(strings)).drop_null()
+            texts = [_to_texts(table[name]) for name in _LABEL_COLUMNS]
+            return pa.table(texts, names=_LABEL_COLUMNS).drop_null()
         except (OSError, KeyError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
                 f"`data.examples.targets.path`: {self.path} is no table with the columns user_id and target ({reason})"
             ) from None
+
+
+def _to_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values as texts, whole floats as the integers that they were before one was missing; null for NaN.
+
+    Raises:
+        pa.ArrowInvalid: a float too large to tell whole numbers apart.
+    """
+    if not pa.types.is_floating(column.type):
+        return column.cast(pa.string())
+    numbers = column.cast(pa.float64())
+    if pc.any(pc.greater_equal(pc.abs(numbers), _EXACT)).as_py():
+        raise pa.ArrowInvalid("a float over 2^53 is no exact number: write integers or texts")
+    whole = pc.if_else(pc.equal(numbers, pc.floor(numbers)), numbers, None).cast(pa.int64()).cast(pa.string())
+    others = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.string()), column.cast(pa.string()))
+    return pc.coalesce(whole, others)
 
 
 TargetsConfig = Annotated[ProfileConfig | ColdStartConfig | FileConfig, Field(discriminator="name")]

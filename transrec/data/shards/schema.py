@@ -33,10 +33,12 @@ from transrec.errors import TransRecError
 
 SCHEMA_VERSION = 4
 _WITHOUT_IMPRESSIONS = 3  # a version that can be read, too
+_LONGEST_QUOTE = 200  # characters of a damaged file that a message repeats
 INDEX_FILE = "index.json"
 CATALOGUE_FILE = "items.parquet"
 BLOCKS_FILE = "user_blocks.parquet"
 REJECTS_FILE = "rejects.jsonl"
+LOST_AND_FOUND = "lost+found"  # a folder at the root of a file system, which may be mounted for a set of shards
 MAX_IMAGE_PIXELS = 64 * 2**20  # a larger image is refused before it is decoded
 
 # Offsets and sizes locate the member's content inside the uncompressed tar, so `seek` and `read` suffice; the checksum
@@ -186,11 +188,11 @@ class ShardIndex(Strict):
             fields = json.loads(data)
             version, checksum = fields["schema_version"], fields.pop("checksum", None)
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-            raise ShardSetError(f"{where} is malformed ({error!r}); rebuild the shards") from None
+            raise ShardSetError(f"{where} {_what_else_it_is(data, error)}") from None
         if version not in (_WITHOUT_IMPRESSIONS, SCHEMA_VERSION):
             raise ShardSetError(
-                f"{where} has schema version {version}, this code reads {_WITHOUT_IMPRESSIONS} and {SCHEMA_VERSION}: "
-                "rebuild the shards"
+                f"{where} has schema version {_shorten(version)}, this code reads {_WITHOUT_IMPRESSIONS} and "
+                f"{SCHEMA_VERSION}: rebuild the shards"
             )
         expected = _checksum(fields)  # before fields are added
         try:
@@ -268,8 +270,28 @@ def _with_no_impressions(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first(error: ValidationError) -> str:
-    found = error.errors()[0]
-    return f"`{'.'.join(map(str, found['loc']))}`: {found['msg']}"
+    found = error.errors(include_input=False)[0]
+    return f"`{_shorten('.'.join(map(str, found['loc'])))}`: {_shorten(found['msg'])}"
+
+
+def _what_else_it_is(data: bytes, error: Exception) -> str:
+    """What bytes are that are not an index: without their content, which may be long."""
+    if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
+        return (
+            "is a web page, not an index: look at it in a browser; the server may ask for a login or not have the set"
+        )
+    if not data.strip(b"\0 \t\r\n"):
+        return f"is empty ({len(data):,} bytes without content): copy the set again, or rebuild the shards"
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not text: byte {error.start:,} is not UTF-8; copy the set again, or rebuild the shards"
+    if isinstance(error, (json.JSONDecodeError, RecursionError)):
+        return f"is not JSON ({_shorten(error)}); copy the set again, or rebuild the shards"
+    return "is not the index of a set of shards: it has no `schema_version`; check the path"
+
+
+def _shorten(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"
 
 
 def hash_item_ids(item_ids: Iterable[str]) -> str:

@@ -134,6 +134,25 @@ def test_temporal_moments_are_quantiles_of_the_whole_histories(
         assert interactions._moments == (20, 50)
 
 
+def same_times(build_shards, times: list[int]) -> Path:
+    """Three users with the same five items at these times."""
+    histories = {user: list(zip(range(1, 6), times, strict=True)) for user in ("a", "b", "c")}
+    return build_shards(histories, n_items=5)
+
+
+def test_a_temporal_split_between_equal_times_is_refused(scan: Callable[..., HistoryExamples], build_shards) -> None:
+    with pytest.raises(ConfigError, match=r"nothing of .* to validate on: .* have the same time, 40 s; choose"):
+        scan(path=same_times(build_shards, [10, 20, 40, 40, 40]), split={"name": "temporal"}, min_interactions=1)
+
+
+def test_a_temporal_split_with_nothing_before_it_names_the_moment(
+    scan: Callable[..., HistoryExamples], build_shards
+) -> None:
+    shards = same_times(build_shards, [10, 10, 10, 10, 40])
+    with pytest.raises(ConfigError, match=r"anything to train on before 10 s \(data\.split\.valid_from\): see"):
+        scan(path=shards, split={"name": "temporal", "valid_from": 0.5, "test_from": 0.9}, min_interactions=1)
+
+
 def trained_on(interactions: HistoryExamples) -> list[str]:
     return [user for user, (_, stop) in by_user(interactions).items() if stop > 0]
 

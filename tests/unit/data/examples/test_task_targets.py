@@ -114,6 +114,19 @@ def test_a_file_names_targets_row_by_row(users: UserShards, tmp_path: Path, suff
     assert {user: sorted(t) for user, t in named(users, found).items()} == {"u2": ["blue", "red"], "u9": ["blue"]}
 
 
+def test_numbers_in_a_file_are_those_they_were_before_one_was_missing(
+    build_shards: Callable[..., Path], tmp_path: Path
+) -> None:
+    users = UserShards(ShardFolder(build_shards({"123456789012": [1, 2, 3], "7": [1, 2, 3]}, n_items=3)))
+    labels = {"user_id": [123456789012.0, 7.0, float("nan"), 7.0], "target": [1.0, 2.5, 3.0, float("nan")]}
+    pq.write_table(pa.table(labels), tmp_path / "labels.parquet")
+    found = FileConfig(path=tmp_path / "labels.parquet").read(users, ShardFolder)
+    assert named(users, found) == {"123456789012": ["1"], "7": ["2.5"]}
+    pq.write_table(pa.table({"user_id": [1e16], "target": ["a"]}), tmp_path / "labels.parquet")
+    with pytest.raises(ConfigError, match="no exact number"):
+        FileConfig(path=tmp_path / "labels.parquet").read(users, ShardFolder)
+
+
 @pytest.mark.parametrize("content", [None, "user_id\tlabel\nu1\tx\n", "user_id\ttarget\nu1\n", "\xff\xfe"])
 def test_a_file_that_is_no_such_table_is_explained(users: UserShards, tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "labels.tsv"

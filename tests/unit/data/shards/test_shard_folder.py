@@ -1,3 +1,4 @@
+import json
 import pickle
 import shutil
 import zlib
@@ -7,11 +8,20 @@ from pathlib import Path
 import fsspec
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shard_server import ShardServer, serve
 from shard_sets import edit_index, make_version_3, seal
 
 from transrec.data.shards import remote
-from transrec.data.shards.schema import BLOCKS_FILE, BLOCKS_SCHEMA, CATALOGUE_FILE, CATALOGUE_SCHEMA, ShardSetError
+from transrec.data.shards.schema import (
+    BLOCKS_FILE,
+    BLOCKS_SCHEMA,
+    CATALOGUE_FILE,
+    CATALOGUE_SCHEMA,
+    ShardIndex,
+    ShardSetError,
+)
 from transrec.data.shards.shard_folder import ShardFolder, UnreadableError
 
 SHARD = "items-000000.tar"
@@ -154,12 +164,55 @@ def test_a_table_of_another_kind_is_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"{}", b"\xff", b"[" * 10**5, b'{"schema_version": ' + b"9" * 5000 + b"}"]
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (bytes(5000), "is empty"),
+        (b"[]", "is not the index"),
+        (b"{}", "is not the index"),
+        (b"3", "is not the index"),
+        (b"{" + b"\xff" * 10**6, "is not text: byte 1 is not UTF-8"),
+        (b"[" * 10**5, "is not JSON"),
+        (b'{"schema_version": ' + b"9" * 5000 + b"}", "is not JSON|is not the index"),
+        (b'{"schema_version": "' + b"9" * 10**6 + b'"}', "has schema version 999"),
+        (b'{"schema_version": 3, "' + b"k" * 10**6 + b'": 1}', "is malformed"),
+        (b'{"schema_version": 3, "build": {', "is not JSON"),
+        (b"\n <!DOCTYPE html><title>Log in</title>", "is a web page, not an index: .* may ask for a login"),
+        (b"\xef\xbb\xbf<html>", "is a web page"),
+        (b"PK\3\4", "is not JSON"),
+    ],
+    ids=lambda value: str(value)[:30],
 )
-def test_an_index_that_is_none_is_an_error(copy: Path, data: bytes) -> None:
+def test_an_index_that_is_none_is_a_short_error(copy: Path, data: bytes, message: str) -> None:
     (copy / "index.json").write_bytes(data)
-    with pytest.raises(ShardSetError, match=r"index\.json is malformed"):
+    with pytest.raises(ShardSetError, match=rf"index\.json {message}") as raised:
         ShardFolder(copy)
+    assert len(str(raised.value)) < len(str(copy)) + 600
+
+
+@given(data=st.binary(max_size=200), where=st.floats(0, 1))
+def test_a_damaged_index_is_a_short_error(synthetic_shards: Path, data: bytes, where: float) -> None:
+    check_damage(synthetic_shards, data, where)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000)
+@given(data=st.binary(max_size=2000), where=st.floats(0, 1))
+def test_any_damaged_index_is_a_short_error(synthetic_shards: Path, data: bytes, where: float) -> None:
+    check_damage(synthetic_shards, data, where)
+
+
+def check_damage(shards: Path, data: bytes, where: float) -> None:
+    index = (shards / "index.json").read_bytes()
+    start = int(where * len(index))
+    damaged = index[:start] + data + index[start + len(data) :]
+    message = ""
+    try:
+        ShardIndex.parse(damaged, "there")
+    except ShardSetError as error:
+        message = str(error)
+    assert len(message) < 800
+    assert message or json.loads(damaged) == json.loads(index)
 
 
 def test_a_server_that_is_not_there_is_an_error(server: ShardServer, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import csv
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,96 @@ def test_malformed_record_is_rejected_with_its_number(
     assert rejects == [(bad, reason)]
 
 
+HUGE = b"h" * 200_000
+
+
+@pytest.mark.parametrize("neighbour", [b"", b'0,"q"\n', b'0,a"b\n', b'0,"two\nlines"\n'])
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        (b"1," + HUGE, ["1", HUGE.decode()]),
+        (b'1,"' + HUGE + b'"', ["1", HUGE.decode()]),
+        (b"1,a\rb", ["1", "a\rb"]),
+        (b"1,a\r\r", ["1", "a\r"]),
+        (b'1,a"b"', ["1", 'a"b"']),
+        (b"1, ", ["1", " "]),
+        ("1,a\u2028b\x85".encode(), ["1", "a\u2028b\x85"]),
+    ],
+    ids=lambda value: repr(value)[:12],
+)
+def test_a_row_is_read_whatever_its_neighbours(
+    tmp_path: Path, neighbour: bytes, line: bytes, fields: list[str]
+) -> None:
+    rows, rejects = read(write(tmp_path, b"x,y\n" + neighbour + line + b"\n2,b\n"))
+    assert [row for _, row in rows][-2:] == [fields, ["2", "b"]]
+    assert rejects == []
+
+
+LINES = st.lists(st.text(st.sampled_from("ab,\r \0\x85é"), max_size=9), max_size=8)
+BEFORE = st.sampled_from(['0,"q"\n', '0,"a\nb"\n'])
+
+
+@given(lines=LINES, before=BEFORE)
+def test_lines_without_quotes_have_one_fate(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], before: str
+) -> None:
+    """They are kept or rejected alike by both ways of reading: alone, and behind a record with quotes."""
+    check_fates(tmp_path_factory.mktemp("fates"), lines, before)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000)
+@given(lines=LINES, before=BEFORE)
+def test_many_lines_without_quotes_have_one_fate(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], before: str
+) -> None:
+    check_fates(tmp_path_factory.mktemp("fates"), lines, before)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000)
+@given(data=st.binary(max_size=60), block_bytes=st.integers(1, 80))
+def test_any_bytes_are_rows_or_rejects_wherever_the_blocks_are_cut(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, block_bytes: int
+) -> None:
+    path = write(tmp_path_factory.mktemp("bytes"), b'x,y\n0,"' + data + b'"\n1,2\n')
+    expected = read(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_blocks, "BLOCK_BYTES", block_bytes)
+        assert read(path) == expected
+
+
+def check_fates(folder: Path, lines: list[str], before: str) -> None:
+    def fates(before: str) -> list[object]:
+        path = write(folder, "\n".join(["x,y", *before.splitlines(), *lines, ""]).encode())
+        rows, rejects = read(path)
+        first = 2 + before.count("\n")
+        return sorted((line - first, repr(fate)) for line, fate in [*rows, *rejects] if line >= first)
+
+    assert fates(before) == fates("")
+
+
+@pytest.mark.parametrize("line", ['a","b', '1,"open', '1,"x"y', '","', '1,"",""x', '1,"""'])
+def test_bad_quotes_take_time_in_proportion_to_the_lines(tmp_path: Path, line: str) -> None:
+    def seconds(lines: int) -> float:
+        path = write(tmp_path, b"x,y\n" + f"{line}\n".encode() * lines)
+        start = time.process_time()
+        read(path)
+        return time.process_time() - start
+
+    assert seconds(16_000) < 10 * max(seconds(4_000), 0.05)
+    assert seconds(16_000) < 2
+
+
+def test_a_record_with_many_fields_too_many_costs_its_first_line(tmp_path: Path) -> None:
+    rows, rejects = read(write(tmp_path, b"x,y\n1," + b'"a",' * 20 + b'"b"\n2,"c"\n'))
+    assert (rows, rejects) == ([(3, ["2", "c"])], [(2, Reason.BAD_QUOTING)])
+    rows, rejects = read(write(tmp_path, b'x,y\n1,2,3,"a\n4,5"\n2,"c"\n'))
+    assert (rows, rejects) == ([(4, ["2", "c"])], [(2, Reason.WRONG_FIELD_COUNT)])
+
+
 def test_a_quote_that_never_closes_costs_one_record(tmp_path: Path) -> None:
-    """No field can be longer than csv's limit, so reading continues after the open quote, however much follows."""
+    """A quoted field has a greatest length, so reading continues after the open quote, however much follows."""
     good = b"".join(b"%d,abcdefghij\n" % number for number in range(50_000))
     rows, rejects = read(write(tmp_path, b'x,y\n0,"open\n' + good))
     assert rejects == [(2, Reason.BAD_QUOTING)]

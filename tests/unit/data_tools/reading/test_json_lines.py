@@ -50,3 +50,65 @@ def test_what_is_no_object_is_rejected_with_its_line(tmp_path: Path, line: bytes
 def test_objects_keep_their_types(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"a": [1, 2]}\n')
     assert list(read_objects(tmp_path / "t.jsonl", pytest.fail)) == [(1, {"a": [1, 2]})]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("7.0", "7"),
+        ("NaN", None),
+        ("-Infinity", None),
+        ("12345678901234567.0", "12345678901234567.0"),
+        ("1e400", "1e400"),
+    ],
+)
+def test_a_number_is_one_text_however_it_is_written(tmp_path: Path, value: str, text: str | None) -> None:
+    """Otherwise 7 and 7.0 are two users, users without an id are one, and long ids are rounded to the same."""
+    (tmp_path / "t.jsonl").write_text('{"id": ' + value + "}\n")
+    rows, rejects = read(tmp_path / "t.jsonl")
+    assert (rows[0][1]["id"], rejects) == (text, [])
+
+
+def test_literals_of_python_are_read_where_they_are_expected(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text("{'id': u'\\u00e9', \"n\": (1, None), 'list': {True: 'x'}}\n{'id': 7.0}\n{\"id\": null}\n")
+    rejects: list[Reject] = []
+    assert list(read_objects(path, rejects.append)) == [(3, {"id": None})]
+    assert [reject.line for reject in rejects] == [1, 2]
+    assert list(read_objects(path, pytest.fail, literals=True)) == [
+        (1, {"id": "é", "n": [1, None], "list": {"true": "x"}}), (2, {"id": 7}), (3, {"id": None})
+    ]  # fmt: skip
+
+
+def test_unknown_escapes_in_literals_are_no_warnings(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    (tmp_path / "t.json").write_text("{'id': 'a\\d'}\n")
+    assert list(read_objects(tmp_path / "t.json", pytest.fail, literals=True)) == [(1, {"id": "a\\d"})]
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{'id': __import__('os').getcwd()}",
+        "{'id': open('x')}",
+        "{'id': 2**9}",
+        "{'id': 1+1j}",
+        "{'id': b'x'}",
+        "{'id': {1, 2}}",
+        "{'id': ...}",
+        "{('a', 'b'): 1}",
+        "{'id': '\\ud800'}",
+        "{'id': " + "[" * 10**5 + "]" * 10**5 + "}",
+        "{'id': " + "-" * 10**5 + "1}",
+        "{'id': " + "9" * 5000 + "}",
+        "{'id': '" + "x" * 2**20 + "'}",
+        "{'id': 'open}",
+    ],
+    ids=lambda line: line[:30],
+)
+def test_what_is_no_plain_literal_is_rejected(tmp_path: Path, line: str) -> None:
+    (tmp_path / "t.json").write_text(f"{line}\n{{'id': 'b'}}\n")
+    rejects: list[Reject] = []
+    assert list(read_objects(tmp_path / "t.json", rejects.append, literals=True)) == [(2, {"id": "b"})]
+    assert [(reject.line, reject.reason) for reject in rejects] == [(1, Reason.BAD_JSON)]
+    assert len(rejects[0].detail) < 400

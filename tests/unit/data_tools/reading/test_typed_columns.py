@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pytest
@@ -8,25 +8,45 @@ from data_tools.rejects import Reason, Reject
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, SourceError
 
 
-def interactions(**columns: list) -> tuple[list[dict], list[Reject]]:
+def interactions(unit: str = "s", **columns: list) -> tuple[list[dict], list[Reject]]:
     size = len(next(iter(columns.values())))
     given = {"user_id": ["u"] * size, "item_id": ["i"] * size, "timestamp": ["1"] * size, **columns}
     rejects: list[Reject] = []
     batch = Batch("f", pa.array(range(10, 10 + size)), pa.RecordBatch.from_pydict(given))
-    typed = to_interactions(batch, rejects.append)
+    typed = to_interactions(batch, rejects.append, unit)
     assert typed.rows.schema == INTERACTION_COLUMNS
     assert len(typed.lines) == len(typed.rows)
     return typed.rows.to_pylist(), rejects
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("12", 12), (" 12 ", 12), ("-3", -3), ("12.9", 12), ("8.8125e8", 881250000), ("9007199254740993", 2**53 + 1)],
+    ("text", "seconds"), [("12", 12), (" 12 ", 12), ("-3", -3), ("12.9", 12), ("8.8125e8", 881250000)]
 )
 def test_timestamps(text: str, seconds: int) -> None:
     rows, rejects = interactions(timestamp=[text, "1.5"])
     assert rows[0]["timestamp"] == seconds
     assert rejects == []
+
+
+def test_integer_texts_are_exact() -> None:
+    rows, _ = interactions("ns", timestamp=["999999999999999999"])  # as a double it would be 1000000000000000000
+    assert rows[0]["timestamp"] == 999_999_999
+
+
+@pytest.mark.parametrize(
+    "value", [1_500_000_000_999, "1500000000999", 1.5e15, "-1500000000999000", 1_500_000_000_999_999_999]
+)
+def test_a_time_in_another_unit_is_rejected_and_told_so(value: object) -> None:
+    rows, rejects = interactions(timestamp=[value, value])
+    assert rows == []
+    assert {reject.reason for reject in rejects} == {Reason.BAD_TIMESTAMP}
+    assert all("in s: it is in another unit (--timestamp-unit)" in reject.detail for reject in rejects)
+
+
+def test_the_last_second_of_the_year_9999_is_a_time() -> None:
+    rows, rejects = interactions(timestamp=[253_402_300_799, 253_402_300_800])
+    assert [row["timestamp"] for row in rows] == [253_402_300_799]
+    assert [reject.line for reject in rejects] == [11]
 
 
 @pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "1e40", "0x10", "1 2", None])
@@ -60,10 +80,54 @@ def test_a_row_is_rejected_once() -> None:
     assert [reject.reason for reject in rejects] == [Reason.EMPTY_ID]
 
 
-def test_nested_column_is_an_error_naming_it() -> None:
-    batch = Batch("f", pa.array([1]), pa.RecordBatch.from_pydict({"user_id": ["u"], "tags": [[{"a": 1}]]}))
-    with pytest.raises(SourceError, match="f, column tags"):
-        to_strings(batch, "user_id", lambda reject: None)
+def strings(**columns: list) -> tuple[list[dict], list[Reject]]:
+    """Rows as strings, with the ids in `user_id`."""
+    rejects: list[Reject] = []
+    size = len(next(iter(columns.values())))
+    batch = Batch("f", pa.array(range(1, size + 1)), pa.RecordBatch.from_pydict(columns))
+    return to_strings(batch, "user_id", rejects.append).rows.to_pylist(), rejects
+
+
+def test_nested_columns_become_json() -> None:
+    rows, _ = strings(
+        user_id=["u"],
+        tags=[[{"a": 1}]],
+        size=[{"cm": 1.5, "day": date(2024, 5, 31)}],
+        empty=pa.array([None], pa.list_(pa.int8())),
+    )
+    assert rows == [{"user_id": "u", "tags": '[{"a": 1}]', "size": '{"cm": 1.5, "day": "2024-05-31"}', "empty": ""}]
+
+
+def test_ids_as_doubles_are_the_integers_they_were() -> None:
+    """As pandas writes a column of integers in which one is missing."""
+    rows, rejects = interactions(user_id=[123_456_789_012.0, float("nan"), 7.5, -0.0], item_id=[1e15, 1.0, 2.0, 3.0])
+    assert [(row["user_id"], row["item_id"]) for row in rows] == [
+        ("123456789012", "1000000000000000"), ("7.5", "2"), ("0", "3")
+    ]  # fmt: skip
+    assert [(reject.line, reject.reason) for reject in rejects] == [(11, Reason.EMPTY_ID)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "exact"), [(pa.float16(), 2**11 - 1), (pa.float32(), 2**24 - 1), (pa.float64(), 2**53 - 1)]
+)
+def test_a_float_that_cannot_tell_two_ids_apart_is_no_id(kind: pa.DataType, exact: int) -> None:
+    ids = pa.array([float(exact), float(exact + 1), float("inf")], pa.float64()).cast(kind)
+    rows, rejects = interactions(item_id=ids)
+    assert [row["item_id"] for row in rows] == [str(exact)]
+    assert [(reject.line, reject.reason) for reject in rejects] == [(11, Reason.BAD_ID), (12, Reason.BAD_ID)]
+    _, rejects = strings(user_id=ids)
+    assert [(reject.line, reject.reason) for reject in rejects] == [(2, Reason.BAD_ID), (3, Reason.BAD_ID)]
+
+
+def test_nan_elsewhere_is_empty() -> None:
+    rows, _ = strings(user_id=["u", "v"], age=[30.0, float("nan")], height=pa.array([1.1, None], pa.float32()))
+    assert rows == [{"user_id": "u", "age": "30", "height": "1.1"}, {"user_id": "v", "age": "", "height": ""}]
+
+
+@pytest.mark.parametrize("ids", [[["u"]], [{"a": 1}], [b"\xff"]])
+def test_ids_that_are_no_values_are_an_error_naming_the_column(ids: list) -> None:
+    with pytest.raises(SourceError, match="f, column user_id: "):
+        strings(user_id=ids)
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int8(), pa.string()), pa.decimal128(3, 1)])

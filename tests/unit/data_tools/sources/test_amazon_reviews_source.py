@@ -121,8 +121,45 @@ def test_a_cut_gzip_is_an_error_naming_the_file(of_2018: Path) -> None:
 
 def test_neither_generation_and_missing_files(of_2023: Path) -> None:
     (of_2023 / "All_Beauty.jsonl").write_text('{"user": 1}\n')
-    with pytest.raises(SourceError, match=r"no reviews of 2018 .* its first object has user"):
+    with pytest.raises(SourceError, match=r"no reviews of 2014 or 2018 .* its first object has user"):
         AmazonReviewsSource(of_2023)
     (of_2023 / "All_Beauty.jsonl").unlink()
     with pytest.raises(SourceError, match=r"found meta_All_Beauty\.jsonl"):
         AmazonReviewsSource(of_2023)
+
+
+def test_hidden_and_empty_files_are_passed_over(of_2023: Path) -> None:
+    """`._X.json` is what macOS leaves in archives; an empty file, what a category without reviews leaves."""
+    expected = read_source("amazon_reviews", "--input", of_2023)
+    for name in ("._All_Beauty.jsonl", "._meta_All_Beauty.jsonl"):
+        (of_2023 / name).write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X")
+    for name in ("Empty.jsonl", "meta_Empty.jsonl", "Blank.json"):
+        (of_2023 / name).write_text("\n" if name == "Blank.json" else "")
+    (of_2023 / "Packed.json.gz").write_bytes(gzip.compress(b""))
+    assert read_source("amazon_reviews", "--input", of_2023) == expected
+
+
+def test_a_folder_of_empty_files_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "meta_X.json").touch()
+    with pytest.raises(SourceError, match=r"found meta_X\.json \(empty\)"):
+        AmazonReviewsSource(tmp_path)
+
+
+PRODUCTS_2014 = [
+    "{'asin': '0000001', 'description': \"It's soap\", 'title': u'Soap \\xe9', 'price': 9.99, "
+    "'imUrl': 'http://x/1.jpg', 'related': {'also_bought': ['B2']}, 'salesRank': {'Beauty': 4}, "
+    "'brand': 'Acme', 'categories': [['Beauty', 'Bath'], ['Other']]}",
+    "{'asin': 'B2', 'title': 'Comb', 'categories': [[]], 'bought': None, 'new': True}",
+]
+
+
+def test_2014(tmp_path: Path) -> None:
+    (tmp_path / "reviews_Beauty_5.json.gz").write_bytes(gzip.compress(to_lines(REVIEWS_2018)))
+    (tmp_path / "meta_Beauty.json.gz").write_bytes(gzip.compress("\n".join(PRODUCTS_2014).encode()))
+    reading = read_source("amazon_reviews", "--input", tmp_path)
+    soap, comb = reading.items
+    assert (soap.title, soap.text) == ("Soap é", "Soap é. It's soap.")
+    assert soap.fields == {"brand": "Acme", "category": "Beauty > Bath", "image_url": "http://x/1.jpg"}
+    assert (comb.title, comb.fields["category"]) == ("Comb", "")
+    assert reading.interactions == [("A1", "0000001", 1514764800, 5.0), ("A2", "B2", 1514764801, 2.0)]
+    assert build_twice("amazon_reviews", ["--input", tmp_path], tmp_path / "out").counts.items == 2

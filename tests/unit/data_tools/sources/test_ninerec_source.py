@@ -28,6 +28,13 @@ def test_items(folder: Path) -> None:
     assert (chinese.title, chinese.text) == ("只有中文", "只有中文")
 
 
+def test_hidden_files_are_passed_over(folder: Path) -> None:
+    expected = read_source("ninerec", "--input", folder)
+    (folder / "._KU_item.csv").write_bytes(b"\0\5")
+    (folder / "._KU_cover").mkdir()
+    assert read_source("ninerec", "--input", folder) == expected
+
+
 def test_items_of_one_title(folder: Path) -> None:
     (folder / "KU_item.csv").write_text("v1,一\n")
     assert [item.title for item in read_source("ninerec", "--input", folder).items] == ["一"]

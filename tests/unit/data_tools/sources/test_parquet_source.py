@@ -126,6 +126,94 @@ def test_wrong_unit_and_users_of_different_columns(tmp_path: Path) -> None:
         make_source("parquet", *options, "--users", f"{tmp_path}/users-*")
 
 
+def test_other_columns_of_any_kind(tmp_path: Path) -> None:
+    columns = {
+        "tags": [["a", "b"]],
+        "size": [{"cm": 3}],
+        "vector": pa.array([[0.5, 1.0]], pa.list_(pa.float32(), 2)),
+        "scores": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int8())),
+        "photo": [b"\xff"],
+        "hash": pa.array([b"1234"], pa.binary(4)),
+        "wait": pa.array([3], pa.duration("s")),
+        "nothing": pa.nulls(1),
+    }
+    options = write_clicks(tmp_path, timestamp=[1], **columns)
+    pq.write_table(pa.table({"item_id": ["i"], "title": [b"T"], **columns}), tmp_path / "items.parquet")
+    pq.write_table(pa.table({"user_id": [b"u"], **columns}), tmp_path / "users.parquet")
+    options = [*options, "--users", tmp_path / "users.parquet"]
+    fields = {
+        "tags": '["a", "b"]',
+        "size": '{"cm": 3}',
+        "vector": "[0.5, 1.0]",
+        "scores": '[["a", 1]]',
+        "wait": "3",
+        "nothing": "",
+    }
+    reading = read_source("parquet", *options)
+    assert (reading.items[0].title, reading.items[0].fields) == ("T", fields)
+    assert reading.users == [{"user_id": "u", **fields}]
+    assert reading.interactions == [("u", "i", 1, None)]
+    assert build_twice("parquet", options, tmp_path).build["left_out"] == ["hash", "photo"]
+
+
+def test_images_in_the_file(tmp_path: Path, image_bytes: Callable[..., bytes]) -> None:
+    """As data sets of Hugging Face store them: the bytes, or the path of a file."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").write_bytes(image_bytes("PNG"))
+    cells = [
+        {"bytes": image_bytes(), "path": "0.jpg"},
+        {"bytes": None, "path": "1.png"},
+        None,
+        {"bytes": b"", "path": ""},
+    ]
+    options = write_clicks(tmp_path, timestamp=[1], item_id=["0"])
+    items = {"item_id": ["0", "1", "2", "3"], "title": ["T"] * 4, "image": cells}
+    pq.write_table(pa.table(items), tmp_path / "items.parquet")
+    reading = read_source("parquet", *options)
+    assert [item.image for item in reading.items] == [image_bytes(), tmp_path / "images" / "1.png", None, None]
+    assert build_twice("parquet", options, tmp_path).counts.images == 2
+
+
+def test_a_column_of_image_bytes(tmp_path: Path, image_bytes: Callable[..., bytes]) -> None:
+    options = write_clicks(tmp_path, timestamp=[1])
+    items = {"item_id": ["i", None, "j"], "title": ["T"] * 3, "picture": [image_bytes(), b"", b"no picture"]}
+    pq.write_table(pa.table(items), tmp_path / "items.parquet")
+    index = build_twice("parquet", [*options, "--columns", "image=picture"], tmp_path)
+    assert (index.counts.images, index.counts.rejects) == (1, {"bad_image": 1, "empty_id": 1})
+
+
+def test_partitions_of_hive_are_columns(tmp_path: Path) -> None:
+    options = write_clicks(tmp_path, timestamp=[1])
+    for name, item in (("kind=a%2Fb/sold=1", "i"), ("kind=__HIVE_DEFAULT_PARTITION__/sold=0", "j")):
+        (tmp_path / "items" / name).mkdir(parents=True)
+        pq.write_table(pa.table({"item_id": [item], "title": ["T"]}), tmp_path / "items" / name / "part-0.parquet")
+    (tmp_path / "items" / "_SUCCESS").touch()
+    reading = read_source("parquet", *options[:2], "--items", tmp_path / "items")
+    assert {item.item_id: item.fields for item in reading.items} == {
+        "i": {"kind": "a/b", "sold": "1"}, "j": {"kind": "", "sold": "0"}
+    }  # fmt: skip
+
+
+def test_a_path_with_brackets_is_taken_literally(tmp_path: Path) -> None:
+    folder = tmp_path / "run [1]" / "x*"
+    folder.mkdir(parents=True)
+    assert read_source("parquet", *write_clicks(folder, timestamp=[1])).interactions == [("u", "i", 1, None)]
+
+
+def test_a_damaged_page_is_named(tmp_path: Path) -> None:
+    options = write_clicks(tmp_path, timestamp=[1])
+    titles = [f"title {number}" * 3 for number in range(40_000)]
+    for checksums in (False, True):
+        items = pa.table({"item_id": titles, "title": titles})
+        pq.write_table(items, tmp_path / "items.parquet", row_group_size=20_000, write_page_checksum=checksums)
+        data = bytearray((tmp_path / "items.parquet").read_bytes())
+        middle = len(data) * 3 // 4
+        data[middle : middle + 300] = bytes(300)
+        (tmp_path / "items.parquet").write_bytes(data)
+        with pytest.raises(SourceError, match=r"items\.parquet, rows from \d+: .*get the file again"):
+            read_source("parquet", *options)
+
+
 def test_mapped_columns_of_impressions(options: list[object], tmp_path: Path) -> None:
     shown = {"uid": [1, 3], "sku": [7, 8], "ts": [1_500_000_000_999, 0], "clicked": [True, None], "place": [3, None]}
     pq.write_table(pa.table(shown), tmp_path / "shown.parquet")

@@ -55,6 +55,11 @@ def test_header_must_be_typed(tmp_path: Path) -> None:
         field_types(path)
 
 
+def test_hidden_files_are_passed_over(folder: Path) -> None:
+    (folder / "._x.inter").write_bytes(b"\0\5")
+    assert len(list(RecBoleSource(folder).items(pytest.fail))) == 2
+
+
 def test_exactly_one_data_set(folder: Path) -> None:
     (folder / "y.inter").touch()
     with pytest.raises(SourceError, match=r"x\.inter, y\.inter"):

@@ -4,7 +4,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from source_reading import read_source
 
+from data_tools.build import build
+from data_tools.errors import DataToolsError
 from data_tools.rejects import Reason, Reject
 from data_tools.sources.source import Item, SourceError
 from data_tools.sources.tables import TablesSource
@@ -60,6 +63,32 @@ def test_missing_tables_and_columns(write_tables: Callable[..., Path], tables: d
     folder = write_tables(**tables)
     with pytest.raises(SourceError, match=message):
         TablesSource(folder)
+
+
+def test_milliseconds_need_their_unit(write_tables: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_tables(interactions="user_id\titem_id\ttimestamp\nu1\ta\t1500000000999\nu2\tb\t1500000001999\n")
+    with pytest.raises(
+        DataToolsError, match=r"no usable interaction \(2 rejected, such as interactions\.tsv, line 3: bad_"
+    ) as raised:
+        build(TablesSource(folder), "tables", tmp_path / "shards")
+    assert "--timestamp-unit" in str(raised.value)
+    reading = read_source("tables", "--input", folder, "--timestamp-unit", "ms")
+    assert [row[2] for row in reading.interactions] == [1_500_000_000, 1_500_000_001]
+    index = build(TablesSource(folder, "ms"), "tables", tmp_path / "shards")
+    assert index.build["timestamp_unit"] == "ms"
+
+
+def test_parquet_tables_with_columns_of_any_kind(tmp_path: Path) -> None:
+    others = {"tags": [["a"]], "size": [{"cm": 3}], "photo": [b"\xff"]}
+    pq.write_table(pa.table({"item_id": [7], "title": ["T"], **others}), tmp_path / "items.parquet")
+    clicks = {"user_id": [1], "item_id": [7], "timestamp": [5], **others}
+    pq.write_table(pa.table(clicks), tmp_path / "interactions.parquet")
+    pq.write_table(pa.table({"user_id": [1], **others}), tmp_path / "users.parquet")
+    reading = read_source("tables", "--input", tmp_path)
+    assert reading.items[0].fields == {"tags": '["a"]', "size": '{"cm": 3}'}
+    assert reading.users == [{"user_id": "1", "tags": '["a"]', "size": '{"cm": 3}'}]
+    assert reading.interactions == [("1", "7", 5, None)]
+    assert TablesSource(tmp_path).options() == {"left_out": ["photo"]}
 
 
 def test_impressions_with_a_click_a_request_and_context(write_tables: Callable[..., Path]) -> None:

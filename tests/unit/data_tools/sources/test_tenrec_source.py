@@ -56,6 +56,26 @@ def test_a_line_without_an_item_is_rejected_once(path: Path, tmp_path: Path) -> 
     assert {"gender": "1", "age": "4"} in [row for rows in profiles for row in rows]
 
 
+@pytest.mark.parametrize("one", ["1.0", "True", "true", " 1", "1 "])
+@pytest.mark.parametrize("zero", ["0", "0.0", "False", ""])
+def test_feedback_may_be_written_as_pandas_writes_it(tmp_path: Path, one: str, zero: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"user_id,item_id,click\n1,4,{one}\n1,5,{zero}\n1,6,{one}\n")
+    read = read_source("tenrec", "--input", path)
+    assert read.interactions == [("1", "4", 2, None), ("1", "6", 4, None)]
+    assert read.rejects == []
+
+
+@pytest.mark.parametrize("feedback", ["2", "yes", "nan", "-1"])
+def test_feedback_that_is_neither_is_rejected_once(tmp_path: Path, feedback: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"user_id,item_id,click,age\n1,4,1,30\n1,5,{feedback},30\n")
+    read = read_source("tenrec", "--input", path)
+    assert read.interactions == [("1", "4", 2, None)]
+    assert read.reasons() == [("t.csv", 3, "bad_label")]
+    assert read.rejects[0].detail == f"click is {feedback!r}, neither 1 nor 0"
+
+
 def test_a_category_is_not_needed(tmp_path: Path) -> None:
     path = tmp_path / "QB-article.csv"
     path.write_text("user_id,item_id,click,gender,age\n1,4,1,0,2\n")

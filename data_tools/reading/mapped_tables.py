@@ -1,0 +1,142 @@
+"""Tables of any files whose columns are mapped by options (`--columns`) to the project's own.
+
+Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title` or
+`text` and may have `image`; users need `user_id`; impressions need `user_id`, `item_id`, `timestamp` and `click` or
+`label_<head>`. A name may be mapped several times: each file uses the first column that it has. Other columns keep
+their names.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from data_tools.reading.input_files import find_files, label_files, partition_of
+from data_tools.reading.typed_columns import require_labels
+from data_tools.rejects import RejectSink
+from data_tools.sources.source import Batch, SourceError
+
+INTERACTION_NAMES = frozenset({"user_id", "item_id", "timestamp"})
+
+
+class FileFormat(Protocol):
+    """How one file is read."""
+
+    def columns(self, path: Path) -> list[str]: ...
+
+    def count(self, path: Path) -> int | None:
+        """Number of rows, if it is known without reading."""
+
+    def read(self, path: Path, columns: Sequence[str], label: str, reject: RejectSink) -> Iterator[Batch]:
+        """Yield batches with at least these columns."""
+
+
+class MappedTable:
+    """Files of one kind; for each file, `names` maps our column names to those of the file and its partition.
+
+    Raises:
+        SourceError: no file, or one without a required column.
+    """
+
+    def __init__(
+        self, patterns: list[str], mapping: Sequence[tuple[str, str]], required: frozenset[str], form: FileFormat
+    ) -> None:
+        self._format = form
+        self.files = label_files(find_files(patterns))
+        self._partitions = {path: partition_of(path, patterns) for path in self.files}
+        self.names = {path: _map_names(self._columns(path), mapping) for path in self.files}
+        for path, names in self.names.items():
+            if missing := required - set(names):
+                found = ", ".join(self._columns(path))
+                raise SourceError(
+                    f"{path}: no column {', '.join(sorted(missing))}; map one with --columns, it has {found}"
+                )
+
+    def count(self) -> int | None:
+        counts = [self._format.count(path) for path in self.files]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    def read(
+        self, path: Path, reject: RejectSink, wanted: frozenset[str] | None = None, left_out: Sequence[str] = ()
+    ) -> Iterator[Batch]:
+        """Yield batches of the `wanted` columns, or all, under our names, without those of the file in `left_out`."""
+        names = {
+            name: column
+            for name, column in self.names[path].items()
+            if (wanted is None or name in wanted) and column not in left_out
+        }
+        stored = set(self._format.columns(path))
+        columns = [column for column in names.values() if column in stored]
+        for batch in self._format.read(path, columns, self.files[path], reject):
+            arrays = [self._column(batch.rows, path, column) for column in names.values()]
+            yield batch._replace(rows=pa.RecordBatch.from_arrays(arrays, list(names)))
+
+    def _columns(self, path: Path) -> list[str]:
+        return list(dict.fromkeys([*self._format.columns(path), *self._partitions[path]]))
+
+    def _column(self, rows: pa.RecordBatch, path: Path, name: str) -> pa.Array:
+        if name in rows.schema.names:
+            return rows[name]
+        return pa.array([self._partitions[path][name]] * len(rows), pa.string())
+
+
+def add_table_arguments(parser: argparse.ArgumentParser, required: Sequence[str]) -> None:
+    """Add --interactions, --items, --users, --impressions and --columns."""
+    for kind in ("interactions", "items", "users", "impressions"):
+        text = f"files or folders of {kind}" if kind in required else f"files or folders of {kind}; optional"
+        parser.add_argument(f"--{kind}", nargs="+", required=kind in required, metavar="FILE", help=text)
+    parser.add_argument(
+        "--columns", type=_parse_mapping, default=[], metavar="NAME=COLUMN,…", help="e.g. user_id=uid,item_id=sku"
+    )
+
+
+def require_title(items: MappedTable) -> None:
+    """Raise SourceError if a file has neither title nor text."""
+    for path, names in items.names.items():
+        if not {"title", "text"} & set(names):
+            raise SourceError(f"{path}: needs a column title or text; map one with --columns")
+
+
+def require_labelled(impressions: MappedTable) -> None:
+    """Raise SourceError if a file of impressions has no label."""
+    for path, names in impressions.names.items():
+        require_labels(path, list(names))
+
+
+def require_same_columns(option: str, table: MappedTable) -> None:
+    """Raise SourceError if the files of an option differ in their columns."""
+    if len({tuple(names) for names in table.names.values()}) > 1:
+        raise SourceError(f"{option}: the files must all have the same columns, in the same order")
+
+
+def require_use(mapping: Sequence[tuple[str, str]], tables: Sequence[MappedTable]) -> None:
+    """Raise SourceError if a mapped column is in no file."""
+    used = {column for table in tables for names in table.names.values() for column in names.values()}
+    if unused := [column for _, column in mapping if column not in used]:
+        raise SourceError(f"--columns: no file has a column {', '.join(unused)}")
+
+
+def describe_mapping(mapping: Sequence[tuple[str, str]]) -> str:
+    """The mapping as it is typed."""
+    return ",".join(f"{name}={column}" for name, column in mapping)
+
+
+def _map_names(columns: list[str], mapping: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Our name -> the file's column; a column that is not mapped keeps its name unless the name is taken."""
+    names: dict[str, str] = {}
+    for name, column in mapping:
+        if column in columns:
+            names.setdefault(name, column)
+    for column in columns:
+        if column not in names.values():
+            names.setdefault(column, column)
+    return names
+
+
+def _parse_mapping(text: str) -> list[tuple[str, str]]:
+    pairs = [part.split("=", 1) for part in text.split(",")]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise argparse.ArgumentTypeError(f"expected NAME=COLUMN,NAME=COLUMN, found {text!r}")
+    return [(name, column) for name, column in pairs]

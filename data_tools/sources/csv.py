@@ -1,0 +1,164 @@
+"""Any text files of separated fields (CSV, TSV, `::` and so on, also `.gz`), with columns mapped by options.
+
+Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title` or
+`text` and may have `image`, a file in `images/` beside the items; users need `user_id`; impressions are as in a folder
+of tables. Columns with other names are mapped: `--columns user_id=uid,item_id=sku,timestamp=when`; files without a
+header (`--no-header`) have the columns 1, 2, 3, …: `--columns user_id=1,item_id=2`. A name may be mapped several
+times: each file uses the first column that it has, so files without headers share the mapping. Other columns of items
+and users are kept, and those of impressions are context; other columns of interactions are not read.
+
+Without `--items`, the items are those of the interactions, in the order of their first, and an item's title is its id.
+
+What the format leaves open: fields are separated by `--separator` (by default tabs in `.tsv`, `.tab` and their `.gz`,
+commas elsewhere) and quoted as RFC 4180 has it, unless the separator has several characters. Files are UTF-8 or in
+`--encoding`. Timestamps are numbers in `--timestamp-unit`, or texts in `--time-format` (that of strptime), in UTC.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from data_tools.reading.delimited import Delimited, separator_of
+from data_tools.reading.first_rows import first_rows
+from data_tools.reading.folder_source import add_unit_argument
+from data_tools.reading.image_folder import ImageFolder
+from data_tools.reading.item_rows import to_items
+from data_tools.reading.mapped_tables import (
+    INTERACTION_NAMES,
+    MappedTable,
+    add_table_arguments,
+    describe_mapping,
+    require_labelled,
+    require_same_columns,
+    require_title,
+    require_use,
+)
+from data_tools.reading.typed_columns import iterate_rows, to_impressions, to_interactions, to_strings
+from data_tools.rejects import RejectSink, ignore
+from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, Totals
+
+_TABBED = (".tsv", ".tab", ".tsv.gz", ".tab.gz")
+
+
+class CsvSource:
+    """Reads the files of each kind, given by patterns or as folders, in the order given; `time` is as of `to_seconds`.
+
+    Raises:
+        SourceError: a file or a column is missing, a mapped column is in no file, or a file is not in the encoding.
+    """
+
+    def __init__(
+        self,
+        interactions: list[str],
+        items: list[str] | None = None,
+        users: list[str] | None = None,
+        columns: list[tuple[str, str]] | None = None,
+        separator: str | None = None,
+        encoding: str | None = None,
+        header: bool = True,
+        time: str = "s",
+        impressions: list[str] | None = None,
+    ) -> None:
+        self._mapping, self._separator, self._time = columns or [], separator, time
+        self._form = Delimited(separator or ",", encoding, header)
+        form = _DelimitedFiles(self._form, separator)
+        self._interactions = MappedTable(interactions, self._mapping, INTERACTION_NAMES, form)
+        self._items = MappedTable(items or [], self._mapping, frozenset({"item_id"}), form)
+        self._users = MappedTable(users or [], self._mapping, frozenset({"user_id"}), form)
+        self._impressions = MappedTable(impressions or [], self._mapping, INTERACTION_NAMES, form)
+        require_title(self._items)
+        require_labelled(self._impressions)
+        require_same_columns("--users", self._users)
+        require_same_columns("--impressions", self._impressions)
+        require_use(self._mapping, [self._interactions, self._items, self._users, self._impressions])
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        add_table_arguments(parser, required=("interactions",))
+        parser.add_argument(
+            "--separator", metavar="TEXT", help="between fields: `,` `;` `|` `tab` `::` … (default: by the file's name)"
+        )
+        parser.add_argument("--encoding", metavar="NAME", help="e.g. latin-1, cp1252, gb18030 (default: UTF-8)")
+        parser.add_argument("--no-header", action="store_true", help="the columns are called 1, 2, 3, …")
+        add_unit_argument(parser)
+        parser.add_argument(
+            "--time-format", metavar="FORMAT", help="of texts, in place of a unit: '%%Y-%%m-%%d %%H:%%M:%%S'"
+        )
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        return cls(
+            arguments.interactions,
+            arguments.items,
+            arguments.users,
+            arguments.columns,
+            arguments.separator and separator_of(arguments.separator),
+            arguments.encoding,
+            not arguments.no_header,
+            arguments.time_format or arguments.timestamp_unit,
+            arguments.impressions,
+        )
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "columns": describe_mapping(self._mapping),
+            "separator": self._separator,
+            "encoding": self._form.encoding,
+            "header": self._form.header,
+            "time": self._time,
+        }
+
+    def totals(self) -> Totals:
+        items = self._items.count() if self._items.files else None
+        return Totals(items, self._interactions.count(), self._impressions.count())
+
+    def items(self, reject: RejectSink) -> Iterator[Item]:
+        for path in self._items.files:
+            images = ImageFolder(path.parent / "images")
+            for batch in self._items.read(path, reject):
+                yield from to_items(batch, images, reject)
+        if not self._items.files:
+            ids = (to_strings(batch, "item_id", ignore) for batch in self._read_interactions(ignore, {"item_id"}))
+            for batch in first_rows(ids, "item_id"):
+                for line, row in iterate_rows(batch):
+                    yield Item(batch.file, line, row["item_id"], row["item_id"], "", {}, image=None)
+
+    def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        for batch in self._read_interactions(reject, set(INTERACTION_COLUMNS.names)):
+            yield to_interactions(batch, reject, self._time)
+
+    def impressions(self, reject: RejectSink) -> Iterator[Batch]:
+        for path in self._impressions.files:
+            for batch in self._impressions.read(path, reject):
+                yield to_impressions(batch, reject, self._time)
+
+    def users(self, reject: RejectSink) -> Iterator[Batch]:
+        for path in self._users.files:
+            for batch in self._users.read(path, reject):
+                yield to_strings(batch, "user_id", reject)
+
+    def _read_interactions(self, reject: RejectSink, wanted: set[str]) -> Iterator[Batch]:
+        for path in self._interactions.files:
+            yield from self._interactions.read(path, reject, frozenset(wanted))
+
+
+class _DelimitedFiles:
+    """Files in a form, with the separator that each file's name tells where none was given."""
+
+    def __init__(self, form: Delimited, separator: str | None) -> None:
+        self._form, self._separator = form, separator
+
+    def columns(self, path: Path) -> list[str]:
+        return self._of(path).columns(path)
+
+    def count(self, path: Path) -> int | None:
+        return self._form.count(path)
+
+    def read(self, path: Path, columns: Sequence[str], label: str, reject: RejectSink) -> Iterator[Batch]:
+        return self._of(path).read(path, label, reject)
+
+    def _of(self, path: Path) -> Delimited:
+        tabbed = self._separator is None and path.name.lower().endswith(_TABBED)
+        return replace(self._form, separator="\t") if tabbed else self._form

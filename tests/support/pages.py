@@ -1,0 +1,71 @@
+"""README and the pages in docs/: their fenced blocks, and how tests run them.
+
+A block of commands is run by a test unless a comment `<!-- illustration: why not -->` is above it.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from commands import REPOSITORY
+
+README = "README.md"
+EXTENDING = "docs/extending.md"
+PAGES = [README, *sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").rglob("*.md"))]
+_BLOCK = re.compile(
+    r"^(?:<!-- illustration: (?P<why>.+?) -->\n)?```(?P<language>\w*)(?: title=\"(?P<title>.+?)\")?\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    line: int
+    language: str
+    title: str | None  # the file that it is, or changes
+    text: str
+    illustration: str | None  # why it is not run
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(page: str) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    text = (REPOSITORY / page).read_text("utf-8")
+    return [
+        Block(page, text[: m.start()].count("\n") + 1, m["language"], m["title"], m["text"], m["why"])
+        for m in _BLOCK.finditer(text)
+    ]
+
+
+def write_program(folder: Path, name: str, script: str) -> None:
+    """An executable bash script."""
+    (folder / name).write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
+    (folder / name).chmod(0o755)
+
+
+def run_shell(text: str, folder: Path, programs: Path, environment: Mapping[str, str]) -> str:
+    """Run bash commands in `folder`, with the programs of a folder before those of the system; return what they print."""
+    path = os.pathsep.join([str(programs), "/usr/bin", "/bin"])
+    command = ["bash", "-euo", "pipefail", "-c", text]
+    done = subprocess.run(
+        command, cwd=folder, env={**environment, "PATH": path}, capture_output=True, text=True, timeout=1200
+    )
+    assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def change(file: Path, diff: str) -> None:
+    """Apply a diff without line numbers: each part between `@@` names lines that occur once."""
+    text = file.read_text("utf-8")
+    for part in re.split(r"^@@.*\n", diff, flags=re.MULTILINE):
+        lines = part.splitlines(keepends=True)
+        old, new = ("".join(line[1:] for line in lines if line[0] in kinds) for kinds in (" -", " +"))
+        assert text.count(old) == 1, f"{file} has {text.count(old)} times:\n{old}"
+        text = text.replace(old, new)
+    file.write_text(text, encoding="utf-8")

@@ -16,7 +16,8 @@ README = "README.md"
 EXTENDING = "docs/extending.md"
 PAGES = [README, *sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").rglob("*.md"))]
 _BLOCK = re.compile(
-    r"^(?:<!-- illustration: (?P<why>.+?) -->\n)?```(?P<language>\w*)(?: title=\"(?P<title>.+?)\")?\n(?P<text>.*?)^```$",
+    r"^(?:<!-- illustration: (?P<why>.+?) -->\n)?"
+    r"```(?P<language>\w*)(?: title=\"(?P<title>.+?)\")?\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -50,7 +51,7 @@ def write_program(folder: Path, name: str, script: str) -> None:
 
 
 def run_shell(text: str, folder: Path, programs: Path, environment: Mapping[str, str]) -> str:
-    """Run bash commands in `folder`, with the programs of a folder before those of the system; return what they print."""
+    """What bash commands print that run in `folder` and find `programs` before those of the system."""
     path = os.pathsep.join([str(programs), "/usr/bin", "/bin"])
     command = ["bash", "-euo", "pipefail", "-c", text]
     done = subprocess.run(

@@ -1,38 +1,67 @@
-"""Every command of README and the pages that is no illustration, run as it is written, with two steps of training."""
+"""Every command of README and the pages that is no illustration, with two steps of training."""
 
 import os
 import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
-from commands import ENVIRONMENT, REPOSITORY, free_port
-from pages import EXTENDING, PAGES, README, Block, blocks, change, run_shell, write_program
+from commands import ENVIRONMENT, REPOSITORY, ForkedCommands
+from pages import EXTENDING, PAGES, README, Block, blocks, change, command_of, recorded, run_shell, write_program
 
 from data_tools.__main__ import main as data
 
 pytestmark = pytest.mark.slow
 
-FEW = (
-    "train.steps=2 train.batch_size=16 train.evaluate_every=never train.checkpoint_every=never train.precision=fp32"
-    " data.cache=cache"
-)
+FEW = [
+    "train.steps=2",
+    "train.batch_size=16",
+    "train.evaluate_every=never",
+    "train.checkpoint_every=never",
+    "train.precision=fp32",
+    "data.cache=cache",
+]
 RUN = {"sh", "python"}
 
 
 @dataclass(frozen=True)
 class World:
-    """A folder in which the commands of the pages find what they name."""
+    """A folder in which the commands of the pages find what they name.
+
+    Bash does what it does with a block; the programs that it starts are then run in turn, on one rank.
+    """
 
     folder: Path
-    programs: Path
+    commands: ForkedCommands
 
-    def run(self, block: Block, code: Path = REPOSITORY) -> None:
-        text = block.text if block.language == "sh" else f"python - <<'END_OF_PYTHON'\n{block.text}END_OF_PYTHON\n"
-        environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(code)}
-        run_shell(text, self.folder, self.programs, environment)
+    def run(self, block: Block) -> None:
+        if block.language == "python":
+            self._execute(block.text)
+            return
+        for program, *arguments in recorded(block.text, self.folder):
+            self._run(*command_of(program, arguments))
+
+    def _run(self, name: str, arguments: Sequence[str]) -> None:
+        if name == "-c":
+            self._execute(arguments[0])
+            return
+        if name == "data":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(self.folder)
+                assert data(arguments) == 0
+            return
+        few = FEW if name == "train" else []
+        running = self.commands.start(name, *arguments, *few, before=partial(os.chdir, self.folder))
+        finished = running.wait(600)
+        assert finished.code == 0, f"{name} {arguments}\n{finished.stdout[-2000:]}\n{finished.stderr[-4000:]}"
+
+    def _execute(self, code: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            exec(compile(code, "page", "exec"), {"__name__": "page"})
 
 
 def to_run(page: str) -> list[Block]:
@@ -40,44 +69,22 @@ def to_run(page: str) -> list[Block]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Five sets of shards, tables to build one, and the runs that README makes of them."""
+def world(tmp_path_factory: pytest.TempPathFactory, commands: ForkedCommands) -> World:
+    """Four sets of shards, tables to build a fifth, and the runs that README makes of them."""
     folder = tmp_path_factory.mktemp("pages")
-    made = World(folder, few_steps(folder / "programs"))
-    for name in ("launch", "configs", "data_tools"):
-        (folder / name).symlink_to(REPOSITORY / name)
+    made = World(folder, commands)
+    (folder / "data_tools").symlink_to(REPOSITORY / "data_tools")
+    (folder / "sent").mkdir()
     write_tables(folder / "my_data", seed=0)
     for seed, name in enumerate(("source", "a", "b", "other"), start=1):
-        write_tables(folder / "tables" / name, seed)
-        assert (
-            data(
-                [
-                    "build",
-                    "--source",
-                    "tables",
-                    "--input",
-                    f"{folder}/tables/{name}",
-                    "--output",
-                    f"{folder}/shards/{name}",
-                ]
-            )
-            == 0
-        )
+        tables, shards = folder / "tables" / name, folder / "shards" / name
+        write_tables(tables, seed)
+        assert data(["build", "--source", "tables", "--input", str(tables), "--output", str(shards)]) == 0
     (folder / "users.jsonl").write_text('{"user": "ann", "history": ["i3", "i17"]}\n')
     for block in to_run(README):
         if block.language == "sh":  # test_installed_package.py runs the Python
             made.run(block)
     return made
-
-
-def few_steps(programs: Path) -> Path:
-    """`python` and `deepspeed` that train for two steps, whatever a command says."""
-    programs.mkdir()
-    few = f'few=(); for given; do if [ "$given" = launch/train.py ]; then few=({FEW}); fi; done'
-    deepspeed = Path(sys.executable).with_name("deepspeed")
-    write_program(programs, "python", f'{few}\nexec {sys.executable} "$@" "${{few[@]}}"')
-    write_program(programs, "deepspeed", f'{few}\nexec {deepspeed} --master_port {free_port()} "$@" "${{few[@]}}"')
-    return programs
 
 
 def write_tables(folder: Path, seed: int, users: int = 120, items: int = 60) -> None:
@@ -108,21 +115,23 @@ def test_the_commands_of_a_page_run(world: World, page: str) -> None:
 
 
 def test_the_recipes_work(world: World, tmp_path: Path) -> None:
-    """Each in a copy of the project, which has the changes of those before it."""
-    copy = tmp_path / "project"
-    copy.mkdir()
+    """In a copy of the project, one after another."""
+    copy, programs = tmp_path / "project", tmp_path / "programs"
     for name in ("launch", "configs", "data_tools", "transrec", "tests", "docs"):
         copy_tree(REPOSITORY / name, copy / name)
     (copy / "pyproject.toml").write_bytes((REPOSITORY / "pyproject.toml").read_bytes())
     (copy / "shards").symlink_to(world.folder / "shards")
-    there = World(copy, world.programs)
+    programs.mkdir()
+    few = f'few=(); for given; do if [ "$given" = launch/train.py ]; then few=({" ".join(FEW)}); fi; done'
+    write_program(programs, "python", f'{few}\nexec {sys.executable} "$@" "${{few[@]}}"')
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(copy)}
     for block in blocks(EXTENDING):
         if block.title is not None and block.language == "diff":
             change(copy / block.title, block.text)
         elif block.title is not None:
             (copy / block.title).write_text(block.text, encoding="utf-8")
         else:
-            there.run(block, code=copy)
+            run_shell(block.text, copy, programs, environment)
     assert (copy / "runs" / "mean_rank" / "summary.json").exists()
 
 

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from commands import REPOSITORY
 
@@ -48,6 +49,31 @@ def write_program(folder: Path, name: str, script: str) -> None:
     """An executable bash script."""
     (folder / name).write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
     (folder / name).chmod(0o755)
+
+
+PROGRAMS = ("python", "deepspeed", "transrec", "make", "pip", "ray")  # recorded instead of run
+
+
+def recorded(text: str, folder: Path) -> list[list[str]]:
+    """The arguments of each of `PROGRAMS` that bash starts in `folder`, after its own work: quotes, loops, files."""
+    with TemporaryDirectory() as temporary:
+        programs, record = Path(temporary), Path(temporary) / "record"
+        for name in PROGRAMS:
+            write_program(programs, name, rf"printf '%s\x1f' {name} " + rf'"$@" >> {record}; printf "\x1e" >> {record}')
+        run_shell(text, folder, programs, {})
+        commands = record.read_text("utf-8").split("\x1e") if record.exists() else []
+    return [command.split("\x1f")[:-1] for command in commands if command]
+
+
+def command_of(program: str, arguments: list[str]) -> tuple[str, list[str]]:
+    """The command of the project that a line calls, or the script, or `-c`; and its arguments."""
+    if program == "transrec" or arguments[0] == "-c":
+        return arguments[0], arguments[1:]
+    if arguments[:2] == ["-m", "data_tools"]:
+        return "data", arguments[2:]
+    at = next(i for i, argument in enumerate(arguments) if argument.endswith(".py"))
+    script = arguments[at]
+    return (Path(script).stem if script.startswith("launch/") else script), arguments[at + 1 :]
 
 
 def run_shell(text: str, folder: Path, programs: Path, environment: Mapping[str, str]) -> str:

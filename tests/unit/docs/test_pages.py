@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import REPOSITORY
-from pages import EXTENDING, PAGES, README, Block, blocks, run_shell, write_program
+from pages import EXTENDING, PAGES, README, Block, blocks, command_of, recorded
 
 import data_tools.__main__
 from transrec.commands import evaluate, lineage, recommend, sweep, train
@@ -36,23 +36,13 @@ def test_a_block_is_of_a_known_kind(block: Block) -> None:
 
 @pytest.mark.parametrize("block", COMMANDS, ids=str)
 def test_every_command_can_be_given(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()  # the tutorial's
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "runs" / "a" / "export").mkdir(parents=True)
     given = recorded(block.text, tmp_path)
     assert given
     for arguments in given:
         accept(*arguments)
-
-
-def recorded(text: str, folder: Path) -> list[list[str]]:
-    """The arguments of each program that bash would start, after its own work: quotes, variables, loops."""
-    programs, record = folder / "programs", folder / "record"
-    programs.mkdir()
-    (folder / "shop").mkdir()  # the tutorial's
-    for name in ("python", "deepspeed", "transrec", "make", *OTHERS):
-        write_program(programs, name, rf"printf '%s\x1f' {name} " + rf'"$@" >> {record}; printf "\x1e" >> {record}')
-    write_program(programs, "cp", "true")
-    run_shell(text, folder, programs, {})
-    commands = record.read_text("utf-8").split("\x1e") if record.exists() else []
-    return [command.split("\x1f")[:-1] for command in commands if command]
 
 
 def accept(program: str, *arguments: str) -> None:
@@ -71,24 +61,12 @@ def accept(program: str, *arguments: str) -> None:
         stages_of(load_sweep(find(parsed.config), parsed.overrides))
     elif name == "data":
         data_tools.__main__._parse(rest)
+    elif name == "-c":
+        compile(rest[0], "-c", "exec")
     elif name in PARSERS:
         PARSERS[name](rest)
     else:
         assert name in UNPARSED or Path(REPOSITORY / name).is_file(), name
-
-
-def command_of(program: str, arguments: list[str]) -> tuple[str, list[str]]:
-    """The name of a command, or the path of a script, and its arguments."""
-    if program == "transrec":
-        return arguments[0], arguments[1:]
-    if arguments[0] == "-c":
-        compile(arguments[1], "-c", "exec")
-        return "setup.py", []
-    if arguments[:2] == ["-m", "data_tools"]:
-        return "data", arguments[2:]
-    at = next(i for i, argument in enumerate(arguments) if argument.endswith(".py"))
-    script = arguments[at]
-    return (Path(script).stem if script.startswith("launch/") else script), arguments[at + 1 :]
 
 
 def stages_of(loaded: object) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from commands import ENVIRONMENT, REPOSITORY, ForkedCommands
@@ -49,6 +50,8 @@ class World:
             self._execute(arguments[0])
             return
         if name == "data":
+            if "--output" in arguments:  # pages build the same sets
+                rmtree(self.folder / arguments[arguments.index("--output") + 1], ignore_errors=True)
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(self.folder)
                 assert data(arguments) == 0

@@ -12,6 +12,7 @@ from commands import REPOSITORY
 from pages import EXTENDING, PAGES, README, Block, blocks, command_of, recorded
 
 import data_tools.__main__
+from transrec import __version__
 from transrec.commands import evaluate, lineage, recommend, sweep, train
 from transrec.config import find, load, validate
 from transrec.experiment import Experiment
@@ -142,6 +143,13 @@ MESSAGES = re.findall(r"\*\*`(.+?)`\*\*", (REPOSITORY / "docs" / "faq.md").read_
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_that_is_explained_is_one(message: str) -> None:
     assert message in literals()
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    cited = re.search(r"^version: (.+)$", (REPOSITORY / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
+    assert cited is not None
+    assert cited[1] == __version__
+    assert f"\n## {__version__}\n" in (REPOSITORY / "CHANGELOG.md").read_text("utf-8")
 
 
 def test_pages_speak_of_no_machine() -> None:

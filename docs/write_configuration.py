@@ -8,8 +8,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from transrec.config import Config, MayDiffer, config_classes
@@ -17,6 +18,7 @@ from transrec.experiment import Experiment
 from transrec.sweeps.config import Sweep
 
 PAGE = Path(__file__).with_name("configuration.md")
+_NAMED = ".NAME"  # stands for the names that a mapping gives to its values
 RESUMED = "↻"  # marks keys that may change when a run is resumed
 
 INTRODUCTION = f"""\
@@ -46,16 +48,17 @@ class Page:
         self.anchors[owner] = anchor
         self.parts.append(f"{'#' * level} {title} {{ #{anchor} }}\n\n{_sentence(owner)}")
         where = len(self.parts)
-        for key, field in owner.model_fields.items():
+        for key, field in _settable(owner).items():
+            path = f"{prefix}{key}{_NAMED if get_origin(field.annotation) is dict else ''}"
             for inner in config_classes(field.annotation):
                 if inner not in self.anchors:
-                    self.add(inner, _title(f"{prefix}{key}", owner, inner), f"{prefix}{key}.", min(level + 1, 4))
+                    self.add(inner, _title(path, owner, inner), f"{path}.", min(level + 1, 4))
         self.parts.insert(where, self._table(owner, prefix))
 
     def _table(self, owner: type[Config], prefix: str) -> str:
         properties = owner.model_json_schema()["properties"]
         lines = ["| key | type | default | description |", "| --- | --- | --- | --- |"]
-        for key, field in owner.model_fields.items():
+        for key, field in _settable(owner).items():
             mark = f" {RESUMED}" if any(isinstance(marker, MayDiffer) for marker in field.metadata) else ""
             inner = list(config_classes(field.annotation))
             kind = self._links(inner, properties[key]) if inner else _type(properties[key])
@@ -65,7 +68,8 @@ class Page:
 
     def _links(self, inner: list[type[Config]], schema: Mapping[str, Any]) -> str:
         links = ", ".join(f"[{_choice(each) or 'section'}](#{self.anchors[each]})" for each in inner)
-        return f"list of {links}" if schema.get("type") == "array" else links
+        several = {"array": "list of ", "object": "by name, "}.get(schema.get("type", ""), "")
+        return f"{several}{links}"
 
 
 def page() -> str:
@@ -85,10 +89,17 @@ def _title(key: str, owner: type[Config], inner: type[Config]) -> str:
 
 
 def _choice(owner: type[Config]) -> str:
-    """The `name` that selects a class; empty if it has none."""
-    field = owner.model_fields.get("name")
-    names = get_args(field.annotation) if field else ()
-    return str(names[0]) if names else ""
+    """The `name` (or `of`) that selects a class; empty if it has none."""
+    for key in ("name", "of"):
+        field = owner.model_fields.get(key)
+        if field is not None and get_origin(field.annotation) is Literal:
+            return str(get_args(field.annotation)[0])
+    return ""
+
+
+def _settable(owner: type[Config]) -> dict[str, FieldInfo]:
+    """The keys that a configuration may set; the others are set by the run."""
+    return {key: field for key, field in owner.model_fields.items() if not field.exclude}
 
 
 def _sentence(owner: type[Config]) -> str:

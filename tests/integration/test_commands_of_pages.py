@@ -98,13 +98,13 @@ def write_tables(folder: Path, seed: int, users: int = 120, items: int = 60) -> 
     item_rows = [f"i{i}\tItem {i}\tA {rng.choice(colours)} {rng.choice(things)}" for i in range(1, items + 1)]
     user_rows = [f"u{u}\t{rng.choice('fm')}" for u in range(1, users + 1)]
     rows = [
-        f"u{u}\ti{rng.randint(1, items)}\t{1_700_000_000 + 100 * place}"
+        f"u{u}\ti{rng.randint(1, items)}\t{1_700_000_000 + 100 * place}\t{rng.randint(1, 5)}"
         for u in range(1, users + 1)
         for place in range(rng.randint(5, 12))
     ]
     table(folder / "items.tsv", "item_id\ttitle\ttext", item_rows)
     table(folder / "users.tsv", "user_id\tgender", user_rows)
-    table(folder / "interactions.tsv", "user_id\titem_id\ttimestamp", rows)
+    table(folder / "interactions.tsv", "user_id\titem_id\ttimestamp\trating", rows)
 
 
 def table(file: Path, header: str, rows: Sequence[str]) -> None:
@@ -123,7 +123,8 @@ def test_the_recipes_work(world: World, tmp_path: Path) -> None:
     for name in ("launch", "configs", "data_tools", "transrec", "tests", "docs"):
         copy_tree(REPOSITORY / name, copy / name)
     (copy / "pyproject.toml").write_bytes((REPOSITORY / "pyproject.toml").read_bytes())
-    (copy / "shards").symlink_to(world.folder / "shards")
+    (copy / "shards").mkdir()
+    (copy / "shards" / "my_data").symlink_to(world.folder / "shards" / "my_data")
     programs.mkdir()
     few = f'few=(); for given; do if [ "$given" = launch/train.py ]; then few=({" ".join(FEW)}); fi; done'
     write_program(programs, "python", f'{few}\nexec {sys.executable} "$@" "${{few[@]}}"')

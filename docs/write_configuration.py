@@ -121,7 +121,8 @@ def _type(schema: Mapping[str, Any]) -> str:
         items = schema.get("items", {})
         return f"list of {_type(items)}" if items else f"list of {len(schema.get('prefixItems', ()))} numbers"
     kinds = {"integer": "integer", "number": "number", "string": "text", "boolean": "`true`, `false`", "null": "`null`"}
-    word = "path" if schema.get("format") == "path" else kinds.get(schema.get("type", ""), "mapping")
+    formats = {"path": "path", "date-time": "date and time"}
+    word = formats.get(schema.get("format", "")) or kinds.get(schema.get("type", ""), "mapping")
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {schema[name]:g}" for name, sign in signs.items() if name in schema]
     return " ".join([word, ", ".join(bounds)]).strip()

@@ -1,11 +1,11 @@
-# The commands of the README and of continuous integration.
+# The commands of README, the pages and continuous integration.
 
 PYTHON ?= python3.11
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow test-oldest lint
+.PHONY: quickstart test test-slow test-oldest lint docs
 
 quickstart: $(VENV)/quickstart.installed
 	test -e shards/quickstart || $(BIN)/python -m data_tools build --source sample --output shards/quickstart
@@ -26,6 +26,9 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/docs.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # `setup.py` has the supported version ranges, `constraints-oldest.txt` their lower bounds, `constraints.txt` the versions
 # used for testing.

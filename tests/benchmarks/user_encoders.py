@@ -4,7 +4,8 @@
 
 Both train in one process and take turns, a step at a time, so that whatever else the machine does hits both alike; of
 each the median step counts, in processor time where there is no accelerator. Then where a step of each goes, by
-operator. README's figures are of ml-1m's pairs, an interactions.parquet whose timestamp is the number of the row.
+operator. The figures in docs/results/speed.md are of ml-1m's pairs, an interactions.parquet whose timestamp is the
+number of the row.
 """
 
 import argparse

@@ -51,7 +51,7 @@ def remove(nodes: dict[str, str]) -> None:
 
 
 def start(node: str, hosts: Path, arguments: list[str], out: Path) -> subprocess.Popen[bytes]:
-    """What README says to run on every node where there is no ssh."""
+    """The command of docs/clusters.md for every node where there is no ssh."""
     rank = list(NODES).index(node)
     where = ["--hostfile", str(hosts), "--no_ssh", "--node_rank", str(rank)]
     master = ["--master_addr", next(iter(NODES.values())), "--master_port", PORT]

@@ -42,7 +42,7 @@ def test_a_base_is_used(name: str) -> None:
         ("quickstart", "quickstart.yaml"),
         ("transrec/text_sasrec", "transrec/text_sasrec.yaml"),
         ("sweeps/quick", "sweeps/quick.yaml"),
-        ("configs/peterrec/peter_rec.yaml", "peterrec/peter_rec.yaml"),  # as the README writes it for a checkout
+        ("configs/peterrec/peter_rec.yaml", "peterrec/peter_rec.yaml"),  # as the pages write it for a checkout
     ],
 )
 def test_a_shipped_one_is_found_by_name_from_anywhere(

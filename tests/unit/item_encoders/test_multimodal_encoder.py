@@ -4,8 +4,9 @@ from items_only import Items
 from pydantic import ValidationError
 
 from transrec.adaptation.attach import sites
-from transrec.config import ConfigError
+from transrec.config import ConfigError, config_classes
 from transrec.data.batch import ItemContent, ModalityContent
+from transrec.item_encoders.fusions import FusionConfig
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoder, MultimodalEncoderConfig
@@ -15,9 +16,8 @@ from transrec.nn.readout import Modalities
 
 WIDTH = 8
 TEXT, IMAGE = [0, 1], [1, 2]  # rows of items that have it; item 3 has neither
-FUSIONS = pytest.mark.parametrize(
-    "fusion", ["sum", "concat", "gated", "single_stream", "two_stream", "q_former", "fq_former"]
-)
+NAMES = [member.model_fields["name"].default for member in config_classes(FusionConfig)]
+FUSIONS = pytest.mark.parametrize("fusion", NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_what_is_missing_is_not_a_vector_of_zeros(config, fusion):
         torch.testing.assert_close(fused[0], vectors[0, 0])
 
 
-@pytest.mark.parametrize("fusion", ["sum", "single_stream", "two_stream", "q_former", "fq_former"])
+@pytest.mark.parametrize("fusion", [name for name in NAMES if name not in {"concat", "gated"}])
 def test_what_stands_for_a_missing_modality_changes_no_bit(config, fusion):
     """The others read zeros there, which the encoder provides."""
     model = build(config, fusion=fusion)

@@ -333,7 +333,7 @@ def test_recorded_impressions_train_and_test_with_all_heads_and_their_context(
     rows = zip(examples.question_users("test"), shown_rows(asked.shown), positions, strict=True)
     assert sorted(rows) == [("a", (1, (1, 2, 3)), [0]), ("b", (3, (1, 2, 3)), [2])]
     assert asked.labels.nan_to_num(nan=7).tolist() in ([[1, 7], [0, 1]], [[0, 1], [1, 7]])
-    clicks = scan_impressions(path=shown_shards, exposures={"name": "shown"}, split=split)
+    clicks = scan_impressions(path=shown_shards, exposures={"name": "shown"}, split=split, heads=["click", "buy"])
     assert clicks.question_users("test") == ["b"], "whether a clicked the last one is not known"
 
 

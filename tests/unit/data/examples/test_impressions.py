@@ -272,7 +272,7 @@ def test_data_that_cannot_be_used_is_a_readable_error(scan_impressions: Scan, bu
     if "path" in data:
         data = data | {"path": build_shards({"a": [1, 2, 3]}, 3)}
     with pytest.raises(ConfigError, match=message):
-        scan_impressions(**data)
+        scan_impressions(**data).check_training()
 
 
 def test_ratings_have_one_head(rated_shards: Path, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def _sole_builder(output: Path) -> AbstractContextManager[None]:
 
     The lock lies beside the output, or in it if only the output can be written, such as a volume of a container.
     """
-    place = output.resolve()
+    place = Path(os.path.realpath(output))  # unlike `resolve`, it does not raise on a link to itself
     inside = place.is_dir() and not os.access(place.parent, os.W_OK)
     lock = place / LOCK_FILE if inside else place.with_name(f".{place.name}{LOCK_FILE}")
     try:

@@ -112,7 +112,7 @@ def _sole_builder(output: Path) -> AbstractContextManager[None]:
     The lock lies beside an output that is new, and in one that exists: containers may share a volume, but not the
     folder that it is mounted in.
     """
-    place = Path(os.path.realpath(output))
+    place = Path(os.path.realpath(output))  # unlike `resolve`, it does not raise on a link to itself
     lock = place / LOCK_FILE if place.is_dir() else place.with_name(f".{place.name}{LOCK_FILE}")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)

@@ -155,11 +155,12 @@ class RankingModel(Model):
         self.heads, contrast = config.objective.heads, config.objective.content_id_contrast
         self.content_id_contrast = None if contrast is None else contrast.build(config.width, ids)
         self._in_batch = contrast is not None and contrast.negatives == "in_batch"
-        self._width, self._pooled, self._similarity = config.width, config.pooled_content, config.similarity
+        self._width, self._pooled = config.width, config.pooled_content
         inputs = ids + sum(widths[name] for name in self._of_impressions) + ids * (self.id_interest is not None)
         if self.item_encoder is not None:
             inputs += config.width * (config.pooled_content + (self.content_interest is not None))
         self.dnn = _dnn(inputs + STATISTICS * config.similarity, config.dnn, len(self.heads), config.rates)
+        self.similarity = SimilarityTerm(len(self.heads)) if config.similarity else None
 
     def towers(self) -> dict[str, Tower]:
         """The item encoder's towers, and each interest."""
@@ -190,7 +191,7 @@ class RankingModel(Model):
         if self.item_encoder is None:
             return torch.zeros((len(content.items), 0), device=content.items.device)
         vectors: Tensor = self.item_encoder(content)
-        if not self._similarity:
+        if self.similarity is None:
             return vectors
         towers: Mapping[str, Any] = self.item_encoder.towers
         with torch.no_grad():
@@ -230,15 +231,30 @@ class RankingModel(Model):
             read.append(content[candidates])
         if self.content_interest is not None:
             read.append(self.content_interest(content[candidates], content[history], mask))
-        if self._similarity:
+        dtype, direct = next(self.dnn.parameters()).dtype, 0
+        if self.similarity is not None:
             read.append(similarity_statistics(frozen[candidates], frozen[history], mask))
-        dtype = next(self.dnn.parameters()).dtype
-        logits: Tensor = self.dnn(torch.cat([part.to(dtype) for part in read], dim=-1))
+            direct = self.similarity(read[-1].to(dtype))
+        logits: Tensor = self.dnn(torch.cat([part.to(dtype) for part in read], dim=-1)) + direct
         return logits
 
     def _sides(self, batch: ImpressionBatch, vectors: Tensor, ids: Tensor, rows: Tensor) -> Sides:
         content = vectors[:, : self._width]
         return Sides(batch.content.items[rows], content[rows], ids[rows], batch.has_content[rows])
+
+
+class SimilarityTerm(nn.Linear):
+    """A linear term of the similarity statistics beside the network.
+
+    It starts at half of their soft maximum, so that a model begins where similarity alone stands and learns the rest;
+    a network of a few thousand impressions does not find that by itself.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__(STATISTICS, heads, bias=False)
+        with torch.no_grad():
+            self.weight.zero_()
+            self.weight[:, -1] = 0.5
 
 
 def _dnn(inputs: int, config: DnnConfig, heads: int, rates: Sequence[float]) -> nn.Sequential:

@@ -109,11 +109,11 @@ def build(
 def _sole_builder(output: Path) -> AbstractContextManager[None]:
     """Own `output`, as a second build would remove the `.partial` folder of the first.
 
-    The lock lies beside the output, or in it if only the output can be written, such as a volume of a container.
+    The lock lies beside an output that is new, and in one that exists: containers may share a volume, but not the
+    folder that it is mounted in.
     """
     place = Path(os.path.realpath(output))  # unlike `resolve`, it does not raise on a link to itself
-    inside = place.is_dir() and not os.access(place.parent, os.W_OK)
-    lock = place / LOCK_FILE if inside else place.with_name(f".{place.name}{LOCK_FILE}")
+    lock = place / LOCK_FILE if place.is_dir() else place.with_name(f".{place.name}{LOCK_FILE}")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

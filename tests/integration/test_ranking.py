@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import Finished, ForkedCommands, refused
+from commands import Finished, ForkedCommands, json_lines, refused
 from run_folder import exported, hashes, losses, records
 from tiny_world import Tiny, build_shards
 
@@ -198,3 +198,19 @@ def test_what_does_not_fit_is_refused(
     finished: Finished = commands.run("train", "--config", config, f"run_dir={run_dir}", override)
     assert message in refused(finished)
     assert not run_dir.exists()
+
+
+def test_a_line_of_histories_may_name_candidates(train: Train, commands: ForkedCommands, tmp_path: Path) -> None:
+    run = transrec.load_run(train())
+    ids = run.catalogue.item_ids
+    users = tmp_path / "users.jsonl"
+    lines = [
+        {"user": "ann", "history": ids[:3], "candidates": ids[5:8], "time": 1_573_000_000, "context": {"position": 1}},
+        {"user": "bob", "history": []},
+    ]
+    users.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    ann, bob = json_lines(commands.run("recommend", "--run", train(), "--histories", users, "--top", "4"))
+    assert ann["recommendations"] == run.recommend(ids[:3], candidates=ids[5:8])
+    assert len(bob["recommendations"]) == 4
+    users.write_text(json.dumps(lines[0] | {"candidates": "5"}) + "\n", encoding="utf-8")
+    assert "must be a list" in refused(commands.run("recommend", "--run", train(), "--histories", users))

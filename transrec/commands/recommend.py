@@ -3,6 +3,7 @@
 transrec recommend --run R --history ID,ID,… [--catalogue SHARDS] [--top 10]
 transrec recommend --run R --item ID --item ID …           ids that hold a comma
 transrec recommend --run R --histories users.jsonl [--catalogue SHARDS] [--top 10] > recommendations.jsonl
+                                     a line's "candidates": [ids] are ranked instead of the catalogue
 transrec recommend [--run SOURCE] --adapter A [B …] …      one result per adapter, with one shared base
 """
 
@@ -126,7 +127,8 @@ def answer(
             if concerned <= MOST_WARNINGS:
                 print(f"{user.where}: left out unknown item ids: {', '.join(missing[:5])}", file=sys.stderr)
         known = [item_id for item_id in user.history if item_id in catalogue.index_of]
-        found = recommender.recommend(known, top) if known or not recommender.needs_history else []
+        answerable = known or not recommender.needs_history
+        found = recommender.recommend(known, top, user.candidates, user.visit) if answerable else []
         noted = {"unknown": missing} if missing else {}
         print_json({"user": user.user, **named, **noted, "recommendations": found}, flush=True)
     if left_out:

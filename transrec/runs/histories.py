@@ -1,13 +1,18 @@
-"""Users to recommend for, as JSON lines: `{"user": …, "history": [item ids, oldest first]}`."""
+"""Users to recommend for, as JSON lines: `{"user": …, "history": [item ids, oldest first]}`.
+
+A line may also hold `candidates`, the ids of the items to rank, and for a ranking model `time` (seconds since 1970),
+`context` and `profile` (columns of impressions and users).
+"""
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transrec.config import ConfigError
 from transrec.files import json_lines
+from transrec.runs.click_scores import Visit
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,8 @@ class UserHistory:
     where: str  # for messages: `users.jsonl, line 3, user "ann"`
     user: Any  # as in the file; without one, the number of the line
     history: list[str]  # item ids, oldest first
+    candidates: list[str] | None = None  # ids of the items to rank; None: all
+    visit: Visit = field(default_factory=Visit)
 
 
 def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHistory]:
@@ -31,7 +38,9 @@ def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHis
             raise ConfigError(f'{where}: expected {{"user": …, "history": [item ids]}}')
         user = record.get("user", number)
         where = f"{where}, user {json.dumps(user, ensure_ascii=False)}"
-        yield UserHistory(where, user, ids_of(record["history"], where))
+        candidates = record.get("candidates")
+        chosen = None if candidates is None else ids_of(candidates, f"{where}, candidates")
+        yield UserHistory(where, user, ids_of(record["history"], where), chosen, _visit(record, where))
 
 
 def ids_of(history: Any, where: str) -> list[str]:
@@ -46,6 +55,22 @@ def ids_of(history: Any, where: str) -> list[str]:
         if not isinstance(item, str | int) or isinstance(item, bool):
             raise ConfigError(f"{where}: an item id is a string or a whole number, found {_shown(item)}")
     return [str(item) for item in history]
+
+
+def _visit(record: dict[str, Any], where: str) -> Visit:
+    time, columns = record.get("time", 0), [record.get(name, {}) for name in ("context", "profile")]
+    if not isinstance(time, int) or isinstance(time, bool):
+        raise ConfigError(f"{where}: `time` is a whole number of seconds since 1970, found {_shown(time)}")
+    for name, values in zip(("context", "profile"), columns, strict=True):
+        if not isinstance(values, dict):
+            raise ConfigError(f"{where}: `{name}` is an object of columns, found {_shown(values)}")
+    context, profile = ({key: _text(value) for key, value in values.items()} for values in columns)
+    return Visit(str(record.get("user", "")), time, context, profile)
+
+
+def _text(value: Any) -> str | None:
+    """A column's value as the shards hold it."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _shown(value: Any) -> str:

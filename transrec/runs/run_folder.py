@@ -151,7 +151,11 @@ def absolute(experiment: E) -> E:
 
 def comparable(experiment: E) -> E:
     """As `absolute`, with links resolved, so that different spellings of a path compare as equal."""
-    return validate(type(experiment), _in_full(experiment.model_dump(), Path.resolve))
+    return validate(type(experiment), _in_full(experiment.model_dump(), _resolved))
+
+
+def _resolved(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # unlike `Path.resolve`, no error for a link to itself
 
 
 def _in_full(values: dict[str, Any], how: Callable[[Path], Path] = Path.absolute) -> dict[str, Any]:

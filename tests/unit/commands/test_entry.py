@@ -64,7 +64,8 @@ def test_a_reader_that_goes_away_does_not_hide_an_error() -> None:
             "sys.exit(main())",
         ]
     )
-    assert ended_by_a_closed_pipe([sys.executable, "-c", program]) == (1, "error: no such item\n")
+    ended = ended_by_a_closed_pipe([sys.executable, "-c", program], PYTHONUNBUFFERED="")
+    assert ended == (1, "error: no such item\n")
 
 
 @pytest.mark.parametrize(

@@ -310,3 +310,14 @@ def test_an_image_without_its_end_marker_is_counted_and_kept(write_tables: Calla
     index = build(TablesSource(folder), "tables", tmp_path / "shards")
     assert (index.counts.images, index.counts.rejects) == (1, {"unfinished_image": 1})
     assert verify(tmp_path / "shards") == []
+
+
+def test_a_folder_that_exists_is_locked_from_inside(tmp_path: Path) -> None:
+    """It may be a volume of which two containers share nothing else."""
+    output = tmp_path / "volume"
+    output.mkdir()
+    with sole_owner(output / ".lock", "", ""), pytest.raises(BusyError, match="is being built by process"):
+        build(SyntheticSource(5, 5, 30, 0), "synthetic", output)
+    build(SyntheticSource(5, 5, 30, 0), "synthetic", output)
+    assert not list(output.glob(".lock*"))
+    assert (output / "index.json").exists()

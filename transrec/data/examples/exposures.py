@@ -138,7 +138,7 @@ def _all(block: UserBlock) -> Histories:
 def _same_moment(users: Ints, times: Ints) -> Ints:
     """Number, within its user, of the moment of each impression: what has one time was shown together."""
     first = np.ones(len(users), bool)
-    first[1:] = (users[1:] != users[:-1]) | (times[1:] != times[:-1])
+    first[1:] = times[1:] != times[:-1]
     number = np.cumsum(first) - 1
     found: Ints = number - number[np.searchsorted(users, users)]
     return found

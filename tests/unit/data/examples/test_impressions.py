@@ -272,7 +272,7 @@ def test_data_that_cannot_be_used_is_a_readable_error(scan_impressions: Scan, bu
     if "path" in data:
         data = data | {"path": build_shards({"a": [1, 2, 3]}, 3)}
     with pytest.raises(ConfigError, match=message):
-        scan_impressions(**data)
+        scan_impressions(**data).check_training()
 
 
 def test_ratings_have_one_head(rated_shards: Path, tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_recorded_impressions_train_and_test_with_all_heads_and_their_context(
     rows = zip(examples.question_users("test"), shown_rows(asked.shown), positions, strict=True)
     assert sorted(rows) == [("a", (1, (1, 2, 3)), [0]), ("b", (3, (1, 2, 3)), [2])]
     assert asked.labels.nan_to_num(nan=7).tolist() in ([[1, 7], [0, 1]], [[0, 1], [1, 7]])
-    clicks = scan_impressions(path=shown_shards, exposures={"name": "shown"}, split=split)
+    clicks = scan_impressions(path=shown_shards, exposures={"name": "shown"}, split=split, heads=["click", "buy"])
     assert clicks.question_users("test") == ["b"], "whether a clicked the last one is not known"
 
 

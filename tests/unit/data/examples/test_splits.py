@@ -122,6 +122,12 @@ def test_last_share_counts_as_one_would_by_hand(counts: list[int], test: int, da
         assert parts[users == user].tolist() == expected
 
 
+def test_a_share_is_not_rounded_away() -> None:
+    """0.29 * 100 is a little less than 29."""
+    parts = last_share(np.zeros(100, np.int64), np.arange(100), valid=0.57, test=0.29)
+    assert np.bincount(parts).tolist() == [14, 57, 29]
+
+
 def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
     with pytest.raises(ConfigError, match="valid and test together must be less than 1"):
         validate(LastShareConfig, {"valid": 0.5, "test": 0.5})

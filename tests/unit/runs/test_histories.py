@@ -1,0 +1,57 @@
+"""Users to recommend for, read from JSON lines."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transrec.config import ConfigError
+from transrec.errors import TransRecError
+from transrec.runs.histories import ids_of, read_histories
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.lists(st.tuples(TEXT, st.lists(TEXT, max_size=4)), max_size=4), st.booleans())
+def test_what_is_written_is_read(users: list[tuple[str, list[str]]], escaped: bool) -> None:
+    lines = [json.dumps({"user": user, "history": ids}, ensure_ascii=escaped) for user, ids in users]
+    found = list(read_histories(io.BytesIO("\n".join(lines).encode()), "x"))
+    assert [(one.user, one.history) for one in found] == users
+
+
+@given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_line_is_read_or_refused_in_one_sentence(line: bytes) -> None:
+    told, found = "x, line 1", []
+    try:
+        found = list(read_histories(io.BytesIO(line), "x"))
+    except TransRecError as error:
+        told = str(error)
+    assert told.startswith("x, line ")
+    assert "\n" not in told
+    assert all(isinstance(item, str) for one in found for item in one.history)
+
+
+@given(JSON)
+def test_only_a_list_of_ids_is_a_history(value: Any) -> None:
+    good = isinstance(value, list) and all(type(item) in (str, int) for item in value)
+    try:
+        found = ids_of(value, "x")
+    except ConfigError:
+        assert not good
+    else:
+        assert good
+        assert found == [str(item) for item in value]
+
+
+@pytest.mark.parametrize("value", ["12", {"1": 2}, 12, None, [1.0], [True], [None], [[1]]])
+def test_what_only_looks_like_a_list_of_ids_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match="x: "):
+        ids_of(value, "x")

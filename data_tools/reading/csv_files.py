@@ -1,9 +1,9 @@
 """Reads files of comma-separated or otherwise separated fields as Arrow batches with line numbers.
 
 UTF-8, RFC 4180: a field in double quotes may hold separators, doubled quotes and line ends; a record has the line
-number of its first line. Every column is a string. If a quote does not close within `LONGEST_QUOTED` characters, or text
-follows the closing quote, only the line the record starts on is rejected, and reading continues at the next line. A
-quote inside an unquoted field and a lone CR are characters like others.
+number of its first line. Every column is a string. If a quote does not close within `LONGEST_QUOTED` characters, or
+text follows the closing quote, only the line the record starts on is rejected, and reading continues at the next
+line. A quote inside an unquoted field and a lone CR are characters like others.
 
 Blocks without a quote, which are most of any large file, are split with numpy. The others are split line by line, and
 what Python's `csv` does not take for a whole record is parsed here: `csv` also refuses what numpy takes (a lone CR,

@@ -1,11 +1,18 @@
 """Reads files of comma-separated or otherwise separated fields as Arrow batches with line numbers.
 
-UTF-8, RFC 4180: a field in double quotes may hold commas, doubled quotes and line ends; a record has the line
-number of its first line. Every column is a string. Blocks without a quote, which are most of any large file, are
-split with numpy; the others go through the `csv` module. If a quote does not close, or text follows the closing
-quote, only the line the record starts on is rejected, and reading continues at the next line.
+UTF-8, RFC 4180: a field in double quotes may hold separators, doubled quotes and line ends; a record has the line
+number of its first line. Every column is a string. If a quote does not close within `LONGEST_QUOTED` characters, or
+text follows the closing quote, only the line the record starts on is rejected, and reading continues at the next
+line. A quote inside an unquoted field and a lone CR are characters like others.
+
+Blocks without a quote, which are most of any large file, are split with numpy. The others are split line by line, and
+what Python's `csv` does not take for a whole record is parsed here: `csv` also refuses what numpy takes (a lone CR,
+fields over 128 KiB), so that the fate of a row would depend on its neighbours, and starting it again behind each bad
+line takes quadratic time. Here each line is looked at a limited number of times: a quoted field ends at the latest
+where the next one opens, and a record ends after `_SURPLUS` fields too many.
 """
 
+import csv
 import re
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
@@ -141,6 +148,17 @@ def _parse_record(text: str, begin: int, width: int, separator: str) -> _Record 
     raise _QuotingError(f"over {width + _SURPLUS} fields instead of {width}")
 
 
+def _split_whole_line(line: str, separator: str) -> list[str] | None:
+    """The fields of a line that is a record, or None if it may not be one: `csv` is fast but refuses too much."""
+    if '"' not in line:
+        return line.split(separator)
+    try:
+        [fields] = csv.reader([line], delimiter=separator, strict=True)
+    except csv.Error:
+        return None
+    return fields
+
+
 def _find_closing_quote(text: str, position: int) -> int:
     """The position of the next quote that is not doubled, or -1."""
     while (quote := text.find('"', position)) >= 0 and text.startswith('"', quote + 1):
@@ -179,9 +197,10 @@ class _Records:
         while position < len(text):
             line_end = text.index("\n", position) + 1
             plain = text[position:line_end].rstrip("\n").removesuffix("\r")
-            if '"' not in plain:
+            fields = _split_whole_line(plain, self._separator)
+            if fields is not None:
                 if plain:
-                    yield line, plain.split(self._separator)
+                    yield line, fields
                 line, position = line + 1, line_end
                 continue
             try:

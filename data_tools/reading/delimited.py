@@ -4,6 +4,7 @@ A separator of one character follows RFC 4180 (see `csv_files`); fields between 
 quoted. A name that ends in `.gz` is decompressed.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class Delimited:
         if not self.separator or not self.separator.isascii() or set(self.separator) & set('"\r\n\0'):
             raise SourceError(f"the separator is {self.separator!r}, but must be ASCII characters other than quotes")
         try:
-            ascii_lines = "a\n,".encode(self.encoding or "utf-8") == b"a\n,"
+            ascii_lines = "a\n,".encode(self.encoding or "utf-8").removeprefix(BOM_UTF8) == b"a\n,"
         except LookupError:
             raise SourceError(f"the encoding {self.encoding!r} is not known; try latin-1, cp1252 or gb18030") from None
         if not ascii_lines:
@@ -84,7 +85,7 @@ class Delimited:
 
     def _blocks(self, path: Path, skip_header: bool = False) -> Iterator[bytes]:
         for block in line_blocks(path, skip_header):
-            yield block if self.encoding in (None, "utf-8") else _to_utf8(block, self.encoding or "")
+            yield block if self.encoding in (None, "utf-8", "utf-8-sig") else _to_utf8(block, self.encoding or "")
 
 
 def separator_of(text: str) -> str:

@@ -140,13 +140,18 @@ def test_bad_quotes_take_time_in_proportion_to_the_lines(tmp_path: Path, line: s
         read(path)
         return time.process_time() - start
 
-    assert seconds(16_000) < 10 * max(seconds(4_000), 0.05)
-    assert seconds(16_000) < 2
+    few, many = (
+        min(seconds(lines) for _ in range(3)) for lines in (4_000, 16_000)
+    )  # the least: others are at work too
+    assert many < 10 * max(few, 0.05)
+    assert many < 2
 
 
 def test_a_record_with_many_fields_too_many_costs_its_first_line(tmp_path: Path) -> None:
+    rows, rejects = read(write(tmp_path, b"x,y\n1," + b'"a",' * 20 + b'"b\n2"\n2,"c"\n'))
+    assert (rows, rejects) == ([(4, ["2", "c"])], [(2, Reason.BAD_QUOTING), (3, Reason.WRONG_FIELD_COUNT)])
     rows, rejects = read(write(tmp_path, b"x,y\n1," + b'"a",' * 20 + b'"b"\n2,"c"\n'))
-    assert (rows, rejects) == ([(3, ["2", "c"])], [(2, Reason.BAD_QUOTING)])
+    assert (rows, rejects) == ([(3, ["2", "c"])], [(2, Reason.WRONG_FIELD_COUNT)])
     rows, rejects = read(write(tmp_path, b'x,y\n1,2,3,"a\n4,5"\n2,"c"\n'))
     assert (rows, rejects) == ([(4, ["2", "c"])], [(2, Reason.WRONG_FIELD_COUNT)])
 

@@ -65,6 +65,12 @@ def test_without_items_they_are_those_of_the_interactions(tmp_path: Path) -> Non
     assert build_twice("csv", ["--interactions", clicks], tmp_path).counts.items == 2
 
 
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
+    clicks = write(tmp_path, "clicks.csv", "user_id,item_id,timestamp\nu,a,1\n", "utf-8-sig")
+    for options in ([], ["--encoding", "utf-8"], ["--encoding", "utf-8-sig"]):
+        assert read_source("csv", "--interactions", clicks, *options).interactions == [("u", "a", 1, None)]
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "gb18030", "shift_jis"])
 def test_encodings(tmp_path: Path, encoding: str) -> None:
     title = "Ünïcode" if encoding in ("latin-1", "cp1252") else "日本"

@@ -65,7 +65,7 @@ def test_a_file_that_is_there_comes_before_a_name(tmp_path: Path, monkeypatch: p
         ("quikstart", "no configuration quikstart: there is no such file, and the shipped ones like it are quickstart"),
         ("text_sasrec", "like it are transrec/text_sasrec"),
         ("my/text_sasrc.yaml", "like it are transrec/text_sasrec"),
-        ("/nowhere/zzzzzz", "and the shipped ones are defaults, peterrec/fine_all, "),
+        ("/nowhere/zzzzzz", "and the shipped ones are defaults, em3/din, "),
     ],
 )
 def test_a_name_of_none_is_answered_with_those_like_it(name: str, message: str) -> None:

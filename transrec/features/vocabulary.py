@@ -24,8 +24,8 @@ Ints = NDArray[np.int64]
 class Values(Config):
     """A row for each value that training has seen, in the order of the strings."""
 
-    kind: Literal["values"] = "values"
-    values: list[str]
+    kind: Literal["values"] = Field("values", description="a row for each value")
+    values: list[str] = Field(description="the values, sorted")
 
     @classmethod
     def of(cls, batches: Iterable[pa.StringArray]) -> "Values":
@@ -51,8 +51,8 @@ class Values(Config):
 class Bands(Config):
     """A row for each band of numbers; what is no number has row 0."""
 
-    kind: Literal["bands"] = "bands"
-    ends: list[float]  # ascending; a band holds its upper end
+    kind: Literal["bands"] = Field("bands", description="a row for each band of numbers")
+    ends: list[float] = Field(description="upper ends of the bands, ascending; a band holds its upper end")
 
     @property
     def size(self) -> int:
@@ -70,8 +70,8 @@ class Bands(Config):
 class Buckets(Config):
     """Rows chosen by a hash of the value, so that values share them; nothing is counted."""
 
-    kind: Literal["buckets"] = "buckets"
-    size: int
+    kind: Literal["buckets"] = Field("buckets", description="rows chosen by a hash")
+    size: int = Field(ge=1, description="number of rows, without that of the unknown")
 
     def rows(self, values: pa.StringArray) -> Ints:
         """The row 1..size of each value; 0 for null."""

@@ -19,7 +19,8 @@ from transrec.nn.parameter_groups import members
 MEMBERS = [c for c in config_classes(AdaptationConfig) if "name" in c.model_fields and c is not CombinedConfig]
 CHOICES = {"also_train": ["layer_norm"], "variant": "released", "mode": "parallel", "inter_modal": True}
 ENCODERS = [*FAMILIES, "multimodal"]
-EXACT = {"full", "head_only", "layer_norm", "bitfit", "last_layers", "lora", "ia3", "k_adapter", "combined"}
+SELECTING = {"full", "head_only", "frozen_backbone", "layer_norm", "bitfit", "last_layers"}
+EXACT = SELECTING | {"lora", "ia3", "k_adapter", "combined"}
 
 
 def variants(member):

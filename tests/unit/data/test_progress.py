@@ -77,7 +77,7 @@ def test_things_count_as_done_one_by_one(wait: Clock, capsys: pytest.CaptureFixt
 def test_on_a_terminal_a_bar_that_comes_after_the_first_seconds(wait: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     terminal = Console(file=shown, force_terminal=True, width=100)
-    monkeypatch.setattr(module, "Console", lambda **_: terminal)
+    monkeypatch.setattr(module, "messages", lambda: terminal)
     with progress("decoding", 10) as advance:
         wait(1)
         advance(1)

@@ -357,7 +357,7 @@ def test_data_without_a_training_window_is_a_readable_error(
 ) -> None:
     path = build_shards({"short": history}, n_items=3)
     with pytest.raises(ConfigError, match="min_interactions"):
-        make_stream(path=path, min_interactions=least)[0]
+        make_stream(path=path, min_interactions=least).examples.check_training()
 
 
 def test_draws_are_the_items_of_all_windows(make_stream: MakeStream) -> None:

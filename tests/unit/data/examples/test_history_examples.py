@@ -150,7 +150,8 @@ def test_a_temporal_split_with_nothing_before_it_names_the_moment(
 ) -> None:
     shards = same_times(build_shards, [10, 10, 10, 10, 40])
     with pytest.raises(ConfigError, match=r"anything to train on before 10 s \(data\.split\.valid_from\): see"):
-        scan(path=shards, split={"name": "temporal", "valid_from": 0.5, "test_from": 0.9}, min_interactions=1)
+        split = {"name": "temporal", "valid_from": 0.5, "test_from": 0.9}
+        scan(path=shards, split=split, min_interactions=1).check_training()
 
 
 def trained_on(interactions: HistoryExamples) -> list[str]:

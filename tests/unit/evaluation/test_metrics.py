@@ -10,6 +10,7 @@ from transrec.evaluation import estimates
 from transrec.evaluation.estimates import Estimate, Interval
 from transrec.evaluation.metric import MeanMetric
 from transrec.evaluation.metrics import METRICS, METRICS_AT_K, metric
+from transrec.evaluation.readings import READINGS
 
 RANKS = torch.tensor([1, 2, 3, 10, 11, 5000])
 
@@ -85,7 +86,7 @@ def test_every_metric_bears_the_name_it_is_asked_for_by(name):
     assert metric(name).name == name
 
 
-@pytest.mark.parametrize("name", EVERY_METRIC)
+@pytest.mark.parametrize("name", [name for name in EVERY_METRIC if {*metric(name).reads} <= READINGS.keys()])
 def test_a_statistic_counts_targets_as_often_as_they_were_drawn(name):
     columns = [torch.tensor([1, 2, 2, 1, 3]), torch.tensor([1, 2, 3, 3, 3])][: len(metric(name).reads)]
     once, twice = metric(name).statistic(*columns)(np.array([[1, 1, 1, 1, 1], [2, 1, 1, 0, 2]]))

@@ -15,7 +15,7 @@ from transrec.evaluation.estimates import Counts, Interval, Statistic
 from transrec.evaluation.measure import measure
 from transrec.evaluation.metric import Metric
 from transrec.evaluation.metrics import METRICS, metric
-from transrec.evaluation.readings import READINGS, Ranking, Reading
+from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading
 
 
 @dataclass(frozen=True)
@@ -191,5 +191,5 @@ def test_only_what_is_asked_is_measured(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("name", ["HR@10", "sampled_99_HR@5", *METRICS])
-def test_every_metric_can_be_read_off_a_ranking(name: str) -> None:
-    assert set(metric(name).reads) <= READINGS.keys()
+def test_every_metric_can_be_read_off_a_ranking_or_impressions(name: str) -> None:
+    assert any(set(metric(name).reads) <= readings.keys() for readings in (READINGS, OF_IMPRESSIONS))

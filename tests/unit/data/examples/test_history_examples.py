@@ -149,8 +149,8 @@ def test_a_temporal_split_with_nothing_before_it_names_the_moment(
     scan: Callable[..., HistoryExamples], build_shards
 ) -> None:
     shards = same_times(build_shards, [10, 10, 10, 10, 40])
+    split = {"name": "temporal", "valid_from": 0.5, "test_from": 0.9}
     with pytest.raises(ConfigError, match=r"anything to train on before 10 s \(data\.split\.valid_from\): see"):
-        split = {"name": "temporal", "valid_from": 0.5, "test_from": 0.9}
         scan(path=shards, split=split, min_interactions=1).check_training()
 
 

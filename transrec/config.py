@@ -126,8 +126,16 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes strings that `_Loader` would parse as numbers."""
+    """Quotes strings that `_Loader` would parse as numbers, and escapes what YAML takes for ends of lines."""
 
+
+def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    found: yaml.ScalarNode = dumper.represent_scalar(f"{_TAG}str", value, '"' if _LINE_ENDS & {*value} else None)
+    return found
+
+
+_LINE_ENDS = {"\x85", "\u2028", "\u2029"}
+_Dumper.add_representer(str, _text)
 
 _TAG = "tag:yaml.org,2002:"
 _UNLIKELY = re.compile(r"[-+]?(0[0-9_]|.*:)")  # base 8 and base 60

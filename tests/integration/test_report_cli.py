@@ -55,7 +55,7 @@ def test_the_first_lines_say_what_was_found_and_what_not(folder: Path, printed: 
 
 def test_failed_trials_are_listed(folder: Path, printed: str) -> None:
     text = (folder / "report/report.md").read_text()
-    assert "| 00007-0007 | source_fraction 0.03, full, seed 1 | failed | out of memory at <step> 3 |" in text
+    assert r"| 00007-0007 | source_fraction 0.03, full, seed 1 | failed | out of memory at \<step> 3 |" in text
     assert "out of memory at &lt;step&gt; 3" in (folder / "report/index.html").read_text()
 
 

@@ -116,6 +116,7 @@ ADAPTATIONS = {
     "side_network": f"adaptation={{name: side_network, towers: [item, user], init_std: 0.1, {_NARROW}}}",
     "layer_norm": "adaptation={name: layer_norm, also_train: [head]}",
     "head_only": "adaptation={name: head_only}",
+    "frozen_backbone": "adaptation={name: frozen_backbone}",
     "combined": "adaptation=[{name: lora, also_train: [head]}, {name: bitfit}]",
 }
 

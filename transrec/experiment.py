@@ -8,10 +8,12 @@ from transrec.adaptation import AdaptationConfig
 from transrec.adaptation.selective import FullConfig
 from transrec.config import Config, MayDiffer, UserPath
 from transrec.data.examples import DataConfig
+from transrec.data.examples.impressions import ImpressionsConfig
 from transrec.data.examples.splits import TemporalConfig
 from transrec.data.examples.task import TaskExamplesConfig
 from transrec.evaluation.evaluator import EvaluationConfig
 from transrec.models import ModelConfig
+from transrec.models.ranking_model import RankingModelConfig
 from transrec.training.engine import ZeroConfig
 from transrec.training.optim import OptimizerConfig
 from transrec.training.prefix_cache import PrefixCacheConfig
@@ -72,6 +74,10 @@ class Experiment(Config):
     @model_validator(mode="after")
     def _fits_the_examples(self) -> Self:
         self.model.check_examples(self.data.examples.name)
+        if isinstance(self.data.examples, ImpressionsConfig) and isinstance(self.model, RankingModelConfig):
+            known, predicted = self.data.examples.heads, self.model.objective.heads
+            if known != predicted:
+                raise ValueError(f"data.examples.heads {known} and model.objective.heads {predicted} must be the same")
         if isinstance(self.data.examples, TaskExamplesConfig) and isinstance(self.data.split, TemporalConfig):
             raise ValueError("data.split.name=temporal splits histories, but a task splits users: leave data.split out")
         return self

@@ -190,6 +190,7 @@ def test_another_catalogue_needs_ids_of_its_own(
         ("model.features.age={of: user, column: age}", "no column age"),
         ("model.features.genre={of: item, column: genre}", "no column genre"),
         ("model.item_encoder=null", "needs an item_encoder"),
+        ("model.objective.heads=[buy]", "must be the same"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -63,7 +63,6 @@ class RankingModelConfig(ModelSettings):
     vocabularies: dict[str, Vocabulary] = Field(
         {}, exclude=True, description="rows of the features' values; set by the run"
     )
-
     rates: list[float] = Field(
         [], exclude=True, description="share of answers of each head, where it starts; set by the run"
     )

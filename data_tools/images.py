@@ -128,7 +128,7 @@ def _to_jpeg(image: Image.Image, data: bytes, shorter_side: int | None) -> bytes
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What sets the image upright; None if it is, or if its EXIF, damaged or not, has no such number."""
+    """The transposition that turns the image upright; None if none is needed or its EXIF has no valid orientation."""
     try:
         value = image.getexif()[ExifTags.Base.Orientation]
         return _TURNS.get(int.from_bytes(value, "little") if isinstance(value, bytes) else int(value))

@@ -26,7 +26,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 class ShownSummary(NamedTuple):
-    """What the users of a folder of shards were shown."""
+    """Totals of the impressions in a set of shards."""
 
     users: int  # who were shown anything
     requests: int

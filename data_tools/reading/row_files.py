@@ -58,7 +58,7 @@ class LeftOut:
         return self._columns[path]
 
     def options(self) -> dict[str, Any]:
-        """What `index.json` says of them: nothing, or the names of the columns."""
+        """The entry in `index.json` about columns that were left out; empty if there are none."""
         names = sorted({name for columns in self._columns.values() for name in columns})
         return {"left_out": names} if names else {}
 

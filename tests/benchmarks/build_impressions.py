@@ -1,4 +1,4 @@
-"""What building impressions costs as they grow: peak memory, and rows per second.
+"""Peak memory and rows per second of building impressions, by their number.
 
     python tests/benchmarks/build_impressions.py --folder /scratch/build_impressions --rows 1000000 10000000
 

@@ -1,4 +1,4 @@
-"""What comes after training: a GPU's answers are those of the CPU, from the same run folder, with evidence too."""
+"""`recommend` and `evaluate` give the same answers on a GPU as on the CPU, also for a model with evidence."""
 
 import json
 

@@ -47,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where the runs find their data, and the size of them."""
+    """The folder of the data and runs, and whether they are small."""
 
     folder: Path
     tiny: bool

@@ -1,4 +1,4 @@
-"""What users were shown: built by the real command from tables, killed on the way, verified and inspected."""
+"""Impressions from tables: the real command builds them, survives being killed, verifies and inspects them."""
 
 import subprocess
 import sys

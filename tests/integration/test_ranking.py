@@ -91,7 +91,7 @@ def test_every_part_learns_and_is_exported(train: Train) -> None:
     assert parts >= {"features", "item_encoder", "id_interest", "content_interest", "content_id_contrast", "dnn"}
     assert set(records(run, "step")[0]["losses"]) == {"click", "content_id_contrast"}
     assert losses(run)[-1] < losses(run)[0]
-    assert json.loads((run / "export" / "features.json").read_text()).keys() == {"user", "item"}
+    assert json.loads((run / "export" / "features.json").read_text())["vocabularies"].keys() == {"user", "item"}
 
 
 def test_baselines_lie_beside_it(train: Train) -> None:

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transrec.nn.similarity import similarity_statistics
+
 RankingBaseline = Callable[[Any], Tensor]  # impressions as the examples ask them -> logits (B, 1)
 
-_TEMPERATURE = 0.1
 _AT_ONCE = 512  # impressions whose histories are vectors at a time
 _PRIOR = 10.0  # impressions with the mean rate that every item is given
 
@@ -96,7 +97,7 @@ def _logit(rates: Floats) -> Floats:
 def similarity_baseline(
     items: NDArray[np.int64], features: NDArray[np.float32], catalogue_size: int
 ) -> RankingBaseline:
-    """The mean of exp(cos / τ) over the history in a frozen space, on a logarithmic scale; nothing is trained.
+    """The kernel of the cosines of candidate and history in a frozen space; nothing is trained.
 
     Args:
         items: (M,) those with content.
@@ -116,6 +117,5 @@ def similarity_baseline(
 
 def _log_kernel(pool: Tensor, shown: Any) -> Tensor:
     """(B,)."""
-    cosines = torch.einsum("bw,blw->bl", pool[shown.candidates], pool[shown.history])
-    kernel = (cosines / _TEMPERATURE).exp() * shown.history_mask
-    return torch.log((kernel.sum(1) + 1) / (shown.history_mask.sum(1) + 1))
+    candidates, history = pool[shown.candidates], pool[shown.history]
+    return similarity_statistics(candidates, history, shown.history_mask)[:, -1].double()

@@ -12,12 +12,19 @@ from transrec.features.feature import (
     ContextFeature,
     ItemColumnFeature,
     ItemIdFeature,
+    RequestFeature,
     TimeFeature,
     UserColumnFeature,
     UserIdFeature,
 )
 
 FeatureConfig = Annotated[
-    UserIdFeature | ItemIdFeature | ItemColumnFeature | UserColumnFeature | ContextFeature | TimeFeature,
+    UserIdFeature
+    | ItemIdFeature
+    | ItemColumnFeature
+    | UserColumnFeature
+    | ContextFeature
+    | TimeFeature
+    | RequestFeature,
     Field(discriminator="of"),
 ]

@@ -13,6 +13,7 @@ from transrec.features.vocabulary import Bands, Buckets, Values, Vocabulary
 
 _HOURS, _DAYS = 24, 7
 _SECONDS = 3600
+_SIZES = 24  # bands of request sizes, two to a doubling: the last begins at 3,000 items
 
 
 class Feature(Config):
@@ -129,4 +130,20 @@ class TimeFeature(Feature):
         """The rows of moments in seconds since 1970, 1..24 or 1..7."""
         hours = timestamps // _SECONDS
         found: NDArray[np.int64] = 1 + (hours % _HOURS if self.part == "hour" else hours // _HOURS % _DAYS)
+        return found
+
+
+class RequestFeature(Feature):
+    """How many items a request showed, in bands of which two make a doubling; the more, the fewer are clicked."""
+
+    of: Literal["request"] = Field("request", description="whose feature it is")
+    owner = "impression"
+    unknown: ClassVar[float] = 0.0
+
+    def count(self, values: Iterable[pa.StringArray]) -> Vocabulary:
+        return Buckets(size=_SIZES)
+
+    def rows(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows 1.._SIZES of numbers of items from 1 on."""
+        found: NDArray[np.int64] = 1 + np.floor(2 * np.log2(sizes)).astype(np.int64).clip(max=_SIZES - 1)
         return found

@@ -32,7 +32,7 @@ from transrec.protocols import Interest, Model, ModelSettings, Scorer, Tower
 
 FEATURES_FILE = "features.json"
 CONTRAST = "content_id_contrast"
-_AT_ONCE = 4096  # impressions scored at a time
+_AT_ONCE = 16384  # items of histories that are read at a time
 
 
 class DnnConfig(Config):
@@ -65,6 +65,9 @@ class RankingModelConfig(ModelSettings):
     )
     rates: list[float] = Field(
         [], exclude=True, description="share of answers of each head, where it starts; set by the run"
+    )
+    centres: dict[str, list[float]] = Field(
+        {}, exclude=True, description="mean of the frozen features of all items, by modality; set by the run"
     )
 
     @model_validator(mode="after")
@@ -106,7 +109,8 @@ class RankingModelConfig(ModelSettings):
             self.item_encoder.save_assets(export)
         export.mkdir(parents=True, exist_ok=True)
         values = {name: vocabulary.model_dump(mode="json") for name, vocabulary in self.vocabularies.items()}
-        (export / FEATURES_FILE).write_text(json.dumps(values), encoding="utf-8")
+        known = {"vocabularies": values, "centres": self.centres}
+        (export / FEATURES_FILE).write_text(json.dumps(known), encoding="utf-8")
 
     def from_export(self, export: Path) -> "RankingModelConfig":
         """These settings with the vocabularies and all assets taken from `export`."""
@@ -120,8 +124,11 @@ class RankingModelConfig(ModelSettings):
         """
         path = export / FEATURES_FILE
         try:
-            return self.with_vocabularies(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+            known = json.loads(path.read_text(encoding="utf-8"))
+            centres = {name: [float(value) for value in values] for name, values in known["centres"].items()}
+            found = self.with_vocabularies(known["vocabularies"])
+            return found.model_copy(update={"centres": centres})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): export the run anew") from None
 
     def with_vocabularies(self, vocabularies: Mapping[str, Any]) -> "RankingModelConfig":
@@ -160,6 +167,8 @@ class RankingModel(Model):
             inputs += config.width * (config.pooled_content + (self.content_interest is not None))
         self.dnn = _dnn(inputs + STATISTICS * config.similarity, config.dnn, len(self.heads), config.rates)
         self.similarity = SimilarityTerm(len(self.heads)) if config.similarity else None
+        for modality, centre in config.centres.items():
+            self.register_buffer(f"centre_of_{modality}", torch.tensor(centre), persistent=False)
 
     def towers(self) -> dict[str, Tower]:
         """The item encoder's towers, and each interest."""
@@ -194,9 +203,15 @@ class RankingModel(Model):
             return vectors
         towers: Mapping[str, Any] = self.item_encoder.towers
         with torch.no_grad():
-            frozen = [tower.features(content) for tower in towers.values()]
-            unit = [nn.functional.normalize(found.spread(found.values).float(), dim=-1) for found in frozen]
+            unit = [self._centred(name, tower.features(content)) for name, tower in towers.items()]
         return torch.cat([vectors.float(), *unit], dim=-1)
+
+    def _centred(self, modality: str, features: Any) -> Tensor:
+        """(U, W) frozen features as unit vectors from their mean; zeros where an item lacks the modality."""
+        centre = getattr(self, f"centre_of_{modality}", 0.0)
+        values = features.values.float() - centre
+        spread: Tensor = features.spread(nn.functional.normalize(values, dim=-1))
+        return spread
 
     def scorer(self, items: Tensor) -> Scorer:
         """Function from impressions to the logits of each head, (B, H)."""
@@ -205,7 +220,8 @@ class RankingModel(Model):
             shown = to_device(asked.shown, items.device)
             vectors = items[shown.items]
             ids = self._ids(shown)
-            parts = [shown.part(start, start + _AT_ONCE) for start in range(0, len(shown), _AT_ONCE)]
+            at_once = max(1, _AT_ONCE // shown.history.shape[1])
+            parts = [shown.part(start, start + at_once) for start in range(0, len(shown), at_once)]
             return torch.cat([self._logits(part, vectors, ids) for part in parts]).float()
 
         return score
@@ -245,15 +261,15 @@ class RankingModel(Model):
 class SimilarityTerm(nn.Linear):
     """A linear term of the similarity statistics beside the network.
 
-    It starts at half of their soft maximum, so that a model begins where similarity alone stands and learns the rest;
-    a network of a few thousand impressions does not find that by itself.
+    It starts at their kernel, so that a model begins where similarity alone stands and learns the rest; a network of a
+    few thousand impressions does not find that by itself.
     """
 
     def __init__(self, heads: int) -> None:
         super().__init__(STATISTICS, heads, bias=False)
         with torch.no_grad():
             self.weight.zero_()
-            self.weight[:, -1] = 0.5
+            self.weight[:, -1] = 1.0
 
 
 def _dnn(inputs: int, config: DnnConfig, heads: int, rates: Sequence[float]) -> nn.Sequential:

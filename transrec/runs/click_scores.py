@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transrec.data.batch import Impressions
 from transrec.data.examples.feature_rows import FeatureRows
-from transrec.data.examples.impression_collation import Impression, gathered
+from transrec.data.examples.impression_collation import Impression, columns_of, over_pool
 from transrec.protocols import Score, Scorer
 
 
@@ -32,23 +32,30 @@ class _Asked(NamedTuple):
 
 
 def click_scores(
-    scorer: Scorer, features: FeatureRows, history: Sequence[int], visit: Visit, max_length: int, heads: int
+    scorer: Scorer,
+    features: FeatureRows,
+    history: Sequence[int],
+    visit: Visit,
+    choices: int,
+    max_length: int,
+    heads: int,
 ) -> Score:
     """Function from a..b to the logits (1, n) of the first head for the items a..b-1, shown to this user now.
 
     Args:
         history: catalogue indices, oldest first.
+        choices: number of items that are ranked.
     """
     before, unknown = np.array(history, np.int32), np.full(heads, np.nan, np.float32)
     newest = np.unique(before[-max_length:]).astype(np.int64)
+    context, profile = visit.context or {}, visit.profile or {}
+    impression = Impression(visit.user_id, 0, 1, visit.time, before, unknown, context, profile, choices)
+    alike = columns_of([impression], features, max_length)
 
     def score(a: int, b: int) -> Tensor:
-        shown = [
-            Impression(visit.user_id, 0, item, visit.time, before, unknown, visit.context or {}, visit.profile or {})
-            for item in range(a, b)
-        ]
-        pool = np.union1d(np.arange(a, b), newest)
-        logits: Tensor = scorer(_Asked(gathered(shown, pool, features, max_length)))
+        asked = np.arange(a, b)
+        shown = over_pool(alike.shown_alike(asked), np.union1d(asked, newest), features)
+        logits: Tensor = scorer(_Asked(shown))
         return logits[:, :1].T
 
     return score

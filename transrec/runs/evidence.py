@@ -27,6 +27,7 @@ from transrec.item_encoders.frozen_prefix import FrozenPrefix
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
+from transrec.models.ranking_model import RankingModelConfig
 from transrec.protocols import Evidence, Examples, ModelSettings
 from transrec.training.prefix_cache import kept_states
 
@@ -46,6 +47,21 @@ def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
     if settings:
         assert isinstance(examples, NextItemExamples)  # `check_examples` of a model refuses others
         examples.evidence = tuple(_open(one, RunSources(model, examples, world)) for one in settings)
+
+
+def with_centres(model: Any, examples: Examples, world: World) -> Any:
+    """The settings of a model with the mean of the items' frozen features, where it compares candidates with histories.
+
+    Called by all processes together.
+    """
+    if not isinstance(model, RankingModelConfig) or not model.similarity:
+        return model
+    known = RunSources(model, examples, world)
+    centres = {}
+    for modality in model.content():
+        _, features = known.features(ContentSimilarityConfig(modality=modality))
+        centres[modality] = features.mean(0, dtype=np.float64).tolist() if len(features) else []
+    return model.model_copy(update={"centres": centres})
 
 
 def baseline_evidence(model: ModelSettings, examples: Examples, device: torch.device) -> dict[str, Any]:

@@ -269,7 +269,8 @@ class Recommender:
         seen = self.catalogue.indices(history) if history else []
         with inference(self._model):
             heads, length = len(settings.objective.heads), settings.max_length
-            score = click_scores(self._scorer, self._features, seen, visit, length, heads)
+            choices = len(self.catalogue.item_ids) if allowed is None else len(allowed)
+            score = click_scores(self._scorer, self._features, seen, visit, choices, length, heads)
             left_out = torch.tensor([seen if allowed is None else []], dtype=torch.int64)
             found = self._best_items(score, left_out, top, allowed)
         return [

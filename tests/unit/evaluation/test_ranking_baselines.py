@@ -112,7 +112,7 @@ def test_similarity_by_hand() -> None:
     baseline = similarity_baseline(np.array([1, 2, 3, 4]), features, 5)
     found = baseline(shown([1, 4, 5, 1], [[0, 2, 1], [0, 0, 2], [2, 1, 4], [0, 0, 0]]))
     exp = np.exp
-    expected = np.log([(exp(0) + exp(10) + 1) / 3, (exp(-10) + 1) / 2, (3 * exp(0) + 1) / 4, 1])
+    expected = np.log([(exp(0) + exp(5) + 1) / 3, (exp(-5) + 1) / 2, 1, 1])
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5, atol=1e-6)
     assert found.shape == (4, 1)
 

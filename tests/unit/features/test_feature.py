@@ -11,6 +11,7 @@ from transrec.features.feature import (
     ContextFeature,
     ItemColumnFeature,
     ItemIdFeature,
+    RequestFeature,
     TimeFeature,
     UserColumnFeature,
     UserIdFeature,
@@ -35,6 +36,7 @@ def strings(*values: str | None) -> pa.StringArray:
         ({"of": "user", "column": "age"}, UserColumnFeature, "user"),
         ({"of": "context", "column": "position"}, ContextFeature, "impression"),
         ({"of": "time", "part": "hour"}, TimeFeature, "impression"),
+        ({"of": "request"}, RequestFeature, "impression"),
     ],
 )
 def test_of_says_whose_a_feature_is(settings, kind, owner: str) -> None:
@@ -77,6 +79,13 @@ def test_the_rows_of_times_are_those_of_the_calendar(part: str, size: int) -> No
     seconds = np.array([int(m.replace(tzinfo=dt.UTC).timestamp()) for m in moments])
     expected = [1 + m.hour if part == "hour" else 1 + (m.weekday() - 3) % 7 for m in moments]
     assert feature.rows(seconds).tolist() == expected
+
+
+def test_two_bands_of_request_sizes_make_a_doubling() -> None:
+    feature = RequestFeature()
+    sizes = np.array([1, 2, 3, 4, 5, 6, 8, 2000, 2048, 2896, 2897, 10_000_000])
+    assert feature.rows(sizes).tolist() == [1, 3, 4, 5, 5, 6, 7, 22, 23, 23, 24, 24]
+    assert feature.count([]).size == 24
 
 
 @pytest.mark.parametrize(

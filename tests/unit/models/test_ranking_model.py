@@ -1,6 +1,7 @@
 """The ranking model: what it reads, what its losses reach, and how its second stage starts."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from transrec.adaptation.lora import LoRAConfig
 from transrec.config import ConfigError, validate
 from transrec.data.batch import ImpressionBatch, Impressions, ItemContent
+from transrec.item_encoders.backbone_encoder import Features
 from transrec.models.ranking_model import CONTRAST, RankingModel, RankingModelConfig
 
 U, B, L, WIDTH = 9, 5, 4, 6
@@ -121,6 +123,28 @@ def test_low_rank_at_the_key_of_the_interest_starts_as_it_was() -> None:
     assert trained
     assert all(name.startswith("id_interest.key.") for name in trained)
     assert any(torch.equal(p, key) for p in model.id_interest.parameters() if not p.requires_grad)
+
+
+def test_similarity_is_compared_around_the_mean_of_all_items() -> None:
+    """Items without the modality are like nothing, wherever the mean lies."""
+    model = settings().model_copy(update={"centres": {"text": [1.0, 1.0]}}).build(U)
+    found = model._centred("text", Features(3, torch.tensor([0, 2]), torch.tensor([[4.0, 1.0], [1.0, -1.0]])))
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, -1.0]]))
+    assert "centre_of_text" not in model.state_dict(), "another channel has another mean"
+
+
+def test_what_was_counted_travels_with_the_export(tmp_path: Path) -> None:
+    known = settings().model_copy(update={"centres": {"text": [1.0, 1.0]}})
+    known.save_assets(tmp_path)
+    found = settings().model_copy(update={"vocabularies": {}}).known_from(tmp_path)
+    assert (found.vocabularies, found.centres) == (known.vocabularies, known.centres)
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "{}", '{"vocabularies": {}}', '{"vocabularies": {}, "centres": [1]}'])
+def test_an_export_whose_features_are_damaged_is_named(tmp_path: Path, damaged: str) -> None:
+    (tmp_path / "features.json").write_text(damaged)
+    with pytest.raises(ConfigError, match=r"features\.json cannot be read"):
+        settings().known_from(tmp_path)
 
 
 @pytest.mark.parametrize(

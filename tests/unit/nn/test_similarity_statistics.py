@@ -11,25 +11,23 @@ def some(seed: int = 0, users: int = 3, items: int = 6, width: int = 5) -> tuple
     generator = torch.Generator().manual_seed(seed)
     history = torch.randn(users, items, width, generator=generator)
     mask = torch.arange(items).flip(0) < torch.tensor([[1], [4], [6]])
-    return torch.randn(users, width, generator=generator), history, mask
+    return F.normalize(torch.randn(users, width, generator=generator), dim=-1), F.normalize(history, dim=-1), mask
 
 
 def test_the_statistics_by_hand() -> None:
-    """Cosines 1, 0 and 0.6, divided by 0.1; the length of vectors plays no part."""
-    candidates, history = torch.tensor([[2.0, 0.0]]), torch.tensor([[[3.0, 0.0], [0.0, 1.0], [0.6, 0.8]]])
+    """Cosines 1, 0 and 0.6, divided by 0.2."""
+    candidates, history = torch.tensor([[1.0, 0.0]]), torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]])
     found = similarity_statistics(candidates, history, torch.ones(1, 3, dtype=torch.bool))
-    cosines = [10.0, 0.0, 6.0]
-    weights = [math.exp(c) / sum(map(math.exp, cosines)) for c in cosines]
-    soft = sum(w * c for w, c in zip(weights, cosines, strict=True))
-    torch.testing.assert_close(found, torch.tensor([[1.0, 16 / 3, 10.0, soft]]))
+    kernel = math.log((1 + math.exp(5) + math.exp(0) + math.exp(3)) / 4)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 8 / 3, 5.0, kernel]]))
     assert found.shape == (1, STATISTICS)
-    assert TEMPERATURE == 0.1
+    assert TEMPERATURE == 0.2
 
 
 def test_all_cosines_may_be_negative() -> None:
     candidates, history = torch.tensor([[1.0, 0.0]]), torch.tensor([[[-1.0, 0.0], [0.0, 1.0]]])
     found = similarity_statistics(candidates, history, torch.tensor([[True, False]]))
-    torch.testing.assert_close(found, torch.tensor([[1.0, -10.0, -10.0, -10.0]]))
+    torch.testing.assert_close(found, torch.tensor([[1.0, -5.0, -5.0, math.log((1 + math.exp(-5)) / 2)]]))
 
 
 @pytest.mark.parametrize("filling", [0.0, 1e30, math.inf, math.nan])
@@ -76,7 +74,7 @@ def test_statistics_train_nothing() -> None:
 
 def test_equal_items_are_most_similar() -> None:
     candidates, history, mask = some()
-    history[2, 0] = 7 * candidates[2]
+    history[2, 0] = candidates[2]
     cosines = F.cosine_similarity(candidates[2], history[2], dim=-1) / TEMPERATURE
     found = similarity_statistics(candidates, history, mask)[2]
     torch.testing.assert_close(found[2], cosines[0])

@@ -47,6 +47,17 @@ class Exposures:
     labels: NDArray[np.float32]  # (I, H) 0 or 1; NaN where it was not observed
     context: Mapping[str, pa.StringArray]  # columns (I,)
     histories: Histories
+    shown_with: Ints | None = None  # (I,) items of each request, where not all of them are here
+
+    @property
+    def sizes(self) -> Ints:
+        """(I,) how many items the request of each impression showed."""
+        if self.shown_with is not None:
+            return self.shown_with
+        keys = self.users * (1 + self.requests.max(initial=0)) + self.requests
+        _, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        found: Ints = counts[place]
+        return found
 
 
 class ShownConfig(Config):

@@ -24,6 +24,7 @@ from transrec.features.feature import (
     ContextFeature,
     ItemColumnFeature,
     ItemIdFeature,
+    RequestFeature,
     TimeFeature,
     UserColumnFeature,
     UserIdFeature,
@@ -92,6 +93,8 @@ class FeatureRows:
             return np.zeros((0, 1), np.int64)
         if isinstance(feature, TimeFeature):
             return feature.rows(shown.times)[:, None]
+        if isinstance(feature, RequestFeature):
+            return feature.rows(shown.sizes)[:, None]
         values, owners = _values(name, feature, users, shown)
         return _rows(feature, self.vocabularies[name], values)[owners]
 
@@ -134,7 +137,8 @@ def count(
     """
     items, known = item_values(folder, settings), pa.array(popularity[1:] > 0)
     seen: dict[str, list[pa.StringArray]] = {name: [column.filter(known)] for name, column in items.items()}
-    others = {name: f for name, f in settings.items() if f.owner != "item" and not isinstance(f, TimeFeature)}
+    counted = UserIdFeature | UserColumnFeature | ContextFeature
+    others = {name: feature for name, feature in settings.items() if isinstance(feature, counted)}
     for users, shown in training() if others else ():
         for name, feature in others.items() if len(shown.users) else ():
             values, owners = _values(name, feature, users, shown)

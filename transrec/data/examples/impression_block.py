@@ -8,7 +8,7 @@ Shape letters: I impressions of a block, B slots of a batch, L items of a histor
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -87,6 +87,14 @@ class Columns:
         """The impressions of a block at these places."""
         features = {name: rows[places].astype(np.int64) for name, rows in block.features.items()}
         return cls(block.shown.items[places], block.history(places, length), block.shown.labels[places], features)
+
+    def shown_alike(self, candidates: Ints) -> "Columns":
+        """These candidates, each in the place of the only impression."""
+        each = np.zeros(len(candidates), np.int64)
+        features = {name: rows[each] for name, rows in self.features.items()}
+        return replace(
+            self, candidates=candidates, history=self.history[each], labels=self.labels[each], features=features
+        )
 
     @classmethod
     def of_slots(

@@ -108,10 +108,11 @@ class Impression(NamedTuple):
     labels: NDArray[np.float32]  # (H,)
     context: Mapping[str, str | None]
     profile: Mapping[str, str | None]
+    shown_with: int = 1  # items of its request
 
 
-def gathered(impressions: Sequence[Impression], pool: Ints, features: FeatureRows, max_length: int) -> Impressions:
-    """Impressions outside of the shards over a pool of items that holds all of theirs; columns may be missing."""
+def columns_of(impressions: Sequence[Impression], features: FeatureRows, max_length: int) -> Columns:
+    """Impressions outside of the shards; columns may be missing."""
     lengths = [len(impression.history) for impression in impressions]
     offsets, users = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.arange(len(impressions))
     items = np.concatenate([impression.history for impression in impressions]).astype(np.int32)
@@ -125,12 +126,13 @@ def gathered(impressions: Sequence[Impression], pool: Ints, features: FeatureRow
         np.stack([impression.labels for impression in impressions]),
         context,
         before,
+        np.array([impression.shown_with for impression in impressions], np.int64),
     )
     ids = pa.array([impression.user_id for impression in impressions], pa.string())
     nothing = np.full(len(items), np.nan, np.float32)
     block = UserBlock(ids, offsets, items, before.times, nothing, pa.record_batch(profile), shown=None)
     shown_now = ImpressionBlock(block, shown, np.zeros(len(users), np.int8), features.of_block(block, shown))
-    return over_pool(Columns.of(shown_now, users, max_length), pool, features)
+    return Columns.of(shown_now, users, max_length)
 
 
 def _columns(

@@ -10,7 +10,7 @@ from user_blocks import user_block
 from transrec.config import ConfigError
 from transrec.data.examples.exposures import RatedConfig, SampledConfig, ShownConfig
 from transrec.data.examples.feature_rows import FeatureRows, dropped_at
-from transrec.data.examples.impression_collation import Impression, gathered
+from transrec.data.examples.impression_collation import Impression, columns_of, over_pool
 from transrec.data.examples.impressions import ImpressionExamples
 from transrec.data.shards.user_shards import Shown
 from transrec.features.feature import (
@@ -18,6 +18,7 @@ from transrec.features.feature import (
     Feature,
     ItemColumnFeature,
     ItemIdFeature,
+    RequestFeature,
     TimeFeature,
     UserColumnFeature,
     UserIdFeature,
@@ -117,6 +118,7 @@ def test_the_rows_of_a_block_are_those_of_its_users_context_and_times() -> None:
         "place": ContextFeature(column="position", bands=[1, 10]),
         "tags": ContextFeature(column="tags", several=","),
         "hour": TimeFeature(part="hour"),
+        "request": RequestFeature(),
         "item": ItemIdFeature(),
     }
     block = shown_block()
@@ -126,6 +128,7 @@ def test_the_rows_of_a_block_are_those_of_its_users_context_and_times() -> None:
         "place": features["place"].count([]),
         "tags": Values(values=["a", "b"]),
         "hour": features["hour"].count([]),
+        "request": features["request"].count([]),
     }
     found = FeatureRows(features, vocabularies, {}).of_block(block, ShownConfig().read(block, ["click"], 3))
     assert {name: rows.tolist() for name, rows in found.items()} == {
@@ -134,6 +137,7 @@ def test_the_rows_of_a_block_are_those_of_its_users_context_and_times() -> None:
         "place": [[1], [3], [0], [0]],
         "tags": [[2, 1, 0], [0, 0, 0], [0, 0, 0], [1, 0, 2]],
         "hour": [[1], [2], [2], [1]],
+        "request": [[4], [4], [4], [1]],  # u1 was shown three items, u2 one
     }
 
 
@@ -212,6 +216,7 @@ def test_impressions_outside_of_the_shards_have_the_rows_of_those_inside(scan_im
     features = {
         "user": UserIdFeature(), "item": ItemIdFeature(), "age": UserColumnFeature(column="age", bands=[30]),
         "town": UserColumnFeature(column="town"), "hour": TimeFeature(part="hour"),
+        "request": RequestFeature(),
     }  # fmt: skip
     examples = scan_impressions(features=features)
     asked = next(filter(None, examples.questions("test")))
@@ -221,12 +226,14 @@ def test_impressions_outside_of_the_shards_have_the_rows_of_those_inside(scan_im
         time = next(r.time for r in ratings()[user] if r.item == item)
         before = [r.item for r in ratings()[user] if r.time < time and r.rating >= 4]
         labels = np.full(1, np.nan, np.float32)
-        sent.append(Impression(user, 0, item, time, np.array(before, np.int32), labels, {}, people[user]))
-    found = gathered(sent, asked.shown.items.numpy(), examples.features, MAX_LENGTH)
+        together = sum(r.time == time for r in ratings()[user])
+        sent.append(Impression(user, 0, item, time, np.array(before, np.int32), labels, {}, people[user], together))
+    columns = columns_of(sent, examples.features, MAX_LENGTH)
+    found = over_pool(columns, asked.shown.items.numpy(), examples.features)
     assert torch.equal(found.candidates, asked.shown.candidates)
     assert torch.equal(found.history, asked.shown.history)
     assert torch.equal(found.history_mask, asked.shown.history_mask)
-    assert found.features.keys() == asked.shown.features.keys() == {"user", "age", "town", "hour"}
+    assert found.features.keys() == asked.shown.features.keys() == {"user", "age", "town", "hour", "request"}
     assert all(torch.equal(rows, asked.shown.features[name]) for name, rows in found.features.items())
 
 
@@ -247,7 +254,8 @@ def test_what_a_service_does_not_know_is_unknown_or_what_was_said_for_that() -> 
             ("2", {"position": None}, {}),
         ]
     ]
-    found = gathered(sent, np.array([3]), FeatureRows(features, known, {}), MAX_LENGTH)
+    rows = FeatureRows(features, known, {})
+    found = over_pool(columns_of(sent, rows, MAX_LENGTH), np.array([3]), rows)
     assert {name: rows[:, 0].tolist() for name, rows in found.features.items()} == {
         "user": [0, 2, 2], "age": [0, 1, 0], "place": [1, 2, 0], "scene": [0, 1, 0]
     }  # fmt: skip

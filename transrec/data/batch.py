@@ -194,6 +194,7 @@ class ImpressionBatch:
     has_content: Tensor  # (U,) bool, pool items with content in any modality
     user_ids: list[str]  # of filled slots
     counts: dict[str, int]  # terms of each loss
+    log_kept: float = 0.0  # logarithm of the share of the impressions without an answer that are trained on
     digest: int = 0
 
     @property

@@ -117,5 +117,4 @@ def similarity_baseline(
 
 def _log_kernel(pool: Tensor, shown: Any) -> Tensor:
     """(B,)."""
-    candidates, history = pool[shown.candidates], pool[shown.history]
-    return similarity_statistics(candidates, history, shown.history_mask)[:, -1].double()
+    return similarity_statistics(pool, shown.candidates, shown.history, shown.history_mask)[:, -1].double()

@@ -184,7 +184,8 @@ class RankingModel(Model):
         """The summed losses of each head, and of the contrast of content and ids."""
         vectors = self.encode_items(batch.content)
         ids = self._ids(batch.shown)
-        losses_H = click_losses(self._logits(batch.shown, vectors, ids), batch.labels, batch.observed)
+        logits = self._logits(batch.shown, vectors, ids) - batch.log_kept  # the odds among those that are kept
+        losses_H = click_losses(logits, batch.labels, batch.observed)
         losses = dict(zip(self.heads, losses_H.unbind(), strict=True))
         if self.content_id_contrast is not None:
             anchors = self._sides(batch, vectors, ids, batch.shown.candidates)
@@ -248,7 +249,7 @@ class RankingModel(Model):
             read.append(self.content_interest(content[candidates], content[history], mask))
         dtype, direct = next(self.dnn.parameters()).dtype, 0
         if self.similarity is not None:
-            read.append(similarity_statistics(frozen[candidates], frozen[history], mask))
+            read.append(similarity_statistics(frozen, candidates, history, mask))
             direct = self.similarity(read[-1].to(dtype))
         logits: Tensor = self.dnn(torch.cat([part.to(dtype) for part in read], dim=-1)) + direct
         return logits

@@ -1,6 +1,6 @@
 """Similarity of a candidate to a history in a space that is not trained.
 
-Shape letters: B candidates, L items of their histories, W width of the space.
+Shape letters: U distinct items, B candidates, L items of their histories, W width of the space.
 """
 
 import math
@@ -13,7 +13,7 @@ TEMPERATURE = 0.2  # cosines of centred features differ by tenths
 
 
 @torch.no_grad()
-def similarity_statistics(candidates: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+def similarity_statistics(vectors: Tensor, candidates: Tensor, history: Tensor, mask: Tensor) -> Tensor:
     """(B, 4): whether there is anything to compare, the mean and the maximum of the cosines, and their kernel.
 
     Cosines are divided by τ = 0.2, which makes them as large as logits. The kernel is log((1 + Σ exp(cos / τ)) /
@@ -24,12 +24,14 @@ def similarity_statistics(candidates: Tensor, history: Tensor, mask: Tensor) -> 
     inputs of a ranking model as in SimTier (arXiv 2407.19467), which counts them in bins instead.
 
     Args:
-        candidates: (B, W) unit vectors from the mean of all items, for what they share says nothing; or zeros.
-        history: (B, L, W) likewise.
+        vectors: (U, W) unit vectors from the mean of all items, for what they share says nothing; or zeros.
+        candidates: (B,) rows.
+        history: (B, L) rows.
         mask: (B, L) bool.
     """
-    known_BL = mask & (history != 0).any(-1) & (candidates != 0).any(-1, keepdim=True)
-    cosines_BL = (history @ candidates.unsqueeze(-1)).squeeze(-1) / TEMPERATURE
+    known_U = (vectors != 0).any(-1)
+    known_BL = mask & known_U[history] & known_U[candidates].unsqueeze(-1)
+    cosines_BL = (vectors[history] @ vectors[candidates].unsqueeze(-1)).squeeze(-1) / TEMPERATURE
     filled_BL = cosines_BL.masked_fill(~known_BL, 0)
     count_B = known_BL.sum(1)
     masked_BL = cosines_BL.masked_fill(~known_BL, -math.inf)

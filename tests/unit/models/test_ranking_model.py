@@ -1,5 +1,6 @@
 """The ranking model: what it reads, what its losses reach, and how its second stage starts."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,16 @@ def test_low_rank_at_the_key_of_the_interest_starts_as_it_was() -> None:
     assert trained
     assert all(name.startswith("id_interest.key.") for name in trained)
     assert any(torch.equal(p, key) for p in model.id_interest.parameters() if not p.requires_grad)
+
+
+def test_the_probability_is_corrected_for_thinned_negatives() -> None:
+    """Among the 20 % of the negatives that are kept, the odds are five times as large."""
+    model = build()
+    bias = model.dnn[-1].bias
+    expected = model(batch())["click"]
+    with torch.no_grad():
+        bias -= math.log(5)
+    torch.testing.assert_close(model(replace(batch(), log_kept=math.log(0.2)))["click"], expected)
 
 
 def test_similarity_is_compared_around_the_mean_of_all_items() -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from transrec.nn.similarity import STATISTICS, TEMPERATURE, similarity_statistics
+from transrec.nn import similarity
+from transrec.nn.similarity import STATISTICS, TEMPERATURE
 
 
 def some(seed: int = 0, users: int = 3, items: int = 6, width: int = 5) -> tuple[torch.Tensor, ...]:
@@ -12,6 +13,14 @@ def some(seed: int = 0, users: int = 3, items: int = 6, width: int = 5) -> tuple
     history = torch.randn(users, items, width, generator=generator)
     mask = torch.arange(items).flip(0) < torch.tensor([[1], [4], [6]])
     return F.normalize(torch.randn(users, width, generator=generator), dim=-1), F.normalize(history, dim=-1), mask
+
+
+def similarity_statistics(candidates: torch.Tensor, history: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Of vectors (B, W) and (B, L, W), each of which is an item of its own."""
+    (users, items), width = mask.shape, candidates.shape[1]
+    vectors = torch.cat([candidates, history.reshape(-1, width)])
+    rows = users + torch.arange(users * items).view(users, items)
+    return similarity.similarity_statistics(vectors, torch.arange(users), rows, mask)
 
 
 def test_the_statistics_by_hand() -> None:

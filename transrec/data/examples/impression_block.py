@@ -30,6 +30,7 @@ class ImpressionBlock:
     shown: Exposures
     part: NDArray[np.int8]  # (I,) UNUSED, TRAIN, VALID or TEST
     features: Mapping[str, NDArray[np.int32]]  # of user, context and time, (I, k)
+    thinned: NDArray[np.bool_] | None = None  # (I,) negatives that are not trained on
 
     @cached_property
     def stops(self) -> Ints:
@@ -38,8 +39,13 @@ class ImpressionBlock:
 
     @cached_property
     def trains(self) -> Ints:
-        """The impressions that train."""
+        """The impressions of the training part."""
         return np.flatnonzero(self.part == TRAIN)
+
+    @cached_property
+    def kept(self) -> Ints:
+        """Those of the training part that are trained on."""
+        return self.trains if self.thinned is None else self.trains[~self.thinned[self.trains]]
 
     @cached_property
     def user_ids(self) -> list[str]:

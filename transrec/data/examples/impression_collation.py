@@ -3,6 +3,7 @@
 Shape letters: see `data.batch.Impressions`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -38,9 +39,11 @@ class ImpressionCollation:
         max_length: int,
         heads: Sequence[str],
         catalogue_size: int,
+        keep_negatives: float = 1.0,
     ) -> None:
         self.features, self.store, self.sampling, self.seed = features, store, sampling, seed
         self.max_length, self.heads, self.catalogue_size = max_length, heads, catalogue_size
+        self.log_kept = math.log(keep_negatives)
 
     def __call__(self, step: int, first_slot: int, impressions: Sequence[ImpressionExample | None]) -> ImpressionBatch:
         columns = Columns.of_slots(impressions, self.max_length, len(self.heads), self.features.of_shown)
@@ -61,6 +64,7 @@ class ImpressionCollation:
             has_content=has_content,
             user_ids=[impression.user_id for impression in impressions if impression is not None],
             counts=counts,
+            log_kept=self.log_kept,
         )
 
     def _drawn(self, step: int) -> Ints:

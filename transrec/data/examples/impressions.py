@@ -11,13 +11,13 @@ Shape letters: I impressions of a block, H heads.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from transrec.config import Config, ConfigError
 from transrec.data.batch import Impressions, Sampling, Targets
@@ -35,6 +35,7 @@ from transrec.data.shards.user_shards import CACHED_BLOCKS, UserBlock, UserShard
 from transrec.protocols import Evidence, Part
 
 _PARTS = {"valid": VALID, "test": TEST}
+_THINNED = 9  # seed component that separates these random numbers from those of order, dropout and negatives
 
 
 class ImpressionsConfig(Config):
@@ -43,6 +44,19 @@ class ImpressionsConfig(Config):
     name: Literal["impressions"] = Field("impressions", description="the kind of example")
     exposures: ExposuresConfig = Field(ShownConfig(), description="where impressions come from")
     heads: list[str] = Field(["click"], min_length=1, description="the answers that are predicted")
+    keep_negatives: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the training impressions without an answer that are trained on, the same in every epoch; "
+        "the probability is corrected for it",
+    )
+
+    @model_validator(mode="after")
+    def _thins_one_head(self) -> Self:
+        if self.keep_negatives < 1 and len(self.heads) > 1:
+            raise ValueError("keep_negatives corrects the probability of one answer: name one of `heads`")
+        return self
 
     def scan(self, config: HistoriesConfig, max_length: int, agree: Agree = set) -> "ImpressionExamples":
         """Build the examples in the shards; with several ranks, `agree` makes all leave out the same blocks."""
@@ -147,12 +161,13 @@ class ImpressionExamples:
     def example(self, number: int, within: int) -> ImpressionExample:
         """Training impression `within` of block `number`."""
         block = self._block(number)
-        return ImpressionExample(block, int(block.trains[within]))
+        return ImpressionExample(block, int(block.kept[within]))
 
     def collation(self, store: ItemStore, sampling: Sampling, seed: int) -> ImpressionCollation:
         """The function that builds batches of impressions with the content of `store`."""
+        heads, kept = self.settings.heads, self.settings.keep_negatives
         return ImpressionCollation(
-            self.features, store, sampling, seed, self.max_length, self.settings.heads, self.targets.size
+            self.features, store, sampling, seed, self.max_length, heads, self.targets.size, kept
         )
 
     def questions(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Asked | None]:
@@ -195,7 +210,8 @@ class ImpressionExamples:
         for _, shown in self.training():
             users += len(np.unique(shown.users))
             clicks += int(np.nansum(shown.labels[:, 0]))
-        return {"users": users, "impressions": sum(self.counts), "clicks": clicks, "windows": sum(self.counts)}
+        impressions = int(self.popularity.sum())
+        return {"users": users, "impressions": impressions, "clicks": clicks, "windows": sum(self.counts)}
 
     def remarks(self, part: Part) -> list[str]:
         """How many of the impressions show users and items that training knows, and whether negatives were drawn."""
@@ -242,7 +258,8 @@ class ImpressionExamples:
         few = np.maximum(users.lengths, 1) < self.config.min_interactions  # who was shown something did one thing
         part[few[shown.users]] = UNUSED
         part[np.isnan(shown.labels).all(axis=1)] = UNUSED
-        return ImpressionBlock(users, shown, part, self.features.of_block(users, shown))
+        thinned = thinned_negatives(shown.labels[:, 0], number, self.settings.keep_negatives)
+        return ImpressionBlock(users, shown, part, self.features.of_block(users, shown), thinned)
 
     def _part_of(self, shown: Exposures) -> NDArray[np.int8]:
         split = self.config.split
@@ -268,7 +285,7 @@ class ImpressionExamples:
         block = self._block(number)
         self.popularity += np.bincount(block.shown.items[block.trains], minlength=len(self.popularity))
         self.block_impressions.append(len(block.shown.items))
-        return len(block.trains)
+        return len(block.kept)
 
     def _places(self, block: ImpressionBlock, part: Part) -> Ints:
         """The impressions of `part` in which the first head was observed."""
@@ -296,6 +313,15 @@ class ImpressionExamples:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._read)
+
+
+def thinned_negatives(labels: NDArray[np.float32], block: int, kept: float) -> NDArray[np.bool_] | None:
+    """(I,) the impressions of a block without an answer that are not trained on; None if all are."""
+    if kept == 1:
+        return None
+    draws = np.random.default_rng((_THINNED, block)).random(len(labels))  # another seed of the run changes nothing
+    found: NDArray[np.bool_] = (labels == 0) & (draws >= kept)
+    return found
 
 
 def _of(shown: Exposures, places: Ints) -> Exposures:

@@ -36,12 +36,18 @@ def scan_impressions(rated_shards: Path, tmp_path: Path) -> Callable[..., Impres
         max_length: int = MAX_LENGTH,
         min_interactions: int = 1,
         heads: Sequence[str] = ("click",),
+        keep_negatives: float = 1.0,
         **values: Any,
     ) -> ImpressionExamples:
         config = DataConfig(
             path=path,
             cache=tmp_path / "cache",
-            examples={"name": "impressions", "exposures": exposures, "heads": list(heads)},
+            examples={
+                "name": "impressions",
+                "exposures": exposures,
+                "heads": list(heads),
+                "keep_negatives": keep_negatives,
+            },
             split=split,
             min_interactions=min_interactions,
             **values,

@@ -337,6 +337,20 @@ def test_recorded_impressions_train_and_test_with_all_heads_and_their_context(
     assert clicks.question_users("test") == ["b"], "whether a clicked the last one is not known"
 
 
+def test_negatives_are_thinned_for_training_alone(scan_impressions: Scan) -> None:
+    """The same ones in every epoch; what is counted and evaluated is what was shown."""
+    whole, thinned = scan_impressions(), scan_impressions(keep_negatives=0.4)
+    rows, kept = training_rows(whole), training_rows(thinned)
+    assert set(kept) < set(rows)
+    assert {row for row in kept if row[3]} == {row for row in rows if row[3]}
+    negatives = [sum(not row[3] for row in found) for found in (kept, rows)]
+    assert 0.2 < negatives[0] / negatives[1] < 0.6
+    assert training_rows(scan_impressions(keep_negatives=0.4)) == kept
+    assert thinned.training_size() == whole.training_size() | {"windows": len(kept)}
+    assert (thinned.popularity == whole.popularity).all()
+    assert thinned.question_users("test") == whole.question_users("test")
+
+
 def test_who_only_was_shown_something_takes_part(tmp_path: Path, scan_impressions: Scan, shown_shards: Path) -> None:
     """Those who never clicked are not left out for it."""
     raw = tmp_path / "raw"

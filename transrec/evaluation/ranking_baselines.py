@@ -106,15 +106,15 @@ def similarity_baseline(
     centred = features - features.sum(axis=0) / max(1, len(features))
     unit = np.zeros((catalogue_size + 1, features.shape[1]), np.float32)
     unit[items] = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    vectors = torch.from_numpy(unit)
+    vectors, known = torch.from_numpy(unit), torch.from_numpy(unit.any(axis=1))
 
     def score(asked: Any) -> Tensor:
         parts = (asked.shown.part(start, start + _AT_ONCE) for start in range(0, len(asked.shown), _AT_ONCE))
-        return torch.cat([_log_kernel(vectors[part.items], part) for part in parts])[:, None]
+        return torch.cat([_kernel(vectors[part.items], known[part.items], part) for part in parts])[:, None]
 
     return score
 
 
-def _log_kernel(pool: Tensor, shown: Any) -> Tensor:
+def _kernel(pool: Tensor, known: Tensor, shown: Any) -> Tensor:
     """(B,)."""
-    return similarity_statistics(pool, shown.candidates, shown.history, shown.history_mask)[:, -1].double()
+    return similarity_statistics(pool, known, shown.candidates, shown.history, shown.history_mask)[:, -1].double()

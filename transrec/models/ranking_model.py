@@ -196,7 +196,8 @@ class RankingModel(Model):
         return losses
 
     def encode_items(self, content: ItemContent) -> Tensor:
-        """(U, D + W) content vectors, and beside them the frozen features if similarity is asked for."""
+        """(U, D) content vectors; if similarity is asked for, (U, D + 1 + W): also whether an item has content, and its
+        frozen features."""
         if self.item_encoder is None:
             return torch.zeros((len(content.items), 0), device=content.items.device)
         vectors: Tensor = self.item_encoder(content)
@@ -205,7 +206,9 @@ class RankingModel(Model):
         towers: Mapping[str, Any] = self.item_encoder.towers
         with torch.no_grad():
             unit = [self._centred(name, tower.features(content)) for name, tower in towers.items()]
-        return torch.cat([vectors.float(), *unit], dim=-1)
+            frozen = torch.cat(unit, dim=-1)
+            known = frozen.any(-1, keepdim=True).float()
+        return torch.cat([vectors.float(), known, frozen], dim=-1)
 
     def _centred(self, modality: str, features: Any) -> Tensor:
         """(U, W) frozen features as unit vectors from their mean; zeros where an item lacks the modality."""
@@ -242,14 +245,15 @@ class RankingModel(Model):
         read = [ids[candidates], *(self.features[name](shown.features[name]) for name in self._of_impressions)]
         if self.id_interest is not None:
             read.append(self.id_interest(ids[candidates], ids[history], mask))
-        content, frozen = vectors[:, : self._width], vectors[:, self._width :]
+        content = vectors[:, : self._width]
         if self.item_encoder is not None and self._pooled:
             read.append(content[candidates])
         if self.content_interest is not None:
             read.append(self.content_interest(content[candidates], content[history], mask))
         dtype, direct = next(self.dnn.parameters()).dtype, 0
         if self.similarity is not None:
-            read.append(similarity_statistics(frozen, candidates, history, mask))
+            known, frozen = vectors[:, self._width] > 0, vectors[:, self._width + 1 :]
+            read.append(similarity_statistics(frozen, known, candidates, history, mask))
             direct = self.similarity(read[-1].to(dtype))
         logits: Tensor = self.dnn(torch.cat([part.to(dtype) for part in read], dim=-1)) + direct
         return logits

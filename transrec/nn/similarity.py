@@ -13,24 +13,23 @@ TEMPERATURE = 0.2  # cosines of centred features differ by tenths
 
 
 @torch.no_grad()
-def similarity_statistics(vectors: Tensor, candidates: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+def similarity_statistics(vectors: Tensor, known: Tensor, candidates: Tensor, history: Tensor, mask: Tensor) -> Tensor:
     """(B, 4): whether there is anything to compare, the mean and the maximum of the cosines, and their kernel.
 
     Cosines are divided by τ = 0.2, which makes them as large as logits. The kernel is log((1 + Σ exp(cos / τ)) /
-    (1 + n)) over the n items of the history. A vector of zeros, an item without content, is like nothing: its cosines
-    are left out. Without a single cosine, all four are 0.
+    (1 + n)) over the n items of the history that have content. Without a single cosine, all four are 0.
 
     Papers: the kernel over frozen vectors as in `evidence.content_similarity`; statistics of a candidate's cosines as
     inputs of a ranking model as in SimTier (arXiv 2407.19467), which counts them in bins instead.
 
     Args:
-        vectors: (U, W) unit vectors from the mean of all items, for what they share says nothing; or zeros.
+        vectors: (U, W) unit vectors from the mean of all items, for what they share says nothing.
+        known: (U,) bool, items with content.
         candidates: (B,) rows.
         history: (B, L) rows.
         mask: (B, L) bool.
     """
-    known_U = (vectors != 0).any(-1)
-    known_BL = mask & known_U[history] & known_U[candidates].unsqueeze(-1)
+    known_BL = mask & known[history] & known[candidates].unsqueeze(-1)
     cosines_BL = (vectors[history] @ vectors[candidates].unsqueeze(-1)).squeeze(-1) / TEMPERATURE
     filled_BL = cosines_BL.masked_fill(~known_BL, 0)
     count_B = known_BL.sum(1)

@@ -20,7 +20,8 @@ def similarity_statistics(candidates: torch.Tensor, history: torch.Tensor, mask:
     (users, items), width = mask.shape, candidates.shape[1]
     vectors = torch.cat([candidates, history.reshape(-1, width)])
     rows = users + torch.arange(users * items).view(users, items)
-    return similarity.similarity_statistics(vectors, torch.arange(users), rows, mask)
+    known = (vectors != 0).any(1)
+    return similarity.similarity_statistics(vectors, known, torch.arange(users), rows, mask)
 
 
 def test_the_statistics_by_hand() -> None:

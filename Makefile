@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 2
 
 .PHONY: quickstart test test-slow test-oldest lint docs
 
@@ -12,7 +13,7 @@ quickstart: $(VENV)/quickstart.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" deepspeed -q launch/train.py --config configs/quickstart.yaml
 
 test: $(VENV)/dev.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 test-slow: $(VENV)/dev.installed
 	$(BIN)/python -m pytest -m slow

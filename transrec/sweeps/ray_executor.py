@@ -19,6 +19,7 @@ from typing import Any
 import httpx2
 from filelock import FileLock
 
+from transrec.distributed import launchers
 from transrec.evaluation.metrics import metric
 from transrec.runs.train_and_test import run as train_and_test
 from transrec.sweeps.config import Asha, Median, Resources, Sweep
@@ -315,6 +316,7 @@ def run_trial(config: dict[str, Any], runs: dict[str, Run], sweep: Sweep, cwd: s
 def train(run: Run, resources: Resources) -> None:
     """Train and test a run on the configured number of workers."""
     if resources.workers == 1:
+        launchers.forget(os.environ)  # of the srun that started Ray on this node
         train_and_test(run.experiment)
     else:
         train_on_workers(run, resources)

@@ -29,6 +29,7 @@ from transrec.runs.train_and_test import build_stream, build_trainer
 from transrec.training import checkpoint
 from transrec.training.checkpoint import TrainState
 from transrec.training.cost import measure
+from transrec.training.stopping import StopRequest
 from transrec.training.trainer import Trainer
 
 CASES: dict[str, dict[str, Any]] = {
@@ -108,7 +109,7 @@ def measured(experiment: Experiment, world: World, steps: int) -> dict[str, Any]
     stream = build_stream(experiment, parts.examples, parts.store, world)
     cost = measure(parts.model, stream[0], world.device, autocast=True)
     assert cost is not None
-    trainer = build_trainer(experiment, parts, stream, evaluator, world)
+    trainer = build_trainer(experiment, parts, stream, evaluator, world, StopRequest(None))
     row = built | train(trainer, steps, (cost.forward + cost.backward) / cost.users)
     row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
     with stopwatch("checkpoint_s") as saved:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from commands import Commands, ForkedCommands
+from commands import Commands, Finished, ForkedCommands
 from run_folder import exported, records
 from tiny_world import USER_MODELS, Tiny
 
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import Evaluator
+from transrec.training.stopping import Stop
+from transrec.training.trainer import Trainer
 
 STEPS = 60
 
@@ -176,19 +178,56 @@ def test_a_validation_is_written_down_before_the_checkpoint_that_follows_it(
     assert [record["step"] for record in records(run_dir, "valid")] == list(range(12, saved + 1, 12))
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(
-    tiny: Tiny, commands: ForkedCommands, uninterrupted: Path, run_dir: Path
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "stopped"), (signal.SIGUSR1, 138, "paused")]
+)
+def test_a_signal_saves_and_the_same_command_goes_on(
+    tiny: Tiny,
+    commands: ForkedCommands,
+    uninterrupted: Path,
+    run_dir: Path,
+    number: signal.Signals,
+    code: int,
+    word: str,
 ) -> None:
     running = commands.start("train", *arguments(tiny, run_dir))
     running.wait_until(lambda: len(records(run_dir, "step")) >= 7)
-    running.signal(signal.SIGTERM)
-    finished = running.wait()
-    assert finished.code == 143, finished.stderr
+    running.signal(number)
+    assert_saved(running.wait(), run_dir, code, word)
+    assert_goes_on(commands, arguments(tiny, run_dir), run_dir, uninterrupted)
+
+
+def test_the_time_limit_saves_and_the_same_command_goes_on(
+    tiny: Tiny, commands: ForkedCommands, uninterrupted: Path, run_dir: Path
+) -> None:
+    limited = arguments(tiny, run_dir, "train.time_limit=2s")
+    assert_saved(commands.start("train", *limited, before=step_slowly).wait(), run_dir, 138, "paused")
+    assert_goes_on(commands, arguments(tiny, run_dir), run_dir, uninterrupted)
+
+
+def step_slowly() -> None:
+    """The steps take longer than any time limit here."""
+    train_step = Trainer._train_step
+
+    def wait_and_train(self: Trainer, *arguments: Any) -> Stop:
+        time.sleep(0.1)
+        return train_step(self, *arguments)
+
+    Trainer._train_step = wait_and_train  # type: ignore[method-assign]
+
+
+def assert_saved(finished: Finished, run_dir: Path, code: int, word: str) -> None:
+    assert finished.code == code, finished.stderr
     stopped_after = len(records(run_dir, "step"))
-    assert f"stopped after step {stopped_after}" in finished.stderr
+    assert stopped_after < STEPS
+    assert f"{word} after step {stopped_after}; run the same command again" in finished.stderr
     assert "Traceback" not in finished.stderr
     assert (run_dir / "checkpoints" / f"step-{stopped_after:08d}" / "state.json").exists()
-    again = commands.run("train", *arguments(tiny, run_dir))
+
+
+def assert_goes_on(commands: Commands, arguments: list[str | Path], run_dir: Path, uninterrupted: Path) -> None:
+    stopped_after = len(records(run_dir, "step"))
+    again = commands.run("train", *arguments)
     assert again.code == 0, again.stderr
     assert f"resuming after step {stopped_after}" in again.stderr
     assert_same_run(run_dir, uninterrupted)
@@ -224,12 +263,15 @@ def stop_in_validations() -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_of_two_ranks_stops_both(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_to_one_of_two_ranks_stops_both(
+    tiny: Tiny, commands: ForkedCommands, run_dir: Path, number: signal.Signals, code: int
+) -> None:
     running = commands.start("train", *arguments(tiny, run_dir), ranks=2)
     running.wait_until(lambda: len(records(run_dir, "step")) >= 7)
     pid = running.processes[1].pid
     assert pid is not None
-    os.kill(pid, signal.SIGTERM)
-    assert running.wait().code == 143
-    assert all(process.wait(0) == 143 for process in running.processes)
+    os.kill(pid, number)
+    assert running.wait().code == code
+    assert all(process.wait(0) == code for process in running.processes)
     assert commands.run("train", *arguments(tiny, run_dir), ranks=2).code == 0

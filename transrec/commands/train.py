@@ -11,9 +11,10 @@ from transrec.commands.entry import command
 from transrec.config import dump, find, load
 from transrec.experiment import Experiment
 from transrec.runs.train_and_test import check, run
-from transrec.training.trainer import Interrupted
+from transrec.training.stopping import Interrupted, Paused
 
-SIGTERM_EXIT = 143
+SIGTERM_EXIT = 143  # 128 + SIGTERM
+PAUSED_EXIT = 138  # 128 + SIGUSR1, also what a shell reports if that signal comes before or after training
 
 
 @command()
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(experiment)
     except Interrupted as message:
         print(message, file=sys.stderr)
-        return SIGTERM_EXIT
+        return PAUSED_EXIT if isinstance(message, Paused) else SIGTERM_EXIT
     return 0
 
 

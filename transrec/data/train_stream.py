@@ -133,8 +133,8 @@ class _Answers(Dataset[_Answer]):
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
     """Ignore signals: launchers and terminals signal every process, and a dead loader would fail the last save."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(answer: Any) -> Any:

@@ -29,6 +29,7 @@ from transrec.runs.summary import assemble, hyperparameters, save_ranks, show, w
 from transrec.training.cost import Cost, count_parameters, measure
 from transrec.training.engine import check_extra, deepspeed_config, initialize
 from transrec.training.optim import build_optimizer, peak_rates
+from transrec.training.stopping import StopRequest
 from transrec.training.trainer import Trainer, peak_memory
 
 
@@ -71,13 +72,14 @@ class Trained:
 
 def train_and_measure(experiment: Experiment, world: World) -> Trained:
     """Train, then validate and test with the best weights; every rank must call it."""
+    stop = StopRequest(experiment.train.time_limit)
     check_run_dir(experiment)
     parts = build(experiment, world)
     parameters = count_parameters(parts.model)
     evaluator = Evaluator(experiment.evaluation, parts.examples, world)
     stream = build_stream(experiment, parts.examples, parts.store, world)
     cost = measure(parts.model, stream[0], world.device, experiment.train.precision != "fp32")
-    trainer = build_trainer(experiment, parts, stream, evaluator, world)
+    trainer = build_trainer(experiment, parts, stream, evaluator, world, stop)
     trainer.resume()
     if world.is_main:  # only now, so that a run that cannot start changes nothing on disk
         write_run_dir(experiment)
@@ -143,7 +145,7 @@ def build_stream(experiment: Experiment, examples: Examples, store: ItemStore, w
 
 
 def build_trainer(
-    experiment: Experiment, parts: Parts, stream: TrainStream, evaluator: Evaluator, world: World
+    experiment: Experiment, parts: Parts, stream: TrainStream, evaluator: Evaluator, world: World, stop: StopRequest
 ) -> Trainer:
     """The trainer of a run, with its optimizer and DeepSpeed engine."""
     train, model = experiment.train, parts.model
@@ -179,6 +181,7 @@ def build_trainer(
             **parts.examples.identity,
         },
         world,
+        stop,
     )
 
 

@@ -2,14 +2,11 @@
 
 import math
 import resource
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
@@ -27,6 +24,7 @@ from transrec.training import checkpoint
 from transrec.training.checkpoint import TrainState
 from transrec.training.engine import Precision
 from transrec.training.optim import OptimizerConfig, schedule_factor, set_learning_rates
+from transrec.training.stopping import Duration, Interrupted, Paused, Stop, StopRequest
 from transrec.training.tracking import Tracker
 
 _DROPOUT = 4  # seed component that separates these random numbers from those of the stream
@@ -55,14 +53,13 @@ class TrainConfig(Config):
     )
     monitor: str = Field("NDCG@10", description="validation metric that chooses the best weights")
     log_every: Annotated[int, MayDiffer()] = Field(10, ge=1, description="steps between points of the training curves")
+    time_limit: Annotated[Duration | None, MayDiffer()] = Field(
+        None, description="time such as 3h50m after which the run saves a checkpoint and pauses; null: none"
+    )
 
 
 class TrainingError(TransRecError, RuntimeError):
     """Training that cannot continue; the message names the step and the last good checkpoint."""
-
-
-class Interrupted(Exception):
-    """SIGTERM or Ctrl-C stopped the run after it was saved."""
 
 
 @dataclass
@@ -91,6 +88,7 @@ class Trainer:
         improves: whether a value of `monitor` is better than the best so far, which is None at first.
         save_best: called on every rank when `monitor` has improved.
         identity: hashes, by name, of the inputs that a checkpoint depends on.
+        stop: the requests to stop that reach this rank.
     """
 
     def __init__(
@@ -106,18 +104,18 @@ class Trainer:
         run_dir: Path,
         identity: Mapping[str, str],
         world: World,
+        stop: StopRequest,
     ) -> None:
         self.config, self.optimizer, self.engine = config, optimizer, engine
         self.stream, self.workers = stream, workers
         self.validate, self.improves, self.save_best = validate, improves, save_best
-        self.run_dir, self.identity, self.world = run_dir, identity, world
+        self.run_dir, self.identity, self.world, self.stop = run_dir, identity, world, stop
         self.total_steps = config.steps or config.epochs * len(stream)
         self.state = TrainState()
         self.tracker: Tracker | None = None
         self._window = _Window()
         self._rates: dict[str, float] = {}
         self._gradient_norm: float | None = None
-        self._stop_asked = False
 
     def resume(self) -> None:
         """Load the latest checkpoint, if there is one; writes nothing.
@@ -147,6 +145,7 @@ class Trainer:
 
         Raises:
             Interrupted: SIGTERM or Ctrl-C arrived, and a checkpoint of the last step is written.
+            Paused: the same by SIGUSR1 or the time limit.
             TrainingError: the loss is not finite.
             StorageError: the disk is full or read-only.
         """
@@ -154,18 +153,14 @@ class Trainer:
             self.tracker = Tracker(self.run_dir, self.state.step, self.total_steps)
             resumed = f"resuming after step {self.state.step}"
             self._say(resumed if self.state.step else f"training for {self.total_steps} steps")
-        handled = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
-        previous = {number: signal.signal(number, self._ask_to_stop) for number in handled}  # Ray trains in a thread
-        try:
-            if not self.state.finished:
-                self._run()
-        except BaseException:
-            with suppress(StorageError):  # the error that stopped the run is the one reported
-                self.close()
-            raise
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        with self.stop.listening():
+            try:
+                if not self.state.finished:
+                    self._run()
+            except BaseException:
+                with suppress(StorageError):  # the error that stopped the run is the one reported
+                    self.close()
+                raise
         return self.state
 
     def close(self) -> None:
@@ -180,33 +175,38 @@ class Trainer:
             self.tracker.record("start", self.state.step, {"ranks": self.world.size, "stage": stage})
         with closing(self.stream.load(self.state.step, self.total_steps, self.workers)) as steps:
             for step, micro_batches in enumerate(steps, start=self.state.step):
-                stop_asked = self._train_step(step, micro_batches)
+                stop = self._train_step(step, micro_batches)
                 self.state.step = step + 1
                 self.state.seconds = seconds_before + time.monotonic() - began
-                self._after_step(stop_asked)
+                self._after_step(stop)
                 if self.state.finished:
                     return
 
-    def _after_step(self, stop_asked: bool) -> None:
+    def _after_step(self, stop: Stop) -> None:
         """Log, validate and save if due.
 
         Raises:
-            Interrupted: a rank was asked to stop, and everything is saved.
+            Interrupted, Paused: a rank was asked to stop, and everything is saved.
         """
         last = self.state.step == self.total_steps
-        if last or stop_asked or self.state.step % self.config.log_every == 0:
+        if last or stop or self.state.step % self.config.log_every == 0:
             self._flush()
         improved = self._due(self.config.evaluate_every, last) and self._evaluate()
         out_of_patience = self.state.evaluations_since_best >= (self.config.patience or math.inf)
         self.state.finished = last or out_of_patience
-        if self.state.finished or stop_asked or improved or self._due(self.config.checkpoint_every, last):
+        if self.state.finished or stop or improved or self._due(self.config.checkpoint_every, last):
             self._save()
-        if self.state.finished and self.world.gather_ints([int(self._stop_asked)]).any():
-            raise Interrupted("stopped after training; run the same command again to evaluate the trained model")
-        if stop_asked and not self.state.finished:
-            raise Interrupted(
-                f"stopped after step {self.state.step}; run the same command again to continue from there"
-            )
+        if self.state.finished:
+            stop, done, rest = self._agreed_stop(), "training", "evaluate the trained model"
+        else:
+            done, rest = f"step {self.state.step}", "continue from there"
+        if stop:
+            kind, word = (Paused, "paused") if stop == Stop.PAUSE else (Interrupted, "stopped")
+            raise kind(f"{word} after {done}; run the same command again to {rest}")
+
+    def _agreed_stop(self) -> Stop:
+        """The strongest request of all ranks."""
+        return Stop(int(self.world.gather_ints([self.stop.now()]).max()))
 
     def _save(self) -> None:
         self._flush()
@@ -223,12 +223,12 @@ class Trainer:
         if not self.world.gather_ints([int(finite)]).all():
             self._stop_at("the weights are not finite after", self.state.step - 1)
 
-    def _train_step(self, step: int, micro_batches: list[Batch]) -> bool:
-        """Run one optimizer step; returns whether any rank was asked to stop."""
+    def _train_step(self, step: int, micro_batches: list[Batch]) -> Stop:
+        """Run one optimizer step; returns the strongest request to stop of all ranks."""
         # Dropout depends on (seed, step, rank) only, so a resumed run needs no saved random state.
         seeds = np.random.SeedSequence((_DROPOUT, self.stream.seed, step, self.world.rank))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
-        micro_batches, normalisers, stop_asked = self._agree(micro_batches)
+        micro_batches, normalisers, stop = self._agree(micro_batches)
         rates = set_learning_rates(self.engine.optimizer, schedule_factor(self.optimizer, step, self.total_steps))
         self.engine.train()
         total = torch.zeros(1 + len(normalisers), device=self.world.device)
@@ -243,7 +243,7 @@ class Trainer:
         self._window.losses.append(total)
         self._window.names = list(normalisers)
         self._rates = rates
-        return stop_asked
+        return stop
 
     def _shows(self, step: int) -> bool:
         return (step + 1) % self.config.log_every == 0 and self.engine.is_gradient_accumulation_boundary()
@@ -255,17 +255,17 @@ class Trainer:
             return None
         return float(torch.nn.utils.get_total_norm(gradients))
 
-    def _agree(self, micro_batches: list[Batch]) -> tuple[list[Batch], dict[str, float], bool]:
+    def _agree(self, micro_batches: list[Batch]) -> tuple[list[Batch], dict[str, float], Stop]:
         """Exchange the facts that ranks need about each other's batches.
 
         Returns:
-            The batches with the encoder passes that every rank runs, the normaliser of each loss, and whether any rank
-            was asked to stop.
+            The batches with the encoder passes that every rank runs, the normaliser of each loss, and the strongest
+            request to stop.
         """
         tokens = [batch.content.tokens for batch in micro_batches]
         names = list(micro_batches[0].counts)
         own = [
-            int(self._stop_asked),
+            self.stop.now(),
             sum(batch.digest for batch in micro_batches),
             sum(batch.size for batch in micro_batches),
             sum(real for real, _ in tokens),
@@ -276,7 +276,7 @@ class Trainer:
             *(passes for batch in micro_batches for passes in batch.content.passes),
         ]
         everyone = self.world.gather_ints(own)
-        stop, digest, users, real, computed, occurrences, encoded = everyone[:, :7].sum(0).tolist()
+        digest, users, real, computed, occurrences, encoded = everyone[:, 1:7].sum(0).tolist()
         counts = everyone[:, 7 : 7 + len(names)].sum(0).tolist()
         window = self._window
         window.digests.append(digest)
@@ -291,7 +291,7 @@ class Trainer:
             replace(batch, content=batch.content.with_passes(agreed_passes))  # type: ignore[type-var]  # a dataclass
             for batch, agreed_passes in zip(micro_batches, passes, strict=True)
         ]
-        return agreed, normalisers, stop > 0
+        return agreed, normalisers, Stop(int(everyone[:, 0].max()))
 
     def _flush(self) -> None:
         """Record the steps since the last flush; only here does the host wait for the device."""
@@ -373,11 +373,6 @@ class Trainer:
         if every == "never":
             return False
         return last or self.state.step % (len(self.stream) if every == "epoch" else every) == 0
-
-    def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
-        self._stop_asked = True
-        if signum == signal.SIGINT:  # a second Ctrl-C stops without waiting for the step
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _say(self, text: str) -> None:
         if self.tracker is not None:

@@ -51,7 +51,8 @@ def write_program(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-PROGRAMS = ("python", "deepspeed", "transrec", "make", "pip", "ray")  # recorded instead of run
+_LAUNCHERS = ("deepspeed", "torchrun", "srun", "mpirun")
+PROGRAMS = ("python", *_LAUNCHERS, "transrec", "make", "pip", "ray", "scontrol", "kubectl")  # recorded instead of run
 
 
 def recorded(text: str, folder: Path) -> list[list[str]]:

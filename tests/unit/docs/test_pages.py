@@ -22,7 +22,7 @@ EVERY = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [block for block in EVERY if block.language == "sh" and block.page != EXTENDING]
 PARSERS = {"evaluate": evaluate.parse, "lineage": lineage.parse, "recommend": recommend.parse}
 UNPARSED = {"export", "report"}  # run by the slow test of the pages
-OTHERS = {"pip", "ray"}
+OTHERS = {"pip", "ray", "scontrol", "kubectl"}
 
 
 def test_the_readme_is_short() -> None:

@@ -17,7 +17,8 @@ class CandidateSampler:
     """Draws items until enough are distinct; P(r) = log((r + 2) / (r + 1)) / log(N + 1) for popularity rank r.
 
     The log-uniform distribution, close to Zipf's, needs no table and only the order of the counts. N is the number of
-    `items` that can be drawn; the most popular has rank 0.
+    `items` that can be drawn; the most popular has rank 0. Repeated draws are found with one place for each item, since
+    sorting the draws costs far more than drawing them.
     """
 
     def __init__(self, items: NDArray[np.int64], popularity: NDArray[np.int64]) -> None:
@@ -27,6 +28,7 @@ class CandidateSampler:
             popularity: (catalogue + 1,) interactions of every item of the catalogue.
         """
         self._by_rank = items[np.argsort(-popularity[items], kind="stable")]
+        self._first = np.empty(len(items), np.int32)  # by rank: its first draw; valid during a call, if it was drawn
         self._probability = np.zeros(len(popularity))
         self._probability[self._by_rank] = np.log1p(1 / np.arange(1, len(items) + 1)) / np.log(len(items) + 1)
 
@@ -34,9 +36,9 @@ class CandidateSampler:
         """Draw a `share` of the items, at least one."""
         count = max(1, round(share * len(self._by_rank)))
         ranks = self._draw(rng, 2 * count)
-        while len(first := np.unique(ranks, return_index=True)[1]) < count:
+        while len(first := self._first_draws(ranks)) < count:
             ranks = np.concatenate([ranks, self._draw(rng, len(ranks))])
-        kept = np.sort(first)[:count]
+        kept = first[:count]
         return Candidates(self._by_rank[ranks[kept]], int(kept[-1]) + 1)
 
     def log_inclusion(self, items: NDArray[np.int64], draws: int) -> NDArray[np.float32]:
@@ -44,6 +46,12 @@ class CandidateSampler:
         probability = np.minimum(self._probability[items], 1 - 1e-12)
         found: NDArray[np.float32] = np.log(-np.expm1(draws * np.log1p(-probability))).astype(np.float32)
         return found
+
+    def _first_draws(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places in `ranks` of those that stand nowhere before, in order."""
+        places = np.arange(len(ranks), dtype=np.int32)
+        self._first[ranks[::-1]] = places[::-1]  # of several values, the last stays
+        return np.flatnonzero(self._first[ranks] == places)
 
     def _draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
         """Popularity ranks r, where r + 1 is the integer part of (N + 1)^u for a uniform u."""

@@ -60,6 +60,8 @@ class SequenceCollation:
         self.log_popularity = np.log(popularity / popularity[1:].sum()).astype(np.float32)
         self._candidate_sampler = CandidateSampler(self.sampled, examples.popularity)
         self._negatives_of = NegativeSampler(examples.negatives, examples.targets.size)
+        self._in_pool = np.zeros(examples.num_items + 1, bool)  # marked during a call only
+        self._row_of = np.zeros(examples.num_items + 1, np.int32)  # for `_RowLookup`
 
     def __call__(self, step: int, first_slot: int, windows: Sequence[Window | None]) -> SequenceBatch:
         sequences = self._left_padded(windows)
@@ -70,7 +72,7 @@ class SequenceCollation:
         # A task's targets have their own table, so the pool holds only the input items.
         items = (inputs, scored, negatives, candidates.items) if self._of_items else (inputs,)
         content = self.store.for_training(self._pool(*items), self.seed, step)
-        rows = _RowLookup(content.items.numpy())
+        rows = _RowLookup(content.items.numpy(), self._row_of)
         target_rows = rows if self._of_items else _table_rows
         filled = [w for w in windows if w is not None]
         count = int((scored > 0).sum())
@@ -154,10 +156,18 @@ class SequenceCollation:
     def _pool(self, *indices: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.sampling.pool == "catalogue":
             return self.sampled
-        distinct = np.unique(np.concatenate([index.ravel() for index in indices]))
+        distinct = self._marked(indices) if self.sampling.candidates else np.unique(np.concatenate(indices, axis=None))
         distinct = distinct[distinct > 0]
         # An encoder needs at least one item, even if all slots of a rank are empty.
         return distinct if len(distinct) else self.sampled[:1]
+
+    def _marked(self, indices: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """The distinct `indices` in order: with a large share of the catalogue, marks cost less than sorting."""
+        for index in indices:
+            self._in_pool[index] = True
+        distinct = np.flatnonzero(self._in_pool)
+        self._in_pool[distinct] = False
+        return distinct
 
     def _owned(self, windows: Sequence[Window | None], rows: "_RowLookup") -> torch.Tensor:
         owned = torch.zeros((len(windows), rows.size), dtype=torch.bool)
@@ -177,22 +187,23 @@ class _Layout(NamedTuple):
 
 
 class _RowLookup:
-    """Maps catalogue indices to rows of the pool; padding (0) maps to row 0, and masks hide it."""
+    """Maps catalogue indices to rows of the pool; padding (0) maps to row 0, and masks hide it.
 
-    def __init__(self, items: NDArray[np.int64]) -> None:
+    `row_of` has a place for each index of the catalogue. Those of the pool are overwritten, the others keep old rows.
+    """
+
+    def __init__(self, items: NDArray[np.int64], row_of: NDArray[np.int32]) -> None:
         self.size = len(items)
-        self._order = np.argsort(items)
-        self._sorted = items[self._order]
+        self._items, self._row_of = items, row_of
+        row_of[items] = np.arange(self.size, dtype=np.int32)
 
     def __call__(self, indices: NDArray[np.int64]) -> torch.Tensor:
-        place = np.searchsorted(self._sorted, indices.ravel())
-        rows = np.where(indices.ravel() > 0, self._order[np.minimum(place, self.size - 1)], 0)
-        return torch.from_numpy(rows.reshape(indices.shape))
+        return torch.from_numpy(self._row_of[indices].astype(np.int64))  # of index 0, which is in no pool, 0
 
     def known(self, indices: NDArray[np.int32]) -> torch.Tensor:
         """Rows of the `indices` that are in the pool."""
-        place = np.minimum(np.searchsorted(self._sorted, indices), self.size - 1)
-        return torch.from_numpy(self._order[place[self._sorted[place] == indices]])
+        rows = np.minimum(self._row_of[indices], self.size - 1)
+        return torch.from_numpy(rows[self._items[rows] == indices].astype(np.int64))
 
 
 def _table_rows(targets: NDArray[np.int64]) -> torch.Tensor:

@@ -19,6 +19,37 @@ def test_a_share_of_the_items_all_distinct(share: float, count: int) -> None:
     assert set(drawn.tolist()) <= set(items.tolist())
 
 
+@pytest.mark.parametrize("share", [0.001, 0.2, 0.95])
+def test_candidates_are_the_first_distinct_draws(share: float) -> None:
+    """As found by sorting; one sampler for all calls, since it keeps a table between them."""
+    items, popularity = np.arange(3, 503), np.random.default_rng(0).permutation(503)
+    sample, by_rank = CandidateSampler(items, popularity), items[np.argsort(-popularity[items], kind="stable")]
+    for seed in range(20):
+        rng, count = np.random.default_rng(seed), max(1, round(share * 500))
+        ranks = sample._draw(rng, 2 * count)
+        while len(first := np.unique(ranks, return_index=True)[1]) < count:
+            ranks = np.concatenate([ranks, sample._draw(rng, len(ranks))])
+        kept = np.sort(first)[:count]
+        drawn, draws = sample(np.random.default_rng(seed), share)
+        assert drawn.tolist() == by_rank[ranks[kept]].tolist()
+        assert draws == kept[-1] + 1
+
+
+def test_neither_the_draws_nor_the_pool_are_sorted(
+    make_stream: Callable[..., TrainStream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a million items, that took several times as long as the rest of a batch."""
+    stream = make_stream(Sampling(candidates=0.2))
+    windows = stream.slots(0)
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("sorted")
+
+    for name in ("unique", "argsort", "sort", "searchsorted"):
+        monkeypatch.setattr(np, name, refuse)
+    assert len(stream.collate(0, 0, windows).candidates) > 0
+
+
 def test_the_first_draw_is_log_uniform_in_the_rank_of_popularity() -> None:
     sample = CandidateSampler(np.arange(1, 6), POPULARITY)
     rng = np.random.default_rng(0)

@@ -24,6 +24,7 @@ from transrec.protocols import Examples
 from transrec.runs.build import Parts, build
 from transrec.runs.evidence import baseline_evidence
 from transrec.runs.export import damage, describe
+from transrec.runs.pool_memory import check_pool
 from transrec.runs.run_folder import check_run_dir, owned, write_run_dir
 from transrec.runs.summary import assemble, hyperparameters, save_ranks, show, write_summary
 from transrec.training.cost import Cost, count_parameters, measure
@@ -77,6 +78,7 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     parts = build(experiment, world)
     parameters = count_parameters(parts.model)
     evaluator = Evaluator(experiment.evaluation, parts.examples, world)
+    check_pool(experiment, parts.model, parts.examples, parts.store, world.size, world.device)
     stream = build_stream(experiment, parts.examples, parts.store, world)
     cost = measure(parts.model, stream[0], world.device, experiment.train.precision != "fp32")
     trainer = build_trainer(experiment, parts, stream, evaluator, world, stop)

@@ -52,6 +52,9 @@ class TrainConfig(Config):
         5, ge=1, description="validations without improvement before training stops; null: never stop"
     )
     monitor: str = Field("NDCG@10", description="validation metric that chooses the best weights")
+    pool_memory: Annotated[float | None, MayDiffer()] = Field(
+        None, gt=0, description="GiB that a rank may use for all candidate items of a step and their scores; null: all"
+    )
     log_every: Annotated[int, MayDiffer()] = Field(10, ge=1, description="steps between points of the training curves")
     time_limit: Annotated[Duration | None, MayDiffer()] = Field(
         None, description="time such as 3h50m after which the run saves a checkpoint and pauses; null: none"

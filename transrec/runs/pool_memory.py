@@ -1,0 +1,99 @@
+"""The memory that an objective needs for a pool of the whole catalogue, or a share of it, and its refusal if there is
+less.
+
+A softmax over the catalogue encodes every item in each step, and scores every position against all of them. For large
+catalogues that fails only after the start, with a message that names no setting.
+
+Designs considered. A limit on the number of items: a table of ids holds millions where a text encoder holds hundreds.
+Trying a step and catching the failure: without a GPU, the system kills the process instead. Taken: the encoder's own
+memory for a few items, and the size of the scores.
+"""
+
+import math
+import os
+
+import torch
+from torch import Tensor
+
+from transrec.config import ConfigError
+from transrec.data.batch import ItemContent, Sampling
+from transrec.data.content.item_store import ItemStore
+from transrec.experiment import Experiment
+from transrec.protocols import Examples, Model
+
+_FEW, _MORE = 16, 48  # items that are encoded to measure one
+_SCORE_BYTES = 2 * 4  # of a score and its log-softmax in float32; the backward pass takes more
+_GIB = 2**30
+
+
+def check_pool(
+    experiment: Experiment, model: Model, examples: Examples, store: ItemStore, ranks: int, device: torch.device
+) -> None:
+    """Check that the items of a pool and their scores fit into memory; call before the first batch is made.
+
+    Raises:
+        ConfigError: they do not; the message names the objective to take instead.
+    """
+    sampling, train = experiment.model.sampling, experiment.train
+    share = 1.0 if sampling.pool == "catalogue" else sampling.candidates
+    if not share:
+        return
+    items, positions = round(share * len(examples.ranked)), _positions(sampling, experiment.model.max_length)
+    scored = positions * train.batch_size // (ranks * train.accumulation)
+    probes = (store.content(examples.ranked[:count]) for count in (_FEW, _MORE))
+    # The difference: both keep the same copies of weights in 16 bits.
+    few, more = (kept_bytes(model, probe, train.precision != "fp32") for probe in probes)
+    kept = items * max(0, more - few) // (_MORE - _FEW)
+    needed = (kept + _SCORE_BYTES * scored * items) / _GIB
+    available = memory(device) / _GIB if train.pool_memory is None else train.pool_memory
+    if needed > available:
+        raise ConfigError(
+            f"`model.objective`: {sampling.loss} over {items:,} items takes at least {needed:,.1f} GiB on each rank, "
+            f"{kept / _GIB:,.1f} to encode them and the rest for their scores at {scored:,} positions, and there are "
+            f"{available:,.1f} GiB (`train.pool_memory`): {_remedy(sampling)}"
+        )
+
+
+def kept_bytes(model: Model, content: ItemContent, autocast: bool) -> int:
+    """Bytes that the item encoder keeps for its backward pass over `content`, without its parameters."""
+    known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            known.add(storage.data_ptr())
+            kept += storage.nbytes()
+        return tensor
+
+    with (
+        torch.random.fork_rng(),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        vectors = model.encode_items(content)
+        del vectors  # only now: the storage of a tensor that is gone could be taken for that of another
+    return kept
+
+
+def memory(device: torch.device) -> int:
+    """Bytes of memory of a GPU, or of this machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _positions(sampling: Sampling, max_length: int) -> int:
+    """The most scored positions of a window."""
+    if sampling.masked:
+        return max(1, math.ceil(sampling.masked * max_length))
+    return max_length if sampling.positions == "all" else 1
+
+
+def _remedy(sampling: Sampling) -> str:
+    catalogue = sampling.pool == "catalogue"
+    if sampling.masked:
+        return "set model.objective.candidates=0.01, say" if catalogue else "lower model.objective.candidates"
+    other = "choose the objective in_batch_softmax"
+    return f"{other} or sampled_softmax" if catalogue else f"lower model.objective.candidates or {other}"

@@ -8,6 +8,7 @@ export/adapter_model.safetensors   } and the hash of their base
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,23 +30,33 @@ ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 
 Shape = tuple[int, ...]
+_CODES = {  # of safetensors
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 class WeightsError(TransRecError, ValueError):
     """Weights that do not fit the model; the message lists missing, unexpected and misshapen ones."""
 
 
-def gather(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
-    """Complete parameters and buffers by name, on the CPU, in fp32 if floating-point; every rank must call it."""
+def gathered(model: nn.Module, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Each of the named parameters and buffers while it is complete; every rank must go through all of them.
+
+    Raises:
+        WeightsError: one is empty even so.
+    """
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    gathered = {}
     for name in names:
         with whole(tensors[name]):
-            value = tensors[name].detach().cpu()
-            gathered[name] = (value.float() if value.is_floating_point() else value).clone().contiguous()
-        if gathered[name].numel() == 0:
-            raise WeightsError(f"{name} is empty after gathering: refusing to save it")
-    return gathered
+            if tensors[name].numel() == 0:
+                raise WeightsError(f"{name} is empty after gathering: refusing to save it")
+            yield name, tensors[name].detach()
 
 
 def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], missing_ok: Sequence[str] = ()) -> None:
@@ -127,6 +138,35 @@ def write(path: Path, weights: Mapping[str, Tensor]) -> None:
             raise OSError(int(number[1]) if number else None, str(error)) from None
 
 
+Layout = Mapping[str, tuple[torch.dtype, Shape]]
+
+
+def layout(tensors: Mapping[str, Tensor]) -> Layout:
+    """Types and shapes on disk, in the order of safetensors, which keeps large numbers aligned: by type, then name."""
+    kinds = {n: torch.float32 if tensor.is_floating_point() else tensor.dtype for n, tensor in tensors.items()}
+    full = shapes(tensors)
+    return {name: (kinds[name], full[name]) for name in sorted(tensors, key=lambda name: (-kinds[name].itemsize, name))}
+
+
+def write_in_turn(path: Path, described: Layout, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Write the `described` tensors, in that order, to the safetensors file that `write` would make of all of them.
+
+    It holds one at a time, in host memory too, where safetensors takes them together.
+    """
+    header, place = {}, 0
+    for name, (dtype, shape) in described.items():
+        end = place + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": shape, "data_offsets": (place, end)}
+        place = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with replace_atomically(path) as partial, partial.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, tensor in tensors:
+            numbers = tensor.to("cpu", described[name][0]).contiguous().reshape(-1).view(torch.uint8)
+            file.write(numbers.numpy().data)
+
+
 def names(model: nn.Module) -> list[str]:
     """Names of all weights of a model."""
     return list(_tensors(model))
@@ -153,14 +193,19 @@ def export(folder: Path, model: nn.Module, config: Mapping[str, Any], base: str 
 
     Every rank must call it (gathering is collective); those with `write_files` write.
     """
-    weights = gather(model, names(model) if base is None else trainable_names(model))
+    found = _tensors(model)
+    described = layout({name: found[name] for name in (found if base is None else trainable_names(model))})
+    tensors = gathered(model, described)
+    try:
+        if write_files:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_in_turn(folder / (MODEL_FILE if base is None else ADAPTER_FILE), described, tensors)
+    finally:
+        for _ in tensors:  # after a full disk, too: the other ranks gather the rest
+            pass
     if not write_files:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    if base is None:
-        write(folder / MODEL_FILE, weights)
-    else:
-        write(folder / ADAPTER_FILE, weights)
+    if base is not None:
         adapter = {"adaptation": config["adaptation"], "base_sha256": base}
         write_text(folder / ADAPTER_CONFIG_FILE, json.dumps(adapter, indent=2) + "\n")
     write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")

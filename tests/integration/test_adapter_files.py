@@ -68,7 +68,7 @@ def test_all_six_layers_of_minilm_have_small_adapters(tiny: Tiny, tmp_path: Path
     model = experiment.model.build(num_items=80)
     save_file(model.state_dict(), tmp_path / "whole.safetensors")
     experiment.adaptation.apply(model)
-    trained = weights.gather(model, weights.trainable_names(model))
+    trained = dict(weights.gathered(model, weights.trainable_names(model)))
     assert all(".adapter." in name for name in trained)
     weights.write(tmp_path / "adapter.safetensors", trained)
     whole, adapter = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "adapter"))

@@ -1,5 +1,6 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from transrec import weights
-from transrec.weights import WeightsError, base_hash, export, gather, load_export, load_strictly, load_trained
+from transrec.files import StorageError, writing
+from transrec.weights import WeightsError, base_hash, export, gathered, load_export, load_strictly, load_trained
 
 CONFIG = {"adaptation": {"name": "some"}, "num_items": 3}
 
@@ -90,21 +92,69 @@ def test_scratch_buffers_are_no_weights() -> None:
     assert weights.names(Model()) == list(Model().state_dict())
 
 
-def test_gathered_weights_are_fp32_copies() -> None:
-    model = Model().to(torch.bfloat16)
-    found = gather(model, ["head.weight", "base.1.num_batches_tracked"])
-    assert found["head.weight"].dtype == torch.float32
-    assert found["base.1.num_batches_tracked"].dtype == torch.int64
-    found["head.weight"].zero_()
-    assert model.head.weight.any(), "a copy"
-
-
 def test_an_empty_weight_is_refused() -> None:
     """Under ZeRO-3 a weight that was not gathered has no elements."""
     model = nn.Linear(2, 2)
     model.weight.data = torch.zeros(0)
     with pytest.raises(WeightsError, match="weight is empty"):
-        gather(model, ["weight"])
+        list(gathered(model, ["weight"]))
+
+
+def test_a_file_written_in_turn_is_that_of_safetensors(tmp_path: Path) -> None:
+    """Types of several widths, a single number, and a name beyond ASCII."""
+    model = nn.Module()
+    for name, tensor in {
+        "b": torch.arange(6.0).reshape(2, 3).T,
+        "a": torch.tensor(3),
+        "flags": torch.tensor([True, False, True]),
+        "é": torch.ones(5, dtype=torch.bfloat16),
+        "bytes": torch.arange(3, dtype=torch.uint8),
+    }.items():
+        model.register_buffer(name, tensor)
+    tensors = dict(model.named_buffers())
+    described = weights.layout(tensors)
+    weights.write_in_turn(tmp_path / "one", described, gathered(model, described))
+    fp32 = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    weights.write(tmp_path / "other", {name: tensor.contiguous() for name, tensor in fp32.items()})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+@pytest.fixture
+def gathering(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many weights were whole at once, at each that was gathered."""
+    counts, now = [], [0]
+
+    @contextmanager
+    def counting(tensor: Tensor, modify: bool = False) -> Iterator[None]:
+        now[0] += 1
+        counts.append(now[0])
+        yield
+        now[0] -= 1
+
+    monkeypatch.setattr(weights, "whole", counting)
+    return counts
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_every_rank_gathers_one_weight_after_the_other(tmp_path: Path, gathering: list[int], writes: bool) -> None:
+    export(tmp_path / "export", Model(1), CONFIG, base=None, write_files=writes)
+    assert gathering == [1] * len(weights.names(Model()))
+    assert (tmp_path / "export").exists() == writes
+
+
+def test_a_rank_whose_disk_is_full_gathers_on_for_the_others(
+    tmp_path: Path, gathering: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def full(path: Path) -> Iterator[Path]:
+        with writing(path):
+            yield Path("/dev/full")
+
+    monkeypatch.setattr(weights, "replace_atomically", full)
+    model = nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 100))  # the first write fails
+    with pytest.raises(StorageError, match="Make room on that disk"):
+        export(tmp_path / "export", model, CONFIG, base=None, write_files=True)
+    assert gathering == [1] * 4
 
 
 def test_everything_trained_comes_back_into_a_fresh_model(tmp_path: Path) -> None:
@@ -192,6 +242,6 @@ def test_the_config_of_an_export_is_written_last(tmp_path: Path, monkeypatch: py
     written: list[str] = []
     original = weights.write_text
     monkeypatch.setattr(weights, "write_text", lambda path, text: (written.append(path.name), original(path, text)))
-    monkeypatch.setattr(weights, "write", lambda path, tensors: written.append(path.name))
+    monkeypatch.setattr(weights, "write_in_turn", lambda path, layout, tensors: written.append(path.name))
     export(tmp_path, adapted(), CONFIG, "hash", write_files=True)
     assert written == ["adapter_model.safetensors", "adapter_config.json", "config.json"]

@@ -89,6 +89,15 @@ class World:
         dist.all_gather(gathered, padded)
         return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
+    def sent(self, value: Tensor | None, shape: tuple[int, ...], source: int) -> Tensor:
+        """The float32 tensor of a `shape` that rank `source` has as `value`, on the CPU of every rank."""
+        if self.size == 1:
+            assert value is not None
+            return value
+        sent = torch.empty(shape, device=self.device) if value is None else value.float().to(self.device)
+        dist.broadcast(sent, source)
+        return sent.cpu()
+
     def mean(self, values: Tensor) -> Tensor:
         """Mean over ranks of tensors of equal shape."""
         if self.size == 1:

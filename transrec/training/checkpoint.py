@@ -13,13 +13,13 @@ Designs considered. DeepSpeed's own files are pickles, partitioned by the ranks 
 checkpoints are independent of topology, but DeepSpeed's flat partitions are not DTensors, and their metadata is a
 pickle. Taken: parameters by name, each gathered whole and written by one rank. That takes host memory for a rank's
 share, 12 bytes per parameter, and gathers every parameter; in return, resuming with the same or another topology is one
-code path.
+code path: each file is checked and read by one rank, which sends its parameters to the others.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -104,7 +104,7 @@ def of_step(folder: Path, step: int) -> Path:
     return folder / _name(step)
 
 
-def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainState:
+def load(engine: Any, checkpoint: Path, identity: Mapping[str, str], world: World) -> TrainState:
     """Restore `engine` from `checkpoint`, written by any ranks and stage; every rank must call it.
 
     Raises:
@@ -118,15 +118,11 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainSta
             "restore them, or choose another run_dir"
         )
     written = manifest["files"]
-    found = {name: digest for name, digest in _hashes(checkpoint).items() if name != STATE_FILE}
-    changed = sorted(name for name in found.keys() | written.keys() if found.get(name) != written.get(name))
-    if changed:
-        raise CheckpointError(
-            f"{checkpoint}: {', '.join(changed)} changed, is missing or does not belong to the run. "
-            "Delete this checkpoint to resume from the one before"
-        )
+    owners = {name: number % world.size for number, name in enumerate(sorted(written))}
+    own = {name: digest for name, digest in written.items() if owners[name] == world.rank}
+    _on_all(world, lambda: _check_files(checkpoint, own, written.keys()), "read")
     try:
-        _restore(engine, checkpoint, sorted(written))
+        _restore(engine, checkpoint, owners, world)
         engine_state.set_numbers(engine, manifest["optimizer"])
         return _read_state(manifest["state"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -136,7 +132,19 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str]) -> TrainSta
         ) from None
 
 
-def _on_all(world: World, action: Callable[[], T]) -> T:
+def _check_files(checkpoint: Path, own: Mapping[str, str], written: Collection[str]) -> None:
+    """Check the hashes of this rank's `own` files, and that there are no files but those `written`."""
+    present = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file()}
+    changed = {name for name, digest in own.items() if _hash(checkpoint / name) != digest}
+    changed |= present.symmetric_difference({*written, STATE_FILE})
+    if changed:
+        raise CheckpointError(
+            f"{checkpoint}: {', '.join(sorted(changed))} changed, is missing or does not belong to the run. "
+            "Delete this checkpoint to resume from the one before"
+        )
+
+
+def _on_all(world: World, action: Callable[[], T], verb: str = "write") -> T:
     """Run `action` on every rank; if it fails on one rank, it fails on all, so that none waits for another."""
     failure = result = None
     try:
@@ -147,7 +155,7 @@ def _on_all(world: World, action: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     if len(failed):
-        raise CheckpointError(f"rank {int(failed[0])} could not write its part of the checkpoint; see its error")
+        raise CheckpointError(f"rank {int(failed[0])} could not {verb} its part of the checkpoint; see its error")
     return result  # type: ignore[return-value]
 
 
@@ -226,10 +234,6 @@ def _read_state(values: Mapping[str, Any]) -> TrainState:
     return state if state.best_step else replace(state, best=None)
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): _hash(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def _hash(path: Path) -> str:
     try:
         with path.open("rb") as file:
@@ -250,14 +254,18 @@ def _gather_share(engine: Any, world: World) -> dict[str, Tensor]:
     return share
 
 
-def _restore(engine: Any, checkpoint: Path, names: list[str]) -> None:
+def _restore(engine: Any, checkpoint: Path, owners: Mapping[str, int], world: World) -> None:
+    """Set the parameters and their state; the names and shapes in all files are read by all ranks, the numbers by one.
+
+    `owners` maps each file to the rank that reads it.
+    """
     parameters = engine_state.trained(engine)
     with ExitStack() as stack:
-        files = [stack.enter_context(safe_open(checkpoint / name, framework="pt")) for name in names]
-        where = {key: file for file in files for key in file.keys()}  # noqa: SIM118 (no mapping)
+        files = {name: stack.enter_context(safe_open(checkpoint / name, framework="pt")) for name in sorted(owners)}
+        where = {key: name for name, file in files.items() for key in file.keys()}  # noqa: SIM118 (no mapping)
         found = {
-            key.removeprefix(f"{WEIGHT}:"): tuple(file.get_slice(key).get_shape())
-            for key, file in where.items()
+            key.removeprefix(f"{WEIGHT}:"): tuple(files[name].get_slice(key).get_shape())
+            for key, name in where.items()
             if key.startswith(f"{WEIGHT}:")
         }
         problems = weights.misfits(weights.shapes(parameters), found)
@@ -267,4 +275,7 @@ def _restore(engine: Any, checkpoint: Path, names: list[str]) -> None:
         engine_state.complete(engine)
         for name, parameter in parameters.items():
             for kind in KINDS:
-                engine_state.write(engine, parameter, kind, where[f"{kind}:{name}"].get_tensor(f"{kind}:{name}"))
+                key = f"{kind}:{name}"
+                owner = owners[where[key]]
+                value = files[where[key]].get_tensor(key) if owner == world.rank else None
+                engine_state.write(engine, parameter, kind, world.sent(value, found[name], owner))

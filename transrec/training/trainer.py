@@ -128,7 +128,7 @@ class Trainer:
         """
         found = checkpoint.latest(self.run_dir / "checkpoints")
         if found is not None:
-            self.state = checkpoint.load(self.engine, found, self.identity)
+            self.state = checkpoint.load(self.engine, found, self.identity, self.world)
 
     def restore_best(self) -> None:
         """Call `save_best` with the weights of the best validation, from their checkpoint; every rank must call it.
@@ -138,10 +138,10 @@ class Trainer:
         """
         folder = self.run_dir / "checkpoints"
         best, newest = checkpoint.of_step(folder, self.state.best_step), checkpoint.latest(folder)
-        checkpoint.load(self.engine, best, self.identity)
+        checkpoint.load(self.engine, best, self.identity, self.world)
         self.save_best()
         if newest is not None and newest != best:
-            checkpoint.load(self.engine, newest, self.identity)
+            checkpoint.load(self.engine, newest, self.identity, self.world)
 
     def fit(self) -> TrainState:
         """Train to the end.

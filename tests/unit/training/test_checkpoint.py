@@ -95,7 +95,7 @@ def test_state_weights_and_optimizer_come_back(folder: Path) -> None:
     trained, engine = PlainEngine(steps=3), PlainEngine(steps=0)
     path = save(folder, 10, 5, trained)
     assert checkpoint.latest(folder) == path
-    state = checkpoint.load(engine, path, IDENTITY)
+    state = checkpoint.load(engine, path, IDENTITY, ALONE)
     assert state == TrainState(step=10, best=0.25, best_step=5, evaluations_since_best=2, seconds=1.5)
     assert same(engine, trained)
     for one in (engine, trained):
@@ -112,18 +112,18 @@ def test_a_run_that_an_earlier_version_never_validated_has_no_best_value(
     manifest = json.loads(path.read_text())
     manifest["state"] |= {"best": best, "best_step": best_step}
     path.write_text(json.dumps(manifest))
-    assert checkpoint.load(PlainEngine(), path.parent, IDENTITY).best == found
+    assert checkpoint.load(PlainEngine(), path.parent, IDENTITY, ALONE).best == found
 
 
 def test_that_a_run_was_never_validated_comes_back(folder: Path) -> None:
     checkpoint.save(PlainEngine(), folder, TrainState(3), IDENTITY, ALONE)
-    assert checkpoint.load(PlainEngine(), folder / "step-00000003", IDENTITY) == TrainState(3)
+    assert checkpoint.load(PlainEngine(), folder / "step-00000003", IDENTITY, ALONE) == TrainState(3)
     assert TrainState().best is None
 
 
 def test_an_engine_that_has_trained_already_is_overwritten(folder: Path) -> None:
     trained, engine = PlainEngine(steps=3), PlainEngine(steps=7)
-    checkpoint.load(engine, save(folder, 10, engine=trained), IDENTITY)
+    checkpoint.load(engine, save(folder, 10, engine=trained), IDENTITY, ALONE)
     for one in (engine, trained):
         one.train()
     assert same(engine, trained)
@@ -132,7 +132,7 @@ def test_an_engine_that_has_trained_already_is_overwritten(folder: Path) -> None
 def test_an_optimizer_that_never_stepped_is_saved_as_it_is(folder: Path) -> None:
     """As in fp16, where the first steps are all skipped until the loss scale fits."""
     fresh, untouched, engine = PlainEngine(steps=0), PlainEngine(steps=0), PlainEngine(steps=2)
-    checkpoint.load(engine, save(folder, 1, engine=fresh), IDENTITY)
+    checkpoint.load(engine, save(folder, 1, engine=fresh), IDENTITY, ALONE)
     assert same(fresh, untouched)
     for one in (fresh, untouched, engine):
         one.train()
@@ -163,7 +163,7 @@ def test_the_loss_scale_survives(folder: Path, name: str) -> None:
     for overflow in (True, True, False, True):
         engine.optimizer.loss_scaler.update_scale(overflow)
     assert getattr(engine.optimizer.loss_scaler, name) != getattr(fresh.optimizer.loss_scaler, name)
-    checkpoint.load(fresh, save(folder, 4, engine=engine), IDENTITY)
+    checkpoint.load(fresh, save(folder, 4, engine=engine), IDENTITY, ALONE)
     assert getattr(fresh.optimizer.loss_scaler, name) == getattr(engine.optimizer.loss_scaler, name)
 
 
@@ -183,7 +183,7 @@ def test_fp16_masters_and_loss_scale_survive(folder: Path) -> None:
             engine.basic_optimizer.state[master]["exp_avg"].fill_(0.5)
     for _ in range(3):
         engine.optimizer._update_scale(True)
-    checkpoint.load(fresh, save(folder, 4, engine=engine), IDENTITY)
+    checkpoint.load(fresh, save(folder, 4, engine=engine), IDENTITY, ALONE)
     for found, expected in zip(fresh.optimizer.fp32_groups, engine.optimizer.fp32_groups, strict=True):
         assert found[0].equal(expected[0])
         assert fresh.basic_optimizer.state[found[0]]["exp_avg"].eq(0.5).all()
@@ -225,8 +225,46 @@ def test_ranks_write_every_parameter_once_and_one_rank_reads_them_all(folder: Pa
     keys = [set(load_file(path / f"rank-0000{rank}-of-00002.safetensors")) for rank in (0, 1)]
     assert {key.partition(":")[2] for key in keys[0]} == {"0.weight"}
     assert {key.partition(":")[2] for key in keys[1]} == {"1.weight"}
-    checkpoint.load(engine, path, IDENTITY)
+    checkpoint.load(engine, path, IDENTITY, ALONE)
     assert same(engine, trained)
+
+
+class Receiving(OneOf):
+    """The second of two ranks, to which the first sends the tensors of its file."""
+
+    def sent(self, value: Tensor | None, shape: tuple[int, ...], source: int) -> Tensor:
+        assert (value is None) == (source != self.rank)
+        tensor = value if value is not None else next(self.__dict__["sendings"])
+        assert tuple(tensor.shape) == shape
+        return tensor
+
+
+def receiving(path: Path) -> Receiving:
+    world, sent = Receiving(rank=1, size=2), load_file(path / "rank-00000-of-00002.safetensors")
+    world.__dict__["sendings"] = iter([sent[f"{kind}:0.weight"] for kind in engine_state.KINDS])
+    return world
+
+
+def test_a_rank_reads_and_checks_its_own_file_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, engine, read = PlainEngine(), PlainEngine(steps=0), []
+    path = write_as_two(folder, trained)
+    world, digest_of = receiving(path), checkpoint._hash
+    monkeypatch.setattr(checkpoint, "_hash", lambda file: read.append(file.name) or digest_of(file))
+    checkpoint.load(engine, path, IDENTITY, world)
+    assert read == ["rank-00001-of-00002.safetensors"]
+    for one in (engine, trained):
+        one.train()
+    assert same(engine, trained)
+
+
+def test_damage_in_the_file_of_another_rank_stops_this_one_too(folder: Path) -> None:
+    path = write_as_two(folder, PlainEngine())
+    world, engine = receiving(path), PlainEngine(seed=9)
+    object.__setattr__(world, "failing", True)
+    before = engine.weights()
+    with pytest.raises(CheckpointError, match="rank 1 could not read its part of the checkpoint"):
+        checkpoint.load(engine, path, IDENTITY, world)
+    assert all(tensor.equal(before[name]) for name, tensor in engine.weights().items())
 
 
 def test_only_the_first_rank_writes_the_state_and_the_name(folder: Path) -> None:
@@ -294,7 +332,7 @@ def test_a_save_that_fails_keeps_the_one_before(folder: Path, monkeypatch: pytes
         save(folder, 20)
     assert names(folder) == ["step-00000010"]
     engine = PlainEngine(steps=0)
-    checkpoint.load(engine, before, IDENTITY)
+    checkpoint.load(engine, before, IDENTITY, ALONE)
     assert same(engine, good)
 
 
@@ -320,7 +358,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(
     ):
         save(folder, 20, engine=PlainEngine(width=200_000))
     assert names(folder) == [before.name]
-    checkpoint.load(PlainEngine(), before, IDENTITY)
+    checkpoint.load(PlainEngine(), before, IDENTITY, ALONE)
     assert names(save(folder, 20)) == [FILE, "state.json"]
 
 
@@ -360,7 +398,7 @@ def test_saving_a_step_again_replaces_it(folder: Path) -> None:
     save(folder, 10, engine=PlainEngine(seed=1))
     path = save(folder, 10, engine=PlainEngine(seed=2))
     engine = PlainEngine(steps=0)
-    checkpoint.load(engine, path, IDENTITY)
+    checkpoint.load(engine, path, IDENTITY, ALONE)
     assert engine.module[0].weight.equal(PlainEngine(seed=2).module[0].weight)
 
 
@@ -372,7 +410,7 @@ def refuse(path: Path, match: str, engine: PlainEngine | None = None, identity: 
     engine = engine or PlainEngine(seed=9)
     before = engine.weights()
     with pytest.raises(CheckpointError, match=match) as raised:
-        checkpoint.load(engine, path, identity)
+        checkpoint.load(engine, path, identity, ALONE)
     assert all(tensor.equal(before[name]) for name, tensor in engine.weights().items())
     return str(raised.value)
 

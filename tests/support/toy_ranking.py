@@ -218,7 +218,7 @@ JUDGED = Kind(
         "label": Reading(lambda context, shown, scores: shown.labels),
     },
     context=lambda config, examples, world: None,
-    baselines=lambda alone, examples, part, evidence: {},
+    baselines=(),
     kept=("score", "label"),
 )
 

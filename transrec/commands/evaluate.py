@@ -26,9 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     places = [data_of(channel, arguments.data) for channel in channels.members]  # raises before the work begins
     pairs = zip(channels.members, places, strict=True)
     results = [evaluate(channels, channel, config, arguments.split, world) for channel, config in pairs]
+    shown = tables(results, world)
     distributed.stop(world)
     if world.is_main:
-        for rows in tables(results):
+        for rows in shown:
             console().print(table(*rows))
         for result in results:
             print_json(result.as_json())

@@ -5,34 +5,29 @@ Shape letters: B users, I targets, L positions, N items, D width.
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from transrec.config import Config, ConfigError
+from transrec.config import Config, ConfigError, MayDiffer
 from transrec.data.batch import to_device
 from transrec.data.content.item_store import ItemStore
-from transrec.data.examples.evidence import after
 from transrec.data.examples.impressions import ImpressionExamples
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.data.examples.task import TaskExamples
 from transrec.distributed.world import World
-from transrec.evaluation.baselines import Baseline, ItemToItem, MostPopular, Untrained, blend
 from transrec.evaluation.by_popularity import Group, by_popularity
 from transrec.evaluation.estimates import Estimate, Interval
 from transrec.evaluation.full_ranking import Repeats
-from transrec.evaluation.logistic_regression import MOST_CLASSES, LogisticRegression
 from transrec.evaluation.measure import measure
 from transrec.evaluation.metric import Metric
 from transrec.evaluation.metrics import metric
-from transrec.evaluation.ranking_baselines import RankingBaseline, ranking_baselines
+from transrec.evaluation.ranking_baselines import RankingBaseline
 from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading
-from transrec.protocols import Evidence, Examples, Model, Part, Scorer
+from transrec.protocols import Examples, Model, Part, Scorer
 
 
 def _known(name: str) -> str:
@@ -40,9 +35,9 @@ def _known(name: str) -> str:
     return name
 
 
-_BLENDED = ("co_occurrence", "content_similarity")
-_SHARES = (0.25, 0.5, 0.75, 0.9)  # of the first of them in a blend
-
+OfItems = Literal["most_popular", "item_to_item", "transitions", "co_occurrence", "content_similarity", "blend"]
+OfTasks = Literal["most_frequent", "logistic_regression"]
+OfClicks = Literal["most_popular", "item_rate", "logistic_regression", "text_similarity", "image_similarity"]
 MetricName = Annotated[str, AfterValidator(_known)]
 
 
@@ -59,6 +54,11 @@ class EvaluationConfig(Config):
         description="for a target already in the user's history: rank it, or count a miss as the released code does",
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals of metrics")
+    baselines: Annotated[list[OfItems | OfTasks | OfClicks] | None, MayDiffer()] = Field(
+        None,
+        description="baselines to measure on the test, after the results of the run are written; null: all that the "
+        "kind of example has; []: none",
+    )
 
 
 class Evaluator:
@@ -72,6 +72,8 @@ class Evaluator:
         self.context = self.kind.context(config, examples, world)
         for asked in self.metrics:
             _check_readings(asked, self.kind.readings)
+        for name in config.baselines or ():
+            _check_baseline(name, examples.name, self.kind.baselines)
 
     def model(self, model: Model, store: ItemStore, part: Part) -> dict[str, Estimate]:
         """The configured metrics of a model."""
@@ -83,12 +85,18 @@ class Evaluator:
         columns = self._measure_model(model, store, part, _readings(metrics) | {*self.kind.kept})
         return UserResults(columns, self._estimates(metrics, columns))
 
-    def baseline(self, baseline: Baseline, part: Part) -> "UserResults":
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The names of the baselines to measure, in the order in which they are shown."""
+        asked = self.config.baselines
+        return tuple(name for name in self.kind.baselines if asked is None or name in asked)
+
+    def baseline(self, baseline: Scorer, part: Part) -> "UserResults":
         """The metrics of a baseline, with the readings behind them; of both, those that need no logits."""
         readings = self.kind.readings
         metrics = [m for m in self.metrics if not any(readings[name].of_logits for name in m.reads)]
         kept = {name for name in self.kind.kept if not readings[name].of_logits}
-        columns = self._measure(part, lambda batch: baseline.for_users(batch.history), _readings(metrics) | kept)
+        columns = self._measure(part, baseline, _readings(metrics) | kept)
         return UserResults(columns, self._estimates(metrics, columns))
 
     def answers(self, baseline: RankingBaseline, part: Part) -> "UserResults":
@@ -152,6 +160,11 @@ def _check_readings(asked: Metric, readings: Mapping[str, Reading[Any, Any, Any]
         )
 
 
+def _check_baseline(name: str, kind: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise ConfigError(f"`evaluation.baselines`: {name} is no baseline of {kind}, choose among {', '.join(known)}")
+
+
 class inference:
     """Context of evaluation mode without gradients; restores the model's previous mode."""
 
@@ -168,82 +181,26 @@ class inference:
         self.model.train(self.was_training)
 
 
-def baselines(
-    config: EvaluationConfig, examples: Examples, part: Part, evidence: Mapping[str, Any] | None = None
-) -> dict[str, UserResults]:
-    """Results of the baselines, which are not trained; not collective: any single rank may call it.
-
-    Args:
-        evidence: each is a baseline, by name, and so is the blend of those in `_BLENDED`.
-    """
-    alone = Evaluator(config, examples, World())
-    return alone.kind.baselines(alone, examples, part, evidence or {})
-
-
-def _item_baselines(
-    alone: Evaluator, examples: NextItemExamples, part: Part, evidence: Mapping[str, Evidence]
-) -> dict[str, UserResults]:
-    item_to_item = ItemToItem.fit(examples.training_sequences(), alone.num_items)
-    untrained = {name: Untrained(partial(_scores, one, alone.num_items)) for name, one in evidence.items()}
-    found: dict[str, Baseline] = {"most_popular": MostPopular(item_to_item.counts), "item_to_item": item_to_item}
-    found |= untrained
-    if untrained.keys() >= {*_BLENDED}:
-        found["blend"] = _best_blend(alone, *(untrained[name] for name in _BLENDED))
-    return {name: alone.baseline(baseline, part) for name, baseline in found.items()}
-
-
-def _best_blend(alone: Evaluator, one: Untrained, other: Untrained) -> Untrained:
-    """The blend that is best in validation by the first metric."""
-    asked = next((m for m in alone.metrics if m.reads == ("rank",)), metric("NDCG@10"))
-    ranking = Evaluator(alone.config.model_copy(update={"metrics": [asked.name]}), alone.examples, alone.world)
-    values = {
-        share: ranking.baseline(blend(one, other, share), "valid").estimates[asked.name].value for share in _SHARES
-    }
-    return blend(one, other, max(values, key=values.__getitem__))
-
-
-def _scores(evidence: Evidence, catalogue_size: int, history: Tensor) -> Any:
-    return after(evidence, [row[row > 0] for row in history.numpy()], catalogue_size)
-
-
-def _task_baselines(
-    alone: Evaluator, examples: TaskExamples, part: Part, evidence: Mapping[str, Evidence]
-) -> dict[str, UserResults]:
-    counts, size = examples.labels.counts, examples.targets.size
-    found = {"most_frequent": alone.baseline(MostPopular(torch.from_numpy(counts)), part)}
-    if np.count_nonzero(counts) > 1 and size <= MOST_CLASSES and find_spec("sklearn"):
-        fitted = LogisticRegression.fit(examples.training_histories(), alone.num_items, size)
-        found["logistic_regression"] = alone.baseline(fitted, part)
-    return found
-
-
 @dataclass(frozen=True)
 class Kind:
     """The evaluation of one kind of question."""
 
     readings: Mapping[str, Reading[Any, Any, Any]]
     context: Callable[[EvaluationConfig, Any, World], Any]  # context that the readings receive
-    baselines: Callable[[Evaluator, Any, Part, Mapping[str, Any]], dict[str, UserResults]]
+    baselines: tuple[str, ...]  # names, in the order in which they are shown
     kept: tuple[str, ...]  # readings measured on the test even if no metric needs them
     kept_metrics: tuple[str, ...] = ()  # metrics measured on the test even if not configured
     named: frozenset[str] = frozenset()  # readings that hold target numbers, which have names
 
 
-def _click_baselines(
-    alone: Evaluator, examples: ImpressionExamples, part: Part, similarity: Mapping[str, RankingBaseline]
-) -> dict[str, UserResults]:
-    known = ranking_baselines(examples.training(), examples.targets.size) | dict(similarity)
-    return {name: alone.answers(baseline, part) for name, baseline in known.items()}
-
-
 _KEPT, _NAMED = ("target", "rank", "loss"), frozenset({"target", "predicted"})
 KINDS: dict[str, Kind] = {
-    NextItemExamples.name: Kind(READINGS, _ranking, _item_baselines, _KEPT, ("loss",), _NAMED),
-    TaskExamples.name: Kind(READINGS, _ranking, _task_baselines, _KEPT, ("loss",), _NAMED),
+    NextItemExamples.name: Kind(READINGS, _ranking, get_args(OfItems), _KEPT, ("loss",), _NAMED),
+    TaskExamples.name: Kind(READINGS, _ranking, get_args(OfTasks), _KEPT, ("loss",), _NAMED),
     ImpressionExamples.name: Kind(
         OF_IMPRESSIONS,
         lambda config, examples, world: None,
-        _click_baselines,
+        get_args(OfClicks),
         ("request", "target", "label", "score"),
         named=frozenset({"target"}),
     ),

@@ -3,49 +3,64 @@
 Shape letters: B users of a call, N items, K classes (numbers 1..K), H history.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
-from torch import Tensor
 
 from transrec.protocols import Score
 
 MOST_CLASSES = 100  # a vocabulary of more is a catalogue
 _MOST_ITERATIONS = 300
+_FITTED = ("classes_", "coef_", "intercept_")  # of scikit-learn's model
 
 Instances = Iterable[tuple[Sequence[np.ndarray], np.ndarray]]  # blocks of (items of each instance, class of each)
 
 
+def fit(instances: Instances, num_items: int) -> dict[str, NDArray[Any]]:
+    """Fit the item counts of all instances to their classes: the arrays of the fitted model, by name."""
+    from sklearn import linear_model  # type: ignore[import-untyped]  # an extra: `baselines`
+
+    histories, classes = zip(*instances, strict=True)
+    counts = _counts([items for block in histories for items in block], num_items)
+    fitted = linear_model.LogisticRegression(max_iter=_MOST_ITERATIONS).fit(counts, np.concatenate(classes))
+    return {name: getattr(fitted, name) for name in _FITTED}
+
+
 @dataclass(frozen=True)
 class LogisticRegression:
-    """scikit-learn's model with its default L2 penalty; classes without training users get probability 0."""
+    """scikit-learn's model with its default L2 penalty; classes without training users get probability 0.
 
-    fitted: Any
+    Args:
+        arrays: those of `fit`.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
     num_items: int
     num_classes: int
 
-    @classmethod
-    def fit(cls, instances: Instances, num_items: int, num_classes: int) -> "LogisticRegression":
-        """Fit the item counts of all instances to their classes."""
-        from sklearn import linear_model  # type: ignore[import-untyped]  # an extra: `baselines`
-
-        histories, classes = zip(*instances, strict=True)
-        counts = _counts([items for block in histories for items in block], num_items)
-        fitted = linear_model.LogisticRegression(max_iter=_MOST_ITERATIONS).fit(counts, np.concatenate(classes))
-        return cls(fitted, num_items, num_classes)
-
-    def for_users(self, history: Tensor) -> Score:
-        """Log-probabilities of the classes for users with `history` (B, H): item indices, 0 where padded."""
-        counts = _counts([row[row > 0] for row in history.cpu().numpy()], self.num_items)
-        scores = torch.full((len(history), self.num_classes + 1), -torch.inf)
-        scores[:, torch.from_numpy(self.fitted.classes_.astype(np.int64))] = torch.from_numpy(
-            self.fitted.predict_log_proba(counts)
+    def __call__(self, question: Any) -> Score:
+        """Log-probabilities of the classes for users with the `history` (B, H) of the question, 0 where padded."""
+        counts = _counts([row[row > 0] for row in question.history.cpu().numpy()], self.num_items)
+        scores = torch.full((len(question.history), self.num_classes + 1), -torch.inf)
+        scores[:, torch.from_numpy(self._model.classes_.astype(np.int64))] = torch.from_numpy(
+            self._model.predict_log_proba(counts)
         ).float()
-        return lambda a, b: scores[:, a:b].to(history.device)
+        return lambda a, b: scores[:, a:b]
+
+    @cached_property
+    def _model(self) -> Any:
+        from sklearn import linear_model
+
+        model = linear_model.LogisticRegression()
+        for name, array in self.arrays.items():
+            setattr(model, name, array)
+        return model
 
 
 def _counts(histories: Sequence[np.ndarray], num_items: int) -> sparse.csr_array:

@@ -5,8 +5,7 @@ Each gives logits (B, 1), so that the log loss and the calibration of its probab
 Shape letters: B impressions, N items (indices 1..N; 0 pads).
 """
 
-from collections.abc import Callable, Iterable
-from importlib.util import find_spec
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,72 +20,80 @@ RankingBaseline = Callable[[Any], Tensor]  # impressions as the examples ask the
 _AT_ONCE = 512  # impressions whose histories are vectors at a time
 _PRIOR = 10.0  # impressions with the mean rate that every item is given
 
+Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Training = Iterable[tuple[Any, Any]]  # the users and training impressions of each block
 
 
-def ranking_baselines(training: Iterable[tuple[Any, Any]], catalogue_size: int) -> dict[str, RankingBaseline]:
-    """Baselines by name.
-
-    Args:
-        training: the users and training impressions of each block.
+def count_clicks(training: Training, catalogue_size: int) -> dict[str, Floats]:
+    """Logits (N + 1,) by name: nothing, if there is no impression to count.
 
     most_popular        clicks of the item, on a logarithmic scale
     item_rate           share of the item's impressions that were clicked, smoothed towards the mean
-    logistic_regression of user and item ids, if scikit-learn is installed
+
+    Args:
+        training: the users and training impressions of each block.
     """
-    users, items, clicks = _gathered(training)
-    if not len(items):
+    shown, clicked = np.zeros(catalogue_size + 1), np.zeros(catalogue_size + 1)
+    for _, items, clicks in _observed(training):
+        np.add.at(shown, items, 1)
+        np.add.at(clicked, items, clicks)
+    if not shown.any():
         return {}
-    shown = np.bincount(items, minlength=catalogue_size + 1).astype(np.float64)
-    clicked = np.bincount(items, clicks, minlength=catalogue_size + 1)
-    mean = clicks.mean().clip(1e-6, 1 - 1e-6)
-    found: dict[str, RankingBaseline] = {
-        "most_popular": _by_item(np.log1p(clicked)),
-        "item_rate": _by_item(_logit((clicked + _PRIOR * mean) / (shown + _PRIOR))),
-    }
-    if find_spec("sklearn") and 0 < clicks.sum() < len(clicks):
-        found["logistic_regression"] = _regression(users, items, clicks, catalogue_size)
-    return found
+    mean = (clicked.sum() / shown.sum()).clip(1e-6, 1 - 1e-6)
+    rate = _logit((clicked + _PRIOR * mean) / (shown + _PRIOR))
+    return {"most_popular": np.log1p(clicked), "item_rate": rate}
 
 
-def _gathered(training: Iterable[tuple[Any, Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """User numbers over all blocks, items and labels of the first head where it was observed."""
-    columns, first = [], 0
-    for block, shown in training:
-        observed = ~np.isnan(shown.labels[:, 0])
-        columns.append(
-            (first + shown.users[observed], shown.items[observed], shown.labels[observed, 0].astype(np.float64))
-        )
-        first += len(block)
-    users, items, clicks = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    return users, items, clicks
-
-
-def _by_item(logits: Floats) -> RankingBaseline:
+def by_item(logits: Floats) -> RankingBaseline:
+    """The same logit (N + 1,) for an item, whoever is shown it."""
     values = torch.from_numpy(logits)
     return lambda asked: values[asked.items][:, None]
 
 
-def _regression(
-    users: NDArray[np.int64], items: NDArray[np.int64], clicks: Floats, catalogue_size: int
-) -> RankingBaseline:
-    """A weight for every user and item of the training, and none for others; C is scikit-learn's default."""
-    from scipy import sparse
+def fit_regression(training: Training, catalogue_size: int) -> dict[str, Floats]:
+    """scikit-learn's logistic regression of user and item ids, with its default C: the weight of each, and a constant.
+
+    Nothing, if all answers are the same.
+    """
+    users, items, clicks = (np.concatenate(parts) for parts in zip(*_observed(training), strict=True))
+    if not 0 < clicks.sum() < len(clicks):
+        return {}
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
-    def columns(users: NDArray[np.int64], items: NDArray[np.int64]) -> Any:
-        rows = np.arange(len(items))
-        places = np.concatenate([items, catalogue_size + 1 + users])
-        shape = (len(items), catalogue_size + 1 + known)
-        within = places < shape[1]
-        both = np.concatenate([rows, rows])[within], places[within]
-        return sparse.csr_array((np.ones(int(within.sum())), both), shape=shape)
+    columns = _one_hot(users, items, catalogue_size, catalogue_size + 2 + int(users.max()))
+    model = LogisticRegression(max_iter=1000).fit(columns, clicks)
+    return {"weights": model.coef_[0], "constant": model.intercept_}
 
-    known = int(users.max()) + 1
-    model = LogisticRegression(max_iter=1000).fit(columns(users, items), clicks)
-    return lambda asked: torch.from_numpy(model.decision_function(columns(asked.users.numpy(), asked.items.numpy())))[
-        :, None
-    ]
+
+def regression(fitted: Mapping[str, Floats], catalogue_size: int) -> RankingBaseline:
+    """The model that `fit_regression` gave; users and items that training lacks weigh nothing."""
+    weights, constant = fitted["weights"], fitted["constant"]
+
+    def score(asked: Any) -> Tensor:
+        columns = _one_hot(asked.users.numpy(), asked.items.numpy(), catalogue_size, len(weights))
+        return torch.from_numpy(columns @ weights + constant)[:, None]
+
+    return score
+
+
+def _observed(training: Training) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """User numbers over all blocks, items and labels of the first head where it was observed, of each block."""
+    first = 0
+    for block, shown in training:
+        observed = ~np.isnan(shown.labels[:, 0])
+        yield first + shown.users[observed], shown.items[observed], shown.labels[observed, 0].astype(np.float64)
+        first += len(block)
+
+
+def _one_hot(users: Ints, items: Ints, catalogue_size: int, width: int) -> Any:
+    """(impressions, width): a column for each item, then for each user; those beyond the width are left out."""
+    from scipy import sparse
+
+    rows, places = np.arange(len(items)), np.concatenate([items, catalogue_size + 1 + users])
+    within = places < width
+    entries = np.concatenate([rows, rows])[within], places[within]
+    return sparse.csr_array((np.ones(int(within.sum())), entries), shape=(len(items), width))
 
 
 def _logit(rates: Floats) -> Floats:

@@ -19,7 +19,7 @@ from scipy import sparse
 from transrec.data.batch import HistoryPoints
 from transrec.evidence.closest import closest
 from transrec.evidence.histories import held, weights
-from transrec.evidence.neighbours import Neighbours, write_neighbours
+from transrec.evidence.neighbours import Neighbours, looked_up, write_neighbours
 from transrec.evidence.sources import Sources
 from transrec.evidence.terms import EvidenceSettings
 
@@ -113,7 +113,7 @@ class ContentSimilarity:
         total = of_histories.sum(axis=1)
         of_histories.data /= np.repeat(total, np.diff(of_histories.indptr))
         used = np.unique(of_histories.indices)
-        return of_histories[:, used] @ self.kernel.rows(holds.items[used])
+        return looked_up(of_histories[:, used], self.kernel.rows(holds.items[used]))
 
 
 def whitened(features: NDArray[np.float32], shrinkage: float) -> Vectors:

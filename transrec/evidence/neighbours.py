@@ -1,6 +1,7 @@
 """A sparse table of item-to-item values on disk: for each item its strongest neighbours.
 
-Shape letters: N items of the catalogue (1..N; row and column 0 are empty), E stored values, n items asked for.
+Shape letters: N items of the catalogue (1..N; row and column 0 are empty), E stored values, n items asked for,
+S histories.
 """
 
 from collections.abc import Iterable
@@ -37,6 +38,19 @@ class Neighbours:
         starts = np.concatenate([[0], np.cumsum(counts)])
         places = np.arange(starts[-1]) + np.repeat(first - starts[:-1], counts)
         return sparse.csr_array((self.values[places], self.columns[places], starts), shape=(len(items), self.size))
+
+
+def looked_up(weights: sparse.csr_array, rows: sparse.csr_array) -> sparse.csr_array:
+    """`weights` (S, n) @ `rows` (n, N + 1), in time that does not depend on N.
+
+    A product of scipy allocates a vector of N + 1 numbers, which is more than all the rest for a large catalogue: there
+    only the columns that hold anything are multiplied.
+    """
+    if rows.shape[1] <= rows.nnz:
+        return weights @ rows
+    columns, places = np.unique(rows.indices, return_inverse=True)
+    found = weights @ sparse.csr_array((rows.data, places, rows.indptr), shape=(rows.shape[0], len(columns)))
+    return sparse.csr_array((found.data, columns[found.indices], found.indptr), shape=(weights.shape[0], rows.shape[1]))
 
 
 def write_neighbours(folder: Path, pieces: Iterable[sparse.csr_array]) -> None:

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
 from transrec.evidence.histories import Held, held, pairs, weights
-from transrec.evidence.neighbours import Neighbours, strongest, write_neighbours
+from transrec.evidence.neighbours import Neighbours, looked_up, strongest, write_neighbours
 from transrec.evidence.sources import Sources
 from transrec.evidence.terms import EvidenceSettings
 
@@ -60,7 +60,7 @@ class PairCountsConfig(EvidenceSettings):
 
     def _pieces(self, sequences: Sequences, totals: Floats, pairs_of: Ints) -> Iterator[sparse.csr_array]:
         columns = np.maximum(totals[1], 1e-9) ** -self.column_power
-        for first, last in _ranges(pairs_of, _PAIRS_AT_ONCE):
+        for first, last in ranges(pairs_of, _PAIRS_AT_ONCE):
             counted = _counted(sequences, self, first, last, totals.shape[1])
             yield strongest(counted, counted.data * columns[counted.indices], self.neighbours)
 
@@ -95,7 +95,7 @@ class PairCounts:
             table.data = table.data * self._power(column_totals, self.config.column_power)
         else:
             table.data = table.data * self._column_powers[table.indices]
-        return (of_histories[:, used] * self._power(totals, self.config.row_power)) @ table
+        return looked_up(of_histories[:, used] * self._power(totals, self.config.row_power), table)
 
     def _own_pairs(self, points: HistoryPoints, holds: Held) -> sparse.csr_array:
         """(M, M) weighted pairs of an item and a candidate among the items of each user."""
@@ -128,8 +128,8 @@ class PairCounts:
         return np.where(totals < self._least, 0, np.maximum(totals, self._least) ** -power)
 
 
-def _merged(sequences: Sequences, least: int) -> Iterator[tuple[Ints, Ints]]:
-    """Blocks of at least `least` interactions, but for the last; each costs time that grows with the catalogue."""
+def merged(sequences: Sequences, least: int) -> Iterator[tuple[Ints, Ints]]:
+    """Blocks of at least `least` interactions, but for the last, from smaller ones: each has a cost of its own."""
     items, lengths, waiting = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
     for some, their_lengths in sequences():
         items.append(some)
@@ -145,8 +145,8 @@ def _totals(sequences: Sequences, catalogue_size: int, config: PairCountsConfig)
     """For each item, the weighted number of its pairs, (2, N + 1): as the one that is looked up, and as the candidate;
     and the plain number of the former (N + 1,)."""
     weighted, plain = np.zeros((2, catalogue_size + 1)), np.zeros(catalogue_size + 1, np.int64)
-    for items, lengths in _merged(sequences, max(_INTERACTIONS_AT_ONCE, catalogue_size)):
-        _check_block(items, lengths, catalogue_size)
+    for items, lengths in merged(sequences, max(_INTERACTIONS_AT_ONCE, catalogue_size)):
+        check_block(items, lengths, catalogue_size)
         for distance, earlier, later in pairs(items, lengths, config.window):
             for one, other in _directions(earlier, later, config):
                 found = np.bincount(items[one], minlength=catalogue_size + 1)
@@ -161,7 +161,7 @@ def _directions(earlier: Ints, later: Ints, config: PairCountsConfig) -> list[tu
     return [(earlier, later)] if config.forward else [(earlier, later), (later, earlier)]
 
 
-def _ranges(pairs_of: Ints, most: int) -> Iterator[tuple[int, int]]:
+def ranges(pairs_of: Ints, most: int) -> Iterator[tuple[int, int]]:
     """Ranges of items (first, last + 1) that have `most` pairs together, or a single item that has more."""
     ends = np.cumsum(pairs_of)
     first = 0
@@ -175,7 +175,7 @@ def _ranges(pairs_of: Ints, most: int) -> Iterator[tuple[int, int]]:
 def _counted(sequences: Sequences, config: PairCountsConfig, first: int, last: int, width: int) -> sparse.csr_array:
     """(last - first, N + 1) weighted pairs of the items first..last-1 with all others."""
     rows, columns, values = [], [], []
-    for items, lengths in _merged(sequences, _INTERACTIONS_AT_ONCE):
+    for items, lengths in merged(sequences, _INTERACTIONS_AT_ONCE):
         for distance, earlier, later in pairs(items, lengths, config.window):
             for one, other in _directions(earlier, later, config):
                 ours = (items[one] >= first) & (items[one] < last)
@@ -189,7 +189,11 @@ def _counted(sequences: Sequences, config: PairCountsConfig, first: int, last: i
     return sparse.coo_array((np.concatenate(values), places), shape=shape).tocsr()
 
 
-def _check_block(items: Ints, lengths: Ints, catalogue_size: int) -> None:
+def check_block(items: Ints, lengths: Ints, catalogue_size: int) -> None:
+    """
+    Raises:
+        ValueError: lengths do not add up to the items of their block, or an index is outside 1..N.
+    """
     if lengths.sum() != len(items):
         raise ValueError(f"lengths add up to {lengths.sum()}, the block holds {len(items)} items")
     if len(items) and (items.min() < 1 or items.max() > catalogue_size):

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from transrec.config import ConfigError
 from transrec.data.content.opening import open_store
 from transrec.data.examples import DataConfig
@@ -16,11 +14,12 @@ from transrec.data.shards import bad_samples
 from transrec.data.shards.remote import parse_place
 from transrec.distributed.world import World
 from transrec.evaluation.estimates import Estimate
-from transrec.evaluation.evaluator import EvaluationConfig, Evaluator, baselines
+from transrec.evaluation.evaluator import EvaluationConfig, Evaluator
 from transrec.evaluation.report import as_json
 from transrec.protocols import Examples, Part
+from transrec.runs.baselines import baselines
 from transrec.runs.channels import Channel, Channels
-from transrec.runs.evidence import baseline_evidence, look_up
+from transrec.runs.evidence import look_up
 from transrec.runs.export import read_export
 from transrec.runs.features import use_features
 from transrec.runs.rebuild import check_targets
@@ -35,7 +34,6 @@ class Result:
     data: DataConfig
     examples: Examples
     estimates: Mapping[str, Estimate]  # by metric of the run's configuration, and "loss"
-    device: torch.device
 
     @property
     def evaluation(self) -> EvaluationConfig:
@@ -65,7 +63,7 @@ def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Par
         bad_samples.warn(examples.skipped, store.skipped)
         for remark in examples.remarks(part):
             print(remark, file=sys.stderr)
-    return Result(channel, part, config, examples, estimates, world.device)
+    return Result(channel, part, config, examples, estimates)
 
 
 def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:
@@ -96,20 +94,23 @@ def check_shards(run: Path, data: DataConfig, option: str) -> None:
         raise ConfigError(f"{run}: its shards are not at {data.path} any more: name them with {option}")
 
 
-def tables(results: Sequence[Result]) -> list[list[Mapping[str, Mapping[str, Estimate]]]]:
+def tables(results: Sequence[Result], world: World) -> list[list[Mapping[str, Mapping[str, Estimate]]]]:
     """Table sections for each set of metrics, in the order of the results; see `sections`."""
     measures = dict.fromkeys(repr(result.evaluation) for result in results)
-    return [sections([result for result in results if repr(result.evaluation) == measure]) for measure in measures]
+    return [sections([r for r in results if repr(r.evaluation) == measure], world) for measure in measures]
 
 
-def sections(results: Sequence[Result]) -> list[Mapping[str, Mapping[str, Estimate]]]:
-    """Table rows by section: results with the same data and metrics are grouped below their baselines."""
+def sections(results: Sequence[Result], world: World) -> list[Mapping[str, Mapping[str, Estimate]]]:
+    """Table rows by section: results with the same data and metrics are grouped below their baselines.
+
+    Every rank of `world` must call it.
+    """
     found: dict[str, dict[str, Mapping[str, Estimate]]] = {}
     for result in results:
         alike = repr((result.data, result.evaluation))
         if alike not in found:
-            evidence = baseline_evidence(result.channel.experiment.model, result.examples, result.device)
-            untrained = baselines(result.evaluation, result.examples, result.part, evidence)
+            model = result.channel.experiment.model
+            untrained = baselines(result.evaluation, model, result.examples, result.part, world)
             found[alike] = {name: results.estimates for name, results in untrained.items()}
         found[alike][result.channel.name] = result.estimates
     return list(found.values())

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,11 @@ from transrec.config import ConfigError
 from transrec.data.content.filled_folder import filled_folder
 from transrec.data.content.opening import open_store
 from transrec.data.content.prefix_store import PrefixStore
-from transrec.data.examples.impressions import ImpressionExamples
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.distributed.world import World
-from transrec.evaluation.ranking_baselines import RankingBaseline, similarity_baseline
 from transrec.evidence import EvidenceConfig
-from transrec.evidence.co_occurrence import CoOccurrenceConfig
 from transrec.evidence.content_similarity import ContentSimilarityConfig
-from transrec.evidence.transitions import TransitionsConfig
+from transrec.evidence.item_to_item import ItemToItemConfig
 from transrec.item_encoders.frozen_prefix import FrozenPrefix
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoderConfig
@@ -36,6 +34,7 @@ _FEATURES_AT_ONCE = 4096  # items
 _FORMAT = 2  # version of the tables; increment when the same data give different ones
 
 BackboneConfig = TextEncoderConfig | ImageEncoderConfig
+CountedEvidence = EvidenceConfig | ItemToItemConfig
 
 
 def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
@@ -64,45 +63,81 @@ def with_centres(model: Any, examples: Examples, world: World) -> Any:
     return model.model_copy(update={"centres": centres})
 
 
-def baseline_evidence(model: ModelSettings, examples: Examples, device: torch.device) -> dict[str, Any]:
-    """Evidence with its default settings, each kind a baseline for every model; of impressions, their similarity.
+def attempt(settings: CountedEvidence, known: "RunSources") -> Evidence | None:
+    """The evidence, or None on all ranks if it cannot be made, for which the main process then prints the reason.
 
-    Not collective: any single rank may call it. Content that is not in the cache yet is encoded on `device`.
+    Its backbone is gone, or the catalogue is too large to compare all pairs. Every rank must call it.
     """
-    if isinstance(examples, ImpressionExamples):
-        return _similarity_of_impressions(model, examples, device)
-    if not isinstance(examples, NextItemExamples):
-        return {}
-    known = RunSources(model, examples, World(device=device))
-    kinds: list[EvidenceConfig] = [TransitionsConfig(), CoOccurrenceConfig()]
-    kinds += [ContentSimilarityConfig(modality=modality) for modality in model.content()][:1]
-    found: dict[str, Evidence] = {}
-    for one in kinds:
+    reasons: list[str] = []
+
+    def fill(place: Path) -> None:
         try:
-            found[one.name] = _open(one, known)
-        except ConfigError as error:  # the backbone is gone, or the catalogue is too large to compare all pairs
-            print(f"no baseline {one.name}: {error}", file=sys.stderr)
-    return found
+            _filled(place, settings, known)
+        except ConfigError as error:
+            reasons.append(str(error))
+
+    place = None
+    try:
+        place = _place(settings, known)
+    except ConfigError as error:
+        reasons.append(str(error))
+    if place is not None:
+        known.world.in_turn(f"make the evidence {settings.key}", partial(fill, place))
+    if place is not None and not known.world.gather_ints([len(reasons)]).any():
+        return settings.load(place)
+    if known.world.is_main:
+        print(f"transrec: no baseline {settings.name}: {'; '.join(reasons)}", file=sys.stderr)
+    return None
 
 
-def _similarity_of_impressions(
-    model: ModelSettings, examples: ImpressionExamples, device: torch.device
-) -> dict[str, RankingBaseline]:
-    known = RunSources(model, examples, World(device=device))
-    return {
-        f"{modality}_similarity": similarity_baseline(
-            *known.features(ContentSimilarityConfig(modality=modality)), examples.targets.size
-        )
-        for modality in model.content()
-    }
+def kept_arrays(
+    name: str, count: Callable[[], Mapping[str, NDArray[Any]]], examples: Any, world: World
+) -> dict[str, NDArray[Any]]:
+    """The arrays of `count`, by name, which one process of a node makes and stores in the node's cache.
+
+    Every rank must call it.
+
+    Args:
+        name: unique among what is counted in the same `examples`.
+    """
+    what = [_FORMAT, name, *_cut(examples), dict(examples.identity), examples.config.examples.model_dump(mode="json")]
+    place = examples.config.cache.expanduser() / f"counts-{_hash(what)[:24]}"
+
+    def fill(folder: Path) -> None:
+        for key, array in count().items():
+            np.save(folder / f"{key}.npy", array)
+
+    filled = world.in_turn(f"count for {name}", partial(filled_folder, place, fill))
+    return {path.stem: np.load(path) for path in sorted(filled.iterdir())}
 
 
-def _open(settings: EvidenceConfig, known: "RunSources") -> Evidence:
+def _open(settings: CountedEvidence, known: "RunSources") -> Evidence:
+    place = _place(settings, known)
+    known.world.in_turn(f"make the evidence {settings.key}", lambda: _filled(place, settings, known))
+    return settings.load(place)
+
+
+def _place(settings: CountedEvidence, known: "RunSources") -> Path:
+    """The folder of the evidence in the node's cache."""
     if isinstance(settings, ContentSimilarityConfig):
         known.states(settings)  # computed by all processes together, before one of them compares the items
-    place = known.examples.config.cache.expanduser() / f"evidence-{known.digest(settings)[:24]}"
-    fill = partial(filled_folder, place, lambda folder: settings.fill(folder, known))
-    return settings.load(known.world.in_turn(f"make the evidence {settings.key}", fill))
+    cache: Path = known.examples.config.cache
+    return cache.expanduser() / f"evidence-{known.digest(settings)[:24]}"
+
+
+def _filled(place: Path, settings: CountedEvidence, known: "RunSources") -> None:
+    filled_folder(place, lambda folder: settings.fill(folder, known))
+
+
+def _cut(examples: Any) -> list[Any]:
+    """Everything that the training histories depend on."""
+    data = examples.config.model_dump(mode="json", include=_CUTS_HISTORIES)
+    length = examples.max_length if examples.config.windows == "last" else None
+    return [data, length, examples.folder.index_sha256, sorted(examples.skipped)]
+
+
+def _hash(what: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 class RunSources:
@@ -137,16 +172,14 @@ class RunSources:
             self._states[settings.key] = kept_states(encoder, prefix, store, data.cache, "fp32", "fp32", self.world)
         return self._states[settings.key]
 
-    def digest(self, settings: EvidenceConfig) -> str:
+    def digest(self, settings: CountedEvidence) -> str:
         """Hash of everything that the evidence depends on."""
         what: list[Any] = [_FORMAT, settings.tables()]
         if isinstance(settings, ContentSimilarityConfig):
             what.append(self.states(settings).key)
         else:
-            data = self.examples.config.model_dump(mode="json", include=_CUTS_HISTORIES)
-            length = self.examples.max_length if self.examples.config.windows == "last" else None
-            what += [data, length, self.examples.folder.index_sha256, sorted(self.examples.skipped)]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+            what += _cut(self.examples)
+        return _hash(what)
 
 
 def _features(store: PrefixStore, start: int, catalogue_size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -24,7 +24,7 @@ from transrec.training.checkpoint import TrainState
 from transrec.training.cost import Cost
 from transrec.training.tracking import flatten
 
-SUMMARY_FILE = "summary.json"  # written last, so its presence marks a finished run
+SUMMARY_FILE = "summary.json"  # its presence marks a finished run; baselines may be added to it later
 
 
 def assemble(
@@ -53,9 +53,8 @@ def assemble(
     }
 
 
-def write_summary(run_dir: Path, examples: Examples, tested: UserResults, summary: dict[str, Any]) -> None:
-    """Write the results of each test question, then the summary."""
-    save_users(run_dir / "test_users.parquet", examples, tested)
+def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
+    """Write the summary, after everything else that a finished run has: its presence says that the run is finished."""
     write_text(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
 
 

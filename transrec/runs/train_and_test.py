@@ -16,17 +16,18 @@ from transrec.data.shards import bad_samples
 from transrec.data.train_stream import TrainStream
 from transrec.distributed import world as distributed
 from transrec.distributed.world import World
-from transrec.evaluation.evaluator import Evaluator, UserResults, baselines
+from transrec.evaluation.by_popularity import Group
+from transrec.evaluation.evaluator import Evaluator, UserResults
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.report import as_json
 from transrec.experiment import Experiment
 from transrec.protocols import Examples
+from transrec.runs.baselines import baselines
 from transrec.runs.build import Parts, build
-from transrec.runs.evidence import baseline_evidence
 from transrec.runs.export import damage, describe
 from transrec.runs.pool_memory import check_pool
 from transrec.runs.run_folder import check_run_dir, owned, write_run_dir
-from transrec.runs.summary import assemble, hyperparameters, save_ranks, show, write_summary
+from transrec.runs.summary import SUMMARY_FILE, assemble, hyperparameters, save_ranks, save_users, show, write_summary
 from transrec.training.cost import Cost, count_parameters, measure
 from transrec.training.engine import check_extra, deepspeed_config, initialize
 from transrec.training.optim import build_optimizer, peak_rates
@@ -42,12 +43,16 @@ def run(experiment: Experiment) -> dict[str, Any]:
         try:
             held.enter_context(owned(experiment.run_dir, world))
             trained = train_and_measure(experiment, world)
+            if world.is_main:
+                record(experiment, trained)
+            world.meet("write its results")
+            others = baselines(experiment.evaluation, experiment.model, trained.examples, "test", world)
         except BaseException:
             distributed.stop(world, failed=True)
             raise
         distributed.stop(world)
-        if trained.trainer.tracker is not None:  # only in the main process
-            finish(experiment, trained)
+        if world.is_main:
+            finish(experiment, trained, others)
     return trained.summary
 
 
@@ -102,25 +107,41 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     return Trained(parts.examples, trainer, results, summary, cost)
 
 
-def finish(experiment: Experiment, trained: Trained) -> None:
-    """Evaluate the baselines, write the summary and print it; only the main process calls it."""
+def record(experiment: Experiment, trained: Trained) -> None:
+    """Write the results of the run, which its baselines may outlast; only the main process calls it."""
     tested, trainer = trained.results["test"], trained.trainer
-    evidence = baseline_evidence(experiment.model, trained.examples, trainer.world.device)
-    others = baselines(experiment.evaluation, trained.examples, "test", evidence)
-    rows = others | {"this run": tested}
+    add_baselines(experiment, trained, {})
+    save_users(experiment.run_dir / "test_users.parquet", trained.examples, tested)
+    write_summary(experiment.run_dir, trained.summary)
+    metrics = {f"test/{name}": estimate.value for name, estimate in tested.estimates.items()}
+    assert trainer.tracker is not None
+    trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, trainer.state.step)
+    trainer.tracker.say(f"results are in {experiment.run_dir}/{SUMMARY_FILE}; baselines follow")
+    trainer.close()
+
+
+def finish(experiment: Experiment, trained: Trained, others: Mapping[str, UserResults]) -> None:
+    """Write the results of the baselines and print all; only the main process calls it."""
+    groups = add_baselines(experiment, trained, others)
+    save_ranks(experiment.run_dir / "test_baselines.parquet", trained.examples, others)
+    write_summary(experiment.run_dir, trained.summary)
+    rows = {**others, "this run": trained.results["test"]}
+    tested = {name: results.estimates for name, results in rows.items()}
+    show(experiment, tested, groups, trained.summary, trained.cost)
+
+
+def add_baselines(
+    experiment: Experiment, trained: Trained, others: Mapping[str, UserResults]
+) -> Mapping[str, Mapping[str, Group]]:
+    """Put the baselines into the summary; returns all results by the popularity of targets."""
     alone = Evaluator(experiment.evaluation, trained.examples, World())
+    rows = {**others, "this run": trained.results["test"]}
     groups = {name: alone.by_popularity(results) for name, results in rows.items()}
     trained.summary["baselines"] = {name: as_json(results.estimates) for name, results in others.items()}
     trained.summary["by_popularity"] = {
         name: {group: result.as_json() for group, result in found.items()} for name, found in groups.items()
     }
-    save_ranks(experiment.run_dir / "test_baselines.parquet", trained.examples, others)
-    write_summary(experiment.run_dir, trained.examples, tested, trained.summary)
-    metrics = {f"test/{name}": estimate.value for name, estimate in tested.estimates.items()}
-    assert trainer.tracker is not None
-    trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, trainer.state.step)
-    trainer.close()
-    show(experiment, {name: results.estimates for name, results in rows.items()}, groups, trained.summary, trained.cost)
+    return groups
 
 
 def build_stream(experiment: Experiment, examples: Examples, store: ItemStore, world: World) -> TrainStream:

@@ -1,6 +1,7 @@
 """Metrics of a baseline on given shards."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,10 +28,10 @@ class Counting:
 
     calls = 0
 
-    def for_users(self, history: Tensor) -> Score:
+    def __call__(self, question: Any) -> Score:
         def score(a: int, b: int) -> Tensor:
             self.calls += 1
-            return torch.arange(a, b).float().expand(len(history), -1)
+            return torch.arange(a, b).float().expand(len(question.history), -1)
 
         return score
 
@@ -69,6 +70,18 @@ def test_a_metric_of_another_kind_of_question_is_refused(examples: Examples, mon
     monkeypatch.setitem(METRICS, "revenue", Revenue())
     with pytest.raises(ConfigError, match=r"revenue needs the readings price, .* have only user, target, rank"):
         evaluator(examples, "revenue")
+
+
+def test_a_baseline_of_another_kind_of_example_is_refused(examples: Examples) -> None:
+    with pytest.raises(ConfigError, match=r"item_rate is no baseline of next_item, choose among most_popular, item"):
+        Evaluator(EvaluationConfig(baselines=["item_rate"]), examples, World())
+
+
+@pytest.mark.parametrize("asked", [None, [], ["blend", "most_popular"]])
+def test_baselines_are_measured_in_one_order(examples: Examples, asked: Any) -> None:
+    found = Evaluator(EvaluationConfig(baselines=asked), examples, World()).baselines
+    every = ("most_popular", "item_to_item", "transitions", "co_occurrence", "content_similarity", "blend")
+    assert found == tuple(name for name in every if asked is None or name in asked)
 
 
 def test_unknown_metrics_are_refused_by_the_configuration() -> None:

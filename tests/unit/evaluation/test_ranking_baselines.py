@@ -9,7 +9,14 @@ import torch
 from scipy import sparse
 
 from transrec.data.batch import Impressions
-from transrec.evaluation.ranking_baselines import RankingBaseline, ranking_baselines, similarity_baseline
+from transrec.evaluation.ranking_baselines import (
+    RankingBaseline,
+    by_item,
+    count_clicks,
+    fit_regression,
+    regression,
+    similarity_baseline,
+)
 
 Block = tuple[range, SimpleNamespace]
 # (users of the block, [(user, item, label of the first head)])
@@ -28,6 +35,14 @@ def blocks(given=GIVEN) -> Iterator[Block]:
             range(users),
             SimpleNamespace(users=columns[:, 0].astype(int), items=columns[:, 1].astype(int), labels=labels),
         )
+
+
+def ranking_baselines(training, size: int) -> dict[str, RankingBaseline]:
+    given = list(training)
+    found = {name: by_item(logits) for name, logits in count_clicks(given, size).items()}
+    if fitted := fit_regression(given, size):
+        found["logistic_regression"] = regression(fitted, size)
+    return found
 
 
 def asked(users: list[int], items: list[int]) -> SimpleNamespace:

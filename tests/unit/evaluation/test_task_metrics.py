@@ -1,6 +1,7 @@
 """Measures of tasks: macro-F1, users with several targets, sampled ranking, logistic regression."""
 
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from transrec.evaluation.estimates import Interval
 from transrec.evaluation.full_ranking import rank_targets
-from transrec.evaluation.logistic_regression import LogisticRegression
+from transrec.evaluation.logistic_regression import LogisticRegression, fit
 from transrec.evaluation.macro_f1 import macro_f1, macro_f1_of
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.sampled_ranking import restricted, sampled_candidates
@@ -142,8 +143,8 @@ def test_logistic_regression_learns_which_item_says_what() -> None:
     classes = rng.choice([1, 3], 200)
     histories = [np.array([rng.integers(4, 9), of, rng.integers(4, 9)], np.int32) for of in classes]
     blocks = [(histories[:50], classes[:50]), (histories[50:], classes[50:])]
-    score = LogisticRegression.fit(blocks, num_items=9, num_classes=4).for_users(torch.tensor([[0, 4, 1], [5, 3, 3]]))
-    scores = score(1, 5)
+    asked = SimpleNamespace(history=torch.tensor([[0, 4, 1], [5, 3, 3]]))
+    scores = LogisticRegression(fit(blocks, num_items=9), num_items=9, num_classes=4)(asked)(1, 5)
     assert scores.shape == (2, 4)
     assert scores.argmax(1).tolist() == [0, 2]
     assert scores[:, [1, 3]].isneginf().all(), "classes nobody trained with"

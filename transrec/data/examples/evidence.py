@@ -45,7 +45,7 @@ def of_questions(
     evidence: Sequence[Evidence], histories: Sequence[NDArray[Any]], catalogue_size: int
 ) -> tuple[SparseScores, ...]:
     """The scores (B, N + 1) of all items after each of the `histories`, in the order of the items."""
-    return tuple(_by_column(after(one, histories, catalogue_size)) for one in evidence)
+    return tuple(by_column(after(one, histories, catalogue_size)) for one in evidence)
 
 
 def after(evidence: Evidence, histories: Sequence[NDArray[Any]], catalogue_size: int) -> Any:
@@ -101,9 +101,11 @@ def _in_pool(scores: Any, place: Ints) -> SparseScores:
     return _tensors(rows[there], columns[there], scores.data[there])
 
 
-def _by_column(scores: Any) -> SparseScores:
-    columns = scores.tocsc()
-    return _tensors(columns.indices, np.repeat(np.arange(scores.shape[1]), np.diff(columns.indptr)), columns.data)
+def by_column(scores: Any) -> SparseScores:
+    """The entries of a sparse matrix of scores (B, N + 1), ordered by column, in time that does not depend on N."""
+    rows = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
+    order = np.argsort(scores.indices)
+    return _tensors(rows[order], scores.indices[order], scores.data[order])
 
 
 def _tensors(rows: Ints, columns: Ints, values: NDArray[Any]) -> SparseScores:

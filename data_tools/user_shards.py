@@ -58,7 +58,7 @@ class GroupUsers:
             sizes=sizes,
             lengths=_cut_lengths(users.histories.lengths, bounds),
             shown_lengths=_cut_lengths(shown, bounds) if users.shown is not None else _no_lengths(len(sizes)),
-            items=np.bincount(users.histories.items, minlength=self.n_items + 1),
+            items=np.unique(users.histories.items, return_counts=True),
             impressions=int(shown.sum()),
             read=users.read,
             dropped=users.dropped,
@@ -101,7 +101,7 @@ class Grouped(NamedTuple):
     sizes: list[int]
     lengths: pa.ListArray  # for each block, the interactions of each user
     shown_lengths: pa.ListArray  # for each block, the impressions of each user; empty without impressions
-    items: NDArray[np.int64]  # interactions of each item, by index
+    items: tuple[NDArray[np.int32], NDArray[np.int64]]  # its distinct items, and the interactions of each
     impressions: int
     read: int  # interactions and impressions before the filters
     dropped: Counter[str]
@@ -127,7 +127,8 @@ class UserShards:
         """Write the blocks to shards and remove the file that held them."""
         if grouped.sizes:
             self._table.write_table(self._write_blocks(grouped))
-        self.items += grouped.items
+        items, counts = grouped.items
+        self.items[items] += counts
         self.impressions += grouped.impressions
         self.dropped.update(grouped.dropped)
         grouped.path.unlink()

@@ -167,7 +167,7 @@ def _check_users(folder: Path, index: ShardIndex) -> Iterator[Problem]:
             if any(later <= earlier for earlier, later in zip([last_key, *keys], keys, strict=False)):
                 yield Problem(block.shard, "users are not in the order of their hash")
             items = block.users["items"].flatten().to_numpy()
-            counts += np.bincount(items[(items >= 1) & (items < len(counts))], minlength=len(counts))
+            np.add.at(counts, items[(items >= 1) & (items < len(counts))].astype(np.int64), 1)
             users, shown, last_key = users + len(keys), shown + sum(block.shown_lengths.to_pylist()), keys[-1]
             advance(len(keys))
     yield from _compare(BLOCKS_FILE, "users", users, index.counts.users)

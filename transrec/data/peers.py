@@ -3,11 +3,23 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 Done = TypeVar("Done")
+Ints = NDArray[np.int64]
 
 
 class Peers(Protocol):
     """Waiting for another process happens outside collectives, which would time out; every rank must call."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        ...
 
     @property
     def local_rank(self) -> int: ...
@@ -19,3 +31,23 @@ class Peers(Protocol):
     def union(self, values: Iterable[int]) -> set[int]:
         """The union of the ranks' non-negative integers, however long each rank takes to find its own."""
         ...
+
+    def total(self, what: str, numbers: Ints) -> Ints:
+        """The sum over ranks of arrays of equal shape, however long each rank takes to `what` (a verb and its
+        object)."""
+        ...
+
+
+class Alone:
+    """The only process of a run."""
+
+    rank, size, local_rank = 0, 1, 0
+
+    def in_turn(self, what: str, work: Callable[[], Done]) -> Done:
+        return work()
+
+    def union(self, values: Iterable[int]) -> set[int]:
+        return set(values)
+
+    def total(self, what: str, numbers: Ints) -> Ints:
+        return numbers

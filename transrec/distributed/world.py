@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from transrec.distributed import launchers
@@ -77,6 +79,17 @@ class World:
         if most == 0:
             return set()
         return set(self.gather_ints([*own, *[-1] * (most - len(own))]).flatten().tolist()) - {-1}
+
+    def total(self, what: str, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The sum over ranks of arrays of equal shape, however long each rank takes to `what` (a verb and its
+        object)."""
+        if self.size == 1:
+            return numbers
+        self.meet(what)
+        self._arrive()
+        total = torch.from_numpy(numbers.copy())
+        dist.all_reduce(total, group=self.control)
+        return total.numpy()
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """Concatenated rows (n_r, ...) of all ranks, in rank order; n_r may differ."""

@@ -44,7 +44,7 @@ class Parts:
 
 def build(experiment: Experiment, world: World) -> Parts:
     """Build data and model, in a fixed order: model, source weights, task head, then adapters and freezing."""
-    examples = experiment.data.scan(experiment.model.max_length, world.union)
+    examples = experiment.data.scan(experiment.model.max_length, world)
     examples.check_training()
     look_up(experiment.model, examples, world)
     settings = with_centres(count_features(experiment, examples), examples, world)

@@ -52,7 +52,7 @@ def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Par
         ConfigError: the model embeds the item ids of another catalogue, or has other targets.
     """
     experiment = channel.experiment
-    examples = config.scan(experiment.model.max_length, world.union)
+    examples = config.scan(experiment.model.max_length, world)
     check_targets(channel.export, examples)
     look_up(experiment.model, examples, world)
     use_features(channel.model, examples)

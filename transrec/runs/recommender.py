@@ -229,7 +229,7 @@ class Recommender:
         if not experiment.model.looked_up():
             return ()
         data = experiment.data if self._place is None else data_of(self._channel, self._place)
-        examples = data.scan(experiment.model.max_length, self._world.union)
+        examples = data.scan(experiment.model.max_length, self._world)
         look_up(experiment.model, examples, self._world)
         return examples.evidence
 

@@ -62,7 +62,7 @@ def equal(one: Any, other: Any) -> bool:
 def training_histories(interactions: HistoryExamples) -> dict[str, list[int]]:
     return {
         user_id: block.history(user)[: stops[user]].tolist()
-        for number, stops in enumerate(interactions.train_stops)
+        for number, stops in enumerate(map(interactions.train_stops, range(len(interactions.shards))))
         for block in [interactions.block(number)]
         for user, user_id in enumerate(block.user_ids.to_pylist())
     }

@@ -8,10 +8,11 @@ from transrec.data.examples.histories import HistoriesConfig
 from transrec.data.examples.impressions import ImpressionsConfig
 from transrec.data.examples.next_item import NextItemExamplesConfig
 from transrec.data.examples.task import TaskExamplesConfig
-from transrec.data.shards.bad_samples import Agree
+from transrec.data.peers import Alone, Peers
 from transrec.protocols import Examples
 
 ExamplesConfig = Annotated[NextItemExamplesConfig | TaskExamplesConfig | ImpressionsConfig, Field(discriminator="name")]
+_ALONE = Alone()
 
 
 class DataConfig(HistoriesConfig):
@@ -28,15 +29,15 @@ class DataConfig(HistoriesConfig):
             raise ValueError("`data.task: TARGETS` is now `data.examples: {name: task, targets: TARGETS}`")
         return values
 
-    def scan(self, max_length: int, agree: Agree = set) -> Examples:
+    def scan(self, max_length: int, peers: Peers = _ALONE) -> Examples:
         """Build the examples in the shards, in one pass over the users.
 
         Args:
             max_length: number of input positions of the user encoder.
-            agree: returns the union of numbers over ranks, so that all leave out the same blocks.
+            peers: the ranks that share the pass and leave out the same blocks; all of them must call.
 
         Raises:
             ShardSetError: shards are unreadable, or more of them than may be left out.
             ConfigError: a task has no targets.
         """
-        return self.examples.scan(self, max_length, agree)
+        return self.examples.scan(self, max_length, peers)

@@ -20,12 +20,14 @@ from pydantic import Field
 from transrec.config import Config, MayDiffer, UserPath
 from transrec.data.batch import Sampling, Targets
 from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.block_scan import BlockCounts, scan_blocks
 from transrec.data.examples.evidence import of_nobody, of_questions
 from transrec.data.examples.questions import Asked, Question, about_nobody, ids_of, question
 from transrec.data.examples.sequence_collation import SequenceCollation
 from transrec.data.examples.splits import LeaveOneOutConfig, SplitConfig
 from transrec.data.examples.windows import Window, Windows
-from transrec.data.shards.bad_samples import Agree, Skipped, check_share, find_bad
+from transrec.data.peers import Peers
+from transrec.data.shards.bad_samples import Skipped, check_share, find_bad
 from transrec.data.shards.remote import Place
 from transrec.data.shards.schema import ShardSetError
 from transrec.data.shards.shard_folder import DEFAULT_CACHE, DEFAULT_CACHE_BYTES, ShardFolder
@@ -33,6 +35,7 @@ from transrec.data.shards.user_shards import CACHED_BLOCKS, UserBlock, UserShard
 from transrec.protocols import Evidence, Part
 
 Ints = NDArray[np.int64]
+_CACHED = ("_cut", "train_stops")
 
 
 class HistoriesConfig(Config):
@@ -82,30 +85,34 @@ class HistoryExamples(ABC):
     Args:
         shards: all users.
         max_length: number of input positions of the user encoder.
+        peers: the ranks that share the pass over the users.
 
     Raises:
         ShardSetError: a block of users cannot be read.
     """
 
-    def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int) -> None:
+    shortest_history: int  # least number of training interactions from which a user trains
+
+    def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int, peers: Peers) -> None:
         self.shards, self.config, self.max_length = shards, config, max_length
-        self.train_stops: list[NDArray[np.int32]] = []  # per block: length of each user's history that trains
-        self.popularity = np.zeros(self.num_items + 1, np.int64)  # training interactions of each item
         self.evidence: Sequence[Evidence] = ()  # carried by batches and questions
-        self._occurring = np.zeros(self.num_items + 1, bool)  # items of all users who take part
-        self._scan()
-        self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
+        users = shards.block_users
+        self._training_left = int(np.ceil(config.fraction * users.sum())) - (np.cumsum(users) - users)
+        self._cache()
+        scanned = scan_blocks(len(shards), self.num_items, 3, self._count, peers)
+        self._windows, self._users, self._interactions = scanned.numbers.T  # (blocks,) that train
+        self.popularity = scanned.popularity  # (N + 1,) training interactions of each item
+        self._occurring = scanned.occurring  # (N + 1,) whether a user who takes part has the item
 
     # Each kind decides:
 
     targets: Targets  # the vocabulary that is predicted and ranked
 
     @abstractmethod
-    def taking_part(self, number: int, block: UserBlock, left: int) -> tuple[Ints, NDArray[np.bool_]]:
+    def taking_part(self, number: int, block: UserBlock) -> tuple[Ints, NDArray[np.bool_]]:
         """Two columns over the users of a block: the length of history that trains, and whether the user takes part.
 
-        Args:
-            left: number of users, counted from the first of the block, that may still train (`data.fraction`).
+        Only the first `_training_left[number]` users of the block may train (`data.fraction`).
         """
 
     @abstractmethod
@@ -119,11 +126,6 @@ class HistoryExamples(ABC):
     @abstractmethod
     def windows(self, number: int) -> Windows:
         """The training windows of block `number`."""
-
-    @property
-    @abstractmethod
-    def counts(self) -> list[int]:
-        """The number of training windows in each block."""
 
     @abstractmethod
     def own(self, number: int, block: UserBlock, user: int) -> NDArray[np.int32]:
@@ -156,10 +158,6 @@ class HistoryExamples(ABC):
     def identity(self) -> Mapping[str, str]:
         """Hashes, by name, of the inputs to the examples other than the shards."""
 
-    @abstractmethod
-    def training_size(self) -> dict[str, int]:
-        """Numbers of training users, their interactions and windows per epoch."""
-
     # The rest follows:
 
     @property
@@ -182,6 +180,17 @@ class HistoryExamples(ABC):
         """(blocks,) number of the shard of each block."""
         found: NDArray[np.int64] = self.shards.block_shard
         return found
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of training windows in each block."""
+        counts: list[int] = self._windows.tolist()
+        return counts
+
+    def training_size(self) -> dict[str, int]:
+        """Numbers of training users, their interactions and windows per epoch."""
+        sizes = {"users": self._users, "interactions": self._interactions, "windows": self._windows}
+        return {name: int(of_blocks.sum()) for name, of_blocks in sizes.items()}
 
     @cached_property
     def candidates(self) -> Ints:
@@ -243,29 +252,38 @@ class HistoryExamples(ABC):
         evidence = of_questions(self.evidence, asked.histories, self.num_items)
         return question(asked, self.block(number), number, self.max_length, evidence)
 
+    def _cache(self) -> None:
+        """Keep what was computed for the latest blocks.
+
+        `train_stops(number)` is, for each user of a block (users,), the length of the history that trains; 0: none.
+        """
+        self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
+        self.train_stops = lru_cache(maxsize=CACHED_BLOCKS)(self._train_stops)
+
+    def _train_stops(self, number: int) -> Ints:
+        return self.taking_part(number, self.block(number))[0]
+
     def _cut_block(self, number: int) -> tuple[UserBlock, Windows]:
         """Block and windows, cached: many steps use a block, and cutting it costs far more than taking one window."""
         return self.block(number), self.windows(number)
 
-    def _scan(self) -> None:
-        """Collect training lengths and item counts in one pass over the users."""
-        left = int(np.ceil(self.config.fraction * self.shards.block_users.sum()))
-        for number in range(len(self.shards)):
-            block = self.block(number)
-            train_stop, kept = self.taking_part(number, block, left)
-            self.train_stops.append(train_stop.astype(np.int32))
-            left -= int(self.shards.block_users[number])
-            position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
-            trained = position < np.repeat(train_stop, block.lengths)
-            self.popularity += np.bincount(block.items[trained], minlength=self.num_items + 1)
-            self._occurring[block.items[np.repeat(kept, block.lengths)]] = True
+    def _count(self, number: int) -> BlockCounts:
+        """Windows, users and interactions of a block that train, and its items."""
+        block = self.block(number)
+        train_stop, kept = self.taking_part(number, block)
+        trains = train_stop[train_stop >= self.shortest_history]
+        return BlockCounts(
+            (len(self.windows(number).user), len(trains), int(trains.sum())),
+            block.items[positions(block) < np.repeat(train_stop, block.lengths)],
+            block.items[np.repeat(kept, block.lengths)],
+        )
 
     def __getstate__(self) -> dict[str, object]:
-        return {k: v for k, v in self.__dict__.items() if k != "_cut"}
+        return {k: v for k, v in self.__dict__.items() if k not in _CACHED}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
+        self._cache()
 
 
 def open_folder(config: HistoriesConfig, path: Path | str | None = None) -> ShardFolder:
@@ -273,26 +291,31 @@ def open_folder(config: HistoriesConfig, path: Path | str | None = None) -> Shar
     return ShardFolder(path or config.path, config.cache, config.cache_bytes)
 
 
-def open_users(config: HistoriesConfig, agree: Agree) -> UserShards:
+def open_users(config: HistoriesConfig, peers: Peers) -> UserShards:
     """The users of the configuration's shards; all ranks leave out the same unreadable blocks.
 
     Raises:
         ShardSetError: the shards changed meanwhile, are unreadable, or more users are unreadable than may be left out.
     """
     shards = UserShards(open_folder(config))
-    if len(agree([int(shards.folder.index_sha256[:15], 16)])) > 1:
+    if len(peers.union([int(shards.folder.index_sha256[:15], 16)])) > 1:
         raise ShardSetError(f"{shards.folder} changed while the run was starting: start again")
     if config.on_bad_sample == "skip":
-        shards.skip(find_bad(shards, range(len(shards)), agree))
+        shards.skip(find_bad(shards, range(len(shards)), peers.union))
         lost = int(shards.block_users[list(shards.skipped)].sum())
         check_share(shards.skipped, lost, int(shards.block_users.sum()), config.most_bad_share, "users")
     return shards
 
 
+def positions(block: UserBlock) -> Ints:
+    """(interactions,) position of each interaction in its user's history."""
+    found: Ints = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
+    return found
+
+
 def _last(block: UserBlock, keep: int) -> UserBlock:
     lengths = np.minimum(block.lengths, keep)
-    position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
-    kept = position >= np.repeat(block.lengths - lengths, block.lengths)
+    kept = positions(block) >= np.repeat(block.lengths - lengths, block.lengths)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     columns = {name: getattr(block, name)[kept] for name in ("items", "timestamps", "ratings")}
     return replace(block, offsets=offsets, **columns)

@@ -22,13 +22,15 @@ from pydantic import Field, model_validator
 from transrec.config import Config, ConfigError
 from transrec.data.batch import Impressions, Sampling, Targets
 from transrec.data.content.item_store import ItemStore
+from transrec.data.examples.block_scan import BlockCounts, scan_blocks, share
 from transrec.data.examples.exposures import Exposures, ExposuresConfig, RatedConfig, ShownConfig
 from transrec.data.examples.feature_rows import FeatureRows
 from transrec.data.examples.histories import HistoriesConfig, Ints, open_users
 from transrec.data.examples.impression_block import Columns, ImpressionBlock, ImpressionExample
 from transrec.data.examples.impression_collation import ImpressionCollation, distinct_items, over_pool
 from transrec.data.examples.splits import TEST, TRAIN, UNUSED, VALID, LastShareConfig, TemporalConfig, last_share
-from transrec.data.shards.bad_samples import Agree, Skipped
+from transrec.data.peers import Peers
+from transrec.data.shards.bad_samples import Skipped
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.shards.shard_folder import ShardFolder
 from transrec.data.shards.user_shards import CACHED_BLOCKS, UserBlock, UserShards
@@ -58,9 +60,9 @@ class ImpressionsConfig(Config):
             raise ValueError("keep_negatives corrects the probability of one answer: name one of `heads`")
         return self
 
-    def scan(self, config: HistoriesConfig, max_length: int, agree: Agree = set) -> "ImpressionExamples":
-        """Build the examples in the shards; with several ranks, `agree` makes all leave out the same blocks."""
-        return ImpressionExamples(open_users(config, agree), config, self, max_length)
+    def scan(self, config: HistoriesConfig, max_length: int, peers: Peers) -> "ImpressionExamples":
+        """Build the examples in the shards, with the other ranks."""
+        return ImpressionExamples(open_users(config, peers), config, self, max_length, peers)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class ImpressionExamples:
     name = "impressions"
 
     def __init__(
-        self, shards: UserShards, config: HistoriesConfig, settings: ImpressionsConfig, max_length: int
+        self, shards: UserShards, config: HistoriesConfig, settings: ImpressionsConfig, max_length: int, peers: Peers
     ) -> None:
         self.shards, self.config, self.settings, self.max_length = shards, config, settings, max_length
         self.targets = Targets(shards.index.counts.items)
@@ -92,10 +94,12 @@ class ImpressionExamples:
         self._features = FeatureRows.none()
         self._check()
         self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._read)
-        self._moments = self._starts_of_parts()
-        self.popularity = np.zeros(self.targets.size + 1, np.int64)  # training impressions of each item
-        self.block_impressions: list[int] = []  # of all parts
-        self.counts = [self._scan(number) for number in range(len(shards))]
+        self._moments = self._starts_of_parts(peers)
+        scanned = scan_blocks(len(shards), self.targets.size, 4, self._count, peers)
+        self.counts: list[int] = scanned.numbers[:, 0].tolist()
+        self._impressions = scanned.numbers[:, 1]  # (blocks,) of all parts
+        self._users, self._clicks = (int(numbers.sum()) for numbers in scanned.numbers[:, 2:].T)
+        self.popularity = scanned.popularity  # (N + 1,) training impressions of each item
 
     def check_training(self) -> None:
         """
@@ -154,8 +158,7 @@ class ImpressionExamples:
     @cached_property
     def _first_requests(self) -> Ints:
         """(blocks,) a number that the requests of each block start from."""
-        sizes = np.array(self.block_impressions, np.int64)
-        found: Ints = np.cumsum(sizes) - sizes
+        found: Ints = np.cumsum(self._impressions) - self._impressions
         return found
 
     def example(self, number: int, within: int) -> ImpressionExample:
@@ -206,12 +209,9 @@ class ImpressionExamples:
 
     def training_size(self) -> dict[str, int]:
         """Numbers of users and impressions that train, and of clicks, which are those of the first head."""
-        users = clicks = 0
-        for _, shown in self.training():
-            users += len(np.unique(shown.users))
-            clicks += int(np.nansum(shown.labels[:, 0]))
         impressions = int(self.popularity.sum())
-        return {"users": users, "impressions": impressions, "clicks": clicks, "windows": sum(self.counts)}
+        sizes = {"users": self._users, "impressions": impressions, "clicks": self._clicks}
+        return sizes | {"windows": sum(self.counts)}
 
     def remarks(self, part: Part) -> list[str]:
         """How many of the impressions show users and items that training knows, and whether negatives were drawn."""
@@ -270,22 +270,26 @@ class ImpressionExamples:
         assert self._moments is not None
         return np.digitize(shown.times, self._moments).astype(np.int8)  # TRAIN, VALID, TEST are 0, 1, 2
 
-    def _starts_of_parts(self) -> tuple[int, int] | None:
+    def _starts_of_parts(self, peers: Peers) -> tuple[int, int] | None:
         split = self.config.split
         if not isinstance(split, TemporalConfig):
             return None
 
         def times() -> Iterator[Ints]:
-            return (self.settings.exposures.times(self.shards.block(number)) for number in range(len(self.shards)))
+            blocks = map(self.shards.block, share(len(self.shards), peers))
+            return map(self.settings.exposures.times, blocks)
 
-        return split.moments(times)
+        return split.moments(times, peers)
 
-    def _scan(self, number: int) -> int:
-        """The number of training impressions of a block, whose items are counted."""
+    def _count(self, number: int) -> BlockCounts:
+        """Impressions of a block that are trained on, all of them, users and clicks that train, and the items shown."""
         block = self._block(number)
-        self.popularity += np.bincount(block.shown.items[block.trains], minlength=len(self.popularity))
-        self.block_impressions.append(len(block.shown.items))
-        return len(block.kept)
+        users, clicks = block.shown.users[block.trains], block.shown.labels[block.trains, 0]
+        return BlockCounts(
+            (len(block.kept), len(block.shown.items), len(np.unique(users)), int(np.nansum(clicks))),
+            block.shown.items[block.trains],
+            np.zeros(0, np.int32),
+        )
 
     def _places(self, block: ImpressionBlock, part: Part) -> Ints:
         """The impressions of `part` in which the first head was observed."""

@@ -1,7 +1,6 @@
 """Next item: each item of a user's history is predicted from the items before it."""
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -11,11 +10,12 @@ from pydantic import Field
 
 from transrec.config import Config, ConfigError
 from transrec.data.batch import Targets
-from transrec.data.examples.histories import HistoriesConfig, HistoryExamples, Ints, open_users
+from transrec.data.examples.block_scan import share
+from transrec.data.examples.histories import HistoriesConfig, HistoryExamples, Ints, open_users, positions
 from transrec.data.examples.questions import Asked
 from transrec.data.examples.splits import LastShareConfig, Split, TemporalConfig, leave_one_out, temporal
-from transrec.data.examples.windows import Windows, count_windows, cut_windows
-from transrec.data.shards.bad_samples import Agree
+from transrec.data.examples.windows import Windows, cut_windows
+from transrec.data.peers import Peers
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.shards.user_shards import UserBlock, UserShards
 from transrec.protocols import Part
@@ -26,27 +26,27 @@ class NextItemExamplesConfig(Config):
 
     name: Literal["next_item"] = Field("next_item", description="the kind of example")
 
-    def scan(self, config: HistoriesConfig, max_length: int, agree: Agree = set) -> "NextItemExamples":
-        """Build the examples in the shards; with several ranks, `agree` makes all leave out the same blocks."""
-        return NextItemExamples(open_users(config, agree), config, max_length)
+    def scan(self, config: HistoriesConfig, max_length: int, peers: Peers) -> "NextItemExamples":
+        """Build the examples in the shards, with the other ranks."""
+        return NextItemExamples(open_users(config, peers), config, max_length, peers)
 
 
 class NextItemExamples(HistoryExamples):
     """Each user's history before the held-out items trains; the held-out items validate and test."""
 
     name = "next_item"
+    shortest_history = 2  # one is predicted from the other
 
-    def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int) -> None:
+    def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int, peers: Peers) -> None:
         if isinstance(config.split, LastShareConfig):
             raise ConfigError("`data.split.name=last_share` splits impressions: choose leave_one_out or temporal")
-        self._moments = _moments(
-            shards, config
-        )  # start of validation and of test in a temporal split: seconds since 1970
-        super().__init__(shards, config, max_length)
+        # Start of validation and of test in a temporal split: seconds since 1970.
+        self._moments = _moments(shards, config, peers)
+        super().__init__(shards, config, max_length, peers)
         self.targets = Targets(self.num_items)
 
     def check_training(self) -> None:
-        if not any((stops >= 2).any() for stops in self.train_stops):
+        if not self._users.any():
             raise ConfigError(
                 f"no user of {self.folder} has anything to train on{self._before}: see data.min_interactions and "
                 "data.fraction"
@@ -56,9 +56,9 @@ class NextItemExamples(HistoryExamples):
     def _before(self) -> str:
         return "" if self._moments is None else f" before {self._moments[0]} s (data.split.valid_from)"
 
-    def taking_part(self, number: int, block: UserBlock, left: int) -> tuple[Ints, NDArray[np.bool_]]:
+    def taking_part(self, number: int, block: UserBlock) -> tuple[Ints, NDArray[np.bool_]]:
         split = self.split(block)
-        train_stop = np.where(np.arange(len(block)) < left, split.train_stop, 0)
+        train_stop = np.where(np.arange(len(block)) < self._training_left[number], split.train_stop, 0)
         return train_stop, (split.train_stop > 0) | (split.test >= 0) | (split.valid >= 0)
 
     def split(self, block: UserBlock) -> Split:
@@ -68,11 +68,7 @@ class NextItemExamples(HistoryExamples):
         return temporal(block.lengths, block.timestamps, self.config.min_interactions, *self._moments)
 
     def windows(self, number: int) -> Windows:
-        return cut_windows(self.train_stops[number], self.max_length, self.stride)
-
-    @cached_property
-    def counts(self) -> list[int]:
-        return [int(count_windows(stops, self.stride).sum()) for stops in self.train_stops]
+        return cut_windows(self.train_stops(number), self.max_length, self.stride)
 
     @property
     def sampled(self) -> Ints:
@@ -81,7 +77,7 @@ class NextItemExamples(HistoryExamples):
 
     def own(self, number: int, block: UserBlock, user: int) -> NDArray[np.int32]:
         """The user's training history."""
-        return block.history(user)[: self.train_stops[number][user]]
+        return block.history(user)[: self.train_stops(number)[user]]
 
     def asked(self, number: int, part: Part) -> Asked:
         block = self.block(number)
@@ -114,19 +110,10 @@ class NextItemExamples(HistoryExamples):
     def identity(self) -> Mapping[str, str]:
         return {}
 
-    def training_size(self) -> dict[str, int]:
-        """Numbers of training users, their interactions before the held-out ones, and windows per epoch."""
-        trained = [stops[stops >= 2] for stops in self.train_stops]
-        return {
-            "users": sum(map(len, trained)),
-            "interactions": sum(int(stops.sum()) for stops in trained),
-            "windows": sum(self.counts),
-        }
-
     def remarks(self, part: Part) -> list[str]:
         """Whether the order of targets and the items before them is known."""
         tied = asked = 0
-        for number in range(len(self.train_stops)):
+        for number in range(len(self.shards)):
             block = self.block(number)
             positions = self._positions(block, part)
             places = (block.offsets[:-1] + positions)[positions > 0]
@@ -139,20 +126,20 @@ class NextItemExamples(HistoryExamples):
 
     def training_sequences(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """(concatenated items, length of each user's training history) of each block, for the baselines to count."""
-        for number, stops in enumerate(self.train_stops):
-            block = self.block(number)
-            position = np.arange(len(block.items)) - np.repeat(block.offsets[:-1], block.lengths)
-            yield block.items[position < np.repeat(stops, block.lengths)].astype(np.int64), stops.astype(np.int64)
+        for number in range(len(self.shards)):
+            block, stops = self.block(number), self.train_stops(number)
+            trained = positions(block) < np.repeat(stops, block.lengths)
+            yield block.items[trained].astype(np.int64), stops
 
 
-def _moments(shards: UserShards, config: HistoriesConfig) -> tuple[int, int] | None:
+def _moments(shards: UserShards, config: HistoriesConfig, peers: Peers) -> tuple[int, int] | None:
     if not isinstance(config.split, TemporalConfig):
         return None
 
     def timestamps() -> Iterator[NDArray[np.int64]]:
-        return (shards.block(number).timestamps for number in range(len(shards)))
+        return (shards.block(number).timestamps for number in share(len(shards), peers))
 
-    valid_from, test_from = config.split.moments(timestamps)
+    valid_from, test_from = config.split.moments(timestamps, peers)
     if valid_from == test_from:
         raise ConfigError(
             f"data.split.name=temporal leaves nothing of {shards.folder} to validate on: the interactions at "

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from transrec.config import Config
 from transrec.data.examples.quantiles import order_statistics
+from transrec.data.peers import Peers
 
 Ints = NDArray[np.int64]
 Quantile = Annotated[float, Field(gt=0, lt=1)]
@@ -59,19 +60,17 @@ class TemporalConfig(Config):
             raise ValueError("valid_from must lie before test_from")
         return self
 
-    def moments(self, timestamps: Callable[[], Iterator[Ints]]) -> tuple[int, int]:
+    def moments(self, timestamps: Callable[[], Iterator[Ints]], peers: Peers) -> tuple[int, int]:
         """The starts of validation and test in seconds since 1970.
 
         Args:
-            timestamps: yields all times, block by block; it is called several times if quantiles are wanted.
+            timestamps: yields this rank's times, block by block; it is called several times if quantiles are wanted.
+            peers: the ranks that have the other times; all of them must call.
         """
         if isinstance(self.valid_from, datetime) and isinstance(self.test_from, datetime):
             return _seconds(self.valid_from), _seconds(self.test_from)
-        count = sum(map(len, timestamps()))
-        if not count:
-            return 0, 0
         quantiles = [start for start in (self.valid_from, self.test_from) if isinstance(start, float)]
-        valid, test = order_statistics(timestamps, [int(q * (count - 1)) for q in quantiles])
+        valid, test = order_statistics(timestamps, quantiles, peers) or (0, 0)
         return valid, test
 
 

@@ -9,7 +9,7 @@ new.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from transrec.data.examples.questions import Asked
 from transrec.data.examples.splits import TEST, TRAIN, VALID
 from transrec.data.examples.task_targets import TargetsConfig
 from transrec.data.examples.windows import Windows
-from transrec.data.shards.bad_samples import Agree
+from transrec.data.peers import Peers
 from transrec.data.shards.user_shards import UserBlock, UserShards
 from transrec.protocols import Part
 
@@ -36,23 +36,26 @@ class TaskExamplesConfig(Config):
     name: Literal["task"] = Field("task", description="the kind of example")
     targets: TargetsConfig = Field(description="where the targets of the users come from")
 
-    def scan(self, config: HistoriesConfig, max_length: int, agree: Agree = set) -> "TaskExamples":
-        """Build the examples in the shards; with several ranks, `agree` makes all leave out the same blocks."""
-        shards = open_users(config, agree)
+    def scan(self, config: HistoriesConfig, max_length: int, peers: Peers) -> "TaskExamples":
+        """Build the examples in the shards, with the other ranks."""
+        shards = open_users(config, peers)
         labels = Labels.read(
             self.targets, shards, partial(open_folder, config), config.min_interactions, config.fraction
         )
-        return TaskExamples(labels, shards, config, max_length)
+        return TaskExamples(labels, shards, config, max_length, peers)
 
 
 class TaskExamples(HistoryExamples):
     """Each user trains, validates or tests as a whole, with the full history and a target after it."""
 
     name = "task"
+    shortest_history = 1
 
-    def __init__(self, labels: Labels, shards: UserShards, config: HistoriesConfig, max_length: int) -> None:
+    def __init__(
+        self, labels: Labels, shards: UserShards, config: HistoriesConfig, max_length: int, peers: Peers
+    ) -> None:
         self.labels = labels
-        super().__init__(shards, config, max_length)
+        super().__init__(shards, config, max_length, peers)
         self.targets = Targets(len(labels), of_items=False)
 
     def check_training(self) -> None:
@@ -65,17 +68,12 @@ class TaskExamples(HistoryExamples):
         """None: a target has no place in the history."""
         return []
 
-    def taking_part(self, number: int, block: UserBlock, left: int) -> tuple[Ints, NDArray[np.bool_]]:
+    def taking_part(self, number: int, block: UserBlock) -> tuple[Ints, NDArray[np.bool_]]:
         return self.labels.taking_part(number, block.lengths)
 
     def windows(self, number: int) -> Windows:
         shortest = max(1, self.config.min_interactions)
         return self.labels.windows(number, self.block(number), self.max_length, self.config.stride, shortest)
-
-    @cached_property
-    def counts(self) -> list[int]:
-        """The number of training windows in each block; the histories are read to count them."""
-        return [len(self.windows(number).user) for number in range(len(self.shards))]
 
     def own(self, number: int, block: UserBlock, user: int) -> NDArray[np.int32]:
         return self.labels.of_user(number, user)
@@ -110,13 +108,7 @@ class TaskExamples(HistoryExamples):
 
     def training_size(self) -> dict[str, int]:
         """Numbers of training users, their interactions, windows per epoch, and training labels."""
-        trained = [stops[stops >= 1] for stops in self.train_stops]
-        return {
-            "users": sum(map(len, trained)),
-            "interactions": sum(int(stops.sum()) for stops in trained),
-            "windows": sum(self.counts),
-            "labels": int(self.labels.counts.sum()),
-        }
+        return super().training_size() | {"labels": int(self.labels.counts.sum())}
 
     def training_histories(self) -> Iterator[tuple[list[NDArray[np.int32]], NDArray[np.int32]]]:
         """(whole histories, targets) of the training instances of each block."""

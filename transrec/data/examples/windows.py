@@ -46,12 +46,12 @@ class Windows(NamedTuple):
     target: Ints  # for a task: the target after the items, scored alone; 0: none
 
 
-def count_windows(train_stop: NDArray[np.int32], stride: int) -> Ints:
+def count_windows(train_stop: Ints, stride: int) -> Ints:
     """Windows per user: a history of n items has n - 1 transitions, and a window predicts up to `stride` of them."""
-    return np.where(train_stop >= 2, -(-(train_stop.astype(np.int64) - 1) // stride), 0)
+    return np.where(train_stop >= 2, -(-(train_stop - 1) // stride), 0)
 
 
-def cut_windows(train_stop: NDArray[np.int32], max_length: int, stride: int) -> Windows:
+def cut_windows(train_stop: Ints, max_length: int, stride: int) -> Windows:
     """Cut windows so that a user's newest ends with the training history; the oldest may score fewer than `stride`."""
     counts = count_windows(train_stop, stride)
     user = np.repeat(np.arange(len(train_stop)), counts)

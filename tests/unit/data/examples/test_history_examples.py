@@ -22,7 +22,7 @@ def given_shards(build_shards) -> Path:
 def by_user(interactions: HistoryExamples) -> dict[str, tuple[list[int], int]]:
     """User -> (history as kept, training length)."""
     return {
-        user_id: (block.history(user).tolist(), int(interactions.train_stops[number][user]))
+        user_id: (block.history(user).tolist(), int(interactions.train_stops(number)[user]))
         for number in range(len(interactions.shards))
         for block in [interactions.block(number)]
         for user, user_id in enumerate(block.user_ids.to_pylist())
@@ -114,7 +114,7 @@ def test_temporal_training_lies_before_the_validation_period(
     valid_from, test_from = interactions._moments
     assert valid_from < test_from
     seen = 0
-    for number, stops in enumerate(interactions.train_stops):
+    for number, stops in enumerate(map(interactions.train_stops, range(len(interactions.shards)))):
         block = interactions.block(number)
         for user, stop in enumerate(stops):
             times = block.timestamps[block.offsets[user] : block.offsets[user + 1]]

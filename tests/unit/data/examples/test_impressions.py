@@ -18,6 +18,7 @@ from transrec.data.content.item_store import ItemStore
 from transrec.data.examples import impressions as module
 from transrec.data.examples.exposures import RatedConfig
 from transrec.data.examples.impressions import Asked, ImpressionExamples
+from transrec.data.peers import Alone
 from transrec.features.feature import ContextFeature, TimeFeature, UserColumnFeature
 
 Scan = Callable[..., ImpressionExamples]
@@ -280,7 +281,7 @@ def test_ratings_have_one_head(rated_shards: Path, tmp_path: Path) -> None:
     config = module.HistoriesConfig(path=rated_shards, cache=tmp_path, split=LAST_SHARE)
     settings = module.ImpressionsConfig(**values)
     with pytest.raises(ConfigError, match=r"`data\.examples\.heads`: .*rated.*click"):
-        settings.scan(config, MAX_LENGTH)
+        settings.scan(config, MAX_LENGTH, Alone())
 
 
 # Recorded impressions

@@ -73,7 +73,7 @@ def test_no_target_is_an_input_of_training(scan: Callable[..., HistoryExamples])
         block = interactions.block(batch_number)
         for user, history, target in zip(batch.user_ids, batch.history, batch.targets, strict=True):
             place = block.user_ids.to_pylist().index(user)
-            stop = int(interactions.train_stops[batch_number][place])
+            stop = int(interactions.train_stops(batch_number)[place])
             assert history[history > 0].tolist() == block.history(place)[:stop].tolist()
             assert int(target) == block.history(place)[stop]
 

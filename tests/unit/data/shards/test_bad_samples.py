@@ -2,7 +2,7 @@ import json
 import pickle
 import shutil
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rank_threads import on_ranks
 from shard_sets import seal
 
 from transrec.data.batch import Sampling
 from transrec.data.content.item_store import ItemStore
 from transrec.data.examples.histories import HistoryExamples
+from transrec.data.peers import Peers
 from transrec.data.shards.bad_samples import BadSample, digest, find_bad, warn, write_skipped
 from transrec.data.shards.item_shards import ItemShards
 from transrec.data.shards.schema import ShardSetError
@@ -91,7 +93,7 @@ def test_a_fraction_is_of_all_users_whoever_is_skipped(copy: Path, scan: Callabl
     """Those who train in the smaller part also train in the whole: block 5 counts as if it were there."""
     flip(copy, "user_blocks.parquet", 5)
     some = scan(path=copy, fraction=0.5, **SKIP)
-    stops = [int((stop > 0).sum()) for stop in some.train_stops]
+    stops = [int((stop > 0).sum()) for stop in map(some.train_stops, range(len(some.shards)))]
     assert stops == [16] * 5 + [0, 4] + [0] * 6
 
 
@@ -121,13 +123,14 @@ def test_ranks_leave_out_what_any_of_them_cannot_read(
     flip(copy, "user_blocks.parquet", 5)
     flip(other, "user_blocks.parquet", 9)
 
-    def agree_with(numbers: set[int]) -> Callable[[Iterable[int]], set[int]]:
-        return lambda own: {*own, *numbers} if all(number < 13 for number in own) else set(own)
+    places = [copy, other]
+    config = scan(path=synthetic_shards).config
 
-    ranks = [
-        scan(path=synthetic_shards).config.model_copy(update={"path": path, **SKIP}).scan(5, agree)
-        for path, agree in ((copy, agree_with({9})), (other, agree_with({5})))
-    ]
+    def read(peers: Peers) -> HistoryExamples:
+        mine = config.model_copy(update={"path": places[peers.rank], **SKIP})
+        return mine.scan(5, peers)  # type: ignore[return-value]
+
+    ranks = on_ranks(2, read)
     assert [list(rank.shards.skipped) for rank in ranks] == [[5, 9], [5, 9]]
     assert ranks[0].popularity.tolist() == ranks[1].popularity.tolist()
     streams = [
@@ -140,9 +143,17 @@ def test_ranks_leave_out_what_any_of_them_cannot_read(
     assert "checksum" in reasons[1]
 
 
-def test_ranks_that_see_different_sets_do_not_start(copy: Path, scan: Callable[..., HistoryExamples]) -> None:
-    with pytest.raises(ShardSetError, match="changed while the run was starting"):
-        scan(path=copy).config.scan(5, lambda own: {*own, 1})
+def test_ranks_that_see_different_sets_do_not_start(
+    synthetic_shards: Path, scan: Callable[..., HistoryExamples], build_shards: Callable[..., Path]
+) -> None:
+    places = [synthetic_shards, build_shards({"a": [1, 2, 3, 4, 5]}, n_items=5)]
+    config = scan(path=synthetic_shards).config
+
+    def refused(peers: Peers) -> None:
+        with pytest.raises(ShardSetError, match="changed while the run was starting"):
+            config.model_copy(update={"path": places[peers.rank]}).scan(5, peers)
+
+    on_ranks(2, refused)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -37,7 +37,7 @@ class _Rank:
     def total(self, what: str, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.sum(self._gather(numbers), axis=0)
 
-    def in_turn(self, what: str, work: Callable[[], Done]) -> Done:
+    def together(self, what: str, work: Callable[[], Done]) -> Done:
         return work()
 
     def _gather(self, value: Any) -> list[Any]:

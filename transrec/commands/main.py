@@ -11,6 +11,7 @@ from transrec.commands.entry import command
 # Module and help text by command name. The module is imported only to run its `main`, as some import PyTorch.
 COMMANDS = {
     "train": ("transrec.commands.train", "train a run, or resume it"),
+    "fill": ("transrec.commands.fill", "fill the cache of a node for a run ahead of time"),
     "evaluate": ("transrec.commands.evaluate", "evaluate runs on held-out items"),
     "recommend": ("transrec.commands.recommend", "recommend items for histories"),
     "export": ("transrec.commands.export", "write trained backbones as Hugging Face models"),

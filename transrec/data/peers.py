@@ -24,8 +24,9 @@ class Peers(Protocol):
     @property
     def local_rank(self) -> int: ...
 
-    def in_turn(self, what: str, work: Callable[[], Done]) -> Done:
-        """The result of `work`, which the first process of each node does before the others."""
+    def together(self, what: str, work: Callable[[], Done]) -> Done:
+        """The result of `work`, once all ranks have theirs; they may take as long as they like to `what` (a verb and
+        its object)."""
         ...
 
     def union(self, values: Iterable[int]) -> set[int]:
@@ -43,7 +44,7 @@ class Alone:
 
     rank, size, local_rank = 0, 1, 0
 
-    def in_turn(self, what: str, work: Callable[[], Done]) -> Done:
+    def together(self, what: str, work: Callable[[], Done]) -> Done:
         return work()
 
     def union(self, values: Iterable[int]) -> set[int]:

@@ -1,6 +1,6 @@
 """Progress of long data work on standard error, with rate and time left: a bar on a terminal, else lines of text.
 
-Work of a second or two shows nothing. Only the first process of a node shows progress.
+Work of a second or two shows nothing.
 """
 
 import os
@@ -22,17 +22,21 @@ SECONDS_BEFORE, SECONDS_BETWEEN_LINES = 2.0, 30.0
 
 
 @contextmanager
-def progress(name: str, total: int) -> Iterator[Advance]:
-    """Show progress of the work `name` on `total` items; call the yielded function with the number just done."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+def progress(name: str, total: int, shown: bool | None = None) -> Iterator[Advance]:
+    """Show progress of the work `name` on `total` items; call the yielded function with the number just done.
+
+    Args:
+        shown: whether this process shows it; by default, the first of a node does.
+    """
+    if not (os.environ.get("LOCAL_RANK", "0") == "0" if shown is None else shown):
         yield lambda done: None
         return
     console = messages()
-    shown = _Bar(name, total, console) if console.is_terminal else _Lines(name, total, console)
+    display = _Bar(name, total, console) if console.is_terminal else _Lines(name, total, console)
     try:
-        yield shown.advance
+        yield display.advance
     finally:
-        shown.close()
+        display.close()
 
 
 def tracked(name: str, things: Collection[Thing]) -> Iterator[Thing]:

@@ -51,14 +51,11 @@ class World:
             assert self.meetings is not None, "ranks need `start` for a store to meet in"
             self.meetings.meet(what)
 
-    def in_turn(self, what: str, work: Callable[[], Done]) -> Done:
-        """Call `work` on one process of each node, then on the others, which reuse what the first has stored."""
-        if self.local_rank == 0:
-            done = work()
+    def together(self, what: str, work: Callable[[], Done]) -> Done:
+        """The result of `work`, once all ranks have theirs; they may take as long as they like to `what` (a verb and
+        its object)."""
+        done = work()
         self.meet(what)
-        if self.local_rank != 0:
-            done = work()
-        self.meet(what)  # without a shared disk, the others take just as long
         return done
 
     def gather_ints(self, values: list[int]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from transrec.config import ConfigError
-from transrec.data.content.filled_folder import filled_folder
+from transrec.data.content.filled_folder import Whole, filled_folder
 from transrec.data.content.opening import open_store
 from transrec.data.content.prefix_store import PrefixStore
 from transrec.data.examples.next_item import NextItemExamples
@@ -82,7 +82,7 @@ def attempt(settings: CountedEvidence, known: "RunSources") -> Evidence | None:
     except ConfigError as error:
         reasons.append(str(error))
     if place is not None:
-        known.world.in_turn(f"make the evidence {settings.key}", partial(fill, place))
+        known.world.together(f"make the evidence {settings.key}", partial(fill, place))
     if place is not None and not known.world.gather_ints([len(reasons)]).any():
         return settings.load(place)
     if known.world.is_main:
@@ -107,13 +107,13 @@ def kept_arrays(
         for key, array in count().items():
             np.save(folder / f"{key}.npy", array)
 
-    filled = world.in_turn(f"count for {name}", partial(filled_folder, place, fill))
+    filled = world.together(f"count for {name}", partial(filled_folder, place, partial(Whole, fill)))
     return {path.stem: np.load(path) for path in sorted(filled.iterdir())}
 
 
 def _open(settings: CountedEvidence, known: "RunSources") -> Evidence:
     place = _place(settings, known)
-    known.world.in_turn(f"make the evidence {settings.key}", lambda: _filled(place, settings, known))
+    known.world.together(f"make the evidence {settings.key}", lambda: _filled(place, settings, known))
     return settings.load(place)
 
 
@@ -126,7 +126,7 @@ def _place(settings: CountedEvidence, known: "RunSources") -> Path:
 
 
 def _filled(place: Path, settings: CountedEvidence, known: "RunSources") -> None:
-    filled_folder(place, lambda folder: settings.fill(folder, known))
+    filled_folder(place, lambda: Whole(lambda folder: settings.fill(folder, known)))
 
 
 def _cut(examples: Any) -> list[Any]:

@@ -44,7 +44,7 @@ def keep_prefixes(
 ) -> None:
     """Replace content in `store` by the states after the frozen layers of `model`.
 
-    Call this before the model is wrapped. The first process of a node computes the states while the others wait.
+    Call this before the model is wrapped. The processes of a node compute the states together.
     """
     for modality, encoder in _pretrained(model).items():
         prefix = frozen_prefix(encoder) if config.mode == "auto" else None
@@ -74,7 +74,7 @@ def kept_states(
     parts = [store.of(modality).key, prefix.digest(encoder), precision, kept_precision]
     target = cache.expanduser() / f"states-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"
     compute = _Compute(encoder, prefix, precision, world.device)
-    return world.in_turn(
+    return world.together(
         f"compute the {modality} states of the items",
         partial(PrefixStore, store.of(modality), store.num_items, compute, kept_precision, not prefix.features, target),
     )

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch.distributed as dist
 from commands import ForkedCommands, json_lines
@@ -86,7 +87,7 @@ def test_where_the_store_is_gone_the_meeting_is_off() -> None:
 def test_a_process_alone_meets_nobody() -> None:
     world, done = World(), []
     world.meet("nothing")
-    assert world.in_turn("count", lambda: done.append(1) or len(done)) == 1
+    assert world.together("count", lambda: done.append(1) or len(done)) == 1
     assert world.union([3, 1]) == {1, 3}
 
 
@@ -121,23 +122,26 @@ def meet_late(how: str) -> None:
     stop(world)
 
 
-def test_the_first_of_a_node_works_before_the_others(commands: ForkedCommands) -> None:
-    lines = json_lines(commands.call(work_in_turn, ranks=2))
-    assert lines[0] == {"rank": 0, "does": "the work"}
-    assert lines[1] == {"rank": 1, "does": "the work"}
-    assert sorted(line["rank"] for line in lines[2:]) == [0, 1]
+def test_work_done_together_may_take_one_rank_longer_than_a_collective_waits(commands: ForkedCommands) -> None:
+    finished = commands.call(work_together, ranks=2)
+    lines = json_lines(finished)
+    assert sorted(line["rank"] for line in lines) == [0, 1]
+    assert all(line["total"] == [1, 2] for line in lines)
+    assert "waiting for rank 1 (process " in finished.stderr
+    assert "to work\n" in finished.stderr
 
 
-def work_in_turn() -> None:
+def work_together() -> None:
     give_up_after(TIME_OUT)
     world = start()
 
     def work() -> int:
-        time.sleep(TIME_OUT + 1)
-        print(f'{{"rank": {world.rank}, "does": "the work"}}\n', end="", flush=True)
+        time.sleep(WORK * world.rank)
         return world.rank
 
-    done = world.in_turn("work", work)
-    world.barrier()
-    print(f'{{"rank": {done}}}\n', end="", flush=True)
+    done = world.together("work", work)
+    if world.rank == 0:
+        time.sleep(WORK)
+    total = world.total("count", np.array([done, 1])).tolist()
+    print(f'{{"rank": {done}, "total": {total}}}\n', end="", flush=True)
     stop(world)

@@ -1,112 +1,226 @@
-"""Folders in the node's cache that the first process to arrive fills, and that are only read afterwards.
+"""Folders in the node's cache that the first processes to arrive fill together, and that are only read afterwards.
 
-Designs considered: no lock (two runs that start together both decode the catalogue), and a lock on a file beside the
-folder (`locks`). Taken: the lock. It is released when its process dies, so a waiting process takes over, and a
-half-filled folder with a free lock has no owner. If another user left a lock file that cannot be opened, a process
-fills without a lock, and the first to finish wins.
+Designs considered. No lock: two runs that start together both decode the catalogue. One process of a node fills and the
+others wait: a node's other cores and devices are idle for hours, and a killed process loses everything. Taken: the work
+is cut into parts (`parts`), which all processes that want the folder claim one by one, of whatever run and, where nodes
+share a file system, of whatever node. One of them holds the lock on the folder: it begins, checks what was finished
+before, shows progress and completes the folder. If it dies, its lock is free and another takes charge.
+
+Finished parts are kept in `NAME.partial-UID`, and the next process of that user goes on with them. A partial folder
+that nobody goes on with is removed after a week. If another user left a lock file that cannot be opened, the processes
+of this user share a lock of their own, and the first to complete the folder wins.
 """
 
+import os
 import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from transrec.data.content.parts import PARTS_FOLDER, Parts, PartWriter, Work
+from transrec.data.progress import Advance, progress
 from transrec.files import StorageError, writing
 from transrec.locks import NO_LOCKS, OwnedLock
 
 POLL_SECONDS = 0.2
 SILENT_SECONDS = 5.0  # before a waiting process prints a line; the interval doubles each time
+KEPT_SECONDS = 7 * 24 * 3600.0  # that a partial folder is kept after its last part
 _RANDOM = "[a-z0-9_]{8}"  # suffix that `mkdtemp` appends to a name
 _LEFTOVER = re.compile(
-    rf"\.?([a-z]+-[0-9a-f]{{24}})\.(?:{_RANDOM}|lock|owner)"
+    rf"\.?([a-z]+-[0-9a-f]{{24}})\.(?:{_RANDOM}|lock|owner|partial-\d+)"
 )  # files and folders beside those of the cache
 
 
-def filled_folder(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Return `target`; if it is missing, `fill` writes its files to a temporary folder, which is then renamed to it.
+class Whole:
+    """The work of a folder that one process fills at once, by a call of `fill`."""
 
-    If several processes need the folder, one fills it and the others wait.
+    name, sizes, total_bytes = "filling", (), 0
+
+    def __init__(self, fill: Callable[[Path], None]) -> None:
+        self.finish = fill
+
+    def begin(self, folder: Path) -> None: ...
+
+    def fill(self, part: int, out: PartWriter, advance: Advance) -> None: ...
+
+
+def filled_folder(target: Path, prepare: Callable[[], Work]) -> Path:
+    """Return `target`; if it is missing, take part in the work that fills it, with all other processes that need it.
+
+    Args:
+        prepare: returns the work; called only if the folder is missing.
 
     Raises:
-        StorageError: the disk is full, read-only or without locks.
+        StorageError: the disk is full, read-only or without locks, or has less room than the work needs.
     """
     if target.exists():
         return target
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    with _owning(target) as locked:
-        if not target.exists():
-            if locked:
-                _sweep(target)
-            _fill(target, fill)
+    work, known, waiting = prepare(), set[str](), _Waiting(target)
+    while not target.exists():
+        lock = _take(target)
+        if lock is not None:
+            try:
+                _lead(target, work, known)
+            finally:
+                lock.release()
+        elif not _help(target, work, known):
+            waiting.pause()
     return target
 
 
-def _fill(target: Path, fill: Callable[[Path], None]) -> None:
-    with writing(target):
-        partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+def partial_folder(target: Path) -> Path:
+    """The folder with what this user's processes have filled so far."""
+    return target.with_name(f"{target.name}.partial-{os.getuid()}")
+
+
+def _lead(target: Path, work: Work, known: set[str]) -> None:
+    """In charge of `target`, whose lock this process holds: fill it with those who help."""
+    if target.exists():
+        return
+    _sweep(target)
+    partial, parts = _begin(target, work, known)
     try:
+        _do_all(parts, work)
         with writing(target):
-            fill(partial)
+            work.finish(partial)
             partial.chmod(0o755)  # shared by all users of the node
             _take_name(partial, target)
+        shutil.rmtree(target / PARTS_FOLDER, ignore_errors=True)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial.exists() and not (parts.finished() or parts.unchecked()):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _begin(target: Path, work: Work, known: set[str]) -> tuple[Path, Parts]:
+    """The partial folder and its parts: those of an earlier attempt, or new ones."""
+    partial = partial_folder(target)
+    parts = Parts(partial, work)
+    with writing(target):
+        if partial.exists() and parts.begin_session(known):
+            _check_room(target, work.total_bytes - _size_on_disk(partial))
+            if parts.unchecked():
+                _say(f"going on with {partial}: {len(parts.unchecked())} of {len(work.sizes)} parts are finished")
+            return partial, parts
+        shutil.rmtree(partial, ignore_errors=True)  # of another version of the work
+        _check_room(target, work.total_bytes)
+        begun = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+        try:
+            work.begin(begun)
+            Parts(begun, work).begin_session(set())
+            begun.rename(partial)
+        finally:
+            shutil.rmtree(begun, ignore_errors=True)
+        parts.join_session()
+    return partial, parts
+
+
+def _do_all(parts: Parts, work: Work) -> None:
+    """Do what no other process does, and wait for the rest: first check what was finished before, then fill."""
+    for name, wanted in (("checking", parts.unchecked()), (work.name, set(range(len(work.sizes))))):
+        left = wanted - parts.finished()
+        with progress(name, sum(work.sizes[part] for part in left), shown=True) as advance:
+            while left:
+                done = parts.do_one(sorted(left), advance)
+                finished = left & parts.finished()
+                advance(sum(work.sizes[part] for part in finished - {done}))  # by other processes
+                left -= finished
+                if done is None and left:
+                    time.sleep(POLL_SECONDS)
+
+
+def _help(target: Path, work: Work, known: set[str]) -> bool:
+    """Finish a part of a folder that another process is in charge of; false if there is none to do."""
+    partial = partial_folder(target)
+    parts = Parts(partial, work)
+    try:
+        session = parts.join_session()
+        if session is None:
+            return False
+        known.add(session)
+        left = set(range(len(work.sizes))) - parts.finished()
+        first = parts.unchecked() & left  # before the others, as the process in charge does
+        return parts.do_one([*sorted(first), *sorted(left - first)], _silent) is not None
+    except (FileNotFoundError, StorageError):
+        if partial.exists():
+            raise
+        return False  # completed or given up by the process in charge
+
+
+def _silent(done: int) -> None:
+    """Only the process in charge shows progress."""
+
+
+def _take(target: Path) -> OwnedLock | None:
+    """The lock on `target`, now held by this process, or None if another holds it.
+
+    Raises:
+        StorageError: the disk does not support locks, or cannot be written.
+    """
+    lock = _lock(target)
+    try:
+        return lock if lock.acquire() else None
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise StorageError(
+                f"cannot lock {lock.path}: {error.strerror}. Choose a folder on a disk of this machine for "
+                "data.cache; then start the same command again"
+            ) from None
+    own = OwnedLock(target.with_name(f".{partial_folder(target).name}.lock"))  # the other is another user's
+    with writing(target):
+        return own if own.acquire() else None
+
+
+def _lock(target: Path) -> OwnedLock:
+    """The lock that the process in charge of `target` holds."""
+    return OwnedLock(target.with_name(f".{target.name}.lock"))
 
 
 def _take_name(partial: Path, target: Path) -> None:
     try:
         partial.rename(target)
     except OSError:
-        if not target.exists():  # otherwise another process was faster, with the same content
+        if not target.exists():  # otherwise another user's process was faster, with the same content
             raise
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-@contextmanager
-def _owning(target: Path) -> Iterator[bool]:
-    """Wait until this process may fill `target` or need not; yields whether it holds the lock."""
-    lock = _lock(target)
-    locked = _acquire(lock, target)
-    try:
-        yield locked
-    finally:
-        if locked:
-            lock.release()
+class _Waiting:
+    """Says now and then for whom this process waits."""
 
+    def __init__(self, target: Path) -> None:
+        self._target, self._start, self._silent = target, time.monotonic(), SILENT_SECONDS
 
-def _lock(target: Path) -> OwnedLock:
-    """The lock that the owner of `target` holds."""
-    return OwnedLock(target.with_name(f".{target.name}.lock"))
-
-
-def _acquire(lock: OwnedLock, target: Path) -> bool:
-    """Wait for the lock: true once this process holds it, false if `target` exists or the lock file is not accessible.
-
-    Raises:
-        StorageError: the disk does not support locks.
-    """
-    start, silent = time.monotonic(), SILENT_SECONDS
-    while not target.exists():
-        try:
-            if lock.acquire():
-                return True
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                raise StorageError(
-                    f"cannot lock {lock.path}: {error.strerror}. Choose a folder on a disk of this machine for "
-                    "data.cache; then start the same command again"
-                ) from None
-            return False  # another user's lock, or a full or read-only disk: the fill then fails with the reason
-        waited = time.monotonic() - start
-        if waited > silent:
-            silent = 2 * waited
-            print(f"transrec: waiting for {lock.owner} to fill {target}", file=sys.stderr, flush=True)
+    def pause(self) -> None:
+        waited = time.monotonic() - self._start
+        if waited > self._silent:
+            self._silent = 2 * waited
+            _say(f"waiting for {_lock(self._target).owner} to fill {self._target}")
         time.sleep(POLL_SECONDS)
-    return False
+
+
+def _check_room(target: Path, needed: int) -> None:
+    """
+    Raises:
+        StorageError: the disk has fewer free bytes.
+    """
+    free = shutil.disk_usage(target.parent).free
+    if free < needed:
+        others = [path for path in target.parent.glob("*.partial-*") if path != partial_folder(target)]
+        unfinished = f" (unfinished: {', '.join(sorted(path.name for path in others))})" if others else ""
+        raise StorageError(
+            f"{target.parent} has {free:,} bytes free, but {target.name} needs {needed:,}: make room on that "
+            f"disk{unfinished}, or choose another folder with data.cache; then start the same command again"
+        )
+
+
+def _size_on_disk(folder: Path) -> int:
+    return sum(512 * path.stat().st_blocks for path in folder.rglob("*"))
 
 
 def _sweep(target: Path) -> None:
@@ -118,10 +232,24 @@ def _sweep(target: Path) -> None:
         with suppress(OSError):
             if lock.acquire():  # otherwise its owner is alive
                 _remove_partials(target.with_name(name))
+                _remove_unwanted(target.with_name(name))
                 lock.release()
 
 
 def _remove_partials(target: Path) -> None:
+    """Remove folders that were being begun."""
     for path in target.parent.iterdir():
         if re.fullmatch(re.escape(target.name) + rf"\.{_RANDOM}", path.name):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_unwanted(target: Path) -> None:
+    """Remove a partial folder that another user's processes overtook, or that nobody has gone on with for long."""
+    partial = partial_folder(target)
+    with suppress(OSError):
+        if target.exists() or time.time() - (partial / PARTS_FOLDER).stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _say(text: str) -> None:
+    print(f"transrec: {text}", file=sys.stderr, flush=True)

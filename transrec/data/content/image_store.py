@@ -7,7 +7,9 @@ so `decoded_cache` can be turned off.
 """
 
 import hashlib
+import math
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +21,13 @@ from numpy.typing import NDArray
 from transrec.data.batch import Chunk, ModalityContent, modality_content
 from transrec.data.content.filled_folder import filled_folder
 from transrec.data.content.images import DECODER
-from transrec.data.progress import progress
+from transrec.data.content.parts import PartWriter, part_sizes
+from transrec.data.progress import Advance
 from transrec.data.shards.bad_samples import Skipped
 from transrec.data.shards.item_shards import ItemImages
 from transrec.data.shards.shard_folder import ShardFolder
 
+ITEMS_OF_A_PART = 4096
 _DECODE_AT_ONCE = 1024
 
 
@@ -74,6 +78,11 @@ class ImageStore:
         """Positions of one encoder pass if every item has `of_an_item` positions."""
         return self._chunk_images * of_an_item
 
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """(N,) 1 for each item with an image, 0 for the others."""
+        return self._images.present.astype(np.int64)
+
     def _chunk(self, items: NDArray[np.int64]) -> Chunk:
         if self._pixels is None:
             pixels = np.stack([self._images.read(item) for item in items.tolist()])
@@ -84,20 +93,42 @@ class ImageStore:
 
 def decode_all(images: ItemImages, target: Path) -> Path:
     """Folder with `pixels.npy`, uint8 (M, 3, size, size), of the M items with an image in order; built if missing."""
-    numbers = images.numbers
+    return filled_folder(target, lambda: _Decoding(images))
 
-    def fill(partial: Path) -> None:
-        # Written, not mapped: on a full disk a map kills the process, a write raises an error.
-        with (partial / "pixels.npy").open("wb") as file, ThreadPoolExecutor() as threads:
-            shape = (len(numbers), 3, images.size, images.size)
-            write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            with progress("decoding", len(numbers)) as advance:
-                for start in range(0, len(numbers), _DECODE_AT_ONCE):
-                    for pixels in threads.map(images.read, numbers[start : start + _DECODE_AT_ONCE]):
-                        file.write(pixels.data)
-                        advance(1)
 
-    return filled_folder(target, fill)
+class _Decoding:
+    """Writes the pixels of each part to its place in `pixels.npy`.
+
+    Written, not mapped: on a full disk a map kills the process, a write raises an error.
+    """
+
+    name = "decoding"
+
+    def __init__(self, images: ItemImages) -> None:
+        self._images, self._numbers = images, images.numbers
+        self.sizes = part_sizes(len(self._numbers), ITEMS_OF_A_PART)
+        shape = (len(self._numbers), 3, images.size, images.size)
+        header = BytesIO()
+        write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        self._header = header.getvalue()
+        self.total_bytes = len(self._header) + math.prod(shape)
+
+    def begin(self, folder: Path) -> None:
+        with (folder / "pixels.npy").open("wb") as file:
+            file.write(self._header)
+            file.truncate(self.total_bytes)
+
+    def fill(self, part: int, out: PartWriter, advance: Advance) -> None:
+        first = part * ITEMS_OF_A_PART
+        place = len(self._header) + first * 3 * self._images.size**2
+        numbers = self._numbers[first : first + self.sizes[part]]
+        with out.at("pixels.npy", place) as write, ThreadPoolExecutor() as threads:
+            for start in range(0, len(numbers), _DECODE_AT_ONCE):
+                for pixels in threads.map(self._images.read, numbers[start : start + _DECODE_AT_ONCE]):
+                    write(pixels.data)
+                    advance(1)
+
+    def finish(self, folder: Path) -> None: ...
 
 
 def _target(folder: ShardFolder, size: int, cache: Path, skipped: Skipped) -> Path:

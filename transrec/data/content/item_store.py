@@ -1,7 +1,7 @@
 """The node-local item store: the content of every item that the item encoder reads, by index.
 
-Each modality has its own store. The first process of a node fills it from the item shards, and the others map it into
-memory. Cache entries are named by a hash of everything they depend on, so a stale entry is never found.
+Each modality has its own store. The processes of a node fill it together from the item shards and map it into memory.
+Cache entries are named by a hash of everything they depend on, so a stale entry is never found.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +31,11 @@ class ModalityStore(Protocol):
     @property
     def key(self) -> str:
         """Hash of everything that the content depends on."""
+        ...
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """(N,) number of positions of each item's content, or 1 if all have as many; 0: none."""
         ...
 
     def positions_in_pass(self, of_an_item: int) -> int:

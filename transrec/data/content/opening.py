@@ -11,7 +11,7 @@ from transrec.data.shards.shard_folder import ShardFolder
 
 
 def open_store(folder: ShardFolder, wanted: Wanted, config: HistoriesConfig, peers: Peers) -> ItemStore:
-    """The item store of `folder`; the first process of a node fills it while the others wait.
+    """The item store of `folder`, which the processes of a node fill together.
 
     Raises:
         ShardSetError: items are unreadable, or more of them than may be left out.
@@ -22,4 +22,4 @@ def open_store(folder: ShardFolder, wanted: Wanted, config: HistoriesConfig, pee
             mine = tracked("checking", numbers) if peers.local_rank == 0 else ()
             skipped |= find_bad(samples, mine, peers.union)
         check_share(skipped, len(skipped), folder.index.counts.items, config.most_bad_share, "items")
-    return peers.in_turn("fill the item store", partial(ItemStore, folder, wanted, config.cache, skipped))
+    return peers.together("fill the item store", partial(ItemStore, folder, wanted, config.cache, skipped))

@@ -4,7 +4,7 @@ Shape letters: n items of a chunk, P positions kept per item, W numbers kept per
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +16,15 @@ from torch import Tensor
 from transrec.data.batch import Chunk, ModalityContent, modality_content
 from transrec.data.content.filled_folder import filled_folder
 from transrec.data.content.item_store import ModalityStore
+from transrec.data.content.parts import PartWriter, part_sizes
 from transrec.data.content.ragged import Ragged
-from transrec.data.progress import progress
+from transrec.data.progress import Advance
 
 KeptPrecision = Literal["fp32", "bf16"]
 Compute = Callable[[Chunk], Tensor]
 
 _COMPUTED_AT_ONCE = 512  # items
+ITEMS_OF_A_PART = 4 * _COMPUTED_AT_ONCE
 
 
 class PrefixStore:
@@ -37,11 +39,11 @@ class PrefixStore:
         self, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision, masked: bool, target: Path
     ) -> None:
         self.key, self.items_at_once = target.name, store.items_at_once
-        kept = filled_folder(target, lambda partial: _fill(partial, store, items, compute, precision, masked))
+        kept = filled_folder(target, lambda: _Computing(store, items, compute, precision, masked))
         how = json.loads((kept / "how.json").read_text(encoding="utf-8"))
-        offsets = np.load(kept / "offsets.npy", mmap_mode="r")
-        self._ragged, self._blank_positions = Ragged(offsets), int(offsets[0])
-        shape = (int(offsets[-1]), how["width"])
+        self._offsets = np.load(kept / "offsets.npy", mmap_mode="r")
+        self._ragged, self._blank_positions = Ragged(self._offsets), int(self._offsets[0])
+        shape = (int(self._offsets[-1]), how["width"])
         self._states = np.memmap(kept / "states.bin", dtype=_DTYPES[precision], mode="r", shape=shape)
         self._masked, self._precision = how["masked"], precision
         self._positions = store.positions_in_pass(self._blank_positions)
@@ -51,6 +53,12 @@ class PrefixStore:
         rows, chunks = self._ragged.chunks(items, self._positions)
         blank = self._chunk(np.arange(self._blank_positions)[None], np.ones((1, self._blank_positions), np.bool_))
         return modality_content(rows, [self._chunk(places, real) for places, real in chunks], blank)
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """(N,) number of positions kept of each item."""
+        found: NDArray[np.int64] = np.diff(self._offsets)
+        return found
 
     def positions_in_pass(self, of_an_item: int) -> int:
         """Positions of one encoder pass, the same for items of any length."""
@@ -67,32 +75,55 @@ class PrefixStore:
 _DTYPES = {"fp32": np.float32, "bf16": np.uint16}  # numpy has no bfloat16
 
 
-def _fill(
-    partial: Path, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision, masked: bool
-) -> None:
-    """Write `states.bin` (a blank item, then all items, concatenated), `offsets.npy` (N + 1) and `how.json`."""
-    lengths = np.zeros(items + 1, np.int64)
-    with (partial / "states.bin").open("wb") as file, progress("computing states", items) as advance:
+class _Computing:
+    """Writes `states.bin` (a blank item, then all items, concatenated), `offsets.npy` (N + 1) and `how.json`."""
+
+    name = "computing states"
+
+    def __init__(
+        self, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision, masked: bool
+    ) -> None:
+        self._store, self._compute, self._precision = store, compute, precision
         inputs = store.content(np.array([1])).blank
-        masked = masked and "attention_mask" in inputs
-        blank = compute(inputs)[0]
-        file.write(_numbers(blank, precision).data)
-        lengths[0], width = blank.shape
-        for start in range(1, items + 1, _COMPUTED_AT_ONCE):
-            numbers = np.arange(start, min(items + 1, start + _COMPUTED_AT_ONCE))
-            content = store.content(numbers)
-            kept: dict[int, Tensor] = {}
-            for rows, chunk in zip(_rows_of(content), content.chunks, strict=True):
-                states = compute(chunk)
-                real = chunk["attention_mask"].sum(1).tolist() if masked else [states.shape[1]] * len(states)
-                kept |= {row: state[:length] for row, state, length in zip(rows, states, real, strict=True)}
-                advance(len(rows))
-            advance(len(numbers) - len(kept))  # items without the modality
-            for row in sorted(kept):
-                lengths[start + row] = len(kept[row])
-                file.write(_numbers(kept[row], precision).data)
-    np.save(partial / "offsets.npy", np.cumsum(lengths))
-    (partial / "how.json").write_text(json.dumps({"width": width, "masked": masked}), encoding="utf-8")
+        self._masked = masked and "attention_mask" in inputs
+        self._blank = compute(inputs)[0]
+        positions, self._width = self._blank.shape
+        of_items = store.positions if self._masked else np.where(store.positions, positions, 0)
+        self._offsets = np.cumsum([positions, *of_items])
+        self._row_bytes = self._width * np.dtype(_DTYPES[precision]).itemsize
+        self.sizes = part_sizes(items, ITEMS_OF_A_PART)
+        self.total_bytes = int(self._offsets[-1]) * self._row_bytes
+
+    def begin(self, folder: Path) -> None:
+        with (folder / "states.bin").open("wb") as file:
+            file.write(_numbers(self._blank, self._precision).data)
+            file.truncate(self.total_bytes)
+        np.save(folder / "offsets.npy", self._offsets)
+        how = {"width": self._width, "masked": self._masked}
+        (folder / "how.json").write_text(json.dumps(how), encoding="utf-8")
+
+    def fill(self, part: int, out: PartWriter, advance: Advance) -> None:
+        first = 1 + part * ITEMS_OF_A_PART
+        stop = first + self.sizes[part]
+        with out.at("states.bin", int(self._offsets[first - 1]) * self._row_bytes) as write:
+            for start in range(first, stop, _COMPUTED_AT_ONCE):
+                numbers = np.arange(start, min(stop, start + _COMPUTED_AT_ONCE))
+                for state in self._states(numbers, advance):
+                    write(_numbers(state, self._precision).data)
+
+    def finish(self, folder: Path) -> None: ...
+
+    def _states(self, numbers: NDArray[np.int64], advance: Advance) -> Iterator[Tensor]:
+        """The states of the items `numbers` that have the modality, in order."""
+        content = self._store.content(numbers)
+        kept: dict[int, Tensor] = {}
+        for rows, chunk in zip(_rows_of(content), content.chunks, strict=True):
+            states = self._compute(chunk)
+            lengths = (self._offsets[numbers[rows]] - self._offsets[numbers[rows] - 1]).tolist()
+            kept |= {row: state[:length] for row, state, length in zip(rows, states, lengths, strict=True)}
+            advance(len(rows))
+        advance(len(numbers) - len(kept))  # items without the modality
+        return (kept[row] for row in sorted(kept))
 
 
 def _rows_of(content: ModalityContent) -> Iterable[list[int]]:

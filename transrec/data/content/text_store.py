@@ -1,23 +1,26 @@
 """Text of the items: tokenised once by streaming the item shards, then read by index."""
 
 import hashlib
+import shutil
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
 from transrec.data.batch import Chunk, ModalityContent, modality_content
 from transrec.data.content.filled_folder import filled_folder
+from transrec.data.content.parts import PARTS_FOLDER, PartWriter, part_sizes
 from transrec.data.content.ragged import Ragged
-from transrec.data.progress import progress
+from transrec.data.progress import Advance
 from transrec.data.shards.bad_samples import Skipped
 from transrec.data.shards.item_shards import ItemShards
 from transrec.data.shards.shard_folder import ShardFolder
 
+ITEMS_OF_A_PART = 16384
 _TOKENISE_AT_ONCE = 4096
 
 
@@ -48,7 +51,8 @@ class TextStore:
         cached = tokenise(folder, text, cache, skipped)
         self.key = cached.name
         self._tokens = np.load(cached / "tokens.npy", mmap_mode="r")
-        self._ragged = Ragged(np.load(cached / "offsets.npy", mmap_mode="r"))
+        self._offsets = np.load(cached / "offsets.npy", mmap_mode="r")
+        self._ragged = Ragged(self._offsets)
 
     @staticmethod
     def is_filled(folder: ShardFolder, text: TextContent, cache: Path) -> bool:
@@ -70,6 +74,12 @@ class TextStore:
         return self.text.chunk_tokens
 
     @property
+    def positions(self) -> NDArray[np.int64]:
+        """(N,) number of tokens of each item."""
+        found: NDArray[np.int64] = np.diff(self._offsets)
+        return found
+
+    @property
     def _blank(self) -> Chunk:
         return {
             "input_ids": torch.full((1, 1), self.text.pad_id),
@@ -84,24 +94,53 @@ class TextStore:
         }
 
 
+class _Tokenising:
+    """Writes the tokens of each part, and the number of tokens of its items, to files of their own."""
+
+    name = "tokenising"
+
+    def __init__(self, shards: ItemShards, text: TextContent) -> None:
+        self._shards, self._text = shards, text
+        self.sizes = part_sizes(len(shards.numbers), ITEMS_OF_A_PART)
+        self.total_bytes = shards.total_bytes  # a token has four bytes here, and about four letters there
+
+    def begin(self, folder: Path) -> None: ...
+
+    def fill(self, part: int, out: PartWriter, advance: Advance) -> None:
+        items = self._shards.numbers[part * ITEMS_OF_A_PART :][: self.sizes[part]]
+        with out.file(_tokens_of(part)) as write_tokens, out.file(_lengths_of(part)) as write_lengths:
+            for start in range(0, len(items), _TOKENISE_AT_ONCE):
+                records = [self._shards.read(item) for item in items[start : start + _TOKENISE_AT_ONCE]]
+                # An encoder needs at least one token, even for an empty text.
+                encoded = [[] if ids is None else ids or [self._text.pad_id] for ids in self._text.encode(records)]
+                write_tokens(np.fromiter((t for ids in encoded for t in ids), np.int32).data)
+                write_lengths(np.array([len(ids) for ids in encoded], np.int64).data)
+                advance(len(records))
+
+    def finish(self, folder: Path) -> None:
+        lengths = [np.fromfile(folder / _lengths_of(part), np.int64) for part in range(len(self.sizes))]
+        offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))
+        np.save(folder / "offsets.npy", offsets)
+        with (folder / "tokens.npy").open("wb") as file:
+            header = {"descr": "<i4", "fortran_order": False, "shape": (int(offsets[-1]),)}
+            write_array_header_1_0(file, header)
+            for part in range(len(self.sizes)):
+                with (folder / _tokens_of(part)).open("rb") as tokens:
+                    shutil.copyfileobj(tokens, file)
+
+
+def _tokens_of(part: int) -> str:
+    return f"{PARTS_FOLDER}/{part:06d}.tokens"
+
+
+def _lengths_of(part: int) -> str:
+    return f"{PARTS_FOLDER}/{part:06d}.lengths"
+
+
 def tokenise(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> Path:
     """Folder with `tokens.npy` (int32, all items concatenated) and `offsets.npy` (N + 1); built if it is missing."""
-
-    def fill(partial: Path) -> None:
-        tokens, lengths = [], [0]
-        shards = ItemShards(folder, skipped)
-        items = iter(shards)
-        with progress("tokenising", len(shards.numbers)) as advance:
-            while records := list(islice(items, _TOKENISE_AT_ONCE)):
-                # An encoder needs at least one token, even for an empty text.
-                encoded = [[] if ids is None else ids or [text.pad_id] for ids in text.encode(records)]
-                lengths += [len(ids) for ids in encoded]
-                tokens.append(np.fromiter((t for ids in encoded for t in ids), np.int32))
-                advance(len(records))
-        np.save(partial / "tokens.npy", np.concatenate(tokens))
-        np.save(partial / "offsets.npy", np.cumsum(lengths))
-
-    return filled_folder(_target(folder, text, cache, skipped), fill)
+    target = _target(folder, text, cache, skipped)
+    return filled_folder(target, lambda: _Tokenising(ItemShards(folder, skipped), text))
 
 
 def _target(folder: ShardFolder, text: TextContent, cache: Path, skipped: Skipped) -> Path:

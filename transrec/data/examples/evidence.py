@@ -36,9 +36,7 @@ def of_windows(
     if not evidence:
         return ()
     points = points_of(windows, scored, masked, catalogue_size)
-    place = np.full(catalogue_size + 1, -1)
-    place[pool] = np.arange(len(pool))
-    return tuple(_in_pool(one.scores(points), place) for one in evidence)
+    return tuple(_in_pool(one.scores(points), pool) for one in evidence)
 
 
 def of_questions(
@@ -92,20 +90,26 @@ def _hidden(number: Ints, lengths: Ints, stops: Ints, masked: NDArray[np.bool_])
     return hidden
 
 
-def _in_pool(scores: Any, place: Ints) -> SparseScores:
-    """The columns that are in the pool, at their `place` in it (N + 1,), -1 for all others."""
+def _in_pool(scores: Any, pool: Ints) -> SparseScores:
+    """The columns that are in the `pool` (U,), at their place in it."""
     scores.sort_indices()
-    columns = place[scores.indices]
-    there = columns >= 0
-    rows = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
-    return _tensors(rows[there], columns[there], scores.data[there])
+    if len(pool) == scores.shape[1] - 1:  # the whole catalogue
+        return _tensors(_rows(scores), scores.indices - 1, scores.data)
+    columns = np.searchsorted(pool, scores.indices)  # no array of the catalogue's length for each batch
+    there = np.append(pool, -1)[columns] == scores.indices
+    return _tensors(_rows(scores)[there], columns[there], scores.data[there])
 
 
 def by_column(scores: Any) -> SparseScores:
     """The entries of a sparse matrix of scores (B, N + 1), ordered by column, in time that does not depend on N."""
-    rows = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
-    order = np.argsort(scores.indices)
-    return _tensors(rows[order], scores.indices[order], scores.data[order])
+    order = np.argsort(scores.indices, kind="stable")
+    return _tensors(_rows(scores)[order], scores.indices[order], scores.data[order])
+
+
+def _rows(scores: Any) -> Ints:
+    """The row of each entry of a sparse matrix by rows."""
+    rows: Ints = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
+    return rows
 
 
 def _tensors(rows: Ints, columns: Ints, values: NDArray[Any]) -> SparseScores:

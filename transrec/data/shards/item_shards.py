@@ -31,6 +31,11 @@ class ItemMembers:
         self.present: NDArray[np.bool_] = table[place[0]].is_valid().to_numpy()
         self._offset, self._bytes, self._crc32 = (table[name].fill_null(0).to_numpy() for name in place)
 
+    @property
+    def total_bytes(self) -> int:
+        """The bytes of all items' files."""
+        return int(self._bytes.sum())
+
     def read(self, item: int) -> bytes:
         """The file's bytes for an item.
 
@@ -61,6 +66,11 @@ class ItemShards:
     def numbers(self) -> range:
         """All items."""
         return range(1, len(self._members.present) + 1)
+
+    @property
+    def total_bytes(self) -> int:
+        """The bytes of all records."""
+        return self._members.total_bytes
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The records in index order, shard by shard."""

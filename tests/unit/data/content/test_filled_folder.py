@@ -9,14 +9,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import ENVIRONMENT
 from filelock import FileLock
 
 from transrec.data.content import filled_folder as module
-from transrec.data.content.filled_folder import filled_folder
+from transrec.data.content.filled_folder import Whole, filled_folder
 from transrec.files import StorageError
+from transrec.locks import OwnedLock
 
 ONE, OTHER = f"pixels-{'0a' * 12}", f"tokens-{'1b' * 12}"
 
@@ -34,7 +36,7 @@ def fill(partial):
     time.sleep(seconds)
     (target.parent / f"log.{os.getpid()}").touch()
 
-module.filled_folder(target, fill)
+module.filled_folder(target, lambda: module.Whole(fill))
 """
 
 
@@ -98,7 +100,7 @@ def test_what_killed_processes_left_of_other_fills_is_removed(tmp_path: Path) ->
     for name in (f".{dead}.lock", f".states-{'4e' * 12}.lock"):
         (tmp_path / name).touch()
     before = names(tmp_path)
-    filled_folder(tmp_path / ONE, write)
+    filled_folder(tmp_path / ONE, lambda: Whole(write))
     gone = {f"{ONE}.abcd_123", f"{dead}.0x0x0x0x", f".{dead}.lock", f".states-{'4e' * 12}.lock"}
     assert names(tmp_path) == before - gone | {ONE}
     living.kill()
@@ -121,10 +123,15 @@ def test_a_folder_that_appears_ends_the_wait(tmp_path: Path) -> None:
 def test_a_lock_that_another_user_left_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(FileLock, "acquire", lambda *_, **__: fail(number))
-    (tmp_path / f"{ONE}.abcd1234").mkdir()
-    assert filled_folder(tmp_path / ONE, write).is_dir()
-    assert names(tmp_path) == {ONE, f"{ONE}.abcd1234"}, "without the lock nobody knows whose it is"
+    """This user's processes share a lock of their own."""
+    acquire = OwnedLock.acquire
+
+    def refuse(lock: OwnedLock) -> bool:
+        return fail(number) if lock.path.name == f".{ONE}.lock" else acquire(lock)
+
+    monkeypatch.setattr(OwnedLock, "acquire", refuse)
+    assert filled_folder(tmp_path / ONE, lambda: Whole(write)).is_dir()
+    assert names(tmp_path) == {ONE}
 
 
 def test_a_disk_without_locks_is_an_error_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,14 +139,16 @@ def test_a_disk_without_locks_is_an_error_in_one_sentence(tmp_path: Path, monkey
     with pytest.raises(
         StorageError, match=r"cannot lock .*\.lock: No locks available\. Choose a folder .* data\.cache"
     ):
-        filled_folder(tmp_path / ONE, write)
+        filled_folder(tmp_path / ONE, lambda: Whole(write))
 
 
 def test_any_user_may_take_the_lock(tmp_path: Path) -> None:
     modes = []
     mask = os.umask(0o077)
     try:
-        filled_folder(tmp_path / ONE, lambda _: modes.append((tmp_path / f".{ONE}.lock").stat().st_mode & 0o777))
+        filled_folder(
+            tmp_path / ONE, lambda: Whole(lambda _: modes.append((tmp_path / f".{ONE}.lock").stat().st_mode & 0o777))
+        )
     finally:
         os.umask(mask)
     assert modes == [0o666]
@@ -152,7 +161,7 @@ def test_two_users_share_a_cache(mode: int) -> None:
         target = Path(folder) / ONE
         Path(folder).chmod(mode)
         killed = start(target, 600, user=1001)
-        wait_until(lambda: list(target.parent.glob(f"{ONE}.*")))
+        wait_until(lambda: list(target.parent.glob(f"{ONE}.partial-*")))
         killed.kill()
         killed.communicate(timeout=30)
         other = start(target, 0, user=1002)
@@ -164,11 +173,11 @@ def test_two_users_share_a_cache(mode: int) -> None:
         assert not list(target.parent.glob(f"{ONE}.*")), "whose it was has removed it"
 
 
-def fail(number: int) -> None:
+def fail(number: int) -> Any:
     raise OSError(number, os.strerror(number))
 
 
 def test_the_name_of_a_partial_is_one_that_is_swept(tmp_path: Path) -> None:
-    seen = []
-    filled_folder(tmp_path / ONE, lambda partial: seen.append(partial.name))
+    seen = list[str]()
+    filled_folder(tmp_path / ONE, lambda: Whole(lambda partial: seen.append(partial.name)))
     assert module._LEFTOVER.fullmatch(seen[0])[1] == ONE

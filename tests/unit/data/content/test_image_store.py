@@ -8,7 +8,7 @@ import torch
 from pictured import build_pictured, colour
 
 from transrec.data.content import image_store
-from transrec.data.content.image_store import ImageStore
+from transrec.data.content.image_store import ImageStore, decode_all
 from transrec.data.content.item_store import ItemStore, unchecked
 from transrec.data.shards.bad_samples import BadSample, find_bad
 from transrec.data.shards.item_shards import ItemImages
@@ -60,6 +60,19 @@ def test_pixels_are_decoded_once_for_all(shards: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(ItemImages, "read", lambda *_: pytest.fail("decoded again"))
     again = ImageStore(ShardFolder(shards), Wanted(), tmp_path / "cache", {}).content(np.array(PICTURED))
     assert torch.equal(first.chunks[0]["pixel_values"], again.chunks[0]["pixel_values"])
+
+
+def test_parts_of_any_size_have_the_same_pixels(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for of_a_part in (10_000, 1, 2):
+        monkeypatch.setattr(image_store, "ITEMS_OF_A_PART", of_a_part)
+        images = ItemImages(ShardFolder(shards), 8)
+        decoded = decode_all(images, tmp_path / str(of_a_part))
+        assert [path.name for path in decoded.iterdir()] == ["pixels.npy"]
+        found.append((decoded / "pixels.npy").read_bytes())
+    assert found == [found[0]] * 3
+    np.save(tmp_path / "expected.npy", np.stack([images.read(item) for item in images.numbers]))
+    assert found[0] == (tmp_path / "expected.npy").read_bytes()
 
 
 def test_another_size_decoder_or_omission_has_a_cache_of_its_own(

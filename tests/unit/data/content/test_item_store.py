@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transrec.data.content import filled_folder
+from transrec.data.content import text_store
 from transrec.data.content.item_store import ItemStore
 from transrec.data.content.text_store import tokenise
 from transrec.data.shards.item_shards import ItemShards
@@ -136,19 +136,37 @@ def test_a_failed_tokenisation_leaves_nothing_behind(
 
 
 def test_who_comes_second_takes_what_the_first_made(
-    shards: Path, tmp_path: Path, numbered_content: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    shards: Path, tmp_path: Path, numbered_content: Callable[..., Any]
 ) -> None:
     """Another user's process, which may not touch the lock, tokenises too: its folder appears while this one works."""
 
     class Overtaken(numbered_content):  # type: ignore[misc, valid-type]
         def encode(self, records: Any) -> list[list[int]]:
-            monkeypatch.setattr(filled_folder, "_acquire", lambda lock, target: False)
-            tokenise(ShardFolder(shards), numbered_content(), tmp_path, {})
+            (partial,) = tmp_path.glob("tokens-*.partial-*")
+            elsewhere = tokenise(ShardFolder(shards), numbered_content(), tmp_path / "elsewhere", {})
+            elsewhere.rename(tmp_path / elsewhere.name)
+            assert partial.name.startswith(elsewhere.name)
             return super().encode(records)
 
     target = tokenise(ShardFolder(shards), Overtaken(), tmp_path, {})
+    (tmp_path / "elsewhere").rmdir()
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert len(np.load(target / "offsets.npy")) == N + 1
+
+
+@pytest.mark.parametrize("of_a_part", [1, 7, 10_000])
+def test_parts_of_any_size_have_the_same_tokens(
+    shards: Path, tmp_path: Path, numbered_content: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, of_a_part: int
+) -> None:
+    whole = tokenise(ShardFolder(shards), numbered_content(), tmp_path / "whole", {})
+    monkeypatch.setattr(text_store, "ITEMS_OF_A_PART", of_a_part)
+    parts = tokenise(ShardFolder(shards), numbered_content(), tmp_path / "parts", {})
+    assert {path.name for path in parts.iterdir()} == {"tokens.npy", "offsets.npy"}
+    for name in ("tokens.npy", "offsets.npy"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+    tokens = np.concatenate([[1000 + n] * (n % 7 + 1) for n in range(1, N + 1)])
+    np.save(tmp_path / "expected.npy", tokens.astype(np.int32))
+    assert (parts / "tokens.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
 
 
 def test_a_text_left_out_has_a_store_of_its_own(

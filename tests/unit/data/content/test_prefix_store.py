@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from transrec.data.batch import Chunk, ModalityContent, modality_content
+from transrec.data.content import prefix_store
 from transrec.data.content.prefix_store import PrefixStore
 
 N = 700  # more than are computed at once
@@ -14,6 +15,7 @@ class Numbers:
     """Item i has i % 4 positions, each of them i; the content of its states is known from that."""
 
     items_at_once, key = 4096, "numbers"
+    positions = np.arange(1, N + 1) % 4
 
     def positions_in_pass(self, of_an_item: int) -> int:
         return 12
@@ -103,6 +105,8 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_set_where_no_item_has_the_modality(tmp_path: Path) -> None:
     class Nothing(Numbers):
+        positions = np.zeros(N, np.int64)
+
         def content(self, items: np.ndarray) -> ModalityContent:
             return super().content(items * 4)
 
@@ -111,3 +115,35 @@ def test_a_set_where_no_item_has_the_modality(tmp_path: Path) -> None:
     assert content.chunks == []
     assert "attention_mask" in content.blank, "or a tower would take its padding for an image's patches"
     assert content.blank["prefix"].tolist() == [[[0.0, 0.0], [0.0, 1.0], [0.0, 2.0]]]
+
+
+@pytest.mark.parametrize("of_a_part", [1, 512, 10_000])
+@pytest.mark.parametrize("masked", [True, False])
+def test_parts_of_any_size_have_the_same_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_a_part: int, masked: bool
+) -> None:
+    PrefixStore(Numbers(), N, Compute(), "fp32", masked, tmp_path / "whole")
+    monkeypatch.setattr(prefix_store, "ITEMS_OF_A_PART", of_a_part)
+    PrefixStore(Numbers(), N, Compute(), "fp32", masked, tmp_path / "parts")
+    for name in ("states.bin", "offsets.npy", "how.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_states_computed_before_a_failure_are_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_store, "ITEMS_OF_A_PART", 100)
+
+    class Failing(Compute):
+        def __call__(self, chunk: Chunk) -> torch.Tensor:
+            if self.calls == 4:  # one of a blank, three of parts
+                raise RuntimeError("out of memory")
+            return super().__call__(chunk)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        PrefixStore(Numbers(), N, Failing(), "fp32", True, tmp_path / "states")
+    again = Compute()
+    store = PrefixStore(Numbers(), N, again, "fp32", True, tmp_path / "states")
+    assert again.calls == 1 + 7 - 3
+    (chunk,) = store.content(np.array([1, 2])).chunks[:1]
+    assert chunk["prefix"][0, 0, 0].item() in (1.0, 2.0)

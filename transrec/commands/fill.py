@@ -1,0 +1,58 @@
+"""Fill the node's cache for a run: `deepspeed launch/fill.py --config C [a.b=value …]`, or `transrec fill …`.
+
+Tokenised texts, decoded images, evidence and the states of frozen layers are made as at the start of the training, by
+all processes together. A process that is killed loses only the part it had in hand: the same command goes on.
+Start it on each node, unless the nodes share the folder.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from transrec.commands.entry import command
+from transrec.config import find, load
+from transrec.distributed import world as distributed
+from transrec.experiment import Experiment
+from transrec.runs.build import build
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = parse(argv)
+    experiment = load(Experiment, find(arguments.config), arguments.overrides)
+    world = distributed.start()
+    try:
+        store = build(experiment, world).store
+    except BaseException:
+        distributed.stop(world, failed=True)
+        raise
+    distributed.stop(world)
+    if world.local_rank == 0:
+        for modality in experiment.model.content():
+            print(_describe(modality, experiment.data.cache.expanduser() / store.of(modality).key))
+    return 0
+
+
+def _describe(modality: str, folder: Path) -> str:
+    if not folder.exists():
+        return f"{modality}: nothing to keep, it is read from the shards"
+    return f"{modality}: {folder}, {sum(path.stat().st_size for path in folder.iterdir()):,} bytes"
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of the command."""
+    parser = argparse.ArgumentParser(
+        prog="transrec fill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", required=True, metavar="FILE|NAME", help="YAML file, or the name of a shipped one: quickstart"
+    )
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="configuration values to override")
+    return parser.parse_intermixed_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -56,6 +56,7 @@ def main() -> None:
         shards = folder / f"{users}x{items}"
         if not shards.exists():
             build(SyntheticSource(users, items, EACH * users), "synthetic", shards)
+        DataConfig(path=shards).scan(MAX_LENGTH)  # the first pass of a process costs more
         for split in ("leave_one_out", "temporal"):
             config = DataConfig(path=shards, split={"name": split})  # type: ignore[arg-type]
             for name, peers in (("one rank", Alone()), (f"a rank of {RANKS}", OneOfFour())):

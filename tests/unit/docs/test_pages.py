@@ -13,13 +13,14 @@ from pages import EXTENDING, PAGES, README, Block, blocks, command_of, recorded
 
 import data_tools.__main__
 from transrec import __version__
-from transrec.commands import evaluate, lineage, recommend, sweep, train
+from transrec.commands import evaluate, fill, lineage, recommend, sweep, train
 from transrec.config import find, load, validate
 from transrec.experiment import Experiment
 from transrec.sweeps.config import load_sweep
 
 EVERY = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [block for block in EVERY if block.language == "sh" and block.page != EXTENDING]
+RUNS = {"train": train.parse, "fill": fill.parse}  # commands that take the configuration of a run
 PARSERS = {"evaluate": evaluate.parse, "lineage": lineage.parse, "recommend": recommend.parse}
 UNPARSED = {"export", "report"}  # run by the slow test of the pages
 OTHERS = {"pip", "ray", "scontrol", "kubectl"}
@@ -54,8 +55,8 @@ def accept(program: str, *arguments: str) -> None:
         assert set(arguments) <= targets(), arguments
         return
     name, rest = command_of(program, list(arguments))
-    if name == "train":
-        parsed = train.parse(rest)
+    if name in RUNS:
+        parsed = RUNS[name](rest)
         load(Experiment, find(parsed.config), parsed.overrides)
     elif name == "sweep":
         parsed = sweep.parse(rest)

@@ -89,7 +89,7 @@ class _Computing:
         self._blank = compute(inputs)[0]
         positions, self._width = self._blank.shape
         of_items = store.positions if self._masked else np.where(store.positions, positions, 0)
-        self._offsets = np.cumsum([positions, *of_items])
+        self._offsets = np.cumsum(np.concatenate([[positions], of_items]))
         self._row_bytes = self._width * np.dtype(_DTYPES[precision]).itemsize
         self.sizes = part_sizes(items, ITEMS_OF_A_PART)
         self.total_bytes = int(self._offsets[-1]) * self._row_bytes

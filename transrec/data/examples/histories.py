@@ -127,6 +127,10 @@ class HistoryExamples(ABC):
     def windows(self, number: int) -> Windows:
         """The training windows of block `number`."""
 
+    def count_windows(self, number: int, train_stop: Ints) -> int:
+        """The number of training windows of block `number`, whose users train on `train_stop` interactions."""
+        return len(self.windows(number).user)
+
     @abstractmethod
     def own(self, number: int, block: UserBlock, user: int) -> NDArray[np.int32]:
         """The targets of a user of block `number`, which are never drawn as negatives."""
@@ -273,7 +277,7 @@ class HistoryExamples(ABC):
         train_stop, kept = self.taking_part(number, block)
         trains = train_stop[train_stop >= self.shortest_history]
         return BlockCounts(
-            (len(self.windows(number).user), len(trains), int(trains.sum())),
+            (self.count_windows(number, train_stop), len(trains), int(trains.sum())),
             block.items[positions(block) < np.repeat(train_stop, block.lengths)],
             block.items[np.repeat(kept, block.lengths)],
         )

@@ -14,7 +14,7 @@ from transrec.data.examples.block_scan import share
 from transrec.data.examples.histories import HistoriesConfig, HistoryExamples, Ints, open_users, positions
 from transrec.data.examples.questions import Asked
 from transrec.data.examples.splits import LastShareConfig, Split, TemporalConfig, leave_one_out, temporal
-from transrec.data.examples.windows import Windows, cut_windows
+from transrec.data.examples.windows import Windows, count_windows, cut_windows
 from transrec.data.peers import Peers
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.shards.user_shards import UserBlock, UserShards
@@ -69,6 +69,9 @@ class NextItemExamples(HistoryExamples):
 
     def windows(self, number: int) -> Windows:
         return cut_windows(self.train_stops(number), self.max_length, self.stride)
+
+    def count_windows(self, number: int, train_stop: Ints) -> int:
+        return int(count_windows(train_stop, self.stride).sum())
 
     @property
     def sampled(self) -> Ints:

@@ -5,12 +5,14 @@ falls by Zipf's law within the topic. A user walks the circle: mostly on to the 
 the profile is `steady`), sometimes jumping anywhere. So the topics of the last items predict the next topic, and the
 text reveals the topic even of an item never seen.
 
-With `law`, users behave differently: see `known_law.py`.
+With `law`, users behave differently: see `known_law.py`. With impressions, items and users are others, too: see
+`known_clicks.py`.
 """
 
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self
 
@@ -19,8 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_tools.rejects import RejectSink
+from data_tools.sources.known_clicks import ATTRIBUTES, PROBABILITY, KnownClicks, Visits
 from data_tools.sources.known_law import KnownLaw
-from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
+from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
 JUMP_SHARE = 0.1
 STAY_SHARE = {"steady": 0.6, "restless": 0.1}
@@ -36,6 +39,8 @@ _ONSETS = ["b", "br", "d", "dr", "f", "g", "gl", "k", "l", "m", "n", "p", "pl", 
 _RIMES = ["a", "e", "i", "o", "u", "an", "el", "in", "or", "um"]
 
 
+_SHOWN = pa.schema([*IMPRESSION_COLUMNS, ("label_click", pa.float32()), (f"shown_{PROBABILITY}", pa.string())])
+
 # (random generator, slice of users, user of each interaction) -> items (interactions,) and whether each is liked
 _Choose = Callable[[np.random.Generator, slice, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -45,7 +50,7 @@ class SyntheticSource:
     """A seeded data set: equal fields give equal data.
 
     Raises:
-        SourceError: fewer than one user, item or interaction, or a law that histories cannot follow.
+        SourceError: fewer than one user, item or interaction, or a law or clicks that histories cannot follow.
     """
 
     n_users: int = 1000
@@ -53,6 +58,10 @@ class SyntheticSource:
     n_interactions: int = 20_000
     seed: int = 0
     law: float | None = None
+    n_impressions: int = 0
+    interplay: int = 0
+    lasting: float = 0.0
+    fresh: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.n_users, self.n_items, self.n_interactions) < 1 or self.seed < 0:
@@ -64,6 +73,7 @@ class SyntheticSource:
                 raise SourceError(
                     "with --law, users have equally many pairs: --interactions must be 2·--users·N, --items even"
                 )
+        self._check_clicks()
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,18 +87,48 @@ class SyntheticSource:
             metavar="POWER",
             help="exponent of the power law by which the error falls with more interactions; 0: nothing can be learnt",
         )
+        clicks = parser.add_argument_group("impressions whose best possible AUC is known")
+        clicks.add_argument("--impressions", type=int, default=0, metavar="N")
+        clicks.add_argument(
+            "--interplay",
+            type=int,
+            default=0,
+            metavar="N",
+            help=f"attributes, of {ATTRIBUTES}, that neither text nor image tells without the other (default: 0)",
+        )
+        clicks.add_argument(
+            "--lasting",
+            type=float,
+            default=0.0,
+            metavar="SHARE",
+            help="share of users whose interests show in the older half of the history only (default: 0)",
+        )
+        clicks.add_argument(
+            "--fresh",
+            type=float,
+            default=0.0,
+            metavar="SHARE",
+            help="share of items, and of what is shown, that come and go within weeks (default: 0)",
+        )
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:
-        return cls(arguments.users, arguments.items, arguments.interactions, arguments.seed, arguments.law)
+        counts = arguments.users, arguments.items, arguments.interactions
+        knobs = arguments.interplay, arguments.lasting, arguments.fresh
+        return cls(*counts, arguments.seed, arguments.law, arguments.impressions, *knobs)
 
     def options(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "law" or value is not None}
+        unused = {"law"} if self.law is None else set()
+        unused |= set() if self.n_impressions else {"n_impressions", "interplay", "lasting", "fresh"}
+        return {name: value for name, value in asdict(self).items() if name not in unused}
 
     def totals(self) -> Totals:
-        return Totals(self.n_items, self.n_interactions)
+        return Totals(self.n_items, self.n_interactions, self.n_impressions or None)
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
+        return self._clicked_items() if self.n_impressions else self._topical_items()
+
+    def _topical_items(self) -> Iterator[Item]:
         rng = self._rng("items")
         topics = self._topic_of_item()
         words = _make_words(rng, (self._n_topics + 2) * WORDS_PER_TOPIC + self.n_items)
@@ -109,10 +149,15 @@ class SyntheticSource:
             )
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        return _numbered(self._visited() if self.n_impressions else self._walked())
+
+    def impressions(self, reject: RejectSink) -> Iterator[Batch]:
+        return _numbered(self._shown()) if self.n_impressions else iter(())
+
+    def _walked(self) -> Iterator[pa.RecordBatch]:
         rng = self._rng("interactions")
         lengths = self._history_lengths(rng)
         choose = self._walks() if self.law is None else self._pairs(self.law)
-        line = 1
         for chosen in _cut_users(lengths):
             users = np.repeat(np.arange(chosen.stop - chosen.start), lengths[chosen])
             items, good = choose(rng, chosen, users)
@@ -124,17 +169,71 @@ class SyntheticSource:
                 pa.array(times),
                 pa.array(ratings.astype(np.float32)),
             ]
-            batch = pa.RecordBatch.from_arrays(columns, schema=INTERACTION_COLUMNS)
-            yield Batch("synthetic", pa.array(np.arange(line, line + len(batch))), batch)
-            line += len(batch)
+            yield pa.RecordBatch.from_arrays(columns, schema=INTERACTION_COLUMNS)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
+        if self.n_impressions:
+            return
         pace = np.where(self._is_steady(), "steady", "restless")
         for first in range(0, self.n_users, BATCH_ROWS):
             numbers = np.arange(first, min(first + BATCH_ROWS, self.n_users))
             columns = [_name_all("user", numbers), pa.array(pace[numbers], pa.string())]
             rows = pa.RecordBatch.from_arrays(columns, ["user_id", "pace"])
             yield Batch("synthetic", pa.array(numbers + 1), rows)
+
+    @cached_property
+    def clicks(self) -> KnownClicks:
+        """The world that decides all of the data if there are impressions."""
+        each = self.n_interactions // self.n_users, self.n_impressions // self.n_users
+        return KnownClicks(self.n_items, *each, self.seed, self.interplay, self.lasting, self.fresh)
+
+    def _check_clicks(self) -> None:
+        if not self.n_impressions:
+            if self.interplay or self.lasting or self.fresh:
+                raise SourceError("--interplay, --lasting and --fresh need --impressions")
+            return
+        if self.law is not None:
+            raise SourceError("--law and --impressions describe different worlds: leave one out")
+        if self.n_impressions < 0 or self.n_impressions % self.n_users or self.n_interactions % self.n_users:
+            raise SourceError(
+                "with --impressions, users have equally many: --impressions and --interactions must be --users·N"
+            )
+        if problem := self.clicks.problem():
+            raise SourceError(problem)
+
+    def _clicked_items(self) -> Iterator[Item]:
+        words = _make_words(self._rng("items"), self.n_items)
+        for index, (name, kind) in enumerate(zip(words, self.clicks.looks.kinds.tolist(), strict=True)):
+            text, image = self.clicks.text(index), self.clicks.image(index)
+            yield Item("synthetic", index + 1, f"item-{index}", name.title(), text, {"kind": f"kind-{kind}"}, image)
+
+    def _visited(self) -> Iterator[pa.RecordBatch]:
+        for names, visits in self._visits(self.clicks.history):
+            columns = [
+                names,
+                _name_all("item", visits.history.ravel()),
+                pa.array(visits.history_times.ravel()),
+                pa.nulls(visits.history.size, pa.float32()),
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=INTERACTION_COLUMNS)
+
+    def _shown(self) -> Iterator[pa.RecordBatch]:
+        for names, visits in self._visits(self.clicks.impressions):
+            columns = [
+                names,
+                _name_all("item", visits.shown.ravel()),
+                pa.array(visits.shown_times.ravel()),
+                pa.nulls(visits.shown.size, pa.string()),
+                pa.array(visits.clicks.ravel().astype(np.float32)),
+                pa.array(visits.probabilities.ravel()).cast(pa.string()),
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=_SHOWN)
+
+    def _visits(self, each: int) -> Iterator[tuple[pa.StringArray, Visits]]:
+        """What users did and were shown, and the user of each of their `each` rows."""
+        for chosen in _cut_users(np.full(self.n_users, self.clicks.history + self.clicks.impressions)):
+            users = np.repeat(np.arange(chosen.start, chosen.stop), each)
+            yield _name_all("user", users), self.clicks.visits(chosen)
 
     @property
     def _n_topics(self) -> int:
@@ -244,6 +343,14 @@ def _cut_users(lengths: np.ndarray) -> Iterator[slice]:
     bounds = np.searchsorted(ends, np.arange(BATCH_ROWS, ends[-1], BATCH_ROWS)) + 1
     edges = np.unique([0, *bounds, len(lengths)])
     yield from (slice(first, last) for first, last in pairwise(edges.tolist()))
+
+
+def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[Batch]:
+    """Batches with the lines that their rows would have in one file."""
+    line = 1
+    for rows in batches:
+        yield Batch("synthetic", pa.array(np.arange(line, line + len(rows))), rows)
+        line += len(rows)
 
 
 def _count(users: np.ndarray) -> int:

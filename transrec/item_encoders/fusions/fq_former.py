@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from transrec.item_encoders.fusions.sum import Sum
 from transrec.item_encoders.fusions.tokens import TokenFusion, TransformerSettings, check_heads
 from transrec.nn.readout import Modalities
 from transrec.nn.transformer import Attention
@@ -21,16 +22,20 @@ class FusionQFormerConfig(TransformerSettings):
 
     name: Literal["fq_former"] = Field("fq_former", description="queries and vectors in one self-attention (EM3)")
     queries: int = Field(2, ge=1, description="learned queries")
+    residual: bool = Field(True, description="add the mean of the vectors to the result; EM3's own has no such term")
 
     def build(self, modalities: int, width: int) -> "FusionQFormer":
         return FusionQFormer(self, width)
 
 
 class FusionQFormer(TokenFusion):
-    """Z = [Q; e_1; …; e_S]; in each layer Z = LN(Z + Dropout(MHA(Z))); the result is W [Z_1; …; Z_Q] + b.
+    """Z = [Q; e_1; …; e_S]; in each layer Z = LN(Z + Dropout(MHA(Z))); the result is
+    W [Z_1; …; Z_Q] + b + (Σ_s e_s) / S.
 
     Paper: EM3 (arXiv 2404.06078), with the layers of its public code: no cross-attention and no feed-forward network.
-    Deviations: missing modalities are masked, which the public code never does; the attention has no biases.
+    Deviations: missing modalities are masked, which the public code never does; the attention has no biases; the last
+    term, over the modalities present, is ours. It passes what each modality tells by itself, so that the queries have
+    to learn only what they tell together (`docs/results/ranking.md` has what it brings).
     """
 
     def __init__(self, config: FusionQFormerConfig, width: int) -> None:
@@ -42,6 +47,7 @@ class FusionQFormer(TokenFusion):
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=_LAYER_NORM_EPS) for _ in range(config.layers))
         self.output = nn.Linear(config.queries * width, width)
         self.dropout = nn.Dropout(config.dropout)
+        self.skip = Sum() if config.residual else None
 
     def fuse(self, x: Modalities) -> Tensor:
         queries_UQD = self.queries.to(x.vectors.dtype).expand(len(x.vectors), -1, -1)
@@ -49,4 +55,4 @@ class FusionQFormer(TokenFusion):
         for attention, norm in zip(self.attentions, self.norms, strict=True):
             z = norm(z + self.dropout(attention(z, mask)))
         fused_UD: Tensor = self.output(z[:, : len(self.queries)].flatten(1))
-        return fused_UD
+        return fused_UD if self.skip is None else fused_UD + self.skip(x)

@@ -1,7 +1,7 @@
 """A world of clicks whose best possible AUC is known, and which asks for one part of a ranking model at a time.
 
-An item has one of 16 kinds. Its text names four attributes by one of two words each, and its image shows four more: red,
-green, blue, stripes. Read as bits,
+An item has one of 16 kinds. Its text names four attributes by one of two words each, and its image shows four more:
+red, green, blue, stripes. Read as bits,
 
     kind = text XOR (the first `interplay` attributes of the image),
 

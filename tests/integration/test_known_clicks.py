@@ -12,24 +12,23 @@ from pictured import vision_model
 from sklearn.metrics import roc_auc_score
 from tiny_world import build_backbone
 
-from data_tools.sources.known_clicks import KnownClicks
+from data_tools.build import build
+from data_tools.sources.synthetic import SyntheticSource
 from transrec.data.shards.shard_folder import ShardFolder
 from transrec.data.shards.user_shards import UserShards
 
-COUNTS = {"users": 800, "items": 64, "interactions": 16_000, "impressions": 12_800}
+SOURCE = SyntheticSource(n_users=800, n_items=64, n_interactions=16_000, n_impressions=12_800)
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory, commands: ForkedCommands) -> Path:
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clicks") / "shards"
-    counts = [word for name, count in COUNTS.items() for word in (f"--{name}", str(count))]
-    finished = commands.run("data_tools", "build", "--source", "synthetic", *counts, "--output", folder)
-    assert finished.code == 0, finished.stderr
+    build(SOURCE, "synthetic", folder)
     return folder
 
 
 def probabilities(shards: Path) -> dict[tuple[str, str], float]:
-    """By user and item; the last one counts of a user's several."""
+    """By user and item."""
     users, names = UserShards(ShardFolder(shards)), pq.read_table(shards / "items.parquet")["item_id"].to_pylist()
     found = {}
     for number in range(len(users)):
@@ -82,5 +81,5 @@ def test_a_model_of_content_learns_what_ids_cannot_and_nothing_beats_the_probabi
     known, answers = probabilities(shards), pq.read_table(run / "test_users.parquet").to_pydict()
     pairs = zip(answers["user_id"], answers["target"], strict=True)
     best = roc_auc_score(answers["label"], [known[pair] for pair in pairs])
-    assert best == pytest.approx(KnownClicks(64, 20, 16).best_auc(), abs=0.04)
+    assert best == pytest.approx(SOURCE.clicks.best_auc(), abs=0.04)
     assert summary["baselines"]["logistic_regression"]["AUC"] + 0.03 < summary["test"]["AUC"] < best

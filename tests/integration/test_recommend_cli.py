@@ -23,8 +23,8 @@ from transrec.data.content.item_store import ItemStore
 from transrec.data.shards.schema import CATALOGUE_FILE, ShardIndex
 from transrec.data.shards.shard_folder import ShardFolder
 from transrec.runs import run_folder
+from transrec.runs.catalogue import Catalogue
 from transrec.runs.rebuild import rebuild_for
-from transrec.runs.recommender import Catalogue
 
 HISTORIES = {"ann": ["item-3", "item-17", "item-3"], "bob": [f"item-{i}" for i in range(20, 50)], "eve": ["item-0"]}
 

@@ -29,13 +29,13 @@ def make(run_dir: Path, shards: Path, item_encoder: dict[str, Any] | None = None
     return validate(Experiment, {"run_dir": str(run_dir), "data": data, "model": model, **values})
 
 
-def export_run(experiment: Experiment) -> torch.nn.Module:
+def export_run(experiment: Experiment, moved: float = 0.25) -> torch.nn.Module:
     """What training would leave in the run folder, with weights nothing else has; returns the model."""
     parts = build(experiment, World())
     with torch.no_grad():
         for parameter in parts.model.parameters():
             if parameter.requires_grad:
-                parameter += 0.25
+                parameter += moved
     write_run_dir(experiment)
     frozen = any(not parameter.requires_grad for parameter in parts.model.parameters())
     described = describe(experiment, parts.examples).model_dump()

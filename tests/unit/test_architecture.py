@@ -197,7 +197,7 @@ def test_every_command_ends_in_the_same_way() -> None:
     mains = [
         module for module in (*of_package("transrec.commands"), "data_tools.__main__") if "main" in functions(module)
     ]
-    assert len(mains) == 9
+    assert len(mains) == 10
     for module in mains:
         decorators = [ast.unparse(each) for each in functions(module)["main"].decorator_list]
         assert [each.partition("(")[0] for each in decorators] == ["command"], module
@@ -264,6 +264,9 @@ def test_the_shard_builder_shares_only_the_schema_and_the_place_of_shards_with_t
         ("ray", ("transrec.sweeps.ray_executor", "data_tools.executor")),
         ("argparse", ("transrec.commands", "data_tools")),
         ("tensorboard", ("transrec.training.tracking",)),
+        ("fastapi", ("transrec.serving",)),
+        ("uvicorn", ("transrec.serving",)),
+        ("prometheus_client", ("transrec.serving",)),
         ("filelock", ("transrec.locks", "transrec.data.shards.shard_cache", "transrec.sweeps")),
         ("matplotlib", ("transrec.sweeps.report.figures", "transrec.sweeps.report.page")),
         ("sklearn", ("transrec.evaluation.logistic_regression", "transrec.evaluation.ranking_baselines")),

@@ -17,9 +17,9 @@ from typing import Any
 from rich.table import Table
 
 from transrec.commands.entry import command, positive, print_json, values_joined
-from transrec.config import ConfigError
-from transrec.runs.histories import UserHistory, ids_of, read_histories
-from transrec.runs.recommender import Catalogue, Recommender, recommenders
+from transrec.runs.catalogue import Catalogue
+from transrec.runs.histories import UserHistory, ids_of, read_histories, users_of
+from transrec.runs.recommender import Recommender, recommenders
 from transrec.terminal import console, shortened
 
 STANDARD_INPUT = "-"
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = parse(argv)
     history = one_history(arguments)
-    users = None if history is not None else users_of(arguments.histories, several=len(arguments.adapter) > 1)
+    users = None if history is not None else asked_users(arguments.histories, several=len(arguments.adapter) > 1)
     for recommender in opened(arguments.run, arguments.adapter, arguments.catalogue):
         if history is not None:
             show(recommender.name, recommender.catalogue, history, recommender.recommend(history, arguments.top))
@@ -90,7 +90,7 @@ def one_history(arguments: argparse.Namespace) -> list[str] | None:
     return ids_of(listed, "--history") if isinstance(listed, list) else arguments.history.split(",")
 
 
-def users_of(place: str, several: bool) -> Iterable[UserHistory]:
+def asked_users(place: str, several: bool) -> Iterable[UserHistory]:
     """The users of a file, read whole so that its faults come before the first answer; standard input is a stream.
 
     Args:
@@ -103,11 +103,7 @@ def users_of(place: str, several: bool) -> Iterable[UserHistory]:
     if place == STANDARD_INPUT:
         stream = read_histories(sys.stdin.buffer, "standard input")
         return list(stream) if several else stream
-    try:
-        with Path(place).open("rb") as file:
-            return list(read_histories(file, place))
-    except OSError as error:
-        raise ConfigError(f"cannot read {place}: {error.strerror}") from None
+    return users_of(place)
 
 
 def answer(

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from transrec.config import Config, ConfigError, MayDiffer
 from transrec.data.batch import to_device
@@ -208,10 +210,16 @@ KINDS: dict[str, Kind] = {
 
 
 def encode_catalogue(model: Model, store: ItemStore, num_items: int, world: World) -> Tensor:
-    """Vectors of all items (N + 1, D) in fp32, row 0 zero; ranks share the work and run equally many encoder passes."""
-    own = np.arange(1, num_items + 1)[world.rank :: world.size]
+    """Vectors of all items (N + 1, D) in fp32, row 0 zero."""
+    return F.pad(encode_items(model, store, np.arange(1, num_items + 1), world), (0, 0, 1, 0))
+
+
+def encode_items(model: Model, store: ItemStore, items: NDArray[np.int64], world: World) -> Tensor:
+    """Vectors of at least one item (I, D) in fp32; ranks share the work and run equally many encoder passes."""
+    places = np.arange(len(items))[world.rank :: world.size]
+    own = items[places]
     pieces = [own[start : start + store.items_at_once] for start in range(0, len(own), store.items_at_once)]
-    most = -(-len(range(0, num_items, world.size)) // store.items_at_once)  # pieces of rank 0, which has the most
+    most = -(-len(range(0, len(items), world.size)) // store.items_at_once)  # pieces of rank 0, which has the most
     rows: list[Tensor] = []
     for i in range(most):
         piece = pieces[i] if i < len(pieces) else np.array([1])
@@ -220,7 +228,6 @@ def encode_catalogue(model: Model, store: ItemStore, num_items: int, world: Worl
         vectors = model.encode_items(to_device(content.with_passes(passes), world.device)).float()
         rows.append(vectors if i < len(pieces) else vectors[:0])
     all_rows = world.gather_rows(torch.cat(rows))
-    all_indices = world.gather_rows(torch.from_numpy(own).to(world.device))
-    catalogue = all_rows.new_zeros((num_items + 1, all_rows.shape[1]))
-    catalogue[all_indices] = all_rows
-    return catalogue
+    encoded = torch.empty_like(all_rows)
+    encoded[world.gather_rows(torch.from_numpy(places).to(world.device))] = all_rows
+    return encoded

@@ -114,7 +114,7 @@ def top_items(
     Args:
         catalogue_size: N.
         history: (B, H) item indices to leave out, 0 where padded; None: leave out nothing.
-        candidates: (N + 1,) bool; entry 0 is False.
+        candidates: (N + 1,) bool, or (B, N + 1) for each user; entry 0 is False.
         chunk: items scored at a time; memory is O(B (chunk + top)).
 
     Returns:
@@ -125,13 +125,14 @@ def top_items(
         ValueError: arguments or scores of the wrong shape or range.
         NotFiniteError: a score is NaN.
     """
-    _check_items(catalogue_size, candidates, chunk)
+    for own in candidates if candidates.ndim == 2 else [candidates]:
+        _check_items(catalogue_size, own, chunk)
     if top < 1:
         raise ValueError(f"top {top}: ask for at least 1 item")
     users = None if history is None else len(history)
     best: Tensor | None = None
     for a, b in _chunks(catalogue_size, chunk):
-        keys = _sort_keys(_scored(score, a, b, users), a).masked_fill(~candidates[a:b], _NOTHING)
+        keys = _sort_keys(_scored(score, a, b, users), a).masked_fill(~candidates[..., a:b], _NOTHING)
         if history is not None:
             keys = _without(keys, history, a, b, _NOTHING)
         if best is None:

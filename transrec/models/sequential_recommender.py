@@ -202,17 +202,24 @@ class SequentialRecommender(Model):
             return F.pad(self.task.table().float(), (0, 0, 1, 0))
         return items if self.output is None else self.output(torch.arange(len(items), device=items.device)).float()
 
+    def user_vectors(self, items: Tensor, mask: Tensor) -> Tensor:
+        histories = items.to(next(self.parameters()).dtype)  # 16-bit after training in fp16
+        vectors: Tensor = self.objective.logits(self._unit(self.encode_users(histories, mask).float()))
+        return vectors
+
+    def target_vectors(self, items: Tensor) -> Tensor:
+        return self._unit(self.encode_targets(items))
+
     def scorer(self, items: Tensor) -> Scorer:
         """Function from users' newest items, `question.inputs` (B, L), to the scores of all targets, which are the
         objective's logits."""
-        targets = self._unit(self.encode_targets(items))
+        targets = self.target_vectors(items)
 
         def score(question: Any) -> Score:
             inputs = question.inputs.to(items.device)
-            histories = items[inputs].to(next(self.parameters()).dtype)  # 16-bit after training in fp16
-            users = self._unit(self.encode_users(histories, inputs > 0).float())
+            users = self.user_vectors(items[inputs], inputs > 0)
             terms = self.evidence(to_device(question.evidence, items.device)) if self.evidence else []
-            return with_terms(dot_product_scores(self.objective.logits(users), targets), terms)
+            return with_terms(dot_product_scores(users, targets), terms)
 
         return score
 

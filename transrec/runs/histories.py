@@ -43,6 +43,20 @@ def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHis
         yield UserHistory(where, user, ids_of(record["history"], where), chosen, _visit(record, where))
 
 
+def users_of(place: Path | str) -> list[UserHistory]:
+    """The users of a file.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        TransRecError: as `read_histories`.
+    """
+    try:
+        with Path(place).open("rb") as file:
+            return list(read_histories(file, place))
+    except OSError as error:
+        raise ConfigError(f"cannot read {place}: {error.strerror}") from None
+
+
 def ids_of(history: Any, where: str) -> list[str]:
     """The ids of a parsed JSON list; a number stands for the id of its digits.
 

@@ -4,11 +4,12 @@ Shape letters: N items of the catalogue, T targets of a task, L positions, D wid
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,17 +18,18 @@ from transrec.data.content.opening import open_store
 from transrec.data.examples.evidence import of_questions
 from transrec.data.examples.feature_rows import FeatureRows
 from transrec.data.examples.histories import open_folder
-from transrec.data.examples.questions import Histories
+from transrec.data.examples.questions import Histories, left_padded, newest
 from transrec.data.shards import bad_samples
-from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
-from transrec.data.shards.shard_folder import ShardFolder
+from transrec.data.shards.item_shards import content_hashes
 from transrec.distributed import world as distributed
 from transrec.distributed.world import World
 from transrec.evaluation.estimates import Estimate
-from transrec.evaluation.evaluator import encode_catalogue, inference
+from transrec.evaluation.evaluator import encode_catalogue, encode_items, inference
 from transrec.evaluation.full_ranking import top_items
 from transrec.models.ranking_model import RankingModelConfig
+from transrec.nn.dot_product import dot_product_scores
 from transrec.protocols import Evidence, Model, Part, Score, Scorer
+from transrec.runs.catalogue import Catalogue, Filters
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.click_scores import Visit, click_scores, probability
 from transrec.runs.evaluate import check_shards, data_of, evaluate
@@ -49,53 +51,23 @@ class ItemVectors(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """The items of a set of shards, in the order of their indices, which start at 1."""
+class Query:
+    """A question to a recommender: the best items for a user; see `Recommender.recommend`."""
 
-    folder: ShardFolder
-    item_ids: list[str]
-    titles: list[str]
+    history: Sequence[str]
+    top: int = 10
+    candidates: Sequence[str] | None = None
+    visit: Visit = NOBODY
+    left_out: Sequence[str] = ()  # ids of items that are not recommended, besides those of the history
+    filters: Filters = field(default_factory=dict)
 
-    @classmethod
-    def read(cls, folder: ShardFolder) -> "Catalogue":
-        columns = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
-        return cls(folder, columns["item_id"], columns["title"])
 
-    @cached_property
-    def index_of(self) -> dict[str, int]:
-        return {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
+@dataclass(frozen=True)
+class KnownVectors:
+    """Item vectors that a model has computed, by the hash of the content that they were computed from."""
 
-    def title(self, item_id: str) -> str:
-        return self.titles[self.index_of[item_id] - 1]
-
-    def missing(self, history: Sequence[str]) -> list[str]:
-        """The ids of a history that the catalogue lacks."""
-        return [item_id for item_id in history if item_id not in self.index_of]
-
-    def check(self, history: Sequence[str], where: str = "") -> None:
-        """
-        Args:
-            where: begins the message.
-
-        Raises:
-            ConfigError: an id is not in the catalogue, or the history is empty.
-        """
-        if isinstance(history, str):  # a sequence of its characters
-            raise ConfigError(f"a history is a list of item ids, found the text {history!r}")
-        missing = self.missing(history)
-        if missing or not history:
-            unknown = f"unknown item ids: {', '.join(map(str, missing[:5]))}"
-            problem = unknown if missing else "a history needs at least one item"
-            such = f"the catalogue has ids such as {', '.join(self.item_ids[:3])}"
-            raise ConfigError(f"{where}{': ' if where else ''}{problem}; {such}")
-
-    def indices(self, history: Sequence[str]) -> list[int]:
-        """
-        Raises:
-            ConfigError: as `check`.
-        """
-        self.check(history)
-        return [self.index_of[item_id] for item_id in history]
+    rows: dict[str, int]
+    vectors: Tensor  # (M, D)
 
 
 class Recommender:
@@ -108,12 +80,18 @@ class Recommender:
         channel: the one to use.
         catalogue: shards whose items are recommended, a folder or a URL; None: those that the run was trained on.
         world: the processes that share the work; all of them must make the same calls.
+        known: vectors of this model, which are used for items with the same content.
     """
 
     def __init__(
-        self, channels: Channels, channel: Channel, catalogue: Path | str | None = None, world: World | None = None
+        self,
+        channels: Channels,
+        channel: Channel,
+        catalogue: Path | str | None = None,
+        world: World | None = None,
+        known: KnownVectors | None = None,
     ) -> None:
-        self._channels, self._channel, self._place = channels, channel, catalogue
+        self._channels, self._channel, self._place, self._known = channels, channel, catalogue, known
         self._world = distributed.join() if world is None else world
 
     def __repr__(self) -> str:
@@ -128,9 +106,32 @@ class Recommender:
     def name(self) -> str:
         return self._channel.name
 
+    @property
+    def export(self) -> Path:
+        """The folder of the weights; those of an adapter without its base."""
+        return self._channel.export
+
+    @property
+    def max_length(self) -> int:
+        """The number of newest items of a history that the model reads."""
+        return self._channel.experiment.model.max_length
+
+    @property
+    def embeds_ids(self) -> bool:
+        """Whether the model belongs to the items of one catalogue."""
+        return self._channel.experiment.model.embeds_ids
+
     def open(self) -> None:
         """Open the catalogue now instead of on first use; see `catalogue` for the errors."""
         _ = self.catalogue
+
+    def prepare(self) -> None:
+        """Load and compute everything now that answers need, instead of on first use."""
+        catalogue = self.catalogue
+        _ = catalogue.index_of, self._scorer, self._evidence, self._directions, self.targets
+        catalogue.prepare()
+        if self._ranking is not None:
+            _ = self._features
 
     @cached_property
     def targets(self) -> list[str] | None:
@@ -175,21 +176,79 @@ class Recommender:
             ConfigError: an id is not in the catalogue, the history is empty where the model needs one, or `top` is
                 below 1.
         """
+        return self.recommend_many([Query(history, top, candidates, visit)])[0]
+
+    def recommend_many(self, queries: Sequence[Query]) -> list[list[dict[str, Any]]]:
+        """The answers of `recommend` to many queries, which a sequential model computes in one pass.
+
+        Rounding may depend on the other queries of a pass, so a score can differ from that of `recommend` in its last
+        digits.
+
+        Raises:
+            ConfigError: as for `recommend`, or the items have no column of that name to filter by.
+        """
+        if not queries:
+            return []
+        for query in queries:
+            if query.top < 1:
+                raise ConfigError(f"top {query.top}: ask for at least 1 result")
+        if self._ranking is not None:
+            return [self._most_probable(self._ranking, query) for query in queries]
+        seen = [np.array(self.catalogue.indices(query.history), np.int32) for query in queries]
+        allowed = [self._allowed(query) for query in queries]
+        left_out = [np.append(items, self._left_out(query)) for items, query in zip(seen, queries, strict=True)]
+        inputs = newest(left_padded(seen), self.max_length)
+        with inference(self.model):
+            evidence = of_questions(self._evidence, seen, len(self.catalogue.item_ids))
+            score = self._scorer(Histories(inputs, evidence))
+            tops = [query.top for query in queries]
+            if self.targets is not None:
+                return best_targets(score, self.targets, tops)
+            return self._best_items(score, left_padded(left_out), tops, allowed)
+
+    def similar(
+        self, item_id: str, top: int = 10, left_out: Sequence[str] = (), filters: Filters | None = None
+    ) -> list[dict[str, Any]]:
+        """The items whose vectors are closest to that of an item, by their cosine.
+
+        Args:
+            top: maximum number of results; the item itself is excluded.
+            left_out: ids of other items to exclude.
+            filters: allowed values by column of the items.
+
+        Returns:
+            `{"item_id", "title", "similarity"}` for each item, best first.
+
+        Raises:
+            ConfigError: an id is not in the catalogue, there is no such column, or `top` is below 1.
+        """
+        query = Query([item_id], top, left_out=left_out, filters=filters or {})
         if top < 1:
             raise ConfigError(f"top {top}: ask for at least 1 result")
-        allowed = None if candidates is None else self.catalogue.indices(candidates)
-        if self._ranking is not None:
-            return self._most_probable(self._ranking, history, top, allowed, visit)
-        seen = torch.tensor([self.catalogue.indices(history)])
-        inputs = torch.zeros((1, self._channel.experiment.model.max_length), dtype=torch.int64)
-        newest = seen[:, -inputs.shape[1] :]
-        inputs[:, -newest.shape[1] :] = newest
-        with inference(self._model):
-            evidence = of_questions(self._evidence, [seen[0].numpy()], len(self.catalogue.item_ids))
-            score = self._scorer(Histories(inputs, evidence))
-            if self.targets is not None:
-                return best_targets(score, self.targets, top)
-            return self._best_items(score, seen, top, allowed)
+        (item,) = self.catalogue.indices(query.history)
+        score = dot_product_scores(self._directions[[item]], self._directions)
+        excluded = torch.tensor([[item, *self._left_out(query)]])
+        (found,) = self._best_items(score, excluded, [top], [self._allowed(query)])
+        return [
+            {name: value for name, value in row.items() if name != "score"} | {"similarity": row["score"]}
+            for row in found
+        ]
+
+    def _allowed(self, query: Query) -> Tensor | None:
+        """(N + 1,) the items to choose from; None: all."""
+        if query.candidates is None and not query.filters:
+            return None
+        allowed = torch.from_numpy(self.catalogue.where(query.filters))
+        if query.candidates is None:
+            return allowed
+        chosen = torch.zeros_like(allowed)
+        chosen[self.catalogue.indices(query.candidates)] = True
+        return allowed & chosen
+
+    def _left_out(self, query: Query) -> list[int]:
+        """The items of `left_out` that the catalogue has; the others are not recommended anyway."""
+        index_of = self.catalogue.index_of
+        return [index_of[item_id] for item_id in query.left_out if item_id in index_of]
 
     def item_vectors(self) -> ItemVectors:
         """The ids of the catalogue's items and their vectors (N, D), for example for a nearest-neighbour index.
@@ -197,6 +256,73 @@ class Recommender:
         >>> ids, vectors = transrec.load_run("runs/x").item_vectors()
         """
         return ItemVectors(list(self.catalogue.item_ids), self._vectors[1:].cpu())
+
+    def user_vectors(self, histories: Sequence[Sequence[str]]) -> Tensor:
+        """Vectors (B, W), float32 on the CPU, whose inner products with `target_vectors` are the users' scores.
+
+        Evidence is no part of a vector; the scores are those of `recommend` for a model without it.
+
+        Args:
+            histories: item ids of each user, oldest first.
+
+        Raises:
+            ConfigError: an id is not in the catalogue, a history is empty, or the model has no user vectors.
+        """
+        self.check_vectors()
+        seen = [np.array(self.catalogue.indices(history), np.int32) for history in histories]
+        inputs = newest(left_padded(seen), self.max_length).to(self._vectors.device)
+        with inference(self.model):
+            return self.model.user_vectors(self._vectors[inputs], inputs > 0).cpu()
+
+    def target_vectors(self) -> Tensor:
+        """Vectors (N, W), float32 on the CPU, of the items as targets; most models have them equal to `item_vectors`.
+
+        Raises:
+            ConfigError: the model has no user vectors.
+        """
+        self.check_vectors()
+        with inference(self.model):
+            return self.model.target_vectors(self._vectors)[1:].cpu()
+
+    def check_vectors(self) -> None:
+        """
+        Raises:
+            ConfigError: the scores of the model are not, even in part, inner products of users and items.
+        """
+        if self._ranking is not None:
+            raise ConfigError(
+                f"{self.folder} is a ranking model, which reads a history anew for each candidate and has no user "
+                "vectors: find candidates with another run, and rank them with `transrec recommend` or `serve`"
+            )
+        if self.targets is not None:
+            raise ConfigError(f"{self.folder} predicts the targets of a task, not items: it has no vectors to search")
+
+    @property
+    def evidence_names(self) -> list[str]:
+        """The kinds of evidence that the model adds to the products of vectors."""
+        return [settings.name for settings in self._channel.experiment.model.looked_up()]
+
+    @cached_property
+    def content_hashes(self) -> list[str]:
+        """(N,) hashes of what the shards hold of each item; empty for an unreadable item."""
+        return content_hashes(self.catalogue.folder)
+
+    def known(self) -> KnownVectors | None:
+        """All vectors computed by now, for a recommender over another catalogue; None if they belong to this one."""
+        if self.embeds_ids:
+            return None
+        rows = {digest: row for row, digest in enumerate(self.content_hashes, start=1) if digest}
+        return KnownVectors(rows, self._vectors)
+
+    def with_known(self, known: KnownVectors | None) -> "Recommender":
+        """The same recommender, which reads its catalogue anew and encodes only the items whose vectors are unknown."""
+        return Recommender(self._channels, self._channel, self._place, self._world, known)
+
+    @property
+    def encoded(self) -> int:
+        """The number of items that had to be encoded, without those whose vectors were known."""
+        _ = self._vectors
+        return self._encoded
 
     def evaluate(self, split: Part = "test", data: Path | str | None = None) -> dict[str, Estimate]:
         """The metrics of the run's configuration and the loss, each with an interval over users.
@@ -220,7 +346,7 @@ class Recommender:
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return self._model.scorer(self._vectors)
+        return self.model.scorer(self._vectors)
 
     @cached_property
     def _evidence(self) -> Sequence[Evidence]:
@@ -234,7 +360,8 @@ class Recommender:
         return examples.evidence
 
     @cached_property
-    def _model(self) -> Model:
+    def model(self) -> Model:
+        """The model as it was trained."""
         return self._channels.build(self._channel, self.catalogue.folder.index)
 
     @cached_property
@@ -244,8 +371,24 @@ class Recommender:
         wanted = self._channel.model.content()
         store = open_store(folder, wanted, self._channel.experiment.data, self._world)
         bad_samples.warn({}, store.skipped)
-        with inference(self._model):
-            return encode_catalogue(self._model, store, folder.index.counts.items, self._world)
+        num_items = folder.index.counts.items
+        with inference(self.model):
+            if self._known is None or self.embeds_ids:
+                self._encoded = num_items
+                return encode_catalogue(self.model, store, num_items, self._world)
+            rows = np.array([0, *(self._known.rows.get(digest, 0) for digest in self.content_hashes)])
+            vectors = self._known.vectors.to(self._world.device)[torch.from_numpy(rows)]
+            new = 1 + np.flatnonzero(rows[1:] == 0)
+            self._encoded = len(new)
+            vectors[0] = 0
+            if len(new):
+                vectors[torch.from_numpy(new)] = encode_items(self.model, store, new, self._world)
+            return vectors
+
+    @cached_property
+    def _directions(self) -> Tensor:
+        """(N + 1, D) item vectors of length 1."""
+        return torch.nn.functional.normalize(self._vectors, dim=-1)
 
     @property
     def needs_history(self) -> bool:
@@ -258,21 +401,16 @@ class Recommender:
         settings = self._channel.model
         return settings if isinstance(settings, RankingModelConfig) else None
 
-    def _most_probable(
-        self,
-        settings: RankingModelConfig,
-        history: Sequence[str],
-        top: int,
-        allowed: Sequence[int] | None,
-        visit: Visit,
-    ) -> list[dict[str, Any]]:
-        seen = self.catalogue.indices(history) if history else []
-        with inference(self._model):
+    def _most_probable(self, settings: RankingModelConfig, query: Query) -> list[dict[str, Any]]:
+        seen = self.catalogue.indices(query.history) if query.history else []
+        with inference(self.model):
             heads, length = len(settings.objective.heads), settings.max_length
-            choices = len(self.catalogue.item_ids) if allowed is None else len(allowed)
-            score = click_scores(self._scorer, self._features, seen, visit, choices, length, heads)
-            left_out = torch.tensor([seen if allowed is None else []], dtype=torch.int64)
-            found = self._best_items(score, left_out, top, allowed)
+            allowed = self._allowed(query)
+            choices = len(self.catalogue.item_ids) if allowed is None else int(allowed.sum())
+            score = click_scores(self._scorer, self._features, seen, query.visit, choices, length, heads)
+            left_out = self._left_out(query) + (seen if query.candidates is None else [])
+            excluded = torch.tensor([left_out], dtype=torch.int64)
+            (found,) = self._best_items(score, excluded, [query.top], [allowed])
         return [
             {name: value for name, value in row.items() if name != "score"} | {"probability": probability(row["score"])}
             for row in found
@@ -284,26 +422,38 @@ class Recommender:
         return FeatureRows.of(self.catalogue.folder, self._ranking.features, self._ranking.vocabularies)
 
     def _best_items(
-        self, score: Score, seen: Tensor, top: int, allowed: Sequence[int] | None = None
-    ) -> list[dict[str, Any]]:
+        self, score: Score, left_out: Tensor, tops: Sequence[int], allowed: Sequence[Tensor | None]
+    ) -> list[list[dict[str, Any]]]:
+        """Rows of the best items for each of B users.
+
+        Args:
+            left_out: (B, X) item indices, 0 where padded.
+            allowed: (N + 1,) for each user; None: all items.
+        """
         num_items, device = len(self.catalogue.item_ids), self._vectors.device
-        candidates = torch.full((num_items + 1,), allowed is None, dtype=torch.bool, device=device)
-        candidates[list(allowed or [])] = True
-        candidates[0] = False
-        scores, items = top_items(score, num_items, seen.to(device), candidates, top)
+        every = torch.ones(num_items + 1, dtype=torch.bool)
+        every[0] = False
+        limited = any(one is not None for one in allowed)
+        candidates = torch.stack([every if one is None else one for one in allowed]) if limited else every
+        scores, items = top_items(score, num_items, left_out.to(device), candidates.to(device), max(tops))
         return [
-            {"item_id": self.catalogue.item_ids[i - 1], "title": self.catalogue.titles[i - 1], "score": round(s, 6)}
-            for s, i in zip(scores[0].tolist(), items[0].tolist(), strict=True)
-            if i > 0
+            [
+                {"item_id": self.catalogue.item_ids[i - 1], "title": self.catalogue.titles[i - 1], "score": round(s, 6)}
+                for s, i in zip(row[:top], indices[:top], strict=True)
+                if i > 0
+            ]
+            for row, indices, top in zip(scores.tolist(), items.tolist(), tops, strict=True)
         ]
 
 
-def best_targets(score: Score, targets: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """The `top` best targets of one user, with the probabilities of a softmax over all targets, as in training."""
-    probabilities = score(1, len(targets) + 1)[0].softmax(0)
-    best = probabilities.topk(min(top, len(targets)))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [{"target": targets[i], "probability": round(p, 6)} for i, p in pairs]
+def best_targets(score: Score, targets: Sequence[str], tops: Sequence[int]) -> list[list[dict[str, Any]]]:
+    """The best targets of each user, with the probabilities of a softmax over all targets, as in training."""
+    found = []
+    for row, top in zip(score(1, len(targets) + 1).softmax(1), tops, strict=True):
+        best = row.topk(min(top, len(targets)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        found.append([{"target": targets[i], "probability": round(p, 6)} for i, p in pairs])
+    return found
 
 
 def load_run(run: Path | str, base: Path | str | None = None, catalogue: Path | str | None = None) -> Recommender:

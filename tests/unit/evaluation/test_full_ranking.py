@@ -261,6 +261,18 @@ def test_top_items_order_every_float(values):
     assert [values[i - 1] for i in indices[0].tolist()] == scores[0].tolist()
 
 
+def test_every_user_may_have_candidates_of_their_own() -> None:
+    scores = torch.tensor([[0.0, 5.0, 4.0, 3.0], [0.0, 1.0, 2.0, 3.0]])
+    candidates = torch.tensor([[False, False, True, True], [False, True, True, False]])
+    history = torch.zeros((2, 1), dtype=torch.int64)
+    found, items = top_items(lambda a, b: scores[:, a:b], 3, history, candidates, 2, chunk=2)
+    assert items.tolist() == [[2, 3], [2, 1]]
+    assert found.tolist() == [[4.0, 3.0], [2.0, 1.0]]
+    candidates[1, 0] = True
+    with pytest.raises(ValueError, match="entry 0"):
+        top_items(lambda a, b: scores[:, a:b], 3, history, candidates, 2)
+
+
 def test_top_items_refuses_history_of_other_users():
     with pytest.raises(ValueError, match=r"expected \(2, 3\)"):
         top_items(lambda a, b: torch.zeros(1, b - a), 3, torch.zeros(2, 1).long(), torch.arange(4) > 0, 1)

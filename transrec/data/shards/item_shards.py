@@ -1,5 +1,6 @@
 """The records and images of items, read at the offsets in the catalogue; tar files are not parsed."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -124,3 +125,20 @@ class ItemImages:
 
     def bad(self, item: int, reason: str) -> BadSample:
         return self._members.bad(item, reason)
+
+
+def content_hashes(folder: ShardFolder) -> list[str]:
+    """SHA-256 of each item's record and image, in index order; empty for an item that cannot be read."""
+    records, images = ItemMembers(folder, "json"), ItemMembers(folder, "image")
+    found = []
+    for item, has_image in enumerate(images.present, start=1):
+        try:
+            record, image = records.read(item), images.read(item) if has_image else b""
+        except BadSample:
+            found.append("")
+            continue
+        digest = hashlib.sha256(len(record).to_bytes(8))
+        digest.update(record)
+        digest.update(image)
+        found.append(digest.hexdigest())
+    return found

@@ -1,0 +1,143 @@
+"""The items of a set of shards: ids, titles, the columns they are filtered by, and pictures.
+
+Shape letters: N items of the catalogue (indices 1..N).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transrec.config import ConfigError
+from transrec.data.shards.bad_samples import BadSample
+from transrec.data.shards.item_shards import ItemMembers, ItemShards
+from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
+from transrec.data.shards.shard_folder import ShardFolder
+
+Filters = Mapping[str, Sequence[str]]  # column -> allowed values
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items of a set of shards, in the order of their indices, which start at 1."""
+
+    folder: ShardFolder
+    item_ids: list[str]
+    titles: list[str]
+
+    @classmethod
+    def read(cls, folder: ShardFolder) -> "Catalogue":
+        columns = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
+        return cls(folder, columns["item_id"], columns["title"])
+
+    @cached_property
+    def index_of(self) -> dict[str, int]:
+        return {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
+
+    def title(self, item_id: str) -> str:
+        return self.titles[self.index_of[item_id] - 1]
+
+    def missing(self, history: Sequence[str]) -> list[str]:
+        """The ids of a history that the catalogue lacks."""
+        return [item_id for item_id in history if item_id not in self.index_of]
+
+    def check(self, history: Sequence[str], where: str = "") -> None:
+        """
+        Args:
+            where: begins the message.
+
+        Raises:
+            ConfigError: an id is not in the catalogue, or the history is empty.
+        """
+        if isinstance(history, str):  # a sequence of its characters
+            raise ConfigError(f"a history is a list of item ids, found the text {history!r}")
+        missing = self.missing(history)
+        if missing or not history:
+            unknown = f"unknown item ids: {', '.join(map(str, missing[:5]))}"
+            problem = unknown if missing else "a history needs at least one item"
+            such = f"the catalogue has ids such as {', '.join(self.item_ids[:3])}"
+            raise ConfigError(f"{where}{': ' if where else ''}{problem}; {such}")
+
+    def indices(self, history: Sequence[str]) -> list[int]:
+        """
+        Raises:
+            ConfigError: as `check`.
+        """
+        self.check(history)
+        return [self.index_of[item_id] for item_id in history]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the text fields of its items, by which they can be filtered."""
+        return list(self.folder.index.text_fields)
+
+    def where(self, filters: Filters) -> NDArray[np.bool_]:
+        """(N + 1,) whether each item has one of the allowed values in every column; entry 0 is False.
+
+        The first call reads the records of all items.
+
+        Raises:
+            ConfigError: the items have no such column.
+        """
+        allowed = np.ones(len(self.item_ids) + 1, np.bool_)
+        allowed[0] = False
+        for name, values in filters.items():
+            if name not in self._values:
+                raise ConfigError(f"the items have no column {name!r}, only {', '.join(self.columns)}")
+            allowed[1:] &= np.isin(self._values[name], list(values))
+        return allowed
+
+    def prepare(self) -> None:
+        """Read what filters and searches need now, instead of on first use."""
+        _ = self._values, self._images, self._folded
+
+    @cached_property
+    def _values(self) -> dict[str, NDArray[np.object_]]:
+        """Column -> (N,) the texts of the items; empty where an item has none, or its record is unreadable."""
+        records, values = ItemShards(self.folder), {name: [""] * len(self.item_ids) for name in self.columns}
+        for item in records.numbers:
+            try:
+                record = records.read(item)
+            except BadSample:
+                continue
+            for name in self.columns:
+                values[name][item - 1] = record.get(name) or ""
+        return {name: np.array(texts, dtype=object) for name, texts in values.items()}
+
+    @cached_property
+    def _images(self) -> ItemMembers:
+        return ItemMembers(self.folder, "image")
+
+    def has_picture(self, item_id: str) -> bool:
+        return bool(self._images.present[self.index_of[item_id] - 1])
+
+    def picture(self, item_id: str) -> bytes:
+        """The JPEG of an item that has one.
+
+        Raises:
+            BadSample: the shards cannot be read.
+        """
+        return self._images.read(self.index_of[item_id])
+
+    def find(self, text: str, most: int) -> list[str]:
+        """Ids of the items whose id is `text` or whose title contains it, regardless of case; at most `most`.
+
+        Titles that begin with it come first, then those in which a word does, in the order of the catalogue.
+        """
+        wanted = text.casefold().strip()
+        if not wanted:
+            return []
+        exact = [text.strip()] if text.strip() in self.index_of else []
+        places: dict[int, list[str]] = {0: exact, 1: [], 2: [], 3: []}
+        for item_id, title in zip(self.item_ids, self._folded, strict=True):
+            place = title.find(wanted)
+            if place >= 0 and item_id not in exact:
+                rank = 1 if place == 0 else 2 if f" {wanted}" in title else 3
+                places[rank].append(item_id)
+        return [item_id for rank in places.values() for item_id in rank][:most]
+
+    @cached_property
+    def _folded(self) -> list[str]:
+        return [title.casefold() for title in self.titles]

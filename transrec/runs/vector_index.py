@@ -1,0 +1,99 @@
+"""Nearest-neighbour indexes of target vectors, by FAISS (Douze et al., "The Faiss library", 2024).
+
+FAISS computes inner products in float32, whose rounding depends on an item's place in the matrix. What it finds is
+therefore scored again as `recommend` scores it, in float64 rounded once, and ordered by that.
+
+Shape letters: N items, W width, B users, K candidates.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transrec.config import ConfigError
+from transrec.extras import needed
+from transrec.files import writing
+
+Floats = NDArray[np.float32]
+IndexKind = Literal["flat", "hnsw"]
+INDEXES: tuple[IndexKind, ...] = get_args(IndexKind)
+LINKS, BUILD_WIDTH, SEARCH_WIDTH = 32, 200, 128  # of HNSW: neighbours of a node, and lists while building and searching
+_MARGIN = 16  # further candidates, whose rounded scores may come close to those of the best
+_USERS_AT_ONCE = 256
+
+
+def faiss() -> Any:
+    """The library.
+
+    Raises:
+        ExtraError: it is not installed.
+    """
+    return needed("faiss", "an index", "faiss")[0]
+
+
+def build_index(targets: Floats, kind: IndexKind) -> Any:
+    """An index of `targets` (N, W) by inner products; `flat` is exact, `hnsw` a graph, which is faster and finds most.
+
+    Raises:
+        ExtraError: FAISS is not installed.
+    """
+    library, width = faiss(), targets.shape[1]
+    if kind == "flat":
+        index = library.IndexFlatIP(width)
+    else:
+        index = library.IndexHNSWFlat(width, LINKS, library.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction, index.hnsw.efSearch = BUILD_WIDTH, SEARCH_WIDTH
+    index.add(np.ascontiguousarray(targets))
+    return index
+
+
+def write_index(index: Any, path: Path) -> None:
+    """Write an index to a file."""
+    with writing(path):
+        path.write_bytes(faiss().serialize_index(index).tobytes())
+
+
+def read_index(path: Path) -> Any:
+    """
+    Raises:
+        ExtraError: FAISS is not installed.
+        ConfigError: the file cannot be read.
+    """
+    library = faiss()
+    try:
+        return library.deserialize_index(np.frombuffer(path.read_bytes(), np.uint8))
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"cannot read {path} ({error}): export the vectors again") from None
+
+
+def nearest(
+    targets: Floats, users: Floats, top: int, left_out: Sequence[Sequence[int]], index: Any = None
+) -> list[list[tuple[int, float]]]:
+    """Rows of `targets` (N, W) with the highest scores for each of `users` (B, W), and the scores, best first.
+
+    Args:
+        left_out: rows that are not returned, for each user.
+        index: of the targets; None: all of them are scored.
+    """
+    found = []
+    for start in range(0, len(users), _USERS_AT_ONCE):
+        asked, excluded = users[start : start + _USERS_AT_ONCE], left_out[start : start + _USERS_AT_ONCE]
+        most = min(len(targets), top + max(map(len, excluded), default=0) + _MARGIN)
+        if index is None:
+            rows = np.broadcast_to(np.arange(len(targets)), (len(asked), len(targets)))
+        else:
+            rows = index.search(np.ascontiguousarray(asked, np.float32), most)[1]
+        pairs = zip(asked, rows, excluded, strict=True)
+        found += [_best(targets, user, np.setdiff1d(own[own >= 0], list(out)), top) for user, own, out in pairs]
+    return found
+
+
+def _best(targets: Floats, user: Floats, rows: NDArray[np.int64], top: int) -> list[tuple[int, float]]:
+    """Ties are ordered by ascending row; `rows` ascend."""
+    rows = rows.astype(np.int64)
+    scores = (targets[rows].astype(np.float64) @ user.astype(np.float64)).astype(np.float32)
+    best = np.argsort(-scores, kind="stable")[:top]
+    return list(zip(rows[best].tolist(), scores[best].tolist(), strict=True))

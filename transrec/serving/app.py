@@ -1,0 +1,90 @@
+"""The web application: the addresses of the routes, and how errors are answered."""
+
+import json
+from typing import Any
+
+from fastapi import Depends, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
+
+from transrec import __version__
+from transrec.errors import TransRecError
+from transrec.serving.batching import FullError
+from transrec.serving.guard import Guard
+from transrec.serving.messages import Refusal
+from transrec.serving.service import Service
+
+_DESCRIPTION = "Recommendations of a trained run, or of adapters over one base. Each of them is a channel."
+_REFUSALS = {
+    401: "There is no token, or another one.",
+    403: "A page of another site asked.",
+    404: "There is none.",
+    409: "The old catalogue stays.",
+    413: "The body is too large.",
+    421: "The service has another name.",
+    422: "The request cannot be understood or answered.",
+    503: "Too many requests are waiting.",
+}
+_OF_ALL = (401, 403, 413, 421, 422)
+
+
+def application(service: Service) -> Guard:
+    """The web application of a service."""
+    api = FastAPIOffline(title="TransRec", version=__version__, description=_DESCRIPTION, lifespan=service.lifespan)
+    token = [Depends(HTTPBearer(auto_error=False, description="The token of the service, if it has one."))]
+
+    def add(path: str, route: Any, method: str, *refusals: int, **more: Any) -> None:
+        responses = {code: {"model": Refusal, "description": _REFUSALS[code]} for code in (*_OF_ALL, *refusals)}
+        responses |= more.pop("responses", {})
+        api.add_api_route(path, route, methods=[method], responses=responses, dependencies=token, **more)
+
+    add("/recommend", service.recommend, "POST", 503)
+    add("/similar", service.similar, "POST")
+    add("/channels", service.channels, "GET")
+    add("/items", service.items, "GET")
+    add("/picture", service.picture, "GET", 404, **content("image/jpeg"))
+    add("/reload", service.reload, "POST", 409)
+    add("/metrics", service.figures, "GET", **content("text/plain"))
+    api.add_api_route("/healthz", service.healthz, methods=["GET"])
+    api.add_api_route("/", service.page, methods=["GET"], include_in_schema=False)
+    for error, answer in (
+        (RequestValidationError, not_understood),
+        (HTTPException, refused_by_a_route),
+        (FullError, too_many),
+        (TransRecError, unanswerable),
+    ):
+        api.add_exception_handler(error, answer)
+    return Guard(api, service.settings, service.metrics)
+
+
+def content(kind: str) -> dict[str, Any]:
+    """Arguments of a route whose answer has this media type."""
+    return {"response_class": Response, "responses": {200: {"content": {kind: {}}}}}
+
+
+async def not_understood(request: Request, error: Any) -> Response:
+    """The first fault of a body or a query; the values of the request are not repeated."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
+    return refusal(422, f"{place or 'the body'}: {first['msg']}")
+
+
+async def refused_by_a_route(request: Request, error: Any) -> Response:
+    """The answer that a route chose."""
+    return refusal(error.status_code, str(error.detail))
+
+
+async def too_many(request: Request, error: Exception) -> Response:
+    """The answer when the queue is full."""
+    return refusal(503, str(error), {"Retry-After": "1"})
+
+
+async def unanswerable(request: Request, error: Exception) -> Response:
+    """The answer to a request that names what there is not."""
+    return refusal(422, str(error))
+
+
+def refusal(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """An answer with a sentence; its JSON is ASCII, as a request may have sent half a surrogate pair."""
+    return Response(json.dumps({"detail": detail}), status, headers, media_type="application/json")

@@ -1,0 +1,99 @@
+"""The models that a service answers with, and how their catalogues are renewed while it answers."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from transrec.config import ConfigError
+from transrec.runs.recommender import Recommender
+from transrec.runs.vector_files import model_sha256
+
+
+@dataclass(frozen=True)
+class Served:
+    """A channel that is ready to answer."""
+
+    recommender: Recommender
+    model_sha256: str
+
+    @classmethod
+    def load(cls, recommender: Recommender) -> "Served":
+        """Encode the items, look up the evidence and read the columns, so that no request waits for it."""
+        recommender.prepare()
+        return cls(recommender, model_sha256(recommender.export))
+
+    @property
+    def catalogue_sha256(self) -> str:
+        """Of the index.json of the shards."""
+        digest: str = self.recommender.catalogue.folder.index_sha256
+        return digest
+
+    def renewed(self) -> "Served":
+        """The channel with its catalogue read again; itself if that has not changed.
+
+        Raises:
+            ConfigError: the weights of the run have changed, so that its vectors belong to another model.
+            TransRecError: the shards cannot be read.
+        """
+        old = self.recommender
+        if model_sha256(old.export) != self.model_sha256:
+            raise ConfigError(f"{old.folder} was trained further since the service started: start the service again")
+        old_place = old.with_known(None)
+        old_place.open()
+        if old_place.catalogue.folder.index_sha256 == self.catalogue_sha256:
+            return self
+        recommender = old.with_known(old.known())
+        recommender.prepare()
+        return Served(recommender, self.model_sha256)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """All channels between two reloads; a request is answered by one generation from beginning to end."""
+
+    channels: Mapping[str, Served]
+    number: int = 1
+    loaded: float = field(default_factory=time.time)  # seconds since 1970
+
+    @classmethod
+    def load(cls, recommenders: Sequence[Recommender]) -> "Generation":
+        """
+        Raises:
+            ConfigError: two channels have the same name.
+            TransRecError: a run or its shards cannot be read.
+        """
+        names = [recommender.name for recommender in recommenders]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"two channels are named {doubled[0]}, by their folders: rename one of them")
+        for recommender in recommenders:
+            recommender.open()  # raises before the work begins
+        return cls({recommender.name: Served.load(recommender) for recommender in recommenders})
+
+    def renewed(self) -> "Generation":
+        """The next generation, with all catalogues read again; itself if none has changed.
+
+        Raises:
+            TransRecError: as `Served.renewed`.
+        """
+        channels = {name: served.renewed() for name, served in self.channels.items()}
+        if all(channels[name] is served for name, served in self.channels.items()):
+            return self
+        return Generation(channels, self.number + 1)
+
+    def channel(self, name: str | None) -> Served:
+        """
+        Raises:
+            ConfigError: there is no such channel, or no name and several channels.
+        """
+        if name is None and len(self.channels) == 1:
+            return next(iter(self.channels.values()))
+        if name not in self.channels:
+            asked = "name a `channel`" if name is None else f"there is no channel {name!r}"
+            raise ConfigError(f"{asked}: {', '.join(self.channels)}")
+        return self.channels[name]
+
+    @cached_property
+    def items(self) -> int:
+        """Items of all catalogues."""
+        return sum(len(served.recommender.catalogue.item_ids) for served in self.channels.values())

@@ -1,0 +1,102 @@
+"""Bodies of requests and answers, as the OpenAPI page describes them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+
+LONGEST_TEXT, MOST_SEEN, MOST_IDS, MOST_VALUES = 1000, 10_000, 10_000, 1000
+_LATEST = 253_402_300_799  # the last second of the year 9999
+
+Text = Annotated[StrictStr, Field(max_length=LONGEST_TEXT)]
+# A number stands for the id of its digits, as in the files of `transrec recommend`.
+ItemId = Annotated[Text | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)], AfterValidator(str)]
+Filters = Annotated[
+    dict[Text, Annotated[list[Text], Field(min_length=1, max_length=MOST_VALUES)]],
+    Field(max_length=16, description="allowed values by column of the items; `/channels` lists the columns"),
+]
+Columns = Annotated[dict[Text, Text | None], Field(max_length=64)]
+Channel = Annotated[Text | None, Field(description="name of a channel; may be left out if there is only one")]
+Results = Annotated[StrictInt, Field(ge=1, description="maximum number of results")]
+LeftOut = Annotated[list[ItemId], Field(max_length=MOST_IDS, description="items that are not recommended")]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecommendRequest(_Message):
+    """A user to recommend items to, who need not have been seen in training."""
+
+    history: list[ItemId] = Field(max_length=MOST_SEEN, description="item ids, oldest first")
+    channel: Channel = None
+    k: Results = 10
+    exclude: LeftOut = []
+    candidates: list[ItemId] | None = Field(
+        None, min_length=1, max_length=MOST_IDS, description="items to rank instead of the whole catalogue"
+    )
+    filters: Filters = {}
+    unknown: Literal["skip", "error"] = Field(
+        "skip", description="items of the history that the catalogue lacks: leave them out and list them, or refuse"
+    )
+    user: Text = Field("", description="for a ranking model: the user's id")
+    time: StrictInt = Field(0, ge=0, le=_LATEST, description="for a ranking model: seconds since 1970")
+    context: Columns = Field({}, description="for a ranking model: columns of impressions")
+    profile: Columns = Field({}, description="for a ranking model: columns of users")
+
+
+class SimilarRequest(_Message):
+    """An item whose likes are asked for."""
+
+    item_id: ItemId
+    channel: Channel = None
+    k: Results = 10
+    exclude: LeftOut = []
+    filters: Filters = {}
+
+
+class RecommendAnswer(BaseModel):
+    """Items, best first, with `item_id`, `title`, `score` or `probability`, and `picture`; or targets of a task."""
+
+    channel: str
+    generation: int = Field(description="number of the catalogue, which each reload increases")
+    recommendations: list[dict[str, Any]]
+    unknown: list[str] = Field([], description="items of the history that the catalogue lacks")
+
+
+class SimilarAnswer(BaseModel):
+    """Items with similar vectors, best first, each with `item_id`, `title`, `similarity`, a cosine, and `picture`."""
+
+    channel: str
+    generation: int
+    similar: list[dict[str, Any]]
+
+
+class Found(BaseModel):
+    """An item that a search found."""
+
+    item_id: str
+    title: str
+    picture: bool = Field(description="whether `/picture` has one")
+
+
+class ChannelDescription(BaseModel):
+    """A channel, and what its items can be filtered by."""
+
+    name: str
+    items: int
+    columns: list[str]
+    pictures: bool
+
+
+class Reloaded(BaseModel):
+    """The catalogues after a reload."""
+
+    generation: int
+    changed: bool
+    items: int
+
+
+class Refusal(BaseModel):
+    """Why a request was refused."""
+
+    detail: str

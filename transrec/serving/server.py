@@ -1,0 +1,83 @@
+"""Runs the web application until it is stopped; SIGHUP reads the catalogues again."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import uvicorn
+from fastapi import HTTPException
+
+from transrec.config import ConfigError
+from transrec.runs.recommender import Recommender
+from transrec.serving.app import application
+from transrec.serving.channels import Generation
+from transrec.serving.service import Service
+from transrec.serving.settings import Settings
+
+_log = logging.getLogger("transrec.serving")
+_background: set[asyncio.Task[None]] = set()  # tasks need a reference
+
+
+def serve(recommenders: Sequence[Recommender], settings: Settings, ready: Callable[[str], None]) -> None:
+    """Answer requests until SIGINT or SIGTERM.
+
+    Args:
+        ready: called with the address once requests are accepted.
+
+    Raises:
+        ConfigError: the address is in use, or two channels have the same name.
+        TransRecError: a run or its shards cannot be read.
+    """
+    with listening(settings) as listener:
+        asyncio.run(run(Service(Generation.load(recommenders), settings), listener, ready))
+
+
+def listening(settings: Settings) -> socket.socket:
+    """A socket at the address of the settings, opened before the models are loaded.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"cannot listen at {settings.host}, port {settings.port} ({reason}): choose another --port"
+        ) from None
+
+
+async def run(service: Service, listener: socket.socket, ready: Callable[[str], None]) -> None:
+    """Answer requests at a socket."""
+    server = uvicorn.Server(
+        uvicorn.Config(application(service), log_level="warning", access_log=False, server_header=False, lifespan="on")
+    )
+    with suppress(RuntimeError, ValueError):  # outside the main thread
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: in_background(service))
+    host, port = listener.getsockname()[:2]
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    if server.started:
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    await serving
+
+
+def in_background(service: Service) -> None:
+    """Reload the catalogues while requests are answered."""
+    task = asyncio.get_running_loop().create_task(reload(service))
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+
+
+async def reload(service: Service) -> None:
+    """Reload the catalogues, and log how it went."""
+    try:
+        found = await service.reload()
+        _log.warning("generation %d of the catalogue has %d items", found.generation, found.items)
+    except HTTPException as error:
+        _log.error("%s", error.detail)

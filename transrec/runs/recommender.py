@@ -126,9 +126,15 @@ class Recommender:
         _ = self.catalogue
 
     def prepare(self) -> None:
-        """Load and compute everything now that answers need, instead of on first use."""
+        """Load and compute everything now that answers need, instead of on first use.
+
+        The catalogue may then be moved or replaced; only pictures are still read from it.
+        """
         catalogue = self.catalogue
+        catalogue.folder.pin()
         _ = catalogue.index_of, self._scorer, self._evidence, self._directions, self.targets
+        if not self.embeds_ids:
+            _ = self.content_hashes
         catalogue.prepare()
         if self._ranking is not None:
             _ = self._features

@@ -32,7 +32,7 @@ _OF_ALL = (401, 403, 413, 421, 422)
 def application(service: Service) -> Guard:
     """The web application of a service."""
     api = FastAPIOffline(title="TransRec", version=__version__, description=_DESCRIPTION, lifespan=service.lifespan)
-    token = [Depends(HTTPBearer(auto_error=False, description="The token of the service, if it has one."))]
+    token = [Depends(HTTPBearer(auto_error=False))] if service.settings.token else []  # for the pages at /docs
 
     def add(path: str, route: Any, method: str, *refusals: int, **more: Any) -> None:
         responses = {code: {"model": Refusal, "description": _REFUSALS[code]} for code in (*_OF_ALL, *refusals)}

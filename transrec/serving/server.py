@@ -32,7 +32,8 @@ def serve(recommenders: Sequence[Recommender], settings: Settings, ready: Callab
         TransRecError: a run or its shards cannot be read.
     """
     with listening(settings) as listener:
-        asyncio.run(run(Service(Generation.load(recommenders), settings), listener, ready))
+        service = Service(Generation.load(recommenders), settings)
+        asyncio.run(run(server_of(service), service, listener, ready))
 
 
 def listening(settings: Settings) -> socket.socket:
@@ -51,11 +52,16 @@ def listening(settings: Settings) -> socket.socket:
         ) from None
 
 
-async def run(service: Service, listener: socket.socket, ready: Callable[[str], None]) -> None:
-    """Answer requests at a socket."""
-    server = uvicorn.Server(
-        uvicorn.Config(application(service), log_level="warning", access_log=False, server_header=False, lifespan="on")
+def server_of(service: Service) -> uvicorn.Server:
+    """The server of a service, which ends when its `should_exit` is set."""
+    app = application(service)
+    return uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="on")
     )
+
+
+async def run(server: uvicorn.Server, service: Service, listener: socket.socket, ready: Callable[[str], None]) -> None:
+    """Answer requests at a socket."""
     with suppress(RuntimeError, ValueError):  # outside the main thread
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: in_background(service))
     host, port = listener.getsockname()[:2]

@@ -65,6 +65,11 @@ class ShardFolder:
         """The file's location as messages show it."""
         return f"{self}/{name}"
 
+    def pin(self) -> None:
+        """Follow symbolic links now, so that the files stay those of this set when a link is moved."""
+        if isinstance(self.place, Path):
+            self.place = self.place.resolve()
+
     def fetch(self, name: str) -> Path:
         """The whole local file; for a URL it may be evicted later, unlike a file from `open`."""
         self.open(name).close()

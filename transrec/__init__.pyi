@@ -1,5 +1,6 @@
 from transrec.runs.recommender import Recommender as Recommender
 from transrec.runs.recommender import load_adapters as load_adapters
 from transrec.runs.recommender import load_run as load_run
+from transrec.runs.vector_files import load_vectors as load_vectors
 
 __version__: str

@@ -208,6 +208,17 @@ class VectorFolder:
         return {item_id: row for row, item_id in enumerate(self.ids)}
 
 
+def load_vectors(folder: Path | str) -> VectorFolder:
+    """Read vectors that `transrec export --vectors` wrote.
+
+        >>> folder = transrec.load_vectors("exported/vectors")
+
+    Raises:
+        ConfigError: the folder is no such export, or a file in it is missing, damaged or from another export.
+    """
+    return VectorFolder.read(folder)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """
     Raises:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from transrec.errors import TransRecError
@@ -91,7 +92,7 @@ class Batcher:
                 continue
             self._observe(len(batch))
             pairs = [(waiting.recommender, waiting.query) for waiting in batch]
-            for waiting, found in zip(batch, await self.run(lambda pairs=pairs: answers(pairs)), strict=True):
+            for waiting, found in zip(batch, await self.run(partial(answers, pairs)), strict=True):
                 if waiting.answer.done():
                     continue
                 if isinstance(found, Exception):

@@ -88,7 +88,7 @@ class Generation:
         """
         if name is None and len(self.channels) == 1:
             return next(iter(self.channels.values()))
-        if name not in self.channels:
+        if name is None or name not in self.channels:
             asked = "name a `channel`" if name is None else f"there is no channel {name!r}"
             raise ConfigError(f"{asked}: {', '.join(self.channels)}")
         return self.channels[name]

@@ -2,14 +2,23 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
 
 LONGEST_TEXT, MOST_SEEN, MOST_IDS, MOST_VALUES = 1000, 10_000, 10_000, 1000
 _LATEST = 253_402_300_799  # the last second of the year 9999
 
 Text = Annotated[StrictStr, Field(max_length=LONGEST_TEXT)]
-# A number stands for the id of its digits, as in the files of `transrec recommend`.
-ItemId = Annotated[Text | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)], AfterValidator(str)]
+
+
+def digits(value: Any) -> Any:
+    """The id that a whole number stands for, as in the files of `transrec recommend`; other values as they are."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_TEXT_OR_NUMBER = {"anyOf": [{"type": "string", "maxLength": LONGEST_TEXT}, {"type": "integer"}]}
+ItemId = Annotated[
+    str, Field(strict=True, max_length=LONGEST_TEXT), BeforeValidator(digits), WithJsonSchema(_TEXT_OR_NUMBER)
+]
 Filters = Annotated[
     dict[Text, Annotated[list[Text], Field(min_length=1, max_length=MOST_VALUES)]],
     Field(max_length=16, description="allowed values by column of the items; `/channels` lists the columns"),

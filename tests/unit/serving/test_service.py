@@ -174,7 +174,7 @@ def test_adapters_are_channels_and_requests_name_one(tmp_path: Path, tiny: Tiny)
 
 
 def test_pictures_come_from_the_shards(tmp_path: Path) -> None:
-    shards = build_pictured(tmp_path, 12, range(1, 13), range(1, 7), random_histories(20, 12))
+    shards = build_pictured(tmp_path, 12, range(1, 7), range(1, 13), random_histories(20, 12))
     export_run(make(tmp_path / "run", shards))
     with served([load_run(tmp_path / "run")]) as client:
         ids = client.service.generation.channel(None).recommender.catalogue.item_ids

@@ -39,9 +39,9 @@ class Served:
         old = self.recommender
         if model_sha256(old.export) != self.model_sha256:
             raise ConfigError(f"{old.folder} was trained further since the service started: start the service again")
-        old_place = old.with_known(None)
-        old_place.open()
-        if old_place.catalogue.folder.index_sha256 == self.catalogue_sha256:
+        again = old.with_known(None)
+        again.open()
+        if again.catalogue.folder.index_sha256 == self.catalogue_sha256:
             return self
         recommender = old.with_known(old.known())
         recommender.prepare()

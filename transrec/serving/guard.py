@@ -62,10 +62,11 @@ class Guard:
 
     def _fault(self, scope: Message, headers: dict[str, str]) -> tuple[int, str] | None:
         host, origin, length = headers.get("host", ""), headers.get("origin"), headers.get("content-length", "")
-        if self._settings.is_local and name_of(host) not in (*_LOCAL_NAMES, self._settings.host):
-            return 421, f"this service is not {name_of(host)}"
-        if origin is not None and scope["method"] != "GET" and urlsplit(origin).netloc != host:
-            return 403, "a page of another site may not ask this service"
+        if self._settings.token is None:  # with one, a page of another site lacks it, and a proxy may change names
+            if name_of(host) not in (*_LOCAL_NAMES, self._settings.host):
+                return 421, f"this service is not {name_of(host)}"
+            if origin is not None and scope["method"] != "GET" and origin.partition("://")[2] != host:
+                return 403, "a page of another site may not ask this service"
         if length.isdecimal() and int(length[:20]) > self._settings.most_body_bytes:
             return 413, f"the body is over {self._settings.most_body_bytes} bytes"
         path: str = scope["path"]

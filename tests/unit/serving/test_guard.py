@@ -43,7 +43,8 @@ def test_a_body_over_the_limit_is_not_read(client: Client) -> None:
 
 def test_without_a_token_only_the_service_itself_is_answered(run: Recommender) -> None:
     with served([run], token="secret") as client:
-        assert client.get("/channels")[0] == 200
+        behind_a_proxy = {"Host": "shop.example", "Origin": "https://shop.example"}
+        assert client.http.post("/recommend", json={"history": ["item-3"]}, headers=behind_a_proxy).status_code == 200
         for wrong in ("", "Bearer", "Bearer secrets", "Basic secret", "secret", "Bearer sécret".encode()):
             answer = httpx2.get(f"{client.address}/channels", headers={"Authorization": wrong})
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")

@@ -65,8 +65,9 @@ def by_popularity(
     return found
 
 
-def popularity_table(metric: str, rows: Mapping[str, Mapping[str, Group]]) -> Table:
-    """A row for each model, and a column of the metric for each group."""
+def popularity_table(rows: Mapping[str, Mapping[str, Group]]) -> Table:
+    """A row for each model, and a column of the first metric for each group."""
+    metric = next(name for groups in rows.values() for group in groups.values() for name in group.estimates)
     sizes = {name: group.questions for groups in rows.values() for name, group in groups.items()}
     view = Table(f"{metric} by target", *(f"{name} ({size:,})" for name, size in sizes.items()))
     for model, groups_of_model in rows.items():

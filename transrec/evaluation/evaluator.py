@@ -28,6 +28,7 @@ from transrec.evaluation.measure import measure
 from transrec.evaluation.metric import Metric
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.ranking_baselines import RankingBaseline
+from transrec.evaluation.ranking_metrics import AUC
 from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading
 from transrec.protocols import Examples, Model, Part, Scorer
 
@@ -107,14 +108,12 @@ class Evaluator:
         return UserResults(columns, self._estimates(self.metrics, columns))
 
     def by_popularity(self, results: "UserResults") -> dict[str, Group]:
-        """The metrics of rankings by the popularity of the target; of a task's targets, none."""
-        if not isinstance(self.examples, NextItemExamples):
-            return {}
-        ranked = [m for m in self.metrics if m.reads == ("rank",)]
-        if not ranked:
+        """The metrics by the popularity of the item that is asked for; of a task's targets, none."""
+        asked = [m for m in self.metrics if m.reads == ("rank",) or m.name == AUC.name]
+        if not isinstance(self.examples, NextItemExamples | ImpressionExamples) or not asked:
             return {}
         popularity = torch.from_numpy(self.examples.popularity)
-        return by_popularity(results.columns, popularity, ranked, Interval(self.config.confidence))
+        return by_popularity(results.columns, popularity, asked, Interval(self.config.confidence))
 
     def _estimates(self, metrics: Sequence[Metric], columns: Mapping[str, Tensor]) -> dict[str, Estimate]:
         interval = Interval(self.config.confidence)

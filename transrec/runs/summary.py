@@ -108,9 +108,8 @@ def show(
     """Print the test results and baselines, in all and by popularity, the cost, and the paths and commands for more."""
     output, folder = console(), experiment.run_dir
     output.print(table(tested))
-    asked = next((name for name in experiment.evaluation.metrics if metric(name).reads == ("rank",)), None)
-    if asked and any(groups.values()):
-        output.print(popularity_table(asked, groups))
+    if any(groups.values()):
+        output.print(popularity_table(groups))
     if ahead := untrained_ahead(experiment, tested):
         output.print(ahead, highlight=False)
     output.print(cost_table(summary))

@@ -1,8 +1,10 @@
 """Groups of questions by how often their targets occur, and metrics within them."""
 
+import math
+
 import torch
 
-from transrec.evaluation.by_popularity import by_popularity, groups
+from transrec.evaluation.by_popularity import by_popularity, groups, popularity_table
 from transrec.evaluation.estimates import Interval
 from transrec.evaluation.metrics import metric
 
@@ -37,3 +39,32 @@ def test_metrics_are_those_of_the_group_alone() -> None:
         "middling": (2, 1.0),
     }
     assert found["cold"].as_json()["questions"] == 2
+
+
+def test_clicks_are_measured_by_the_popularity_of_the_item_shown() -> None:
+    """The cold items are in the wrong order, the others in the right one; of the rare ones, nobody clicked any."""
+    columns = {
+        "user": torch.tensor([0, 0, 1, 1, 1, 1, 0]),
+        "target": torch.tensor([1, 1, 3, 3, 4, 4, 2]),
+        "score": torch.tensor([1.0, 2.0, 2.0, 1.0, 2.0, 1.0, 5.0], dtype=torch.float64),
+        "label": torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0]),
+    }
+    found = by_popularity(columns, torch.tensor([0, 0, 1, 4, 9]), [metric("AUC"), metric("log_loss")], Interval())
+    auc = {name: group.estimates["AUC"].value for name, group in found.items()}
+    assert auc["cold"] == 0
+    assert auc["popular"] == 1
+    assert {name: group.questions for name, group in found.items()}["cold"] == 2
+    assert [column.header for column in popularity_table({"this run": found}).columns][:2] == [
+        "AUC by target", "cold (2)"
+    ]  # fmt: skip
+
+
+def test_an_order_needs_both_answers() -> None:
+    columns = {
+        "user": torch.tensor([0, 1]),
+        "target": torch.tensor([1, 1]),
+        "score": torch.tensor([1.0, 2.0], dtype=torch.float64),
+        "label": torch.zeros(2),
+    }
+    [group] = by_popularity(columns, torch.tensor([0, 1]), [metric("AUC")], Interval()).values()
+    assert math.isnan(group.estimates["AUC"].value)

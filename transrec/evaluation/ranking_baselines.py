@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transrec.nn.similarity import similarity_statistics
-
 RankingBaseline = Callable[[Any], Tensor]  # impressions as the examples ask them -> logits (B, 1)
 
 _AT_ONCE = 512  # impressions whose histories are vectors at a time
@@ -102,13 +100,15 @@ def _logit(rates: Floats) -> Floats:
 
 
 def similarity_baseline(
-    items: NDArray[np.int64], features: NDArray[np.float32], catalogue_size: int
+    items: NDArray[np.int64], features: NDArray[np.float32], catalogue_size: int, kernel: Callable[..., Tensor]
 ) -> RankingBaseline:
     """The kernel of the cosines of candidate and history in a frozen space; nothing is trained.
 
     Args:
         items: (M,) those with content.
         features: (M, W), which are centred here: what all items share says nothing.
+        kernel: of unit vectors (U, W), which of them are known (U,), rows of candidates (B,) and histories (B, L), and
+            the mask of the latter.
     """
     centred = features - features.sum(axis=0) / max(1, len(features))
     unit = np.zeros((catalogue_size + 1, features.shape[1]), np.float32)
@@ -116,12 +116,9 @@ def similarity_baseline(
     vectors, known = torch.from_numpy(unit), torch.from_numpy(unit.any(axis=1))
 
     def score(asked: Any) -> Tensor:
+        pool = vectors[asked.shown.items], known[asked.shown.items]
         parts = (asked.shown.part(start, start + _AT_ONCE) for start in range(0, len(asked.shown), _AT_ONCE))
-        return torch.cat([_kernel(vectors[part.items], known[part.items], part) for part in parts])[:, None]
+        found = [kernel(*pool, part.candidates, part.history, part.history_mask) for part in parts]
+        return torch.cat(found).double()[:, None]
 
     return score
-
-
-def _kernel(pool: Tensor, known: Tensor, shown: Any) -> Tensor:
-    """(B,)."""
-    return similarity_statistics(pool, known, shown.candidates, shown.history, shown.history_mask)[:, -1].double()

@@ -39,3 +39,8 @@ def similarity_statistics(vectors: Tensor, known: Tensor, candidates: Tensor, hi
     some_B = count_B > 0
     columns = [some_B.float(), filled_BL.sum(1) / count_B.clamp(min=1), largest_B.masked_fill(~some_B, 0), kernel_B]
     return torch.stack(columns, dim=1)
+
+
+def similarity_kernel(*arguments: Tensor) -> Tensor:
+    """The last of the `similarity_statistics` alone, (B,)."""
+    return similarity_statistics(*arguments)[:, -1]

@@ -38,6 +38,7 @@ from transrec.evidence.co_occurrence import CoOccurrenceConfig
 from transrec.evidence.content_similarity import ContentSimilarityConfig
 from transrec.evidence.item_to_item import ItemToItemConfig
 from transrec.evidence.transitions import TransitionsConfig
+from transrec.nn.similarity import similarity_kernel
 from transrec.nn.sparse_terms import with_terms
 from transrec.protocols import Evidence, Examples, ModelSettings, Part, Score
 from transrec.runs.evidence import CountedEvidence, RunSources, attempt, kept_arrays
@@ -164,4 +165,4 @@ def _click_baselines(evaluator: Evaluator, known: RunSources) -> Iterator[tuple[
     for modality in known.model.content():
         if f"{modality}_similarity" in asked:
             features = known.features(ContentSimilarityConfig(modality=modality))
-            yield f"{modality}_similarity", similarity_baseline(*features, size)
+            yield f"{modality}_similarity", similarity_baseline(*features, size, similarity_kernel)

@@ -17,6 +17,7 @@ from transrec.evaluation.ranking_baselines import (
     regression,
     similarity_baseline,
 )
+from transrec.nn.similarity import similarity_kernel
 
 Block = tuple[range, SimpleNamespace]
 # (users of the block, [(user, item, label of the first head)])
@@ -124,7 +125,7 @@ def shown(candidates: list[int], history: list[list[int]]) -> SimpleNamespace:
 def test_similarity_by_hand() -> None:
     """Items 1, 2, 3 and 4 have content, which is centred; item 5 has none, as if it were unlike and like nothing."""
     features = np.array([[3, 1], [1, 3], [-1, 1], [1, -1]], np.float32)  # the mean is (1, 1)
-    baseline = similarity_baseline(np.array([1, 2, 3, 4]), features, 5)
+    baseline = similarity_baseline(np.array([1, 2, 3, 4]), features, 5, similarity_kernel)
     found = baseline(shown([1, 4, 5, 1], [[0, 2, 1], [0, 0, 2], [2, 1, 4], [0, 0, 0]]))
     exp = np.exp
     expected = np.log([(exp(0) + exp(5) + 1) / 3, (exp(-5) + 1) / 2, 1, 1])
@@ -134,7 +135,9 @@ def test_similarity_by_hand() -> None:
 
 def test_similarity_of_many_impressions_is_that_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    baseline = similarity_baseline(np.array([1, 2, 4]), rng.normal(size=(3, 4)).astype(np.float32), 5)
+    baseline = similarity_baseline(
+        np.array([1, 2, 4]), rng.normal(size=(3, 4)).astype(np.float32), 5, similarity_kernel
+    )
     history = rng.choice([0, 1, 2, 4, 5], (20, 6)).tolist()
     candidates = rng.choice([1, 2, 4, 5], 20).tolist()
     whole = baseline(shown(candidates, history))
@@ -145,5 +148,5 @@ def test_similarity_of_many_impressions_is_that_of_each(monkeypatch: pytest.Monk
 
 
 def test_a_catalogue_without_content_is_like_nothing() -> None:
-    baseline = similarity_baseline(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), 5)
+    baseline = similarity_baseline(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), 5, similarity_kernel)
     assert baseline(shown([1, 2], [[0, 2, 1], [0, 0, 0]])).tolist() == [[0], [0]]

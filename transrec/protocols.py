@@ -151,12 +151,17 @@ class Examples(Protocol):
         """The function that builds batches."""
         ...
 
-    def questions(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        """This rank's questions, one block at a time; None for a block without questions."""
+    def sample_users(self, part: Part, most: int) -> Any:
+        """A sample of `most` users who have a question of `part`, the same on every rank; None if there are no more."""
         ...
 
-    def question_users(self, part: Part) -> list[str]:
-        """The user id of each question, in the order of the data."""
+    def questions(self, part: Part, rank: int = 0, world_size: int = 1, sample: Any = None) -> Iterator[Any]:
+        """This rank's questions about the users of the sample, or all, one block at a time; None for a block without
+        questions."""
+        ...
+
+    def question_users(self, part: Part, sample: Any = None) -> Iterator[pa.StringArray]:
+        """The user id of each question, in the order of the data, one block at a time."""
         ...
 
     def target_names(self) -> pa.StringArray:

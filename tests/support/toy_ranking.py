@@ -170,7 +170,10 @@ class Impressions:
 
         return collate
 
-    def questions(self, part: str, rank: int = 0, world_size: int = 1) -> Iterator[Shown | None]:
+    def sample_users(self, part: str, most: int) -> None:
+        return None
+
+    def questions(self, part: str, rank: int = 0, world_size: int = 1, sample: None = None) -> Iterator[Shown | None]:
         for turn in range(-(-len(self.shards) // world_size)):
             number = turn * world_size + rank
             yield self._shown(number) if number < len(self.shards) else None
@@ -184,8 +187,8 @@ class Impressions:
     def nobody(self) -> Shown:
         return Shown(torch.zeros(1), torch.ones(1, dtype=torch.int64), torch.zeros(1))
 
-    def question_users(self, part: str) -> list[str]:
-        return [user for number in range(len(self.shards)) for user in self.shards.block(number).user_ids.to_pylist()]
+    def question_users(self, part: str, sample: None = None) -> Iterator[pa.StringArray]:
+        return (self.shards.block(number).user_ids for number in range(len(self.shards)))
 
     def target_names(self) -> pa.StringArray:
         return pa.array([], pa.string())

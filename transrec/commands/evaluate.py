@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown = tables(results, world)
     distributed.stop(world)
     if world.is_main:
-        for rows in shown:
-            console().print(table(*rows))
+        for sample, rows in shown:
+            console().print(table(*rows, of=sample))
         for result in results:
             print_json(result.as_json())
     return 0

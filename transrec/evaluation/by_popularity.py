@@ -65,11 +65,17 @@ def by_popularity(
     return found
 
 
-def popularity_table(rows: Mapping[str, Mapping[str, Group]]) -> Table:
-    """A row for each model, and a column of the first metric for each group."""
+def popularity_table(rows: Mapping[str, Mapping[str, Group]], of: str = "") -> Table:
+    """A row for each model, and a column of the first metric for each group.
+
+    Args:
+        of: the users that were asked, if they are a sample.
+    """
     metric = next(name for groups in rows.values() for group in groups.values() for name in group.estimates)
     sizes = {name: group.questions for groups in rows.values() for name, group in groups.items()}
-    view = Table(f"{metric} by target", *(f"{name} ({size:,})" for name, size in sizes.items()))
+    view = Table(
+        f"{metric} by target" + (f", of {of}" if of else ""), *(f"{name} ({size:,})" for name, size in sizes.items())
+    )
     for model, groups_of_model in rows.items():
         view.add_row(model, *(f"{groups_of_model[name].estimates[metric].value:.4f}" for name in sizes))
     return view

@@ -20,6 +20,7 @@ from transrec.data.content.item_store import ItemStore
 from transrec.data.examples.impressions import ImpressionExamples
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.data.examples.task import TaskExamples
+from transrec.data.examples.user_sample import UserSample
 from transrec.distributed.world import World
 from transrec.evaluation.by_popularity import Group, by_popularity
 from transrec.evaluation.estimates import Estimate, Interval
@@ -57,6 +58,12 @@ class EvaluationConfig(Config):
         description="for a target already in the user's history: rank it, or count a miss as the released code does",
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals of metrics")
+    users: int | None = Field(
+        None, ge=1, description="number of users that are tested and validated, a random sample; null: all users"
+    )
+    validation_users: int | None = Field(
+        None, ge=1, description="number of users that are validated, if not as many as `users`; null: as many"
+    )
     baselines: Annotated[list[OfItems | OfTasks | OfClicks] | None, MayDiffer()] = Field(
         None,
         description="baselines to measure on the test, after the results of the run are written; null: all that the "
@@ -73,6 +80,7 @@ class Evaluator:
         self.metrics = [metric(name) for name in config.metrics]
         self.num_items = examples.folder.index.counts.items
         self.context = self.kind.context(config, examples, world)
+        self._samples: dict[Part, UserSample | None] = {}
         for asked in self.metrics:
             _check_readings(asked, self.kind.readings)
         for name in config.baselines or ():
@@ -86,7 +94,15 @@ class Evaluator:
         """The configured metrics of a model and those always kept, with the readings behind them."""
         metrics = list(dict.fromkeys([*self.metrics, *map(metric, self.kind.kept_metrics)]))
         columns = self._measure_model(model, store, part, _readings(metrics) | {*self.kind.kept})
-        return UserResults(columns, self._estimates(metrics, columns))
+        return UserResults(columns, self._estimates(metrics, columns), self.sample(part))
+
+    def sample(self, part: Part) -> UserSample | None:
+        """The users that are asked; None: all."""
+        if part not in self._samples:
+            config = self.config
+            most = config.users if part == "test" else config.validation_users or config.users
+            self._samples[part] = None if most is None else self.examples.sample_users(part, most)
+        return self._samples[part]
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -100,12 +116,12 @@ class Evaluator:
         metrics = [m for m in self.metrics if not any(readings[name].of_logits for name in m.reads)]
         kept = {name for name in self.kind.kept if not readings[name].of_logits}
         columns = self._measure(part, baseline, _readings(metrics) | kept)
-        return UserResults(columns, self._estimates(metrics, columns))
+        return UserResults(columns, self._estimates(metrics, columns), self.sample(part))
 
     def answers(self, baseline: RankingBaseline, part: Part) -> "UserResults":
         """The metrics of a baseline that answers impressions, with the readings behind them."""
         columns = self._measure(part, baseline, _readings(self.metrics) | {*self.kind.kept})
-        return UserResults(columns, self._estimates(self.metrics, columns))
+        return UserResults(columns, self._estimates(self.metrics, columns), self.sample(part))
 
     def by_popularity(self, results: "UserResults") -> dict[str, Group]:
         """The metrics by the popularity of the item that is asked for; of a task's targets, none."""
@@ -127,7 +143,8 @@ class Evaluator:
     def _measure(self, part: Part, score: Scorer, names: Set[str]) -> dict[str, Tensor]:
         """The readings `names` of every question of `part`, (I,), in the order of the data on every rank."""
         readings = {name: reading for name, reading in self.kind.readings.items() if name in names}
-        questions, nobody = self.examples.questions(part, self.world.rank, self.world.size), self.examples.nobody
+        questions = self.examples.questions(part, self.world.rank, self.world.size, self.sample(part))
+        nobody = self.examples.nobody
         columns = measure(questions, lambda asked: score(asked or nobody), readings, self.context, self.world)
         if not len(columns["user"]):
             raise ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.examples")
@@ -140,6 +157,7 @@ class UserResults:
 
     columns: Mapping[str, Tensor]  # reading -> (I,)
     estimates: Mapping[str, Estimate]  # the configured metrics and those always kept
+    sample: UserSample | None = None  # the users that were asked; None: all
 
 
 def _ranking(config: EvaluationConfig, examples: Examples, world: World) -> Ranking:

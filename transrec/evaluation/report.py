@@ -9,14 +9,17 @@ from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.metrics import metric
 
 
-def table(*sections: Mapping[str, Mapping[str, Estimate]]) -> Table:
+def table(*sections: Mapping[str, Mapping[str, Estimate]], of: str = "") -> Table:
     """A table with a row for each model and a column for each metric: value and interval.
 
     A section holds results for the same users; the best value in each of its columns is bold. A missing metric is shown
     as a dash.
+
+    Args:
+        of: the users that were asked, if they are a sample.
     """
     metrics = list(dict.fromkeys(name for rows in sections for row in rows.values() for name in row))
-    view = Table("", *metrics)
+    view = Table(f"of {of}" if of else "", *metrics)
     for rows in sections:
         best = {m: _best(m, [row[m].value for row in rows.values() if m in row]) for m in metrics}
         for name, estimates in rows.items():

@@ -34,14 +34,16 @@ class Result:
     data: DataConfig
     examples: Examples
     estimates: Mapping[str, Estimate]  # by metric of the run's configuration, and "loss"
+    sample: str  # the users that were asked; empty: all
 
     @property
     def evaluation(self) -> EvaluationConfig:
         return self.channel.experiment.evaluation
 
     def as_json(self) -> dict[str, Any]:
-        """`{"run": …, "data": …, "test": {"HR@10": value, "HR@10_interval": [low, high], …}}`."""
+        """`{"run": …, "data": …, "test": {"HR@10": value, "HR@10_interval": [low, high], …}}`, and "of" of a sample."""
         place = {"run": str(self.channel.folder), "data": str(self.examples.folder)}
+        place |= {"of": self.sample} if self.sample else {}
         return place | {self.part: as_json(self.estimates)}
 
 
@@ -58,12 +60,12 @@ def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Par
     use_features(channel.model, examples)
     model = channels.build(channel, examples.folder.index)
     store = open_store(examples.folder, channel.model.content(), config, world)
-    estimates = Evaluator(experiment.evaluation, examples, world).users(model, store, part).estimates
+    found = Evaluator(experiment.evaluation, examples, world).users(model, store, part)
     if world.is_main:
         bad_samples.warn(examples.skipped, store.skipped)
         for remark in examples.remarks(part):
             print(remark, file=sys.stderr)
-    return Result(channel, part, config, examples, estimates)
+    return Result(channel, part, config, examples, found.estimates, "" if found.sample is None else str(found.sample))
 
 
 def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:
@@ -94,10 +96,13 @@ def check_shards(run: Path, data: DataConfig, option: str) -> None:
         raise ConfigError(f"{run}: its shards are not at {data.path} any more: name them with {option}")
 
 
-def tables(results: Sequence[Result], world: World) -> list[list[Mapping[str, Mapping[str, Estimate]]]]:
-    """Table sections for each set of metrics, in the order of the results; see `sections`."""
-    measures = dict.fromkeys(repr(result.evaluation) for result in results)
-    return [sections([r for r in results if repr(r.evaluation) == measure], world) for measure in measures]
+def tables(results: Sequence[Result], world: World) -> list[tuple[str, list[Mapping[str, Mapping[str, Estimate]]]]]:
+    """For each set of metrics, in the order of the results: the users that were asked, if they are a sample, and the
+    sections of a table; see `sections`."""
+    alike: dict[str, list[Result]] = {}
+    for result in results:
+        alike.setdefault(repr((result.evaluation, result.sample)), []).append(result)
+    return [(group[0].sample, sections(group, world)) for group in alike.values()]
 
 
 def sections(results: Sequence[Result], world: World) -> list[Mapping[str, Mapping[str, Estimate]]]:

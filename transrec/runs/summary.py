@@ -1,7 +1,7 @@
 """The results of a finished run: writing them to its folder and displaying them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
+from torch import Tensor
 
 from transrec import weights
+from transrec.data.examples.user_sample import UserSample
 from transrec.evaluation.by_popularity import Group, popularity_table
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import KINDS, UserResults
@@ -23,6 +25,8 @@ from transrec.terminal import console
 from transrec.training.checkpoint import TrainState
 from transrec.training.cost import Cost
 from transrec.training.tracking import flatten
+
+_ROWS_OF_A_GROUP = 2**18  # of a Parquet file; their ids and names fit into 2 GiB
 
 SUMMARY_FILE = "summary.json"  # its presence marks a finished run; baselines may be added to it later
 
@@ -39,6 +43,7 @@ def assemble(
 ) -> dict[str, Any]:
     """The contents of `summary.json`, without the baselines."""
     return {part: as_json(result.estimates) for part, result in results.items()} | {
+        "samples": {part: sample.as_json() for part, result in results.items() if (sample := result.sample)},
         "data": examples.training_size(),
         "remarks": examples.remarks("test"),
         "parameters": parameters,
@@ -74,22 +79,59 @@ def save_users(path: Path, examples: Examples, results: UserResults) -> None:
     are compared user by user from these files.
     """
     kind, names = KINDS[examples.name], examples.target_names()
-    columns = {"user_id": pa.array(examples.question_users("test"), pa.string())}
-    for name in (*kind.kept, *(name for name in results.columns if name in kind.named and name not in kind.kept)):
-        values = results.columns[name]
-        numbers = pa.array((values.float() if values.is_floating_point() else values).numpy())
-        columns[name] = names.take(pc.subtract(numbers, 1)) if name in kind.named else numbers
-    with replace_atomically(path) as partial:
-        pq.write_table(pa.table(columns), partial)
+    kept = (*kind.kept, *(name for name in results.columns if name in kind.named and name not in kind.kept))
+    columns = {name: _numbers(results.columns[name]) for name in kept}
+    _write_rows(path, examples, results.sample, columns, dict.fromkeys(kind.named & {*kept}, names))
 
 
 def save_ranks(path: Path, examples: Examples, baselines: Mapping[str, UserResults]) -> None:
     """Write one row per test question, in the order of `save_users`: user_id, and the rank of its target by each
     baseline that ranks."""
     ranking = {name: results.columns["rank"] for name, results in baselines.items() if "rank" in results.columns}
-    ranks = {name: pa.array(column.numpy()) for name, column in ranking.items()}
-    with replace_atomically(path) as partial:
-        pq.write_table(pa.table({"user_id": pa.array(examples.question_users("test"), pa.string())} | ranks), partial)
+    sample = next((results.sample for results in baselines.values()), None)
+    _write_rows(path, examples, sample, {name: _numbers(column) for name, column in ranking.items()}, {})
+
+
+def _numbers(values: Tensor) -> pa.Array:
+    return pa.array((values.float() if values.is_floating_point() else values).numpy())
+
+
+def _write_rows(
+    path: Path,
+    examples: Examples,
+    sample: UserSample | None,
+    columns: Mapping[str, pa.Array],
+    named: Mapping[str, pa.StringArray],
+) -> None:
+    """Write a column `user_id` and the `columns` of all test questions.
+
+    Rows are written a group at a time, because a column of text holds 2 GiB at most, and its ids may be more together.
+
+    Args:
+        named: for columns that hold numbers from 1, the name of each.
+    """
+    schema = pa.schema(
+        {"user_id": pa.string()} | {name: pa.string() if name in named else c.type for name, c in columns.items()}
+    )
+    with replace_atomically(path) as partial, pq.ParquetWriter(partial, schema) as file:
+        first = 0
+        for users in _row_groups(examples.question_users("test", sample)):
+            part = {name: column.slice(first, len(users)) for name, column in columns.items()}
+            part |= {name: names.take(pc.subtract(part[name], 1)) for name, names in named.items()}
+            file.write_table(pa.table({"user_id": users, **part}, schema=schema))
+            first += len(users)
+
+
+def _row_groups(users: Iterable[pa.StringArray]) -> Iterator[pa.StringArray]:
+    """The ids of blocks of users put together, about `_ROWS_OF_A_GROUP` at a time."""
+    waiting: list[pa.StringArray] = []
+    for block in users:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= _ROWS_OF_A_GROUP:
+            yield pa.concat_arrays(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_arrays(waiting)
 
 
 def hyperparameters(experiment: Experiment) -> dict[str, Any]:
@@ -104,12 +146,17 @@ def show(
     groups: Mapping[str, Mapping[str, Group]],
     summary: dict[str, Any],
     cost: Cost | None,
+    of: str,
 ) -> None:
-    """Print the test results and baselines, in all and by popularity, the cost, and the paths and commands for more."""
+    """Print the test results and baselines, in all and by popularity, the cost, and the paths and commands for more.
+
+    Args:
+        of: the users that were tested, if they are a sample.
+    """
     output, folder = console(), experiment.run_dir
-    output.print(table(tested))
+    output.print(table(tested, of=of))
     if any(groups.values()):
-        output.print(popularity_table(groups))
+        output.print(popularity_table(groups, of))
     if ahead := untrained_ahead(experiment, tested):
         output.print(ahead, highlight=False)
     output.print(cost_table(summary))

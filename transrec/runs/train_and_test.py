@@ -92,6 +92,8 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
         write_run_dir(experiment)
         bad_samples.write_skipped(experiment.run_dir, *parts.skipped)
         bad_samples.warn(*parts.skipped)
+        if sample := evaluator.sample("valid"):
+            print(f"transrec: validations are of {sample}", file=sys.stderr, flush=True)
     world.barrier()
     restore_export(experiment, trainer, world)
     state = trainer.fit()
@@ -127,7 +129,8 @@ def finish(experiment: Experiment, trained: Trained, others: Mapping[str, UserRe
     write_summary(experiment.run_dir, trained.summary)
     rows = {**others, "this run": trained.results["test"]}
     tested = {name: results.estimates for name, results in rows.items()}
-    show(experiment, tested, groups, trained.summary, trained.cost)
+    sample = trained.results["test"].sample
+    show(experiment, tested, groups, trained.summary, trained.cost, of="" if sample is None else str(sample))
 
 
 def add_baselines(

@@ -4,8 +4,10 @@ import io
 import json
 import sys
 
+import numpy as np
 from rich.console import Console
 
+from transrec.data.examples.user_sample import UserSample
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.report import as_json, table
 from transrec.terminal import console
@@ -23,6 +25,11 @@ def test_table_shows_every_row_metric_and_interval():
         "HR@10": ["0.2500 [0.2000, 0.3000]", "0.0625 [0.0500, 0.0750]"],
         "MRR@10": ["0.1250 [0.1000, 0.1500]", "–"],
     }
+
+
+def test_a_table_says_that_its_users_are_a_sample():
+    sample = UserSample(np.array([3]), np.array([10]), 10, 2000)
+    assert str(table(ROWS, of=str(sample)).columns[0].header) == "of a sample of 10 of 2,000 users"
 
 
 def test_brackets_are_not_read_as_markup():

@@ -22,9 +22,10 @@ from transrec.data.batch import Sampling, Targets
 from transrec.data.content.item_store import ItemStore
 from transrec.data.examples.block_scan import BlockCounts, scan_blocks
 from transrec.data.examples.evidence import of_nobody, of_questions
-from transrec.data.examples.questions import Asked, Question, about_nobody, ids_of, question
+from transrec.data.examples.questions import Asked, Question, about_nobody, question
 from transrec.data.examples.sequence_collation import SequenceCollation
 from transrec.data.examples.splits import LeaveOneOutConfig, SplitConfig
+from transrec.data.examples.user_sample import AskedBlock, UserSample, asked_blocks, draw_users, turns
 from transrec.data.examples.windows import Window, Windows
 from transrec.data.peers import Peers
 from transrec.data.shards.bad_samples import Skipped, check_share, find_bad
@@ -230,31 +231,36 @@ class HistoryExamples(ABC):
         """The function that builds batches of windows with the content of `store`."""
         return SequenceCollation(self, store, sampling, seed)
 
-    def questions(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Question | None]:
-        """This rank's questions, block by block; None for a block without any, so all ranks take equally many turns."""
-        for turn in range(-(-len(self.shards) // world_size)):
-            number = turn * world_size + rank
-            yield self._question(number, part) if number < len(self.shards) else None
+    def sample_users(self, part: Part, most: int) -> UserSample | None:
+        """A sample of `most` users who have a question of `part`; None if there are no more."""
+        return draw_users(self.shards.block_users, lambda n: len(np.unique(self.asked_users(n, part))), most)
 
-    def question_users(self, part: Part) -> list[str]:
-        """The user id of each question, in the order of the data."""
-        return [
-            user_id
-            for number in range(len(self.shards))
-            for user_id in ids_of(self.block(number), self.asked_users(number, part))
-        ]
+    def questions(
+        self, part: Part, rank: int = 0, world_size: int = 1, sample: UserSample | None = None
+    ) -> Iterator[Question | None]:
+        """This rank's questions, block by block; None for a block without any, so all ranks take equally many turns."""
+        for block in turns(asked_blocks(len(self.shards), sample), rank, world_size):
+            yield None if block is None else self._question(block, part)
+
+    def question_users(self, part: Part, sample: UserSample | None = None) -> Iterator[pa.StringArray]:
+        """The user id of each question, in the order of the data, block by block."""
+        for block in asked_blocks(len(self.shards), sample):
+            users = self.asked_users(block.number, part)
+            yield self.block(block.number).user_ids.take(pa.array(users[block.of(users)]))
 
     @property
     def nobody(self) -> Question:
         """A dummy question: a rank without questions runs the model on it, to keep step with the others."""
         return about_nobody(self.max_length, of_nobody(self.evidence))
 
-    def _question(self, number: int, part: Part) -> Question | None:
-        asked = self.asked(number, part)
+    def _question(self, block: AskedBlock, part: Part) -> Question | None:
+        asked = self.asked(block.number, part)
+        if block.kept is not None:
+            asked = asked.only(block.of(asked.users))
         if not len(asked.users):
             return None
         evidence = of_questions(self.evidence, asked.histories, self.num_items)
-        return question(asked, self.block(number), number, self.max_length, evidence)
+        return question(asked, self.block(block.number), block.number, self.max_length, evidence)
 
     def _cache(self) -> None:
         """Keep what was computed for the latest blocks.

@@ -29,6 +29,7 @@ from transrec.data.examples.histories import HistoriesConfig, Ints, open_users
 from transrec.data.examples.impression_block import Columns, ImpressionBlock, ImpressionExample
 from transrec.data.examples.impression_collation import ImpressionCollation, distinct_items, over_pool
 from transrec.data.examples.splits import TEST, TRAIN, UNUSED, VALID, LastShareConfig, TemporalConfig, last_share
+from transrec.data.examples.user_sample import AskedBlock, UserSample, asked_blocks, draw_users, turns
 from transrec.data.peers import Peers
 from transrec.data.shards.bad_samples import Skipped
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
@@ -173,20 +174,28 @@ class ImpressionExamples:
             self.features, store, sampling, seed, self.max_length, heads, self.targets.size, kept
         )
 
-    def questions(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Asked | None]:
-        """This rank's impressions of `part`, block by block; None for a block without any."""
-        for turn in range(-(-len(self.shards) // world_size)):
-            number = turn * world_size + rank
-            yield self._asked(number, part) if number < len(self.shards) else None
+    def sample_users(self, part: Part, most: int) -> UserSample | None:
+        """A sample of `most` users who have an impression of `part`; None if there are no more."""
 
-    def question_users(self, part: Part) -> list[str]:
-        """The user id of each impression of `part`, in the order of the data."""
-        found: list[str] = []
-        for number in range(len(self.shards)):
+        def having_questions(number: int) -> int:
             block = self._block(number)
-            places = self._places(block, part)
-            found += block.users.user_ids.take(pa.array(block.shown.users[places])).to_pylist()
-        return found
+            return len(np.unique(block.shown.users[self._places(block, part)]))
+
+        return draw_users(self.shards.block_users, having_questions, most)
+
+    def questions(
+        self, part: Part, rank: int = 0, world_size: int = 1, sample: UserSample | None = None
+    ) -> Iterator[Asked | None]:
+        """This rank's impressions of `part`, block by block; None for a block without any."""
+        for block in turns(asked_blocks(len(self.shards), sample), rank, world_size):
+            yield None if block is None else self._asked(block, part)
+
+    def question_users(self, part: Part, sample: UserSample | None = None) -> Iterator[pa.StringArray]:
+        """The user id of each impression of `part`, in the order of the data, block by block."""
+        for asked in asked_blocks(len(self.shards), sample):
+            block = self._block(asked.number)
+            users = block.shown.users[self._places(block, part)]
+            yield block.users.user_ids.take(pa.array(users[asked.of(users)]))
 
     @property
     def nobody(self) -> Asked:
@@ -295,9 +304,10 @@ class ImpressionExamples:
         """The impressions of `part` in which the first head was observed."""
         return np.flatnonzero((block.part == _PARTS[part]) & ~np.isnan(block.shown.labels[:, 0]))
 
-    def _asked(self, number: int, part: Part) -> Asked | None:
-        block = self._block(number)
+    def _asked(self, asked: AskedBlock, part: Part) -> Asked | None:
+        number, block = asked.number, self._block(asked.number)
         places = self._places(block, part)
+        places = places[asked.of(block.shown.users[places])]
         if not len(places):
             return None
         columns = Columns.of(block, places, self.max_length)

@@ -23,6 +23,13 @@ class Asked(NamedTuple):
     targets: NDArray[Any]
     left_out: list[NDArray[np.int32]]  # targets excluded from the ranking: the history, or the user's other targets
 
+    def only(self, which: NDArray[np.bool_]) -> "Asked":
+        """The questions of a mask (questions,)."""
+        rows = np.flatnonzero(which).tolist()
+        histories = [self.histories[row] for row in rows]
+        left_out = histories if self.left_out is self.histories else [self.left_out[row] for row in rows]
+        return Asked(self.users[which], histories, self.targets[which], left_out)
+
 
 @dataclass(frozen=True)
 class Question:

@@ -113,6 +113,12 @@ class Results:
         return found.pop() if len(found) == 1 else None
 
     @cached_property
+    def sample(self) -> str:
+        """The users that trials were tested on, if they are a sample, as in ", of a sample of 10 of 20 users"."""
+        samples = dict.fromkeys(_sample_of(outcome.summary) for outcome in self.outcomes)
+        return f", of {' or '.join(name or 'all users' for name in samples)}" if any(samples) else ""
+
+    @cached_property
     def axes(self) -> dict[str, list[Any]]:
         """The labels of each axis among all trials, in the order of the plan."""
         found: dict[str, list[Any]] = {}
@@ -228,6 +234,12 @@ def _summary(run: Path) -> dict[str, Any]:
     if found is None:
         raise ResultsError(f"{run / SUMMARY_FILE} is missing or unreadable")
     return found
+
+
+def _sample_of(summary: dict[str, Any]) -> str:
+    """The users of the test, if they are a sample."""
+    found = summary.get("samples", {}).get("test")
+    return "" if found is None else f"a sample of {found['users']:,} of {found['of']:,} users"
 
 
 def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:

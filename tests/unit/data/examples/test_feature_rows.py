@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from asked import users_asked
 from rated_world import MAX_LENGTH, N_ITEMS, profiles, ratings
 from user_blocks import user_block
 
@@ -78,9 +79,9 @@ def test_what_occurs_only_in_the_test_has_row_0(build_shards, scan_impressions: 
     [asked] = examples.questions("test")
     rows = dict(zip(asked.shown.items.tolist(), asked.shown.item_features["item"][:, 0].tolist(), strict=True))
     assert rows == {1: 1, 3: 0, 4: 0}
-    by_user = dict(zip(examples.question_users("test"), asked.shown.features["user"][:, 0].tolist(), strict=True))
+    by_user = dict(zip(users_asked(examples, "test"), asked.shown.features["user"][:, 0].tolist(), strict=True))
     assert by_user == {"early": 1, "late": 0}
-    by_town = dict(zip(examples.question_users("test"), asked.shown.features["town"][:, 0].tolist(), strict=True))
+    by_town = dict(zip(users_asked(examples, "test"), asked.shown.features["town"][:, 0].tolist(), strict=True))
     assert by_town == {"early": 1, "late": 0}
 
 
@@ -220,7 +221,7 @@ def test_impressions_outside_of_the_shards_have_the_rows_of_those_inside(scan_im
     }  # fmt: skip
     examples = scan_impressions(features=features)
     asked = next(filter(None, examples.questions("test")))
-    users, people = examples.question_users("test")[: len(asked.users)], profiles()
+    users, people = users_asked(examples, "test")[: len(asked.users)], profiles()
     sent = []
     for user, item in zip(users, asked.items.tolist(), strict=True):
         time = next(r.time for r in ratings()[user] if r.item == item)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asked import users_asked
 
 from data_tools.build import build
 from data_tools.sources.tables import TablesSource
@@ -96,7 +97,7 @@ def test_histories_too_short_to_train_on_can_be_evaluated(
     """Of three items, two are held out, and one has none before it to be predicted from."""
     path = build_shards({f"u{n}": [1 + n % 4, 1 + (n + 1) % 4, 1 + (n + 2) % 4] for n in range(8)}, n_items=4)
     examples = scan(path=path, min_interactions=3)
-    assert len(examples.question_users("test")) == 8
+    assert len(users_asked(examples, "test")) == 8
     with pytest.raises(ConfigError, match="anything to train on"):
         examples.check_training()
 
@@ -228,4 +229,4 @@ def test_users_who_only_were_shown_something_are_nobody_to_next_item(
     assert len(with_shown.block(0)) == 40
     assert with_shown.training_size() == without.training_size()
     assert with_shown.popularity.tolist() == without.popularity.tolist()
-    assert with_shown.question_users("test") == without.question_users("test") != []
+    assert users_asked(with_shown, "test") == users_asked(without, "test") != []

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asked import users_asked
 from rated_world import MAX_LENGTH, N_ITEMS, impressions, ratings
 from torch import Tensor
 
@@ -240,7 +241,7 @@ def test_questions_drop_nothing(scan_impressions: Callable[..., ImpressionExampl
     trained = {
         user for users, shown in examples.training() for user in users.user_ids.take(np.unique(shown.users)).to_pylist()
     }
-    users = iter(examples.question_users("test"))
+    users = iter(users_asked(examples, "test"))
     for asked in filter(None, examples.questions("test")):
         for row in asked.shown.features["user"][:, 0].tolist():
             assert (row > 0) == (next(users) in trained)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from asked import users_asked
 from rated_world import MAX_LENGTH, N_ITEMS, Shown, impressions, ratings
 
 from data_tools.build import build
@@ -48,7 +49,7 @@ def training_rows(examples: ImpressionExamples) -> list[Row]:
 
 
 def asked_rows(examples: ImpressionExamples, part: str) -> list[Row]:
-    users = iter(examples.question_users(part))
+    users = iter(users_asked(examples, part))
     return [
         (next(users), item, history, label == 1)
         for asked in examples.questions(part)
@@ -174,7 +175,7 @@ def test_questions_are_in_the_order_of_question_users_on_any_ranks(scan_impressi
     examples = scan_impressions(split=split)
     order = [user for n in range(len(examples.shards)) for user in examples.shards.block(n).user_ids.to_pylist()]
     numbers = torch.cat([asked.users for asked in dealt(examples, "test", ranks)]).tolist()
-    assert [order[number] for number in numbers] == examples.question_users("test")
+    assert [order[number] for number in numbers] == users_asked(examples, "test")
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
@@ -190,7 +191,7 @@ def test_a_request_has_a_number_of_its_own_and_is_of_one_user_and_moment(scan_im
     examples = scan_impressions(split=TEMPORAL)
     every = list(dealt(examples, "test", 1))
     requests = torch.cat([a.requests for a in every]).tolist()
-    users = examples.question_users("test")
+    users = users_asked(examples, "test")
     times = [
         s.time
         for u, i in zip(users, torch.cat([a.items for a in every]).tolist(), strict=True)
@@ -246,7 +247,7 @@ def test_a_part_without_impressions_is_no_cause_for_remarks(build_shards, scan_i
     examples = scan_impressions(path=build_shards({"a": [(1, 1, 5), (2, 2, 1)]}, 2))
     assert examples.remarks("test") == []
     assert list(examples.questions("test")) == [None]
-    assert examples.question_users("test") == []
+    assert users_asked(examples, "test") == []
 
 
 # Other processes, and errors
@@ -331,11 +332,11 @@ def test_recorded_impressions_train_and_test_with_all_heads_and_their_context(
     assert [v.values for v in examples.features.vocabularies.values()] == [["1", "2"]]
     [asked] = examples.questions("test")
     positions = asked.shown.features["position"].tolist()
-    rows = zip(examples.question_users("test"), shown_rows(asked.shown), positions, strict=True)
+    rows = zip(users_asked(examples, "test"), shown_rows(asked.shown), positions, strict=True)
     assert sorted(rows) == [("a", (1, (1, 2, 3)), [0]), ("b", (3, (1, 2, 3)), [2])]
     assert asked.labels.nan_to_num(nan=7).tolist() in ([[1, 7], [0, 1]], [[0, 1], [1, 7]])
     clicks = scan_impressions(path=shown_shards, exposures={"name": "shown"}, split=split, heads=["click", "buy"])
-    assert clicks.question_users("test") == ["b"], "whether a clicked the last one is not known"
+    assert users_asked(clicks, "test") == ["b"], "whether a clicked the last one is not known"
 
 
 def test_negatives_are_thinned_for_training_alone(scan_impressions: Scan) -> None:
@@ -381,4 +382,4 @@ def test_an_unreadable_block_leaves_users_and_items_to_the_others(
     assert asked_rows(examples, "test") == [r for r in asked_rows(whole, "test") if r[0] not in gone]
     trained = [user for users, _ in examples.training() for user in users.user_ids.to_pylist()]
     numbers = torch.cat([asked.users for asked in examples.questions("test") if asked is not None]).tolist()
-    assert [trained[number] for number in numbers] == examples.question_users("test")
+    assert [trained[number] for number in numbers] == users_asked(examples, "test")

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asked import users_asked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,7 +51,7 @@ def test_the_evaluated_users_are_those_of_the_batches_in_their_order(
     scan: Callable[..., HistoryExamples], given_shards: Path
 ) -> None:
     for interactions in (scan(), scan(path=given_shards)):
-        assert interactions.question_users("test") == list(rows(interactions, "test"))
+        assert users_asked(interactions, "test") == list(rows(interactions, "test"))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5, 20])

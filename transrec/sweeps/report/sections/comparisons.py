@@ -35,7 +35,8 @@ def add_comparisons(draft: Draft, axis: str) -> None:
                     _tell(draft, str(name), str(baseline), found)
     header = ["", "measure", "setting", "mean", str(baseline), "difference", *_P_VALUES, "verdict", "seeds"]
     table = Table(header, _cells(rows))
-    draft.blocks += [Heading(f"{axis}: compared with {baseline}"), *_cost_figures(draft, axis), table]
+    heading = Heading(f"{axis}: compared with {baseline}{draft.results.sample}")
+    draft.blocks += [heading, *_cost_figures(draft, axis), table]
 
 
 def _tell(draft: Draft, name: str, baseline: str, found: list[tuple[Setting, Comparison]]) -> None:

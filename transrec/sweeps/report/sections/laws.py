@@ -28,10 +28,10 @@ def add_laws(draft: Draft, axis: str) -> None:
         name = file_name("curve", axis, draft.quality)
         found = _in_order(draft, next(iter(by_amount.values())))
         draft.blocks += [
-            Heading(f"{axis}: how much is enough"),
+            Heading(f"{axis}: how much is enough{draft.results.sample}"),
             quality_figure(name, draft.measured[draft.quality], draft.results, found),
         ]
-    draft.blocks += [Heading(f"{axis}: laws"), Paragraph(_amounts(draft, axis, by_amount))]
+    draft.blocks += [Heading(f"{axis}: laws{draft.results.sample}"), Paragraph(_amounts(draft, axis, by_amount))]
     rows = []
     for place, found in enumerate(by_amount.values()):
         for measured in draft.measured.values():
@@ -83,7 +83,7 @@ def _cross(draft: Draft, found: list[Curve]) -> None:
                 rows += _crossing(draft, measured, first, second, largest=first.panel == found[-1].panel)
     if rows:
         header = ["", "setting", "error", "against", "smaller at first", "crossing", "share of draws that agree"]
-        draft.blocks += [Heading("Where curves cross", 3), Table(header, rows)]
+        draft.blocks += [Heading(f"Where curves cross{draft.results.sample}", 3), Table(header, rows)]
 
 
 def _crossing(draft: Draft, measured: Measured, first: Curve, second: Curve, largest: bool) -> list[list[str]]:
@@ -115,7 +115,7 @@ def add_joint_laws(draft: Draft, first: str, second: str) -> None:
     if rows:
         header = ["", "error", "law", "E", "A", "α", "B", "β", "p-value if constant", "p-value against both combined"]
         title = f"{first} and {second} together: N along {first}, D along {second}"
-        draft.blocks += [Heading(title), Table(header, rows)]
+        draft.blocks += [Heading(f"{title}{draft.results.sample}"), Table(header, rows)]
 
 
 def _partners(found: list[Curve], axis: str, baseline: Any) -> list[tuple[Curve, Curve]]:

@@ -30,7 +30,7 @@ def add_means(draft: Draft) -> None:
             labels = [name if axis == free else str(common.get(axis, NONE)) for axis in axes]
             rows.append([*labels, *(_baseline_cell(values, measure) for measure in draft.measured), NONE, NONE])
     header = [*axes, *draft.measured, "seeds", f"behind in {draft.quality}"]
-    draft.blocks += [Heading("Means"), Table(header, rows)]
+    draft.blocks += [Heading(f"Means{draft.results.sample}"), Table(header, rows)]
 
 
 def _mean_row(

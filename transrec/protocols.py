@@ -11,6 +11,7 @@ model that return its modules.
 Shape letters: U distinct items of a batch, D width, B users or questions, L positions, N items of the catalogue.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,31 @@ Modality = Literal["text", "image"]
 Part = Literal["valid", "test"]
 Score = Callable[[int, int], Tensor]  # (a, b) -> (B, b - a), the scores of targets a..b-1 for each of B users
 Scorer = Callable[[Any], Any]  # maps questions to answers; for ranked targets, to a `Score`
+
+
+class BoundedScore(ABC):
+    """A `Score` that can also be had faster, with an error that has a bound, and for single items."""
+
+    @abstractmethod
+    def __call__(self, a: int, b: int) -> Tensor: ...
+
+    @abstractmethod
+    def rough(self, a: int, b: int) -> Tensor:
+        """The scores (B, b - a), but for an error, in memory that the caller may overwrite, and the next call does."""
+
+    @abstractmethod
+    def margin(self, a: int, b: int) -> Tensor:
+        """(B, 1) a bound of the error of `rough`, with room for the rounding of a sum of the two; if it is not finite,
+        the scores are not either, or too large to be bounded."""
+
+    @abstractmethod
+    def at(self, rows: Tensor, items: Tensor) -> Tensor:
+        """(P,) the exact scores of `items` for users `rows`; pairs with equal vectors have equal scores."""
+
+    @abstractmethod
+    def joined(self, others: Sequence[Any]) -> "BoundedScore":
+        """The scores of these users, followed by those of others, over the same targets."""
+
 
 # Batches and examples
 

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from transrec.config import Config, ConfigError, MayDiffer
 from transrec.data.batch import to_device
@@ -30,7 +29,7 @@ from transrec.evaluation.metric import Metric
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.ranking_baselines import RankingBaseline
 from transrec.evaluation.ranking_metrics import AUC
-from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading
+from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading, join_targets
 from transrec.protocols import Examples, Model, Part, Scorer
 
 
@@ -145,7 +144,8 @@ class Evaluator:
         readings = {name: reading for name, reading in self.kind.readings.items() if name in names}
         questions = self.examples.questions(part, self.world.rank, self.world.size, self.sample(part))
         nobody = self.examples.nobody
-        columns = measure(questions, lambda asked: score(asked or nobody), readings, self.context, self.world)
+        join = self.kind.join
+        columns = measure(questions, lambda asked: score(asked or nobody), readings, self.context, self.world, join)
         if not len(columns["user"]):
             raise ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.examples")
         return columns
@@ -210,12 +210,13 @@ class Kind:
     kept: tuple[str, ...]  # readings measured on the test even if no metric needs them
     kept_metrics: tuple[str, ...] = ()  # metrics measured on the test even if not configured
     named: frozenset[str] = frozenset()  # readings that hold target numbers, which have names
+    join: Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]] | None = None  # of several batches and answers
 
 
 _KEPT, _NAMED = ("target", "rank", "loss"), frozenset({"target", "predicted"})
 KINDS: dict[str, Kind] = {
-    NextItemExamples.name: Kind(READINGS, _ranking, get_args(OfItems), _KEPT, ("loss",), _NAMED),
-    TaskExamples.name: Kind(READINGS, _ranking, get_args(OfTasks), _KEPT, ("loss",), _NAMED),
+    NextItemExamples.name: Kind(READINGS, _ranking, get_args(OfItems), _KEPT, ("loss",), _NAMED, join_targets),
+    TaskExamples.name: Kind(READINGS, _ranking, get_args(OfTasks), _KEPT, ("loss",), _NAMED, join_targets),
     ImpressionExamples.name: Kind(
         OF_IMPRESSIONS,
         lambda config, examples, world: None,
@@ -228,23 +229,28 @@ KINDS: dict[str, Kind] = {
 
 def encode_catalogue(model: Model, store: ItemStore, num_items: int, world: World) -> Tensor:
     """Vectors of all items (N + 1, D) in fp32, row 0 zero."""
-    return F.pad(encode_items(model, store, np.arange(1, num_items + 1), world), (0, 0, 1, 0))
+    return _encoded(model, store, np.arange(1, num_items + 1), world, blank_rows=1)
 
 
 def encode_items(model: Model, store: ItemStore, items: NDArray[np.int64], world: World) -> Tensor:
     """Vectors of at least one item (I, D) in fp32; ranks share the work and run equally many encoder passes."""
+    return _encoded(model, store, items, world, blank_rows=0)
+
+
+def _encoded(model: Model, store: ItemStore, items: NDArray[np.int64], world: World, blank_rows: int) -> Tensor:
+    """Vectors of items after some rows of zeros; ranks exchange them piece by piece, so that each holds them once."""
     places = np.arange(len(items))[world.rank :: world.size]
-    own = items[places]
-    pieces = [own[start : start + store.items_at_once] for start in range(0, len(own), store.items_at_once)]
+    pieces = [places[start : start + store.items_at_once] for start in range(0, len(places), store.items_at_once)]
     most = -(-len(range(0, len(items), world.size)) // store.items_at_once)  # pieces of rank 0, which has the most
-    rows: list[Tensor] = []
+    encoded: Tensor | None = None
     for i in range(most):
-        piece = pieces[i] if i < len(pieces) else np.array([1])
-        content = store.content(piece)
+        piece = pieces[i] if i < len(pieces) else places[:0]
+        content = store.content(items[piece] if len(piece) else np.array([1]))
         passes = world.gather_ints(content.passes).max(0).values.tolist() if content.passes else []
         vectors = model.encode_items(to_device(content.with_passes(passes), world.device)).float()
-        rows.append(vectors if i < len(pieces) else vectors[:0])
-    all_rows = world.gather_rows(torch.cat(rows))
-    encoded = torch.empty_like(all_rows)
-    encoded[world.gather_rows(torch.from_numpy(places).to(world.device))] = all_rows
+        rows = world.gather_rows(vectors[: len(piece)])
+        if encoded is None:
+            encoded = rows.new_zeros((blank_rows + len(items), rows.shape[1]))
+        encoded[blank_rows + world.gather_rows(torch.from_numpy(piece).to(world.device))] = rows
+    assert encoded is not None  # of at least one item
     return encoded

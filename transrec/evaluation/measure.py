@@ -3,8 +3,8 @@
 Shape letters: B questions of a batch, I questions of all batches.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +12,22 @@ from torch import Tensor
 from transrec.distributed.world import World
 from transrec.evaluation.readings import Reading
 
+
+class Asked(Protocol):
+    """A batch of questions of any kind."""
+
+    @property
+    def users(self) -> Tensor: ...  # (B,) a number for each user
+
+
 Context = TypeVar("Context")
-Questions = TypeVar("Questions")
+Questions = TypeVar("Questions", bound=Asked)
 Answers = TypeVar("Answers")
+
+
+Join = Callable[[Sequence[Questions], Sequence[Answers]], tuple[Questions, Answers]]
+
+_QUESTIONS_AT_ONCE = 1024
 
 
 def measure(
@@ -23,6 +36,7 @@ def measure(
     readings: Mapping[str, Reading[Context, Questions, Answers]],
     context: Context,
     world: World,
+    join: Join[Questions, Answers] | None = None,
 ) -> dict[str, Tensor]:
     """Each reading of every question, (I,), in the order of the data on every rank.
 
@@ -30,14 +44,28 @@ def measure(
         batches: this rank's batches, numbers `world.rank`, `world.rank + world.size`, … of all; None for a batch
             without questions. All ranks have equally many.
         answer: called for every batch, including None, because under ZeRO-3 all ranks must run the encoder.
+        join: makes one batch of several, and of their answers, so that about 1,024 questions are read at a time;
+            None: each batch is read by itself.
     """
     rows = [torch.zeros((0, 1 + len(readings)), dtype=torch.float64)]
+    waiting: list[tuple[Tensor, Questions, Answers]] = []  # the number of the batch for each question, and the batch
+
+    def read() -> None:
+        if waiting:
+            numbers, asked, answers = zip(*waiting, strict=True)
+            batch = (asked[0], answers[0]) if join is None or len(waiting) == 1 else join(asked, answers)
+            values = [reading.measure(context, *batch).cpu().double() for reading in readings.values()]
+            rows.append(torch.stack([torch.cat(numbers), *values], 1))
+            waiting.clear()
+
     for turn, asked in enumerate(batches):
         answers = answer(asked)
         if asked is not None:
-            values = [reading.measure(context, asked, answers).cpu().double() for reading in readings.values()]
-            number = torch.full_like(values[0], turn * world.size + world.rank)
-            rows.append(torch.stack([number, *values], 1))
+            number = float(turn * world.size + world.rank)
+            waiting.append((torch.full((len(asked.users),), number, dtype=torch.float64), asked, answers))
+            if join is None or sum(len(numbers) for numbers, *_ in waiting) >= _QUESTIONS_AT_ONCE:
+                read()
+    read()
     everyone = world.gather_rows(torch.cat(rows).to(world.device)).cpu()
     numbers, *columns = everyone.unbind(1)
     in_order = torch.argsort(numbers, stable=True)

@@ -6,16 +6,17 @@ Another kind, such as impressions with scores and labels, defines its own table;
 Shape letters: B targets of a batch, N ranked targets (1..N; 0 pads), X targets left out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from transrec.evaluation.full_ranking import Repeats, rank_targets, target_losses, top_items
+from transrec.evaluation.full_ranking import Repeats, fast_chunk, rank_targets, target_losses, top_items
 from transrec.evaluation.sampled_ranking import restricted, sampled_candidates
-from transrec.protocols import Score
+from transrec.protocols import BoundedScore, Score
 
 Context = TypeVar("Context", contravariant=True)
 Questions = TypeVar("Questions", contravariant=True)
@@ -51,6 +52,26 @@ class Targets(Protocol):
 
 
 @dataclass(frozen=True)
+class ManyTargets:
+    """Several batches of questions as one."""
+
+    users: Tensor
+    targets: Tensor
+    left_out: Tensor
+
+
+def join_targets(asked: Sequence[Targets], scores: Sequence[Score]) -> tuple[Targets, Score]:
+    """Several batches, and the answers to each, as one: a ranking of more users at a time is faster."""
+    widest = max(one.left_out.shape[1] for one in asked)
+    left_out = torch.cat([pad(one.left_out, (widest - one.left_out.shape[1], 0)) for one in asked])
+    whole = ManyTargets(torch.cat([a.users for a in asked]), torch.cat([a.targets for a in asked]), left_out)
+    first, *others = scores
+    if isinstance(first, BoundedScore):
+        return whole, first.joined(others)
+    return whole, lambda a, b: torch.cat([score(a, b) for score in scores])
+
+
+@dataclass(frozen=True)
 class Ranking:
     """The vocabulary in which targets are ranked, and the readings of a ranking."""
 
@@ -70,7 +91,8 @@ class Ranking:
 
     def predicted(self, asked: Targets, score: Score) -> Tensor:
         """The best candidate of each question; nothing is left out."""
-        return top_items(score, self.size, None, self.candidates.to(self.device), 1)[1][:, 0]
+        targets, _, candidates = self._on_device(asked)
+        return top_items(score, self.size, None, candidates, 1, fast_chunk(targets))[1][:, 0]
 
     def loss(self, asked: Targets, score: Score) -> Tensor:
         """The cross entropy of each target, in a separate pass over the vocabulary."""

@@ -3,7 +3,7 @@
 Its values differ from those of the full ranking, and it may order models differently (Krichene and Rendle, KDD 2020),
 so its metrics carry its name, as in `sampled_99_HR@5`.
 
-Shape letters: B users of a call, N items (indices 1..N; 0 pads), X items left out.
+Shape letters: B users of a call, N items (indices 1..N; 0 pads), X items left out, S sampled items.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ _OTHERS = 99
 
 
 def sampled_candidates(users: Tensor, targets: Tensor, left_out: Tensor, candidates: Tensor) -> Tensor:
-    """(B, N + 1) bool: the target and 99 other candidates, or all if there are fewer, without `left_out`.
+    """(B, 100) item indices: the target and 99 other candidates, 0 where there are fewer, without `left_out`.
 
     They depend on the user and the target alone, so every model gets the same questions.
 
@@ -28,16 +28,26 @@ def sampled_candidates(users: Tensor, targets: Tensor, left_out: Tensor, candida
         candidates: (N + 1,) bool.
     """
     possible = candidates.nonzero().squeeze(1).numpy()
-    sampled = torch.zeros((len(users), len(candidates)), dtype=torch.bool)
+    sampled = torch.zeros((len(users), 1 + _OTHERS), dtype=torch.int64)
+    sampled[:, 0] = targets
     for row, (user, target) in enumerate(zip(users.tolist(), targets.tolist(), strict=True)):
         barred = np.append(left_out[row].numpy(), target)
         count = min(len(possible), _OTHERS + len(barred))
         drawn = np.random.default_rng((user, target)).choice(possible, count, replace=False)
-        sampled[row, drawn[~np.isin(drawn, barred)][:_OTHERS]] = True
-        sampled[row, target] = True
+        others = drawn[~np.isin(drawn, barred)][:_OTHERS]
+        sampled[row, 1 : 1 + len(others)] = torch.from_numpy(others)
     return sampled
 
 
 def restricted(score: Score, sampled: Tensor) -> Score:
-    """Scores where all items except the `sampled` (B, N + 1) get -inf."""
-    return lambda a, b: score(a, b).float().masked_fill(~sampled[:, a:b], -torch.inf)
+    """Scores where all items except the `sampled` (B, S), 0 where padded, get -inf."""
+
+    def within(a: int, b: int) -> Tensor:
+        scores = score(a, b).float()
+        rows, places = ((sampled >= a) & (sampled < b)).nonzero(as_tuple=True)
+        columns = sampled[rows, places] - a
+        kept = torch.full_like(scores, -torch.inf)
+        kept[rows, columns] = scores[rows, columns]
+        return kept
+
+    return within

@@ -20,8 +20,7 @@ from transrec.models.item_towers import item_towers
 from transrec.models.mask_token import MaskToken
 from transrec.models.output_table import OutputTable
 from transrec.models.task_head import TaskHead
-from transrec.nn.dot_product import dot_product_scores
-from transrec.nn.sparse_terms import with_terms
+from transrec.nn.dot_product import InnerProducts, item_lengths
 from transrec.objectives import ObjectiveConfig
 from transrec.protocols import Model, ModelSettings, Score, Scorer, Tower
 from transrec.user_encoders import UserEncoderConfig
@@ -213,13 +212,14 @@ class SequentialRecommender(Model):
     def scorer(self, items: Tensor) -> Scorer:
         """Function from users' newest items, `question.inputs` (B, L), to the scores of all targets, which are the
         objective's logits."""
-        targets = self.target_vectors(items)
+        targets = self.encode_targets(items)
+        lengths = item_lengths(targets, self._cosine)
 
         def score(question: Any) -> Score:
             inputs = question.inputs.to(items.device)
             users = self.user_vectors(items[inputs], inputs > 0)
             terms = self.evidence(to_device(question.evidence, items.device)) if self.evidence else []
-            return with_terms(dot_product_scores(users, targets), terms)
+            return InnerProducts(users, targets, terms, self._cosine, lengths)
 
         return score
 

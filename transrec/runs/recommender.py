@@ -27,7 +27,7 @@ from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import encode_catalogue, encode_items, inference
 from transrec.evaluation.full_ranking import top_items
 from transrec.models.ranking_model import RankingModelConfig
-from transrec.nn.dot_product import dot_product_scores
+from transrec.nn.dot_product import InnerProducts
 from transrec.protocols import Evidence, Model, Part, Score, Scorer
 from transrec.runs.catalogue import Catalogue, Filters
 from transrec.runs.channels import Channel, Channels
@@ -232,7 +232,7 @@ class Recommender:
         if top < 1:
             raise ConfigError(f"top {top}: ask for at least 1 result")
         (item,) = self.catalogue.indices(query.history)
-        score = dot_product_scores(self._directions[[item]], self._directions)
+        score = InnerProducts(self._directions[[item]], self._directions)
         excluded = torch.tensor([[item, *self._left_out(query)]])
         (found,) = self._best_items(score, excluded, [top], [self._allowed(query)])
         return [

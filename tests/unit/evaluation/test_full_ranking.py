@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from transrec.data.batch import SparseScores
 from transrec.evaluation.full_ranking import rank_targets, target_losses, top_items
-from transrec.nn.dot_product import dot_product_scores
+from transrec.nn.dot_product import InnerProducts
+from transrec.protocols import BoundedScore
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def test_a_model_that_tells_no_items_apart_earns_nothing(width, users, chunk):
     user, items = duplicates(users, width, 1000)
     targets = torch.randint(1, 1001, (users,), generator=torch.Generator().manual_seed(0))
     none, everything = torch.zeros(users, 0, dtype=torch.int64), torch.arange(1001) > 0
-    ranks = rank_targets(dot_product_scores(user, items), 1000, targets, none, everything, chunk=chunk)
+    ranks = rank_targets(InnerProducts(user, items), 1000, targets, none, everything, chunk=chunk)
     assert ranks.tolist() == [1000] * users
 
 
@@ -160,7 +162,7 @@ def test_ranks_of_dot_products_do_not_depend_on_chunk_or_users_per_call():
     everything = torch.arange(2001) > 0
 
     def ranks(rows, chunk):
-        score = dot_product_scores(user[rows], items)
+        score = InnerProducts(user[rows], items)
         return rank_targets(score, 2000, targets[rows], history[rows], everything, chunk=chunk)
 
     expected = ranks(slice(None), 2000)
@@ -173,9 +175,142 @@ def test_ranks_of_dot_products_do_not_depend_on_chunk_or_users_per_call():
 def test_dot_products_are_the_exact_ones_rounded_once(dtype):
     user, items = torch.randn(3, 8).to(dtype), torch.randn(11, 8).to(dtype)
     expected = np.float32(user.double().numpy() @ items.double().numpy().T)
-    found = dot_product_scores(user, items)(4, 9)
+    found = InnerProducts(user, items)(4, 9)
     assert found.dtype == torch.float32
     np.testing.assert_array_equal(found.numpy(), expected[:, 4:9])
+
+
+# Scores with a bound
+
+
+@dataclass(frozen=True)
+class Noisy(BoundedScore):
+    """Given scores whose rough values are off by up to the margin, as badly as an adversary likes."""
+
+    case: Case
+    noise: Tensor  # (B, N + 1) in [-1, 1]
+    error: float = 0.3
+
+    def __call__(self, a: int, b: int) -> Tensor:
+        return self.case.score(a, b).float()
+
+    def rough(self, a: int, b: int) -> Tensor:
+        return self(a, b) + self.error * self.noise[:, a:b]
+
+    def margin(self, a: int, b: int) -> Tensor:
+        return torch.full((len(self.noise), 1), 1.001 * self.error)
+
+    def at(self, rows: Tensor, items: Tensor) -> Tensor:
+        return self.case.scores[rows, items].float()
+
+    def joined(self, others):
+        raise NotImplementedError
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases(levels=6), st.integers(0, 2**32 - 1), st.booleans())
+def test_rough_scores_never_change_a_rank(case, seed, extreme):
+    """Ties, -inf, histories and items that are no candidates among them; errors are random, or as large as can be."""
+    noise = torch.from_numpy(np.random.default_rng(seed).uniform(-1, 1, case.scores.shape)).float()
+    score = Noisy(case, noise.sign() if extreme else noise)
+    for repeats in ("count", "miss"):
+        found = rank_targets(
+            score, case.catalogue_size, case.targets, case.history, case.candidates, repeats, case.chunk
+        )
+        assert found.tolist() == rank(case, repeats)
+
+
+def near_ties(width: int, close: int = 40, items: int = 3000, users: int = 20) -> tuple[Tensor, Tensor, Tensor]:
+    """Users, and items of which `close` differ from the target in the last bits of float32, or not at all."""
+    generator = torch.Generator().manual_seed(width)
+    one = torch.randn(1, width, generator=generator)
+    steps = torch.randint(-2, 3, (items + 1, width), generator=generator)
+    steps[torch.rand(items + 1, generator=generator) < 0.3] = 0  # duplicates
+    matrix = (one.double() * (1 + steps * 2.0**-24)).float()
+    matrix[close + 1 :] = torch.randn(items - close, width, generator=generator)
+    targets = torch.randint(1, close + 1, (users,), generator=generator)
+    return torch.randn(users, width, generator=generator), matrix, targets
+
+
+@pytest.mark.parametrize("close", [40, 1500])  # pair by pair, and so many that everything is scored exactly
+@pytest.mark.parametrize("kind", ["plain", "terms", "unit"])
+@pytest.mark.parametrize("width", [3, 64, 384])
+def test_ranks_among_near_ties_are_those_of_exact_scores(width, kind, close):
+    user, items, targets = near_ties(width, close)
+    generator = torch.Generator().manual_seed(0)
+    columns = torch.randint(1, len(items), (400,), generator=generator).unique()
+    term = SparseScores(torch.randint(0, len(user), columns.shape, generator=generator), columns, columns * 1e-6)
+    score = InnerProducts(user, items, [term, term] if kind == "terms" else [], unit=kind == "unit")
+    history = torch.randint(0, len(items), (len(user), 15), generator=generator)
+    candidates = torch.rand(len(items), generator=generator) < 0.9
+    candidates[0] = False
+    arguments = (len(items) - 1, targets, history, candidates)
+    expected = rank_targets(score.__call__, *arguments)
+    for chunk in (None, 64, 999):
+        assert torch.equal(rank_targets(score, *arguments, chunk=chunk), expected)
+    roughly = rank_targets(lambda a, b: score.rough(a, b).clone(), *arguments)
+    assert not torch.equal(roughly, expected), "rough scores alone would do: the test proves nothing"
+
+
+@pytest.mark.parametrize("width", [1, 64, 1000])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4])
+def test_the_margin_bounds_the_error(width, size):
+    generator = torch.Generator().manual_seed(width)
+    user, items = torch.randn(30, width, generator=generator), size * torch.randn(501, width, generator=generator)
+    score = InnerProducts(user, items)
+    error = (score.rough(1, 501).double() - user.double() @ items[1:].double().T).abs().amax(1, keepdim=True)
+    assert (error < score.margin(1, 501)).all()
+    assert (score.margin(1, 501) < 1e-3 * user.norm(dim=1, keepdim=True) * items.norm(dim=1).amax()).all()
+
+
+@pytest.mark.parametrize("products", ["high", "medium"])
+def test_inputs_that_are_cut_widen_the_margin(products):
+    score = InnerProducts(torch.ones(1, 4), torch.ones(3, 4))
+    before = InnerProducts(torch.ones(1, 4), torch.ones(3, 4)).margin(1, 3)
+    try:
+        torch.set_float32_matmul_precision(products)
+        after = score.margin(1, 3)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert after > 100 * before
+
+
+def test_single_scores_are_those_of_chunks():
+    user, items, _ = near_ties(64)
+    term = SparseScores(torch.tensor([3, 0]), torch.tensor([5, 9]), torch.tensor([0.5, -2.0]))
+    score = InnerProducts(user, items, [term])
+    rows, places = torch.tensor([0, 3, 3, 7, 0]), torch.tensor([9, 5, 9, 9, 1])
+    assert torch.equal(score.at(rows, places), score(1, 11)[rows, places - 1])
+    assert score.at(rows[:0], places[:0]).tolist() == []
+
+
+def test_joined_scores_are_those_of_each():
+    user, items, _ = near_ties(8)
+    terms = [
+        SparseScores(torch.tensor([1, 0]), torch.tensor([2, 4]), torch.tensor([0.5, 2.0])),
+        SparseScores(torch.tensor([2, 0]), torch.tensor([1, 4]), torch.tensor([1.5, 3.0])),
+    ]
+    one, other = InnerProducts(user[:4], items, terms[:1]), InnerProducts(user[4:], items, terms[1:])
+    whole = one.joined([other])
+    assert torch.equal(whole(1, 7), torch.cat([one(1, 7), other(1, 7)]))
+    assert torch.equal(whole.at(torch.tensor([4, 6]), torch.tensor([4, 1])), other(1, 5)[[0, 2], [3, 0]])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_vector_that_is_not_finite_is_an_error(value):
+    user, items, targets = near_ties(4, 10, items=50, users=3)
+    user[1, 2] = value
+    nothing, everything = torch.zeros(3, 0, dtype=torch.int64), torch.arange(51) > 0
+    items[7, 2] = 0  # inf times 0 is NaN
+    with pytest.raises(ValueError, match="scores are NaN"):
+        rank_targets(InnerProducts(user, items), 50, targets, nothing, everything)
+
+
+def test_products_beyond_float32_are_ranked_as_exact_ones():
+    user, items, targets = near_ties(4, 10, items=50, users=3)
+    score = InnerProducts(1e30 * user, 1e10 * items)
+    arguments = (50, targets, torch.zeros(3, 0, dtype=torch.int64), torch.arange(51) > 0)
+    assert torch.equal(rank_targets(score, *arguments), rank_targets(score.__call__, *arguments))
 
 
 def test_no_call_asks_for_more_than_a_chunk_and_one_chunk_is_scored_once():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from transrec.evaluation.estimates import Counts, Interval, Statistic
 from transrec.evaluation.measure import measure
 from transrec.evaluation.metric import Metric
 from transrec.evaluation.metrics import METRICS, metric
-from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading
+from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading, join_targets
+from transrec.nn.dot_product import InnerProducts
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,35 @@ def test_readings_of_a_ranking() -> None:
     logits = torch.tensor([3.0, 2.0, 1.0])
     expected = [float(logits.logsumexp(0)) - 3, float(logits[[0, 2]].logsumexp(0)) - 1]
     torch.testing.assert_close(found["loss"], torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 1024])
+@pytest.mark.parametrize("kind", ["products", "counts"])
+def test_batches_that_are_read_together_are_read_as_each(
+    at_once: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Histories of different lengths, batches without questions, and two ranks' numbers of batches."""
+    generator = torch.Generator().manual_seed(0)
+    items = torch.randn(41, 8, generator=generator)
+    users, asked = [], []
+    for number, size in enumerate([3, 1, 4, 2]):
+        users.append(torch.randn(size, 8, generator=generator))
+        numbers = (number << 32) + torch.arange(size)
+        left_out = torch.randint(0, 41, (size, number + 1), generator=generator)
+        asked.append(Held(numbers, torch.randint(1, 41, (size,), generator=generator), left_out))
+
+    def answer(one: Held | None) -> Any:
+        score = InnerProducts(users[0 if one is None else int(one.users[0]) >> 32], items)
+        return score if kind == "products" else score.__call__
+
+    def read(join: Any) -> dict[str, Tensor]:
+        ranking = Ranking(40, torch.arange(41) > 0, "count", torch.device("cpu"))
+        return measure([asked[0], None, *asked[1:], None], answer, READINGS, ranking, World(), join)
+
+    monkeypatch.setattr("transrec.evaluation.measure._QUESTIONS_AT_ONCE", at_once)
+    together, apart = read(join_targets), read(None)
+    assert all(torch.equal(together[name], apart[name]) for name in READINGS if name != "loss")
+    torch.testing.assert_close(together["loss"], apart["loss"], rtol=1e-6, atol=0)
 
 
 def forbidden(*arguments: object) -> Iterator[Tensor]:

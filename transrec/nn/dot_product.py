@@ -72,7 +72,8 @@ class InnerProducts(BoundedScore):
     @cached_property
     def _margin_of_users(self) -> Tensor:
         """(B, 1) for item rows of length 1."""
-        return self._roundings * torch.linalg.vector_norm(self._users, dim=1, keepdim=True)
+        lengths: Tensor = torch.linalg.vector_norm(self._users, dim=1, keepdim=True)
+        return self._roundings * lengths
 
     @cached_property
     def _margin_of_terms(self) -> Tensor:
@@ -113,4 +114,7 @@ class InnerProducts(BoundedScore):
 
 def item_lengths(items: Tensor, unit: bool = False) -> Tensor:
     """(N + 1,) the length of each row, or 1."""
-    return items.new_ones(len(items)) if unit else torch.linalg.vector_norm(items.detach().float(), dim=1)
+    if unit:
+        return items.new_ones(len(items), dtype=torch.float32)
+    lengths: Tensor = torch.linalg.vector_norm(items.detach().float(), dim=1)
+    return lengths

@@ -46,11 +46,17 @@ def test_a_run_that_is_killed_at_its_baselines_has_its_results(
 
 
 def test_ranks_share_the_baselines_and_agree_with_one(tiny: Tiny, commands: ForkedCommands, tmp_path: Path) -> None:
+    """Also about a sample of the users, which is the same."""
     found = []
     for ranks in (1, 2):
         run_dir, cache = tmp_path / str(ranks), f"data.cache={tmp_path / f'cache-{ranks}'}"
-        finished = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", cache, *SHORT, ranks=ranks)
+        settings = [f"run_dir={run_dir}", cache, *SHORT, "evaluation.users=40", "evaluation.validation_users=30"]
+        finished = commands.run("train", "--config", tiny.config, *settings, ranks=ranks)
         assert finished.code == 0, finished.stderr
+        samples = summary_of(run_dir)["samples"]
+        assert {part: sample["users"] for part, sample in samples.items()} == {"valid": 30, "test": 40}
+        assert finished.stdout.count("of a sample of 40 of ") == 2, "the tables of results and of their popularity"
+        assert len(pq.read_table(run_dir / "test_users.parquet")) == 40
         found.append((summary_of(run_dir)["baselines"], pq.read_table(run_dir / "test_baselines.parquet")))
     (alone, ranks_alone), (together, ranks_together) = found
     every = ["most_popular", "item_to_item", "transitions", "co_occurrence", "content_similarity", "blend"]

@@ -67,9 +67,25 @@ class Experiment(Config):
             raise ValueError(f"data.stride {self.data.stride} exceeds model.max_length {self.model.max_length}")
         if self.data.windows == "last" and isinstance(self.data.split, TemporalConfig):
             raise ValueError("data.windows=last keeps interactions that data.split.name=temporal may not see")
+        if self.optimizer.embedding is not None:
+            self._check_tables(self.optimizer.embedding.name)
         if self.init_except and self.init_from is None:
             raise ValueError("init_except is set without init_from: set both or neither")
         return self
+
+    def _check_tables(self, name: str) -> None:
+        if self.zero.stage == 3:
+            raise ValueError(
+                f"optimizer.embedding.name={name} keeps tables whole on every rank, but zero.stage=3 splits them: "
+                "set zero.stage to 0, 1 or 2"
+            )
+        if self.train.precision == "fp16":
+            raise ValueError(f"optimizer.embedding.name={name} has no loss scale: set train.precision to bf16 or fp32")
+        if name == "rowwise_adagrad" and self.optimizer.lr.embedding is None:
+            raise ValueError(
+                "optimizer.embedding.name=rowwise_adagrad needs its own rate, for Adagrad's are larger than Adam's: "
+                "set optimizer.lr.embedding, to 0.01 for example"
+            )
 
     @model_validator(mode="after")
     def _fits_the_examples(self) -> Self:

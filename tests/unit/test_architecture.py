@@ -157,11 +157,13 @@ def test_the_foundations_know_nothing_above_them() -> None:
         "training.tracking": ("files", "terminal"),
         "weights": ("distributed", "files"),
         "training.engine": ("config", "distributed.extension_locks"),
-        "training.optim": ("nn.parameter_groups", "protocols", "config", "training.engine"),
+        "training.optim": ("nn.parameter_groups", "protocols", "config", "training.engine", "training.row_wise"),
+        "training.row_wise": ("config",),
+        "training.tables": ("distributed", "training.row_wise"),
         "protocols": ("config", "data.batch"),
         "nn": ("protocols", "data.batch"),
         "training.checkpoint": ("distributed", "training.engine_state", "files", "weights"),
-        "training.engine_state": ("distributed",),
+        "training.engine_state": ("distributed", "training.tables"),
     }
     for name, allowed in foundations.items():
         for module in of_package(f"transrec.{name}"):

@@ -112,7 +112,7 @@ def test_a_rank_for_a_group_that_it_lacks_is_refused(model: Ranker) -> None:
 
 def test_its_optimizer_has_the_rates(model: Ranker) -> None:
     optimizer = build_optimizer(OptimizerConfig(), model, LORA.apply(model), offload=False)
-    assert peak_rates(optimizer) == {"adapter_0.001": 1e-3, "head": 1e-4}
+    assert peak_rates(optimizer.param_groups) == {"adapter_0.001": 1e-3, "head": 1e-4}
 
 
 def test_its_parameters_are_counted_by_tower(model: Ranker) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -88,11 +88,11 @@ class World:
         dist.all_reduce(total, group=self.control)
         return total.numpy()
 
-    def gather_rows(self, rows: Tensor) -> Tensor:
-        """Concatenated rows (n_r, ...) of all ranks, in rank order; n_r may differ."""
+    def gather_rows(self, rows: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+        """Concatenated rows (n_r, ...) of all ranks, in rank order; n_r may differ, and are `counts` if known."""
         if self.size == 1:
             return rows
-        counts = self.gather_ints([len(rows)])[:, 0].tolist()
+        counts = self.gather_ints([len(rows)])[:, 0].tolist() if counts is None else counts
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows
         gathered = [torch.empty_like(padded) for _ in counts]

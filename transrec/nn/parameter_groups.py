@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from transrec.protocols import Adapter, EmbeddingTable, Model, Tower
+from transrec.protocols import Adapter, CatalogueTable, EmbeddingTable, Model, Tower
 
 Group = Literal["task", "adapter", "layer_norm", "backbone", "head"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -25,7 +25,7 @@ class Member:
     group: Group
     towers: frozenset[str]  # names of the towers that contain it
     pretrained: bool  # belongs to a pretrained module, LayerNorms included
-    table: bool  # belongs to the table of a feature
+    table: Literal["item", "feature"] | None  # has a row for each item of a catalogue, or each value of a feature
 
 
 def members(model: Model) -> list[Member]:
@@ -33,7 +33,8 @@ def members(model: Model) -> list[Member]:
     new = _of(model.always_trained())
     adapters = _of(module for module in model.modules() if isinstance(module, Adapter))
     norms = _of(module for module in model.modules() if isinstance(module, nn.LayerNorm))
-    tables = _of(module for module in model.modules() if isinstance(module, EmbeddingTable))
+    items = _of(module for module in model.modules() if isinstance(module, CatalogueTable))
+    features = _of(module for module in model.modules() if isinstance(module, EmbeddingTable))
     towers = model.towers()
     pretrained = _of(module for tower in towers.values() for module in pretrained_modules(tower))
     inside = {name: _of([model.get_submodule(tower.prefix)]) for name, tower in towers.items()}
@@ -46,7 +47,7 @@ def members(model: Model) -> list[Member]:
             next((group for group, there in groups if id(parameter) in there), "head"),
             frozenset(tower for tower, there in inside.items() if id(parameter) in there),
             id(parameter) in pretrained,
-            id(parameter) in tables,
+            "item" if id(parameter) in items else "feature" if id(parameter) in features else None,
         )
         for name, parameter in model.named_parameters()
     ]

@@ -30,8 +30,9 @@ from transrec.runs.run_folder import check_run_dir, owned, write_run_dir
 from transrec.runs.summary import SUMMARY_FILE, assemble, hyperparameters, save_ranks, save_users, show, write_summary
 from transrec.training.cost import Cost, count_parameters, measure
 from transrec.training.engine import check_extra, deepspeed_config, initialize
-from transrec.training.optim import build_optimizer, peak_rates
+from transrec.training.optim import build_optimizer, build_table_optimizer, peak_rates
 from transrec.training.stopping import StopRequest
+from transrec.training.tables import EngineWithTables, Tables, learning_groups
 from transrec.training.trainer import Trainer, peak_memory
 
 
@@ -104,7 +105,7 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     weights.load_trained(experiment.run_dir / "export", model)
     results = {part: evaluator.users(model, parts.store, part) for part in ("valid", "test")}
     peak = int(world.gather_ints([peak_memory()]).max())
-    rates = peak_rates(trainer.engine.optimizer)
+    rates = peak_rates(learning_groups(trainer.engine))
     summary = assemble(experiment, parts.examples, parameters, rates, state, peak, results, cost)
     return Trained(parts.examples, trainer, results, summary, cost)
 
@@ -185,6 +186,9 @@ def build_trainer(
     )
     optimizer = build_optimizer(experiment.optimizer, model, parts.rates, experiment.zero.offload_optimizer)
     engine = initialize(model, optimizer, settings)
+    table_optimizer = build_table_optimizer(experiment.optimizer, model)
+    if table_optimizer is not None:
+        engine = EngineWithTables(engine, Tables(table_optimizer, world), train.clipping)
 
     def validate() -> Mapping[str, float]:
         estimates = evaluator.model(engine.module, parts.store, "valid")

@@ -1,7 +1,8 @@
 """Training checkpoints: one folder per step, complete or absent, for any number of ranks and any ZeRO stage.
 
     checkpoints/step-00000100/rank-00000-of-00002.safetensors  every other trained parameter, whole and in fp32:
-                                                               `weight:NAME`, `exp_avg:NAME`, `exp_avg_sq:NAME`
+                                                               `weight:NAME`, `exp_avg:NAME`, `exp_avg_sq:NAME`, or
+                                                               the state of a table's optimizer
     checkpoints/step-00000100/rank-00001-of-00002.safetensors  the others
     checkpoints/step-00000100/state.json                       written last: the trainer's state, Adam's step, the loss
                                                                scale, and the hash of every file
@@ -34,7 +35,7 @@ from transrec.distributed.world import World
 from transrec.errors import TransRecError
 from transrec.files import StorageError, rename_folder, write_text, writing
 from transrec.training import engine_state
-from transrec.training.engine_state import BYTES_PER_PARAMETER, KINDS, WEIGHT
+from transrec.training.engine_state import BYTES_PER_PARAMETER, WEIGHT
 
 STATE_FILE = "state.json"
 FORMAT = 2  # 1: another order of the windows, where the last step of an epoch took what was left
@@ -247,7 +248,7 @@ def _gather_share(engine: Any, world: World) -> dict[str, Tensor]:
     engine_state.complete(engine)
     share = {}
     for number, (name, parameter) in enumerate(engine_state.trained(engine).items()):
-        for kind in KINDS:
+        for kind in engine_state.kinds(engine, parameter):
             value = engine_state.read(engine, parameter, kind)
             if number % world.size == world.rank:
                 share[f"{kind}:{name}"] = value.detach().cpu().contiguous()
@@ -274,8 +275,9 @@ def _restore(engine: Any, checkpoint: Path, owners: Mapping[str, int], world: Wo
             raise CheckpointError(weights.listed(title, problems))
         engine_state.complete(engine)
         for name, parameter in parameters.items():
-            for kind in KINDS:
+            for kind in engine_state.kinds(engine, parameter):
                 key = f"{kind}:{name}"
-                owner = owners[where[key]]
-                value = files[where[key]].get_tensor(key) if owner == world.rank else None
-                engine_state.write(engine, parameter, kind, world.sent(value, found[name], owner))
+                file, owner = files[where[key]], owners[where[key]]
+                value = file.get_tensor(key) if owner == world.rank else None
+                shape = tuple(file.get_slice(key).get_shape())
+                engine_state.write(engine, parameter, kind, world.sent(value, shape, owner))

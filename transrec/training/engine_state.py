@@ -20,6 +20,7 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 
 from transrec.distributed.world import whole
+from transrec.training.tables import tables_beside
 
 WEIGHT = "weight"
 KINDS = (WEIGHT, "exp_avg", "exp_avg_sq")
@@ -32,8 +33,17 @@ def trained(engine: Any) -> dict[str, nn.Parameter]:
     return {name: p for name, p in engine.module.named_parameters() if p.requires_grad}
 
 
+def kinds(engine: Any, parameter: nn.Parameter) -> tuple[str, ...]:
+    """The names of a parameter's weight and the tensors of its optimizer."""
+    tables = tables_beside(engine)
+    return (WEIGHT, *tables.kinds) if tables is not None and parameter in tables else KINDS
+
+
 def read(engine: Any, parameter: nn.Parameter, kind: str) -> Tensor:
-    """One of `KINDS` for a parameter, in the parameter's shape."""
+    """One of its `kinds` for a parameter; all of `KINDS` have the parameter's shape."""
+    tables = tables_beside(engine)
+    if tables is not None and parameter in tables:
+        return parameter if kind == WEIGHT else tables.optimizer.state[parameter][kind]
     if not engine.zero_optimization():
         master = _master(engine, parameter)
         return master if kind == WEIGHT else engine.basic_optimizer.state[master][kind]
@@ -45,7 +55,11 @@ def read(engine: Any, parameter: nn.Parameter, kind: str) -> Tensor:
 
 @torch.no_grad()
 def write(engine: Any, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
-    """Set one of `KINDS` for a parameter; `value` is whole and the same on every rank."""
+    """Set one of its `kinds` for a parameter; `value` is whole and the same on every rank."""
+    tables = tables_beside(engine)
+    if tables is not None and parameter in tables:
+        read(engine, parameter, kind).copy_(value)
+        return
     if kind == WEIGHT:  # the model's weights; the optimizer may have a copy in fp32 or in host memory
         with whole(parameter, modify=True):
             if parameter.numel():
@@ -119,6 +133,9 @@ def read_numbers(engine: Any) -> dict[str, Any]:
 def set_numbers(engine: Any, numbers: Mapping[str, Any]) -> None:
     """Set the numbers that `read_numbers` returned."""
     _set_adam_step(engine.basic_optimizer, _masters(engine), numbers["step"])
+    tables = tables_beside(engine)
+    if tables is not None:  # they step when Adam does
+        tables.set_step(numbers["step"])
     scaler = _loss_scaler(engine)
     for name, value in numbers["loss_scaler"].items():
         if hasattr(scaler, name):  # stage 0 counts no hysteresis

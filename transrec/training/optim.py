@@ -1,7 +1,7 @@
 """Optimizer, parameter groups with their own learning rates, and schedules as pure functions of the step."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -9,9 +9,10 @@ from pydantic import Field, NonNegativeFloat
 from torch import nn
 
 from transrec.config import Config, ConfigError
-from transrec.nn.parameter_groups import Member, parameter_groups
+from transrec.nn.parameter_groups import Member, members, parameter_groups
 from transrec.protocols import Model
 from transrec.training.engine import cpu_adam
+from transrec.training.row_wise import TableOptimizerConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -25,17 +26,22 @@ class LearningRates(Config):
     backbone: NonNegativeFloat = Field(5e-5, description="pretrained modules")
     head: NonNegativeFloat = Field(1e-4, description="projection, user encoder, item ids, the head of a task")
     adapter: NonNegativeFloat | None = Field(None, description="adapters; null: the rate of the adaptation method")
-    embedding: NonNegativeFloat | None = Field(None, description="tables of a ranking model's features; null: head")
+    embedding: NonNegativeFloat | None = Field(
+        None, description="tables of item ids and of a ranking model's features; null: head"
+    )
     layer_norm: NonNegativeFloat | None = Field(
         None, description="trained LayerNorms; null: the rate of the group that contains them"
     )
 
 
 class OptimizerConfig(Config):
-    """AdamW, which without weight decay is the reference's Adam."""
+    """AdamW, which without weight decay is the reference's Adam; tables can have an optimizer of their own."""
 
     lr: LearningRates = Field(LearningRates(), description="peak learning rates")
     weight_decay: NonNegativeFloat = Field(0.0, description="weight decay of matrices; biases and norms do not decay")
+    embedding: TableOptimizerConfig | None = Field(
+        None, description="optimizer of tables that updates only rows looked up, without decay; null: AdamW, all rows"
+    )
     betas: tuple[Beta, Beta] = Field(
         (0.9, 0.999), description="decay rates of the averages of gradients and their squares"
     )
@@ -56,17 +62,19 @@ def schedule_factor(config: OptimizerConfig, step: int, total_steps: int) -> flo
     return 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def set_learning_rates(optimizer: Any, factor: float) -> dict[str, float]:
+def set_learning_rates(groups: Sequence[dict[str, Any]], factor: float) -> dict[str, float]:
     """Set every group's rate to `factor` times its peak; returns the new rates by group name."""
-    for group in optimizer.param_groups:
+    for group in groups:
         group["lr"] = group["peak_lr"] * factor
-    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+    return {group["name"]: group["lr"] for group in groups}
 
 
 def build_optimizer(
     config: OptimizerConfig, model: Model, rates: Mapping[nn.Parameter, float], offload: bool
 ) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters; matrices decay, vectors (biases, norms) and tables of features do not.
+    """AdamW over the trainable parameters, without the tables if they have an optimizer of their own.
+
+    Matrices decay, vectors (biases, norms) and tables of features do not.
 
     Args:
         rates: peak learning rates of adapter parameters, used if the configuration sets none.
@@ -75,14 +83,16 @@ def build_optimizer(
         ConfigError: nothing is trainable.
     """
     buckets: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
-    for members in parameter_groups(model).values():
-        for member in members:
+    for group in parameter_groups(model).values():
+        for member in group:
             parameter = member.parameter
-            if parameter.requires_grad:
-                key = (*_rate_of(member, rates, config.lr), parameter.ndim > 1 and not member.table)
+            if parameter.requires_grad and not (config.embedding and member.table):
+                decays = parameter.ndim > 1 and member.table != "feature"
+                key = (*_rate_of(member, rates, config.lr), decays)
                 buckets.setdefault(key, []).append(parameter)
     if not buckets:
-        raise ConfigError("nothing is trainable: choose another `adaptation`")
+        rest = " besides the tables of `optimizer.embedding`" if config.embedding else ""
+        raise ConfigError(f"nothing is trainable{rest}: choose another `adaptation`")
     groups: list[dict[str, Any]] = []
     for (name, lr, decays), parameters in buckets.items():
         decay = config.weight_decay if decays else 0.0
@@ -92,9 +102,27 @@ def build_optimizer(
     return torch.optim.AdamW(groups, betas=config.betas, fused=torch.cuda.is_available())
 
 
-def peak_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+def build_table_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.Optimizer | None:
+    """The optimizer of the trained tables, whose gradients become sparse; None: they have none of their own.
+
+    Raises:
+        ConfigError: it was asked for, and no table is trained.
+    """
+    if config.embedding is None:
+        return None
+    tables = [m.parameter for m in members(model) if m.table and m.parameter.requires_grad]
+    if not tables:
+        raise ConfigError("`optimizer.embedding`: the run trains no table of ids or features: leave it out")
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and any(module.weight is table for table in tables):
+            module.sparse = True
+    lr = config.lr.head if config.lr.embedding is None else config.lr.embedding
+    return config.embedding.build([{"params": tables, "name": "embedding", "lr": lr, "peak_lr": lr}], config.betas)
+
+
+def peak_rates(groups: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The peak learning rate of every trained parameter group, by the name of its curve."""
-    return {group["name"]: group["peak_lr"] for group in optimizer.param_groups}
+    return {group["name"]: group["peak_lr"] for group in groups}
 
 
 def _rate_of(member: Member, rates: Mapping[nn.Parameter, float], lr: LearningRates) -> tuple[str, float]:

@@ -25,6 +25,7 @@ from transrec.training.checkpoint import TrainState
 from transrec.training.engine import Precision
 from transrec.training.optim import OptimizerConfig, schedule_factor, set_learning_rates
 from transrec.training.stopping import Duration, Interrupted, Paused, Stop, StopRequest
+from transrec.training.tables import learning_groups, reduced_gradients
 from transrec.training.tracking import Tracker
 
 _DROPOUT = 4  # seed component that separates these random numbers from those of the stream
@@ -232,7 +233,8 @@ class Trainer:
         seeds = np.random.SeedSequence((_DROPOUT, self.stream.seed, step, self.world.rank))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         micro_batches, normalisers, stop = self._agree(micro_batches)
-        rates = set_learning_rates(self.engine.optimizer, schedule_factor(self.optimizer, step, self.total_steps))
+        factor = schedule_factor(self.optimizer, step, self.total_steps)
+        rates = set_learning_rates(learning_groups(self.engine), factor)
         self.engine.train()
         total = torch.zeros(1 + len(normalisers), device=self.world.device)
         for batch in micro_batches:
@@ -253,7 +255,7 @@ class Trainer:
 
     def _norm_without_zero(self) -> float | None:
         """Norm of the averaged gradient at stage 0, where DeepSpeed leaves gradients on parameters without a norm."""
-        gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+        gradients = reduced_gradients(self.engine)
         if self.engine.zero_optimization() or not gradients:
             return None
         return float(torch.nn.utils.get_total_norm(gradients))

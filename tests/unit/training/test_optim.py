@@ -147,8 +147,8 @@ def test_a_model_without_a_trainable_parameter_is_a_readable_error() -> None:
 
 def test_rates_are_scaled_from_their_peak_not_from_each_other() -> None:
     optimizer = build(OptimizerConfig(lr=RATES), Tiny())
-    set_learning_rates(optimizer, 0.1)
-    in_force = set_learning_rates(optimizer, 0.5)
+    set_learning_rates(optimizer.param_groups, 0.1)
+    in_force = set_learning_rates(optimizer.param_groups, 0.5)
     assert in_force == pytest.approx({"adapter": 5e-3, "backbone": 5e-6, "head": 5e-4})
     assert {group["name"]: group["lr"] for group in optimizer.param_groups} == in_force
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/table_rows.py [--rows 10000 1000000] [--width 64] [--batch 64] [--rounds 7]
 
 The batches are those of a small synthetic set whose items are renumbered at random within each catalogue, so that only
-the size of the table differs. All steps are real ones, of DeepSpeed's engine without ZeRO, with clipping; the optimizers
+the size of the table differs. Steps are those of DeepSpeed's engine without ZeRO, with clipping; the optimizers
 take turns, a step at a time, and of each the median step counts. Popularity, which a run has for each item, is that of
 the small set.
 """

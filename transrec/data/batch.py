@@ -1,7 +1,8 @@
 """Batches between the streams and the models: item indices, and the content of every distinct item, held once.
 
 Shape letters: B windows, L input positions, P scored positions (L, or 1 when only the last is scored), K negatives,
-U distinct items of the batch (the pool), M of them with content in a modality, n items of a chunk, T tokens of a chunk.
+S scored positions of all windows, U distinct items of the batch (the pool), M of them with content in a modality,
+n items of a chunk, T tokens of a chunk.
 """
 
 from collections.abc import Callable, Sequence
@@ -128,6 +129,7 @@ class SequenceBatch:
     input_mask: Tensor  # (B, L) bool
     targets: Tensor  # (B, P) int64 pool rows
     target_mask: Tensor  # (B, P) bool
+    scored: Tensor  # (S,) int64, places b·P + p of the scored positions, so that no host waits for their number
     negatives: Tensor  # (B, P, K) int64 pool rows
     log_popularity: Tensor  # (U,) float32, log of each pool item's share of training interactions
     draws: int  # item occurrences that the pool was built from
@@ -135,10 +137,10 @@ class SequenceBatch:
     user_ids: list[str]  # of non-empty windows only: some slots are empty, so these do not align with rows
     counts: dict[str, int]  # scored positions by name of loss
     occurrences: int  # items that would be encoded without the pool
-    candidates: Tensor | None = None  # (S,) int64 pool rows, the same items for all parts of a step
+    candidates: Tensor | None = None  # (C,) int64 pool rows, the same items for all parts of a step
     log_inclusion: Tensor | None = None  # (U,) float32, log probability that a pool item is among the candidates
     masked: Tensor | None = None  # (B, L) bool, inputs replaced by the mask token
-    evidence: tuple[SparseScores, ...] = ()  # of each scored position (S, in the order of `target_mask`) and pool item
+    evidence: tuple[SparseScores, ...] = ()  # of each scored position (S, in the order of `scored`) and pool item
     digest: int = 0  # hash of which windows are in which slots; the parts of a global batch add up
 
     @property

@@ -30,6 +30,7 @@ class BackboneEncoder(ItemEncoder):
     body = ("backbone", "readout")
     passes = ("features", "vectors")
     augments = False  # True if training augments the content anew at each step
+    preparation = ""  # key of everything that `inputs` depends on besides the chunk
 
     def __init__(self, backbone: PreTrainedModel, pooling: Pooling, width: int, projection: Projection):
         super().__init__()
@@ -134,11 +135,6 @@ class BackboneEncoder(ItemEncoder):
     def inputs(self, chunk: Chunk) -> Chunk:
         """Inputs of the backbone for a chunk."""
         return chunk
-
-    @property
-    def preparation(self) -> str:
-        """Key of everything that `inputs` depends on besides the chunk."""
-        return ""
 
     def draw_prompts(self, count: int) -> Tensor:
         """Initial prompts (count, H): embeddings of random tokens for text, zeros for images."""

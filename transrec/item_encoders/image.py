@@ -107,19 +107,18 @@ class ImageEncoder(BackboneEncoder):
         if isinstance(self.projection, nn.Linear):
             nn.init.xavier_normal_(self.projection.weight)
             nn.init.zeros_(self.projection.bias)
-        self._mean, self._std = prepared.mean, prepared.std
+        self.preparation = f"{prepared.mean} {prepared.std}"
+        # On the device after its first use. Not a buffer, which fp16 training would round.
+        self._mean_and_std = torch.tensor([prepared.mean, prepared.std])[:, :, None, None]
         self.augments = config.augment
-
-    @property
-    def preparation(self) -> str:
-        return f"{self._mean} {self._std}"
 
     def inputs(self, chunk: Chunk) -> Chunk:
         """Normalise pixel bytes as in the backbone's training, in float32; the result has the weights' dtype."""
         pixels = chunk["pixel_values"]
         if "view" in chunk:  # in training only
             pixels = resample(pixels, chunk["view"])
-        mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (self._mean, self._std))
+        self._mean_and_std = self._mean_and_std.to(pixels.device)
+        mean, std = self._mean_and_std
         normalised: Tensor = (pixels.float() / 255 - mean) / std
         return {"pixel_values": normalised.to(self.dtype)}
 

@@ -58,7 +58,7 @@ class ContentIDContrast(nn.Module):
             c_KP, i_KP = self._unit(others)
             wrong_BK = (anchors.items[:, None] == others.items) | ~others.has_content
             loss_B = (self._loss(c_BP, i_BP, i_KP, wrong_BK) + self._loss(i_BP, c_BP, c_KP, wrong_BK)) / 2
-            return self.weight * loss_B[anchors.has_content].sum()
+            return self.weight * loss_B.masked_fill(~anchors.has_content, 0).sum()
 
     def _unit(self, of: Sides) -> tuple[Tensor, Tensor]:
         sides = self.content(of.content.float()), self.ids(of.ids.float())

@@ -24,19 +24,21 @@ def added(logits: Tensor, terms: Terms) -> Tensor:
 
 
 def among(terms: Terms, items: Tensor, width: int) -> list[SparseScores]:
-    """The columns `items` (C,) of the terms, which are distinct, as terms of (S, C) matrices; `width` is U."""
+    """The columns `items` (C,) of the terms, which are distinct, as terms to add to (S, C) matrices; `width` is U."""
     place = torch.full((width,), -1, device=items.device)
     place[items] = torch.arange(len(items), device=items.device)
-    kept = [place[term.columns] >= 0 for term in terms]
-    return [SparseScores(t.rows[k], place[t.columns[k]], t.values[k]) for t, k in zip(terms, kept, strict=True)]
+    places = [place[term.columns] for term in terms]  # other columns become zeros at 0: their number is not known here
+    pairs = zip(terms, places, strict=True)
+    return [SparseScores(t.rows, p.clamp(min=0), t.values.masked_fill(p < 0, 0)) for t, p in pairs]
 
 
 def added_to_pairs(positive: Tensor, negative: Tensor, terms: Terms, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
     """Logits of targets (B, P) and of negatives (B, P, K) plus every term."""
-    scored, width = batch.target_mask, len(batch.content.items)
-    of_targets, of_negatives = batch.targets[scored].unsqueeze(1), batch.negatives[scored]
-    positive = positive.index_put((scored,), at(terms, of_targets, width).squeeze(1), accumulate=True)
-    return positive, negative.index_put((scored,), at(terms, of_negatives, width), accumulate=True)
+    scored, width = batch.scored, len(batch.content.items)
+    of_targets, of_negatives = batch.targets.flatten()[scored].unsqueeze(1), batch.negatives.flatten(0, 1)[scored]
+    positive_N = positive.flatten().index_add(0, scored, at(terms, of_targets, width).squeeze(1))
+    negative_NK = negative.flatten(0, 1).index_add(0, scored, at(terms, of_negatives, width))
+    return positive_N.view_as(positive), negative_NK.view_as(negative)
 
 
 def at(terms: Terms, items: Tensor, width: int) -> Tensor:

@@ -136,8 +136,13 @@ class Softmax(Objective):
 
         Only the scored positions are kept: a full (B, P, U) table would be the largest tensor of the step.
         """
-        states_SD = self.logits(states.float()[batch.target_mask])
-        return states_SD @ pool.float().T, batch.targets[batch.target_mask]
+        states_SD, targets_S = self._scored(states, batch)
+        return states_SD @ pool.float().T, targets_S
+
+    def _scored(self, states: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        """States over τ (S, D) of the scored positions, and the pool rows of their targets (S,)."""
+        states_SD = states.float().flatten(0, 1).index_select(0, batch.scored)
+        return self.logits(states_SD), batch.targets.flatten()[batch.scored]
 
 
 class InBatchSoftmax(Softmax):
@@ -165,7 +170,7 @@ class InBatchSoftmax(Softmax):
             logits_SU = added(logits_SU, evidence)
             if self.debias:
                 logits_SU = logits_SU - log_inclusion(batch.log_popularity, batch.draws)
-            users_S = batch.target_mask.nonzero()[:, 0]
+            users_S = batch.scored // batch.target_mask.shape[1]
             hidden_SU = batch.owned[users_S].scatter(1, targets_S.unsqueeze(1), False)
             return F.cross_entropy(logits_SU.masked_fill(hidden_SU, -torch.inf), targets_S, reduction="sum")
 
@@ -199,8 +204,8 @@ class SampledSoftmax(Softmax):
         if batch.candidates is None or batch.log_inclusion is None:
             raise ValueError("sampled_softmax needs batch.candidates: the stream must be built from `sampling`")
         with torch.autocast(states.device.type, enabled=False):
-            states_SD, pool_UD = self.logits(states.float()[batch.target_mask]), pool.float()
-            targets_S, candidates_C = batch.targets[batch.target_mask], batch.candidates
+            (states_SD, targets_S), pool_UD = self._scored(states, batch), pool.float()
+            candidates_C = batch.candidates
             target_S = (states_SD * pool_UD[targets_S]).sum(-1) - batch.log_inclusion[targets_S]
             others_SC = states_SD @ pool_UD[candidates_C].T - batch.log_inclusion[candidates_C]
             if evidence:

@@ -9,13 +9,15 @@ from itertools import product
 import pytest
 import torch
 from contents import of_text
+from host_waits import step_without_waiting
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from transrec.config import ConfigError, config_classes, load
-from transrec.data.batch import ItemContent, ModalityContent, Sampling, SequenceBatch
+from transrec.data.batch import ItemContent, ModalityContent, Sampling, SequenceBatch, SparseScores
 from transrec.data.examples.questions import Histories
 from transrec.evaluation.evaluator import inference
+from transrec.evidence.co_occurrence import CoOccurrenceConfig
 from transrec.item_encoders import ItemEncoderConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoderConfig
@@ -100,12 +102,14 @@ def make_batch(sampling: Sampling) -> SequenceBatch:
     if sampling.masked:  # the last item of each history is the one to be found
         inputs, targets = targets, targets.where(torch.arange(L) == L - 1, 0)
     half = len(pool) // 2
+    target_mask = (mask & (torch.arange(L) == L - 1) if sampling.masked else mask)[:, -positions:]
     return SequenceBatch(
         content=with_images(of_text(torch.tensor(pool), [tokens(pool[:half]), tokens(pool[half:])])),
         inputs=inputs,
         input_mask=mask,
         targets=targets[:, -positions:],
-        target_mask=(mask & (torch.arange(L) == L - 1) if sampling.masked else mask)[:, -positions:],
+        target_mask=target_mask,
+        scored=target_mask.flatten().nonzero()[:, 0],
         negatives=negatives[:, -positions:],
         log_popularity=torch.full((len(pool),), 1 / len(pool)).log(),
         draws=12,
@@ -132,6 +136,9 @@ COMBINATIONS = [
 ]
 
 
+EACH_PART_ONCE = [names for names in COMBINATIONS if names[0] == "id_embedding" or names[1:] == ("sasrec", "next_item")]
+
+
 @pytest.mark.parametrize("names", COMBINATIONS, ids="-".join)
 def test_every_combination_gives_one_finite_loss_that_trains_the_model(bert_folder, names):
     model = build(bert_folder, *names)
@@ -144,6 +151,21 @@ def test_every_combination_gives_one_finite_loss_that_trains_the_model(bert_fold
     assert value.isfinite()
     for tower in (model.item_encoder, model.user_encoder):
         assert any(p.grad is not None and p.grad.any() for p in tower.parameters())
+
+
+@pytest.mark.parametrize("names", EACH_PART_ONCE, ids="-".join)
+def test_the_host_waits_for_no_part(bert_folder, names):
+    model = build(bert_folder, *names)
+    step_without_waiting(model, make_batch(model.objective.sampling))
+
+
+@pytest.mark.parametrize("objective", ["next_item", "in_batch_softmax", "sampled_softmax", "full_softmax"])
+def test_the_host_does_not_wait_for_evidence(bert_folder, objective):
+    model = build(bert_folder, "id_embedding", "sasrec", objective, evidence=[CoOccurrenceConfig()])
+    batch = make_batch(model.objective.sampling)
+    entries = torch.arange(len(batch.scored))
+    scores = SparseScores(entries, entries % len(batch.content.items), torch.ones(len(entries)))
+    step_without_waiting(model, replace(batch, evidence=(scores,)))
 
 
 @pytest.mark.parametrize("user_encoder", ["sasrec", "gru4rec"])
@@ -211,7 +233,8 @@ def test_user_encoders_see_zeros_where_a_window_is_padded(bert_folder):
 def test_a_later_item_changes_no_earlier_loss(bert_folder):
     model = build(bert_folder, "text", "sasrec", "next_item")
     batch = make_batch(model.objective.sampling)
-    first_three = replace(batch, target_mask=batch.target_mask & (torch.arange(L) < 3))
+    mask = batch.target_mask & (torch.arange(L) < 3)
+    first_three = replace(batch, target_mask=mask, scored=mask.flatten().nonzero()[:, 0])
     changed = batch.inputs.clone()
     changed[0, 3:] = (changed[0, 3:] + 1) % len(batch.content.items)
     assert torch.equal(model(first_three)["next_item"], model(replace(first_three, inputs=changed))["next_item"])

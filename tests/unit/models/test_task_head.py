@@ -104,6 +104,7 @@ def batch_of(histories: list[list[int]], targets: list[int]) -> SequenceBatch:
         input_mask=padded > 0,
         targets=torch.tensor(targets).unsqueeze(1),
         target_mask=torch.ones(rows, 1, dtype=torch.bool),
+        scored=torch.arange(rows),
         negatives=torch.zeros(rows, 1, 0, dtype=torch.int64),
         log_popularity=torch.zeros(9),
         draws=0,

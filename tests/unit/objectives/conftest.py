@@ -35,6 +35,7 @@ def make() -> Callable[..., Scored]:
             input_mask=mask,
             targets=targets,
             target_mask=mask[:, -positions:],
+            scored=mask[:, -positions:].flatten().nonzero()[:, 0],
             negatives=torch.randint(items, (users, positions, sampling.negatives), generator=generator),
             log_popularity=(popularity / popularity.sum()).log(),
             draws=12,

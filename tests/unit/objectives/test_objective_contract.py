@@ -17,8 +17,10 @@ def objective(request):
     return request.param().build()
 
 
-def loss(objective, case, **changes):
-    return objective(case.states, case.pool, replace(case.batch, **changes))
+def loss(objective, case, target_mask=None):
+    mask = case.batch.target_mask if target_mask is None else target_mask
+    batch = replace(case.batch, target_mask=mask, scored=mask.flatten().nonzero()[:, 0])
+    return objective(case.states, case.pool, batch)
 
 
 def test_has_a_name_and_a_sampling(objective):

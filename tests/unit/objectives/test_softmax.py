@@ -20,6 +20,7 @@ BATCH = SequenceBatch(
     input_mask=torch.tensor([[True, True], [False, True]]),
     targets=torch.tensor([[1, 2], [0, 3]]),
     target_mask=torch.tensor([[True, True], [False, True]]),
+    scored=torch.tensor([0, 1, 3]),
     negatives=torch.zeros(2, 2, 0, dtype=torch.long),
     log_popularity=LOG_POPULARITY,
     draws=3,
@@ -69,7 +70,7 @@ def test_an_items_own_vectors_gradient_is_zero_where_it_is_masked():
     pool = POOL.clone().requires_grad_()
     only_user_1 = torch.tensor([[True, False], [False, False]])
     objective = InBatchSoftmaxConfig().build()
-    objective(STATES, pool, replace(BATCH, target_mask=only_user_1)).backward()
+    objective(STATES, pool, replace(BATCH, target_mask=only_user_1, scored=torch.tensor([0]))).backward()
     assert pool.grad.any(dim=1).tolist() == [False, True, False, True]
 
 

@@ -31,6 +31,7 @@ def batch(content=None, filled: int = B * L) -> SequenceBatch:
     inputs = torch.arange(B * L).reshape(B, L) % U
     content = content or without_content(torch.arange(1, U + 1))
     rows = {"inputs": inputs, "input_mask": mask, "targets": inputs, "target_mask": mask}
+    rows["scored"] = mask.flatten().nonzero()[:, 0]
     negatives = inputs.unsqueeze(-1)
     users = [f"u{i}" for i in range(B)]
     return SequenceBatch(

@@ -83,6 +83,7 @@ class SequenceCollation:
             input_mask=torch.from_numpy(layout.mask),
             targets=target_rows(scored),
             target_mask=torch.from_numpy(scored > 0),
+            scored=torch.from_numpy(np.flatnonzero(scored)),
             negatives=target_rows(negatives),
             log_popularity=torch.from_numpy(self.log_popularity[content.items.numpy()]),
             draws=int(layout.mask.sum()) + len(filled),

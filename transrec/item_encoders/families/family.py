@@ -30,8 +30,13 @@ def run_layer(backbone: Any, paths: tuple[str, ...], states: Tensor, context: di
 
 
 def bidirectional(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
-    """Context in which every position attends to all positions except padding."""
-    attendable = create_bidirectional_mask(config=backbone.config, inputs_embeds=states, attention_mask=mask)
+    """Context in which every position attends to all positions except padding.
+
+    Transformers would leave out a mask without padding, for which the host has to wait for the device.
+    """
+    attendable = create_bidirectional_mask(
+        config=backbone.config, inputs_embeds=states, attention_mask=mask, allow_is_bidirectional_skip=mask is None
+    )
     return lambda layer: {"attention_mask": attendable}
 
 

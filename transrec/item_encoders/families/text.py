@@ -20,6 +20,7 @@ def embed_text(backbone: Any, inputs: Inputs) -> Tensor:
 def _local_and_global(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
     """ModernBERT: rotary positions of two frequencies; most layers attend to a window, the others to all tokens."""
     given = {"config": backbone.config, "inputs_embeds": states, "attention_mask": mask}
+    given["allow_is_bidirectional_skip"] = mask is None  # see `bidirectional`
     types: list[str] = backbone.config.layer_types
     masks = {
         "full_attention": create_bidirectional_mask(**given),

@@ -28,7 +28,11 @@ TWO_TOWERS = {"clip": _FIELDS, "siglip": _FIELDS}
 
 def _causal(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
     attendable = create_causal_mask(
-        config=backbone.config, inputs_embeds=states, attention_mask=mask, past_key_values=None
+        config=backbone.config,
+        inputs_embeds=states,
+        attention_mask=mask,
+        past_key_values=None,
+        allow_is_causal_skip=mask is None,  # see `bidirectional`
     )
     return lambda layer: {"attention_mask": attendable, "is_causal": True}
 

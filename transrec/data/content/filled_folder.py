@@ -31,7 +31,7 @@ SILENT_SECONDS = 5.0  # before a waiting process prints a line; the interval dou
 KEPT_SECONDS = 7 * 24 * 3600.0  # that a partial folder is kept after its last part
 _RANDOM = "[a-z0-9_]{8}"  # suffix that `mkdtemp` appends to a name
 _LEFTOVER = re.compile(
-    rf"\.?([a-z]+-[0-9a-f]{{24}})\.(?:{_RANDOM}|lock|owner|partial-\d+)"
+    rf"\.?([a-z]+-[0-9a-f]{{24}})\.(?:{_RANDOM}|lock|owner|partial-\d+(?:\.lock|\.owner)?)"
 )  # files and folders beside those of the cache
 
 
@@ -171,7 +171,7 @@ def _take(target: Path) -> OwnedLock | None:
                 f"cannot lock {lock.path}: {error.strerror}. Choose a folder on a disk of this machine for "
                 "data.cache; then start the same command again"
             ) from None
-    own = OwnedLock(target.with_name(f".{partial_folder(target).name}.lock"))  # the other is another user's
+    own = _own_lock(target)  # the other is another user's
     with writing(target):
         return own if own.acquire() else None
 
@@ -179,6 +179,11 @@ def _take(target: Path) -> OwnedLock | None:
 def _lock(target: Path) -> OwnedLock:
     """The lock that the process in charge of `target` holds."""
     return OwnedLock(target.with_name(f".{target.name}.lock"))
+
+
+def _own_lock(target: Path) -> OwnedLock:
+    """The lock that only the processes of this user share."""
+    return _lock(partial_folder(target))
 
 
 def _take_name(partial: Path, target: Path) -> None:
@@ -234,6 +239,9 @@ def _sweep(target: Path) -> None:
                 _remove_partials(target.with_name(name))
                 _remove_unwanted(target.with_name(name))
                 lock.release()
+            own = _own_lock(target.with_name(name))
+            if own.path.exists() and own.acquire():
+                own.release()
 
 
 def _remove_partials(target: Path) -> None:

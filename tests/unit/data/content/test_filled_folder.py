@@ -97,11 +97,12 @@ def test_what_killed_processes_left_of_other_fills_is_removed(tmp_path: Path) ->
     for name in (f"{ONE}.abcd_123", f"{dead}.0x0x0x0x", dead.replace("2c", "3d"), "shards.abcd1234", f"{dead}.backup"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
-    for name in (f".{dead}.lock", f".states-{'4e' * 12}.lock"):
+    own = f".{dead}.partial-{os.getuid()}.lock"
+    for name in (f".{dead}.lock", f".states-{'4e' * 12}.lock", own):
         (tmp_path / name).touch()
     before = names(tmp_path)
     filled_folder(tmp_path / ONE, lambda: Whole(write))
-    gone = {f"{ONE}.abcd_123", f"{dead}.0x0x0x0x", f".{dead}.lock", f".states-{'4e' * 12}.lock"}
+    gone = {f"{ONE}.abcd_123", f"{dead}.0x0x0x0x", f".{dead}.lock", f".states-{'4e' * 12}.lock", own}
     assert names(tmp_path) == before - gone | {ONE}
     living.kill()
     living.communicate(timeout=30)

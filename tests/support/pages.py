@@ -52,7 +52,8 @@ def write_program(folder: Path, name: str, script: str) -> None:
 
 
 _LAUNCHERS = ("deepspeed", "torchrun", "srun", "mpirun")
-PROGRAMS = ("python", *_LAUNCHERS, "transrec", "make", "pip", "ray", "scontrol", "kubectl")  # recorded instead of run
+# Recorded instead of run.
+PROGRAMS = ("python", *_LAUNCHERS, "transrec", "make", "pip", "ray", "scontrol", "kubectl", "curl")
 
 
 def recorded(text: str, folder: Path) -> list[list[str]]:

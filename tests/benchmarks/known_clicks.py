@@ -21,7 +21,7 @@ from transrec.data.shards.schema import CATALOGUE_FILE
 from transrec.data.shards.shard_folder import ShardFolder
 from transrec.data.shards.user_shards import UserShards
 
-RESAMPLES = 400
+RESAMPLES = 200
 Floats = NDArray[np.float64]
 
 

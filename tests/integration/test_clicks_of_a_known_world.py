@@ -85,4 +85,5 @@ def test_a_ranking_model_learns_from_them_and_no_answer_beats_the_recorded_proba
     baselines = [result["AUC"] for result in summary["baselines"].values()]
     assert 0.6 < summary["test"]["AUC"] < best
     assert max(baselines) < best
-    assert json.loads((run / "export" / "features.json").read_text()).keys() == {"item"}, "the probability is not read"
+    features = json.loads((run / "export" / "features.json").read_text())
+    assert features["vocabularies"].keys() == {"item"}, "the probability is not read"

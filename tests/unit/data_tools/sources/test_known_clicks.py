@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from data_tools.sources import synthetic
-from data_tools.sources.known_clicks import ATTRIBUTES, KINDS, KnownClicks, Visits
+from data_tools.sources.known_clicks import APPEAL, ATTRIBUTES, KINDS, LIKING, KnownClicks, Visits
 from data_tools.sources.source import SourceError
 from data_tools.sources.synthetic import SyntheticSource
 
@@ -53,7 +53,7 @@ def test_the_history_tells_the_interests() -> None:
     known = world()
     visits = known.visits(USERS)
     found = liking(visits, known.looks.kinds, visits.history[:, 20:]) > 0
-    both = found * 10 + known.appeals[known.looks.kinds[visits.shown]]
+    both = 2 * LIKING * found + APPEAL * known.appeals[known.looks.kinds[visits.shown]]
     assert auc(visits, both) > known.best_auc() - 0.005
 
 

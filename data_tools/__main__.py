@@ -48,6 +48,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     build_parser.add_argument(
         "--image-size", type=_positive, metavar="S", help="reduce the shorter side of images to at most S pixels"
     )
+    build_parser.add_argument(
+        "--raw-text", action="store_true", help="leave HTML tags, scripts and references (&amp;) in the texts of items"
+    )
     build_parser.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one per core)")
     build_parser.add_argument(
         "--ray",
@@ -104,6 +107,7 @@ def _run_build(arguments: argparse.Namespace) -> int:
             arguments.shard_bytes,
             arguments.strict,
             image_size=arguments.image_size,
+            raw_text=arguments.raw_text,
             filters=Filters.from_arguments(arguments),
             executor=open_executor(arguments.workers, arguments.ray),
         )
@@ -120,6 +124,9 @@ def _print_summary(index: ShardIndex, output: str) -> None:
     print(f": {output}, {len(index.files)} files, {megabytes:,.1f} MB")
     if left_out := index.build.get("left_out"):
         print(f"left out, because they hold bytes and no texts: the columns {', '.join(left_out)}")
+    if counts.cleaned:
+        fields = ", ".join(f"{name} {items:,}" for name, items in counts.cleaned.items())
+        print(f"items that lost markup, by text field: {fields} (--raw-text keeps it)")
     for name, rows in counts.dropped.items():
         print(f"dropped by {name:<12} {rows:,}")
     if counts.rejects:

@@ -55,10 +55,13 @@ def build(
     strict: bool = False,
     *,
     image_size: int | None = None,
+    raw_text: bool = False,
     filters: Filters = NO_FILTERS,
     executor: AbstractContextManager[Executor] | None = None,
 ) -> ShardIndex:
     """Write `source`, called `name`, as shards into the new folder `output`.
+
+    Markup is removed from the texts of items, unless `raw_text`.
 
     The build works in `<output>.partial`, or in `<output>/.partial` if the folder is there already, because a mount
     point cannot be replaced. A failed build leaves only its rejects there, if any (a note on the error gives the path);
@@ -75,7 +78,8 @@ def build(
         stage = folder / "stage"
         stage.mkdir()
         with executor or InProcess() as tasks, RejectLog(folder / REJECTS_FILE, strict) as reject:
-            items = _write_items(source, folder, shard_bytes, LoadImages(image_size), tasks, reject)
+            items = ItemShards(folder, shard_bytes, raw_text)
+            _write_items(source, items, folder / "stage", LoadImages(image_size), tasks, reject)
             write_item_ids(items.item_ids, stage)
             group, dropped = _stage_users(source, len(items.item_ids), filters, stage, tasks, reject)
             users = _write_users(group, folder, shard_bytes, tasks, reject)
@@ -84,7 +88,7 @@ def build(
                 raise _nothing_left(dropped, reject)
         shutil.rmtree(stage)
         pq.write_table(items.catalogue(users.items[1:]), folder / CATALOGUE_FILE, compression="zstd")
-        chosen = {} if image_size is None else {"image_size": image_size}
+        chosen = ({} if image_size is None else {"image_size": image_size}) | ({"raw_text": True} if raw_text else {})
         index = ShardIndex(
             schema_version=SCHEMA_VERSION,
             build={"source": name, "shard_bytes": shard_bytes, **chosen, **filters.options(), **source.options()},
@@ -197,15 +201,14 @@ def _leave_rejects(folder: Path) -> bool:
 
 
 def _write_items(
-    source: Source, folder: Path, shard_bytes: int, load: LoadImages, executor: Executor, reject: RejectLog
-) -> ItemShards:
-    later = RejectLog(folder / "stage" / "images.jsonl", reject.strict)
-    with later, ItemShards(folder, shard_bytes) as items, step("items", source.totals().items) as advance:
+    source: Source, items: ItemShards, stage: Path, load: LoadImages, executor: Executor, reject: RejectLog
+) -> None:
+    later = RejectLog(stage / "images.jsonl", reject.strict)
+    with later, items, step("items", source.totals().items) as advance:
         items.write(source.items(reject), load, executor, advance, reject, later)
     reject.take_over(later.path)
     if not items.item_ids:
         raise DataToolsError(f"the source has no usable item{_example(reject)}")
-    return items
 
 
 def _stage_users(
@@ -270,6 +273,7 @@ def _count(items: ItemShards, users: UserShards, reject: RejectLog, dropped: Cou
         images=items.images,
         rejects=dict(sorted(reject.counts.items())),
         dropped=dict(dropped),
+        cleaned=dict(sorted(items.cleaned.items())),
     )
 
 

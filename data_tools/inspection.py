@@ -102,6 +102,7 @@ def _facts(index: ShardIndex, users: UserSummary) -> Table:
         "impressions": _impressions(index, users.shown),
         "text fields": ", ".join(index.text_fields),
         "profiles": ", ".join(index.user_columns) or "none",
+        "cleaned of markup": ", ".join(f"{name} {n:,}" for name, n in counts.cleaned.items()) or "nothing",
         "dropped": ", ".join(f"{name} {rows:,}" for name, rows in counts.dropped.items()) or "nothing",
         "rejects": ", ".join(f"{reason} {n:,}" for reason, n in counts.rejects.items()) or "none",
         "shards": f"{len(index.of_kind('items')):,} of items, {len(index.of_kind('users')):,} of users; "

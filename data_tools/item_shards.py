@@ -1,6 +1,7 @@
 """Writes the items: assigns their indices, packs them with their images and collects the catalogue."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, tee
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from data_tools.executor import Executor
 from data_tools.images import ImageError, Picture, load_picture
+from data_tools.markup import clean_text
 from data_tools.progress import Advance
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.shard_writer import ShardWriter
@@ -41,11 +43,14 @@ class LoadImages:
 class ItemShards:
     """Takes items in source order; each usable item gets the next index, starting at 1.
 
-    Use as a context manager; `entries` is complete when it exits.
+    Markup is removed from their texts unless these are `raw`; `cleaned` counts the items by field. Use as a context
+    manager; `entries` is complete when it exits.
     """
 
-    def __init__(self, folder: Path, shard_bytes: int) -> None:
+    def __init__(self, folder: Path, shard_bytes: int, raw: bool = False) -> None:
         self.images = 0
+        self.cleaned: Counter[str] = Counter()
+        self._raw = raw
         self._shards = ShardWriter(folder, "items", shard_bytes)
         self._first_lines: dict[str, int] = {}
         self._fields: dict[str, None] = {"title": None, "text": None}  # an ordered set
@@ -96,7 +101,9 @@ class ItemShards:
         )
 
     def _usable(self, items: Iterator[Item], reject: RejectSink) -> Iterator[Item]:
-        for item in map(_with_text_fallback, items):
+        for given in items:
+            clean = given if self._raw else _without_markup(given)
+            item = _with_text_fallback(clean)
             if item.item_id in self._first_lines:
                 detail = f"item {item.item_id!r} is already on line {self._first_lines[item.item_id]}"
                 reject(Reject(item.file, item.line, Reason.DUPLICATE_ITEM, detail))
@@ -105,6 +112,7 @@ class ItemShards:
                 reject(Reject(item.file, item.line, Reason.NO_TEXT, detail))
             else:
                 self._first_lines[item.item_id] = item.line
+                self.cleaned.update(_differing(given, clean))
                 yield item
 
     def _write(self, item: Item, jpeg: bytes | None) -> None:
@@ -139,6 +147,16 @@ class ItemShards:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._shards.__exit__(kind, error, trace)
+
+
+def _without_markup(item: Item) -> Item:
+    fields = {name: clean_text(value) for name, value in item.fields.items()}
+    return replace(item, title=clean_text(item.title), text=clean_text(item.text), fields=fields)
+
+
+def _differing(one: Item, other: Item) -> list[str]:
+    before, after = ({"title": item.title, "text": item.text, **item.fields} for item in (one, other))
+    return [name for name, value in before.items() if value != after[name]]
 
 
 def _with_text_fallback(item: Item) -> Item:

@@ -3,13 +3,18 @@
 from collections.abc import Iterable
 from typing import Any
 
+from data_tools.markup import clean_text
+
 
 def compose_text(parts: Iterable[str]) -> str:
-    """The parts that are not empty, each as a sentence; repeated sentences are left out."""
+    """The parts that are not empty, each as a sentence; repeated sentences are left out.
+
+    A part that a tag ends, `<p>Soft.</p>`, ends as the text in it does, which the builder leaves of it.
+    """
     sentences: list[str] = []
     for part in parts:
         part = part.strip()
-        sentence = part if part.endswith((".", "!", "?", "。")) else f"{part}."
+        sentence = part if (clean_text(part) or part).endswith((".", "!", "?", "。")) else f"{part}."
         if part and sentence not in sentences:
             sentences.append(sentence)
     return " ".join(sentences)

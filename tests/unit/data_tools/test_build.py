@@ -83,7 +83,8 @@ def test_index(shards: Path) -> None:
     index = ShardIndex.load(shards)
     assert index.build == {"source": "tables", "shard_bytes": 128 * 2**20}
     assert index.counts.model_dump() == {
-        "users": 3, "items": 3, "interactions": 5, "impressions": 0, "images": 1, "rejects": {}, "dropped": {}
+        "users": 3, "items": 3, "interactions": 5, "impressions": 0, "images": 1,
+        "rejects": {}, "dropped": {}, "cleaned": {}
     }  # fmt: skip
     assert index.text_fields == ["title", "text", "genre"]
     assert index.user_columns == ["age"]

@@ -134,6 +134,7 @@ class Counts(Strict):
     images: int
     rejects: dict[str, int]  # reason -> rows
     dropped: dict[str, int]  # filter -> interactions; `FILTER (impressions)` -> impressions
+    cleaned: dict[str, int] = {}  # text field -> items that markup was removed from; sets before this count lack it
 
 
 class ShardIndex(Strict):

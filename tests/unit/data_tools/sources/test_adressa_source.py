@@ -78,7 +78,7 @@ def test_build(folder: Path, tmp_path: Path) -> None:
     index = build_twice("adressa", ["--input", folder], tmp_path)
     assert index.counts.model_dump() == {
         "users": 2, "items": 2, "interactions": 4, "impressions": 0, "images": 0,
-        "rejects": {"not_an_item": 2}, "dropped": {}
+        "rejects": {"not_an_item": 2}, "dropped": {}, "cleaned": {}
     }  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def test_build_with_a_missing_image(folder: Path, tmp_path: Path) -> None:
     index = build_twice("hm", ["--input", folder], tmp_path)
     assert index.counts.model_dump() == {
         "users": 2, "items": 3, "interactions": 3, "impressions": 0, "images": 2,
-        "rejects": {"missing_image": 1}, "dropped": {}
+        "rejects": {"missing_image": 1}, "dropped": {}, "cleaned": {}
     }  # fmt: skip
     assert "age" in index.user_columns
 

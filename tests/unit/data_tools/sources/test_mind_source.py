@@ -129,7 +129,7 @@ def test_rejects(train: Path) -> None:
 def test_build(train: Path, dev: Path, tmp_path: Path) -> None:
     index = build_twice("mind", ["--input", train, dev], tmp_path)
     assert index.counts.model_dump() == {
-        "users": 3, "items": 5, "interactions": 8, "impressions": 8, "images": 0, "dropped": {},
+        "users": 3, "items": 5, "interactions": 8, "impressions": 8, "images": 0, "dropped": {}, "cleaned": {},
         "rejects": {"duplicate_item": 1, "unknown_item": 2},  # N9, as a click and as what was shown
     }  # fmt: skip
 

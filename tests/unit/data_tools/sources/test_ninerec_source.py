@@ -78,7 +78,7 @@ def test_build(folder: Path, tmp_path: Path) -> None:
     index = build_twice("ninerec", ["--input", folder], tmp_path)
     assert index.counts.model_dump() == {
         "users": 2, "items": 3, "interactions": 3, "impressions": 0, "images": 1,
-        "rejects": {"missing_image": 2}, "dropped": {}
+        "rejects": {"missing_image": 2}, "dropped": {}, "cleaned": {}
     }  # fmt: skip
 
 

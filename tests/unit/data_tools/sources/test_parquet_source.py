@@ -98,7 +98,7 @@ def test_build(options: list[object], tmp_path: Path) -> None:
     index = build_twice("parquet", options, tmp_path)
     assert index.counts.model_dump() == {
         "users": 2, "items": 2, "interactions": 3, "impressions": 0, "images": 1,
-        "rejects": {}, "dropped": {}
+        "rejects": {}, "dropped": {}, "cleaned": {}
     }  # fmt: skip
     assert index.build["timestamp_unit"] == "ms"
 

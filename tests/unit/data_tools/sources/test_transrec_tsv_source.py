@@ -53,7 +53,7 @@ def test_build_with_images(options: list[object], tmp_path: Path) -> None:
     index = build_twice("transrec_tsv", [*options, "--images", tmp_path / "images"], tmp_path)
     assert index.counts.model_dump() == {
         "users": 2, "items": 2, "interactions": 4, "impressions": 0, "images": 1,
-        "rejects": {"missing_image": 1}, "dropped": {}
+        "rejects": {"missing_image": 1}, "dropped": {}, "cleaned": {}
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ because its parser needs many times their size, and values must be those of JSON
 import ast
 import json
 import warnings
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,12 @@ def _parse_blocks(
         if objects := [(number, value) for number, value in parsed if value is not None]:
             yield objects
         start += len(lines)
+
+
+def parse_object(data: bytes, number: int, label: str, reject: RejectSink) -> dict[str, Any] | None:
+    """The JSON object in `data`, which is line `number` of the file called `label`; None for nothing or, with a reject,
+    anything else."""
+    return _parse(data.removeprefix(BOM_UTF8), number, label, reject, _load)
 
 
 def _parse(

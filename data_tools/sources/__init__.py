@@ -14,6 +14,7 @@ from data_tools.sources.mind import MindSource
 from data_tools.sources.movielens import MovieLensSource
 from data_tools.sources.ninerec import NineRecSource
 from data_tools.sources.parquet import ParquetSource
+from data_tools.sources.pixelrec import PixelRecSource
 from data_tools.sources.recbole import RecBoleSource
 from data_tools.sources.sample import SampleSource
 from data_tools.sources.sequences_txt import SequencesTxtSource
@@ -23,6 +24,7 @@ from data_tools.sources.synthetic import SyntheticSource
 from data_tools.sources.tables import TablesSource
 from data_tools.sources.tenrec import TenrecSource
 from data_tools.sources.transrec_tsv import TransRecTsvSource
+from data_tools.sources.webdataset import WebDatasetSource
 from data_tools.sources.yelp import YelpSource
 
 SOURCES: dict[str, type[Source]] = {
@@ -30,6 +32,7 @@ SOURCES: dict[str, type[Source]] = {
     "recbole": RecBoleSource,
     "csv": CsvSource,
     "parquet": ParquetSource,
+    "webdataset": WebDatasetSource,
     "movielens": MovieLensSource,
     "mind": MindSource,
     "hm": HMSource,
@@ -38,6 +41,7 @@ SOURCES: dict[str, type[Source]] = {
     "ninerec": NineRecSource,
     "tenrec": TenrecSource,
     "microlens": MicroLensSource,
+    "pixelrec": PixelRecSource,
     "ebnerd": EBNeRDSource,
     "kuairec": KuaiRecSource,
     "kuairand": KuaiRandSource,

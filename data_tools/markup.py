@@ -67,7 +67,8 @@ def _clean_once(text: str) -> str:
 
 
 def _outside_of_tags(text: str) -> list[str]:
-    kept, position = [], 0
+    kept: list[str] = []
+    position = 0
     while token := _TOKEN.search(text, position):
         kept += [text[position : token.start()], _in_place_of(token)]
         position = token.end()

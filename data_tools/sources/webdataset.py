@@ -59,7 +59,7 @@ class WebDatasetSource(TimedFolderSource):
             raise SourceError(f"{table}: no column {', '.join(sorted(missing))}; it has {', '.join(found)}")
 
     def totals(self) -> Totals:
-        return Totals(None, (count_lines([self._interactions]) if self._is_csv else count_rows(self._interactions)))
+        return Totals(None, count_lines([self._interactions]) if self._is_csv else count_rows(self._interactions))
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for path in self._tars:
@@ -68,8 +68,8 @@ class WebDatasetSource(TimedFolderSource):
                 yield from _to_items(path.name, number, key, list(members), reject)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
-        read = read_csv if self._is_csv else read_rows
-        for batch in read(self._interactions, reject):
+        path = self._interactions
+        for batch in read_csv(path, reject) if self._is_csv else read_rows(path, reject):
             yield to_interactions(batch, reject, self.unit)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:

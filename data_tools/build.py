@@ -59,9 +59,7 @@ def build(
     filters: Filters = NO_FILTERS,
     executor: AbstractContextManager[Executor] | None = None,
 ) -> ShardIndex:
-    """Write `source`, called `name`, as shards into the new folder `output`.
-
-    Markup is removed from the texts of items, unless `raw_text`.
+    """Write `source`, called `name`, as shards into the new folder `output`; texts lose markup, unless `raw_text`.
 
     The build works in `<output>.partial`, or in `<output>/.partial` if the folder is there already, because a mount
     point cannot be replaced. A failed build leaves only its rejects there, if any (a note on the error gives the path);

@@ -136,7 +136,7 @@ def test_is_named_by_how_images_are_prepared(tiny_vit: Any) -> None:
     encoder = ImageEncoderConfig(backbone=str(tiny_vit), dropout=0).build(8, num_items=9)
     encoder.requires_grad_(False)
     before = frozen_prefix(encoder).digest(encoder)  # type: ignore[union-attr]
-    encoder._mean = (0.1, 0.1, 0.1)
+    encoder.preparation = "another mean"
     assert frozen_prefix(encoder).digest(encoder) != before  # type: ignore[union-attr]
 
 

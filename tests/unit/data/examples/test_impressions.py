@@ -350,7 +350,7 @@ def test_negatives_are_thinned_for_training_alone(scan_impressions: Scan) -> Non
     assert training_rows(scan_impressions(keep_negatives=0.4)) == kept
     assert thinned.training_size() == whole.training_size() | {"windows": len(kept)}
     assert (thinned.popularity == whole.popularity).all()
-    assert thinned.question_users("test") == whole.question_users("test")
+    assert asked_rows(thinned, "test") == asked_rows(whole, "test")
 
 
 def test_who_only_was_shown_something_takes_part(tmp_path: Path, scan_impressions: Scan, shown_shards: Path) -> None:

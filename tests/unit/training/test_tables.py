@@ -1,4 +1,4 @@
-"""Gradients of tables in one process; ranks and stages are trained in tests/integration/test_tables.py."""
+"""Gradients of tables in one process; ranks and stages are trained in tests/integration/test_row_wise_tables.py."""
 
 import torch
 from torch import nn

@@ -10,6 +10,8 @@ from transrec.objectives import ObjectiveConfig
 
 MEMBERS = list(config_classes(ObjectiveConfig))
 
+pytestmark = pytest.mark.slow  # the compiler's own tracing
+
 
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.__name__)
 def test_an_objective_has_no_graph_breaks(member, make) -> None:

@@ -14,13 +14,13 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Recommender", "__version__", "load_adapters", "load_run", "load_vectors"]
+__all__ = ["Recommender", "Visit", "__version__", "load_adapters", "load_run", "load_vectors"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "vector_files" if name == "load_vectors" else "recommender"
+    module = {"load_vectors": "vector_files", "Visit": "click_scores"}.get(name, "recommender")
     return getattr(importlib.import_module(f"transrec.runs.{module}"), name)
 
 

@@ -23,8 +23,8 @@ class Visit:
 
     user_id: str = ""  # one that training has not seen counts as unknown
     time: int = 0  # seconds since 1970
-    context: Mapping[str, str | None] | None = None  # columns of impressions
-    profile: Mapping[str, str | None] | None = None  # columns of users
+    context: Mapping[str, str | float | None] | None = None  # columns of impressions
+    profile: Mapping[str, str | float | None] | None = None  # columns of users
 
 
 class _Asked(NamedTuple):
@@ -48,7 +48,7 @@ def click_scores(
     """
     before, unknown = np.array(history, np.int32), np.full(heads, np.nan, np.float32)
     newest = np.unique(before[-max_length:]).astype(np.int64)
-    context, profile = visit.context or {}, visit.profile or {}
+    context, profile = _as_text(visit.context), _as_text(visit.profile)
     impression = Impression(visit.user_id, 0, 1, visit.time, before, unknown, context, profile, choices)
     alike = columns_of([impression], features, max_length)
 
@@ -64,3 +64,8 @@ def click_scores(
 def probability(logit: float) -> float:
     """Of a click, to six digits."""
     return round(float(torch.sigmoid(torch.tensor(logit))), 6)
+
+
+def _as_text(columns: Mapping[str, str | float | None] | None) -> dict[str, str | None]:
+    """Columns as shards hold them."""
+    return {name: None if value is None else str(value) for name, value in (columns or {}).items()}

@@ -108,9 +108,11 @@ class ImpressionExamples:
             ConfigError: there is no impression to train on.
         """
         if not sum(self.counts):
+            recorded = self.shards.index.heads and not isinstance(self.settings.exposures, ShownConfig)
+            advice = "the shards recorded impressions: take them with `data.examples.exposures={name: shown}`"
             raise ConfigError(
-                f"no impression of {self.folder} is left to train on: see data.min_interactions, data.split and "
-                "data.examples"
+                f"no impression of {self.folder} is left to train on: "
+                + (advice if recorded else "see data.min_interactions, data.split and data.examples")
             )
 
     @property

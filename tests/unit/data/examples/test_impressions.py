@@ -353,6 +353,14 @@ def test_negatives_are_thinned_for_training_alone(scan_impressions: Scan) -> Non
     assert asked_rows(thinned, "test") == asked_rows(whole, "test")
 
 
+def test_recorded_impressions_are_named_where_there_are_no_ratings(shown_shards: Path, scan_impressions: Scan) -> None:
+    examples = scan_impressions(path=shown_shards, exposures={"name": "rated"}, split=TEMPORAL)
+    with pytest.raises(
+        ConfigError, match=r"recorded impressions: take them with `data\.examples\.exposures=\{name: shown"
+    ):
+        examples.check_training()
+
+
 def test_who_only_was_shown_something_takes_part(tmp_path: Path, scan_impressions: Scan, shown_shards: Path) -> None:
     """Those who never clicked are not left out for it."""
     raw = tmp_path / "raw"

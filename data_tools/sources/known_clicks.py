@@ -45,7 +45,7 @@ _SECONDS_BETWEEN = 6 * 3600.0
 
 
 class Looks(NamedTuple):
-    """What is known of each item, (items,)."""
+    """Attributes of each item, (items,)."""
 
     kinds: Ints
     texts: Ints  # the four attributes as bits
@@ -54,7 +54,7 @@ class Looks(NamedTuple):
 
 
 class Visits(NamedTuple):
-    """What some users did and were shown; u users with h interactions or s impressions each."""
+    """Histories and impressions of some users; u users with h interactions or s impressions each."""
 
     history: Ints  # (u, h) items
     history_times: Ints  # (u, h) seconds since 1970, ascending
@@ -81,7 +81,7 @@ class KnownClicks:
         return round(self.fresh * self.n_items)
 
     def problem(self) -> str | None:
-        """What is wrong with these numbers, if anything."""
+        """The fault in these numbers, or None."""
         if not 0 <= self.interplay <= ATTRIBUTES:
             return f"--interplay must be from 0 to {ATTRIBUTES}"
         if not (0 <= self.lasting <= 1 and 0 <= self.fresh <= 1):
@@ -110,7 +110,7 @@ class KnownClicks:
         return float((p * below).sum() / (p.sum() * (1 - p).sum()))
 
     def visits(self, users: slice) -> Visits:
-        """What users of these numbers did and were shown."""
+        """Histories and impressions of the users with these numbers."""
         rng, count = self._rng("visits", users.start), users.stop - users.start
         ranks = rng.random((count, KINDS)).argsort(axis=1)  # a user's liked kinds first
         times = self._times(rng, count)

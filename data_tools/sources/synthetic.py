@@ -230,7 +230,7 @@ class SyntheticSource:
             yield pa.RecordBatch.from_arrays(columns, schema=_SHOWN)
 
     def _visits(self, each: int) -> Iterator[tuple[pa.StringArray, Visits]]:
-        """What users did and were shown, and the user of each of their `each` rows."""
+        """Histories and impressions of users, and the user of each of their `each` rows."""
         for chosen in _cut_users(np.full(self.n_users, self.clicks.history + self.clicks.impressions)):
             users = np.repeat(np.arange(chosen.start, chosen.stop), each)
             yield _name_all("user", users), self.clicks.visits(chosen)

@@ -1,4 +1,4 @@
-"""What serving a run costs and gives: `python tests/benchmarks/serving.py RUN [--requests 4000]`.
+"""Measures the cost and throughput of a served run: `python tests/benchmarks/serving.py RUN [--requests 4000]`.
 
 Prints JSON: users/s with batches of 64 as a multiple of one by one, and the share of equal answers; over HTTP, the
 statuses of many requests with a reload in their midst and the sizes of batches; and, for the vectors without evidence,

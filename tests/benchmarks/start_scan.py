@@ -1,4 +1,4 @@
-"""What the pass over the users costs at the start of a run, at two sizes a decade apart.
+"""Measures the start-up pass over the users, at two sizes a decade apart.
 
     python tests/benchmarks/start_scan.py --folder /tmp/start_scan
 

@@ -33,7 +33,7 @@ def of_srun(rank: int, ranks: int, port: int) -> dict[str, str]:
 
 
 def of_mpirun(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """Of Open MPI, with `-x MASTER_ADDR=localhost`."""
+    """The variables of Open MPI, with `-x MASTER_ADDR=localhost`."""
     return {
         "OMPI_COMM_WORLD_RANK": str(rank),
         "OMPI_COMM_WORLD_SIZE": str(ranks),

@@ -20,6 +20,7 @@ from transrec.experiment import Experiment
 from transrec.files import write_text, writing
 from transrec.locks import BusyError, sole_owner
 from transrec.runs.places import BACKBONE, ENVIRONMENT_FILE, as_recorded, contents, same_content
+from transrec.training import checkpoint
 from transrec.training.tracking import flatten
 
 CONFIG_FILE = "config.yaml"
@@ -107,13 +108,15 @@ def _locked(run_dir: Path) -> Iterator[None]:
 def check_run_dir(experiment: Experiment) -> None:
     """Check that the run folder is new or of the same experiment, except for fields marked with `MayDiffer`.
 
+    A finished run may also be trained longer than it was.
+
     Raises:
         ConfigError: the folder holds another experiment (the message lists the differences), or something else.
     """
     run_dir = experiment.run_dir
     if (run_dir / CONFIG_FILE).exists():
         old = load_as(type(experiment), run_dir)
-        allowed = may_differ(old) | may_differ(experiment) | {_NOT_COMPARED}
+        allowed = may_differ(old) | may_differ(experiment) | {_NOT_COMPARED} | _lengthened(old, experiment)
         changed = differences(comparable(old), comparable(experiment))
         differing = [
             text
@@ -128,6 +131,14 @@ def check_run_dir(experiment: Experiment) -> None:
             )
     elif run_dir.exists() and any(not path.name.startswith(LOCK_FILE) for path in run_dir.iterdir()):
         raise ConfigError(f"{run_dir} is not empty and not a run folder: choose another run_dir")
+
+
+def _lengthened(old: Experiment, new: Experiment) -> set[str]:
+    """The key of the length of training, if the old run has finished and the new one is longer in the same unit."""
+    unit, other = ("steps", "epochs") if old.train.steps else ("epochs", "steps")
+    before, now = (dict(experiment.train) for experiment in (old, new))
+    longer = before[other] == now[other] and now[unit] is not None and now[unit] > before[unit]
+    return {f"train.{unit}"} if longer and checkpoint.has_finished(new.run_dir / "checkpoints") else set()
 
 
 def write_run_dir(experiment: Experiment) -> None:

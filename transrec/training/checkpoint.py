@@ -100,6 +100,16 @@ def latest(folder: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
+def has_finished(folder: Path) -> bool:
+    """Whether the newest checkpoint is that of a finished run.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    newest = latest(folder)
+    return newest is not None and _read_state(_read_manifest(newest)["state"]).finished
+
+
 def of_step(folder: Path, step: int) -> Path:
     """The checkpoint of a step, which `load` refuses if it is gone."""
     return folder / _name(step)

@@ -120,9 +120,12 @@ class Trainer:
         self._window = _Window()
         self._rates: dict[str, float] = {}
         self._gradient_norm: float | None = None
+        self._trains_on = False  # after an end that was earlier
 
     def resume(self) -> None:
         """Load the latest checkpoint, if there is one; writes nothing.
+
+        A run that had finished goes on if it is to have more steps now, unless its patience was what ended it.
 
         Raises:
             CheckpointError: the checkpoint cannot be used.
@@ -130,6 +133,8 @@ class Trainer:
         found = checkpoint.latest(self.run_dir / "checkpoints")
         if found is not None:
             self.state = checkpoint.load(self.engine, found, self.identity, self.world)
+            finished = self._is_finished()
+            self._trains_on, self.state.finished = self.state.finished and not finished, finished
 
     def restore_best(self) -> None:
         """Call `save_best` with the weights of the best validation, from their checkpoint; every rank must call it.
@@ -155,8 +160,7 @@ class Trainer:
         """
         if self.world.is_main:
             self.tracker = Tracker(self.run_dir, self.state.step, self.total_steps)
-            resumed = f"resuming after step {self.state.step}"
-            self._say(resumed if self.state.step else f"training for {self.total_steps} steps")
+            self._say(self._beginning())
         with self.stop.listening():
             try:
                 if not self.state.finished:
@@ -166,6 +170,20 @@ class Trainer:
                     self.close()
                 raise
         return self.state
+
+    def _beginning(self) -> str:
+        if self._trains_on:
+            return (
+                f"this run had finished after step {self.state.step}: training on to step {self.total_steps}, with the "
+                f"learning rates of a {self.optimizer.schedule} schedule of {self.total_steps} steps"
+            )
+        if self.state.step:
+            return f"resuming after step {self.state.step}"
+        return f"training for {self.total_steps} steps"
+
+    def _is_finished(self) -> bool:
+        patience = self.config.patience or math.inf
+        return self.state.step >= self.total_steps or self.state.evaluations_since_best >= patience
 
     def close(self) -> None:
         """Close the records."""
@@ -196,8 +214,7 @@ class Trainer:
         if last or stop or self.state.step % self.config.log_every == 0:
             self._flush()
         improved = self._due(self.config.evaluate_every, last) and self._evaluate()
-        out_of_patience = self.state.evaluations_since_best >= (self.config.patience or math.inf)
-        self.state.finished = last or out_of_patience
+        self.state.finished = self._is_finished()
         if self.state.finished or stop or improved or self._due(self.config.checkpoint_every, last):
             self._save()
         if self.state.finished:

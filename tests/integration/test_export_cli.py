@@ -68,6 +68,25 @@ def test_lora_is_folded_in(commands: ForkedCommands, tiny: Tiny, run_dir: Path, 
         assert_same_states(tiny.backbone, run_dir)
 
 
+def test_a_base_that_moved_is_named(commands: ForkedCommands, tiny: Tiny, run_dir: Path, tmp_path: Path) -> None:
+    source = train(commands, tiny, tmp_path / "source")
+    train(commands, tiny, run_dir, f"adaptation={{name: lora, {HEAD}}}", f"init_from={source}")
+    assert commands.run("export", "--run", run_dir, "--output", tmp_path / "before").code == 0
+    moved = source.rename(tmp_path / "moved")
+    message = refused(commands.run("export", "--run", run_dir, "--output", tmp_path / "refused"))
+    assert f"give its new path with --adapter {run_dir} --run BASE" in message
+    for adapter, more in ((run_dir, []), (run_dir / "export", []), (run_dir, ["--peft"])):
+        output = tmp_path / f"{adapter.name}{''.join(more)}"
+        named = commands.run("export", "--run", moved, "--adapter", adapter, "--output", output, *more)
+        assert named.code == 0, named.stderr
+        if not more:
+            weights = "model.safetensors"
+            assert (output / weights).read_bytes() == (tmp_path / "before" / weights).read_bytes()
+    resumed = [f"adaptation={{name: lora, {HEAD}}}", f"init_from={moved}"]
+    train(commands, tiny, run_dir, *resumed)
+    assert f"init_from: {moved}" in (run_dir / "config.yaml").read_text()
+
+
 def test_peft_puts_lora_on_the_backbone_it_was_trained_over(
     commands: ForkedCommands, tiny: Tiny, run_dir: Path, tmp_path: Path
 ) -> None:

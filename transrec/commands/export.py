@@ -2,7 +2,8 @@
 
 `AutoModel.from_pretrained(DIR)` then loads the item encoder's backbone as trained, with LoRA merged, and
 `AutoTokenizer.from_pretrained(DIR)` its tokenizer. A multimodal run is written to DIR/text and DIR/image. With
-`--peft`, `PeftModel.from_pretrained(backbone, DIR)` adds the run's LoRA to the backbone it was trained on.
+`--peft`, `PeftModel.from_pretrained(backbone, DIR)` adds the run's LoRA to the backbone it was trained on. With
+`--adapter A`, an adapted run or its export folder is exported, and `--run` names its base, which may have moved.
 
 transrec export --run R --output DIR --vectors [--index flat|hnsw] [--tower onnx torch] [--histories users.jsonl]
 transrec export [--run SOURCE] --adapter A --output DIR --vectors …
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.vectors:
         return write_vectors(arguments)
     export, what = (export_peft, "LoRA") if arguments.peft else (export_towers, "backbone")
-    for folder, modality in export(arguments.run, arguments.output).items():
+    run, base = (arguments.adapter, arguments.run) if arguments.adapter else (arguments.run, None)
+    for folder, modality in export(run, arguments.output, base).items():
         print(f"{modality} {what}: {folder}")
     return 0
 
@@ -47,11 +49,11 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run", type=Path, help="run folder; with --adapter, the base run of the adapter")
     parser.add_argument("--output", type=Path, required=True, help="output folder; new or empty")
+    parser.add_argument("--adapter", type=Path, help="an adapted run, or its export folder")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--peft", action="store_true", help="write only the LoRA, in PEFT's format")
     what.add_argument("--vectors", action="store_true", help="write the vectors of the items")
     vectors = parser.add_argument_group("with --vectors")
-    vectors.add_argument("--adapter", type=Path, help="an adapted run, or its export folder")
     vectors.add_argument("--catalogue", metavar="DIR|URL", help="shards whose items to encode (default: the run's)")
     vectors.add_argument("--index", choices=INDEXES, help="also write a FAISS index: exact, or a graph")
     vectors.add_argument("--tower", choices=SUFFIXES, nargs="+", default=[], help="also write user tower and scorer")
@@ -67,12 +69,12 @@ def argument_parser() -> argparse.ArgumentParser:
 def misuse(arguments: argparse.Namespace) -> str | None:
     """What is wrong with the combination of arguments, or None."""
     if not arguments.vectors:
-        given = [name for name in ("adapter", "catalogue", "index", "tower", "histories") if getattr(arguments, name)]
+        given = [name for name in ("catalogue", "index", "tower", "histories") if getattr(arguments, name)]
         given += ["new-items"] if arguments.new_items else []
         if given:
             return f"--{given[0]} needs --vectors"
     if arguments.run is None and arguments.adapter is None:
-        return "name a run with --run" + (", or an adapter with --adapter" if arguments.vectors else "")
+        return "name a run with --run, or an adapter with --adapter"
     return None
 
 

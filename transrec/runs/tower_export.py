@@ -18,13 +18,18 @@ from transrec.config import ConfigError
 from transrec.files import write_text, writing
 from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEncoder
 from transrec.item_encoders.backbones import save_whole
+from transrec.runs.channels import Channel, read_adapter
 from transrec.runs.export import read_export
 from transrec.runs.rebuild import rebuild
 from transrec.runs.run_folder import load
 
 
-def export_towers(run_dir: Path, output: Path) -> dict[Path, str]:
+def export_towers(run_dir: Path, output: Path, base: Path | None = None) -> dict[Path, str]:
     """Write each backbone of a run's item encoder to `output`, or to one subfolder per modality if there are several.
+
+    Args:
+        run_dir: a run; with `base`, also an adapter's `export/`, which may have been copied elsewhere.
+        base: the run that an adapter was trained on; None: the one in its configuration.
 
     Returns:
         Folder and modality of each.
@@ -32,20 +37,23 @@ def export_towers(run_dir: Path, output: Path) -> dict[Path, str]:
     Raises:
         ConfigError: `output` is not empty, there is no backbone, or it has adapters that cannot be merged.
     """
-    towers = _towers(run_dir, output)
+    channel = _open(run_dir, base, output)
+    towers = _towers(channel)
     for tower in towers.values():
         if _adapters(tower, run_dir):
             merge(tower.backbone)
     for name, tower in towers.items():
-        assets = run_dir / "export" / name / BACKBONE_FOLDER  # tokenizer, preprocessing
+        assets = channel.export / name / BACKBONE_FOLDER  # tokenizer, preprocessing
         with writing(output / name):
             _copy(assets, output / name)
             save_whole(tower.backbone, output / name)
     return {output / name: tower.modality for name, tower in towers.items()}
 
 
-def export_peft(run_dir: Path, output: Path) -> dict[Path, str]:
+def export_peft(run_dir: Path, output: Path, base: Path | None = None) -> dict[Path, str]:
     """Write the LoRA of each backbone for `PeftModel.from_pretrained`, to be used with the original backbone.
+
+    The arguments are those of `export_towers`.
 
     Returns:
         Folder and modality of each.
@@ -53,7 +61,8 @@ def export_peft(run_dir: Path, output: Path) -> dict[Path, str]:
     Raises:
         ConfigError: as for `export_towers`, or no backbone has LoRA, or other weights of one were trained.
     """
-    towers = {name: tower for name, tower in _towers(run_dir, output).items() if _adapters(tower, run_dir)}
+    found = _towers(_open(run_dir, base, output))
+    towers = {name: tower for name, tower in found.items() if _adapters(tower, run_dir)}
     if not towers:
         raise ConfigError(f"{run_dir}: no backbone has a LoRA to write for PEFT")
     for name, tower in towers.items():
@@ -79,17 +88,21 @@ def _copy(assets: Path, output: Path) -> None:
         ) from None
 
 
-def _towers(run_dir: Path, output: Path) -> dict[str, BackboneEncoder]:
-    """The backbone encoders by folder name, which is empty if there is only one."""
+def _open(run_dir: Path, base: Path | None, output: Path) -> Channel:
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file: choose another --output")
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty: choose another --output")
-    experiment, export = load(run_dir), run_dir / "export"
-    item_encoder = rebuild(experiment, export, read_export(export).num_items).get_submodule("item_encoder")
+    return Channel(run_dir, run_dir / "export", load(run_dir)) if base is None else read_adapter(run_dir, base)
+
+
+def _towers(channel: Channel) -> dict[str, BackboneEncoder]:
+    """The backbone encoders by folder name, which is empty if there is only one."""
+    model = rebuild(channel.experiment, channel.export, read_export(channel.export).num_items)
+    item_encoder = model.get_submodule("item_encoder")
     towers = {name: module for name, module in item_encoder.named_modules() if isinstance(module, BackboneEncoder)}
     if not towers:
-        raise ConfigError(f"{run_dir} has no backbone to export: its items are embedded by id")
+        raise ConfigError(f"{channel.folder} has no backbone to export: its items are embedded by id")
     return towers
 
 

@@ -76,7 +76,7 @@ def test_a_base_that_moved_is_named(commands: ForkedCommands, tiny: Tiny, run_di
     message = refused(commands.run("export", "--run", run_dir, "--output", tmp_path / "refused"))
     assert f"give its new path with --adapter {run_dir} --run BASE" in message
     for adapter, more in ((run_dir, []), (run_dir / "export", []), (run_dir, ["--peft"])):
-        output = tmp_path / f"{adapter.name}{''.join(more)}"
+        output = tmp_path / f"of-{adapter.name}{''.join(more)}"
         named = commands.run("export", "--run", moved, "--adapter", adapter, "--output", output, *more)
         assert named.code == 0, named.stderr
         if not more:

@@ -17,6 +17,7 @@ test: $(VENV)/dev.installed
 
 test-slow: $(VENV)/dev.installed
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'hypothesis and not slow' --hypothesis-profile=thorough
 
 # The fast tests with the oldest versions that setup.py allows, in a separate environment of about 8 GB, because its
 # torch is a CUDA build. `.ci/nightly` runs it.

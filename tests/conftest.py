@@ -20,6 +20,7 @@ from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, Totals
 from data_tools.sources.synthetic import SyntheticSource
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # how fast a machine is proves nothing here
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)  # of `make test-slow`
 hypothesis.settings.load_profile("untimed")
 
 

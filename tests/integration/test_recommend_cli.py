@@ -52,7 +52,7 @@ def histories(tmp_path: Path) -> Path:
 
 def recommendations(finished: Finished) -> dict[str, list[dict[str, Any]]]:
     assert finished.code == 0, finished.stderr
-    lines = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in finished.stdout.split("\n") if line.startswith("{")]
     return {line["user"]: line["recommendations"] for line in lines}
 
 

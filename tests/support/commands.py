@@ -43,7 +43,7 @@ class Finished:
 def json_lines(finished: Finished) -> list[dict[str, Any]]:
     """What a command that succeeded printed for programs."""
     assert finished.code == 0, finished.stderr
-    return [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in finished.stdout.split("\n") if line.startswith("{")]
 
 
 def refused(finished: Finished) -> str:

@@ -27,7 +27,7 @@ def weight_folders(experiment: Experiment) -> dict[str, Path]:
 
 def contents(experiment: Experiment) -> dict[str, str]:
     """Hash of the content of each of `weight_folders`, for the environment file."""
-    hashes = {key: _hash(folder) for key, folder in weight_folders(experiment).items()}
+    hashes = {key: hash_of_weights(folder) for key, folder in weight_folders(experiment).items()}
     return {key: digest for key, digest in hashes.items() if digest is not None}
 
 
@@ -47,8 +47,8 @@ def same_content(run_dir: Path, key: str, old: Experiment, new: Experiment) -> b
         return False
     before = _recorded(run_dir).get(key)
     if before is None and (then := weight_folders(old).get(key)) is not None:
-        before = _hash(then)
-    return before is not None and before == _hash(now)
+        before = hash_of_weights(then)
+    return before is not None and before == hash_of_weights(now)
 
 
 def _names_weights(key: str) -> bool:
@@ -63,7 +63,7 @@ def _recorded(run_dir: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _hash(folder: Path) -> str | None:
+def hash_of_weights(folder: Path) -> str | None:
     """SHA-256 of the files of a model, or of the exported weights of a run; None without any."""
     digest, files = hashlib.sha256(), list(_files(folder))
     for path in files:

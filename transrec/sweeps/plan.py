@@ -28,6 +28,7 @@ from transrec.data.examples.task import TaskExamplesConfig
 from transrec.data.examples.task_targets import ColdStartConfig, FileConfig
 from transrec.data.shards.remote import Place
 from transrec.experiment import Experiment
+from transrec.runs.places import hash_of_weights, weight_folders
 from transrec.runs.run_folder import is_among
 from transrec.runs.train_and_test import check as check_settings
 from transrec.sweeps.config import NO_SOURCE, Axis, Sweep, stage_values
@@ -211,16 +212,18 @@ def _experiment(
 
 
 class _Hashes:
-    """Hashes of runs; the hash of each shard set is read once."""
+    """Hashes of runs; the hash of each shard set and of each folder of weights is read once."""
 
     def __init__(self) -> None:
         self._shards: dict[str, str] = {}
+        self._weights: dict[Path, str | None] = {}
 
     def of(self, experiment: Experiment, source: Run | None) -> str:
         """The hash of everything that determines a run's results, and of nothing else, such as its folder."""
         fields = flatten(experiment.model_dump(mode="json", exclude={"run_dir", "init_from"}))
         how = may_differ(experiment)
         known = {key: value for key, value in fields.items() if not is_among(key, how)}
+        known |= {key: self._of_weights(place) for key, place in weight_folders(experiment).items() if key in known}
         known["shards"] = self._of_shards(experiment.data, experiment.data.path)
         match experiment.data.examples:
             case TaskExamplesConfig(targets=ColdStartConfig(target=place)):
@@ -238,6 +241,11 @@ class _Hashes:
         if place not in self._shards:
             self._shards[place] = open_folder(data, path).index_sha256
         return self._shards[place]
+
+    def _of_weights(self, folder: Path) -> str | None:
+        if folder not in self._weights:
+            self._weights[folder] = hash_of_weights(folder)
+        return self._weights[folder]
 
 
 def _of_export(run_dir: Path) -> str:

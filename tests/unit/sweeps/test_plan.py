@@ -114,6 +114,19 @@ def test_how_a_run_is_done_and_where_it_lies_is_not_in_its_name(make_sweep: Any,
     assert only_run(make_sweep(storage_path=str(tmp_path / "elsewhere"), name="other")) == name
 
 
+def test_a_run_is_named_by_its_backbone_not_by_where_it_lies(make_sweep: Any, tmp_path: Path) -> None:
+    def named(backbone: Path) -> str:
+        target = make_sweep().target
+        model = target["model"] | {"item_encoder": {"name": "text", "backbone": str(backbone)}}
+        return only_run(make_sweep(source=None, target=target | {"model": model}))
+
+    for folder, weights in (("here", b"0"), ("there", b"0"), ("other", b"1")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.safetensors").write_bytes(weights)
+    assert named(tmp_path / "here") == named(tmp_path / "there")
+    assert named(tmp_path / "here") != named(tmp_path / "other")
+
+
 def test_grids_are_united_and_what_they_share_comes_once(make_sweep: Any) -> None:
     plan = make_plan(make_sweep(grid=[{"seed": [0, 1]}, {"seed": [1, 2]}]))
     assert [trial.axes for trial in plan.trials] == [{"seed": 0}, {"seed": 1}, {"seed": 2}]

@@ -100,17 +100,6 @@ def test_lines_without_quotes_have_one_fate(
     check_fates(tmp_path_factory.mktemp("fates"), lines, before)
 
 
-@pytest.mark.slow
-@settings(max_examples=2000)
-@given(lines=LINES, before=BEFORE)
-def test_many_lines_without_quotes_have_one_fate(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[str], before: str
-) -> None:
-    check_fates(tmp_path_factory.mktemp("fates"), lines, before)
-
-
-@pytest.mark.slow
-@settings(max_examples=2000)
 @given(data=st.binary(max_size=60), block_bytes=st.integers(1, 80))
 def test_any_bytes_are_rows_or_rejects_wherever_the_blocks_are_cut(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, block_bytes: int

@@ -67,6 +67,11 @@ class Experiment(Config):
             raise ValueError(f"data.stride {self.data.stride} exceeds model.max_length {self.model.max_length}")
         if self.data.windows == "last" and isinstance(self.data.split, TemporalConfig):
             raise ValueError("data.windows=last keeps interactions that data.split.name=temporal may not see")
+        if self.train.compile and self.zero.stage == 3:
+            raise ValueError(
+                "train.compile=true: a compiled pass cannot gather the weights of each layer as zero.stage=3 does: set "
+                "zero.stage to 0, 1 or 2, or leave out train.compile"
+            )
         if self.optimizer.embedding is not None:
             self._check_tables(self.optimizer.embedding.name)
         if self.init_except and self.init_from is None:

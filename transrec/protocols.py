@@ -272,6 +272,9 @@ class TowerEncoder(nn.Module):
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass; does nothing by default."""
 
+    def compile_passes(self) -> None:
+        """Compile the passes over the chunks of a training batch; does nothing by default."""
+
 
 class ItemEncoder(TowerEncoder):
     """`forward(content) -> (U, D)`: the vector of each distinct item.
@@ -383,6 +386,9 @@ class Model(nn.Module):
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass."""
+
+    def compile_passes(self) -> None:
+        """Compile the item encoder's passes of training."""
 
 
 class ModelSettings(Config):

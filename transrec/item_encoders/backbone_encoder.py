@@ -4,7 +4,7 @@ Shape letters: U distinct items of a batch, M of them that have the modality, n 
 chunk, H width of the backbone, W width of the features, D width of the recommender.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from transrec.data.batch import Chunk, ItemContent
 from transrec.item_encoders import families, layer_by_layer
 from transrec.item_encoders.pooling import Pooling, pool, pooled_width
 from transrec.item_encoders.projection import Projection, build_projection
+from transrec.nn.compiled import compiled
 from transrec.nn.readout import Hidden, Readout
 from transrec.protocols import ItemEncoder
 
@@ -40,6 +41,7 @@ class BackboneEncoder(ItemEncoder):
         self.projection = build_projection(projection, read, width)
         self.pooling = pooling
         self.frozen_prefix: Any = None  # a FrozenPrefix, if chunks hold its states instead of raw content
+        self._compiled: Callable[[Chunk], Tensor] | None = None  # `_features`, if training runs it compiled
         self.num_layers = families.num_layers(backbone)
         self.hidden_size = families.hidden_size(backbone)
         paths = families.site_paths(backbone)
@@ -64,7 +66,8 @@ class BackboneEncoder(ItemEncoder):
         if self.modality not in content.modalities:
             raise ValueError(f"this item encoder needs a batch with {self.modality}: build the store with content()")
         own = content.modalities[self.modality]
-        features = [self._features(chunk) for chunk in own.chunks]
+        run = self._compiled if self._compiled is not None and self.training else self._features
+        features = [run(chunk) for chunk in own.chunks]
         blanks = [self._features(_first(own.blank)) for _ in range(own.passes - len(own.chunks))]
         if not features:
             return Features(len(content.items), own.rows, _keeping(blanks[0], blanks[1:]))
@@ -81,6 +84,10 @@ class BackboneEncoder(ItemEncoder):
 
     def enable_gradient_checkpointing(self) -> None:
         layer_by_layer.enable_gradient_checkpointing(self.backbone)
+
+    def compile_passes(self) -> None:
+        """Compile the pass of a chunk in training; evaluation keeps the numbers of a process that compiles nothing."""
+        self._compiled = compiled(self._features)
 
     def encode(self, chunk: Chunk) -> Tensor:
         """Item vectors (n, D) of a chunk."""

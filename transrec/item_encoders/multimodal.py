@@ -117,6 +117,10 @@ class MultimodalEncoder(ItemEncoder):
             part: Any = self.get_submodule(modality)
             part.enable_gradient_checkpointing()
 
+    def compile_passes(self) -> None:
+        for part in self.parts.values():
+            part.compile_passes()
+
 
 def _present(content: ItemContent, modality: str) -> Tensor:
     """(U,) bool, True for items that have the modality; all have an id."""

@@ -234,6 +234,10 @@ class RankingModel(Model):
         if self.item_encoder is not None:
             self.item_encoder.enable_gradient_checkpointing()
 
+    def compile_passes(self) -> None:
+        if self.item_encoder is not None:
+            self.item_encoder.compile_passes()
+
     def _ids(self, shown: Impressions) -> Tensor:
         """(U, E) vectors of the id features of the pool's items."""
         found = [self.features[name](shown.item_features[name]) for name in self._of_items]

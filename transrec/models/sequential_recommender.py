@@ -226,3 +226,6 @@ class SequentialRecommender(Model):
     def enable_gradient_checkpointing(self) -> None:
         self.item_encoder.enable_gradient_checkpointing()
         self.user_encoder.enable_gradient_checkpointing()
+
+    def compile_passes(self) -> None:
+        self.item_encoder.compile_passes()

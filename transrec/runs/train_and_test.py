@@ -87,6 +87,8 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     check_pool(experiment, parts.model, parts.examples, parts.store, world.size, world.device)
     stream = build_stream(experiment, parts.examples, parts.store, world)
     cost = measure(parts.model, stream[0], world.device, experiment.train.precision != "fp32")
+    if experiment.train.compile:  # only now: operations are not counted in a compiled pass
+        parts.model.compile_passes()
     trainer = build_trainer(experiment, parts, stream, evaluator, world, stop)
     trainer.resume()
     if world.is_main:  # only now, so that a run that cannot start changes nothing on disk

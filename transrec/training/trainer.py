@@ -47,6 +47,9 @@ class TrainConfig(Config):
     gradient_checkpointing: Annotated[bool, MayDiffer()] = Field(
         False, description="recompute activations in the backward pass"
     )
+    compile: Annotated[bool, MayDiffer()] = Field(
+        False, description="compile the training passes of text and image encoders with torch.compile"
+    )
     evaluate_every: Every = Field("epoch", description="steps between validations")
     checkpoint_every: Annotated[Every, MayDiffer()] = Field("epoch", description="steps between checkpoints")
     patience: int | None = Field(

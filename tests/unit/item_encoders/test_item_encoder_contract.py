@@ -65,6 +65,23 @@ def test_gradient_checkpointing_changes_no_gradient(config, content):
     torch.testing.assert_close(gradients(True), gradients(False))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_passes_change_no_gradient_and_no_name(config, content, checkpointing):
+    def gradients(compile_passes):
+        torch.manual_seed(0)
+        encoder = config.build(WIDTH, NUM_ITEMS).train()
+        if checkpointing:
+            encoder.enable_gradient_checkpointing()
+        if compile_passes:
+            encoder.compile_passes()
+        encoder(content).square().sum().backward()
+        return {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
+
+    torch._dynamo.reset()
+    torch.testing.assert_close(gradients(True), gradients(False), rtol=1e-4, atol=1e-6)
+
+
 def test_there_is_a_store_for_all_it_reads(config):
     assert config.content().keys() <= STORES.keys()
 

@@ -55,7 +55,7 @@ def test_the_same_experiment_may_go_on(experiment: Experiment) -> None:
 
 HOW = ["zero.stage=2", "deepspeed.zero_optimization.overlap_comm=false", "data.path=/moved", "data.cache=/elsewhere"]
 HOW += ["data.workers=3", "train.accumulation=2", "train.gradient_checkpointing=true", "train.log_every=3"]
-HOW += ["train.checkpoint_every=7", "data.cache_bytes=5", "data.most_bad_share=0.5"]
+HOW += ["train.compile=true", "train.checkpoint_every=7", "data.cache_bytes=5", "data.most_bad_share=0.5"]
 
 # Of item encoders; their backbones are not looked at before a run is built.
 TEXT, IMAGE = {"name": "text", "backbone": "some/bert"}, {"name": "image", "backbone": "some/vit"}
@@ -143,8 +143,8 @@ def test_the_fields_that_may_differ_are_those_of_how_the_work_is_done(experiment
         *(f"data.{name}" for name in ("path", "cache", "cache_bytes", "workers", "most_bad_share")),
         *(f"model.item_encoder.{name}" for name in ("chunk_tokens", "chunk_images", "decoded_cache")),
         *(f"model.item_encoder.{name}" for name in ("text.chunk_tokens", "image.chunk_images", "image.decoded_cache")),
-        *(f"train.{name}" for name in ("accumulation", "gradient_checkpointing", "checkpoint_every", "log_every")),
-        *(f"train.{name}" for name in ("time_limit", "pool_memory")),
+        *(f"train.{name}" for name in ("accumulation", "gradient_checkpointing", "compile", "checkpoint_every")),
+        *(f"train.{name}" for name in ("log_every", "time_limit", "pool_memory")),
         "evaluation.baselines",
     }
     assert is_among("zero.stage", found)

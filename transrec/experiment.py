@@ -72,6 +72,11 @@ class Experiment(Config):
                 "train.compile=true: a compiled pass cannot gather the weights of each layer as zero.stage=3 does: set "
                 "zero.stage to 0, 1 or 2, or leave out train.compile"
             )
+        if self.train.gradient_checkpointing == "passes" and self.zero.stage == 3:
+            raise ValueError(
+                "train.gradient_checkpointing=passes: a pass recomputed as a whole cannot gather the weights of each "
+                "layer as zero.stage=3 does: set zero.stage to 0, 1 or 2, or train.gradient_checkpointing=true"
+            )
         if self.optimizer.embedding is not None:
             self._check_tables(self.optimizer.embedding.name)
         if self.init_except and self.init_from is None:

@@ -283,6 +283,15 @@ class ItemEncoder(TowerEncoder):
     its weights belong to the items of one catalogue; and `build(width, num_items)`, which creates the encoder.
     """
 
+    def enable_gradient_checkpointing(self, passes: bool = False) -> None:
+        """Recompute activations in the backward pass; does nothing by default.
+
+        Args:
+            passes: of each pass over a chunk of items as a whole, instead of each layer. Between forward and backward
+                pass, a chunk then holds its inputs and item features only, whatever the depth of the encoder, as
+                GradCache does (Gao et al., 2021, arXiv:2101.06983): the number of items of a step is bounded by time.
+        """
+
     @property
     def parts(self) -> dict[str, "ItemEncoder"]:
         """The encoders that it combines, by modality; a single encoder returns itself."""
@@ -384,8 +393,8 @@ class Model(nn.Module):
         """The function that answers questions over a catalogue of item vectors (N + 1, D), whose row 0 is zeros."""
         raise NotImplementedError
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in the backward pass."""
+    def enable_gradient_checkpointing(self, passes: bool = False) -> None:
+        """Recompute activations in the backward pass; `passes` as in `ItemEncoder.enable_gradient_checkpointing`."""
 
     def compile_passes(self) -> None:
         """Compile the item encoder's passes of training."""

@@ -35,6 +35,13 @@ def test_sections_that_contradict_each_other_are_refused(
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize("train", [{"compile": True}, {"gradient_checkpointing": "passes"}])
+def test_whole_passes_cannot_gather_the_weights_of_each_layer(experiment: Experiment, train: dict[str, Any]) -> None:
+    resolved = experiment.model_dump(mode="json") | {"zero": {"stage": 3}}
+    with pytest.raises(ConfigError, match=f"train.{next(iter(train))}=.*set zero.stage to 0, 1 or 2"):
+        validate(Experiment, resolved | {"train": resolved["train"] | train})
+
+
 def test_paths_of_the_home_folder_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     found = make(Path("~/run"), Path("~/shards"), init_from="~/source")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from transrec.data.batch import Chunk, ItemContent
@@ -42,6 +43,7 @@ class BackboneEncoder(ItemEncoder):
         self.pooling = pooling
         self.frozen_prefix: Any = None  # a FrozenPrefix, if chunks hold its states instead of raw content
         self._compiled: Callable[[Chunk], Tensor] | None = None  # `_features`, if training runs it compiled
+        self._recomputes = False  # whole passes in the backward pass
         self.num_layers = families.num_layers(backbone)
         self.hidden_size = families.hidden_size(backbone)
         paths = families.site_paths(backbone)
@@ -66,8 +68,7 @@ class BackboneEncoder(ItemEncoder):
         if self.modality not in content.modalities:
             raise ValueError(f"this item encoder needs a batch with {self.modality}: build the store with content()")
         own = content.modalities[self.modality]
-        run = self._compiled if self._compiled is not None and self.training else self._features
-        features = [run(chunk) for chunk in own.chunks]
+        features = [self._pass(chunk) for chunk in own.chunks]
         blanks = [self._features(_first(own.blank)) for _ in range(own.passes - len(own.chunks))]
         if not features:
             return Features(len(content.items), own.rows, _keeping(blanks[0], blanks[1:]))
@@ -82,8 +83,11 @@ class BackboneEncoder(ItemEncoder):
         """Pooled states (U, H) that the readout reads, each at its index; None at the others."""
         return self.readout.placed(features.spread(features.values))
 
-    def enable_gradient_checkpointing(self) -> None:
-        layer_by_layer.enable_gradient_checkpointing(self.backbone)
+    def enable_gradient_checkpointing(self, passes: bool = False) -> None:
+        if passes:
+            self._recomputes = True
+        else:
+            layer_by_layer.enable_gradient_checkpointing(self.backbone)
 
     def compile_passes(self) -> None:
         """Compile the pass of a chunk in training; evaluation keeps the numbers of a process that compiles nothing."""
@@ -92,6 +96,14 @@ class BackboneEncoder(ItemEncoder):
     def encode(self, chunk: Chunk) -> Tensor:
         """Item vectors (n, D) of a chunk."""
         return self._vectors(self._features(chunk))
+
+    def _pass(self, chunk: Chunk) -> Tensor:
+        """`_features` as training runs it."""
+        run = self._compiled if self._compiled is not None and self.training else self._features
+        if not (self._recomputes and self.training):
+            return run(chunk)
+        features: Tensor = checkpoint(run, chunk, use_reentrant=False)
+        return features
 
     def _features(self, chunk: Chunk) -> Tensor:
         """Features (n, W) of a chunk: pooled states, or the readout's output if it reads unpooled states."""

@@ -61,5 +61,5 @@ class IdEmbedding(ItemEncoder, CatalogueTable):
         tensor: Tensor = self.embedding(content.items)
         return tensor
 
-    def enable_gradient_checkpointing(self) -> None:
+    def enable_gradient_checkpointing(self, passes: bool = False) -> None:
         """Nothing to recompute."""

@@ -112,10 +112,9 @@ class MultimodalEncoder(ItemEncoder):
         tensor: Tensor = self.fusion(Modalities(self.modalities, vectors_USD, present_US, pooled))
         return tensor
 
-    def enable_gradient_checkpointing(self) -> None:
-        for modality in self.modalities:
-            part: Any = self.get_submodule(modality)
-            part.enable_gradient_checkpointing()
+    def enable_gradient_checkpointing(self, passes: bool = False) -> None:
+        for part in self.parts.values():
+            part.enable_gradient_checkpointing(passes)
 
     def compile_passes(self) -> None:
         for part in self.parts.values():

@@ -230,9 +230,9 @@ class RankingModel(Model):
 
         return score
 
-    def enable_gradient_checkpointing(self) -> None:
+    def enable_gradient_checkpointing(self, passes: bool = False) -> None:
         if self.item_encoder is not None:
-            self.item_encoder.enable_gradient_checkpointing()
+            self.item_encoder.enable_gradient_checkpointing(passes)
 
     def compile_passes(self) -> None:
         if self.item_encoder is not None:

@@ -223,8 +223,8 @@ class SequentialRecommender(Model):
 
         return score
 
-    def enable_gradient_checkpointing(self) -> None:
-        self.item_encoder.enable_gradient_checkpointing()
+    def enable_gradient_checkpointing(self, passes: bool = False) -> None:
+        self.item_encoder.enable_gradient_checkpointing(passes)
         self.user_encoder.enable_gradient_checkpointing()
 
     def compile_passes(self) -> None:

@@ -58,7 +58,7 @@ def build(experiment: Experiment, world: World) -> Parts:
     check_frozen(experiment, model)
     keep_prefixes(experiment.prefix_cache, model, store, experiment.data.cache, experiment.train.precision, world)
     if experiment.train.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
+        model.enable_gradient_checkpointing(passes=experiment.train.gradient_checkpointing == "passes")
     return Parts(examples, settings, store, model, rates, weights.base_hash(model))
 
 

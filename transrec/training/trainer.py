@@ -44,8 +44,10 @@ class TrainConfig(Config):
     )
     precision: Precision = Field("fp32", description="precision of matrix products (bf16), or of all weights (fp16)")
     clipping: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
-    gradient_checkpointing: Annotated[bool, MayDiffer()] = Field(
-        False, description="recompute activations in the backward pass"
+    gradient_checkpointing: Annotated[bool | Literal["passes"], MayDiffer()] = Field(
+        False,
+        description="recompute activations in the backward pass: of each layer (true), or of each pass over a chunk of "
+        "items as a whole, so that memory does not grow with the number of items of a step (passes)",
     )
     compile: Annotated[bool, MayDiffer()] = Field(
         False, description="compile the training passes of text and image encoders with torch.compile"

@@ -53,12 +53,13 @@ def test_sites_lead_to_modules(config):
             assert all(isinstance(tower.get_submodule(path), nn.Module) for path in paths)
 
 
-def test_gradient_checkpointing_changes_no_gradient(config, content):
+@pytest.mark.parametrize("passes", [False, True])
+def test_gradient_checkpointing_changes_no_gradient(config, content, passes):
     def gradients(checkpointing):
         torch.manual_seed(0)
         encoder = config.build(WIDTH, NUM_ITEMS)
         if checkpointing:
-            encoder.enable_gradient_checkpointing()
+            encoder.enable_gradient_checkpointing(passes)
         encoder(content).square().sum().backward()
         return {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
 

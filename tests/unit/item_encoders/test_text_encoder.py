@@ -2,6 +2,7 @@ import pytest
 import torch
 from contents import of_text, without_content
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from transrec.config import ConfigError
 from transrec.data.batch import ItemContent
@@ -89,6 +90,22 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_bert):
         return gradients(model)
 
     torch.testing.assert_close(run(True), run(False))
+
+
+def test_whole_passes_keep_no_states_of_layers_until_the_backward_pass(tiny_bert):
+    def kept(*passes):
+        model, states = encoder(tiny_bert), []
+        for layer in model.backbone.encoder.layer:
+            layer.register_forward_hook(lambda *of: states.append(StorageWeakRef(of[2].untyped_storage())))
+        for of in passes:
+            model.enable_gradient_checkpointing(passes=of)
+        vectors = model(content(chunk(ROWS[:2], 6), chunk(ROWS[2:], 6)))
+        assert vectors.requires_grad
+        assert len(states) == 6
+        return sum(not state.expired() for state in states)
+
+    assert kept() == kept(False) == 4  # the last layer of each chunk is only pooled
+    assert kept(True) == 0
 
 
 def test_random_weights_and_fewer_layers(tiny_bert):

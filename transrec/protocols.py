@@ -59,7 +59,8 @@ class BoundedScore(ABC):
 
 
 class Batch(Protocol):
-    """A frozen dataclass: the stream sets `digest`, the trainer `content.passes` and the device of all tensors."""
+    """A frozen dataclass: the stream sets `digest`, the trainer what ranks agree on in `content`, and the device of all
+    tensors."""
 
     @property
     def content(self) -> ItemContent:

@@ -31,6 +31,7 @@ class Sampling(Config):
         "batch", description="the distinct items of the batch, or every candidate item"
     )
     owned: bool = Field(False, description="mark pool items of the user's own training history")
+    across_ranks: bool = Field(False, description="tell apart the items of the batches of all ranks")
     candidates: float = Field(
         0.0, description="share of the catalogue drawn for all windows of a step, popular items more often"
     )
@@ -70,6 +71,7 @@ class ItemContent:
 
     items: Tensor  # (U,) int64, catalogue indices 1..N
     modalities: dict[str, ModalityContent]  # by name; only those that the item encoder reads
+    largest: int = 0  # U of the rank with the most items; 0: not agreed on
 
     @property
     def passes(self) -> list[int]:
@@ -139,6 +141,7 @@ class SequenceBatch:
     occurrences: int  # items that would be encoded without the pool
     candidates: Tensor | None = None  # (C,) int64 pool rows, the same items for all parts of a step
     log_inclusion: Tensor | None = None  # (U,) float32, log probability that a pool item is among the candidates
+    histories: Tensor | None = None  # (B, H) int64, the items of `owned` as catalogue indices, ascending after zeros
     masked: Tensor | None = None  # (B, L) bool, inputs replaced by the mask token
     evidence: tuple[SparseScores, ...] = ()  # of each scored position (S, in the order of `scored`) and pool item
     digest: int = 0  # hash of which windows are in which slots; the parts of a global batch add up

@@ -93,6 +93,15 @@ class SequentialRecommenderConfig(ModelSettings):
         return self
 
     @model_validator(mode="after")
+    def _has_evidence_of_its_negatives(self) -> Self:
+        if self.evidence and self.sampling.across_ranks:
+            raise ValueError(
+                "objective.negatives_from=world: a rank looks up the evidence of its own items only: set it to rank, "
+                "or leave out evidence"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_each_evidence_once(self) -> Self:
         check_keys(self.evidence)
         return self

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import Sampling, SequenceBatch
+from transrec.objectives.classes import of_the_rank, of_the_world
 from transrec.objectives.evidence import Terms, added, added_to_pairs, among, at
 from transrec.protocols import Objective
 
@@ -43,10 +44,13 @@ class InBatchSoftmaxConfig(Config):
     temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
     learn_temperature: bool = Field(False, description="let the temperature train with the head")
     debias: bool = Field(True, description="correct for popular items occurring in more batches")
+    negatives_from: Literal["rank", "world"] = Field(
+        "rank", description="items that are told apart: of the rank's micro-batch, or of those of all ranks"
+    )
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(loss=self.name, owned=True)
+        return Sampling(loss=self.name, owned=True, across_ranks=self.negatives_from == "world")
 
     def build(self) -> "InBatchSoftmax":
         return InBatchSoftmax(self.sampling, self.temperature, self.learn_temperature, self.debias)
@@ -149,6 +153,7 @@ class InBatchSoftmax(Softmax):
     """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the batch's distinct items, except the user's other items.
 
     The pool is the rank's own micro-batch: gradient accumulation and more ranks at the same batch size make it smaller.
+    With `negatives_from: world` it is that of all ranks, and only gradient accumulation makes it smaller.
     q(e) = 1 − (1 − p(e))ⁿ is the probability that an item with share p of all interactions is among a batch's n: log q
     is log p plus a constant for small batches, and vanishes if a batch holds the whole catalogue.
 
@@ -163,16 +168,14 @@ class InBatchSoftmax(Softmax):
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
-        if batch.owned is None:
-            raise ValueError("in_batch_softmax needs batch.owned: the stream must be built from `sampling`")
         with torch.autocast(states.device.type, enabled=False):
-            logits_SU, targets_S = self._scores(states, pool, batch)
-            logits_SU = added(logits_SU, evidence)
+            states_SD, targets_S = self._scored(states, batch)
+            classes = (of_the_world if self.sampling.across_ranks else of_the_rank)(pool.float(), targets_S, batch)
+            logits_SW = added(states_SD @ classes.vectors.T, evidence)
             if self.debias:
-                logits_SU = logits_SU - log_inclusion(batch.log_popularity, batch.draws)
-            users_S = batch.scored // batch.target_mask.shape[1]
-            hidden_SU = batch.owned[users_S].scatter(1, targets_S.unsqueeze(1), False)
-            return F.cross_entropy(logits_SU.masked_fill(hidden_SU, -torch.inf), targets_S, reduction="sum")
+                logits_SW = logits_SW - log_inclusion(classes.log_popularity, classes.draws)
+            logits_SW = logits_SW.masked_fill(classes.hidden, -torch.inf)
+            return F.cross_entropy(logits_SW, classes.targets, reduction="sum")
 
 
 class FullSoftmax(Softmax):
@@ -216,6 +219,6 @@ class SampledSoftmax(Softmax):
             return F.cross_entropy(logits_S1C, torch.zeros_like(targets_S), reduction="sum")
 
 
-def log_inclusion(log_popularity: Tensor, draws: int) -> Tensor:
+def log_inclusion(log_popularity: Tensor, draws: Tensor | int) -> Tensor:
     """log(1 − (1 − p)ⁿ), the log probability that an item of log popularity log p is among n draws."""
     return torch.log(-torch.expm1(draws * torch.log1p(-log_popularity.exp().clamp(max=1 - 1e-6))))

@@ -300,6 +300,7 @@ class Trainer:
             sum(batch.occurrences for batch in micro_batches),
             sum(len(batch.content.items) for batch in micro_batches),
             *(sum(batch.counts[name] for batch in micro_batches) for name in names),
+            *(len(batch.content.items) for batch in micro_batches),
             *(passes for batch in micro_batches for passes in batch.content.passes),
         ]
         everyone = self.world.gather_ints(own)
@@ -313,10 +314,11 @@ class Trainer:
         # DeepSpeed averages over ranks and micro-batches; divided by the average count, this is a mean over all terms.
         parts = self.world.size * len(micro_batches)
         normalisers = {name: max(1, count) / parts for name, count in zip(names, counts, strict=True)}
-        passes = everyone[:, 7 + len(names) :].max(0).values.reshape(len(micro_batches), -1).tolist()
+        most = everyone[:, 7 + len(names) :].max(0).values
+        largest, passes = most[: len(micro_batches)], most[len(micro_batches) :].reshape(len(micro_batches), -1)
         agreed: list[Any] = [
-            replace(batch, content=batch.content.with_passes(agreed_passes))  # type: ignore[type-var]  # a dataclass
-            for batch, agreed_passes in zip(micro_batches, passes, strict=True)
+            replace(batch, content=replace(batch.content.with_passes(own_passes), largest=own_largest))  # type: ignore[type-var]
+            for batch, own_passes, own_largest in zip(micro_batches, passes.tolist(), largest.tolist(), strict=True)
         ]
         return agreed, normalisers, Stop(int(everyone[:, 0].max()))
 

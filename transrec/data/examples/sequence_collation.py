@@ -88,6 +88,7 @@ class SequenceCollation:
             log_popularity=torch.from_numpy(self.log_popularity[content.items.numpy()]),
             draws=int(layout.mask.sum()) + len(filled),
             owned=self._owned(windows, rows) if self.sampling.owned else None,
+            histories=_histories(windows) if self.sampling.across_ranks else None,
             user_ids=[w.user_id for w in filled],
             counts={self.sampling.loss: count},
             occurrences=int(layout.mask.sum()) + others,
@@ -176,6 +177,15 @@ class SequenceCollation:
             if window is not None:
                 owned[row, rows.known(window.own)] = True
         return owned
+
+
+def _histories(windows: Sequence[Window | None]) -> torch.Tensor:
+    """(B, H) the items of each user's own training history, ascending after zeros."""
+    own = [[] if window is None else np.unique(window.own) for window in windows]
+    histories = np.zeros((len(own), max(1, *map(len, own))), np.int64)
+    for row, items in zip(histories, own, strict=True):
+        row[len(row) - len(items) :] = items
+    return torch.from_numpy(histories)
 
 
 class _Layout(NamedTuple):

@@ -1,0 +1,61 @@
+"""An in-batch softmax over the items of all ranks gives one loss curve, however many ranks there are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import ForkedCommands, refused
+from run_folder import exported, gradient_norms, hashes, losses
+from tiny_world import COMPARABLE, Tiny
+
+STEPS = 12  # an epoch has 8; in its last one rank 1 of 2 has no window at all
+TOLERANCE = 1e-5
+SETTINGS = [*COMPARABLE, f"train.steps={STEPS}"]
+
+
+def objective(source: str) -> str:
+    return f"model.objective={{name: in_batch_softmax, temperature: 0.5, negatives_from: {source}}}"
+
+
+def train(commands: ForkedCommands, tiny: Tiny, run_dir: Path, *overrides: str, ranks: int = 1) -> Path:
+    arguments = ["--config", tiny.config, f"run_dir={run_dir}", *SETTINGS, *overrides]
+    finished = commands.run("train", *arguments, ranks=ranks)
+    assert finished.code == 0, finished.stderr
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, commands: ForkedCommands) -> Path:
+    """One process that tells the items of its batch apart, which are those of the world."""
+    return train(commands, tiny, tmp_path_factory.mktemp("alone") / "run", objective("rank"))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "stage"),
+    [(1, 0), (2, 0), (2, 2), pytest.param(2, 3, marks=pytest.mark.slow), pytest.param(4, 1, marks=pytest.mark.slow)],
+)
+def test_ranks_do_not_change_a_step(
+    tiny: Tiny, commands: ForkedCommands, run_dir: Path, alone: Path, ranks: int, stage: int
+) -> None:
+    run = train(commands, tiny, run_dir, objective("world"), f"zero.stage={stage}", ranks=ranks)
+    assert hashes(run) == hashes(alone)
+    np.testing.assert_allclose(losses(run), losses(alone), rtol=TOLERANCE)
+    np.testing.assert_allclose(gradient_norms(run), gradient_norms(alone), rtol=1e-4)
+    trained = exported(run)
+    for name, weight in exported(alone).items():
+        difference = (trained[name] - weight).abs()
+        assert (difference > 1e-5 + 1e-4 * weight.abs()).float().mean() <= 5e-3, name
+        torch.testing.assert_close(trained[name], weight, rtol=0, atol=1e-3)
+
+
+def test_the_items_of_a_rank_alone_are_fewer(tiny: Tiny, commands: ForkedCommands, run_dir: Path, alone: Path) -> None:
+    """Else the comparison above would not notice if nothing were gathered."""
+    run = train(commands, tiny, run_dir, objective("rank"), ranks=2)
+    assert (np.array(losses(run)) < 0.9 * np.array(losses(alone))).any()
+
+
+def test_evidence_of_other_ranks_items_is_refused(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
+    evidence = "model.evidence=[{name: co_occurrence}]"
+    arguments = ["--config", tiny.config, f"run_dir={run_dir}", objective("world"), evidence]
+    assert "a rank looks up the evidence of its own items only" in refused(commands.run("train", *arguments))

@@ -51,9 +51,11 @@ def of_the_world(pool: Tensor, targets: Tensor, batch: SequenceBatch) -> Classes
     """The items of the batches of all ranks; arguments and errors as in `of_the_rank`."""
     if batch.histories is None:
         raise ValueError("negatives_from=world needs batch.histories: the stream must be built from `sampling`")
+    if not batch.content.largest:  # outside of training, as where its cost is measured, ranks do not go in step
+        return of_the_rank(pool, targets, batch)
     # A rank without a window has a single item only because an encoder needs one.
     items = batch.content.items if batch.draws else torch.zeros_like(batch.content.items)
-    most = max(batch.content.largest, len(items))
+    most = batch.content.largest
     more = most - len(items)
     items_W = gathered(F.pad(items, (0, more)))
     of_class_W = _first_copies(items_W)

@@ -21,7 +21,7 @@ def with_histories(batch: SequenceBatch) -> SequenceBatch:
     return replace(batch, histories=histories)
 
 
-@pytest.mark.parametrize("largest", [0, 12])
+@pytest.mark.parametrize("largest", [0, 7, 12])
 def test_the_world_of_one_rank_is_the_rank(make: Callable[..., Any], largest: int) -> None:
     case = make(WORLD.sampling)
     batch = with_histories(case.batch)
@@ -38,6 +38,7 @@ def test_a_rank_without_windows_gives_no_classes(make: Callable[..., Any]) -> No
     case = make(WORLD.sampling)
     none = case.batch.target_mask & False
     batch = replace(with_histories(case.batch), draws=0, target_mask=none, scored=none.flatten().nonzero()[:, 0])
+    batch = replace(batch, content=replace(batch.content, largest=7))
     loss = WORLD.build()(case.states, case.pool, batch)
     assert loss.item() == 0
     loss.backward()

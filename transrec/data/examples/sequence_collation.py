@@ -181,7 +181,7 @@ class SequenceCollation:
 
 def _histories(windows: Sequence[Window | None]) -> torch.Tensor:
     """(B, H) the items of each user's own training history, ascending after zeros."""
-    own = [[] if window is None else np.unique(window.own) for window in windows]
+    own = [np.unique([] if window is None else window.own).astype(np.int64) for window in windows]
     histories = np.zeros((len(own), max(1, *map(len, own))), np.int64)
     for row, items in zip(histories, own, strict=True):
         row[len(row) - len(items) :] = items

@@ -49,6 +49,14 @@ def test_ranks_do_not_change_a_step(
         torch.testing.assert_close(trained[name], weight, rtol=0, atol=1e-3)
 
 
+def test_ranks_do_not_change_an_accumulated_step(tiny: Tiny, commands: ForkedCommands, tmp_path: Path) -> None:
+    """A micro-batch keeps to its own items, which are spread over the ranks."""
+    accumulated = ["train.accumulation=2", "zero.stage=2"]
+    one = train(commands, tiny, tmp_path / "one", objective("rank"), *accumulated)
+    two = train(commands, tiny, tmp_path / "two", objective("world"), *accumulated, ranks=2)
+    np.testing.assert_allclose(losses(two), losses(one), rtol=TOLERANCE)
+
+
 def test_the_items_of_a_rank_alone_are_fewer(tiny: Tiny, commands: ForkedCommands, run_dir: Path, alone: Path) -> None:
     """Else the comparison above would not notice if nothing were gathered."""
     run = train(commands, tiny, run_dir, objective("rank"), ranks=2)

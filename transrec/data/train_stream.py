@@ -25,8 +25,9 @@ from transrec.protocols import Batch, Collation, Example, Examples
 class TrainStream(Dataset[list[Batch]]):
     """`stream[step]`: the micro-batches of this rank for a global step, deterministic in (seed, step).
 
-    The `batch_size` slots of a step are divided into contiguous runs among the ranks, and a rank's slots among its
-    `accumulation` micro-batches. The stream handles order and slots; the examples fill slots and make batches.
+    The `batch_size` slots of a step are divided into `accumulation` contiguous runs, and each run among the ranks, so
+    that the ranks' micro-batches of a number hold the same examples together, however many ranks there are. The stream
+    handles order and slots; the examples fill slots and make batches.
 
     Args:
         collate: makes the batch for a run of slots.
@@ -45,7 +46,7 @@ class TrainStream(Dataset[list[Batch]]):
         self.examples, self.collate = examples, collate
         self.seed, self.batch_size = seed, batch_size
         self.micro_batch_size = batch_size // (world_size * accumulation)
-        self.first_slot, self.accumulation = rank * batch_size // world_size, accumulation
+        self.first_slots = [(i * world_size + rank) * self.micro_batch_size for i in range(accumulation)]
         self.order = EpochOrder(np.array(examples.counts), examples.block_shard, batch_size, seed)
 
     def __len__(self) -> int:
@@ -53,8 +54,8 @@ class TrainStream(Dataset[list[Batch]]):
         return self.order.steps_per_epoch
 
     def __getitem__(self, step: int) -> list[Batch]:
-        runs = [self.first_slot + i * self.micro_batch_size for i in range(self.accumulation)]
-        return [self._batch(step, first, self.slots(step, first, first + self.micro_batch_size)) for first in runs]
+        size = self.micro_batch_size
+        return [self._batch(step, first, self.slots(step, first, first + size)) for first in self.first_slots]
 
     def slots(self, step: int, first: int = 0, stop: int | None = None) -> list[Any]:
         """The examples in the slots [first, stop) of a step; None for an empty slot."""

@@ -236,11 +236,11 @@ def test_ranks_and_micro_batches_share_out_the_same_step(
 ) -> None:
     sampling = SAMPLINGS[name]
     [whole] = make_stream(sampling)[2]
-    parts = [
-        batch
+    of_ranks = [
+        make_stream(sampling, rank=rank, world_size=world_size, accumulation=accumulation)[2]
         for rank in range(world_size)
-        for batch in make_stream(sampling, rank=rank, world_size=world_size, accumulation=accumulation)[2]
     ]
+    parts = [batch for of_a_number in zip(*of_ranks, strict=True) for batch in of_a_number]
     assert len(parts) == world_size * accumulation
     assert [user for batch in parts for user in batch.user_ids] == whole.user_ids
     for items in (inputs_of, targets_of):

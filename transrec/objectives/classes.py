@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transrec.data.batch import SequenceBatch
-from transrec.nn.gathered import gathered, rank, ranks
+from transrec.distributed.gathered import gathered, rank, ranks
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,11 @@ def test_errors_come_without_a_traceback(tmp_path: Path) -> None:
         ("tables", "ml-100k", "943 users, 1,682 items (1,667 with image), 100,000 interactions"),
         ("recbole", "ml-100k", "943 users, 1,682 items (0 with image), 100,000 interactions"),
         ("tables", "movietweetings-100k", "16,554 users, 10,506 items (5,019 with image), 100,000 interactions"),
+        ("tables", "xwines-slim", "10,561 users, 1,007 items (100 with image), 150,000 interactions"),
+        ("tables", "amazon-beauty", "22,363 users, 12,101 items (0 with image), 198,502 interactions"),
+        ("tables", "amazon-sports", "35,598 users, 18,357 items (0 with image), 296,337 interactions"),
+        ("tables", "mind-4k", "3,784 users, 20,271 items (0 with image), 121,344 interactions, 149,984 impressions"),
+        ("mind", "mind-4k/raw", "3,784 users, 20,271 items (0 with image), 121,344 interactions, 149,984 impressions"),
     ],
 )
 def test_development_sets(tmp_path: Path, source: str, name: str, headline: str) -> None:

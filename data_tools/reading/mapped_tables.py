@@ -1,7 +1,8 @@
 """Tables of any files whose columns are mapped by options (`--columns`) to the project's own.
 
 Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title` or
-`text` and may have `image`; users need `user_id`; impressions need `user_id`, `item_id`, `timestamp` and `click` or
+`text` and may have `image`; users need `user_id`; impressions, whose clicks are the interactions if there are no files
+of those, need `user_id`, `item_id`, `timestamp` and `click` or
 `label_<head>`. A name may be mapped several times: each file uses the first column that it has. Other columns keep
 their names.
 """
@@ -90,6 +91,12 @@ def add_table_arguments(parser: argparse.ArgumentParser, required: Sequence[str]
     parser.add_argument(
         "--columns", type=_parse_mapping, default=[], metavar="NAME=COLUMN,…", help="e.g. user_id=uid,item_id=sku"
     )
+
+
+def require_histories(interactions: Sequence[str] | None, impressions: Sequence[str] | None) -> None:
+    """Raise SourceError if there are files neither of interactions nor of impressions, whose clicks can stand in."""
+    if not interactions and not impressions:
+        raise SourceError("give files with --interactions or, if all there is is what was shown, with --impressions")
 
 
 def require_title(items: MappedTable) -> None:

@@ -91,6 +91,16 @@ def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
     return without_failures(Batch(batch.file, batch.lines, typed), failures, reject)
 
 
+def clicked(impressions: Batch) -> Batch:
+    """The interactions that impressions (of `to_impressions`) tell of: those whose first label is 1."""
+    rows, label = impressions.rows, next(n for n in impressions.rows.schema.names if n.startswith(LABEL_PREFIX))
+    chosen = pc.fill_null(pc.equal(rows[label], 1), False)
+    kept = rows.filter(chosen)
+    columns = [kept["user_id"], kept["item_id"], kept["timestamp"], pa.nulls(len(kept), pa.float32())]
+    found = pa.RecordBatch.from_arrays(columns, schema=INTERACTION_COLUMNS)
+    return Batch(impressions.file, impressions.lines.filter(chosen), found)
+
+
 def to_strings(batch: Batch, id_column: str, reject: RejectSink) -> Batch:
     """Write every column as texts (see `to_texts`), nulls as empty ones; reject rows without an id."""
     names = batch.rows.schema.names

@@ -8,6 +8,7 @@ times: each file uses the first column that it has, so files without headers sha
 and users are kept, and those of impressions are context; other columns of interactions are not read.
 
 Without `--items`, the items are those of the interactions, in the order of their first, and an item's title is its id.
+Without `--interactions`, the clicks of the impressions are the interactions, and all that was shown the items.
 
 What the format leaves open: fields are separated by `--separator` (by default tabs in `.tsv`, `.tab` and their `.gz`,
 commas elsewhere) and quoted as RFC 4180 has it, unless the separator has several characters. Files are UTF-8 or in
@@ -30,12 +31,13 @@ from data_tools.reading.mapped_tables import (
     MappedTable,
     add_table_arguments,
     describe_mapping,
+    require_histories,
     require_labelled,
     require_same_columns,
     require_title,
     require_use,
 )
-from data_tools.reading.typed_columns import iterate_rows, to_impressions, to_interactions, to_strings
+from data_tools.reading.typed_columns import clicked, iterate_rows, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, Totals
 
@@ -51,7 +53,7 @@ class CsvSource:
 
     def __init__(
         self,
-        interactions: list[str],
+        interactions: list[str] | None,
         items: list[str] | None = None,
         users: list[str] | None = None,
         columns: list[tuple[str, str]] | None = None,
@@ -61,10 +63,11 @@ class CsvSource:
         time: str = "s",
         impressions: list[str] | None = None,
     ) -> None:
+        require_histories(interactions, impressions)
         self._mapping, self._separator, self._time = columns or [], separator, time
         self._form = Delimited(separator or ",", encoding, header)
         form = _DelimitedFiles(self._form, separator)
-        self._interactions = MappedTable(interactions, self._mapping, INTERACTION_NAMES, form)
+        self._interactions = MappedTable(interactions or [], self._mapping, INTERACTION_NAMES, form)
         self._items = MappedTable(items or [], self._mapping, frozenset({"item_id"}), form)
         self._users = MappedTable(users or [], self._mapping, frozenset({"user_id"}), form)
         self._impressions = MappedTable(impressions or [], self._mapping, INTERACTION_NAMES, form)
@@ -76,7 +79,7 @@ class CsvSource:
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        add_table_arguments(parser, required=("interactions",))
+        add_table_arguments(parser, required=())
         parser.add_argument(
             "--separator", metavar="TEXT", help="between fields: `,` `;` `|` `tab` `::` … (default: by the file's name)"
         )
@@ -112,7 +115,8 @@ class CsvSource:
 
     def totals(self) -> Totals:
         items = self._items.count() if self._items.files else None
-        return Totals(items, self._interactions.count(), self._impressions.count())
+        interactions = self._interactions.count() if self._interactions.files else None
+        return Totals(items, interactions, self._impressions.count())
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for path in self._items.files:
@@ -120,13 +124,16 @@ class CsvSource:
             for batch in self._items.read(path, reject):
                 yield from to_items(batch, images, reject)
         if not self._items.files:
-            ids = (to_strings(batch, "item_id", ignore) for batch in self._read_interactions(ignore, {"item_id"}))
+            seen = self._interactions if self._interactions.files else self._impressions
+            ids = (to_strings(batch, "item_id", ignore) for batch in _read(seen, ignore, {"item_id"}))
             for batch in first_rows(ids, "item_id"):
                 for line, row in iterate_rows(batch):
                     yield Item(batch.file, line, row["item_id"], row["item_id"], "", {}, image=None)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
-        for batch in self._read_interactions(reject, set(INTERACTION_COLUMNS.names)):
+        if not self._interactions.files:
+            yield from map(clicked, self.impressions(ignore))  # which reports its rejects itself
+        for batch in _read(self._interactions, reject, set(INTERACTION_COLUMNS.names)):
             yield to_interactions(batch, reject, self._time)
 
     def impressions(self, reject: RejectSink) -> Iterator[Batch]:
@@ -139,9 +146,10 @@ class CsvSource:
             for batch in self._users.read(path, reject):
                 yield to_strings(batch, "user_id", reject)
 
-    def _read_interactions(self, reject: RejectSink, wanted: set[str]) -> Iterator[Batch]:
-        for path in self._interactions.files:
-            yield from self._interactions.read(path, reject, frozenset(wanted))
+
+def _read(table: MappedTable, reject: RejectSink, wanted: set[str]) -> Iterator[Batch]:
+    for path in table.files:
+        yield from table.read(path, reject, frozenset(wanted))
 
 
 class _DelimitedFiles:

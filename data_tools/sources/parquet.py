@@ -27,14 +27,15 @@ from data_tools.reading.mapped_tables import (
     MappedTable,
     add_table_arguments,
     describe_mapping,
+    require_histories,
     require_labelled,
     require_same_columns,
     require_title,
     require_use,
 )
 from data_tools.reading.row_files import IDS_READ, LeftOut, column_names, count_rows, read_parquet
-from data_tools.reading.typed_columns import UNITS, to_impressions, to_interactions, to_strings
-from data_tools.rejects import RejectSink
+from data_tools.reading.typed_columns import UNITS, clicked, to_impressions, to_interactions, to_strings
+from data_tools.rejects import RejectSink, ignore
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
 
@@ -47,7 +48,7 @@ class ParquetSource:
 
     def __init__(
         self,
-        interactions: list[str],
+        interactions: list[str] | None,
         items: list[str],
         users: list[str] | None = None,
         columns: list[tuple[str, str]] | None = None,
@@ -56,8 +57,9 @@ class ParquetSource:
     ) -> None:
         if timestamp_unit not in UNITS:
             raise SourceError(f"--timestamp-unit is {timestamp_unit!r}, expected one of {', '.join(UNITS)}")
+        require_histories(interactions, impressions)
         self._mapping, self._unit = columns or [], timestamp_unit
-        self._interactions = MappedTable(interactions, self._mapping, INTERACTION_NAMES, _ParquetFiles())
+        self._interactions = MappedTable(interactions or [], self._mapping, INTERACTION_NAMES, _ParquetFiles())
         self._items = MappedTable(items, self._mapping, frozenset({"item_id"}), _ParquetFiles())
         self._users = MappedTable(users or [], self._mapping, frozenset({"user_id"}), _ParquetFiles())
         self._impressions = MappedTable(impressions or [], self._mapping, INTERACTION_NAMES, _ParquetFiles())
@@ -73,7 +75,7 @@ class ParquetSource:
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        add_table_arguments(parser, required=("interactions", "items"))
+        add_table_arguments(parser, required=("items",))
         add_unit_argument(parser)
 
     @classmethod
@@ -92,7 +94,8 @@ class ParquetSource:
         return {"columns": columns, "timestamp_unit": self._unit, **self._left_out.options()}
 
     def totals(self) -> Totals:
-        return Totals(self._items.count(), self._interactions.count(), self._impressions.count())
+        interactions = self._interactions.count() if self._interactions.files else None
+        return Totals(self._items.count(), interactions, self._impressions.count())
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for path in self._items.files:
@@ -101,6 +104,8 @@ class ParquetSource:
                 yield from to_items(batch, images, reject)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        if not self._interactions.files:
+            yield from map(clicked, self.impressions(ignore))  # which reports its rejects itself
         for path in self._interactions.files:
             for batch in self._interactions.read(path, reject, frozenset(INTERACTION_COLUMNS.names)):
                 yield to_interactions(batch, reject, self._unit)

@@ -1,11 +1,13 @@
 """A folder of plain tables.
 
 items.tsv|.parquet           item_id, title and/or text, image (a file under images/), any other columns
-interactions.tsv|.parquet    user_id, item_id, timestamp (since 1970, in --timestamp-unit), rating (optional)
+interactions.tsv|.parquet    user_id, item_id, timestamp (since 1970, in --timestamp-unit), rating (optional); without
+                             this file, the clicks of the impressions are the interactions
 impressions.tsv|.parquet     what was shown: user_id, item_id, timestamp, click (0, 1, or empty: not observed), or
                              instead of click several columns label_<head>; request_id (optional; without it, what a
                              user was shown at the same second is one request); any other columns are the context
-                             (position, price, …). The file is optional. Clicks are not also taken as interactions.
+                             (position, price, …). The file is optional. Beside a file of interactions, clicks are
+                             not also taken as interactions.
 users.tsv|.parquet           user_id and any other columns; optional
 images/
 
@@ -21,8 +23,8 @@ from data_tools.reading.folder_source import TimedFolderSource
 from data_tools.reading.image_folder import ImageFolder
 from data_tools.reading.item_rows import BYTES_READ, to_items
 from data_tools.reading.row_files import IDS_READ, LeftOut, column_names, count_rows, find_row_file, read_rows
-from data_tools.reading.typed_columns import require_labels, to_impressions, to_interactions, to_strings
-from data_tools.rejects import RejectSink
+from data_tools.reading.typed_columns import clicked, require_labels, to_impressions, to_interactions, to_strings
+from data_tools.rejects import RejectSink, ignore
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
 
@@ -39,8 +41,10 @@ class TablesSource(TimedFolderSource):
         super().__init__(folder, timestamp_unit)
         self._images = ImageFolder(folder / "images")
         self._items = _require_table(folder, "items", {"item_id"})
-        self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"})
         self._impressions = find_row_file(folder, "impressions")
+        self._interactions = find_row_file(folder, "interactions")
+        if self._interactions is not None or self._impressions is None:
+            self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"})
         self._users = find_row_file(folder, "users")
         tables = {self._items: BYTES_READ, self._impressions: IDS_READ, self._users: IDS_READ}
         self._left_out = LeftOut({path: names for path, names in tables.items() if path is not None})
@@ -56,14 +60,17 @@ class TablesSource(TimedFolderSource):
         return super().options() | self._left_out.options()
 
     def totals(self) -> Totals:
-        impressions = None if self._impressions is None else count_rows(self._impressions)
-        return Totals(count_rows(self._items), count_rows(self._interactions), impressions)
+        optional = (None if path is None else count_rows(path) for path in (self._interactions, self._impressions))
+        return Totals(count_rows(self._items), *optional)
 
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for batch in read_rows(self._items, reject, left_out=self._left_out.of(self._items)):
             yield from to_items(batch, self._images, reject)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
+        if self._interactions is None:
+            yield from map(clicked, self.impressions(ignore))  # which reports its rejects itself
+            return
         others = set(column_names(self._interactions)) - set(INTERACTION_COLUMNS.names)
         for batch in read_rows(self._interactions, reject, left_out=list(others)):
             yield to_interactions(batch, reject, self.unit)

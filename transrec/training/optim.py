@@ -99,7 +99,7 @@ def build_optimizer(
         groups.append({"params": parameters, "name": name, "lr": lr, "peak_lr": lr, "weight_decay": decay})
     if offload:
         return cpu_adam(groups, config.betas)
-    return torch.optim.AdamW(groups, betas=config.betas, fused=torch.cuda.is_available())
+    return torch.optim.AdamW(groups, betas=config.betas, fused=True)
 
 
 def build_table_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.Optimizer | None:

@@ -36,6 +36,23 @@ def test_mapped_columns(tmp_path: Path, suffix: str) -> None:
     assert index.build["columns"] == COLUMNS
 
 
+def test_of_a_click_log_alone_clicks_are_interactions_and_all_that_was_shown_is_an_item(tmp_path: Path) -> None:
+    log = write(tmp_path, "log.csv", "uid,sku,when,click,place\n7,a1,1000,0,top\n7,b2,1000,1,top\n8,c3,2000,1,side\n")
+    options = ["--impressions", log, "--columns", "user_id=uid,item_id=sku,timestamp=when"]
+    reading = read_source("csv", *options)
+    assert reading.interactions == [("7", "b2", 1000, None), ("8", "c3", 2000, None)]
+    assert [item.item_id for item in reading.items] == ["a1", "b2", "c3"]
+    index = build_twice("csv", options, tmp_path)
+    assert (index.counts.users, index.counts.interactions, index.counts.impressions) == (2, 2, 3)
+
+
+@pytest.mark.parametrize("source", ["csv", "parquet"])
+def test_without_interactions_and_impressions_there_is_nothing_to_read(tmp_path: Path, source: str) -> None:
+    items = write(tmp_path, "items.csv", ITEMS)
+    with pytest.raises(SourceError, match=r"--interactions or, .* with --impressions"):
+        make_source(source, "--items", items)
+
+
 @pytest.mark.parametrize(("separator", "option"), [(";", ";"), ("|", "|"), ("\t", "tab"), ("::", "::")])
 def test_separators(tmp_path: Path, separator: str, option: str) -> None:
     text = CLICKS.replace('"a, b"', "x").replace(",", separator)

@@ -38,6 +38,14 @@ def write_clicks(folder: Path, **columns: pa.Array | list) -> list[object]:
     return ["--interactions", folder / "clicks.parquet", "--items", folder / "items.parquet"]
 
 
+def test_of_a_click_log_alone_clicks_are_interactions(tmp_path: Path) -> None:
+    log = {"user_id": ["u", "u", "v"], "item_id": ["i", "j", "i"], "timestamp": [5, 5, 6], "click": [True, False, None]}
+    pq.write_table(pa.table(log), tmp_path / "log.parquet")
+    pq.write_table(pa.table({"item_id": ["i", "j"], "title": ["T", "U"]}), tmp_path / "items.parquet")
+    options = ["--impressions", tmp_path / "log.parquet", "--items", tmp_path / "items.parquet"]
+    assert read_source("parquet", *options).interactions == [("u", "i", 5, None)]
+
+
 def test_mapped_columns_of_several_files(options: list[object], tmp_path: Path) -> None:
     reading = read_source("parquet", *options)
     assert reading.interactions == [

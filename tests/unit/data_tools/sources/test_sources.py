@@ -27,7 +27,8 @@ def test_help_shows_the_source_s_options(name: str, capsys: pytest.CaptureFixtur
 def test_input_that_is_not_there_is_one_sentence(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser(add_help=False)
     SOURCES[name].add_arguments(parser)
-    required = [action.option_strings[0] for action in parser._actions if action.required]
+    files = [action for action in parser._actions if action.required or action.metavar == "FILE"]
+    required = [action.option_strings[0] for action in files]
     if not required:
         pytest.skip("needs no input")
     options = [text for option in required for text in (option, str(tmp_path / "nowhere"))]

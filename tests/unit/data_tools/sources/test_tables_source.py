@@ -115,3 +115,14 @@ def test_tables_without_impressions(write_tables: Callable[..., Path]) -> None:
     source = TablesSource(write_tables())
     assert list(source.impressions(pytest.fail)) == []
     assert source.totals().impressions is None
+
+
+def test_without_interactions_the_clicks_are_those(write_tables: Callable[..., Path], tmp_path: Path) -> None:
+    rows = "u\ta\t5\t1\nu\tb\t6\t0\nv\tb\t7\t\nv\ta\t-\t1\nv\tb\t9\t1\n"
+    folder = write_tables(impressions=f"user_id\titem_id\ttimestamp\tclick\n{rows}")
+    (folder / "interactions.tsv").unlink()
+    reading = read_source("tables", "--input", folder)
+    assert reading.interactions == [("u", "a", 5, None), ("v", "b", 9, None)]
+    index = build(TablesSource(folder), "tables", tmp_path / "out")
+    assert (index.counts.users, index.counts.interactions, index.counts.impressions) == (2, 2, 4)
+    assert index.counts.rejects == {"bad_timestamp": 1}, "counted once"

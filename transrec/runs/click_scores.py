@@ -5,15 +5,18 @@ Shape letters: N items of the catalogue (indices 1..N), n items of a call.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from difflib import get_close_matches
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from transrec.config import ConfigError
 from transrec.data.batch import Impressions
 from transrec.data.examples.feature_rows import FeatureRows
 from transrec.data.examples.impression_collation import Impression, columns_of, over_pool
+from transrec.features.feature import ContextFeature, UserColumnFeature
 from transrec.protocols import Score, Scorer
 
 
@@ -45,7 +48,12 @@ def click_scores(
     Args:
         history: catalogue indices, oldest first.
         choices: number of items that are ranked.
+
+    Raises:
+        ConfigError: a column of the visit is almost named as one that the model reads and the visit lacks.
     """
+    _check_names("context", visit.context, features, ContextFeature)
+    _check_names("profile", visit.profile, features, UserColumnFeature)
     before, unknown = np.array(history, np.int32), np.full(heads, np.nan, np.float32)
     newest = np.unique(before[-max_length:]).astype(np.int64)
     context, profile = _as_text(visit.context), _as_text(visit.profile)
@@ -64,6 +72,19 @@ def click_scores(
 def probability(logit: float) -> float:
     """Of a click, to six digits."""
     return round(float(torch.sigmoid(torch.tensor(logit))), 6)
+
+
+def _check_names(
+    what: str, given: Mapping[str, Any] | None, features: FeatureRows, kind: type[ContextFeature | UserColumnFeature]
+) -> None:
+    """Refuse what looks misspelt, which would count as unknown; columns that nothing reads may be given."""
+    read = {feature.column for feature in features.settings.values() if isinstance(feature, kind)}
+    for name in (given or {}).keys() - read:
+        if near := get_close_matches(name, read - (given or {}).keys(), 1):
+            raise ConfigError(
+                f"the {what} has a column {name!r}, which the model does not read: did you mean {near[0]!r}? "
+                f"Give {near[0]!r} as null if it is not known"
+            )
 
 
 def _as_text(columns: Mapping[str, str | float | None] | None) -> dict[str, str | None]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import transrec
+from transrec.config import ConfigError
 from transrec.data.examples.feature_rows import FeatureRows
 from transrec.features.feature import ContextFeature, UserColumnFeature
 from transrec.features.vocabulary import Values
@@ -31,6 +32,28 @@ def test_a_column_may_be_a_number_or_its_text(context: dict[str, Any]) -> None:
     assert shown.features["age"].tolist() == [[1]] * 3
     assert shown.items[shown.candidates].tolist() == [2, 3, 4]
     assert (shown.items[shown.history] * shown.history_mask).tolist() == [[0, 0, 3, 1]] * 3
+
+
+def scores_of(visit: Visit) -> Any:
+    features = {"device": ContextFeature(column="device"), "age": UserColumnFeature(column="age_band")}
+    rows = FeatureRows(features, {name: Values(values=["1"]) for name in features}, {})
+    return click_scores(lambda _: torch.zeros(1, 1), rows, [1], visit, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("visit", "message"),
+    [
+        (Visit(context={"devcie": "tv"}), "the context has a column 'devcie', .* did you mean 'device'"),
+        (Visit(profile={"ageband": "1"}), "the profile has a column 'ageband', .* did you mean 'age_band'"),
+    ],
+)
+def test_a_misspelt_column_is_refused(visit: Visit, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        scores_of(visit)
+
+
+def test_columns_that_the_model_does_not_read_may_be_given() -> None:
+    scores_of(Visit(context={"device": None, "devices": "2", "page": "front"}, profile={"city": "x"}))
 
 
 def test_a_visit_is_part_of_the_public_interface() -> None:

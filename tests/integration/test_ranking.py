@@ -185,6 +185,7 @@ def test_another_catalogue_needs_ids_of_its_own(
     ("override", "message"),
     [
         ("data.split={name: leave_one_out}", "impressions are split"),
+        ("data.split={name: temporal, valid_from: 2100-01-01, test_from: 2101-01-01}", "no user has a valid target"),
         ("data.examples.exposures={name: shown}", "records no impressions"),
         ("data.examples={name: next_item}", "learns from impressions"),
         ("model.features.age={of: user, column: age}", "no column age"),

@@ -85,6 +85,17 @@ class Evaluator:
         for name in config.baselines or ():
             _check_baseline(name, examples.name, self.kind.baselines)
 
+    def check(self) -> None:
+        """Check that there is something to validate and to test, which a run would otherwise learn after hours.
+
+        Raises:
+            ConfigError: a part has no question.
+        """
+        for part in get_args(Part):
+            asked = self.world.is_main and any(map(len, self.examples.question_users(part, self.sample(part))))
+            if not self.world.gather_ints([int(asked)]).any():
+                raise _no_question(part)
+
     def model(self, model: Model, store: ItemStore, part: Part) -> dict[str, Estimate]:
         """The configured metrics of a model."""
         return self._estimates(self.metrics, self._measure_model(model, store, part, _readings(self.metrics)))
@@ -147,7 +158,7 @@ class Evaluator:
         join = self.kind.join
         columns = measure(questions, lambda asked: score(asked or nobody), readings, self.context, self.world, join)
         if not len(columns["user"]):
-            raise ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.examples")
+            raise _no_question(part)
         return columns
 
 
@@ -164,6 +175,10 @@ def _ranking(config: EvaluationConfig, examples: Examples, world: World) -> Rank
     candidates = torch.zeros(examples.targets.size + 1, dtype=torch.bool)
     candidates[torch.from_numpy(examples.ranked)] = True
     return Ranking(examples.targets.size, candidates, config.repeats, world.device)
+
+
+def _no_question(part: Part) -> ConfigError:
+    return ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.examples")
 
 
 def _readings(metrics: Sequence[Metric]) -> Set[str]:

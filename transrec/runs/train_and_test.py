@@ -84,6 +84,7 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     parts = build(experiment, world)
     parameters = count_parameters(parts.model)
     evaluator = Evaluator(experiment.evaluation, parts.examples, world)
+    evaluator.check()
     check_pool(experiment, parts.model, parts.examples, parts.store, world.size, world.device)
     stream = build_stream(experiment, parts.examples, parts.store, world)
     cost = measure(parts.model, stream[0], world.device, experiment.train.precision != "fp32")

@@ -15,7 +15,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from data_tools.reading.input_files import find_files, label_files, partition_of
-from data_tools.reading.typed_columns import require_labels
+from data_tools.reading.typed_columns import remark_labels, require_labels
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import Batch, SourceError
 
@@ -97,6 +97,12 @@ def require_histories(interactions: Sequence[str] | None, impressions: Sequence[
     """Raise SourceError if there are files neither of interactions nor of impressions, whose clicks can stand in."""
     if not interactions and not impressions:
         raise SourceError("give files with --interactions or, if all there is is what was shown, with --impressions")
+
+
+def remark_labelled(interactions: MappedTable) -> None:
+    """Say so if a file of interactions looks like a log of what was shown."""
+    for path, names in interactions.names.items():
+        remark_labels(path, list(names))
 
 
 def require_title(items: MappedTable) -> None:

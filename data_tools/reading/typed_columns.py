@@ -3,6 +3,7 @@
 Whole columns are cast at once; only the rows that fail are examined one by one.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +62,16 @@ def require_labels(path: Path, columns: Sequence[str]) -> None:
     labels = label_columns(columns)
     if not labels or "" in labels:
         raise SourceError(f"{path}: needs a column click, or columns label_<head>; it has {', '.join(columns)}")
+
+
+def remark_labels(path: Path, columns: Sequence[str]) -> None:
+    """Say so if interactions in this file, with these columns, look like a log of what was shown."""
+    if labels := label_columns(columns):
+        print(
+            f"transrec data: {path} has the column {', '.join(labels.values())}, which is not read: every row is an "
+            "interaction; if it also has what was shown and not clicked, give the file as impressions",
+            file=sys.stderr,
+        )
 
 
 def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:

@@ -27,6 +27,7 @@ from data_tools.reading.mapped_tables import (
     MappedTable,
     add_table_arguments,
     describe_mapping,
+    remark_labelled,
     require_histories,
     require_labelled,
     require_same_columns,
@@ -69,6 +70,7 @@ class ParquetSource:
         )
         require_title(self._items)
         require_labelled(self._impressions)
+        remark_labelled(self._interactions)
         require_same_columns("--users", self._users)
         require_same_columns("--impressions", self._impressions)
         require_use(self._mapping, [self._interactions, self._items, self._users, self._impressions])

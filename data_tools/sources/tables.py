@@ -23,7 +23,14 @@ from data_tools.reading.folder_source import TimedFolderSource
 from data_tools.reading.image_folder import ImageFolder
 from data_tools.reading.item_rows import BYTES_READ, to_items
 from data_tools.reading.row_files import IDS_READ, LeftOut, column_names, count_rows, find_row_file, read_rows
-from data_tools.reading.typed_columns import clicked, require_labels, to_impressions, to_interactions, to_strings
+from data_tools.reading.typed_columns import (
+    clicked,
+    remark_labels,
+    require_labels,
+    to_impressions,
+    to_interactions,
+    to_strings,
+)
 from data_tools.rejects import RejectSink, ignore
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
@@ -45,6 +52,7 @@ class TablesSource(TimedFolderSource):
         self._interactions = find_row_file(folder, "interactions")
         if self._interactions is not None or self._impressions is None:
             self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"})
+            remark_labels(self._interactions, column_names(self._interactions))
         self._users = find_row_file(folder, "users")
         tables = {self._items: BYTES_READ, self._impressions: IDS_READ, self._users: IDS_READ}
         self._left_out = LeftOut({path: names for path, names in tables.items() if path is not None})

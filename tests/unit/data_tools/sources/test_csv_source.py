@@ -46,6 +46,14 @@ def test_of_a_click_log_alone_clicks_are_interactions_and_all_that_was_shown_is_
     assert (index.counts.users, index.counts.interactions, index.counts.impressions) == (2, 2, 3)
 
 
+def test_a_log_given_as_interactions_is_remarked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = write(tmp_path, "log.csv", "user_id,item_id,timestamp,clicked\n7,a1,1000,0\n")
+    read_source("csv", "--interactions", log)
+    assert capsys.readouterr().err == ""
+    read_source("csv", "--interactions", log, "--columns", "click=clicked")
+    assert "log.csv has the column click" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("source", ["csv", "parquet"])
 def test_without_interactions_and_impressions_there_is_nothing_to_read(tmp_path: Path, source: str) -> None:
     items = write(tmp_path, "items.csv", ITEMS)

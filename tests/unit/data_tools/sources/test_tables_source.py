@@ -126,3 +126,11 @@ def test_without_interactions_the_clicks_are_those(write_tables: Callable[..., P
     index = build(TablesSource(folder), "tables", tmp_path / "out")
     assert (index.counts.users, index.counts.interactions, index.counts.impressions) == (2, 2, 4)
     assert index.counts.rejects == {"bad_timestamp": 1}, "counted once"
+
+
+def test_a_log_of_what_was_shown_is_no_table_of_interactions(
+    write_tables: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_tables(interactions="user_id\titem_id\ttimestamp\tclick\nu\ta\t5\t0\n")
+    assert read_source("tables", "--input", folder).interactions == [("u", "a", 5, None)]
+    assert "interactions.tsv has the column click" in capsys.readouterr().err

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from data_tools.build import build
 from data_tools.rejects import Reason, Reject
 from data_tools.sources.recbole import RecBoleSource, field_types
 from data_tools.sources.source import SourceError
+from data_tools.verify import verify
 
 
 @pytest.fixture
@@ -66,7 +68,71 @@ def test_exactly_one_data_set(folder: Path) -> None:
         RecBoleSource(folder)
 
 
-def test_missing_item_file(folder: Path) -> None:
+def test_without_an_item_file_the_items_are_those_of_the_interactions(folder: Path) -> None:
     (folder / "x.item").unlink()
-    with pytest.raises(SourceError, match=r"x\.item is missing"):
+    with (folder / "x.inter").open("a") as file:
+        file.write("1\t5\t3\t9e8\n2\t7\t3\t9e8\n2\t\t3\t9e8\n")
+    items = list(RecBoleSource(folder).items(pytest.fail))
+    assert [(item.item_id, item.title, item.text, item.line) for item in items] == [
+        ("7", "7", "", 2),
+        ("5", "5", "", 3),
+    ]
+
+
+def untimed(path: Path, *pairs: tuple[str, str]) -> None:
+    lines = ["user_id:token\titem_id:token", *("\t".join(pair) for pair in pairs)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def rows_of(source: RecBoleSource) -> list[tuple[str, str, int]]:
+    batches = [batch.rows for batch in source.interactions(pytest.fail)]
+    return [(row["user_id"], row["item_id"], row["timestamp"]) for rows in batches for row in rows.to_pylist()]
+
+
+def test_without_timestamps_the_order_of_the_rows_is_that_of_time(folder: Path) -> None:
+    untimed(folder / "x.inter", ("1", "7"), ("2", "8"), ("1", "8"))
+    assert rows_of(RecBoleSource(folder)) == [("1", "7", 1), ("2", "8", 2), ("1", "8", 3)]
+    assert rows_of(RecBoleSource(folder, "ms"))[2] == ("1", "8", 3), "places have no unit"
+
+
+def test_splits_of_a_benchmark_are_read_in_the_order_of_time(folder: Path) -> None:
+    (folder / "x.inter").unlink()
+    untimed(folder / "x.test.inter", ("1", "9"))
+    untimed(folder / "x.train.inter", ("1", "7"), ("2", "8"))
+    untimed(folder / "x.valid.inter", ("1", "8"))
+    source = RecBoleSource(folder)
+    assert rows_of(source) == [("1", "7", 1), ("2", "8", 2), ("1", "8", 3), ("1", "9", 4)]
+    assert [item.item_id for item in source.items(pytest.fail)] == ["7", "8"]  # of x.item
+    (folder / "x.item").unlink()
+    assert [item.item_id for item in RecBoleSource(folder).items(pytest.fail)] == ["7", "8", "9"]
+
+
+@pytest.mark.parametrize("other", ["x.inter", "y.valid.inter", "x.old.inter"])
+def test_splits_of_one_data_set_alone(folder: Path, other: str) -> None:
+    (folder / "x.inter").rename(folder / "x.train.inter")
+    (folder / other).touch()
+    with pytest.raises(SourceError, match=r"must hold one \.inter file, or the splits"):
         RecBoleSource(folder)
+
+
+def test_splits_with_and_without_timestamps_do_not_go_together(folder: Path) -> None:
+    (folder / "x.inter").rename(folder / "x.train.inter")
+    untimed(folder / "x.test.inter", ("1", "9"))
+    with pytest.raises(SourceError, match=r"x\.test\.inter: no field timestamp"):
+        RecBoleSource(folder)
+
+
+def test_histories_that_repeat_themselves_are_refused(folder: Path) -> None:
+    (folder / "x.inter").write_text("user_id:token\titem_id_list:token_seq\titem_id:token\n1\t7 8\t9\n")
+    with pytest.raises(SourceError, match=r"x\.inter repeats histories in item_id_list: give the \.inter file"):
+        RecBoleSource(folder)
+
+
+def test_ids_alone_are_built(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (folder / "x.item").unlink()
+    untimed(folder / "x.inter", ("1", "7"), ("1", "8"), ("1", "9"), ("2", "8"), ("2", "7"), ("2", "9"))
+    (folder / "x.user").unlink()
+    output = tmp_path_factory.mktemp("ids") / "shards"
+    index = build(RecBoleSource(folder), "recbole", output)
+    assert (index.counts.items, index.counts.interactions, index.counts.rejects) == (3, 6, {})
+    assert not verify(output)

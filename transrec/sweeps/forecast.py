@@ -95,11 +95,11 @@ def _finished(storage: Path) -> Iterator[tuple[Kind, Speed]]:
         if summary is None or not summary.get("flops_per_user"):
             continue
         try:
-            kind = kind_of(load(path.parent))
-        except ConfigError:  # of another version
+            kind, flops = kind_of(load(path.parent)), summary["flops_per_user"]
+            speed = Speed(float(flops["forward"] + flops["backward"]), float(summary["users_per_second"]))
+        except (ConfigError, KeyError, TypeError, ValueError):  # of another version, or damaged
             continue
-        flops = summary["flops_per_user"]
-        yield kind, Speed(flops["forward"] + flops["backward"], summary["users_per_second"])
+        yield kind, speed
 
 
 def _extremes(speeds: Mapping[Kind, Speed]) -> set[Kind]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import Tensor
 
 from transrec.config import ConfigError, read_yaml
@@ -34,6 +35,12 @@ _KEPT = {
     "loss",
     "predicted",
 }  # readings that a run keeps of each target, from which a metric can be resampled
+_COLUMNS = {
+    "user_id": pa.types.is_string,
+    "target": pa.types.is_string,
+    "rank": pa.types.is_integer,
+    "loss": pa.types.is_floating,
+}  # of the file of tested users, with their types
 
 # Quantities that a trial can be plotted against, in order of preference, with their names in reports.
 QUANTITIES = {
@@ -46,6 +53,40 @@ QUANTITIES = {
     "seconds": "seconds of training",
     "peak_memory_bytes": "peak memory in bytes",
 }
+
+
+class _Operations(BaseModel):
+    forward: float
+    backward: float
+
+
+class _Trained(BaseModel):
+    trainable: int
+
+
+class _Tested(BaseModel):
+    users: int
+    of: int
+
+
+_Measures = dict[str, float | tuple[float, float]]  # a measure and, as `NAME_interval`, its interval
+
+
+class _Summary(BaseModel):
+    """The keys of a run's summary that a report reads."""
+
+    test: _Measures
+    data: dict[str, float]
+    parameters: _Trained
+    steps: int
+    seconds: float
+    peak_memory_bytes: float
+    baselines: dict[str, _Measures]
+    flops_per_user: _Operations | None = None
+    samples: dict[str, _Tested] = {}
+
+
+_SUMMARY = TypeAdapter(_Summary)
 
 
 class ResultsError(TransRecError, ValueError):
@@ -210,10 +251,13 @@ def _outcome(folder: Path, record: Record) -> Outcome:
     path = folder / record.run / "test_users.parquet"
     try:
         tested = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException):
         raise ResultsError(f"{path} is missing or unreadable") from None
-    if "target" not in tested.column_names:
-        raise ResultsError(f"{path} has no column `target`: train the run again with this version")
+    for name, kind in _COLUMNS.items():
+        if name not in tested.column_names:
+            raise ResultsError(f"{path} has no column `{name}`: train the run again with this version")
+        if not kind(tested.schema.field(name).type) or tested[name].null_count:
+            raise ResultsError(f"{path} is damaged (column `{name}`): train the run again")
     return Outcome(
         record=record,
         summary=summary,
@@ -230,9 +274,22 @@ def _outcome(folder: Path, record: Record) -> Outcome:
 
 
 def _summary(run: Path) -> dict[str, Any]:
-    found = read_summary(run)
+    """The summary of a run, which has all keys that a report reads."""
+    path, found = run / SUMMARY_FILE, read_summary(run)
     if found is None:
-        raise ResultsError(f"{run / SUMMARY_FILE} is missing or unreadable")
+        raise ResultsError(f"{path} is missing or unreadable")
+    try:
+        summary = _SUMMARY.validate_python(found)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "missing":
+            raise ResultsError(f"{path} has no {key!r}: train the run again with this version") from None
+        raise ResultsError(f"{path} is damaged (`{key}`: {fault['msg']}): train the run again") from None
+    for name in {LOSS, *filter(_is_kept, summary.test)}:
+        value, interval = (summary.test.get(key) for key in (name, f"{name}_interval"))
+        if not isinstance(value, float) or not isinstance(interval, tuple):
+            raise ResultsError(f"{path} is damaged (`test.{name}` is no number with an interval): train the run again")
     return found
 
 
@@ -243,22 +300,17 @@ def _sample_of(summary: dict[str, Any]) -> str:
 
 
 def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
-    config = _config(run)
-    try:
-        data = summary["data"]
-        learnt = "labels" if "labels" in data else "interactions"
-        found = {
-            learnt: data[learnt],
-            "trainable_parameters": summary["parameters"]["trainable"],
-            "seconds": summary["seconds"],
-            "peak_memory_bytes": summary["peak_memory_bytes"],
-        }
-        summary["baselines"]
-    except KeyError as missing:
-        raise ResultsError(f"{run / SUMMARY_FILE} has no {missing}: train the run again with this version") from None
-    except TypeError as error:
-        raise ResultsError(f"{run / SUMMARY_FILE} is damaged ({error}): train the run again") from None
-    if "flops_per_user" in summary:
+    config, data = _config(run), summary["data"]
+    learnt = "labels" if "labels" in data else "interactions"
+    if learnt not in data:
+        raise ResultsError(f"{run / SUMMARY_FILE} has no 'data.{learnt}': train the run again with this version")
+    found = {
+        learnt: data[learnt],
+        "trainable_parameters": summary["parameters"]["trainable"],
+        "seconds": summary["seconds"],
+        "peak_memory_bytes": summary["peak_memory_bytes"],
+    }
+    if summary.get("flops_per_user"):
         of_window = summary["flops_per_user"]["forward"] + summary["flops_per_user"]["backward"]
         found["flops"] = of_window * summary["steps"] * config["train"]["batch_size"]
     return {name: float(value) for name, value in found.items() if value}
@@ -267,9 +319,9 @@ def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
 def _config(run: Path) -> dict[str, Any]:
     try:
         config = read_yaml(run / "config.yaml")
-        config["train"]["batch_size"], config["data"]["path"]
+        float(config["train"]["batch_size"]), config["data"]["path"]
         return config
-    except (ConfigError, KeyError, TypeError):
+    except (ConfigError, KeyError, TypeError, ValueError):
         raise ResultsError(f"{run / 'config.yaml'} is missing or unreadable") from None
 
 

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sweep_folder import METRICS_OF_RUNS, write_sweep
 
 from transrec.sweeps.analysis.curves import curves, paired, surfaces
 from transrec.sweeps.analysis.results import Results, ResultsError, load_results
 from transrec.sweeps.records import Record, RecordsError, read, write
+from transrec.sweeps.report.sections.trials import results_csv
 
 AXES = {"source_fraction": [0.1, 1.0], "target_fraction": [0.5, 1.0], "method": ["full", "houlsby"], "seed": [0, 1]}
 
@@ -62,8 +65,6 @@ def test_measures_are_means_of_the_users(results: Results) -> None:
 
 
 def test_trials_tested_on_other_users_are_drawn_and_compared_apart(folder: Path) -> None:
-    import pyarrow.parquet as pq
-
     path = folder / read(folder)[0].run / "test_users.parquet"
     pq.write_table(pq.read_table(path).slice(0, 15), path)
     results = load_results(folder)
@@ -96,6 +97,53 @@ def test_a_run_of_an_older_version_says_what_it_lacks(folder: Path) -> None:
     del summary["data"]
     path.write_text(json.dumps(summary))
     assert "has no 'data': train the run again" in load_results(folder).unreadable[record.trial]
+
+
+DAMAGES = {
+    "test": [None, [], {}, {"HR@10": "0.1"}, {"HR@10": None}, {"HR@10": 0.1}, {"HR@10": 0.1, "HR@10_interval": [1]}],
+    "data": [None, [], 3, {"interactions": "many"}, {"interactions": None}, {"impressions": 3}],
+    "parameters": [None, 3, {}, {"trainable": [1]}],
+    "steps": [None, "x", {}],
+    "seconds": [None, "x", []],
+    "peak_memory_bytes": [{}],
+    "baselines": [None, [1], {"popular": 3}, {"popular": {"HR@10": "x"}}],
+    "flops_per_user": [3, [], {"forward": 1}, {"forward": None, "backward": 1}],
+    "samples": [None, [], {"test": {"users": 3}}],
+}
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    write_sweep(tmp_path, AXES | {"source_fraction": [1.0], "seed": [0]}, lambda axes: 3.0, users=20)
+    return tmp_path
+
+
+@pytest.mark.parametrize("key", DAMAGES)
+def test_a_damaged_summary_is_named_and_stops_nothing(few: Path, key: str) -> None:
+    record = read(few)[3]
+    path = few / record.run / "summary.json"
+    whole = json.loads(path.read_text())
+    for value in DAMAGES[key]:
+        path.write_text(json.dumps(whole | {key: value}))
+        results = load_results(few)
+        assert len(results.outcomes) == 3
+        assert results.unreadable[record.trial].startswith(f"{path} ")
+        assert results_csv(results)
+
+
+@pytest.mark.parametrize("name", ["user_id", "target", "rank", "loss"])
+@pytest.mark.parametrize("damage", ["missing", "null", "of another type"])
+def test_a_damaged_file_of_users_is_named_and_stops_nothing(few: Path, name: str, damage: str) -> None:
+    record = read(few)[3]
+    path = few / record.run / "test_users.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index(name)
+    kind = table.schema.field(name).type if damage == "null" else pa.binary()
+    changed = table.set_column(place, name, pa.nulls(len(table), kind))
+    pq.write_table(table.drop_columns([name]) if damage == "missing" else changed, path)
+    results = load_results(few)
+    assert len(results.outcomes) == 3
+    assert f"column `{name}`" in results.unreadable[record.trial]
 
 
 def test_a_folder_that_is_no_sweep(tmp_path: Path) -> None:
@@ -149,8 +197,6 @@ def test_what_a_task_grows_with_are_its_labels(tasks: Results) -> None:
 
 
 def test_a_run_that_does_not_say_what_was_asked_is_named(folder: Path) -> None:
-    import pyarrow.parquet as pq
-
     record = read(folder)[0]
     path = folder / record.run / "test_users.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["target"]), path)

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from data_tools.errors import DataToolsError
 
+_MOST_PROCESSES = 1024
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
@@ -40,7 +41,7 @@ def open_executor(workers: int | None = None, ray: str | None = None) -> Abstrac
     """The executor for `workers` processes (None: one per available core), on the Ray cluster at `ray` if given."""
     if ray is not None:
         return RayCluster(ray, workers)
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = min(workers or len(os.sched_getaffinity(0)), _MOST_PROCESSES)
     return ProcessPool(workers) if workers > 1 else InProcess()
 
 

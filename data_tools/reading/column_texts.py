@@ -22,7 +22,7 @@ def to_texts(column: pa.Array) -> pa.StringArray:
     if pa.types.is_floating(column.type):
         return _float_texts(column)
     try:
-        return column.cast(pa.string())
+        return _plain_texts(column)
     except pa.ArrowNotImplementedError:
         return pa.array([None if value is None else _to_json(value) for value in column.to_pylist()], pa.string())
 
@@ -34,7 +34,7 @@ def to_id_texts(column: pa.Array) -> pa.StringArray:
         pa.ArrowInvalid, pa.ArrowNotImplementedError: the column holds no ids, but lists or bytes, for example.
     """
     if not pa.types.is_floating(column.type):
-        return column.cast(pa.string())
+        return _plain_texts(column)
     return pc.if_else(is_inexact(column), pa.scalar(None, pa.string()), _float_texts(column))
 
 
@@ -53,6 +53,22 @@ def is_bytes(kind: pa.DataType) -> bool:
         is_kind(kind)
         for is_kind in (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
     )
+
+
+def shown(column: pa.Array, row: int) -> str:
+    """A value as messages show it; Python has no dates before the year 1 and after 9999, nor nanoseconds."""
+    try:
+        return repr(column[row].as_py())
+    except (ValueError, OverflowError):
+        return str(column.slice(row, 1).cast(pa.int64())[0])
+
+
+def _plain_texts(column: pa.Array) -> pa.StringArray:
+    if not pa.types.is_decimal(column.type):
+        return column.cast(pa.string())
+    whole = column.cast(pa.decimal256(76, 0)) if column.type.scale < 0 else column  # else it is written as 7E+2
+    digits = pc.replace_substring_regex(whole.cast(pa.string()), r"(\.[0-9]*[1-9])0+$", r"\1")
+    return pc.replace_substring_regex(digits, r"\.0+$", "")
 
 
 def _float_texts(column: pa.Array) -> pa.StringArray:

@@ -16,6 +16,7 @@ from data_tools.reading.column_texts import is_bytes
 from data_tools.reading.text_blocks import count_lines, first_line, line_blocks, split_block
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import Batch, SourceError
+from transrec.files import is_git_lfs_pointer
 
 IDS_READ = frozenset({"user_id", "item_id", "request_id"})  # columns that are read even if they are bytes
 _PARQUET_BUFFER = 2**20
@@ -128,7 +129,8 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
         # With pre-buffering, Arrow ends up holding the whole file; unbuffered, it holds whole columns of a row group.
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{path} is not a readable Parquet file: {error}") from None
+        pointer = "it is a pointer of git-lfs; run `git lfs pull` beside it" if is_git_lfs_pointer(path) else error
+        raise SourceError(f"{path} is not a readable Parquet file: {pointer}") from None
 
 
 def _read_tsv(blocks: Iterator[bytes], names: list[str], label: str, start: int, reject: RejectSink) -> Iterator[Batch]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_tools.reading.column_texts import is_inexact, to_id_texts, to_texts
+from data_tools.reading.column_texts import is_inexact, shown, to_id_texts, to_texts
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, Batch, SourceError
 from transrec.data.shards.schema import CONTEXT_PREFIX, LABEL_PREFIX
@@ -134,7 +134,7 @@ def without_failures(batch: Batch, failures: list[Failure], reject: RejectSink) 
         return batch
     for row in np.flatnonzero(bad):
         reason, _, name, column, remark = failures[int(failed[:, row].argmax())]
-        reject(Reject(batch.file, batch.lines[row].as_py(), reason, f"{name} is {column[row].as_py()!r}{remark}"))
+        reject(Reject(batch.file, batch.lines[row].as_py(), reason, f"{name} is {shown(column, int(row))}{remark}"))
     keep = pa.array(~bad)
     return Batch(batch.file, batch.lines.filter(keep), batch.rows.filter(keep))
 

@@ -110,6 +110,11 @@ def test_one_worker_needs_no_pool() -> None:
     assert isinstance(open_executor(workers=1), InProcess)
 
 
+def test_a_number_of_workers_without_sense_is_cut() -> None:
+    with open_executor(10**30) as executor:
+        assert list(executor.map(abs, [-1, 2])) == [1, 2]
+
+
 def test_no_cluster_at_the_address() -> None:
     pytest.importorskip("ray")
     with pytest.raises(DataToolsError, match="no Ray cluster at nowhere"):

@@ -104,6 +104,13 @@ def test_unreadable_parquet_is_an_error_naming_the_file(tmp_path: Path) -> None:
         column_names(path)
 
 
+def test_a_pointer_of_git_lfs_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
+    with pytest.raises(SourceError, match=r"t\.parquet .*: it is a pointer of git-lfs; run `git lfs pull` beside it"):
+        column_names(path)
+
+
 def test_two_forms_of_one_table_are_ambiguous(tmp_path: Path) -> None:
     assert find_row_file(tmp_path, "t") is None
     (tmp_path / "t.tsv").touch()

@@ -1,4 +1,5 @@
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -105,6 +106,33 @@ def test_ids_as_doubles_are_the_integers_they_were() -> None:
         ("123456789012", "1000000000000000"), ("7.5", "2"), ("0", "3")
     ]  # fmt: skip
     assert [(reject.line, reject.reason) for reject in rejects] == [(11, Reason.EMPTY_ID)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids", "texts"),
+    [
+        (pa.decimal128(10, 2), ["7.00", "7.50", "100.00", "-0.25"], ["7", "7.5", "100", "-0.25"]),
+        (
+            pa.decimal256(38, 0),
+            ["7", "70", "0", "12345678901234567890123"],
+            ["7", "70", "0", "12345678901234567890123"],
+        ),
+        (pa.decimal128(5, -2), ["700", "0", "1000", "99900"], ["700", "0", "1000", "99900"]),
+    ],
+)
+def test_ids_as_decimals_are_the_numbers_they_are(kind: pa.DataType, ids: list[str], texts: list[str]) -> None:
+    """As databases write numbers."""
+    column = pa.array([Decimal(number) for number in ids], kind)
+    rows, rejects = strings(user_id=column, height=column)
+    assert [(row["user_id"], row["height"]) for row in rows] == [(text, text) for text in texts]
+    assert not rejects
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_a_date_that_python_lacks_is_rejected_as_a_number(unit: str) -> None:
+    rows, rejects = interactions(timestamp=pa.array([2**62 + 1, 1], pa.timestamp(unit)))
+    assert len(rows) == 1
+    assert rejects == [Reject("f", 10, Reason.BAD_TIMESTAMP, f"timestamp is {2**62 + 1}")]
 
 
 @pytest.mark.parametrize(

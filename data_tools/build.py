@@ -37,12 +37,11 @@ from transrec.data.shards.schema import (
     hash_item_ids,
     user_schema,
 )
-from transrec.locks import sole_owner
+from transrec.locks import LOCK_FILE, sole_writer
 
 BLOCK_USERS = 256
 BLOCK_IMPRESSIONS = 2**15  # so that a block of heavy users takes a few MB
 DEFAULT_SHARD_BYTES = 128 * 2**20
-LOCK_FILE = ".lock"
 _PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -109,18 +108,13 @@ def build(
 
 
 def _sole_builder(output: Path) -> AbstractContextManager[None]:
-    """Own `output`, as a second build would remove the `.partial` folder of the first.
-
-    The lock lies beside an output that is new, and in one that exists: containers may share a volume, but not the
-    folder that it is mounted in.
-    """
+    """Own `output`, as a second build would remove the `.partial` folder of the first."""
     place = Path(os.path.realpath(output))  # unlike `resolve`, it does not raise on a link to itself
-    lock = place / LOCK_FILE if place.is_dir() else place.with_name(f".{place.name}{LOCK_FILE}")
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot_make(lock.parent, error) from None
-    return sole_owner(lock, f"{output} is being built", "choose another --output")
+        raise _cannot_make(place.parent, error) from None
+    return sole_writer(place, f"{output} is being built", "choose another --output")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,31 @@ def write_text(path: Path, text: str) -> None:
 
 def rename_folder(partial: Path, final: Path) -> None:
     """Flush everything in a finished folder to disk, then rename it."""
-    for path in partial.rglob("*"):
-        _flush(path)
-    _flush(partial)
+    _flush_all(partial)
     partial.rename(final)
     _flush(final.parent)
+
+
+def move_files(partial: Path, folder: Path, last: str, replaced: Collection[str]) -> None:
+    """Flush everything in a finished folder to disk, then move it into `folder`, which exists.
+
+    Args:
+        last: the file that is moved last; the older one of that name is removed first.
+        replaced: files of `folder` that are removed unless newer ones take their place.
+    """
+    _flush_all(partial)
+    entries = sorted(partial.iterdir(), key=lambda path: path.name == last)
+    for name in {last, *replaced} - {path.name for path in entries[:-1]}:
+        (folder / name).unlink(missing_ok=True)
+    for path in entries:
+        path.rename(folder / path.name)
+    _flush(folder)
+
+
+def _flush_all(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _flush(path)
+    _flush(folder)
 
 
 def _flush(path: Path) -> None:

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -24,6 +24,7 @@ from transrec.files import writing
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # errors of a disk without locks
 PATIENCE_SECONDS, DYING_SECONDS = 1.0, 30.0  # to wait for a living owner, and for the children of a dead one
 POLL_SECONDS = 0.1
+LOCK_FILE = ".lock"
 
 _OWNER = re.compile(r"process (\d+) on (.+)")
 
@@ -92,6 +93,19 @@ def sole_owner(path: Path, what: str, remedy: str) -> Iterator[None]:
             lock.release()
     else:
         yield
+
+
+def sole_writer(folder: Path, what: str, remedy: str) -> AbstractContextManager[None]:
+    """Own a folder that exists or is to be made; the arguments and errors are those of `sole_owner`.
+
+    The lock lies beside a folder that is new, and in one that exists: containers may share a volume, but not the folder
+    that it is mounted in.
+    """
+    if folder.is_dir():
+        return sole_owner(folder / LOCK_FILE, what, remedy)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    return sole_owner(folder.with_name(f".{folder.name}{LOCK_FILE}"), what, remedy)
 
 
 def _take(lock: OwnedLock, what: str, remedy: str) -> bool:

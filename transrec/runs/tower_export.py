@@ -20,6 +20,7 @@ from transrec.item_encoders.backbone_encoder import BACKBONE_FOLDER, BackboneEnc
 from transrec.item_encoders.backbones import save_whole
 from transrec.runs.channels import Channel, read_adapter
 from transrec.runs.export import read_export
+from transrec.runs.outputs import output_folder
 from transrec.runs.rebuild import rebuild
 from transrec.runs.run_folder import load
 
@@ -35,18 +36,20 @@ def export_towers(run_dir: Path, output: Path, base: Path | None = None) -> dict
         Folder and modality of each.
 
     Raises:
+        BusyError: another process writes to `output`.
         ConfigError: `output` is not empty, there is no backbone, or it has adapters that cannot be merged.
     """
-    channel = _open(run_dir, base, output)
-    towers = _towers(channel)
-    for tower in towers.values():
-        if _adapters(tower, run_dir):
-            merge(tower.backbone)
-    for name, tower in towers.items():
-        assets = channel.export / name / BACKBONE_FOLDER  # tokenizer, preprocessing
-        with writing(output / name):
-            _copy(assets, output / name)
-            save_whole(tower.backbone, output / name)
+    with output_folder(output) as partial:
+        channel = _open(run_dir, base)
+        towers = _towers(channel)
+        for tower in towers.values():
+            if _adapters(tower, run_dir):
+                merge(tower.backbone)
+        for name, tower in towers.items():
+            assets = channel.export / name / BACKBONE_FOLDER  # tokenizer, preprocessing
+            with writing(output / name):
+                _copy(assets, partial / name)
+                save_whole(tower.backbone, partial / name)
     return {output / name: tower.modality for name, tower in towers.items()}
 
 
@@ -61,21 +64,25 @@ def export_peft(run_dir: Path, output: Path, base: Path | None = None) -> dict[P
     Raises:
         ConfigError: as for `export_towers`, or no backbone has LoRA, or other weights of one were trained.
     """
-    found = _towers(_open(run_dir, base, output))
-    towers = {name: tower for name, tower in found.items() if _adapters(tower, run_dir)}
-    if not towers:
-        raise ConfigError(f"{run_dir}: no backbone has a LoRA to write for PEFT")
-    for name, tower in towers.items():
-        beside = [n for n, p in tower.backbone.named_parameters() if p.requires_grad and ".adapter." not in n]
-        if beside:
-            raise ConfigError(f"{run_dir}: {beside[0]} was trained in addition to LoRA, but PEFT cannot hold it")
-        config, tensors = as_peft(tower.backbone)
-        folder = output / name
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        weights.write(folder / weights.ADAPTER_FILE, tensors)
-        write_text(folder / weights.ADAPTER_CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    with output_folder(output) as partial:
+        found = _towers(_open(run_dir, base))
+        towers = {name: tower for name, tower in found.items() if _adapters(tower, run_dir)}
+        if not towers:
+            raise ConfigError(f"{run_dir}: no backbone has a LoRA to write for PEFT")
+        for name, tower in towers.items():
+            _write_peft(tower, run_dir, partial / name)
     return {output / name: tower.modality for name, tower in towers.items()}
+
+
+def _write_peft(tower: BackboneEncoder, run_dir: Path, folder: Path) -> None:
+    beside = [n for n, p in tower.backbone.named_parameters() if p.requires_grad and ".adapter." not in n]
+    if beside:
+        raise ConfigError(f"{run_dir}: {beside[0]} was trained in addition to LoRA, but PEFT cannot hold it")
+    config, tensors = as_peft(tower.backbone)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    weights.write(folder / weights.ADAPTER_FILE, tensors)
+    write_text(folder / weights.ADAPTER_CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
 def _copy(assets: Path, output: Path) -> None:
@@ -88,11 +95,7 @@ def _copy(assets: Path, output: Path) -> None:
         ) from None
 
 
-def _open(run_dir: Path, base: Path | None, output: Path) -> Channel:
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"{output} is a file: choose another --output")
-    if output.exists() and any(output.iterdir()):
-        raise ConfigError(f"{output} is not empty: choose another --output")
+def _open(run_dir: Path, base: Path | None) -> Channel:
     return Channel(run_dir, run_dir / "export", load(run_dir)) if base is None else read_adapter(run_dir, base)
 
 

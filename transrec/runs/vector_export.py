@@ -7,11 +7,10 @@ that an index finds are ranked by `recommend` or `serve`, which know the evidenc
 """
 
 import json
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +19,9 @@ from torch import Tensor
 
 from transrec import __version__, weights
 from transrec.config import ConfigError
-from transrec.files import rename_folder, writing
 from transrec.runs import portable_tower, vector_index
 from transrec.runs.histories import UserHistory
+from transrec.runs.outputs import output_folder
 from transrec.runs.portable_tower import SUFFIXES, ItemScorer, TowerKind, UserTower, random_histories, write_program
 from transrec.runs.recommender import KnownVectors, Recommender
 from transrec.runs.vector_files import (
@@ -38,6 +37,7 @@ from transrec.runs.vector_files import (
     VectorFolder,
     file_sha256,
     model_sha256,
+    read_manifest,
     vector_column,
     write_manifest,
     write_table,
@@ -77,17 +77,18 @@ def export_vectors(
         new_items: `output` is an earlier export of this run, whose vectors are kept for items with the same content.
 
     Raises:
+        BusyError: another process writes to `output`.
         ConfigError: `output` is not empty or, with `new_items`, of another model; the model has no user vectors.
         ExtraError: a library is not installed.
         PortabilityError: a tower differs from the model.
     """
     wanted.check()
     recommender.check_vectors()
+    replaced, remedy = None, "choose another --output, or add to it with --new-items"
     if new_items:
-        recommender = recommender.with_known(earlier(recommender, output))
-    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"{output} is not empty: choose another --output, or add to it with --new-items")
-    with replacing(output) as partial:
+        known = earlier(recommender, output)
+        recommender, replaced = recommender.with_known(known), read_manifest(output).files
+    with output_folder(output, MANIFEST_FILE, replaced, remedy) as partial:
         errors = _write_items(recommender, wanted, partial)
         counts = None if users is None else _write_users(recommender, users, partial / USERS_FILE)
         manifest = _describe(recommender, wanted, errors, counts, partial)
@@ -114,25 +115,6 @@ def earlier(recommender: Recommender, output: Path) -> KnownVectors:
     rows = {digest: row for row, digest in enumerate(known.content_sha256, start=1) if digest}
     vectors = np.concatenate([np.zeros_like(known.items[:1]), known.items])
     return KnownVectors(rows, torch.from_numpy(vectors))
-
-
-@contextmanager
-def replacing(output: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `output`, which takes its place when all is written."""
-    partial, old = (output.with_name(f".{output.name}.{what}") for what in ("partial", "old"))
-    with writing(output):
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
-        partial.mkdir(parents=True)
-    try:
-        yield partial
-        with writing(output):
-            if output.exists():
-                output.rename(old)
-            rename_folder(partial, output)
-            shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_items(recommender: Recommender, wanted: Wanted, folder: Path) -> dict[str, float]:
@@ -175,16 +157,27 @@ def _write_users(recommender: Recommender, users: Sequence[UserHistory], path: P
     catalogue, names, found, unknown = recommender.catalogue, list[str](), list[Tensor](), 0
     for start in range(0, len(users), _USERS_AT_ONCE):
         some = users[start : start + _USERS_AT_ONCE]
-        known = [[item_id for item_id in user.history if item_id in catalogue.index_of] for user in some]
+        known = [catalogue.known(user.history) for user in some]
         unknown += sum(len(user.history) - len(items) for user, items in zip(some, known, strict=True))
         asked = [(user, items) for user, items in zip(some, known, strict=True) if items]
         if asked:
-            names += [user.user if isinstance(user.user, str) else json.dumps(user.user) for user, _ in asked]
+            names += [_name(user.user) for user, _ in asked]
             found.append(recommender.user_vectors([items for _, items in asked]))
     if not found:
         raise ConfigError("no user of the file has an item of the catalogue: check the ids, or name its --catalogue")
     write_table(path, {"user": pa.array(names), "vector": vector_column(torch.cat(found).numpy())})
     return UserCounts(written=len(names), left_out=len(users) - len(names), unknown_ids=unknown)
+
+
+def _name(user: Any) -> str:
+    """The name of a user as a text that Parquet can hold: JSON, unless it is one already."""
+    if not isinstance(user, str):
+        return json.dumps(user)
+    try:
+        user.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair
+        return json.dumps(user)
+    return user
 
 
 def _describe(

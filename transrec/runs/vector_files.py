@@ -129,10 +129,10 @@ class VectorFolder:
         try:
             table = pq.read_table(folder / ITEMS_FILE, columns=["item_id", "title", "content_sha256"]).to_pydict()
             tensors = load_file(folder / VECTORS_FILE)
-        except (OSError, pa.ArrowException, SafetensorError) as error:
+            items = tensors["items"]
+            columns = table["item_id"], table["title"], table["content_sha256"]
+        except (OSError, KeyError, pa.ArrowException, SafetensorError) as error:
             raise ConfigError(f"cannot read the vectors in {folder} ({error}): export them again") from None
-        items = tensors["items"]
-        columns = table["item_id"], table["title"], table["content_sha256"]
         return cls(folder, manifest, *columns, items, tensors.get("targets", items))
 
     def users(self, histories: Sequence[Sequence[str]]) -> Floats:
@@ -236,9 +236,14 @@ def read_manifest(folder: Path) -> Manifest:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ConfigError(f"{path} has a format that this version does not read: export the vectors again")
     try:
-        return validate(Manifest, values)
+        manifest = validate(Manifest, values)
     except ConfigError as error:
         raise ConfigError(f"{path} is not the manifest of exported vectors: {error}") from None
+    if others := {name for name in manifest.files if Path(name).name != name}:
+        raise ConfigError(
+            f"{path} names files outside of its folder, such as {min(others)!r}: export the vectors again"
+        )
+    return manifest
 
 
 def _check_file(path: Path, expected: str) -> None:

@@ -15,11 +15,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from transrec.config import ConfigError, dump
 from transrec.errors import TransRecError
 from transrec.files import write_text, writing
+from transrec.locks import sole_owner
 from transrec.runs.run_folder import CONFIG_FILE, load
 from transrec.runs.summary import SUMMARY_FILE
 from transrec.sweeps import records
@@ -172,21 +171,17 @@ class Driver:
         self.changed()
 
 
-def lock_storage(sweep: Sweep) -> AbstractContextManager[object]:
-    """Lock the storage, as two drivers would train the same pretraining. The lock is released if its process dies.
+def lock_storage(sweep: Sweep) -> AbstractContextManager[None]:
+    """Own the storage, as two drivers would train the same pretraining.
 
     Raises:
-        SweepError: another driver is running.
+        BusyError: another driver is running; the message names its process.
+        StorageError: the storage cannot be written.
     """
     with writing(sweep.storage_path):
         sweep.storage_path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(sweep.storage_path / ".driver.lock")
-    try:
-        return lock.acquire(timeout=1)
-    except Timeout:
-        raise SweepError(
-            f"another sweep is running in {sweep.storage_path}: wait until it ends, or choose another storage_path"
-        ) from None
+    doing = f"a sweep is being run in {sweep.storage_path}"
+    return sole_owner(sweep.storage_path / ".driver.lock", doing, "choose another storage_path")
 
 
 def is_finished(run: Run) -> bool:

@@ -1,6 +1,7 @@
 """What is run, in which order and how often: with an executor that trains nothing but leaves what a run leaves."""
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from transrec.config import dump, read_yaml
+from transrec.locks import BusyError
 from transrec.runs.run_folder import CONFIG_FILE
 from transrec.runs.summary import SUMMARY_FILE
 from transrec.sweeps import records
@@ -151,6 +153,24 @@ def test_finished_runs_of_an_earlier_version_are_read(make_sweep: Any) -> None:
     assert forecast(sweep, make_plan(sweep)) == {}
 
 
+DAMAGED = [
+    {"flops_per_user": {"forward": 2.0}, "users_per_second": 10.0},
+    {"flops_per_user": 6.0, "users_per_second": 10.0},
+    {"flops_per_user": {"forward": "2", "backward": 4.0}, "users_per_second": 10.0},
+    {"flops_per_user": {"forward": 2.0, "backward": 4.0}},
+    {"flops_per_user": {"forward": 2.0, "backward": 4.0}, "users_per_second": "fast"},
+]
+
+
+@pytest.mark.parametrize("measured", DAMAGED)
+def test_a_damaged_summary_is_no_part_of_a_forecast(make_sweep: Any, measured: dict[str, Any]) -> None:
+    sweep = make_sweep()
+    drive(sweep, Recorder())
+    for run in make_plan(sweep).runs.values():
+        (run.experiment.run_dir / SUMMARY_FILE).write_text(json.dumps(measured))
+    assert forecast(sweep, make_plan(sweep)) == {}
+
+
 def test_a_failure_is_tried_again_and_then_told(make_sweep: Any) -> None:
     sweep = make_sweep(grid=GRID, retries=1)
     adaptations = [run.hash for run in make_plan(sweep).of("adaptation")]
@@ -215,8 +235,10 @@ def test_an_executor_that_gives_up_is_an_interruption(make_sweep: Any) -> None:
 
 
 def test_a_storage_has_one_driver(make_sweep: Any) -> None:
-    with lock_storage(make_sweep()), pytest.raises(SweepError, match="another sweep is running"):
-        lock_storage(make_sweep(name="other"))
+    refusal = rf"a sweep is being run in .* by process {os.getpid()} on .*: wait until it ends, or choose another stor"
+    with lock_storage(make_sweep()), pytest.raises(BusyError, match=refusal):  # noqa: SIM117
+        with lock_storage(make_sweep(name="other")):
+            pytest.fail("two drivers own one storage")
     with lock_storage(make_sweep()):
         pass
 

@@ -62,7 +62,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--unknown",
         choices=["skip", "error"],
         default="skip",
-        help="items of --histories that the catalogue lacks: leave them out and report them (%(default)s), or stop",
+        help="items of a line that the catalogue lacks: leave them out and report them (%(default)s), or stop",
     )
     return parser.parse_args(values_joined(argv, "--history", "--item"))
 
@@ -117,14 +117,15 @@ def answer(
     for user in users:
         if unknown == "error":
             check(recommender, user)
-        missing = catalogue.missing(user.history)
+        missing = catalogue.missing([*user.history, *(user.candidates or ())])
         if missing:
             left_out, concerned = left_out + len(missing), concerned + 1
             if concerned <= MOST_WARNINGS:
                 print(f"{user.where}: left out unknown item ids: {', '.join(missing[:5])}", file=sys.stderr)
-        known = [item_id for item_id in user.history if item_id in catalogue.index_of]
+        known = catalogue.known(user.history)
+        candidates = None if user.candidates is None else catalogue.known(user.candidates)
         answerable = known or not recommender.needs_history
-        found = recommender.recommend(known, top, user.candidates, user.visit) if answerable else []
+        found = recommender.recommend(known, top, candidates, user.visit) if answerable else []
         noted = {"unknown": missing} if missing else {}
         print_json({"user": user.user, **named, **noted, "recommendations": found}, flush=True)
     if left_out:
@@ -138,10 +139,12 @@ def answer(
 def check(recommender: Recommender, user: UserHistory) -> None:
     """
     Raises:
-        ConfigError: the catalogue lacks an item of the history, or the model needs one and the user has none.
+        ConfigError: the catalogue lacks an item of the line, or the model needs a history and the user has none.
     """
     if user.history or recommender.needs_history:
         recommender.catalogue.check(user.history, user.where)
+    if user.candidates:
+        recommender.catalogue.check(user.candidates, f"{user.where}, candidates")
 
 
 def show(name: str, catalogue: Catalogue, history: Sequence[str], recommended: Sequence[dict[str, Any]]) -> None:

@@ -43,6 +43,10 @@ class Catalogue:
         """The ids of a history that the catalogue lacks."""
         return [item_id for item_id in history if item_id not in self.index_of]
 
+    def known(self, ids: Sequence[str]) -> list[str]:
+        """The ids that the catalogue has."""
+        return [item_id for item_id in ids if item_id in self.index_of]
+
     def check(self, history: Sequence[str], where: str = "") -> None:
         """
         Args:

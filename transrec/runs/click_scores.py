@@ -19,15 +19,27 @@ from transrec.data.examples.impression_collation import Impression, columns_of, 
 from transrec.features.feature import ContextFeature, UserColumnFeature
 from transrec.protocols import Score, Scorer
 
+LATEST_SECOND = 253_402_300_799  # of the year 9999
+
 
 @dataclass(frozen=True)
 class Visit:
-    """What is known when a user asks for items: for whom, when, and where they will be shown."""
+    """What is known when a user asks for items: for whom, when, and where they will be shown.
+
+    Raises:
+        ConfigError: the time is no date before the year 10000.
+    """
 
     user_id: str = ""  # one that training has not seen counts as unknown
     time: int = 0  # seconds since 1970
     context: Mapping[str, str | float | None] | None = None  # columns of impressions
     profile: Mapping[str, str | float | None] | None = None  # columns of users
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.time <= LATEST_SECOND:
+            raise ConfigError(
+                f"time {str(self.time)[:20]}: give whole seconds from 1970 to the year 9999, not milliseconds"
+            )
 
 
 class _Asked(NamedTuple):
@@ -57,7 +69,7 @@ def click_scores(
     before, unknown = np.array(history, np.int32), np.full(heads, np.nan, np.float32)
     newest = np.unique(before[-max_length:]).astype(np.int64)
     context, profile = _as_text(visit.context), _as_text(visit.profile)
-    impression = Impression(visit.user_id, 0, 1, visit.time, before, unknown, context, profile, choices)
+    impression = Impression(_in_utf8(visit.user_id) or "", 0, 1, visit.time, before, unknown, context, profile, choices)
     alike = columns_of([impression], features, max_length)
 
     def score(a: int, b: int) -> Tensor:
@@ -89,4 +101,13 @@ def _check_names(
 
 def _as_text(columns: Mapping[str, str | float | None] | None) -> dict[str, str | None]:
     """Columns as shards hold them."""
-    return {name: None if value is None else str(value) for name, value in (columns or {}).items()}
+    return {name: None if value is None else _in_utf8(str(value)) for name, value in (columns or {}).items()}
+
+
+def _in_utf8(text: str) -> str | None:
+    """The text; None for half a surrogate pair, which JSON can hold and shards cannot, so that it is unknown."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return None
+    return text

@@ -39,7 +39,7 @@ def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHis
         user = record.get("user", number)
         where = f"{where}, user {json.dumps(user, ensure_ascii=False)}"
         candidates = record.get("candidates")
-        chosen = None if candidates is None else ids_of(candidates, f"{where}, candidates")
+        chosen = None if candidates is None else ids_of(candidates, where, "candidates")
         yield UserHistory(where, user, ids_of(record["history"], where), chosen, _visit(record, where))
 
 
@@ -57,14 +57,14 @@ def users_of(place: Path | str) -> list[UserHistory]:
         raise ConfigError(f"cannot read {place}: {error.strerror}") from None
 
 
-def ids_of(history: Any, where: str) -> list[str]:
+def ids_of(history: Any, where: str, what: str = "the history") -> list[str]:
     """The ids of a parsed JSON list; a number stands for the id of its digits.
 
     Raises:
         ConfigError: it is no list, or holds anything but strings and whole numbers.
     """
     if not isinstance(history, list):
-        raise ConfigError(f"{where}: the history must be a list of item ids, found {_shown(history)}")
+        raise ConfigError(f"{where}: {what} must be a list of item ids, found {_shown(history)}")
     for item in history:
         if not isinstance(item, str | int) or isinstance(item, bool):
             raise ConfigError(f"{where}: an item id is a string or a whole number, found {_shown(item)}")
@@ -79,7 +79,10 @@ def _visit(record: dict[str, Any], where: str) -> Visit:
         if not isinstance(values, dict):
             raise ConfigError(f"{where}: `{name}` is an object of columns, found {_shown(values)}")
     context, profile = ({key: _text(value) for key, value in values.items()} for values in columns)
-    return Visit(str(record.get("user", "")), time, context, profile)
+    try:
+        return Visit(str(record.get("user", "")), time, context, profile)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _text(value: Any) -> str | None:

@@ -170,7 +170,7 @@ class Recommender:
         Args:
             history: item ids, oldest first; the model reads the newest `model.max_length` of them.
             top: maximum number of results. Items of the history are excluded.
-            candidates: ids of the items to choose from, or to rank; None: the whole catalogue.
+            candidates: ids of the items to choose from, or to rank; None: the whole catalogue; []: none.
             visit: for a ranking model, what it reads besides the history.
 
         Returns:
@@ -248,7 +248,8 @@ class Recommender:
         if query.candidates is None:
             return allowed
         chosen = torch.zeros_like(allowed)
-        chosen[self.catalogue.indices(query.candidates)] = True
+        if query.candidates:
+            chosen[self.catalogue.indices(query.candidates)] = True
         return allowed & chosen
 
     def _left_out(self, query: Query) -> list[int]:
@@ -413,6 +414,8 @@ class Recommender:
             heads, length = len(settings.objective.heads), settings.max_length
             allowed = self._allowed(query)
             choices = len(self.catalogue.item_ids) if allowed is None else int(allowed.sum())
+            if not choices:
+                return []
             score = click_scores(self._scorer, self._features, seen, query.visit, choices, length, heads)
             left_out = self._left_out(query) + (seen if query.candidates is None else [])
             excluded = torch.tensor([left_out], dtype=torch.int64)
@@ -441,7 +444,9 @@ class Recommender:
         every[0] = False
         limited = any(one is not None for one in allowed)
         candidates = torch.stack([every if one is None else one for one in allowed]) if limited else every
-        scores, items = top_items(score, num_items, left_out.to(device), candidates.to(device), max(tops))
+        scores, items = top_items(
+            score, num_items, left_out.to(device), candidates.to(device), min(max(tops), num_items)
+        )
         return [
             [
                 {"item_id": self.catalogue.item_ids[i - 1], "title": self.catalogue.titles[i - 1], "score": round(s, 6)}

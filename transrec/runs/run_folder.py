@@ -199,9 +199,13 @@ def _found(key: str, value: Any, began: Path, run_dir: Path) -> Any:
         return {inner: _found(inner, of_it, began, run_dir) for inner, of_it in value.items()}
     if isinstance(value, list):
         return [_found("", inner, began, run_dir) for inner in value]
-    if key not in PLACES or not isinstance(value, str) or "://" in value or Path(value).expanduser().exists():
+    if key not in PLACES or not isinstance(value, str) or "://" in value:
         return value
     place = Path(value)
+    with suppress(RuntimeError):  # of a `~name` that this machine does not know
+        place = place.expanduser()
+    if place.exists():
+        return value
     if place.is_absolute() and began.is_absolute():
         tried = [Path(os.path.normpath(run_dir / os.path.relpath(place, began)))]
     else:  # earlier versions wrote paths relative to the working directory of the command

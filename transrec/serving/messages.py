@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
 
+from transrec.runs.click_scores import LATEST_SECOND
+
 LONGEST_TEXT, MOST_SEEN, MOST_IDS, MOST_VALUES = 1000, 10_000, 10_000, 1000
-_LATEST = 253_402_300_799  # the last second of the year 9999
 
 Text = Annotated[StrictStr, Field(max_length=LONGEST_TEXT)]
 
@@ -48,7 +49,7 @@ class RecommendRequest(_Message):
         "skip", description="items of the history that the catalogue lacks: leave them out and list them, or refuse"
     )
     user: Text = Field("", description="for a ranking model: the user's id")
-    time: StrictInt = Field(0, ge=0, le=_LATEST, description="for a ranking model: seconds since 1970")
+    time: StrictInt = Field(0, ge=0, le=LATEST_SECOND, description="for a ranking model: seconds since 1970")
     context: Columns = Field({}, description="for a ranking model: columns of impressions")
     profile: Columns = Field({}, description="for a ranking model: columns of users")
 

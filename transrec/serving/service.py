@@ -62,7 +62,7 @@ class Service:
         missing = catalogue.missing(history)
         if request.unknown == "error" and (history or recommender.needs_history):
             catalogue.check(history, "history")
-        known = [item_id for item_id in history if item_id in catalogue.index_of]
+        known = catalogue.known(history)
         visit = Visit(request.user, request.time, request.context, request.profile)
         query = runs.Query(known, request.k, request.candidates, visit, request.exclude, request.filters)
         answerable = known or not recommender.needs_history

@@ -10,7 +10,7 @@ from torch import Tensor
 import transrec
 from transrec.config import ConfigError
 from transrec.data.examples.feature_rows import FeatureRows
-from transrec.features.feature import ContextFeature, UserColumnFeature
+from transrec.features.feature import ContextFeature, UserColumnFeature, UserIdFeature
 from transrec.features.vocabulary import Values
 from transrec.runs.click_scores import Visit, click_scores
 
@@ -54,6 +54,35 @@ def test_a_misspelt_column_is_refused(visit: Visit, message: str) -> None:
 
 def test_columns_that_the_model_does_not_read_may_be_given() -> None:
     scores_of(Visit(context={"device": None, "devices": "2", "page": "front"}, profile={"city": "x"}))
+
+
+def test_names_that_are_no_characters_are_unknown() -> None:
+    settings = {
+        "who": UserIdFeature(of="user_id"),
+        "position": ContextFeature(column="position"),
+        "age": UserColumnFeature(column="age"),
+    }
+    rows = FeatureRows(settings, {name: Values(values=["?", "1"]) for name in settings}, {})
+    asked: list[Any] = []
+
+    def scorer(questions: SimpleNamespace) -> Tensor:
+        asked.append(questions.shown)
+        return torch.zeros(len(questions.shown.candidates), 1)
+
+    half = "1\ud800"
+    click_scores(scorer, rows, [3], Visit(half, 0, {"position": half}, {"age": half}), 9, 4, 1)(1, 3)
+    [shown] = asked
+    assert {name: values.tolist() for name, values in shown.features.items()} == {
+        "who": [[0]] * 2,
+        "position": [[0]] * 2,
+        "age": [[0]] * 2,
+    }
+
+
+@pytest.mark.parametrize("time", [-1, 1_573_000_000_000, 10**40])
+def test_a_time_that_is_no_date_is_refused(time: int) -> None:
+    with pytest.raises(ConfigError, match="give whole seconds from 1970 to the year 9999"):
+        Visit(time=time)
 
 
 def test_a_visit_is_part_of_the_public_interface() -> None:

@@ -15,7 +15,7 @@ from transrec.experiment import Experiment
 from transrec.files import StorageError
 from transrec.locks import BusyError
 from transrec.runs import run_folder
-from transrec.runs.run_folder import check_run_dir, differences, environment, is_among, owned, write_run_dir
+from transrec.runs.run_folder import check_run_dir, differences, environment, is_among, owned, relocated, write_run_dir
 
 
 @pytest.fixture
@@ -188,6 +188,11 @@ def test_a_cache_that_moved_along_is_used(tmp_path: Path, synthetic_shards: Path
     write_run_dir(experiment.model_copy(update={"data": data}))
     new = old.rename(tmp_path / "new")
     assert run_folder.load(new / "runs/run").data.cache == new / "cache"
+
+
+def test_a_home_that_nobody_has_is_a_path_like_others(tmp_path: Path) -> None:
+    values = {"run_dir": "/old/run", "data": {"path": "~nobody-of-that-name/shards"}}
+    assert relocated(values, tmp_path) == values
 
 
 @pytest.mark.parametrize("spelt", ["deep/../source", "link/source"])

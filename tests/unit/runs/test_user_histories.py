@@ -55,3 +55,16 @@ def test_only_a_list_of_ids_is_a_history(value: Any) -> None:
 def test_what_only_looks_like_a_list_of_ids_is_refused(value: Any) -> None:
     with pytest.raises(ConfigError, match="x: "):
         ids_of(value, "x")
+
+
+@pytest.mark.parametrize("time", [-1, 1_573_000_000_000, 10**40])
+def test_a_time_that_is_no_date_is_refused_with_its_line(time: int) -> None:
+    line = json.dumps({"user": "ann", "history": ["1"], "time": time}).encode()
+    with pytest.raises(ConfigError, match=rf'x, line 1, user "ann": time {str(time)[:20]}: give whole seconds'):
+        list(read_histories([line], "x"))
+
+
+def test_candidates_that_are_no_list_are_called_so() -> None:
+    line = json.dumps({"history": ["1"], "candidates": "12"}).encode()
+    with pytest.raises(ConfigError, match='candidates must be a list of item ids, found "12"'):
+        list(read_histories([line], "x"))

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from portable_runs import MODELS, random_ids, untrained
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from tiny_world import Tiny
 from untrained_runs import export_run, make
 
@@ -88,15 +88,16 @@ def test_users_of_a_file_and_those_without_a_known_item(sasrec: Recommender, tmp
         UserHistory("line 1", "ann", ["item-3", "gone"]),
         UserHistory("line 2", 7, ["item-5"]),
         UserHistory("line 3", "eve", ["gone"]),
+        UserHistory("line 4", "\ud800", ["item-5"]),  # no character, and so no text of Parquet
     ]
     manifest = export_vectors(sasrec, tmp_path / "out", Wanted(), users)
     assert manifest.users is not None
-    assert manifest.users.model_dump() == {"written": 2, "left_out": 1, "unknown_ids": 2}
+    assert manifest.users.model_dump() == {"written": 3, "left_out": 1, "unknown_ids": 2}
     table = pq.read_table(tmp_path / "out" / "users.parquet").to_pydict()
-    assert table["user"] == ["ann", "7"]
-    assert np.allclose(table["vector"], sasrec.user_vectors([["item-3"], ["item-5"]]))
+    assert table["user"] == ["ann", "7", '"\\ud800"']
+    assert np.allclose(table["vector"], sasrec.user_vectors([["item-3"], ["item-5"], ["item-5"]]))
     with pytest.raises(ConfigError, match="no user of the file has an item of the catalogue"):
-        export_vectors(sasrec, tmp_path / "none", Wanted(), users[2:])
+        export_vectors(sasrec, tmp_path / "none", Wanted(), users[2:3])
     assert not (tmp_path / "none").exists()
     assert not list(tmp_path.glob(".*"))
 
@@ -148,7 +149,13 @@ def test_a_file_of_another_export_is_refused(sasrec: Recommender, tiny: Tiny, tm
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is damaged"), ("[]", "has a format"), ('{"format": 9}', "has a format"), ('{"format": 1}', "is not the")],
+    [
+        ("{", "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        ("[]", "has a format"),
+        ('{"format": 9}', "has a format"),
+        ('{"format": 1}', "is not the"),
+    ],
 )
 def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=r"No such file or directory; write the folder with"):
@@ -156,6 +163,23 @@ def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str, message: st
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ConfigError, match=message):
         VectorFolder.read(tmp_path)
+
+
+def test_files_outside_of_the_folder_are_refused(sasrec: Recommender, tmp_path: Path) -> None:
+    export_vectors(sasrec, tmp_path / "out", Wanted())
+    path = tmp_path / "out" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": {"../kept.txt": "0"}}))
+    with pytest.raises(ConfigError, match=r"names files outside of its folder, such as '\.\./kept"):
+        VectorFolder.read(tmp_path / "out")
+
+
+def test_tensors_of_another_kind_are_refused(sasrec: Recommender, tmp_path: Path) -> None:
+    export_vectors(sasrec, tmp_path / "out", Wanted())
+    save_file({"users": np.zeros((1, 2), np.float32)}, tmp_path / "out" / "items.safetensors")
+    path = tmp_path / "out" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": {}}))
+    with pytest.raises(ConfigError, match=r"cannot read the vectors in .*'items'.*: export them again"):
+        VectorFolder.read(tmp_path / "out")
 
 
 def test_evidence_is_left_out_and_named(tiny: Tiny, tmp_path: Path) -> None:

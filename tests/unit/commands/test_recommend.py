@@ -1,0 +1,67 @@
+"""Answers to a file of users, printed by `recommend` for a run that was never trained."""
+
+import json
+from typing import Any
+
+import pytest
+from portable_runs import untrained
+from tiny_world import Tiny
+
+from transrec.commands.recommend import answer
+from transrec.config import ConfigError
+from transrec.runs.histories import read_histories
+from transrec.runs.recommender import Recommender
+
+
+@pytest.fixture(scope="module")
+def recommender(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Recommender:
+    return untrained(tmp_path_factory.mktemp("recommend") / "run", tiny)
+
+
+def answered(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str], *lines: dict[str, Any], top: int = 2, **more: str
+) -> list[dict[str, Any]]:
+    users = list(read_histories([json.dumps(line).encode() for line in lines], "users.jsonl"))
+    answer(recommender, users, top, more.get("unknown", "skip"), {})
+    return [json.loads(line) for line in capsys.readouterr().out.split("\n") if line]
+
+
+def items(line: dict[str, Any]) -> list[str]:
+    return [row["item_id"] for row in line["recommendations"]]
+
+
+def test_unknown_candidates_are_left_out_and_the_file_goes_on(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, none, all_unknown, last = answered(
+        recommender,
+        capsys,
+        {"history": ["item-1"], "candidates": ["gone", "item-2"]},
+        {"history": ["item-1"], "candidates": []},
+        {"history": ["item-1", "lost"], "candidates": ["gone"]},
+        {"history": ["item-1"], "candidates": ["item-3", 4]},
+    )
+    assert (items(one), one["unknown"]) == (["item-2"], ["gone"])
+    assert (items(none), "unknown" in none) == ([], False)
+    assert (items(all_unknown), all_unknown["unknown"]) == ([], ["lost", "gone"])
+    assert items(last) == ["item-3"]
+
+
+def test_unknown_candidates_stop_before_the_first_answer_if_asked(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"user": "ann", "history": ["item-1"]}, {"user": "eve", "history": ["item-1"], "candidates": ["gone"]}]
+    with pytest.raises(ConfigError, match=r'line 2, user "eve", candidates: unknown item ids: gone'):
+        answered(recommender, capsys, *lines, unknown="error")
+    assert capsys.readouterr().out == ""
+
+
+def test_more_results_than_items_are_all_items(recommender: Recommender, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = answered(recommender, capsys, {"history": ["item-1"]}, top=10**30)
+    assert {*items(line)} == {f"item-{number}" for number in range(2, 81)}
+
+
+def test_names_that_are_no_characters_come_back(recommender: Recommender, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = answered(recommender, capsys, {"user": "\ud800", "history": ["item-1", "\udfff"]})
+    assert (line["user"], line["unknown"]) == ("\ud800", ["\udfff"])
+    assert len(items(line)) == 2

@@ -22,7 +22,7 @@ from transrec.errors import TransRecError
 class Config(BaseModel):
     """Base of all configuration objects: immutable, with unknown keys as errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 def _no_url(value: Any) -> Any:
@@ -186,23 +186,31 @@ def validate(schema: type[C], values: Mapping[str, Any]) -> C:
         made = schema.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(schema, dict(e)) for e in error.errors())) from None
-    if guesses := list(_guesses(values, made)):
-        raise ConfigError("\n".join(guesses))
+    if faults := list(_faults(values, made)):
+        raise ConfigError("\n".join(faults))
     return made
 
 
-def _guesses(given: Any, made: Any, where: str = "") -> Iterator[str]:
-    """A sentence for each value that pydantic made a number from a boolean, or a boolean from anything else."""
+def _faults(given: Any, made: Any, where: str = "") -> Iterator[str]:
+    """A sentence for each value that pydantic accepts and nothing else does.
+
+    They are numbers made from booleans, booleans made from anything else, whole numbers of more than 64 bits, and text
+    with the character of number 0, which no path has.
+    """
     if isinstance(given, Mapping) and isinstance(made, Config):
         for key in given.keys() & type(made).model_fields.keys():
-            yield from _guesses(given[key], getattr(made, key), f"{where}.{key}" if where else key)
+            yield from _faults(given[key], getattr(made, key), f"{where}.{key}" if where else key)
     elif isinstance(given, list) and isinstance(made, list):
         for number, pair in enumerate(zip(given, made, strict=False)):
-            yield from _guesses(*pair, f"{where}.{number}")
+            yield from _faults(*pair, f"{where}.{number}")
     elif isinstance(made, bool) and not isinstance(given, bool):
         yield f"`{where}`: write true or false, found {given!r}"
     elif isinstance(given, bool) and type(made) in (int, float):
         yield f"`{where}`: expected a number, found {str(given).lower()}"
+    elif type(made) is int and abs(made) >= 2**63:
+        yield f"`{where}`: {str(made)[:20]}… is too large: give a number of at most 64 bits"
+    elif isinstance(made, str | Path) and "\0" in str(made):
+        yield f"`{where}`: text cannot hold the character of number 0"
 
 
 def read_yaml(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:

@@ -280,6 +280,13 @@ def test_floats_with_an_exponent_are_floats_where_any_value_goes(write) -> None:
         ("pen: {width: true}", "`pen.width`: expected a number, found true"),
         ("pen: {thick: 1}", "`pen.thick`: write true or false, found 1"),
         ("pen: {thick: 'yes'}", "`pen.thick`: write true or false, found 'yes'"),
+        ("pen: {width: 9223372036854775808}", "`pen.width`: 9223372036854775808… is too large"),
+        ("pen: {width: " + "9" * 4000 + "}", "`pen.width`: 99999999999999999999… is too large"),
+        ("shape: {name: circle, radius: .inf}", "`shape.radius`: Input should be a finite number"),
+        ("shape: {name: circle, radius: .nan}", "`shape.radius`: Input should be"),
+        ("corners: [0, 1e400]", "`corners.1`: Input should be a finite number"),
+        (r'folder: "a\0b"', "`folder`: text cannot hold the character of number 0"),
+        (r'pen: {ink: "a\0b"}', "`pen.ink`: text cannot hold the character of number 0"),
         ("folder: " + "x" * 2**20, "larger than 1048576 bytes"),
         ("\n".join(f"? [{i}]\n: 1" for i in range(3)), "unhashable"),
         ("\0", "cannot read configuration"),
@@ -318,15 +325,15 @@ def test_a_key_given_twice_is_an_error(write) -> None:
         load(Drawing, write("pen: {width: 1}\npen: {colour: red}"))
 
 
+FINITE, WHOLE = st.floats(allow_nan=False, allow_infinity=False), st.integers(1 - 2**63, 2**63 - 1)
 drawings = st.builds(
     Drawing,
-    shape=st.one_of(
-        st.builds(Square, side=st.floats(allow_nan=False)),
-        st.builds(Circle, radius=st.floats(allow_nan=False), points=st.lists(st.integers())),
-    ),
+    shape=st.one_of(st.builds(Square, side=FINITE), st.builds(Circle, radius=FINITE, points=st.lists(WHOLE))),
     shapes=st.lists(st.builds(Square, side=st.floats(0, 1e-3)), max_size=2),
     pen=st.builds(
-        Pen, colour=st.text(st.characters(exclude_categories=["C", "Zl", "Zp"])), width=st.none() | st.integers(1)
+        Pen,
+        colour=st.text(st.characters(exclude_categories=["C", "Zl", "Zp"])),
+        width=st.none() | st.integers(1, 2**63 - 1),
     ),
     folder=st.sampled_from([Path("a/b"), Path("/c"), Path("~/x"), Path("é ü: #")]),
     further=st.dictionaries(st.text("abc", min_size=1), st.booleans() | st.integers() | st.text("01e-.ny~")),

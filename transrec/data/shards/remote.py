@@ -53,6 +53,8 @@ def parse_place(text: str | Path) -> Path | str:
     Raises:
         UrlError: the text begins like a URL but its scheme is unknown, or it has characters that no URL has.
     """
+    if not isinstance(text, str | Path):  # a configuration may hold anything
+        raise UrlError(f"expected a folder or a URL, found {text!r}")
     scheme = _SCHEME.match(text) if isinstance(text, str) else None
     if scheme is None:
         try:

@@ -39,6 +39,12 @@ def test_a_path_is_a_path(text: str) -> None:
     assert parse_place(text) == Path(text).expanduser()
 
 
+@pytest.mark.parametrize("value", [None, 3, ["x"], {}])
+def test_what_is_no_text_is_refused(value: object) -> None:
+    with pytest.raises(UrlError, match="expected a folder or a URL, found"):
+        parse_place(value)
+
+
 @pytest.mark.parametrize(
     "text",
     ["http://host:8000/a", "https://user:p%40w@host/a", "s3://bucket/a-b_c.d", "memory://a", "file:///a/b", "HTTP://h"],

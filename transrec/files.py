@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,17 +63,25 @@ def json_lines(lines: Iterable[bytes], name: str | Path) -> Iterator[tuple[int, 
         name: the file, for messages.
 
     Raises:
-        LinesError: a line is not JSON in UTF-8.
+        LinesError: a line is not JSON in UTF-8, or an object has a key twice, of which only one would count.
     """
     for number, line in enumerate(lines, start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")  # a byte order mark is no part of the text
             if text.strip():
-                yield number, json.loads(text)
+                yield number, json.loads(text, object_pairs_hook=_distinct)
         except UnicodeDecodeError as error:
             raise LinesError(f"{name}, line {number}: byte {error.start + 1} is not UTF-8") from None
         except (ValueError, RecursionError) as error:
             raise LinesError(f"{name}, line {number}: not JSON ({error})") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {twice!r} is given twice")
+    return found
 
 
 def is_git_lfs_pointer(path: Path) -> bool:

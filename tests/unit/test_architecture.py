@@ -236,6 +236,7 @@ SHARED = (
     "transrec.data.shards.remote",
     "transrec.errors",
     "transrec.commands.entry",
+    "transrec.files",
     "transrec.locks",
     "transrec.terminal",
 )

@@ -68,3 +68,9 @@ def test_candidates_that_are_no_list_are_called_so() -> None:
     line = json.dumps({"history": ["1"], "candidates": "12"}).encode()
     with pytest.raises(ConfigError, match='candidates must be a list of item ids, found "12"'):
         list(read_histories([line], "x"))
+
+
+def test_a_key_that_is_given_twice_is_refused() -> None:
+    lines = [b'{"user": "ann", "history": ["1"]}', b'{"user": "eve", "history": ["1"], "history": ["2"]}']
+    with pytest.raises(TransRecError, match=r"x, line 2: not JSON \(key 'history' is given twice\)"):
+        list(read_histories(lines, "x"))

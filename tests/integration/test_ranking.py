@@ -148,6 +148,7 @@ def test_candidates_are_ranked_by_the_probability_of_a_click(train: Train) -> No
     assert all(0 < found["probability"] < 1 for found in best)
     chosen = run.recommend(ids[:5], candidates=ids[3:9])
     assert {found["item_id"] for found in chosen} == set(ids[3:9]), "candidates are ranked, also those of the history"
+    assert run.recommend(ids[:5], candidates=[]) == []
     assert sorted(chosen, key=lambda found: -found["probability"]) == chosen
     assert run.recommend([], top=1), "a user without a history"
 

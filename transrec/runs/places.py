@@ -75,6 +75,6 @@ def hash_of_weights(folder: Path) -> str | None:
 def _files(folder: Path) -> Iterator[Path]:
     export = folder / "export"
     if export.is_dir():
-        yield from sorted(export.glob("*.safetensors"))
+        yield from sorted(path for path in export.glob("*.safetensors") if path.is_file())
     else:
         yield from sorted(path for path in folder.iterdir() if path.suffix in _HASHED and path.is_file())

@@ -15,6 +15,7 @@ from transrec.experiment import Experiment
 from transrec.files import StorageError
 from transrec.locks import BusyError
 from transrec.runs import run_folder
+from transrec.runs.places import hash_of_weights
 from transrec.runs.run_folder import check_run_dir, differences, environment, is_among, owned, relocated, write_run_dir
 
 
@@ -188,6 +189,12 @@ def test_a_cache_that_moved_along_is_used(tmp_path: Path, synthetic_shards: Path
     write_run_dir(experiment.model_copy(update={"data": data}))
     new = old.rename(tmp_path / "new")
     assert run_folder.load(new / "runs/run").data.cache == new / "cache"
+
+
+def test_a_folder_named_like_weights_has_no_content(tmp_path: Path) -> None:
+    (tmp_path / "export" / "model.safetensors").mkdir(parents=True)
+    assert hash_of_weights(tmp_path) is None
+    assert hash_of_weights(tmp_path / "export") is None
 
 
 def test_a_home_that_nobody_has_is_a_path_like_others(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from transrec.sweeps.records import Record, RecordsError
 LINES = [
     Record("00000-ab", {"size": 0.5, "method": "full"}, "runs/ab", None, "done", None, ["nöte"]),
     Record("00001-cd", {"size": 1.0, "method": "full"}, "runs/cd", "runs/ef", "failed", "it broke"),
+    Record("00002-gh", {"size": 1.0, "method": "a\u2028b\x85c\u2029[/d]"}, "runs/gh", None, "pending"),
 ]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from rich.table import Table
 
 from transrec.commands.entry import command, positive, print_json, values_joined
+from transrec.config import ConfigError
 from transrec.runs.catalogue import Catalogue
 from transrec.runs.histories import UserHistory, ids_of, read_histories, users_of
 from transrec.runs.recommender import Recommender, recommenders
@@ -111,12 +112,11 @@ def answer(
 ) -> None:
     """Print a JSON line for each user; `"unknown"` lists the items that were left out, if there are any."""
     catalogue, left_out, concerned = recommender.catalogue, 0, 0
-    if unknown == "error" and isinstance(users, list):
+    if isinstance(users, list):
         for user in users:  # before the first answer
-            check(recommender, user)
+            check(recommender, user, unknown)
     for user in users:
-        if unknown == "error":
-            check(recommender, user)
+        check(recommender, user, unknown)
         missing = catalogue.missing([*user.history, *(user.candidates or ())])
         if missing:
             left_out, concerned = left_out + len(missing), concerned + 1
@@ -136,11 +136,18 @@ def answer(
         )
 
 
-def check(recommender: Recommender, user: UserHistory) -> None:
+def check(recommender: Recommender, user: UserHistory, unknown: str) -> None:
     """
     Raises:
-        ConfigError: the catalogue lacks an item of the line, or the model needs a history and the user has none.
+        ConfigError: a column of the visit is misspelt; or, if `unknown` is "error", the catalogue lacks an item of the
+            line, or the model needs a history and the user has none.
     """
+    try:
+        recommender.check_visit(user.visit)
+    except ConfigError as error:
+        raise ConfigError(f"{user.where}: {error}") from None
+    if unknown != "error":
+        return
     if user.history or recommender.needs_history:
         recommender.catalogue.check(user.history, user.where)
     if user.candidates:

@@ -16,6 +16,7 @@ from transrec.config import ConfigError
 from transrec.data.batch import Impressions
 from transrec.data.examples.feature_rows import FeatureRows
 from transrec.data.examples.impression_collation import Impression, columns_of, over_pool
+from transrec.features import FeatureConfig
 from transrec.features.feature import ContextFeature, UserColumnFeature
 from transrec.protocols import Score, Scorer
 
@@ -62,10 +63,9 @@ def click_scores(
         choices: number of items that are ranked.
 
     Raises:
-        ConfigError: a column of the visit is almost named as one that the model reads and the visit lacks.
+        ConfigError: as `check_visit`.
     """
-    _check_names("context", visit.context, features, ContextFeature)
-    _check_names("profile", visit.profile, features, UserColumnFeature)
+    check_visit(visit, features.settings)
     before, unknown = np.array(history, np.int32), np.full(heads, np.nan, np.float32)
     newest = np.unique(before[-max_length:]).astype(np.int64)
     context, profile = _as_text(visit.context), _as_text(visit.profile)
@@ -86,11 +86,23 @@ def probability(logit: float) -> float:
     return round(float(torch.sigmoid(torch.tensor(logit))), 6)
 
 
+def check_visit(visit: Visit, features: Mapping[str, FeatureConfig]) -> None:
+    """Refuse columns that look misspelt, which would count as unknown; columns that nothing reads may be given.
+
+    Raises:
+        ConfigError: a column is almost named as one that the model reads and the visit lacks.
+    """
+    _check_names("context", visit.context, features, ContextFeature)
+    _check_names("profile", visit.profile, features, UserColumnFeature)
+
+
 def _check_names(
-    what: str, given: Mapping[str, Any] | None, features: FeatureRows, kind: type[ContextFeature | UserColumnFeature]
+    what: str,
+    given: Mapping[str, Any] | None,
+    features: Mapping[str, FeatureConfig],
+    kind: type[ContextFeature | UserColumnFeature],
 ) -> None:
-    """Refuse what looks misspelt, which would count as unknown; columns that nothing reads may be given."""
-    read = {feature.column for feature in features.settings.values() if isinstance(feature, kind)}
+    read = {feature.column for feature in features.values() if isinstance(feature, kind)}
     for name in (given or {}).keys() - read:
         if near := get_close_matches(name, read - (given or {}).keys(), 1):
             raise ConfigError(

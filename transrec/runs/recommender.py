@@ -31,7 +31,7 @@ from transrec.nn.dot_product import InnerProducts
 from transrec.protocols import Evidence, Model, Part, Score, Scorer
 from transrec.runs.catalogue import Catalogue, Filters
 from transrec.runs.channels import Channel, Channels
-from transrec.runs.click_scores import Visit, click_scores, probability
+from transrec.runs.click_scores import Visit, check_visit, click_scores, probability
 from transrec.runs.evaluate import check_shards, data_of, evaluate
 from transrec.runs.evidence import look_up
 from transrec.runs.export import read_export
@@ -290,6 +290,14 @@ class Recommender:
         self.check_vectors()
         with inference(self.model):
             return self.model.target_vectors(self._vectors)[1:].cpu()
+
+    def check_visit(self, visit: Visit) -> None:
+        """
+        Raises:
+            ConfigError: as `click_scores.check_visit`, of a ranking model; others read no visit.
+        """
+        if self._ranking is not None:
+            check_visit(visit, self._ranking.features)
 
     def check_vectors(self) -> None:
         """

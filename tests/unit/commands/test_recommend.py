@@ -9,6 +9,7 @@ from tiny_world import Tiny
 
 from transrec.commands.recommend import answer
 from transrec.config import ConfigError
+from transrec.runs.click_scores import Visit
 from transrec.runs.histories import read_histories
 from transrec.runs.recommender import Recommender
 
@@ -53,6 +54,20 @@ def test_unknown_candidates_stop_before_the_first_answer_if_asked(
     lines = [{"user": "ann", "history": ["item-1"]}, {"user": "eve", "history": ["item-1"], "candidates": ["gone"]}]
     with pytest.raises(ConfigError, match=r'line 2, user "eve", candidates: unknown item ids: gone'):
         answered(recommender, capsys, *lines, unknown="error")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_visit_that_is_refused_is_named_before_the_first_answer(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Recommender, visit: Visit) -> None:
+        if visit.context:
+            raise ConfigError("the context has a column 'devcie'")
+
+    monkeypatch.setattr(Recommender, "check_visit", refuse)
+    lines = [{"user": "ann", "history": ["item-1"]}, {"user": "eve", "history": [], "context": {"devcie": "tv"}}]
+    with pytest.raises(ConfigError, match=r'users.jsonl, line 2, user "eve": the context has a column'):
+        answered(recommender, capsys, *lines)
     assert capsys.readouterr().out == ""
 
 

@@ -23,5 +23,5 @@ def test_a_folder_without_trials_and_a_broken_line_are_named(tmp_path: Path) -> 
     records.write(tmp_path, LINES)
     path = tmp_path / records.TRIALS_FILE
     path.write_text(path.read_text(encoding="utf-8")[:-9], encoding="utf-8")
-    with pytest.raises(RecordsError, match="line 2"):
+    with pytest.raises(RecordsError, match="line 3"):
         records.read(tmp_path)

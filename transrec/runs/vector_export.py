@@ -84,10 +84,10 @@ def export_vectors(
     """
     wanted.check()
     recommender.check_vectors()
-    replaced, remedy = None, "choose another --output, or add to it with --new-items"
     if new_items:
-        known = earlier(recommender, output)
-        recommender, replaced = recommender.with_known(known), read_manifest(output).files
+        recommender = recommender.with_known(earlier(recommender, output))
+    replaced = read_manifest(output).files if new_items else None
+    remedy = "choose another --output, or add to it with --new-items"
     with output_folder(output, MANIFEST_FILE, replaced, remedy) as partial:
         errors = _write_items(recommender, wanted, partial)
         counts = None if users is None else _write_users(recommender, users, partial / USERS_FILE)

@@ -121,7 +121,8 @@ def answer(
         if missing:
             left_out, concerned = left_out + len(missing), concerned + 1
             if concerned <= MOST_WARNINGS:
-                print(f"{user.where}: left out unknown item ids: {', '.join(missing[:5])}", file=sys.stderr)
+                such = ", ".join(map(shortened, missing[:5]))
+                print(f"{user.where}: left out unknown item ids: {such}", file=sys.stderr)
         known = catalogue.known(user.history)
         candidates = None if user.candidates is None else catalogue.known(user.candidates)
         answerable = known or not recommender.needs_history
@@ -129,7 +130,7 @@ def answer(
         noted = {"unknown": missing} if missing else {}
         print_json({"user": user.user, **named, **noted, "recommendations": found}, flush=True)
     if left_out:
-        such = ", ".join(catalogue.item_ids[:3])
+        such = ", ".join(map(shortened, catalogue.item_ids[:3]))
         print(
             f"{left_out:,} unknown item ids of {concerned:,} users were left out; the catalogue has ids such as {such}",
             file=sys.stderr,

@@ -13,6 +13,7 @@ from typing import Any
 from transrec.config import ConfigError
 from transrec.files import json_lines
 from transrec.runs.click_scores import Visit
+from transrec.terminal import shortened
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHis
         if not isinstance(record, dict) or "history" not in record:
             raise ConfigError(f'{where}: expected {{"user": …, "history": [item ids]}}')
         user = record.get("user", number)
-        where = f"{where}, user {json.dumps(user, ensure_ascii=False)}"
+        where = f"{where}, user {shortened(json.dumps(user, ensure_ascii=False))}"
         candidates = record.get("candidates")
         chosen = None if candidates is None else ids_of(candidates, where, "candidates")
         yield UserHistory(where, user, ids_of(record["history"], where), chosen, _visit(record, where))

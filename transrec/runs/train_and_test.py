@@ -27,12 +27,14 @@ from transrec.runs.build import Parts, build
 from transrec.runs.export import damage, describe
 from transrec.runs.pool_memory import check_pool
 from transrec.runs.run_folder import check_run_dir, owned, write_run_dir
+from transrec.runs.shown_items import most_shown, shown_items
 from transrec.runs.summary import SUMMARY_FILE, assemble, hyperparameters, save_ranks, save_users, show, write_summary
 from transrec.training.cost import Cost, count_parameters, measure
 from transrec.training.engine import check_extra, deepspeed_config, initialize
 from transrec.training.optim import build_optimizer, build_table_optimizer, peak_rates
 from transrec.training.stopping import StopRequest
 from transrec.training.tables import EngineWithTables, Tables, learning_groups
+from transrec.training.trackers.tracker import ShownItems
 from transrec.training.trainer import Trainer, peak_memory
 
 
@@ -62,8 +64,11 @@ def check(experiment: Experiment) -> None:
 
     Raises:
         ConfigError: DeepSpeed does not know one of its additional settings.
+        ExtraError: a tracker's library is not installed.
     """
     check_extra(experiment.deepspeed, experiment.zero.stage)
+    for tracker in experiment.train.trackers:
+        tracker.check()
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Trained:
     results: Mapping[str, UserResults]  # by part
     summary: dict[str, Any]
     cost: Cost | None
+    shown: ShownItems | None  # on the main process, for trackers
 
 
 def train_and_measure(experiment: Experiment, world: World) -> Trained:
@@ -110,7 +116,8 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     peak = int(world.gather_ints([peak_memory()]).max())
     rates = peak_rates(learning_groups(trainer.engine))
     summary = assemble(experiment, parts.examples, parameters, rates, state, peak, results, cost)
-    return Trained(parts.examples, trainer, results, summary, cost)
+    shown = shown_items(model, parts.store, parts.examples.folder, most_shown(experiment.train.trackers), world)
+    return Trained(parts.examples, trainer, results, summary, cost, shown)
 
 
 def record(experiment: Experiment, trained: Trained) -> None:
@@ -120,9 +127,11 @@ def record(experiment: Experiment, trained: Trained) -> None:
     save_users(experiment.run_dir / "test_users.parquet", trained.examples, tested)
     write_summary(experiment.run_dir, trained.summary)
     metrics = {f"test/{name}": estimate.value for name, estimate in tested.estimates.items()}
-    assert trainer.tracker is not None
-    trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, trainer.state.step)
-    trainer.tracker.say(f"results are in {experiment.run_dir}/{SUMMARY_FILE}; baselines follow")
+    assert trainer.records is not None
+    trainer.records.results(trainer.state.step, metrics)
+    if trained.shown is not None:
+        trainer.records.items(trained.shown)
+    trainer.records.say(f"results are in {experiment.run_dir}/{SUMMARY_FILE}; baselines follow")
     trainer.close()
 
 
@@ -215,6 +224,7 @@ def build_trainer(
         },
         world,
         stop,
+        hyperparameters(experiment),
     )
 
 

@@ -38,7 +38,7 @@ def test_the_commands_of_a_new_project_work(
     finished = commands.start("train", *train[2:], *FEW, before=there).wait()
     assert finished.code == 0, finished.stderr
     (result,) = json_lines(commands.start("evaluate", *evaluate[2:], before=there).wait())
-    assert 0 <= result["NDCG@10"] <= 1
+    assert 0 <= result["test"]["NDCG@10"] <= 1
     finished = commands.start("recommend", *recommend[2:], before=there).wait()
     assert finished.code == 0, finished.stderr
     assert "Espresso" in finished.stdout

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ def _of_mlflow(run_dir: Path) -> Iterator[tuple[str, int, float]]:
 
 
 def _of_wandb(run_dir: Path) -> Iterator[tuple[str, int, float]]:
+    until = time.monotonic() + 60
+    while not any(record.WhichOneof("record_type") == "exit" for record in wandb_records(run_dir)):
+        assert time.monotonic() < until, "the process of W&B, which outlives the run, does not end"
+        time.sleep(0.1)
     for record in wandb_records(run_dir):
         if record.WhichOneof("record_type") == "history":
             row = {(item.key or ".".join(item.nested_key)): json.loads(item.value_json) for item in record.history.item}

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transrec.commands.entry import command, print_json
+from transrec.commands.entry import add_json, command, print_json
 from transrec.doctor import Finding, can_train, examine
 
 _STATES = {"ok": "ok", "note": "note", "fault": "FAULT"}
@@ -39,7 +39,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--offline", action="store_true", help="do not try to reach the hub of pretrained models")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="the cache, if not the default of data.cache")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
+    add_json(parser)
     return parser.parse_args(argv)
 
 

@@ -1,5 +1,6 @@
 """Executes a run from configuration to summary, for the command `train` and for sweeps."""
 
+import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from transrec.protocols import Examples
 from transrec.runs.baselines import baselines
 from transrec.runs.build import Parts, build
 from transrec.runs.export import damage, describe
+from transrec.runs.model_card import write_model_card
 from transrec.runs.pool_memory import check_pool
 from transrec.runs.run_folder import check_run_dir, owned, write_run_dir
 from transrec.runs.shown_items import most_shown, shown_items
@@ -38,8 +40,12 @@ from transrec.training.trackers.tracker import ShownItems
 from transrec.training.trainer import Trainer, peak_memory
 
 
-def run(experiment: Experiment) -> dict[str, Any]:
-    """Train (or resume), export the best weights, test them; returns the contents of `summary.json`."""
+def run(experiment: Experiment, document: bool = False) -> dict[str, Any]:
+    """Train (or resume), export the best weights, test them; returns the contents of `summary.json`.
+
+    Args:
+        document: print the summary as one JSON document, instead of tables.
+    """
     check(experiment)
     world = distributed.start()
     with ExitStack() as held:
@@ -55,7 +61,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
             raise
         distributed.stop(world)
         if world.is_main:
-            finish(experiment, trained, others)
+            finish(experiment, trained, others, document)
     return trained.summary
 
 
@@ -125,6 +131,7 @@ def record(experiment: Experiment, trained: Trained) -> None:
     tested, trainer = trained.results["test"], trained.trainer
     add_baselines(experiment, trained, {})
     save_users(experiment.run_dir / "test_users.parquet", trained.examples, tested)
+    write_model_card(experiment, trained.examples, trained.summary)
     write_summary(experiment.run_dir, trained.summary)
     metrics = {f"test/{name}": estimate.value for name, estimate in tested.estimates.items()}
     assert trainer.records is not None
@@ -135,15 +142,19 @@ def record(experiment: Experiment, trained: Trained) -> None:
     trainer.close()
 
 
-def finish(experiment: Experiment, trained: Trained, others: Mapping[str, UserResults]) -> None:
-    """Write the results of the baselines and print all; only the main process calls it."""
+def finish(experiment: Experiment, trained: Trained, others: Mapping[str, UserResults], document: bool) -> None:
+    """Write the results of the baselines and print all, as tables or a `document`; only the main process calls it."""
     groups = add_baselines(experiment, trained, others)
     save_ranks(experiment.run_dir / "test_baselines.parquet", trained.examples, others)
+    write_model_card(experiment, trained.examples, trained.summary)
     write_summary(experiment.run_dir, trained.summary)
     rows = {**others, "this run": trained.results["test"]}
     tested = {name: results.estimates for name, results in rows.items()}
     sample = trained.results["test"].sample
-    show(experiment, tested, groups, trained.summary, trained.cost, of="" if sample is None else str(sample))
+    if document:
+        print(json.dumps({"run": str(experiment.run_dir), **trained.summary}))
+    else:
+        show(experiment, tested, groups, trained.summary, trained.cost, of="" if sample is None else str(sample))
 
 
 def add_baselines(

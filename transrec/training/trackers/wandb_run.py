@@ -55,8 +55,10 @@ class WandbRun(Tracker):
                 resume="allow",
                 dir=str(run.folder),
                 config={key: plain(value) for key, value in run.hyperparameters.items()},
-                # Its output would break the progress bar; code and git state are not asked for.
-                settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),
+                # Its output would break the progress bar; environment.yaml has versions, and code is not asked for.
+                settings=wandb.Settings(
+                    silent=True, console="off", disable_git=True, disable_code=True, x_save_requirements=False
+                ),
             )
             self._run.define_metric(_STEP)
             self._run.define_metric("*", step_metric=_STEP)

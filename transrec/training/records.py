@@ -26,6 +26,9 @@ class Records:
     A tracker that fails is left out from then on, with a warning: metrics.jsonl has all of it, and the tracker is
     brought up to date when the run resumes.
 
+    Args:
+        finished: the run has ended before, with results that will be written again.
+
     Raises:
         TrackerError, ExtraError: a tracker cannot be opened.
     """
@@ -37,10 +40,11 @@ class Records:
         total_steps: int,
         trackers: Sequence[TrackerConfig] = (TensorBoardConfig(),),
         hyperparameters: Mapping[str, Any] | None = None,
+        finished: bool = False,
     ) -> None:
         self._path = run_dir / METRICS_FILE
-        # A run that is started again after its end writes its results again.
-        kept = [r for r in _records(self._path) if r["step"] <= start_step and r["kind"] != _RESULTS]
+        again = {_RESULTS} if finished else set()
+        kept = [r for r in _records(self._path) if r["step"] <= start_step and r["kind"] not in again]
         write_text(self._path, "".join(f"{json.dumps(record)}\n" for record in kept))
         with writing(self._path):
             self._file = self._path.open("a", encoding="utf-8")
@@ -155,7 +159,7 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [
         Row(record["step"], {name: finite(value) for name, value in record["values"].items()})
         for record in records
-        if record["kind"] == _CURVES
+        if record["kind"] in (_CURVES, _RESULTS)
     ]
 
 

@@ -174,7 +174,12 @@ class Trainer:
         """
         if self.world.is_main:
             self.records = Records(
-                self.run_dir, self.state.step, self.total_steps, self.config.trackers, self.hyperparameters
+                self.run_dir,
+                self.state.step,
+                self.total_steps,
+                self.config.trackers,
+                self.hyperparameters,
+                self.state.finished,
             )
             self._say(self._beginning())
         with self.stop.listening():

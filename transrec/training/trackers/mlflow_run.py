@@ -49,6 +49,7 @@ class MlflowRun(Tracker):
         )
         folder = run.folder / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
+        self._finished = False
         uri = config.uri or environment.MLFLOW_TRACKING_URI.get()
         artifacts = None if uri else (folder / "artifacts").absolute().as_uri()
         with reporting("mlflow", _REMEDY):
@@ -66,8 +67,6 @@ class MlflowRun(Tracker):
         self.scalars(row)
         self._finished = True
 
-    _finished = False
-
     def flush(self) -> None:
         """Every point was written when it was added."""
 
@@ -80,12 +79,23 @@ class MlflowRun(Tracker):
         known = file.read_text(encoding="utf-8").strip() if file.exists() else ""
         found = self._client.get_experiment_by_name(experiment)
         place = found.experiment_id if found else self._client.create_experiment(experiment, artifacts)
-        if known and any(run.info.run_id == known for run in self._client.search_runs([place])):
+        if known and self._has(known):
             self._client.update_run(known, "RUNNING")
             return known
         identity: str = self._client.create_run(place, run_name=name).info.run_id
         write_text(file, f"{identity}\n")
         return identity
+
+    def _has(self, run: str) -> bool:
+        """Whether the store has a run, which it lacks if the tracker now has another store."""
+        (exceptions,) = needed("mlflow", "the tracker mlflow", "mlflow.exceptions")
+        try:
+            self._client.get_run(run)
+        except exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        return True
 
     def _points(self) -> set[tuple[str, int]]:
         """The points that the store has: name of the curve, and step."""

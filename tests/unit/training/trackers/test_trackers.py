@@ -37,8 +37,8 @@ def _record_and_die(folder: Path, name: str, last: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def opened(folder: Path, names: Sequence[str], start: int) -> Records:
-    return Records(folder, start, 10, [CHOICE.validate_python(name) for name in names], {"seed": 3})
+def opened(folder: Path, names: Sequence[str], start: int, finished: bool = False) -> Records:
+    return Records(folder, start, 10, [CHOICE.validate_python(name) for name in names], {"seed": 3}, finished)
 
 
 def add(records: Records, first: int, last: int) -> None:
@@ -51,7 +51,7 @@ def add(records: Records, first: int, last: int) -> None:
 
 
 def finish(folder: Path, names: Sequence[str], first: int, last: int) -> None:
-    records = opened(folder, names, first - 1)
+    records = opened(folder, names, first - 1, finished=first > last)
     add(records, first, last)
     records.results(last, {"test/HR@10": 0.25})
     records.close()
@@ -90,6 +90,16 @@ def test_a_tracker_that_is_added_on_resuming_shows_the_run_from_its_start(tmp_pa
     finish(tmp_path, [other], 1, 4)
     finish(tmp_path, [other, name], 5, 6)
     assert points(name, tmp_path)["train/loss"] == LOSSES
+
+
+@EVERY_TRACKER
+def test_a_finished_run_that_is_trained_longer_keeps_its_first_results(tmp_path: Path, name: str) -> None:
+    needs(name)
+    finish(tmp_path, [name], 1, 4)
+    finish(tmp_path, [name], 5, 6)
+    found = points(name, tmp_path)
+    assert found["train/loss"] == LOSSES
+    assert found["test/HR@10"] == [(4, 0.25), (6, 0.25)]
 
 
 def test_a_name_stands_for_the_tracker_with_its_defaults() -> None:

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from google.protobuf import text_format
 from pydantic import Field
-from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -22,6 +20,12 @@ from transrec.training.trackers.tracker import Row, ShownItems, TrackedRun, Trac
 
 FOLDER = "tensorboard"
 VECTORS, COLUMNS, PROJECTOR = "item_vectors.tsv", "items.tsv", "projector_config.pbtxt"
+_PROJECTOR = f"""embeddings {{
+  tensor_name: "items"
+  tensor_path: "{VECTORS}"
+  metadata_path: "{COLUMNS}"
+}}
+"""
 
 
 class TensorBoardConfig(Config):
@@ -78,9 +82,7 @@ class TensorBoardLog(Tracker):
             np.savetxt(partial, items.vectors.cpu().numpy(), fmt="%.5g", delimiter="\t")
         lines = ["\t".join(items.columns), *map("\t".join, zip(*map(_cells, items.columns.values()), strict=True))]
         write_text(self._folder / COLUMNS, "\n".join(lines) + "\n")
-        found = ProjectorConfig()
-        found.embeddings.add(tensor_name="items", tensor_path=VECTORS, metadata_path=COLUMNS)
-        write_text(self._folder / PROJECTOR, text_format.MessageToString(found))
+        write_text(self._folder / PROJECTOR, _PROJECTOR)
 
     def flush(self) -> None:
         with writing(self._folder):

@@ -34,9 +34,7 @@ def model_card(experiment: Experiment, examples: Examples, summary: dict[str, An
         "## Data",
         _table("", "", _data(experiment, examples, summary)),
         "## Test",
-        "Brackets are {:.0%} intervals over users.{}".format(
-            experiment.evaluation.confidence, f" Tested on {of}." if (of := summary["samples"].get("test")) else ""
-        ),
+        f"Brackets are {experiment.evaluation.confidence:.0%} intervals over users{_sample(summary)}.",
         _results(summary),
         "## Cost",
         _table("", "", _cost(summary)),
@@ -59,7 +57,7 @@ def _front_matter(experiment: Experiment, summary: dict[str, Any]) -> dict[str, 
     ]
     result = {
         "task": {"type": "recommendation", "name": experiment.data.examples.name},
-        "dataset": {"type": "transrec", "name": public(experiment.data.path).rstrip("/").rpartition("/")[2]},
+        "dataset": {"type": "transrec", "name": public(str(experiment.data.path)).rstrip("/").rpartition("/")[2]},
         "metrics": metrics,
     }
     return {
@@ -71,8 +69,10 @@ def _front_matter(experiment: Experiment, summary: dict[str, Any]) -> dict[str, 
 
 
 def _model(experiment: Experiment) -> str:
-    parts = {key: getattr(value, "name", None) for key, value in experiment.model}
-    named = [f"{key.replace('_', ' ')} `{name}`" for key, name in parts.items() if isinstance(name, str)]
+    parts = experiment.model.model_dump(mode="json").items()
+    named = [
+        f"{key.replace('_', ' ')} `{part['name']}`" for key, part in parts if isinstance(part, dict) and "name" in part
+    ]
     return f"A `{experiment.model.name}` of TransRec: {', '.join(named)}; adaptation `{experiment.adaptation.name}`."
 
 
@@ -80,11 +80,16 @@ def _data(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -
     counts = examples.folder.index.counts
     sizes = {name: f"{value:,}" for name, value in summary["data"].items() if isinstance(value, int | float)}
     found = {
-        "shards": f"`{public(experiment.data.path)}`",
+        "shards": f"`{public(str(experiment.data.path))}`",
         "source": f"`{examples.folder.index.build.get('source')}`",
         "users, items, interactions": f"{counts.users:,}, {counts.items:,}, {counts.interactions:,}",
     }
     return found | {f"trained on: {name}": size for name, size in sizes.items()}
+
+
+def _sample(summary: dict[str, Any]) -> str:
+    sample = summary["samples"].get("test")
+    return "" if sample is None else f", of which {sample['users']:,} of {sample['of']:,} were asked"
 
 
 def _results(summary: dict[str, Any]) -> str:

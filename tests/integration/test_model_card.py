@@ -49,6 +49,7 @@ def test_its_front_matter_is_that_of_hugging_face(run: tuple[Path, dict[str, Any
 
 def test_the_card_names_the_data_and_where_the_weights_come_from(run: tuple[Path, dict[str, Any]], tiny: Tiny) -> None:
     text = (run[0] / "export" / "README.md").read_text("utf-8")
-    assert f"| shards | `{tiny.shards}` |" in text
+    assert f"| shards | `{tiny.shards.name}` |" in text
+    assert str(tiny.shards.parent) not in text, "a card is shared"
     assert "| source | `synthetic` |" in text
     assert "SHA-256 of the shards' index" in text

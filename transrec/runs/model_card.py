@@ -57,7 +57,7 @@ def _front_matter(experiment: Experiment, summary: dict[str, Any]) -> dict[str, 
     ]
     result = {
         "task": {"type": "recommendation", "name": experiment.data.examples.name},
-        "dataset": {"type": "transrec", "name": public(str(experiment.data.path)).rstrip("/").rpartition("/")[2]},
+        "dataset": {"type": "transrec", "name": _place(experiment.data.path)},
         "metrics": metrics,
     }
     return {
@@ -66,6 +66,11 @@ def _front_matter(experiment: Experiment, summary: dict[str, Any]) -> dict[str, 
         "tags": ["recommendation", experiment.model.name, experiment.adaptation.name],
         "model-index": [{"name": experiment.run_dir.absolute().name, "results": [result]}],
     }
+
+
+def _place(place: Path | str) -> str:
+    """The name of a folder, without the folders of this machine that it lies in; a URL without its password."""
+    return place.name if isinstance(place, Path) else public(place)
 
 
 def _model(experiment: Experiment) -> str:
@@ -80,7 +85,7 @@ def _data(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -
     counts = examples.folder.index.counts
     sizes = {name: f"{value:,}" for name, value in summary["data"].items() if isinstance(value, int | float)}
     found = {
-        "shards": f"`{public(str(experiment.data.path))}`",
+        "shards": f"`{_place(experiment.data.path)}`",
         "source": f"`{examples.folder.index.build.get('source')}`",
         "users, items, interactions": f"{counts.users:,}, {counts.items:,}, {counts.interactions:,}",
     }
@@ -123,7 +128,7 @@ def _cost(summary: dict[str, Any]) -> dict[str, str]:
 def _lineage(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -> dict[str, str]:
     started = experiment.init_from
     return {
-        "weights began from": f"`{started}`" if started else "the pretrained or random weights of its parts",
+        "weights began from": f"`{_place(started)}`" if started else "the pretrained or random weights of its parts",
         "best step": f"{summary['best_step']:,} of {summary['steps']:,}",
         "seed": str(experiment.seed),
         "SHA-256 of the shards' index": f"`{examples.folder.index_sha256}`",

@@ -1,5 +1,6 @@
 """The card of a model: README.md in the export of its run, with the front matter that Hugging Face reads."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml

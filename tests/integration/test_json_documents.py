@@ -33,9 +33,9 @@ def test_evaluate(commands: ForkedCommands, run: Path) -> None:
 
 
 def test_recommend(commands: ForkedCommands, run: Path) -> None:
-    arguments = ["recommend", "--run", run, "--history", "i1,i2", "--top", "3"]
+    arguments = ["recommend", "--run", run, "--history", "item-1,item-2", "--top", "3"]
     (result,) = document(commands.run(*arguments, "--json"))["results"]
-    assert [item["item_id"] for item in result["history"]] == ["i1", "i2"]
+    assert [item["item_id"] for item in result["history"]] == ["item-1", "item-2"]
     table = commands.run(*arguments).stdout
     assert len(result["recommendations"]) == 3
     for item in result["recommendations"]:

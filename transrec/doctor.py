@@ -78,7 +78,7 @@ def _python() -> Iterator[Finding]:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     fits = OLDEST <= sys.version_info[:2] < BELOW and platform.system() == "Linux"
     remedy = "use Linux, and Python {}.{} to {}.{}".format(*OLDEST, BELOW[0], BELOW[1] - 1)
-    yield Finding("Python", *(("ok", found) if fits else ("fault", found, remedy)))  # type: ignore[arg-type]
+    yield Finding("Python", *(("ok", found) if fits else ("fault", found, remedy)))
 
 
 def _packages() -> Iterator[Finding]:
@@ -132,7 +132,7 @@ def _torch() -> Iterator[Finding]:
         remedy = (
             "processes cannot talk to each other: look at the network settings of this machine (loopback, firewall)"
         )
-        yield Finding(backend, *((needed, fault, remedy) if fault else ("ok", "processes can exchange tensors")))  # type: ignore[arg-type]
+        yield Finding(backend, *((needed, fault, remedy) if fault else ("ok", "processes can exchange tensors")))
 
 
 def _imported(name: str, module: str, otherwise: State, missing: str = "") -> Iterator[Finding]:
@@ -254,7 +254,8 @@ def _extras() -> Iterator[Finding]:
     except metadata.PackageNotFoundError:
         return
     requirements = list(map(Requirement, metadata.requires("transrec") or []))
-    there, absent = [], []
+    there: list[str] = []
+    absent: list[str] = []
     for extra in about.get_all("Provides-Extra") or []:
         names = [r.name for r in requirements if r.marker is not None and r.marker.evaluate({"extra": extra})]
         (there if all(map(_version, names)) else absent).append(extra)

@@ -61,6 +61,8 @@ setup(
             "uvicorn>=0.30.6,<1",
             "prometheus-client>=0.20,<1",
         ],
+        "wandb": ["wandb>=0.19,<1"],  # the trackers of runs, beside TensorBoard
+        "mlflow": ["mlflow-skinny>=3,<4", "sqlalchemy>=2,<3", "alembic>=1.14,<2"],  # its database in the run folder
         # The pages in docs/; ruff breaks the lines of signatures.
         "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2", "ruff>=0.17.6,<0.18"],
         "dev": [

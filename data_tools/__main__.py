@@ -11,11 +11,11 @@ from data_tools.build import DEFAULT_SHARD_BYTES, build
 from data_tools.errors import DataToolsError
 from data_tools.executor import open_executor
 from data_tools.filters import Filters
-from data_tools.inspection import inspect
+from data_tools.inspection import facts, inspect
 from data_tools.sources import SOURCES
 from data_tools.upload import upload_after
 from data_tools.verify import verify
-from transrec.commands.entry import command
+from transrec.commands.entry import add_json, command, print_json
 from transrec.data.shards.remote import public
 from transrec.data.shards.schema import REJECTS_FILE, ShardIndex
 from transrec.data.shards.shard_folder import ShardFolder
@@ -58,6 +58,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="run on the Ray cluster at this address (`local`: start one for this process); "
         "its nodes must see the input and the output folder under the same paths",
     )
+    add_json(build_parser)
     Filters.add_arguments(build_parser)
     if (source := _chosen_source(argv)) in SOURCES:
         SOURCES[source].add_arguments(build_parser)
@@ -70,6 +71,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         command = commands.add_parser(name, help=text, allow_abbrev=False)
         command.set_defaults(run=run)
         command.add_argument("place", metavar="DIR|URL")
+        add_json(command)
     return parser.parse_args(argv)
 
 
@@ -111,7 +113,10 @@ def _run_build(arguments: argparse.Namespace) -> int:
             filters=Filters.from_arguments(arguments),
             executor=open_executor(arguments.workers, arguments.ray),
         )
-    _print_summary(index, public(arguments.output))
+    if arguments.json:
+        print_json({"output": public(arguments.output)} | index.model_dump(mode="json"))
+    else:
+        _print_summary(index, public(arguments.output))
     return 0
 
 
@@ -136,18 +141,26 @@ def _print_summary(index: ShardIndex, output: str) -> None:
 
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
-    inspect(_local(arguments.place), console())
+    folder = _local(arguments.place)
+    if arguments.json:
+        print_json({"place": public(arguments.place)} | facts(folder))
+    else:
+        inspect(folder, console())
     return 0
 
 
 def _run_verify(arguments: argparse.Namespace) -> int:
     folder = _local(arguments.place)
     problems = verify(folder)
+    counts = ShardIndex.load(folder).counts
+    if arguments.json:
+        found = {"whole": not problems, "problems": [problem._asdict() for problem in problems]}
+        print_json({"place": public(arguments.place), **found, "counts": counts.model_dump(mode="json")})
+        return int(bool(problems))
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
         return 1
-    counts = ShardIndex.load(folder).counts
     print(f"{public(arguments.place)}: all well, {counts.users:,} users, {counts.items:,} items")
     return 0
 

@@ -1,4 +1,4 @@
-"""Builds a folder of shards from a source: items, interactions, impressions, then users, and `index.json` last."""
+"""Builds a folder of shards from a source: items, interactions, impressions, users, a card, and `index.json` last."""
 
 import errno
 import os
@@ -9,8 +9,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
+from data_tools.card import write_card
 from data_tools.errors import DataToolsError
 from data_tools.executor import Executor, InProcess
 from data_tools.filters import NO_FILTERS, Filters
@@ -27,6 +29,7 @@ from data_tools.stage import cut_tasks
 from data_tools.user_shards import GroupUsers, UserShards
 from transrec.data.shards.schema import (
     BLOCKS_FILE,
+    CARD_FILE,
     CATALOGUE_FILE,
     INDEX_FILE,
     LOST_AND_FOUND,
@@ -103,6 +106,7 @@ def build(
                 describe_file(folder / REJECTS_FILE, "rejects", samples=reject.counts.total()),
             ],
         )
+        write_card(folder, index, _history_lengths(folder))
         _write_index(index, folder / INDEX_FILE)
     return index
 
@@ -145,8 +149,8 @@ def _is_free(output: Path) -> bool:
     if not output.is_dir():
         return not output.exists()
     if (output / _PARTIAL / INDEX_FILE).exists():  # cut off while it moved its files
-        for entry in ShardIndex.load(output / _PARTIAL).files:
-            (output / entry.name).unlink(missing_ok=True)
+        for name in (CARD_FILE, *(entry.name for entry in ShardIndex.load(output / _PARTIAL).files)):
+            (output / name).unlink(missing_ok=True)
     others = (path.name for path in output.iterdir() if not path.name.startswith(LOCK_FILE))
     return {*others} <= {_PARTIAL, LOST_AND_FOUND}
 
@@ -267,6 +271,11 @@ def _count(items: ItemShards, users: UserShards, reject: RejectLog, dropped: Cou
         dropped=dict(dropped),
         cleaned=dict(sorted(items.cleaned.items())),
     )
+
+
+def _history_lengths(folder: Path) -> np.ndarray:
+    lengths = pq.read_table(folder / BLOCKS_FILE, columns=["lengths"])["lengths"].combine_chunks().flatten()
+    return np.asarray(lengths)
 
 
 def _write_index(index: ShardIndex, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Prints a summary of a folder of shards."""
+"""Summarises a folder of shards, for people and for programs."""
 
 import json
 from datetime import UTC, datetime
@@ -68,6 +68,38 @@ def inspect(folder: Path, console: Console) -> None:
     console.print(_sample_user(catalogue, users.sample))
 
 
+def facts(folder: Path) -> dict[str, Any]:
+    """The numbers that `inspect` prints, without the samples, as a JSON object.
+
+    Raises:
+        ShardSetError: the folder is not a complete set of shards.
+    """
+    index = ShardIndex.load(folder)
+    users = _summarise_users(folder, index.heads)
+    popularity = read_catalogue(folder)["interactions"].to_numpy()
+    fields = {"build", "counts", "text_fields", "heads", "context_columns", "user_columns"}
+    return index.model_dump(mode="json", include=fields) | {
+        "density": index.counts.interactions / (index.counts.users * index.counts.items),
+        "history_length": length_figures(users.lengths) | {"users_by_length": dict(log_bins(users.lengths))},
+        "items_by_interactions": dict(log_bins(popularity)),
+        "first_timestamp": users.first_time,  # positions in place of times are small numbers
+        "last_timestamp": users.last_time,
+        "tied_interactions": users.tied,
+        "impressions": {
+            "users": users.shown.users,
+            "requests": users.shown.requests,
+            "labels": {head: {"sum": ones, "observed": seen} for head, (ones, seen) in users.shown.labels.items()},
+        },
+        "shards": {kind: len(index.of_kind(kind)) for kind in ("items", "users")},
+        "bytes": sum(file.bytes for file in index.files),
+    }
+
+
+def length_figures(lengths: np.ndarray) -> dict[str, float]:
+    """Median, mean and maximum of the lengths of histories."""
+    return {"median": float(np.median(lengths)), "mean": float(lengths.mean()), "longest": int(lengths.max())}
+
+
 def log_bins(values: np.ndarray) -> list[tuple[str, int]]:
     """(label, count) of the bins 0, 1, 2-3, 4-7, 8-15, …, from the first to the last that holds a value."""
     exponents = np.where(values > 0, np.floor(np.log2(np.maximum(values, 1))) + 1, 0).astype(int)
@@ -95,8 +127,9 @@ def _facts(index: ShardIndex, users: UserSummary) -> Table:
         "source": f"{index.build.get('source')} ({options})",
         "images": f"{counts.images:,} items ({counts.images / counts.items:.1%})",
         "density": f"{counts.interactions / (counts.users * counts.items):.3%}",
-        "history": f"median {np.median(users.lengths):,.0f}, mean {users.lengths.mean():,.1f}, "
-        f"longest {users.lengths.max():,}",
+        "history": "median {median:,.0f}, mean {mean:,.1f}, longest {longest:,}".format(
+            **length_figures(users.lengths)
+        ),
         "dates": _times(users),
         "order": _order(users),
         "impressions": _impressions(index, users.shown),

@@ -9,7 +9,7 @@ from pathlib import Path
 from data_tools.errors import DataToolsError
 from data_tools.progress import step
 from transrec.data.shards.remote import filesystem, parse_place, public
-from transrec.data.shards.schema import INDEX_FILE, ShardIndex
+from transrec.data.shards.schema import CARD_FILE, INDEX_FILE, ShardIndex
 
 
 @contextmanager
@@ -53,7 +53,9 @@ def upload(folder: Path, url: str) -> None:
     files, path = filesystem(url)
     files.makedirs(path, exist_ok=True)
     with step("upload", sum(entry.bytes for entry in index.files)) as advance:
-        for name in (*(entry.name for entry in index.files), INDEX_FILE):
+        for name in (*(entry.name for entry in index.files), CARD_FILE, INDEX_FILE):
+            if not (folder / name).exists():
+                continue
             size = (folder / name).stat().st_size
             files.put_file(str(folder / name), f"{path}/{name}")
             if files.size(f"{path}/{name}") != size:

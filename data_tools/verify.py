@@ -22,6 +22,7 @@ from data_tools.shard_reader import ShardFileError, UserBlock, read_block_table,
 from data_tools.shard_writer import hash_file
 from transrec.data.shards.schema import (
     BLOCKS_FILE,
+    CARD_FILE,
     CATALOGUE_FILE,
     INDEX_FILE,
     LOST_AND_FOUND,
@@ -78,7 +79,7 @@ def verify(folder: Path) -> list[Problem]:
 
 def _check_files(folder: Path, index: ShardIndex) -> Iterator[Problem]:
     listed = {file.name for file in index.files}
-    for name in sorted({path.name for path in folder.iterdir()} - listed - {INDEX_FILE, LOST_AND_FOUND}):
+    for name in sorted({path.name for path in folder.iterdir()} - listed - {INDEX_FILE, CARD_FILE, LOST_AND_FOUND}):
         yield Problem(name, f"is not in {INDEX_FILE}")
     for name in (CATALOGUE_FILE, BLOCKS_FILE, REJECTS_FILE):
         if name not in listed:

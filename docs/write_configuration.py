@@ -134,6 +134,8 @@ def _default(value: Any) -> str:
     if isinstance(value, Config):
         choice = _choice(value.__class__)
         return f"`{choice}`" if choice else "its section's"
+    if isinstance(value, list) and any(isinstance(each, Config) for each in value):
+        return f"`[{', '.join(_choice(each.__class__) or 'section' for each in value)}]`"
     if isinstance(value, Path):
         value = str(value).replace(str(Path.home()), "~")
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"

@@ -237,8 +237,10 @@ def with_base(path: Path, values: dict[str, Any], above: Sequence[Path] = ()) ->
 
 def _read_base(path: Path, base: Any, above: Sequence[Path]) -> dict[str, Any]:
     if not isinstance(base, str):
-        raise ConfigError(f"{path}: `base:` takes the path of one YAML file, found {base!r}")
+        raise ConfigError(f"{path}: `base:` takes the path of one YAML file, or a shipped name, found {base!r}")
     target = (path.parent / base).resolve()
+    if not target.exists() and target.suffix != ".yaml":
+        target = find(base)
     if target in above:
         found = "the file itself" if len(above) == 1 else f"{target}, which is based on this file"
         raise ConfigError(f"{path}: `base:` names {found}")

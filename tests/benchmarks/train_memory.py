@@ -24,7 +24,7 @@ from transrec.data.batch import Sampling
 from transrec.data.content.item_store import ItemStore
 from transrec.data.examples import DataConfig
 from transrec.data.train_stream import TrainStream
-from transrec.training.tracking import steps_done
+from transrec.training.records import steps_done
 
 ROOT = Path(__file__).parents[2]
 ITEMS, INTERACTIONS_PER_USER = 20_000, 20

@@ -1,6 +1,7 @@
 """`launch/report.py` on sweeps of small invented runs."""
 
 import csv
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,15 @@ def test_runs_that_were_trained(tiny: Tiny, commands: ForkedCommands, tmp_path: 
     assert [row["method"] for row in rows] == ["full", "houlsby"]
     assert float(rows[0]["flops"]) > float(rows[1]["trainable_parameters"]) > 0
     assert "houlsby" in (tmp_path / "report/report.md").read_text()
+
+
+def test_the_findings_can_be_one_document(folder: Path, printed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document.keys() == {"found", "not_established", "report"}
+    for line in (*document["found"], *document["not_established"]):
+        assert line in printed
+    assert Path(document["report"]).exists()
 
 
 def test_what_is_no_sweep_is_an_error_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,13 @@ def test_a_dry_run_tells_what_is_shared_and_what_it_costs(shards: Path, tmp_path
     assert done.code == 0, done.stderr
     assert "4 trials share 2 pretrainings" in done.stdout
     assert "device-hours" in done.stdout
+    document = json.loads(ForkedCommands(tmp_path).run("sweep", "--config", config, "--dry-run", "--json").stdout)
+    assert len(document["trials"]) == 4
+    assert len({trial["pretraining"] for trial in document["trials"]}) == 2
+    runs = {name: stage["runs"] for name, stage in document["stages"].items()}
+    assert runs["pretraining"] == 2
+    assert sum(runs.values()) == document["total"]["runs"]
+    assert document["total"]["device_seconds"] > 0
     assert not (tmp_path / "storage").exists()
 
 

@@ -268,6 +268,7 @@ def test_floats_with_an_exponent_are_floats_where_any_value_goes(write) -> None:
         ("", "expected a mapping of keys to values, found NoneType"),
         ("base: [a.yaml]", "`base:` takes the path of one YAML file"),
         ("base: nowhere.yaml", "cannot read configuration .*nowhere.yaml"),
+        ("base: transrec/recomended", "no configuration transrec/recomended: .* transrec/recommended"),
         ("base: config.yaml", "`base:` names the file itself"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]", "line 2: aliases are not supported"),
         ("a: &a {b: *a}", "aliases are not supported"),

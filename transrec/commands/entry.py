@@ -82,6 +82,11 @@ def positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
     return number
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`, by which a command prints one JSON document instead of tables and lines."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables and lines")
+
+
 def values_joined(argv: Sequence[str] | None, *options: str) -> list[str]:
     """The arguments with `--option VALUE` as `--option=VALUE`: argparse takes a VALUE such as `-x7` for an option."""
     found: list[str] = []

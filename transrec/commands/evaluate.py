@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transrec.commands.entry import command, print_json
+from transrec.commands.entry import add_json, command, print_json
 from transrec.distributed import world as distributed
 from transrec.evaluation.report import table
 from transrec.runs.channels import Channels
@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = [evaluate(channels, channel, config, arguments.split, world) for channel, config in pairs]
     shown = tables(results, world)
     distributed.stop(world)
-    if world.is_main:
+    if world.is_main and arguments.json:
+        print_json({"results": [result.as_json() for result in results]})
+    elif world.is_main:
         for sample, rows in shown:
             console().print(table(*rows, of=sample))
         for result in results:
@@ -45,6 +47,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--adapter", type=Path, nargs="+", default=[], help="adapted runs, or their export folders")
     parser.add_argument("--split", choices=["valid", "test"], default="test")
     parser.add_argument("--data", metavar="DIR|URL", help="shards other than those a run was trained on")
+    add_json(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
     return parser.parse_args(argv)
 

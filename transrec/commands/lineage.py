@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from transrec.commands.entry import command, print_json, values_joined
+from transrec.commands.entry import add_json, command, print_json, values_joined
 from transrec.runs.lineage import RunLineage, SeenWindow
 from transrec.terminal import console, shortened
 
@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         windows = run.item(arguments.item)
         table, answer = of_all_steps(run, f"item {arguments.item}, {run.titles[arguments.item]}", windows)
         answer = {"item": arguments.item, **answer}
-    console().print(table)
+    if not arguments.json:
+        console().print(table)
     print_json({"run": str(arguments.run), **answer})
     return 0
 
@@ -50,6 +51,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     question.add_argument("--step", type=int, help="show the users and items of this step")
     question.add_argument("--item", help="show the steps that had this item in a history")
     question.add_argument("--user", help="show the steps that trained on this user")
+    add_json(parser)
     return parser.parse_args(values_joined(argv, "--item", "--user"))
 
 

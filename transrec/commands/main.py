@@ -10,6 +10,8 @@ from transrec.commands.entry import command
 
 # Module and help text by command name. The module is imported only to run its `main`, as some import PyTorch.
 COMMANDS = {
+    "init": ("transrec.commands.init", "write a small project to begin with"),
+    "doctor": ("transrec.commands.doctor", "say what works on this machine, and what to do"),
     "train": ("transrec.commands.train", "train a run, or resume it"),
     "fill": ("transrec.commands.fill", "fill the cache of a node for a run ahead of time"),
     "evaluate": ("transrec.commands.evaluate", "evaluate runs on held-out items"),

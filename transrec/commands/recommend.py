@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.table import Table
 
-from transrec.commands.entry import command, positive, print_json, values_joined
+from transrec.commands.entry import add_json, command, positive, print_json, values_joined
 from transrec.config import ConfigError
 from transrec.runs.catalogue import Catalogue
 from transrec.runs.histories import UserHistory, ids_of, read_histories, users_of
@@ -33,12 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     history = one_history(arguments)
     users = None if history is not None else asked_users(arguments.histories, several=len(arguments.adapter) > 1)
+    documents = []
     for recommender in opened(arguments.run, arguments.adapter, arguments.catalogue):
-        if history is not None:
+        if history is not None and arguments.json:
+            documents.append(document(recommender, history, arguments.top))
+        elif history is not None:
             show(recommender.name, recommender.catalogue, history, recommender.recommend(history, arguments.top))
         elif users is not None:
             named = {"adapter": str(recommender.folder)} if arguments.adapter else {}
             answer(recommender, users, arguments.top, arguments.unknown, named)
+    if documents:
+        print_json({"results": documents})
     return 0
 
 
@@ -65,7 +70,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default="skip",
         help="items of a line that the catalogue lacks: leave them out and report them (%(default)s), or stop",
     )
-    return parser.parse_args(values_joined(argv, "--history", "--item"))
+    add_json(parser)
+    arguments = parser.parse_args(values_joined(argv, "--history", "--item"))
+    if arguments.json and arguments.histories is not None:
+        parser.error("--json is for --history and --item: --histories prints a JSON line for each user")
+    return arguments
 
 
 def opened(run: Path | None, adapters: Sequence[Path], catalogue: str | None) -> Iterator[Recommender]:
@@ -153,6 +162,14 @@ def check(recommender: Recommender, user: UserHistory, unknown: str) -> None:
         recommender.catalogue.check(user.history, user.where)
     if user.candidates:
         recommender.catalogue.check(user.candidates, f"{user.where}, candidates")
+
+
+def document(recommender: Recommender, history: Sequence[str], top: int) -> dict[str, Any]:
+    """The recommendations for a history, as `show` prints them, with full titles and scores."""
+    titles = [recommender.catalogue.title(item_id) for item_id in history]
+    listed = [{"item_id": item_id, "title": title} for item_id, title in zip(history, titles, strict=True)]
+    found = recommender.recommend(history, top)
+    return {"name": recommender.name, "history": listed, "recommendations": found}
 
 
 def show(name: str, catalogue: Catalogue, history: Sequence[str], recommended: Sequence[dict[str, Any]]) -> None:

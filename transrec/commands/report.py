@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transrec.commands.entry import command, positive
+from transrec.commands.entry import add_json, command, positive, print_json
 from transrec.sweeps.analysis.comparison import MARGIN
 from transrec.sweeps.analysis.fits import DELTA
 from transrec.sweeps.report.assemble import REPORT_FOLDER, write_report
@@ -26,11 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--margin", type=above_0, default=MARGIN, help="equivalence margin relative to the baseline: %(default)s"
     )
     parser.add_argument("--delta", type=above_0, default=DELTA, help="delta of the fits' Huber loss: %(default)s")
+    add_json(parser)
     arguments = parser.parse_args(argv)
     draft = write_report(arguments.sweep, arguments.margin, arguments.delta)
+    page = arguments.sweep / REPORT_FOLDER / "index.html"
+    if arguments.json:
+        print_json({"found": draft.findings.found, "not_established": draft.findings.unsaid, "report": str(page)})
+        return 0
     for title, lines in (("Found", draft.findings.found), ("Not established", draft.findings.unsaid)):
         print(title, *(f"  {line}" for line in lines), sep="\n")
-    print(f"Report     {arguments.sweep / REPORT_FOLDER}/index.html")
+    print(f"Report     {page}")
     return 0
 
 

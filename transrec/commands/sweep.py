@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from transrec.commands.entry import INTERRUPTED, command
+from transrec.commands.entry import INTERRUPTED, add_json, command, print_json
 from transrec.config import dump, find
 from transrec.sweeps import forecast
 from transrec.sweeps.config import load_sweep
@@ -29,7 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.dry_run:
         plan = make_plan(sweep)
-        console().print(forecast.show(sweep, plan, forecast.forecast(sweep, plan)))
+        work = forecast.forecast(sweep, plan)
+        if arguments.json:
+            print_json(forecast.as_json(plan, work))
+        else:
+            console().print(forecast.show(sweep, plan, work))
         return 0
     try:
         return 0 if run_sweep(sweep, arguments.resume, arguments.address) else 1
@@ -50,8 +54,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="resume a sweep, also with another grid")
     parser.add_argument("--dry-run", action="store_true", help="show the trials and their estimated cost, and stop")
     parser.add_argument("--print-config", action="store_true", help="show the resolved sweep and stop")
+    add_json(parser)
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="values of the sweep file to override")
-    return parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.json and not arguments.dry_run:
+        parser.error("--json needs --dry-run: a sweep prints its progress, and `transrec report --json` its results")
+    return arguments
 
 
 if __name__ == "__main__":

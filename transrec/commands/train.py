@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from transrec.commands.entry import command
+from transrec.commands.entry import add_json, command
 from transrec.config import dump, find, load
 from transrec.experiment import Experiment
 from transrec.runs.train_and_test import check, run
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"# learning rate of the adapters ({name}): {rate:g}, set by their method")
         return 0
     try:
-        run(experiment)
+        run(experiment, document=arguments.json)
     except Interrupted as message:
         print(message, file=sys.stderr)
         return PAUSED_EXIT if isinstance(message, Paused) else SIGTERM_EXIT
@@ -43,6 +43,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--config", required=True, metavar="FILE|NAME", help="YAML file, or the name of a shipped one: quickstart"
     )
     parser.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
+    add_json(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="configuration values to override")
     return parser.parse_intermixed_args(argv)

@@ -22,7 +22,7 @@ from transrec.runs.features import count_features
 from transrec.runs.rebuild import check_left_out, left_out, outside, source_weights
 from transrec.runs.run_folder import load
 from transrec.training.prefix_cache import keep_prefixes
-from transrec.training.tracking import flatten
+from transrec.training.records import flatten
 
 
 @dataclass(frozen=True)

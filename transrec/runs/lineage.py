@@ -13,7 +13,7 @@ from transrec.data.train_stream import TrainStream, digest
 from transrec.runs.evaluate import check_shards
 from transrec.runs.export import read_export
 from transrec.runs.run_folder import load
-from transrec.training.tracking import last_batch
+from transrec.training.records import last_batch
 from transrec.weights import CONFIG_FILE
 
 

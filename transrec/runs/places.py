@@ -9,7 +9,7 @@ import yaml
 
 from transrec.config import ConfigError, read_yaml
 from transrec.experiment import Experiment
-from transrec.training.tracking import flatten
+from transrec.training.records import flatten
 
 ENVIRONMENT_FILE = "environment.yaml"
 BACKBONE = "backbone"

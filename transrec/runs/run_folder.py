@@ -21,7 +21,7 @@ from transrec.files import write_text, writing
 from transrec.locks import BusyError, sole_owner
 from transrec.runs.places import BACKBONE, ENVIRONMENT_FILE, as_recorded, contents, same_content
 from transrec.training import checkpoint
-from transrec.training.tracking import flatten
+from transrec.training.records import flatten
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".lock"

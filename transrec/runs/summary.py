@@ -24,7 +24,7 @@ from transrec.protocols import Examples
 from transrec.terminal import console
 from transrec.training.checkpoint import TrainState
 from transrec.training.cost import Cost
-from transrec.training.tracking import flatten
+from transrec.training.records import flatten
 
 _ROWS_OF_A_GROUP = 2**18  # of a Parquet file; their ids and names fit into 2 GiB
 
@@ -135,8 +135,9 @@ def _row_groups(users: Iterable[pa.StringArray]) -> Iterator[pa.StringArray]:
 
 
 def hyperparameters(experiment: Experiment) -> dict[str, Any]:
-    """The settings by which TensorBoard compares runs, by dotted key."""
+    """The settings by which trackers compare runs, by dotted key."""
     sections = experiment.model_dump(mode="json", include={"seed", "model", "adaptation", "optimizer", "train", "zero"})
+    del sections["train"]["trackers"]
     return flatten(sections)
 
 
@@ -168,7 +169,7 @@ def show(
         f"best at step {summary['best_step']}.",
         *(cost.advice() if cost is not None else ["Operations were not counted: one device cannot hold the model."]),
         f"Results    {folder}/summary.json",
-        f"Curves     tensorboard --logdir {folder}/tensorboard",
+        *([f"Curves     tensorboard --logdir {folder}/tensorboard"] if (folder / "tensorboard").exists() else []),
         f"Evaluate   transrec evaluate --run {folder} --split test",
         f"Recommend  transrec recommend --run {folder} --history ID,ID,… --top 10",
         sep="\n",

@@ -1,5 +1,6 @@
 """Executes a run from configuration to summary, for the command `train` and for sweeps."""
 
+import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -25,19 +26,26 @@ from transrec.protocols import Examples
 from transrec.runs.baselines import baselines
 from transrec.runs.build import Parts, build
 from transrec.runs.export import damage, describe
+from transrec.runs.model_card import write_model_card
 from transrec.runs.pool_memory import check_pool
 from transrec.runs.run_folder import check_run_dir, owned, write_run_dir
+from transrec.runs.shown_items import most_shown, shown_items
 from transrec.runs.summary import SUMMARY_FILE, assemble, hyperparameters, save_ranks, save_users, show, write_summary
 from transrec.training.cost import Cost, count_parameters, measure
 from transrec.training.engine import check_extra, deepspeed_config, initialize
 from transrec.training.optim import build_optimizer, build_table_optimizer, peak_rates
 from transrec.training.stopping import StopRequest
 from transrec.training.tables import EngineWithTables, Tables, learning_groups
+from transrec.training.trackers.tracker import ShownItems
 from transrec.training.trainer import Trainer, peak_memory
 
 
-def run(experiment: Experiment) -> dict[str, Any]:
-    """Train (or resume), export the best weights, test them; returns the contents of `summary.json`."""
+def run(experiment: Experiment, document: bool = False) -> dict[str, Any]:
+    """Train (or resume), export the best weights, test them; returns the contents of `summary.json`.
+
+    Args:
+        document: print the summary as one JSON document, instead of tables.
+    """
     check(experiment)
     world = distributed.start()
     with ExitStack() as held:
@@ -53,7 +61,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
             raise
         distributed.stop(world)
         if world.is_main:
-            finish(experiment, trained, others)
+            finish(experiment, trained, others, document)
     return trained.summary
 
 
@@ -62,8 +70,11 @@ def check(experiment: Experiment) -> None:
 
     Raises:
         ConfigError: DeepSpeed does not know one of its additional settings.
+        ExtraError: a tracker's library is not installed.
     """
     check_extra(experiment.deepspeed, experiment.zero.stage)
+    for tracker in experiment.train.trackers:
+        tracker.check()
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ class Trained:
     results: Mapping[str, UserResults]  # by part
     summary: dict[str, Any]
     cost: Cost | None
+    shown: ShownItems | None  # on the main process, for trackers
 
 
 def train_and_measure(experiment: Experiment, world: World) -> Trained:
@@ -110,7 +122,8 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     peak = int(world.gather_ints([peak_memory()]).max())
     rates = peak_rates(learning_groups(trainer.engine))
     summary = assemble(experiment, parts.examples, parameters, rates, state, peak, results, cost)
-    return Trained(parts.examples, trainer, results, summary, cost)
+    shown = shown_items(model, parts.store, parts.examples.folder, most_shown(experiment.train.trackers), world)
+    return Trained(parts.examples, trainer, results, summary, cost, shown)
 
 
 def record(experiment: Experiment, trained: Trained) -> None:
@@ -118,23 +131,30 @@ def record(experiment: Experiment, trained: Trained) -> None:
     tested, trainer = trained.results["test"], trained.trainer
     add_baselines(experiment, trained, {})
     save_users(experiment.run_dir / "test_users.parquet", trained.examples, tested)
+    write_model_card(experiment, trained.examples, trained.summary)
     write_summary(experiment.run_dir, trained.summary)
     metrics = {f"test/{name}": estimate.value for name, estimate in tested.estimates.items()}
-    assert trainer.tracker is not None
-    trainer.tracker.hyperparameters(hyperparameters(experiment), metrics, trainer.state.step)
-    trainer.tracker.say(f"results are in {experiment.run_dir}/{SUMMARY_FILE}; baselines follow")
+    assert trainer.records is not None
+    trainer.records.results(trainer.state.step, metrics)
+    if trained.shown is not None:
+        trainer.records.items(trained.shown)
+    trainer.records.say(f"results are in {experiment.run_dir}/{SUMMARY_FILE}; baselines follow")
     trainer.close()
 
 
-def finish(experiment: Experiment, trained: Trained, others: Mapping[str, UserResults]) -> None:
-    """Write the results of the baselines and print all; only the main process calls it."""
+def finish(experiment: Experiment, trained: Trained, others: Mapping[str, UserResults], document: bool) -> None:
+    """Write the results of the baselines and print all, as tables or a `document`; only the main process calls it."""
     groups = add_baselines(experiment, trained, others)
     save_ranks(experiment.run_dir / "test_baselines.parquet", trained.examples, others)
+    write_model_card(experiment, trained.examples, trained.summary)
     write_summary(experiment.run_dir, trained.summary)
     rows = {**others, "this run": trained.results["test"]}
     tested = {name: results.estimates for name, results in rows.items()}
     sample = trained.results["test"].sample
-    show(experiment, tested, groups, trained.summary, trained.cost, of="" if sample is None else str(sample))
+    if document:
+        print(json.dumps({"run": str(experiment.run_dir), **trained.summary}))
+    else:
+        show(experiment, tested, groups, trained.summary, trained.cost, of="" if sample is None else str(sample))
 
 
 def add_baselines(
@@ -215,6 +235,7 @@ def build_trainer(
         },
         world,
         stop,
+        hyperparameters(experiment),
     )
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Group
@@ -187,6 +188,29 @@ def show(sweep: Sweep, plan: Plan, work: Mapping[str, Work]) -> Group:
     costs.add_row("total", str(len(plan.runs)), str(len(plan.runs) - len(work)), *_sums(list(work.values())))
     costs.caption = _savings(plan, work)
     return Group(trials, costs)
+
+
+def as_json(plan: Plan, work: Mapping[str, Work]) -> dict[str, Any]:
+    """The numbers of both tables, in operations and device-seconds."""
+    trials = [
+        {"trial": trial.name, "axes": dict(trial.axes), "run": trial.run, "pretraining": trial.source}
+        for trial in plan.trials
+    ]
+    stages = {}
+    for stage in STAGES:
+        runs = plan.of(stage)
+        left = [work[run.hash] for run in runs if run.hash in work]
+        stages[stage] = {"runs": len(runs), "finished": len(runs) - len(left), **_totals(left)}
+    total = {"runs": len(plan.runs), "finished": len(plan.runs) - len(work), **_totals(list(work.values()))}
+    return {"trials": trials, "stages": stages, "total": total}
+
+
+def _totals(work: list[Work]) -> dict[str, float]:
+    return {
+        "windows": sum(one.windows for one in work),
+        "flops": sum(one.flops for one in work),
+        "device_seconds": sum(one.seconds for one in work),
+    }
 
 
 def _sums(work: list[Work]) -> list[str]:

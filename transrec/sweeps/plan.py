@@ -32,7 +32,7 @@ from transrec.runs.places import hash_of_weights, weight_folders
 from transrec.runs.run_folder import is_among
 from transrec.runs.train_and_test import check as check_settings
 from transrec.sweeps.config import NO_SOURCE, Axis, Sweep, stage_values
-from transrec.training.tracking import flatten
+from transrec.training.records import flatten
 
 RUNS_FOLDER = "runs"
 _HASH_DIGITS = 16

@@ -27,7 +27,7 @@ from transrec.sweeps.driver import Driver, Settle, SweepError, lock_storage
 from transrec.sweeps.plan import Run, make_plan
 from transrec.sweeps.view import View
 from transrec.terminal import messages
-from transrec.training.tracking import validations
+from transrec.training.records import validations
 
 # Ray reads these when it is imported, which happens later, inside functions. They keep it from changing the working
 # directory, writing reports of its own and sending usage statistics.

@@ -24,9 +24,11 @@ from transrec.training import checkpoint
 from transrec.training.checkpoint import TrainState
 from transrec.training.engine import Precision
 from transrec.training.optim import OptimizerConfig, schedule_factor, set_learning_rates
+from transrec.training.records import Records
 from transrec.training.stopping import Duration, Interrupted, Paused, Stop, StopRequest
 from transrec.training.tables import learning_groups, reduced_gradients
-from transrec.training.tracking import Tracker
+from transrec.training.trackers import TrackerConfig
+from transrec.training.trackers.tensorboard_log import TensorBoardConfig
 
 _DROPOUT = 4  # seed component that separates these random numbers from those of the stream
 
@@ -62,6 +64,10 @@ class TrainConfig(Config):
         None, gt=0, description="GiB that a rank may use for all candidate items of a step and their scores; null: all"
     )
     log_every: Annotated[int, MayDiffer()] = Field(10, ge=1, description="steps between points of the training curves")
+    trackers: Annotated[list[TrackerConfig], MayDiffer()] = Field(
+        [TensorBoardConfig()],
+        description="programs that show the curves of the run: tensorboard, csv, wandb, mlflow; []: none",
+    )
     time_limit: Annotated[Duration | None, MayDiffer()] = Field(
         None, description="time such as 3h50m after which the run saves a checkpoint and pauses; null: none"
     )
@@ -98,6 +104,7 @@ class Trainer:
         save_best: called on every rank when `monitor` has improved.
         identity: hashes, by name, of the inputs that a checkpoint depends on.
         stop: the requests to stop that reach this rank.
+        hyperparameters: settings by which trackers compare runs, by dotted key.
     """
 
     def __init__(
@@ -114,14 +121,16 @@ class Trainer:
         identity: Mapping[str, str],
         world: World,
         stop: StopRequest,
+        hyperparameters: Mapping[str, Any] | None = None,
     ) -> None:
         self.config, self.optimizer, self.engine = config, optimizer, engine
         self.stream, self.workers = stream, workers
         self.validate, self.improves, self.save_best = validate, improves, save_best
         self.run_dir, self.identity, self.world, self.stop = run_dir, identity, world, stop
+        self.hyperparameters = hyperparameters or {}
         self.total_steps = config.steps or config.epochs * len(stream)
         self.state = TrainState()
-        self.tracker: Tracker | None = None
+        self.records: Records | None = None
         self._window = _Window()
         self._rates: dict[str, float] = {}
         self._gradient_norm: float | None = None
@@ -164,7 +173,14 @@ class Trainer:
             StorageError: the disk is full or read-only.
         """
         if self.world.is_main:
-            self.tracker = Tracker(self.run_dir, self.state.step, self.total_steps)
+            self.records = Records(
+                self.run_dir,
+                self.state.step,
+                self.total_steps,
+                self.config.trackers,
+                self.hyperparameters,
+                self.state.finished,
+            )
             self._say(self._beginning())
         with self.stop.listening():
             try:
@@ -192,14 +208,14 @@ class Trainer:
 
     def close(self) -> None:
         """Close the records."""
-        if self.tracker is not None:
-            self.tracker.close()
+        if self.records is not None:
+            self.records.close()
 
     def _run(self) -> None:
         began, seconds_before = time.monotonic(), self.state.seconds
-        if self.tracker is not None:
+        if self.records is not None:
             stage = int(self.engine.zero_optimization_stage())
-            self.tracker.record("start", self.state.step, {"ranks": self.world.size, "stage": stage})
+            self.records.record("start", self.state.step, {"ranks": self.world.size, "stage": stage})
         with closing(self.stream.load(self.state.step, self.total_steps, self.workers)) as steps:
             for step, micro_batches in enumerate(steps, start=self.state.step):
                 stop = self._train_step(step, micro_batches)
@@ -237,8 +253,8 @@ class Trainer:
     def _save(self) -> None:
         self._flush()
         self._check_weights()
-        if self.tracker is not None:
-            self.tracker.flush()
+        if self.records is not None:
+            self.records.flush()
         checkpoint.save(self.engine, self.run_dir / "checkpoints", self.state, self.identity, self.world)
 
     def _check_weights(self) -> None:
@@ -334,17 +350,17 @@ class Trainer:
         for step, loss in enumerate(losses, start=first):
             if not math.isfinite(loss):
                 self._stop_at(f"the loss is {loss} at", step)
-        if self.tracker is None:
+        if self.records is None:
             return
         for step, (loss, digest) in enumerate(zip(losses, window.digests, strict=True), start=first + 1):
             record = {"epoch": self.stream.epoch_of(step - 1), "loss": loss, "batch": f"{digest:016x}"}
             if len(window.names) > 1:
                 record["losses"] = dict(zip(window.names, by_name[step - first - 1][1:], strict=True))
-            self.tracker.record("step", step, record)
+            self.records.record("step", step, record)
         seconds = time.monotonic() - window.since
         users_per_second = window.users / seconds
-        self.tracker.scalars(self.state.step, self._scalars(window, by_name, users_per_second))
-        self.tracker.advance(self.state.step, losses[-1], users_per_second, seconds / len(losses))
+        self.records.scalars(self.state.step, self._scalars(window, by_name, users_per_second))
+        self.records.advance(self.state.step, losses[-1], users_per_second, seconds / len(losses))
 
     def _scalars(self, window: _Window, losses: list[list[float]], users_per_second: float) -> dict[str, float]:
         means = [sum(column) / len(losses) for column in zip(*losses, strict=True)]
@@ -390,9 +406,9 @@ class Trainer:
         if improved:
             self.state.best, self.state.best_step = value, self.state.step
             self.save_best()
-        if self.tracker is not None:
-            self.tracker.record("valid", self.state.step, dict(metrics))
-            self.tracker.scalars(self.state.step, {f"valid/{name}": v for name, v in metrics.items()})
+        if self.records is not None:
+            self.records.record("valid", self.state.step, dict(metrics))
+            self.records.scalars(self.state.step, {f"valid/{name}": v for name, v in metrics.items()})
             shown = "  ".join(f"{name} {v:.4f}" for name, v in metrics.items())
             took = time.monotonic() - began
             self._say(f"step {self.state.step}  valid {shown}{'  (best)' if improved else ''}  [{took:.1f} s]")
@@ -404,8 +420,8 @@ class Trainer:
         return last or self.state.step % (len(self.stream) if every == "epoch" else every) == 0
 
     def _say(self, text: str) -> None:
-        if self.tracker is not None:
-            self.tracker.say(text)
+        if self.records is not None:
+            self.records.say(text)
 
 
 def _means(losses: Mapping[str, Tensor], normalisers: Mapping[str, float]) -> Tensor:

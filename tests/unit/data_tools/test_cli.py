@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,30 @@ def test_build_verify_inspect(
     assert capsys.readouterr().out == f"{out}: all well, 1 users, 3 items\n"
     assert main(["inspect", out]) == 0
     assert capsys.readouterr().out.startswith("1 users, 3 items, 1 interactions\n")
+
+
+def test_each_prints_one_document_with_its_numbers(
+    write_tables: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    folder = write_tables(interactions="user_id\titem_id\ttimestamp\nu\ta\t1\nu\tb\t2\nu\tzz\t3\n")
+    assert main(["build", "--source", "tables", "--input", str(folder), "--output", out, "--json"]) == 0
+    built = json.loads(capsys.readouterr().out)
+    assert (built["output"], built["counts"]["items"], built["counts"]["rejects"]) == (out, 3, {"unknown_item": 1})
+    assert main(["verify", out, "--json"]) == 0
+    verified = json.loads(capsys.readouterr().out)
+    assert verified == {"place": out, "whole": True, "problems": [], "counts": built["counts"]}
+    assert main(["inspect", out, "--json"]) == 0
+    inspected = json.loads(capsys.readouterr().out)
+    assert inspected["counts"] == built["counts"]
+    lengths = {"median": 2.0, "mean": 2.0, "longest": 2, "users_by_length": {"2-3": 1}}
+    assert inspected["history_length"] == lengths
+    assert inspected["items_by_interactions"] == {"0": 1, "1": 2}
+    (tmp_path / "out" / "rejects.jsonl").write_text("x")
+    assert main(["verify", out, "--json"]) == 1
+    damaged = json.loads(capsys.readouterr().out)
+    assert not damaged["whole"]
+    assert [problem["file"] for problem in damaged["problems"]] == ["rejects.jsonl"]
 
 
 def test_strict_ends_with_a_message(

@@ -9,6 +9,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from data_tools.__main__ import main
 from data_tools.verify import verify
+from transrec.data.shards.schema import CARD_FILE
 from transrec.data.shards.shard_folder import ShardFolder
 
 
@@ -34,7 +35,9 @@ def test_a_set_built_at_a_url_is_the_set_built_in_a_folder(
     assert build(str(tmp_path / "local")) == 0
     copy = ShardFolder("memory://bucket/set", tmp_path / "cache").copy()
     assert verify(copy) == []
-    assert {path.name for path in copy.iterdir()} == {path.name for path in (tmp_path / "local").iterdir()}
+    built = {path.name for path in (tmp_path / "local").iterdir()}
+    assert {path.name for path in copy.iterdir()} == built - {CARD_FILE}, "which the index does not list"
+    assert {Path(name).name for name in bucket.ls("/bucket/set", detail=False)} == built
     for path in copy.glob("[!i]*"):
         assert path.read_bytes() == (tmp_path / "local" / path.name).read_bytes()
 

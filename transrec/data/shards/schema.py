@@ -6,6 +6,7 @@
     items-{000000}.tar    webdataset samples: `{index:09d}.json` (item_id, title, text, …) and `.jpg`
     users-{000000}.tar    webdataset samples: `{block:09d}.arrow`, an Arrow IPC stream with one record batch of users
     rejects.jsonl         rows that could not be used: file, line, reason
+    README.md             a card for people, not listed in index.json; sets from before it lack it
 
 An item is identified by its index, 1..N in catalogue order; 0 is always padding. Users are sorted by a hash of their
 id, so a prefix of the stream is a uniform sample and smaller prefixes nest in larger ones.
@@ -38,6 +39,7 @@ INDEX_FILE = "index.json"
 CATALOGUE_FILE = "items.parquet"
 BLOCKS_FILE = "user_blocks.parquet"
 REJECTS_FILE = "rejects.jsonl"
+CARD_FILE = "README.md"
 LOST_AND_FOUND = "lost+found"  # a folder at the root of a file system, which may be mounted for a set of shards
 MAX_IMAGE_PIXELS = 64 * 2**20  # a larger image is refused before it is decoded
 

@@ -1,39 +1,58 @@
-"""Progress and records of a run: progress bar, TensorBoard, metrics.jsonl."""
+"""Progress and records of a run: progress bar, metrics.jsonl, and the trackers that show its curves."""
 
 import json
 import math
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
 from transrec.files import LinesError, json_lines, write_text, writing
 from transrec.terminal import messages
+from transrec.training.trackers import TrackerConfig
+from transrec.training.trackers.tensorboard_log import TensorBoardConfig
+from transrec.training.trackers.tracker import Row, ShownItems, TrackedRun, Tracker, TrackerError, finite
 
 METRICS_FILE = "metrics.jsonl"
+_CURVES, _RESULTS = "curves", "results"  # kinds of records that hold a row of trackers
 _SECONDS_BETWEEN_LINES = 30.0
 
 
-class Tracker:
-    """Records of a run from `start_step` on; later records of an interrupted run are dropped."""
+class Records:
+    """Records of a run from `start_step` on; later records of an interrupted run are dropped.
 
-    def __init__(self, run_dir: Path, start_step: int, total_steps: int) -> None:
+    A tracker that fails is left out from then on, with a warning: metrics.jsonl has all of it, and the tracker is
+    brought up to date when the run resumes.
+
+    Args:
+        finished: the run has ended before, with results that will be written again.
+
+    Raises:
+        TrackerError, ExtraError: a tracker cannot be opened.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        start_step: int,
+        total_steps: int,
+        trackers: Sequence[TrackerConfig] = (TensorBoardConfig(),),
+        hyperparameters: Mapping[str, Any] | None = None,
+        finished: bool = False,
+    ) -> None:
         self._path = run_dir / METRICS_FILE
-        self._events = run_dir / "tensorboard"
-        kept = [record for record in _records(self._path) if record["step"] <= start_step]
+        again = {_RESULTS} if finished else set()
+        kept = [r for r in _records(self._path) if r["step"] <= start_step and r["kind"] not in again]
         write_text(self._path, "".join(f"{json.dumps(record)}\n" for record in kept))
         with writing(self._path):
             self._file = self._path.open("a", encoding="utf-8")
-        threading.excepthook = _without_tensorboard
-        with writing(self._events):
-            self._board = SummaryWriter(str(self._events), purge_step=start_step + 1)
         self.console = messages()
+        run = TrackedRun(run_dir, start_step, _rows(kept), hyperparameters or {})
+        self._trackers: list[Tracker] = []
+        for tracker in trackers:
+            self._trackers.append(tracker.open(run))
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -55,10 +74,18 @@ class Tracker:
             self._file.write(json.dumps({"kind": kind, "step": step, **_finite(values)}) + "\n")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write points of TensorBoard curves."""
-        with writing(self._events):
-            for tag, value in values.items():
-                self._board.add_scalar(tag, value, step, new_style=True)
+        """Add points of curves, by the name of the curve."""
+        self.record(_CURVES, step, {"values": _finite(values)})
+        self._each(lambda tracker: tracker.scalars(Row(step, values)))
+
+    def results(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add the test metrics of the run, by which it is compared with others."""
+        self.record(_RESULTS, step, {"values": _finite(metrics)})
+        self._each(lambda tracker: tracker.results(Row(step, metrics)))
+
+    def items(self, items: ShownItems) -> None:
+        """Show the vectors of items in the trackers that have a view for them."""
+        self._each(lambda tracker: tracker.items(items))
 
     def advance(self, step: int, loss: float, users_per_second: float, seconds_a_step: float) -> None:
         """Update the progress bar; off a terminal, print a line now and then."""
@@ -78,31 +105,26 @@ class Tracker:
         """Print a line."""
         self.console.print(text, highlight=False)
 
-    def hyperparameters(self, values: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
-        """Show the run in TensorBoard's HParams tab.
-
-        They go into the run's own event file: `SummaryWriter.add_hparams` would create a new run for every call.
-        """
-        flat = {key: v if isinstance(v, bool | int | float) else str(v) for key, v in values.items()}
-        with writing(self._events):
-            for summary in hparams(flat, dict.fromkeys(metrics)):
-                self._board._get_file_writer().add_summary(summary)
-        self.scalars(step, metrics)
-
     def flush(self) -> None:
         """Write all records to disk, before a checkpoint: a run resumed from it does not write them again."""
         with writing(self._path):
             self._file.flush()
-        with writing(self._events):
-            self._board.flush()
+        self._each(lambda tracker: tracker.flush())
 
     def close(self) -> None:
         """Stop the progress bar and close the files."""
         self._progress.stop()
         with writing(self._path):
             self._file.close()
-        with writing(self._events):
-            self._board.close()
+        self._each(lambda tracker: tracker.close())
+
+    def _each(self, call: Callable[[Tracker], None]) -> None:
+        for tracker in list(self._trackers):
+            try:
+                call(tracker)
+            except TrackerError as error:
+                self._trackers.remove(tracker)
+                self.say(f"warning: {error}. The run goes on without it; {METRICS_FILE} has all curves")
 
 
 def steps_done(run_dir: Path) -> int:
@@ -133,10 +155,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _without_tensorboard(failure: threading.ExceptHookArgs) -> None:
-    """Suppress the traceback of TensorBoard's thread: its failure is raised by the next call and reported then."""
-    if not isinstance(failure.thread, _AsyncWriterThread):
-        threading.__excepthook__(failure)
+def _rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
+    return [
+        Row(record["step"], {name: finite(value) for name, value in record["values"].items()})
+        for record in records
+        if record["kind"] in (_CURVES, _RESULTS)
+    ]
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:

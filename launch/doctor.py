@@ -1,0 +1,8 @@
+"""Say what will work on this machine: `python launch/doctor.py`."""
+
+import sys
+
+from transrec.commands.doctor import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""Write a small project to begin with: `python launch/init.py DIR`."""
+
+import sys
+
+from transrec.commands.init import main
+
+if __name__ == "__main__":
+    sys.exit(main())

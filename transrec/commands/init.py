@@ -1,0 +1,31 @@
+"""Write a small project to begin with: `transrec init DIR`.
+
+DIR gets a configuration, two small tables in place of your data, and a README with the commands that build, train,
+evaluate and recommend.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from transrec.commands.entry import command
+from transrec.starter import write_project
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="transrec init", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="new or empty folder")
+    folder: Path = parser.parse_args(argv).folder
+    for path in write_project(folder):
+        print(path)
+    print(f"The commands that come next are in {folder / 'README.md'}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The card of a model: README.md in the export of its run, with the front matter that Hugging Face reads."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from transrec.data.shards.remote import public
+from transrec.experiment import Experiment
+from transrec.files import write_text
+from transrec.protocols import Examples
+from transrec.runs.export import EXPORT_FOLDER
+
+CARD_FILE = "README.md"
+_INTERVAL = "_interval"
+_UNKNOWN = "unknown"
+
+
+def write_model_card(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -> None:
+    """Write the card of a run into its export; once more when the baselines are in the summary.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    write_text(experiment.run_dir / EXPORT_FOLDER / CARD_FILE, model_card(experiment, examples, summary))
+
+
+def model_card(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -> str:
+    """The text of the card."""
+    front = yaml.safe_dump(_front_matter(experiment, summary), sort_keys=False, allow_unicode=True)
+    name = experiment.run_dir.absolute().name
+    parts = [
+        f"# {name}",
+        _model(experiment),
+        "## Data",
+        _table("", "", _data(experiment, examples, summary)),
+        "## Test",
+        f"Brackets are {experiment.evaluation.confidence:.0%} intervals over users{_sample(summary)}.",
+        _results(summary),
+        "## Cost",
+        _table("", "", _cost(summary)),
+        "## Lineage",
+        _table("", "", _lineage(experiment, examples, summary)),
+        "## Use",
+        "```python\nimport transrec\n\n"
+        f'run = transrec.load_run("{name}")  # the run folder that holds this export\n'
+        'run.recommend(["item id", "item id"], top=10)\n```',
+        "## Licence",
+        "Not known: write the licence of the weights here, and its identifier at `license:` above, before you share "
+        "them. It depends on the data, and on the pretrained model that they began with.",
+    ]
+    return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _front_matter(experiment: Experiment, summary: dict[str, Any]) -> dict[str, Any]:
+    metrics = [
+        {"type": name, "value": value, "name": name} for name, value in summary["test"].items() if _INTERVAL not in name
+    ]
+    result = {
+        "task": {"type": "recommendation", "name": experiment.data.examples.name},
+        "dataset": {"type": "transrec", "name": _place(experiment.data.path)},
+        "metrics": metrics,
+    }
+    return {
+        "license": _UNKNOWN,
+        "library_name": "transrec",
+        "tags": ["recommendation", experiment.model.name, experiment.adaptation.name],
+        "model-index": [{"name": experiment.run_dir.absolute().name, "results": [result]}],
+    }
+
+
+def _place(place: Path | str) -> str:
+    """The name of a folder, without the folders of this machine that it lies in; a URL without its password."""
+    return place.name if isinstance(place, Path) else public(place)
+
+
+def _model(experiment: Experiment) -> str:
+    parts = experiment.model.model_dump(mode="json").items()
+    named = [
+        f"{key.replace('_', ' ')} `{part['name']}`" for key, part in parts if isinstance(part, dict) and "name" in part
+    ]
+    return f"A `{experiment.model.name}` of TransRec: {', '.join(named)}; adaptation `{experiment.adaptation.name}`."
+
+
+def _data(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -> dict[str, str]:
+    counts = examples.folder.index.counts
+    sizes = {name: f"{value:,}" for name, value in summary["data"].items() if isinstance(value, int | float)}
+    found = {
+        "shards": f"`{_place(experiment.data.path)}`",
+        "source": f"`{examples.folder.index.build.get('source')}`",
+        "users, items, interactions": f"{counts.users:,}, {counts.items:,}, {counts.interactions:,}",
+    }
+    return found | {f"trained on: {name}": size for name, size in sizes.items()}
+
+
+def _sample(summary: dict[str, Any]) -> str:
+    sample = summary["samples"].get("test")
+    return "" if sample is None else f", of which {sample['users']:,} of {sample['of']:,} were asked"
+
+
+def _results(summary: dict[str, Any]) -> str:
+    rows = {**summary.get("baselines", {}), "this model": summary["test"]}
+    metrics = [name for name in summary["test"] if not name.endswith(_INTERVAL)]
+    lines = [f"| | {' | '.join(metrics)} |", "| --- |" + " --- |" * len(metrics)]
+    lines += [f"| {name} | {' | '.join(_cell(row, m) for m in metrics)} |" for name, row in rows.items()]
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any], metric: str) -> str:
+    if metric not in row:
+        return "–"
+    low, high = row[f"{metric}{_INTERVAL}"]
+    return f"{row[metric]:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _cost(summary: dict[str, Any]) -> dict[str, str]:
+    parameters = summary["parameters"]
+    found = {
+        "parameters": f"{parameters['total']:,}, of which {parameters['trainable']:,} were trained",
+        "training": f"{summary['steps']:,} steps in {summary['seconds']:,.0f} s, "
+        f"{summary['users_per_second']:,} users per second",
+        "peak memory": f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB",
+    }
+    if (flops := summary.get("flops_per_user")) is not None:
+        found["MFLOPs per user"] = f"{flops['forward'] / 1e6:,.1f} forward, {flops['backward'] / 1e6:,.1f} backward"
+    return found
+
+
+def _lineage(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -> dict[str, str]:
+    started = experiment.init_from
+    return {
+        "weights began from": f"`{_place(started)}`" if started else "the pretrained or random weights of its parts",
+        "best step": f"{summary['best_step']:,} of {summary['steps']:,}",
+        "seed": str(experiment.seed),
+        "SHA-256 of the shards' index": f"`{examples.folder.index_sha256}`",
+        "SHA-256 of the item ids": f"`{examples.folder.index.item_ids_sha256}`",
+        "users and items of a step": "`transrec lineage --run RUN --step N`",
+    }
+
+
+def _table(first: str, second: str, rows: dict[str, str]) -> str:
+    return "\n".join([f"| {first} | {second} |", "| --- | --- |", *(f"| {name} | {v} |" for name, v in rows.items())])

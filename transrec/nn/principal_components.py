@@ -29,7 +29,9 @@ def axes_of(features: NDArray[np.float32]) -> Axes | None:
     centred = features - centre
     variances, axes = np.linalg.eigh(centred.T @ centred / len(features))
     kept = variances > max(variances.mean(), np.finfo(np.float32).tiny)
-    return Axes(centre.tolist(), (axes / np.sqrt(np.where(kept, variances, 1)))[:, kept].T.tolist()) if kept.any() else None
+    if not kept.any():
+        return None
+    return Axes(centre.tolist(), (axes[:, kept] / np.sqrt(variances[kept])).T.tolist())
 
 
 class PrincipalComponents(nn.Module):

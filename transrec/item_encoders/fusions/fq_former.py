@@ -37,7 +37,7 @@ class FusionQFormer(TokenFusion):
 
     Paper: EM3 (arXiv 2404.06078), with the layers of its public code: no cross-attention and no feed-forward network.
     Deviations: missing modalities are masked, which the public code never does; the attention has no biases, and its
-    values start √3 times as large. The public code has a linear map in place of W₁ and W₂, and no last term, which is the
+    values start √3 times as large. The public code has a linear map in place of the MLP, and no last term, which is the
     mean over the modalities present. That term passes what each modality tells by itself, and an MLP finds what they
     tell together in fewer steps than attention that begins almost uniform (`docs/results/ranking.md`).
     """

@@ -22,9 +22,6 @@ class FusionQFormerConfig(TransformerSettings):
 
     name: Literal["fq_former"] = Field("fq_former", description="queries and vectors in one self-attention (EM3)")
     queries: int = Field(2, ge=1, description="learned queries")
-    output: Literal["mlp", "linear"] = Field(
-        "mlp", description="how the queries become one vector: an MLP, or a linear map, which is EM3's own"
-    )
     residual: bool = Field(True, description="add the mean of the vectors to the result; EM3's own has no such term")
 
     def build(self, modalities: int, width: int) -> "FusionQFormer":
@@ -33,13 +30,12 @@ class FusionQFormerConfig(TransformerSettings):
 
 class FusionQFormer(TokenFusion):
     """Z = [Q; e_1; …; e_S]; in each layer Z = LN(Z + Dropout(MHA(Z))); the result is
-    W₂ GELU(W₁ [Z_1; …; Z_Q] + b₁) + b₂ + (Σ_s e_s) / S.
+    W [Z_1; …; Z_Q] + b + (Σ_s e_s) / S.
 
     Paper: EM3 (arXiv 2404.06078), with the layers of its public code: no cross-attention and no feed-forward network.
-    Deviations: missing modalities are masked, which the public code never does; the attention has no biases, and its
-    values start √3 times as large. The public code has a linear map in place of the MLP, and no last term, which is the
-    mean over the modalities present. That term passes what each modality tells by itself, and an MLP finds what they
-    tell together in fewer steps than attention that begins almost uniform (`docs/results/ranking.md`).
+    Deviations: missing modalities are masked, which the public code never does; the attention has no biases; the last
+    term, over the modalities present, is ours. It passes what each modality tells by itself, so that the queries have
+    to learn only what they tell together (`docs/results/ranking.md` has what it brings).
     """
 
     def __init__(self, config: FusionQFormerConfig, width: int) -> None:
@@ -49,11 +45,7 @@ class FusionQFormer(TokenFusion):
         nn.init.xavier_uniform_(self.queries)
         self.attentions = nn.ModuleList(Attention(width, config.heads, 0.0) for _ in range(config.layers))
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=_LAYER_NORM_EPS) for _ in range(config.layers))
-        for attention in self.attentions:
-            nn.init.xavier_uniform_(attention.value.weight)
-            nn.init.xavier_uniform_(attention.output.weight)
-        read = nn.Linear(config.queries * width, width)
-        self.output = nn.Sequential(read, nn.GELU(), nn.Linear(width, width)) if config.output == "mlp" else read
+        self.output = nn.Linear(config.queries * width, width)
         self.dropout = nn.Dropout(config.dropout)
         self.skip = Sum() if config.residual else None
 

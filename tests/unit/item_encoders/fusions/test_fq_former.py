@@ -39,14 +39,7 @@ def by_hand(model: FusionQFormer, tokens: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"residual": False},
-        {"output": "linear"},
-        {"layers": 3, "heads": 2, "queries": 1},
-        {"queries": 4, "heads": 8},
-    ],
+    "settings", [{}, {"residual": False}, {"layers": 3, "heads": 2, "queries": 1}, {"queries": 4, "heads": 8}]
 )
 def test_by_hand(settings):
     present = torch.tensor([[True, True, True], [True, False, True], [False, True, False]])

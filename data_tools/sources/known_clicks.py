@@ -7,9 +7,10 @@ red, green, blue, stripes. Read as bits,
 
 so with `interplay` 0 the text alone tells the kind, and with 4 neither text nor image tells anything without the other.
 
-A user likes four kinds. Half of the history, which comes before every impression, consists of liked kinds and half of
-any kind; liked kinds come last, or first if the user's interest is lasting, as that of a share `lasting` is. Half of
-the items shown are of liked kinds. A user clicks with the probability
+A user likes four kinds. Three quarters of the history, which comes before every impression, consist of liked kinds and
+one of any kind; liked kinds come last, or first if the user's interest is lasting, as that of a share `lasting` is: the
+newest quarter of these users' histories says nothing. Half of the items shown are of liked kinds. A user clicks with
+the probability
 
     p = σ(BIAS + LIKING · (+1 if the user likes the kind, else -1) + APPEAL · a_kind),    a_kind from -1 to 1.
 
@@ -141,10 +142,10 @@ class KnownClicks:
         return np.random.default_rng([self.seed, number, *purpose.encode()])
 
     def _is_interest(self, rng: np.random.Generator, count: int) -> NDArray[np.bool_]:
-        """(count, history) whether an interaction is of a liked kind for certain: the older half, or the newer."""
-        older = np.arange(self.history) < self.history // 2
-        lasting = rng.random(count) < self.lasting
-        return np.where(lasting[:, None], older, ~older)
+        """(count, history) whether an interaction is of a liked kind for certain: the first or last three quarters."""
+        lasting = (rng.random(count) < self.lasting)[:, None]
+        place, quarter = np.arange(self.history), self.history // 4
+        return np.where(lasting, place < self.history - quarter, place >= quarter)
 
     def _times(self, rng: np.random.Generator, count: int) -> Ints:
         """(count, history + impressions) ascending; users come and go at any time of the year."""

@@ -101,7 +101,7 @@ class SyntheticSource:
             type=float,
             default=0.0,
             metavar="SHARE",
-            help="share of users whose interests show in the older half of the history only (default: 0)",
+            help="share of users whose interests do not show in the newest quarter of the history (default: 0)",
         )
         clicks.add_argument(
             "--fresh",

@@ -182,6 +182,22 @@ def test_another_catalogue_needs_ids_of_its_own(
     assert finished.code == 0, finished.stderr
 
 
+def test_components_of_features_are_kept_by_a_run_and_by_those_that_start_from_it(
+    train: Train, config: Path, commands: ForkedCommands, tmp_path: Path
+) -> None:
+    components = ("model.principal_components=true", "adaptation.name=frozen_backbone")
+    first, other = train(*components), build_shards(tmp_path / "other", users=60, items=40, interactions=900, seed=5)
+    assert transrec.load_run(first).evaluate("test")["AUC"].value == pytest.approx(result_of(first)["AUC"], abs=1e-6)
+    place = [f"data.path={other}", f"init_from={first}", "train.steps=2"]
+    fresh = "init_except=[features.user, features.item]"
+    finished = commands.run("train", "--config", config, f"run_dir={tmp_path / 'moved'}", *components, *place, fresh)
+    assert finished.code == 0, finished.stderr
+    here, there = (json.loads((run / "export" / "features.json").read_text()) for run in (first, tmp_path / "moved"))
+    assert here["axes"]["text"]
+    assert here["axes"] == there["axes"]
+    assert here["centres"] != there["centres"]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

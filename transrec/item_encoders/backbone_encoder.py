@@ -19,6 +19,7 @@ from transrec.item_encoders import families, layer_by_layer
 from transrec.item_encoders.pooling import Pooling, pool, pooled_width
 from transrec.item_encoders.projection import Projection, build_projection
 from transrec.nn.compiled import compiled
+from transrec.nn.principal_components import Axes, PrincipalComponents
 from transrec.nn.readout import Hidden, Readout
 from transrec.protocols import ItemEncoder
 
@@ -40,6 +41,8 @@ class BackboneEncoder(ItemEncoder):
         self.backbone = backbone
         self.readout = Readout(families.state_widths(backbone))
         self.projection = build_projection(projection, read, width)
+        self.components: PrincipalComponents | None = None
+        self._projection: tuple[Projection, int] = projection, width
         self.pooling = pooling
         self.frozen_prefix: Any = None  # a FrozenPrefix, if chunks hold its states instead of raw content
         self._compiled: Callable[[Chunk], Tensor] | None = None  # `_features`, if training runs it compiled
@@ -74,6 +77,11 @@ class BackboneEncoder(ItemEncoder):
             return Features(len(content.items), own.rows, _keeping(blanks[0], blanks[1:]))
         rows_M, order_M = own.rows.sort()  # sorted: the product must not depend on the chunks
         return Features(len(content.items), rows_M, _keeping(torch.cat(features)[order_M], blanks))
+
+    def project_components(self, known: Axes) -> None:
+        """Project the principal components of the features, by a new projection, in place of the features."""
+        (kind, width), self.components = self._projection, PrincipalComponents(known)
+        self.projection = build_projection(kind, self.components.count, width)
 
     def vectors(self, features: "Features") -> Tensor:
         """Item vectors (U, D)."""
@@ -115,6 +123,8 @@ class BackboneEncoder(ItemEncoder):
     def _vectors(self, features: Tensor) -> Tensor:
         """Item vectors (n, D) from features (n, W)."""
         pooled = self.readout.from_pooled(features) if self.readout.reads_pooled else features
+        if self.components is not None:
+            pooled = self.components(pooled).to(self.dtype)
         vectors: Tensor = self.projection(pooled)
         return vectors
 

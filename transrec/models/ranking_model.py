@@ -25,6 +25,7 @@ from transrec.interests import InterestConfig
 from transrec.item_encoders import ItemEncoderConfig
 from transrec.models.item_towers import item_towers
 from transrec.nn.feature_table import FeatureTable
+from transrec.nn.principal_components import Axes
 from transrec.nn.similarity import STATISTICS, similarity_statistics
 from transrec.objectives.click import ClickConfig, click_losses
 from transrec.objectives.content_id_contrast import Sides
@@ -51,6 +52,9 @@ class RankingModelConfig(ModelSettings):
     item_encoder: ItemEncoderConfig | None = Field(
         None, description="maps an item's content to its vector; null: ids only"
     )
+    principal_components: bool = Field(
+        False, description="the item encoder projects the principal components of the frozen features, not the features"
+    )
     features: dict[str, FeatureConfig] = Field({}, description="features of users, items and impressions, by name")
     id_interest: InterestConfig | None = Field(None, description="interest over the id features of items; null: none")
     content_interest: InterestConfig | None = Field(None, description="interest over content vectors; null: none")
@@ -69,6 +73,9 @@ class RankingModelConfig(ModelSettings):
     centres: dict[str, list[float]] = Field(
         {}, exclude=True, description="mean of the frozen features of all items, by modality; set by the run"
     )
+    axes: dict[str, Axes] = Field(
+        {}, exclude=True, description="axes of the principal components, by modality; set by the run"
+    )
 
     @model_validator(mode="after")
     def _has_what_it_reads(self) -> Self:
@@ -76,6 +83,7 @@ class RankingModelConfig(ModelSettings):
         reads_content = {
             "content_interest": self.content_interest is not None,
             "similarity": self.similarity,
+            "principal_components": self.principal_components,
             "objective.content_id_contrast": self.objective.content_id_contrast is not None,
         }
         for key, asked in reads_content.items():
@@ -109,7 +117,7 @@ class RankingModelConfig(ModelSettings):
             self.item_encoder.save_assets(export)
         export.mkdir(parents=True, exist_ok=True)
         values = {name: vocabulary.model_dump(mode="json") for name, vocabulary in self.vocabularies.items()}
-        known = {"vocabularies": values, "centres": self.centres}
+        known = {"vocabularies": values, "centres": self.centres, "axes": self.axes}
         (export / FEATURES_FILE).write_text(json.dumps(known), encoding="utf-8")
 
     def from_export(self, export: Path) -> "RankingModelConfig":
@@ -126,8 +134,9 @@ class RankingModelConfig(ModelSettings):
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
             centres = {name: [float(value) for value in values] for name, values in known["centres"].items()}
+            axes = _AXES.validate_python(known.get("axes", {}))  # earlier exports have none
             found = self.with_vocabularies(known["vocabularies"])
-            return found.model_copy(update={"centres": centres})
+            return found.model_copy(update={"centres": centres, "axes": axes})
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): export the run anew") from None
 
@@ -137,6 +146,7 @@ class RankingModelConfig(ModelSettings):
 
 
 _VOCABULARIES = TypeAdapter(dict[str, Vocabulary])
+_AXES = TypeAdapter(dict[str, Axes])
 
 
 class RankingModel(Model):
@@ -156,6 +166,9 @@ class RankingModel(Model):
         self._of_impressions = [name for name in features if features[name].owner != "item"]
         ids = sum(widths[name] for name in self._of_items)
         self.item_encoder = None if config.item_encoder is None else config.item_encoder.build(config.width, num_items)
+        towers: Mapping[str, Any] = {} if self.item_encoder is None else self.item_encoder.towers
+        for modality, axes in config.axes.items():
+            towers[modality].project_components(axes)
         self.id_interest = None if config.id_interest is None else config.id_interest.build(ids)
         self.content_interest = None if config.content_interest is None else config.content_interest.build(config.width)
         self.heads, contrast = config.objective.heads, config.objective.content_id_contrast

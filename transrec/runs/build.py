@@ -16,7 +16,7 @@ from transrec.distributed.world import World
 from transrec.experiment import Experiment
 from transrec.nn.parameter_groups import parameter_groups
 from transrec.protocols import CatalogueTable, Examples, Model, ModelSettings
-from transrec.runs.evidence import look_up, with_centres
+from transrec.runs.evidence import look_up, with_statistics
 from transrec.runs.export import read_export
 from transrec.runs.features import count_features
 from transrec.runs.rebuild import check_left_out, left_out, outside, source_weights
@@ -47,7 +47,7 @@ def build(experiment: Experiment, world: World) -> Parts:
     examples = experiment.data.scan(experiment.model.max_length, world)
     examples.check_training()
     look_up(experiment.model, examples, world)
-    settings = with_centres(count_features(experiment, examples), examples, world)
+    settings = with_statistics(count_features(experiment, examples), examples, world)
     store = open_store(examples.folder, experiment.model.content(), experiment.data, world)
     torch.manual_seed(experiment.seed)
     model = settings.build(examples.folder.index.counts.items)

@@ -26,6 +26,7 @@ from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
 from transrec.models.ranking_model import RankingModelConfig
+from transrec.nn.principal_components import axes_of
 from transrec.protocols import Evidence, Examples, ModelSettings
 from transrec.training.prefix_cache import kept_states
 
@@ -48,19 +49,22 @@ def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
         examples.evidence = tuple(_open(one, RunSources(model, examples, world)) for one in settings)
 
 
-def with_centres(model: Any, examples: Examples, world: World) -> Any:
-    """The settings of a model with the mean of the items' frozen features, where it compares candidates with histories.
+def with_statistics(model: Any, examples: Examples, world: World) -> Any:
+    """The settings of a model with what it needs to know of the items' frozen features: the mean, where it compares
+    candidates with histories, and the axes of the principal components, unless it has them from the run before.
 
     Called by all processes together.
     """
-    if not isinstance(model, RankingModelConfig) or not model.similarity:
+    if not isinstance(model, RankingModelConfig) or not (model.similarity or model.principal_components):
         return model
-    known = RunSources(model, examples, world)
-    centres = {}
+    known, centres, axes = RunSources(model, examples, world), {}, dict(model.axes)
     for modality in model.content():
         _, features = known.features(ContentSimilarityConfig(modality=modality))
-        centres[modality] = features.mean(0, dtype=np.float64).tolist() if len(features) else []
-    return model.model_copy(update={"centres": centres})
+        if model.similarity:
+            centres[modality] = features.mean(0, dtype=np.float64).tolist() if len(features) else []
+        if model.principal_components and not model.axes and (found := axes_of(features)):
+            axes[modality] = found
+    return model.model_copy(update={"centres": centres, "axes": axes})
 
 
 def attempt(settings: CountedEvidence, known: "RunSources") -> Evidence | None:

@@ -23,11 +23,13 @@ def count_features(experiment: Experiment, examples: Examples) -> Any:
     model = experiment.model
     if not isinstance(model, RankingModelConfig) or not isinstance(examples, ImpressionExamples):
         return model
-    inherited = _inherited(experiment)
+    source = _source(experiment)
+    inherited = {} if source is None else _inherited(source, experiment)
     fresh = {name: feature for name, feature in model.features.items() if name not in inherited}
     counted = count(examples.folder, fresh, examples.popularity, examples.training)
     known = model.with_vocabularies({name: (inherited | counted)[name] for name in model.features})
-    known = known.model_copy(update={"rates": _rates(examples)})
+    axes = {} if source is None or not model.principal_components else source.axes
+    known = known.model_copy(update={"rates": _rates(examples), "axes": axes})
     use_features(known, examples)
     _check_known(known, examples, inherited)
     return known
@@ -47,13 +49,16 @@ def use_features(model: Any, examples: Examples) -> None:
         examples.features = FeatureRows.of(examples.folder, model.features, model.vocabularies)
 
 
-def _inherited(experiment: Experiment) -> dict[str, Any]:
-    """The vocabularies of the features whose weights come from `init_from`."""
+def _source(experiment: Experiment) -> RankingModelConfig | None:
+    """The settings of the ranking model whose weights come from `init_from`."""
     if experiment.init_from is None:
-        return {}
-    source = load(experiment.init_from).model.known_from(experiment.init_from / "export")
-    if not isinstance(source, RankingModelConfig):
-        return {}
+        return None
+    source: Any = load(experiment.init_from).model.known_from(experiment.init_from / "export")
+    return source if isinstance(source, RankingModelConfig) else None
+
+
+def _inherited(source: RankingModelConfig, experiment: Experiment) -> dict[str, Any]:
+    """The vocabularies of the features whose weights come from `init_from`."""
     left_out = {name.removeprefix("features.") for name in experiment.init_except}
     return {name: known for name, known in source.vocabularies.items() if name not in left_out}
 

@@ -15,6 +15,7 @@ from transrec.config import ConfigError, validate
 from transrec.data.batch import ImpressionBatch, Impressions, ItemContent
 from transrec.item_encoders.backbone_encoder import Features
 from transrec.models.ranking_model import CONTRAST, RankingModel, RankingModelConfig
+from transrec.nn.principal_components import Axes
 
 U, B, L, WIDTH = 9, 5, 4, 6
 VOCABULARIES = {
@@ -145,10 +146,16 @@ def test_similarity_is_compared_around_the_mean_of_all_items() -> None:
 
 
 def test_what_was_counted_travels_with_the_export(tmp_path: Path) -> None:
-    known = settings().model_copy(update={"centres": {"text": [1.0, 1.0]}})
+    axes = {"text": Axes([1.0, 1.0], [[0.5, 2.0]])}
+    known = settings().model_copy(update={"centres": {"text": [1.0, 1.0]}, "axes": axes})
     known.save_assets(tmp_path)
     found = settings().model_copy(update={"vocabularies": {}}).known_from(tmp_path)
-    assert (found.vocabularies, found.centres) == (known.vocabularies, known.centres)
+    assert (found.vocabularies, found.centres, found.axes) == (known.vocabularies, known.centres, axes)
+
+
+def test_an_export_from_before_there_were_axes_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "features.json").write_text('{"vocabularies": {}, "centres": {}}')
+    assert settings().known_from(tmp_path).axes == {}
 
 
 @pytest.mark.parametrize("damaged", ["", "[]", "{}", '{"vocabularies": {}}', '{"vocabularies": {}, "centres": [1]}'])
@@ -162,6 +169,7 @@ def test_an_export_whose_features_are_damaged_is_named(tmp_path: Path, damaged: 
     ("changes", "message"),
     [
         ({"similarity": True}, "needs an item_encoder that reads content"),
+        ({"principal_components": True}, "needs an item_encoder that reads content"),
         ({"objective": {"content_id_contrast": {}}}, "needs an item_encoder that reads content"),
         ({"features": {"user": {"of": "user_id"}}}, "need a feature of items"),
         ({"features": {}, "item_encoder": None, "id_interest": None}, "nothing to predict from"),

@@ -79,8 +79,8 @@ def test_lasting_interests_do_not_show_in_the_newest_items(lasting: float, newes
     count = np.apply_along_axis(np.bincount, 1, kinds, minlength=KINDS)
     liked = np.argsort(-count, axis=1)[:, :4]
     is_liked = (kinds[:, :, None] == liked[:, None, :]).any(2)
-    assert is_liked[:, 100:].mean() == pytest.approx(newest, abs=0.04)
-    assert is_liked.mean() == pytest.approx(0.625, abs=0.04), "but all in all they show alike"
+    assert is_liked[:, 150:].mean() == pytest.approx(newest, abs=0.04)
+    assert is_liked.mean() == pytest.approx(0.8125, abs=0.04), "but all in all they show alike"
 
 
 def test_fresh_items_come_and_go_and_others_stay() -> None:

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
 from transrec.evidence.histories import Held, held, pairs, weights
-from transrec.evidence.neighbours import Neighbours, looked_up, strongest, write_neighbours
+from transrec.evidence.neighbours import Neighbours, looked_up, of_items, strongest, write_neighbours
 from transrec.evidence.sources import Sources
 from transrec.evidence.terms import EvidenceSettings
 
@@ -77,6 +77,8 @@ class PairCounts:
     nothing is cut off.
     """
 
+    hidden = 0.0
+
     def __init__(self, config: PairCountsConfig, counts: Neighbours, totals: Floats) -> None:
         self.config, self.counts = config, counts
         self.row_totals, self.column_totals = totals
@@ -95,6 +97,9 @@ class PairCounts:
             table.data = table.data * self._power(column_totals, self.config.column_power)
         else:
             table.data = table.data * self._column_powers[table.indices]
+        cold = points.cold
+        if points.counted and cold is not None:
+            table = of_items(table, lambda items: ~cold(items))
         return looked_up(of_histories[:, used] * self._power(totals, self.config.row_power), table)
 
     def _own_pairs(self, points: HistoryPoints, holds: Held) -> sparse.csr_array:

@@ -57,7 +57,8 @@ def looked_up(weights: sparse.csr_array, rows: sparse.csr_array) -> sparse.csr_a
 
 def of_items(scores: sparse.csr_array, among: ItemSet) -> sparse.csr_array:
     """`scores` (S, N + 1) with the entries of those items only for which `among` is true."""
-    kept = among(scores.indices)
+    every = scores.shape[1] <= scores.nnz  # asking about each item once is less work than about each entry
+    kept = among(np.arange(scores.shape[1]))[scores.indices] if every else among(scores.indices)
     starts = np.concatenate([[0], np.cumsum(kept)])[scores.indptr]
     return sparse.csr_array((scores.data[kept], scores.indices[kept], starts), shape=scores.shape)
 

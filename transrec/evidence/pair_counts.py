@@ -104,13 +104,14 @@ class PairCounts:
 
     def _own_pairs(self, points: HistoryPoints, holds: Held) -> sparse.csr_array:
         """(M, M) weighted pairs of an item and a candidate among the items of each user."""
-        shape = (len(holds.items), len(holds.items))
-        found = sparse.csr_array(shape, dtype=np.float64)
+        rows, columns, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
         for distance, earlier, later in pairs(points.items, points.lengths, self.config.window):
-            entries = np.full(len(earlier), distance**-self.config.decay)
-            places = (holds.of_position[earlier], holds.of_position[later])
-            found += sparse.coo_array((entries, places), shape=shape).tocsr()
-        return found if self.config.forward else found + found.T
+            for one, other in _directions(earlier, later, self.config):
+                rows.append(holds.of_position[one])
+                columns.append(holds.of_position[other])
+                values.append(np.full(len(one), distance**-self.config.decay))
+        places = (np.concatenate(rows), np.concatenate(columns))
+        return sparse.coo_array((np.concatenate(values), places), shape=(len(holds.items), len(holds.items))).tocsr()
 
     def _subtract(
         self, own: sparse.csr_array, holds: Held, used: Ints, table: sparse.csr_array, column_totals: Floats

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from transrec.data.batch import HistoryPoints, SparseScores
 from transrec.data.examples.windows import Window
+from transrec.lookup import places_of
 from transrec.protocols import Evidence
 
 Ints = NDArray[np.int64]
@@ -136,8 +137,8 @@ def _in_pool(scores: Any, pool: Ints) -> SparseScores:
     scores.sort_indices()
     if len(pool) == scores.shape[1] - 1:  # the whole catalogue
         return _tensors(_rows(scores), scores.indices - 1, scores.data)
-    columns = np.searchsorted(pool, scores.indices)  # no array of the catalogue's length for each batch
-    there = np.append(pool, -1)[columns] == scores.indices
+    columns = places_of(scores.indices, pool, scores.shape[1])
+    there = columns >= 0
     return _tensors(_rows(scores)[there], columns[there], scores.data[there])
 
 

@@ -5,7 +5,7 @@ catalogue.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class Held(NamedTuple):
     of_position: Ints  # (T,) the entry of the item at each position of the concatenated sequences
     keys: Ints  # (M,) ascending
 
-    def places(self, users: Ints, items: Ints, width: int) -> NDArray[np.integer]:
+    def places(self, users: Ints, items: Ints, width: int) -> NDArray[Any]:
         """The entries of these users' `items`; -1 for an item that is not in the user's sequence."""
         return places_of(users * width + items, self.keys, (int(self.users.max(initial=0)) + 1) * width)
 

@@ -154,7 +154,7 @@ def _rows(scores: Any) -> Ints:
     return rows
 
 
-def _tensors(rows: Ints, columns: Ints, values: NDArray[Any]) -> SparseScores:
+def _tensors(rows: Ints, columns: NDArray[Any], values: NDArray[Any]) -> SparseScores:
     return SparseScores(
         torch.from_numpy(rows.astype(np.int64)),
         torch.from_numpy(columns.astype(np.int64)),

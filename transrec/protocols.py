@@ -111,6 +111,8 @@ Collation = Callable[[int, int, Sequence[Any]], Any]  # (step, first slot, examp
 class Evidence(Protocol):
     """Scores of candidates that follow from a history alone, without a user encoder."""
 
+    hidden: float  # share of the items that pass for cold at each training step, so that its weight can be learned
+
     def scores(self, points: HistoryPoints) -> Any:
         """The scores (S, N + 1) of every item at each point, at least 0, as a sparse matrix of scipy in CSR form."""
         ...

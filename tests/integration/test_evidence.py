@@ -12,13 +12,15 @@ from commands import Finished, ForkedCommands, json_lines, refused
 from run_folder import exported, hashes, losses
 from tiny_world import COMPARABLE, Tiny, build_shards
 
-BOTH = "model.evidence=[{name: co_occurrence, neighbours: 20}, {name: content_similarity, neighbours: 20}]"
+KINDS = "co_occurrence", "content_similarity", "cold_similarity"
+EVIDENCE = f"model.evidence=[{', '.join(f'{{name: {kind}, neighbours: 20}}' for kind in KINDS)}]"
 OBJECTIVES = {
     "full": "model.objective={name: full_softmax}",
     "next_item": "model.objective={name: next_item}",
     "sampled": "model.objective={name: sampled_softmax}",
     "cosine": "model.objective={name: in_batch_softmax, temperature: 0.1, learn_temperature: true}",
 }
+TERMS = "co_occurrence", "text_similarity", "cold_text_similarity"
 Train = Callable[..., Path]
 
 
@@ -40,7 +42,7 @@ def train(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, commands: Forked
 
 
 def arguments(tiny: Tiny, run_dir: Path) -> list[str | Path]:
-    return ["--config", tiny.config, f"run_dir={run_dir}", *COMPARABLE, OBJECTIVES["full"], BOTH]
+    return ["--config", tiny.config, f"run_dir={run_dir}", *COMPARABLE, OBJECTIVES["full"], EVIDENCE]
 
 
 def results_of(run_dir: Path) -> dict[str, Any]:
@@ -53,10 +55,10 @@ def test_weights_of_evidence_are_learned(train: Train, objective: str) -> None:
     similarity = "model.similarity=" + ("cosine" if objective == "cosine" else "dot")
     weights = exported(train(OBJECTIVES[objective], similarity))
     assert {name for name in weights if name.startswith("evidence.")} == {
-        f"evidence.{kind}.{part}" for kind in ("co_occurrence", "text_similarity") for part in ("weight", "log_scale")
+        f"evidence.{kind}.{part}" for kind in TERMS for part in ("weight", "log_scale")
     }
-    assert abs(weights["evidence.co_occurrence.weight"].item() - 1) > 1e-4
-    assert abs(weights["evidence.text_similarity.weight"].item() - 1) > 1e-4
+    for kind in TERMS:
+        assert abs(weights[f"evidence.{kind}.weight"].item() - 1) > 1e-4
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_data_knows_no_model_and_no_loop() -> None:
         assert not rest, module
 
 
-ALLOWED_IN_DATA = ("data", "features", "protocols", "config", "errors", "files", "locks", "terminal")
+ALLOWED_IN_DATA = ("data", "features", "protocols", "config", "errors", "files", "locks", "lookup", "terminal")
 
 
 def test_evaluation_knows_data_and_metrics_only() -> None:
@@ -152,6 +152,7 @@ def test_the_foundations_know_nothing_above_them() -> None:
         "errors": (),
         "files": (),
         "locks": ("files",),
+        "lookup": (),
         "terminal": (),
         "distributed": (),
         "training.records": ("files", "terminal", "training.trackers"),

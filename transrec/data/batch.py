@@ -18,6 +18,7 @@ from torch import Tensor
 from transrec.config import Config
 
 T = TypeVar("T")
+ItemSet = Callable[[NDArray[np.integer[Any]]], NDArray[np.bool_]]  # items -> which of them are in the set
 Chunk = dict[str, Tensor]  # inputs of one encoder pass, n items first: input_ids and attention_mask (n, T), …
 
 
@@ -105,6 +106,7 @@ class HistoryPoints:
     catalogue_size: int  # N
     counted: bool
     hidden: NDArray[np.bool_] | None = None  # (T,) items that belong to no history
+    cold: ItemSet | None = None  # items without interactions, or, in training, those that pass for such; None: none
 
 
 @dataclass(frozen=True)

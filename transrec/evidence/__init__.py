@@ -18,9 +18,10 @@ from typing import Annotated
 from pydantic import Field
 
 from transrec.evidence.co_occurrence import CoOccurrenceConfig
+from transrec.evidence.cold_similarity import ColdSimilarityConfig
 from transrec.evidence.content_similarity import ContentSimilarityConfig
 from transrec.evidence.transitions import TransitionsConfig
 
 EvidenceConfig = Annotated[
-    CoOccurrenceConfig | TransitionsConfig | ContentSimilarityConfig, Field(discriminator="name")
+    CoOccurrenceConfig | TransitionsConfig | ContentSimilarityConfig | ColdSimilarityConfig, Field(discriminator="name")
 ]

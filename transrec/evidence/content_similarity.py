@@ -103,6 +103,8 @@ class ContentSimilarity:
     Content is known before any interaction, so nothing has to be subtracted for the users that a model is trained on.
     """
 
+    hidden = 0.0
+
     def __init__(self, config: ContentSimilarityConfig, kernel: Neighbours) -> None:
         self.config, self.kernel = config, kernel
 

@@ -5,13 +5,14 @@ catalogue.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
+from transrec.lookup import places_of
 
 Ints = NDArray[np.int64]
 
@@ -41,11 +42,9 @@ class Held(NamedTuple):
     of_position: Ints  # (T,) the entry of the item at each position of the concatenated sequences
     keys: Ints  # (M,) ascending
 
-    def places(self, users: Ints, items: Ints, width: int) -> Ints:
+    def places(self, users: Ints, items: Ints, width: int) -> NDArray[Any]:
         """The entries of these users' `items`; -1 for an item that is not in the user's sequence."""
-        wanted = users * width + items
-        found = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.where(self.keys[found] == wanted, found, -1)
+        return places_of(users * width + items, self.keys, (int(self.users.max(initial=0)) + 1) * width)
 
 
 def held(points: HistoryPoints) -> Held:

@@ -70,6 +70,7 @@ class ItemToItem:
 
     config: ItemToItemConfig
     counts: Neighbours
+    hidden = 0.0
 
     def scores(self, points: HistoryPoints) -> sparse.csr_array:
         """The score of every candidate for each history, (S, N + 1); the users' own pairs are counted, too."""

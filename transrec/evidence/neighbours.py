@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from transrec.data.batch import ItemSet
+
 _STARTS, _COLUMNS, _VALUES = "starts.npy", "columns.int32", "values.float32"
 
 
@@ -51,6 +53,14 @@ def looked_up(weights: sparse.csr_array, rows: sparse.csr_array) -> sparse.csr_a
     columns, places = np.unique(rows.indices, return_inverse=True)
     found = weights @ sparse.csr_array((rows.data, places, rows.indptr), shape=(rows.shape[0], len(columns)))
     return sparse.csr_array((found.data, columns[found.indices], found.indptr), shape=(weights.shape[0], rows.shape[1]))
+
+
+def of_items(scores: sparse.csr_array, among: ItemSet) -> sparse.csr_array:
+    """`scores` (S, N + 1) with the entries of those items only for which `among` is true."""
+    every = scores.shape[1] <= scores.nnz  # asking about each item once is less work than about each entry
+    kept = among(np.arange(scores.shape[1]))[scores.indices] if every else among(scores.indices)
+    starts = np.concatenate([[0], np.cumsum(kept)])[scores.indptr]
+    return sparse.csr_array((scores.data[kept], scores.indices[kept], starts), shape=scores.shape)
 
 
 def write_neighbours(folder: Path, pieces: Iterable[sparse.csr_array]) -> None:

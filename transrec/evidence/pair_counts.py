@@ -18,7 +18,7 @@ from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
 from transrec.evidence.histories import Held, held, pairs, weights
-from transrec.evidence.neighbours import Neighbours, looked_up, strongest, write_neighbours
+from transrec.evidence.neighbours import Neighbours, looked_up, of_items, strongest, write_neighbours
 from transrec.evidence.sources import Sources
 from transrec.evidence.terms import EvidenceSettings
 
@@ -77,6 +77,8 @@ class PairCounts:
     nothing is cut off.
     """
 
+    hidden = 0.0
+
     def __init__(self, config: PairCountsConfig, counts: Neighbours, totals: Floats) -> None:
         self.config, self.counts = config, counts
         self.row_totals, self.column_totals = totals
@@ -95,17 +97,21 @@ class PairCounts:
             table.data = table.data * self._power(column_totals, self.config.column_power)
         else:
             table.data = table.data * self._column_powers[table.indices]
+        cold = points.cold
+        if points.counted and cold is not None:
+            table = of_items(table, lambda items: ~cold(items))
         return looked_up(of_histories[:, used] * self._power(totals, self.config.row_power), table)
 
     def _own_pairs(self, points: HistoryPoints, holds: Held) -> sparse.csr_array:
         """(M, M) weighted pairs of an item and a candidate among the items of each user."""
-        shape = (len(holds.items), len(holds.items))
-        found = sparse.csr_array(shape, dtype=np.float64)
+        rows, columns, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
         for distance, earlier, later in pairs(points.items, points.lengths, self.config.window):
-            entries = np.full(len(earlier), distance**-self.config.decay)
-            places = (holds.of_position[earlier], holds.of_position[later])
-            found += sparse.coo_array((entries, places), shape=shape).tocsr()
-        return found if self.config.forward else found + found.T
+            for one, other in _directions(earlier, later, self.config):
+                rows.append(holds.of_position[one])
+                columns.append(holds.of_position[other])
+                values.append(np.full(len(one), distance**-self.config.decay))
+        places = (np.concatenate(rows), np.concatenate(columns))
+        return sparse.coo_array((np.concatenate(values), places), shape=(len(holds.items), len(holds.items))).tocsr()
 
     def _subtract(
         self, own: sparse.csr_array, holds: Held, used: Ints, table: sparse.csr_array, column_totals: Floats

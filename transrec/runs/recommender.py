@@ -28,7 +28,7 @@ from transrec.evaluation.evaluator import encode_catalogue, encode_items, infere
 from transrec.evaluation.full_ranking import top_items
 from transrec.models.ranking_model import RankingModelConfig
 from transrec.nn.dot_product import InnerProducts
-from transrec.protocols import Evidence, Model, Part, Score, Scorer
+from transrec.protocols import Model, Part, Score, Scorer
 from transrec.runs.catalogue import Catalogue, Filters
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.click_scores import Visit, check_visit, click_scores, probability
@@ -132,7 +132,7 @@ class Recommender:
         """
         catalogue = self.catalogue
         catalogue.folder.pin()
-        _ = catalogue.index_of, self._scorer, self._evidence, self._directions, self.targets
+        _ = catalogue.index_of, self._scorer, self._examples, self._directions, self.targets
         if not self.embeds_ids:
             _ = self.content_hashes
         catalogue.prepare()
@@ -205,7 +205,8 @@ class Recommender:
         left_out = [np.append(items, self._left_out(query)) for items, query in zip(seen, queries, strict=True)]
         inputs = newest(left_padded(seen), self.max_length)
         with inference(self.model):
-            evidence = of_questions(self._evidence, seen, len(self.catalogue.item_ids))
+            known = self._examples
+            evidence = () if known is None else of_questions(known.evidence, seen, known.popularity)
             score = self._scorer(Histories(inputs, evidence))
             tops = [query.top for query in queries]
             if self.targets is not None:
@@ -364,15 +365,15 @@ class Recommender:
         return self.model.scorer(self._vectors)
 
     @cached_property
-    def _evidence(self) -> Sequence[Evidence]:
-        """Evidence from the users of the catalogue's shards."""
+    def _examples(self) -> Any | None:
+        """The users of the catalogue's shards, with the evidence of the model; None for a model without evidence."""
         experiment = self._channel.experiment
         if not experiment.model.looked_up():
-            return ()
+            return None
         data = experiment.data if self._place is None else data_of(self._channel, self._place)
         examples = data.scan(experiment.model.max_length, self._world)
         look_up(experiment.model, examples, self._world)
-        return examples.evidence
+        return examples
 
     @cached_property
     def model(self) -> Model:

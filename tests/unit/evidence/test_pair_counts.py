@@ -1,5 +1,6 @@
 """Co-occurrence and transitions against counting by hand, and a user's own pairs against counting without the user."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,3 +133,15 @@ def test_sequences_that_do_not_fit_are_refused(tmp_path):
     bad = [np.array([1, ITEMS + 1])]
     with pytest.raises(ValueError, match=f"item indices 1..{ITEMS}"):
         counted(EVERYTHING, bad, tmp_path / "counts")
+
+
+@BOTH_KINDS
+def test_items_that_pass_for_cold_have_no_counts(tmp_path, config):
+    users = sequences()
+    counts = counted(config, users, tmp_path / "counts")
+    every = points(users, counted=True)
+    found = counts.scores(replace(every, cold=lambda items: items % 3 == 0)).toarray()
+    expected = counts.scores(every).toarray()
+    expected[:, ::3] = 0
+    np.testing.assert_array_equal(found, expected)
+    assert found.any()

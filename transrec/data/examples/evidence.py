@@ -5,6 +5,7 @@ windows, N items of the catalogue, U items of the pool.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ from numpy.typing import NDArray
 
 from transrec.data.batch import HistoryPoints, SparseScores
 from transrec.data.examples.windows import Window
+from transrec.lookup import places_of
 from transrec.protocols import Evidence
 
 Ints = NDArray[np.int64]
+
+_HIDDEN = 7  # a seed component that separates this draw from others
 
 
 def of_windows(
@@ -25,6 +29,7 @@ def of_windows(
     masked: NDArray[np.bool_] | None,
     pool: Ints,
     catalogue_size: int,
+    draw: tuple[int, int],
 ) -> tuple[SparseScores, ...]:
     """The scores (S, U) of the pool's items at every scored position, from the user's whole history before it.
 
@@ -32,25 +37,62 @@ def of_windows(
         scored: (B, P) positions; the last one belongs to the newest item of a window.
         masked: (B, L) inputs that are hidden, which belong to no history; the last one is the newest item.
         pool: (U,) catalogue indices, ascending.
+        draw: the seed and the step, on which it depends which items pass for cold.
     """
     if not evidence:
         return ()
     points = points_of(windows, scored, masked, catalogue_size)
+    share = max(one.hidden for one in evidence)
+    if share:
+        points = replace(points, cold=Hidden(share, *draw))
     return tuple(_in_pool(one.scores(points), pool) for one in evidence)
 
 
+@dataclass(frozen=True)
+class Hidden:
+    """A random share of all items, the same in every process; no array has a place for each item of the catalogue."""
+
+    share: float
+    seed: int
+    step: int
+
+    def __call__(self, items: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """Which of the `items` are in it."""
+        start = np.random.SeedSequence((_HIDDEN, self.seed, self.step)).generate_state(1, np.uint64)[0]
+        found: NDArray[np.bool_] = _mixed(items.astype(np.uint64) + start) < np.uint64(self.share * 2.0**64)
+        return found
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64 (Steele et al., OOPSLA 2014): neighbouring numbers become independent ones."""
+    numbers = numbers * np.uint64(0x9E3779B97F4A7C15)
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
 def of_questions(
-    evidence: Sequence[Evidence], histories: Sequence[NDArray[Any]], catalogue_size: int
+    evidence: Sequence[Evidence], histories: Sequence[NDArray[Any]], interactions: Ints
 ) -> tuple[SparseScores, ...]:
-    """The scores (B, N + 1) of all items after each of the `histories`, in the order of the items."""
-    return tuple(by_column(after(one, histories, catalogue_size)) for one in evidence)
+    """The scores (B, N + 1) of all items after each of the `histories`, in the order of the items.
+
+    Args:
+        interactions: (N + 1,) of each item in training.
+    """
+    points = replace(_after(histories, len(interactions) - 1), cold=lambda items: interactions[items] == 0)
+    return tuple(by_column(one.scores(points)) for one in evidence)
 
 
 def after(evidence: Evidence, histories: Sequence[NDArray[Any]], catalogue_size: int) -> Any:
     """The scores (B, N + 1) of all items after each of the `histories`, as a sparse matrix."""
+    return evidence.scores(_after(histories, catalogue_size))
+
+
+def _after(histories: Sequence[NDArray[Any]], catalogue_size: int) -> HistoryPoints:
+    """The ends of the `histories`."""
     lengths = np.array([len(history) for history in histories], np.int64)
     users, items = np.arange(len(histories)), np.concatenate([*histories, []]).astype(np.int64)
-    return evidence.scores(HistoryPoints(items, lengths, users, lengths, catalogue_size, counted=False))
+    return HistoryPoints(items, lengths, users, lengths, catalogue_size, counted=False)
 
 
 def of_nobody(evidence: Sequence[Evidence]) -> tuple[SparseScores, ...]:
@@ -95,8 +137,8 @@ def _in_pool(scores: Any, pool: Ints) -> SparseScores:
     scores.sort_indices()
     if len(pool) == scores.shape[1] - 1:  # the whole catalogue
         return _tensors(_rows(scores), scores.indices - 1, scores.data)
-    columns = np.searchsorted(pool, scores.indices)  # no array of the catalogue's length for each batch
-    there = np.append(pool, -1)[columns] == scores.indices
+    columns = places_of(scores.indices, pool, scores.shape[1])
+    there = columns >= 0
     return _tensors(_rows(scores)[there], columns[there], scores.data[there])
 
 
@@ -112,7 +154,7 @@ def _rows(scores: Any) -> Ints:
     return rows
 
 
-def _tensors(rows: Ints, columns: Ints, values: NDArray[Any]) -> SparseScores:
+def _tensors(rows: Ints, columns: NDArray[Any], values: NDArray[Any]) -> SparseScores:
     return SparseScores(
         torch.from_numpy(rows.astype(np.int64)),
         torch.from_numpy(columns.astype(np.int64)),

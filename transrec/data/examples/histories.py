@@ -259,7 +259,7 @@ class HistoryExamples(ABC):
             asked = asked.only(block.of(asked.users))
         if not len(asked.users):
             return None
-        evidence = of_questions(self.evidence, asked.histories, self.num_items)
+        evidence = of_questions(self.evidence, asked.histories, self.popularity)
         return question(asked, self.block(block.number), block.number, self.max_length, evidence)
 
     def _cache(self) -> None:

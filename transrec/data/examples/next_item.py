@@ -75,8 +75,12 @@ class NextItemExamples(HistoryExamples):
 
     @property
     def sampled(self) -> Ints:
-        """Item indices that training may use: the candidates (as in the reference), but no future items."""
-        return self.candidates if self._moments is None else np.flatnonzero(self.popularity)
+        """Item indices that training may use: those that occur in it.
+
+        An item that only occurs in held-out parts can be no target of training. As a negative it would teach the model
+        to rank new items last.
+        """
+        return np.flatnonzero(self.popularity)
 
     def own(self, number: int, block: UserBlock, user: int) -> NDArray[np.int32]:
         """The user's training history."""

@@ -95,7 +95,13 @@ class SequenceCollation:
             **self._sampled(candidates, content.items.numpy(), rows),
             masked=None if layout.masked is None else torch.from_numpy(layout.masked),
             evidence=of_windows(
-                self.evidence, windows, scored > 0, layout.masked, content.items.numpy(), self._catalogue_size
+                self.evidence,
+                windows,
+                scored > 0,
+                layout.masked,
+                content.items.numpy(),
+                self._catalogue_size,
+                (self.seed, step),
             ),
         )
 

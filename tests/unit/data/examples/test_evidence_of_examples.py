@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from transrec.data.examples.evidence import of_nobody, of_questions, of_windows, points_of
+from transrec.data.examples.evidence import Hidden, of_nobody, of_questions, of_windows, points_of
 from transrec.data.examples.windows import Window
 
 N, L = 9, 4
@@ -25,6 +25,8 @@ def layout(windows, positions=L):
 
 class Seen:
     """Evidence that gives each point the items of its history, by their numbers."""
+
+    hidden = 0.0
 
     def scores(self, points):
         starts = np.cumsum(points.lengths) - points.lengths
@@ -60,23 +62,59 @@ def test_a_loss_at_the_last_position_has_one_point_for_each_window():
 def test_hidden_items_are_in_no_history():
     windows = [None, window(2, 7, 4)]  # as inputs: items 4, 5, 6, 7
     masked = np.array([[False] * L, [False, True, False, True]])  # 5 and 7
-    [found] = of_windows([Seen()], windows, masked, masked, np.arange(1, N + 1), N)
+    [found] = of_windows([Seen()], windows, masked, masked, np.arange(1, N + 1), N, (0, 0))
     histories = [(found.columns[found.rows == row] + 1).tolist() for row in (0, 1)]
     assert histories == [[1, 2, 3, 4], [1, 2, 3, 4, 6]]
 
 
 def test_scores_are_of_the_items_in_the_pool_in_its_order():
     pool = np.array([1, 3, 7])
-    [found] = of_windows([Seen()], [window(0, 5, 4)], layout([window(0, 5, 4)]), None, pool, N)
+    [found] = of_windows([Seen()], [window(0, 5, 4)], layout([window(0, 5, 4)]), None, pool, N, (0, 0))
     items = [(int(row), int(pool[column])) for row, column in zip(found.rows, found.columns, strict=True)]
     assert items == [(0, 1), (1, 1), (2, 1), (2, 3), (3, 1), (3, 3)]
 
 
 def test_questions_have_all_of_a_history_and_nothing_subtracted():
-    [found] = of_questions([Seen()], [np.array([3, 1]), np.array([9])], N)
+    [found] = of_questions([Seen()], [np.array([3, 1]), np.array([9])], np.ones(N + 1, int))
     assert list(zip(found.rows.tolist(), found.columns.tolist(), strict=True)) == [(0, 1), (0, 3), (1, 9)]
 
 
 def test_without_evidence_a_batch_carries_none():
-    assert of_windows([], [window(0, 5, 4)], layout([window(0, 5, 4)]), None, np.arange(1, N + 1), N) == ()
+    assert of_windows([], [window(0, 5, 4)], layout([window(0, 5, 4)]), None, np.arange(1, N + 1), N, (0, 0)) == ()
     assert [len(scores.rows) for scores in of_nobody([Seen(), Seen()])] == [0, 0]
+
+
+class Cold(Seen):
+    """Evidence that gives each point the cold items of the catalogue."""
+
+    hidden = 0.4
+
+    def scores(self, points):
+        items = np.flatnonzero(points.cold(np.arange(N + 1)))
+        return sparse.csr_array(np.isin(np.arange(N + 1), items)[None].repeat(len(points.users), 0).astype(float))
+
+
+def test_cold_items_of_questions_are_those_without_interactions():
+    interactions = np.array([0, 3, 0, 1, 1, 2, 0, 1, 1, 1])
+    [found] = of_questions([Cold()], [np.array([3, 1])], interactions)
+    assert found.columns.tolist() == [0, 2, 6]  # 0 pads
+
+
+def test_items_of_a_batch_pass_for_cold_by_seed_and_step_alone():
+    def cold(pool, draw):
+        windows = [window(0, 5, 4)]
+        [found] = of_windows([Cold()], windows, layout(windows), None, pool, N, draw)
+        return set(pool[np.unique(found.columns)].tolist())
+
+    every, some = np.arange(1, N + 1), np.array([2, 3, 7])
+    draws = [(seed, step) for seed in range(2) for step in range(10)]
+    assert [cold(every, draw) & {2, 3, 7} for draw in draws] == [cold(some, draw) for draw in draws]
+    assert len({frozenset(cold(every, draw)) for draw in draws}) > 10
+
+
+def test_the_share_of_hidden_items_is_that_asked_for_and_their_draws_are_independent():
+    items = np.arange(1, 100_001)
+    one, next_one = Hidden(0.1, 5, 0)(items), Hidden(0.1, 5, 1)(items)
+    assert one.mean() == pytest.approx(0.1, abs=0.005)
+    assert (one & next_one).mean() == pytest.approx(0.01, abs=0.002)
+    assert (one[1:] & one[:-1]).mean() == pytest.approx(0.01, abs=0.002)

@@ -1,0 +1,49 @@
+"""Similarity of cold items: content similarity, of some candidates only."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from transrec.data.batch import HistoryPoints
+from transrec.evidence.cold_similarity import ColdSimilarityConfig
+from transrec.evidence.content_similarity import ContentSimilarityConfig
+
+ITEMS = 20
+COLD = np.array([2, 3, 11])
+POINTS = HistoryPoints(
+    np.array([1, 5, 2, 7]), np.array([3, 1]), np.array([0, 1]), np.array([3, 1]), ITEMS, counted=False
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The table of content similarity."""
+    features = np.random.default_rng(0).normal(size=(ITEMS, 4)).astype(np.float32)
+    sources = SimpleNamespace(catalogue_size=ITEMS, features=lambda _: (np.arange(1, ITEMS + 1), features))
+    ContentSimilarityConfig().fill(tmp_path, sources)
+    return tmp_path
+
+
+def test_cold_candidates_have_their_content_similarity_and_others_nothing(folder):
+    expected = ContentSimilarityConfig().load(folder).scores(POINTS).toarray()
+    expected[:, np.setdiff1d(np.arange(ITEMS + 1), COLD)] = 0
+    points = replace(POINTS, cold=lambda items: np.isin(items, COLD))
+    found = ColdSimilarityConfig().load(folder).scores(points).toarray()
+    assert found.tolist() == expected.tolist()
+    assert found[0, 3] > 0
+
+
+def test_one_table_serves_both_similarities():
+    assert ColdSimilarityConfig(hidden=0.3).tables() == ContentSimilarityConfig().tables()
+    assert ColdSimilarityConfig(temperature=0.1).tables() != ContentSimilarityConfig().tables()
+
+
+def test_each_modality_has_a_key_of_its_own():
+    keys = {
+        kind(modality=modality).key
+        for kind in (ColdSimilarityConfig, ContentSimilarityConfig)
+        for modality in ("text", "image")
+    }
+    assert keys == {"cold_text_similarity", "cold_image_similarity", "text_similarity", "image_similarity"}

@@ -1,0 +1,68 @@
+"""Content similarity of cold items, which have no interaction in training, with a weight of their own.
+
+Counts lift the logits of other items, and nothing lifts those of cold ones: content has to weigh more for them. No
+training target is cold, so that weight has to be learned from items that are made cold: at each step, the counts of a
+random share of the items are hidden (as inputs are in DropoutNet, Volkovs et al., "DropoutNet: Addressing Cold Start in
+Recommender Systems", NeurIPS 2017).
+
+Designs considered. A constant for cold items, learned in the same way: it lifts every cold item for every user, and an
+entry for each of them makes a batch dense. Counts of a cold item's content neighbours in place of its own: cold items
+share the weight of counts, which was learned with exact ones, and stay behind content_similarity. Taken: similarity,
+which is sparse, and says which cold items to lift.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import sparse
+
+from transrec.data.batch import HistoryPoints
+from transrec.evidence.content_similarity import ContentSimilarity, ContentSimilarityConfig
+from transrec.evidence.neighbours import Neighbours, of_items
+
+
+class ColdSimilarityConfig(ContentSimilarityConfig):
+    """Configuration of `ColdSimilarity`."""
+
+    name: Literal["cold_similarity"] = Field(  # type: ignore[assignment]  # the only difference of a subclass
+        "cold_similarity", description="similarity to the items of the history, of items without interactions only"
+    )
+    weight: float = Field(0.3, description="initial weight of the evidence in the logits; learned")
+    scale: float = Field(1e4, gt=0, description="initial factor of the scores inside the logarithm; learned")
+    hidden: float = Field(
+        0.1, gt=0, lt=1, description="share of the items that pass for cold at each training step, without their counts"
+    )
+
+    @property
+    def key(self) -> str:
+        return f"cold_{super().key}"
+
+    def tables(self) -> dict[str, Any]:
+        """The settings that `fill` depends on; the table is that of content similarity."""
+        shared = super().tables()
+        del shared["hidden"]
+        return shared | {"name": ContentSimilarityConfig.model_fields["name"].default}
+
+    def load(self, folder: Path) -> "ColdSimilarity":
+        """The evidence in a folder written by `fill`."""
+        return ColdSimilarity(self, Neighbours(folder))
+
+
+class ColdSimilarity(ContentSimilarity):
+    """As `ContentSimilarity`, for cold items; in training, for those that pass for cold."""
+
+    def __init__(self, config: ColdSimilarityConfig, kernel: Neighbours) -> None:
+        super().__init__(config, kernel)
+        self.hidden = config.hidden
+
+    def scores(self, points: HistoryPoints) -> sparse.csr_array:
+        """The score of every cold candidate for each history, (S, N + 1)."""
+        cold = points.cold or _none
+        return of_items(super().scores(points), cold)
+
+
+def _none(items: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    return np.zeros(len(items), np.bool_)

@@ -30,6 +30,7 @@ def killed(folder: Path, name: str, last: int) -> None:
 
 def _record_and_die(folder: Path, name: str, last: int) -> None:
     os.setsid()
+    os.environ.pop("WANDB_SERVICE", None)  # the process of W&B that the tests began would outlive this one
     records = opened(folder, [name], 0)
     add(records, 1, last)
     records.flush()

@@ -10,7 +10,7 @@ CONFIG = """\
 base: transrec/recommended  # frozen text features under an MLP, SASRec, and evidence from counts
 run_dir: runs/first
 data: {path: shards}
-train: {steps: 250, evaluate_every: 50}
+train: {steps: 30, evaluate_every: 15, batch_size: 8}  # for the two small tables; remove the line for data of your own
 """
 
 ITEMS = """\
@@ -40,7 +40,8 @@ README = """\
 # A recommender
 
 `data/` has two small tables to try the commands on. Replace them by your own: items with their texts, and interactions
-(who, what, and when in seconds since 1970). Then start these commands in this folder:
+(who, what, and when in seconds since 1970). Then run these commands in this folder. Their metrics mean nothing before:
+six items and four users are too few to measure anything.
 
 ```sh
 transrec data build --source csv --items data/items.csv --interactions data/interactions.csv --output shards

@@ -17,6 +17,7 @@ from functools import wraps
 from typing import Any, Protocol, TypeVar
 
 from transrec.errors import TransRecError
+from transrec.files import plain_json
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT
@@ -100,6 +101,7 @@ def values_joined(argv: Sequence[str] | None, *options: str) -> list[str]:
 
 def print_json(value: Any, flush: bool = False) -> None:
     """Print a value as a line of JSON, with escapes only where the output cannot take its characters."""
+    value = plain_json(value)
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "ascii")

@@ -7,6 +7,7 @@ A line may also hold `candidates`, the ids of the items to rank, and for a ranki
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from transrec.config import ConfigError
 from transrec.files import json_lines
 from transrec.runs.click_scores import Visit
 from transrec.terminal import shortened
+
+_KEYS = {"user", "history", "candidates", "time", "context", "profile"}  # of a line
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,18 @@ def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHis
         if not isinstance(record, dict) or "history" not in record:
             raise ConfigError(f'{where}: expected {{"user": …, "history": [item ids]}}')
         user = record.get("user", number)
+        _check_keys(record, where)
         where = f"{where}, user {shortened(json.dumps(user, ensure_ascii=False))}"
         candidates = record.get("candidates")
         chosen = None if candidates is None else ids_of(candidates, where, "candidates")
         yield UserHistory(where, user, ids_of(record["history"], where), chosen, _visit(record, where))
+
+
+def _check_keys(record: dict[str, Any], where: str) -> None:
+    """Refuse a key that looks misspelt, whose value would not count; others may be there."""
+    for key in record.keys() - _KEYS:
+        if near := get_close_matches(key, _KEYS - record.keys(), 1):
+            raise ConfigError(f"{where}: {shortened(repr(key))} is no key of a line: did you mean {near[0]!r}?")
 
 
 def users_of(place: Path | str) -> list[UserHistory]:

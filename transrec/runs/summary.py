@@ -1,6 +1,7 @@
 """The results of a finished run: writing them to its folder and displaying them."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from transrec.evaluation.evaluator import KINDS, UserResults
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.report import as_json, table
 from transrec.experiment import Experiment
-from transrec.files import replace_atomically, write_text
+from transrec.files import plain_json, replace_atomically, write_text
 from transrec.protocols import Examples
 from transrec.terminal import console
 from transrec.training.checkpoint import TrainState
@@ -27,6 +28,8 @@ from transrec.training.cost import Cost
 from transrec.training.records import flatten
 
 _ROWS_OF_A_GROUP = 2**18  # of a Parquet file; their ids and names fit into 2 GiB
+
+_MEASURED = ("valid", "test", "baselines", "by_popularity")  # parts of a summary whose values may be undefined
 
 SUMMARY_FILE = "summary.json"  # its presence marks a finished run; baselines may be added to it later
 
@@ -60,7 +63,7 @@ def assemble(
 
 def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
     """Write the summary, after everything else that a finished run has: its presence says that the run is finished."""
-    write_text(run_dir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+    write_text(run_dir / SUMMARY_FILE, json.dumps(plain_json(summary), indent=2) + "\n")
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
@@ -69,7 +72,18 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
         found = json.loads((run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    return found | {part: _with_undefined(found[part]) for part in _MEASURED if part in found}
+
+
+def _with_undefined(measured: Any) -> Any:
+    """Measured values with NaN where JSON has null."""
+    if isinstance(measured, dict):
+        return {name: _with_undefined(value) for name, value in measured.items()}
+    if isinstance(measured, list):
+        return [_with_undefined(value) for value in measured]
+    return math.nan if measured is None else measured
 
 
 def save_users(path: Path, examples: Examples, results: UserResults) -> None:
@@ -171,11 +185,16 @@ def show(
         f"Results    {folder}/summary.json",
         *([f"Curves     tensorboard --logdir {folder}/tensorboard"] if (folder / "tensorboard").exists() else []),
         f"Evaluate   transrec evaluate --run {folder} --split test",
-        f"Recommend  transrec recommend --run {folder} --history ID,ID,… --top 10",
+        f"Recommend  transrec recommend --run {folder} {_question(experiment)} --top 10",
         sep="\n",
         highlight=False,
     )
-    print(json.dumps({"run": str(folder), "test": summary["test"]}))
+    print(json.dumps(plain_json({"run": str(folder), "test": summary["test"]})))
+
+
+def _question(experiment: Experiment) -> str:
+    """The option that asks for recommendations; a ranking model is told more than a history, in the lines of a file."""
+    return "--history ID,ID,…" if experiment.model.name != "ranking_model" else "--histories users.jsonl"
 
 
 def untrained_ahead(experiment: Experiment, tested: Mapping[str, Mapping[str, Estimate]]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import ENVIRONMENT
 
-from transrec.commands.entry import command, values_joined
+from transrec.commands.entry import command, print_json, values_joined
 from transrec.errors import TransRecError
 
 
@@ -125,3 +125,8 @@ def ended_by_a_closed_pipe(command: Sequence[str], **environment: str) -> tuple[
     finally:
         os.close(writer)
     return ended.returncode, ended.stderr
+
+
+def test_json_has_null_where_a_number_is_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"GAUC": float("nan"), "interval": [0.5, float("inf")]})
+    assert capsys.readouterr().out == '{"GAUC": null, "interval": [0.5, null]}\n'

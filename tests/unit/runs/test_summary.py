@@ -1,5 +1,7 @@
 """The results of a run: the sentence that names the baselines ahead of it, and the files of all questions."""
 
+import json
+import math
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -125,3 +127,14 @@ def test_a_column_of_text_may_hold_more_than_one_array_of_it_can(tmp_path, monke
     save_users(tmp_path / "users.parquet", given, UserResults(columns, {}))
     assert sum(rows for rows, _ in written) == questions
     assert sum(size for _, size in written) > 2**31
+
+
+def test_an_undefined_metric_is_null_in_the_file_and_not_a_number_when_read(tmp_path):
+    values = {"GAUC": math.nan, "GAUC_interval": [math.nan, math.inf], "AUC": 0.5}
+    summary.write_summary(tmp_path, {"test": values, "samples": {"test": None}})
+    strict = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert strict["test"] == {"GAUC": None, "GAUC_interval": [None, None], "AUC": 0.5}
+    found = summary.read_summary(tmp_path)
+    assert math.isnan(found["test"]["GAUC"])
+    assert math.isnan(found["test"]["GAUC_interval"][1])
+    assert (found["test"]["AUC"], found["samples"]) == (0.5, {"test": None})

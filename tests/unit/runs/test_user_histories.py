@@ -74,3 +74,15 @@ def test_a_key_that_is_given_twice_is_refused() -> None:
     lines = [b'{"user": "ann", "history": ["1"]}', b'{"user": "eve", "history": ["1"], "history": ["2"]}']
     with pytest.raises(TransRecError, match=r"x, line 2: not JSON \(key 'history' is given twice\)"):
         list(read_histories(lines, "x"))
+
+
+@pytest.mark.parametrize(("key", "meant"), [("contxt", "context"), ("candidats", "candidates"), ("usr", "user")])
+def test_a_misspelt_key_is_refused_as_its_value_would_not_count(key: str, meant: str) -> None:
+    line = json.dumps({"history": ["a"], key: ["b"]}).encode()
+    with pytest.raises(ConfigError, match=f"x, line 1: '{key}' is no key of a line: did you mean '{meant}'"):
+        list(read_histories([line], "x"))
+
+
+def test_other_keys_may_be_there() -> None:
+    [found] = read_histories([b'{"user": "u", "history": [], "users": 1, "session": "s"}'], "x")
+    assert found.user == "u"

@@ -31,12 +31,12 @@ def more_have_finished(folder: Path, count: int) -> bool:
 
 
 def test_a_dry_run_tells_what_is_shared_and_what_it_costs(shards: Path, tmp_path: Path) -> None:
-    config = write_sweep(tmp_path, shards)
-    done = ForkedCommands(tmp_path).run("sweep", "--config", config, "--dry-run")
+    config, commands = write_sweep(tmp_path, shards), ForkedCommands(tmp_path)
+    done = commands.run("sweep", "--config", config, "--dry-run")
     assert done.code == 0, done.stderr
     assert "4 trials share 2 pretrainings" in done.stdout
     assert "device-hours" in done.stdout
-    document = json.loads(ForkedCommands(tmp_path).run("sweep", "--config", config, "--dry-run", "--json").stdout)
+    document = json.loads(commands.run("sweep", "--config", config, "--dry-run", "--json").stdout)
     assert len(document["trials"]) == 4
     assert len({trial["pretraining"] for trial in document["trials"]}) == 2
     runs = {name: stage["runs"] for name, stage in document["stages"].items()}

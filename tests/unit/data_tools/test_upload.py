@@ -55,7 +55,7 @@ def test_the_index_goes_last(
     monkeypatch.setattr(MemoryFileSystem, "put_file", record)
     assert build("memory://bucket/set") == 0
     assert sent[-1] == "index.json"
-    assert len(sent) == 6
+    assert len(sent) == 7
 
 
 def test_what_does_not_arrive_whole_is_an_error_and_no_set(

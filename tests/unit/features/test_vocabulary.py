@@ -47,9 +47,10 @@ def test_what_is_no_number_is_in_no_band() -> None:
     assert Bands(ends=[18]).rows(strings("old", "", None, "nan", "17")).tolist() == [0, 0, 0, 0, 1]
 
 
-@given(
-    st.lists(st.floats(allow_nan=False), min_size=1, max_size=5, unique=True).map(sorted), st.floats(allow_nan=False)
-)
+ENDS = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5, unique=True).map(sorted)
+
+
+@given(ENDS, st.floats(allow_nan=False))
 def test_a_number_is_above_the_ends_of_the_bands_before_its_own(ends: list[float], number: float) -> None:
     [row] = Bands(ends=ends).rows(strings(repr(number)))
     assert row == 1 + sum(end < number for end in ends)

@@ -145,7 +145,7 @@ def test_the_fields_that_may_differ_are_those_of_how_the_work_is_done(experiment
         *(f"model.item_encoder.{name}" for name in ("chunk_tokens", "chunk_images", "decoded_cache")),
         *(f"model.item_encoder.{name}" for name in ("text.chunk_tokens", "image.chunk_images", "image.decoded_cache")),
         *(f"train.{name}" for name in ("accumulation", "gradient_checkpointing", "compile", "checkpoint_every")),
-        *(f"train.{name}" for name in ("log_every", "time_limit", "pool_memory")),
+        *(f"train.{name}" for name in ("log_every", "time_limit", "pool_memory", "trackers")),
         "evaluation.baselines",
     }
     assert is_among("zero.stage", found)

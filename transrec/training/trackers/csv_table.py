@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TextIO
 
+from pydantic import Field
+
 from transrec.config import Config
 from transrec.files import replace_atomically, writing
 from transrec.training.trackers.tracker import Row, TrackedRun, Tracker
@@ -15,7 +17,7 @@ FILE = "curves.csv"
 class CsvConfig(Config):
     """`curves.csv` in the run folder: a line with step, name and value for each point."""
 
-    name: Literal["csv"] = "csv"
+    name: Literal["csv"] = Field("csv", description="the tracker")
 
     def open(self, run: TrackedRun) -> "CsvTable":
         return CsvTable(run)

@@ -20,7 +20,7 @@ _REMEDY = "check `uri` of the tracker, or MLFLOW_TRACKING_URI"
 class MlflowConfig(Config):
     """MLflow: a server, or `mlflow/` of the run folder."""
 
-    name: Literal["mlflow"] = "mlflow"
+    name: Literal["mlflow"] = Field("mlflow", description="the tracker")
     uri: str | None = Field(
         None, description="tracking server; null: MLFLOW_TRACKING_URI, or a database in the run folder if that is unset"
     )

@@ -31,7 +31,7 @@ _PROJECTOR = f"""embeddings {{
 class TensorBoardConfig(Config):
     """TensorBoard, in `tensorboard/` of the run folder."""
 
-    name: Literal["tensorboard"] = "tensorboard"
+    name: Literal["tensorboard"] = Field("tensorboard", description="the tracker")
     items: int = Field(
         1000, ge=0, description="items, the most frequent ones, whose vectors the projector shows at the end; 0: none"
     )

@@ -24,7 +24,7 @@ _REMEDY = "log in with `wandb login`, or set WANDB_MODE=offline and send the run
 class WandbConfig(Config):
     """Weights & Biases. `WANDB_MODE=offline` keeps the run in `wandb/` of the run folder, for `wandb sync`."""
 
-    name: Literal["wandb"] = "wandb"
+    name: Literal["wandb"] = Field("wandb", description="the tracker")
     project: str = Field("transrec", description="project of the run")
     entity: str | None = Field(None, description="user or team of the project; null: the one that is logged in")
 

@@ -197,7 +197,7 @@ def test_a_fraction_counts_the_popularity_of_its_users_only(scan: Callable[..., 
     [
         {"split": {"name": "temporal", "valid_from": 0.02, "test_from": 0.5}},
         {"fraction": 0.1},
-        {"candidates": "catalogue"},
+        {"candidates": "catalogue", "fraction": 0.1},
     ],
     ids=["temporal", "leave one out", "catalogue"],
 )

@@ -69,13 +69,11 @@ def test_ranks_and_micro_batches_share_out_the_same_step(
     impression_stream: MakeStream, world_size: int, accumulation: int
 ) -> None:
     [whole] = impression_stream(DRAWN, features=FEATURES)[2]
-    parts = [
-        batch
+    of_ranks = [
+        impression_stream(DRAWN, features=FEATURES, rank=rank, world_size=world_size, accumulation=accumulation)[2]
         for rank in range(world_size)
-        for batch in impression_stream(
-            DRAWN, features=FEATURES, rank=rank, world_size=world_size, accumulation=accumulation
-        )[2]
     ]
+    parts = [batch for of_a_number in zip(*of_ranks, strict=True) for batch in of_a_number]
     filled = whole.observed.any(1)
     slots = [slot for batch in parts for slot in of_slots(batch.shown)]
     for there, one, other in zip(filled.tolist(), slots, of_slots(whole.shown), strict=True):

@@ -3,7 +3,8 @@
 transrec recommend --run R --history ID,ID,… [--catalogue SHARDS] [--top 10]
 transrec recommend --run R --item ID --item ID …           ids that hold a comma
 transrec recommend --run R --histories users.jsonl [--catalogue SHARDS] [--top 10] > recommendations.jsonl
-                                     a line's "candidates": [ids] are ranked instead of the catalogue
+                                     a line's "candidates": [ids] are ranked instead of the catalogue; for a ranking
+                                     model it may also hold "time", "context": {…} and "profile": {…}
 transrec recommend [--run SOURCE] --adapter A [B …] …      one result per adapter, with one shared base
 """
 

@@ -198,18 +198,17 @@ def _question(experiment: Experiment) -> str:
 
 
 def untrained_ahead(experiment: Experiment, tested: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """A sentence that names the baselines that are better than the run, which is the last of `tested`; or nothing."""
+    """Sentences that name the baselines that are better than the run, which is the last of `tested`; or nothing."""
     name = experiment.train.monitor
     [*others, run] = tested
-    better = [
-        f"{other} ({tested[other][name].value:.4f})"
-        for other in others
-        if name in tested[other] and metric(name).improves(tested[other][name].value, tested[run][name].value)
-    ]
+    own, values = tested[run][name], {o: tested[o][name].value for o in others if name in tested[o]}
+    better = {other: value for other, value in values.items() if metric(name).improves(value, own.value)}
     if not better:
         return ""
+    listed = ", ".join(f"{other} ({value:.4f})" for other, value in better.items())
     kind = "a baseline" if len(better) == 1 else "baselines"
-    return f"{name}: this run ({tested[run][name].value:.4f}) is behind {', '.join(better)}, {kind} of far less effort."
+    near = " So small a difference can be chance." if all(own.low <= v <= own.high for v in better.values()) else ""
+    return f"{name}: this run ({own.value:.4f}) is behind {listed}, {kind} of far less effort.{near}"
 
 
 def cost_table(summary: dict[str, Any]) -> Table:

@@ -149,7 +149,7 @@ def _imported(name: str, module: str, otherwise: State, missing: str = "") -> It
 
 
 def _compiler() -> Iterator[Finding]:
-    """What DeepSpeed needs to compile its optimizers, which offloading uses."""
+    """The compiler that DeepSpeed needs for the optimizers of offloaded training."""
     names = [os.environ.get("CXX") or "c++", "ninja"]
     if shutil.which("nvidia-smi"):
         names.append(str(Path(os.environ["CUDA_HOME"], "bin/nvcc")) if os.environ.get("CUDA_HOME") else "nvcc")

@@ -1,4 +1,4 @@
-"""What trackers hold, read back from the files of a run: the points of each curve, in the order in which they lie."""
+"""Reads the points of every curve back from the files of a tracker, in file order."""
 
 import csv
 import json

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Axes(NamedTuple):
-    """Where the components of features begin, and what they multiply."""
+    """The centre of the features, and the scaled axes onto which they are projected."""
 
     centre: list[float]  # (W,)
     axes: list[list[float]]  # (K, W), each divided by the deviation of the features along it

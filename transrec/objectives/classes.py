@@ -22,7 +22,7 @@ from transrec.distributed.gathered import gathered, rank, ranks
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes that each scored position is told apart from."""
+    """The classes of the softmax at each scored position."""
 
     vectors: Tensor  # (W, D)
     targets: Tensor  # (S,) int64, the class of each target

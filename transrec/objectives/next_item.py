@@ -45,7 +45,7 @@ class InBatchSoftmaxConfig(Config):
     learn_temperature: bool = Field(False, description="let the temperature train with the head")
     debias: bool = Field(True, description="correct for popular items occurring in more batches")
     negatives_from: Literal["rank", "world"] = Field(
-        "rank", description="items that are told apart: of the rank's micro-batch, or of those of all ranks"
+        "rank", description="where negatives come from: the micro-batch of the rank, or those of all ranks"
     )
 
     @property

@@ -1,4 +1,4 @@
-"""A compiled function serves all sizes, and a machine without a compiler is told so in one sentence."""
+"""One compiled function handles all sizes; without a compiler there is a one-sentence error."""
 
 from pathlib import Path
 

@@ -34,7 +34,7 @@ def test_the_world_of_one_rank_is_the_rank(make: Callable[..., Any], largest: in
 
 
 def test_a_rank_without_windows_gives_no_classes(make: Callable[..., Any]) -> None:
-    """Its single item is there for the encoder; whoever is told apart from it would depend on the number of ranks."""
+    """Its one item only keeps the encoder running; as a class, it would make the loss depend on the number of ranks."""
     case = make(WORLD.sampling)
     none = case.batch.target_mask & False
     batch = replace(with_histories(case.batch), draws=0, target_mask=none, scored=none.flatten().nonzero()[:, 0])

@@ -1,4 +1,4 @@
-"""What is known when a user asks for items."""
+"""The scores of a visit, and its columns."""
 
 from types import SimpleNamespace
 from typing import Any

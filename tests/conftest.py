@@ -1,6 +1,7 @@
 """Shards small enough to check by hand: a source of given histories, and builders around it; commands run whole."""
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -22,6 +23,9 @@ from data_tools.sources.synthetic import SyntheticSource
 hypothesis.settings.register_profile("untimed", deadline=None)  # how fast a machine is proves nothing here
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)  # of `make test-slow`
 hypothesis.settings.load_profile("untimed")
+
+# Ray's workers give way to any other process (niceness 15), and a test that waits for them fails on a busy machine.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_report_header() -> str:

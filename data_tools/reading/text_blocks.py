@@ -52,7 +52,9 @@ def first_line(path: Path) -> str:
         text = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}, line 1: not UTF-8: {error.reason}") from None
-    if "\0" in text or not text.strip():
+    if not text.strip():
+        raise SourceError(f"{path}, line 1, is empty: expected text in UTF-8")
+    if "\0" in text:
         raise SourceError(f"{path}, line 1: expected text in UTF-8, found {text[:40]!r}")
     return text
 

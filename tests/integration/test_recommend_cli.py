@@ -201,7 +201,7 @@ def test_unknown_items_are_left_out_told_and_counted(
         ("kim", 0, None),
     ]
     assert f'{path}, line 2, user "bob": left out unknown item ids: item-1000, item-1001' in printed.err
-    assert "3 unknown item ids of 2 users were left out" in printed.err
+    assert "unknown item ids left out: 3; users concerned: 2; " in printed.err
 
 
 def test_unknown_items_stop_before_the_first_answer_if_asked(

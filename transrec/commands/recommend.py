@@ -142,7 +142,8 @@ def answer(
     if left_out:
         such = ", ".join(map(shortened, catalogue.item_ids[:3]))
         print(
-            f"{left_out:,} unknown item ids of {concerned:,} users were left out; the catalogue has ids such as {such}",
+            f"unknown item ids left out: {left_out:,}; users concerned: {concerned:,}; the catalogue has ids such as "
+            f"{such}",
             file=sys.stderr,
         )
 

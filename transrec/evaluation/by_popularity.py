@@ -19,7 +19,7 @@ from transrec.evaluation.estimates import Estimate, Interval
 from transrec.evaluation.metric import Metric
 from transrec.evaluation.report import as_json
 
-COLD, THIRDS = "cold", ("rare", "middling", "popular")
+COLD, THIRDS = "cold", ("rare", "medium", "popular")
 
 
 def groups(counts: Tensor) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ class AUC(Metric):
 
     name = "AUC"
     reads = ("score", "label")
+    undefined_if = "all or none of the impressions are clicks"
 
     def statistic(self, *columns: Tensor) -> Statistic:
         scores, labels = _checked(*columns)
@@ -55,6 +56,7 @@ class GroupedAUC(Metric):
     def __init__(self, name: str, group: str, weight: Literal["impressions", "equal"]) -> None:
         self.name, self.weight = name, weight
         self.reads = (group, "score", "label")
+        self.undefined_if = f"no {group} has both a click and an impression without one"
 
     def statistic(self, *columns: Tensor) -> Statistic:
         groups, *rest = columns

@@ -1,6 +1,7 @@
 """Results for people (a table) and for files (plain numbers)."""
 
 from collections.abc import Mapping
+from math import isnan
 
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +14,7 @@ def table(*sections: Mapping[str, Mapping[str, Estimate]], of: str = "") -> Tabl
     """A table with a row for each model and a column for each metric: value and interval.
 
     A section holds results for the same users; the best value in each of its columns is bold. A missing metric is shown
-    as a dash.
+    as a dash, and below the table it is said why a value is undefined.
 
     Args:
         of: the users that were asked, if they are a sample.
@@ -25,6 +26,9 @@ def table(*sections: Mapping[str, Mapping[str, Estimate]], of: str = "") -> Tabl
         for name, estimates in rows.items():
             view.add_row(Text(name), *(_cell(estimates.get(m), best[m]) for m in metrics))
         view.add_section()
+    undefined = {m for rows in sections for row in rows.values() for m in row if isnan(row[m].value)}
+    if undefined:
+        view.caption = "\n".join(f"{m} is undefined if {metric(m).undefined_if}." for m in metrics if m in undefined)
     return view
 
 
@@ -38,11 +42,14 @@ def as_json(estimates: Mapping[str, Estimate]) -> dict[str, float | list[float]]
 
 
 def _best(name: str, values: list[float]) -> float:
-    return (max if metric(name).higher_is_better else min)(values, default=0.0)
+    defined = [value for value in values if not isnan(value)]
+    return (max if metric(name).higher_is_better else min)(defined, default=0.0)
 
 
 def _cell(estimate: Estimate | None, best: float) -> Text:
     if estimate is None:
         return Text("–")
+    if isnan(estimate.value):
+        return Text("undefined", style="dim")
     text = Text(f"{estimate.value:.4f}", style="bold" if estimate.value == best else "")
     return Text.assemble(text, Text(f" [{estimate.low:.4f}, {estimate.high:.4f}]", style="dim"))

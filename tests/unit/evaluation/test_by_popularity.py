@@ -14,11 +14,11 @@ def members(counts: list[int]) -> dict[str, list[int]]:
 
 
 def test_thirds_of_the_questions_whose_targets_occur() -> None:
-    assert members([9, 0, 1, 4, 0, 2, 3, 8]) == {"cold": [1, 4], "rare": [2, 5], "middling": [3, 6], "popular": [0, 7]}
+    assert members([9, 0, 1, 4, 0, 2, 3, 8]) == {"cold": [1, 4], "rare": [2, 5], "medium": [3, 6], "popular": [0, 7]}
 
 
 def test_equally_frequent_targets_stay_together() -> None:
-    assert members([1, 1, 1, 1, 1, 2, 2, 3, 3]) == {"rare": [0, 1, 2, 3, 4], "middling": [5, 6], "popular": [7, 8]}
+    assert members([1, 1, 1, 1, 1, 2, 2, 3, 3]) == {"rare": [0, 1, 2, 3, 4], "medium": [5, 6], "popular": [7, 8]}
 
 
 def test_groups_without_questions_are_left_out() -> None:
@@ -36,7 +36,7 @@ def test_metrics_are_those_of_the_group_alone() -> None:
     assert {name: (group.questions, group.estimates["HR@10"].value) for name, group in found.items()} == {
         "cold": (2, 0.5),
         "rare": (2, 0.5),
-        "middling": (2, 1.0),
+        "medium": (2, 1.0),
     }
     assert found["cold"].as_json()["questions"] == 2
 

@@ -72,6 +72,17 @@ def test_on_a_terminal_a_table_has_the_width_of_the_terminal(monkeypatch):
     assert console().width == 73
 
 
+def test_a_table_says_why_a_value_is_undefined():
+    nan = float("nan")
+    rows = {"a": {"AUC": Estimate(nan, nan, nan)}, "b": {"AUC": Estimate(0.7, 0.6, 0.8)}}
+    view = table(rows)
+    undefined, best = view.columns[1].cells
+    assert str(undefined) == "undefined"
+    assert "bold" in str(best.spans[0].style if best.spans else best.style)
+    assert view.caption == "AUC is undefined if all or none of the impressions are clicks."
+    assert table(ROWS).caption is None
+
+
 def test_a_table_without_rows_is_empty():
     assert table({}).row_count == 0
 

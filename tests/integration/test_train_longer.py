@@ -50,7 +50,9 @@ def test_four_steps_and_four_more_are_eight(
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (run_dir, in_one_go)]
     assert summaries[0]["test"] == summaries[1]["test"]
     assert "steps: 8" in (run_dir / "config.yaml").read_text()
-    assert "train.steps: 8 there, 6 now" in refused(train(commands, tiny, run_dir, "train.steps=6"))
+    shorter = refused(train(commands, tiny, run_dir, "train.steps=6"))
+    assert "train.steps: 8 there, 6 now" in shorter
+    assert "A run can only be trained longer" in shorter
 
 
 def test_a_schedule_is_planned_for_all_steps(

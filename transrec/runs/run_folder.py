@@ -31,6 +31,7 @@ E = TypeVar("E", bound=Experiment)
 _FROM_THE_LAUNCHER = "--local_rank="  # added to the command of each rank by the launcher
 
 _NOT_COMPARED = "run_dir"  # moving its folder does not change a run
+_ABOUT_LENGTH = " A run can only be trained longer, and only once it has finished: resume it, then ask for more."
 
 
 def load(run_dir: Path) -> Experiment:
@@ -118,16 +119,17 @@ def check_run_dir(experiment: Experiment) -> None:
         old = load_as(type(experiment), run_dir)
         allowed = may_differ(old) | may_differ(experiment) | {_NOT_COMPARED} | _lengthened(old, experiment)
         changed = differences(comparable(old), comparable(experiment))
-        differing = [
-            text
+        differing = {
+            key: text
             for key, text in changed.items()
             if not is_among(key, allowed) and not same_content(run_dir, key, old, experiment)
-        ]
+        }
         if differing:
-            listed = "\n  ".join(differing)
+            listed = "\n  ".join(differing.values())
             raise ConfigError(
                 f"{run_dir} holds another experiment; it differs in:\n  {listed}\n"
                 "Choose another run_dir, or start with the configuration of that run to resume it."
+                + (_ABOUT_LENGTH if differing.keys() <= {"train.steps", "train.epochs"} else "")
             )
     elif run_dir.exists() and any(not path.name.startswith(LOCK_FILE) for path in run_dir.iterdir()):
         raise ConfigError(f"{run_dir} is not empty and not a run folder: choose another run_dir")

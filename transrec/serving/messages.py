@@ -46,7 +46,8 @@ class RecommendRequest(_Message):
     )
     filters: Filters = {}
     unknown: Literal["skip", "error"] = Field(
-        "skip", description="items of the history that the catalogue lacks: leave them out and list them, or refuse"
+        "skip",
+        description="ids of the history or the candidates that the catalogue lacks: leave out and list, or refuse",
     )
     user: Text = Field("", description="for a ranking model: the user's id")
     time: StrictInt = Field(0, ge=0, le=LATEST_SECOND, description="for a ranking model: seconds since 1970")
@@ -70,7 +71,7 @@ class RecommendAnswer(BaseModel):
     channel: str
     generation: int = Field(description="number of the catalogue, which each reload increases")
     recommendations: list[dict[str, Any]]
-    unknown: list[str] = Field([], description="items of the history that the catalogue lacks")
+    unknown: list[str] = Field([], description="ids of the history and the candidates that the catalogue lacks")
 
 
 class SimilarAnswer(BaseModel):

@@ -58,13 +58,17 @@ class Service:
         generation = self.generation
         recommender = generation.channel(request.channel).recommender
         self._check_results(request.k)
-        catalogue, history = recommender.catalogue, request.history
-        missing = catalogue.missing(history)
-        if request.unknown == "error" and (history or recommender.needs_history):
-            catalogue.check(history, "history")
+        catalogue, history, candidates = recommender.catalogue, request.history, request.candidates
+        missing = catalogue.missing([*history, *(candidates or ())])
+        if request.unknown == "error":
+            if history or recommender.needs_history:
+                catalogue.check(history, "history")
+            if candidates is not None:
+                catalogue.check(candidates, "candidates")
         known = catalogue.known(history)
+        among = None if candidates is None else catalogue.known(candidates)
         visit = Visit(request.user, request.time, request.context, request.profile)
-        query = runs.Query(known, request.k, request.candidates, visit, request.exclude, request.filters)
+        query = runs.Query(known, request.k, among, visit, request.exclude, request.filters)
         answerable = known or not recommender.needs_history
         found = await self.batcher.ask(recommender, query) if answerable else []
         rows = [pictured(catalogue, row) for row in found]

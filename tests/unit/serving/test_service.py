@@ -68,6 +68,8 @@ def test_unknown_items_are_left_out_and_listed_or_refused(client: Client, run: R
     assert [row["item_id"] for row in found["recommendations"]] == [row["item_id"] for row in run.recommend(["item-3"])]
     assert client.post("/recommend", history=["gone"])[1]["recommendations"] == []
     assert client.post("/recommend", history=[])[1]["recommendations"] == []
+    _, found = client.post("/recommend", history=["item-3", "gone"], candidates=["item-5", "lost"])
+    assert (found["unknown"], [row["item_id"] for row in found["recommendations"]]) == (["gone", "lost"], ["item-5"])
     status, found = client.post("/recommend", history=["gone"], unknown="error")
     assert status == 422
     assert "history: unknown item ids: gone; the catalogue has ids such as" in found["detail"]
@@ -101,7 +103,11 @@ def test_what_may_be_recommended_can_be_narrowed(client: Client, run: Recommende
         ("/recommend", {"history": ["item-3"], "k": 0}, "k: Input should be greater than or equal to 1"),
         ("/recommend", {"history": ["item-3"], "k": 21}, "k 21: ask for at most 20 results"),
         ("/recommend", {"history": ["item-3"], "channel": "x"}, "there is no channel 'x': run"),
-        ("/recommend", {"history": ["item-3"], "candidates": ["gone"]}, "unknown item ids: gone"),
+        (
+            "/recommend",
+            {"history": ["item-3"], "candidates": ["gone"], "unknown": "error"},
+            "candidates: unknown item ids: gone",
+        ),
         ("/recommend", {"history": ["item-3"], "filters": {"colour": ["red"]}}, "the items have no column 'colour'"),
         ("/recommend", {"history": ["item-3"], "colour": "red"}, "colour: Extra inputs are not permitted"),
         ("/recommend", {"history": ["x" * 1001]}, "history.0"),

@@ -119,7 +119,7 @@ class _Loader(yaml.SafeLoader):
 def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
     """The number of a scalar that YAML takes for one."""
     if _UNLIKELY.match(node.value):
-        problem = f"{node.value} is no plain number: write it without leading zeros, or in quotes if it is text"
+        problem = f"{node.value} is not a plain number: write it without leading zeros, or in quotes if it is text"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     construct = loader.construct_yaml_int if node.tag == f"{_TAG}int" else loader.construct_yaml_float
     return construct(node)

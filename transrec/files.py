@@ -68,7 +68,7 @@ def json_lines(lines: Iterable[bytes], name: str | Path) -> Iterator[tuple[int, 
     """
     for number, line in enumerate(lines, start=1):
         try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")  # a byte order mark is no part of the text
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")  # a byte order mark is not part of the text
             if text.strip():
                 yield number, json.loads(text, object_pairs_hook=_distinct)
         except UnicodeDecodeError as error:

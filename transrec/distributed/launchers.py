@@ -118,7 +118,7 @@ def _of_another(variables: Mapping[str, str]) -> Place | None:
             return _of_mpi(variables, launcher)
     if in_step:
         return _of_step(variables)
-    if variables.get(_SRUN.rank, "0") != "0":  # in the shell of sbatch, which is no task of a step, it is 0
+    if variables.get(_SRUN.rank, "0") != "0":  # in the shell of sbatch, which is not a task of a step, it is 0
         _require(variables, _SRUN, _SRUN.size)
     if _PMIX_RANK in variables:
         raise RendezvousError(

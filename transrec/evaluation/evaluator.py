@@ -196,7 +196,8 @@ def _check_readings(asked: Metric, readings: Mapping[str, Reading[Any, Any, Any]
 
 def _check_baseline(name: str, kind: str, known: Sequence[str]) -> None:
     if name not in known:
-        raise ConfigError(f"`evaluation.baselines`: {name} is no baseline of {kind}, choose among {', '.join(known)}")
+        choices = ", ".join(known)
+        raise ConfigError(f"`evaluation.baselines`: {name} is not a baseline of {kind}: choose among {choices}")
 
 
 class inference:

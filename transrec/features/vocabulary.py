@@ -49,7 +49,7 @@ class Values(Config):
 
 
 class Bands(Config):
-    """A row for each band of numbers; what is no number has row 0."""
+    """A row for each band of numbers; what is not a number has row 0."""
 
     kind: Literal["bands"] = Field("bands", description="a row for each band of numbers")
     ends: list[float] = Field(description="upper ends of the bands, ascending; a band holds its upper end")

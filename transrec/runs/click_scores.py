@@ -28,7 +28,7 @@ class Visit:
     """What is known when a user asks for items: for whom, when, and where they will be shown.
 
     Raises:
-        ConfigError: the time is no date before the year 10000.
+        ConfigError: the time is not a date before the year 10000.
     """
 
     user_id: str = ""  # one that training has not seen counts as unknown

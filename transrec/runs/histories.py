@@ -52,7 +52,7 @@ def _check_keys(record: dict[str, Any], where: str) -> None:
     """Refuse a key that looks misspelt, whose value would not count; others may be there."""
     for key in record.keys() - _KEYS:
         if near := get_close_matches(key, _KEYS - record.keys(), 1):
-            raise ConfigError(f"{where}: {shortened(repr(key))} is no key of a line: did you mean {near[0]!r}?")
+            raise ConfigError(f"{where}: {shortened(repr(key))} is not a key of a line: did you mean {near[0]!r}?")
 
 
 def users_of(place: Path | str) -> list[UserHistory]:
@@ -73,7 +73,7 @@ def ids_of(history: Any, where: str, what: str = "the history") -> list[str]:
     """The ids of a parsed JSON list; a number stands for the id of its digits.
 
     Raises:
-        ConfigError: it is no list, or holds anything but strings and whole numbers.
+        ConfigError: it is not a list, or holds anything but strings and whole numbers.
     """
     if not isinstance(history, list):
         raise ConfigError(f"{where}: {what} must be a list of item ids, found {_shown(history)}")

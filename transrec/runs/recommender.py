@@ -43,7 +43,7 @@ class ItemVectors(NamedTuple):
     """The item vectors of a model.
 
     Without evidence a user's score for an item is the inner product of their vectors, or their cosine if
-    `model.similarity` is cosine, but for the objective's temperature; evidence is no part of a vector.
+    `model.similarity` is cosine, but for the objective's temperature; evidence is not part of a vector.
     """
 
     ids: list[str]
@@ -268,7 +268,7 @@ class Recommender:
     def user_vectors(self, histories: Sequence[Sequence[str]]) -> Tensor:
         """Vectors (B, W), float32 on the CPU, whose inner products with `target_vectors` are the users' scores.
 
-        Evidence is no part of a vector; the scores are those of `recommend` for a model without it.
+        Evidence is not part of a vector; the scores are those of `recommend` for a model without it.
 
         Args:
             histories: item ids of each user, oldest first.

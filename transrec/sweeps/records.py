@@ -70,5 +70,5 @@ def read(folder: Path) -> list[Record]:
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "it"
-        raise RecordsError(f"{path}, line {number}, is no trial ({where}: {fault['msg']}): {_REWRITE}") from None
+        raise RecordsError(f"{path}, line {number}, is not a trial ({where}: {fault['msg']}): {_REWRITE}") from None
     return records

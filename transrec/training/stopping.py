@@ -52,7 +52,7 @@ def seconds(duration: str) -> int:
         else 0
     )
     if total == 0:
-        raise ValueError(f"{duration!r} is no duration: write it like 3h50m, 90s or 1d")
+        raise ValueError(f"{duration!r} is not a duration: write it like 3h50m, 90s or 1d")
     return total
 
 

@@ -131,7 +131,7 @@ def test_a_body_that_is_no_request_is_refused(client: Client, body: bytes) -> No
 
 
 def test_one_bad_query_spoils_no_other_in_its_batch(client: Client, run: Recommender) -> None:
-    bodies = [{"history": ["item-3"]}, {"history": ["item-3"], "candidates": ["gone"]}] * 20
+    bodies = [{"history": ["item-3"]}, {"history": ["item-3"], "filters": {"colour": ["red"]}}] * 20
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda body: client.post("/recommend", **body)[0], bodies))
     assert found == [200, 422] * 20

@@ -20,7 +20,7 @@ def test_a_duration_has_units(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize("value", ["", "3h 50m", "50", 600, "3.5h", "0s", "m", "50m3h", "3:50:00", "-1h"])
 def test_what_is_no_duration_is_refused(value: object) -> None:
-    with pytest.raises(ConfigError, match="is no duration: write it like 3h50m, 90s or 1d"):
+    with pytest.raises(ConfigError, match="is not a duration: write it like 3h50m, 90s or 1d"):
         validate(TrainConfig, {"time_limit": value})
 
 

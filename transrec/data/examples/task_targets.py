@@ -142,7 +142,8 @@ class FileConfig(Config):
         except (OSError, KeyError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"`data.examples.targets.path`: {self.path} is no table with the columns user_id and target ({reason})"
+                f"`data.examples.targets.path`: {self.path} is not a table with the columns user_id and target "
+                f"({reason})"
             ) from None
 
 
@@ -156,7 +157,7 @@ def _to_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.string())
     numbers = column.cast(pa.float64())
     if pc.any(pc.greater_equal(pc.abs(numbers), _EXACT)).as_py():
-        raise pa.ArrowInvalid("a float over 2^53 is no exact number: write integers or texts")
+        raise pa.ArrowInvalid("a float over 2^53 is not an exact number: write integers or texts")
     whole = pc.if_else(pc.equal(numbers, pc.floor(numbers)), numbers, None).cast(pa.int64()).cast(pa.string())
     others = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.string()), column.cast(pa.string()))
     return pc.coalesce(whole, others)

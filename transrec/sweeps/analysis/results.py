@@ -289,7 +289,8 @@ def _summary(run: Path) -> dict[str, Any]:
     for name in {LOSS, *filter(_is_kept, summary.test)}:
         value, interval = (summary.test.get(key) for key in (name, f"{name}_interval"))
         if not isinstance(value, float) or not isinstance(interval, tuple):
-            raise ResultsError(f"{path} is damaged (`test.{name}` is no number with an interval): train the run again")
+            what = f"`test.{name}` is not a number with an interval"
+            raise ResultsError(f"{path} is damaged ({what}): train the run again")
     return found
 
 

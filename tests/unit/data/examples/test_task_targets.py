@@ -123,7 +123,7 @@ def test_numbers_in_a_file_are_those_they_were_before_one_was_missing(
     found = FileConfig(path=tmp_path / "labels.parquet").read(users, ShardFolder)
     assert named(users, found) == {"123456789012": ["1"], "7": ["2.5"]}
     pq.write_table(pa.table({"user_id": [1e16], "target": ["a"]}), tmp_path / "labels.parquet")
-    with pytest.raises(ConfigError, match="no exact number"):
+    with pytest.raises(ConfigError, match="not an exact number"):
         FileConfig(path=tmp_path / "labels.parquet").read(users, ShardFolder)
 
 
@@ -132,5 +132,5 @@ def test_a_file_that_is_no_such_table_is_explained(users: UserShards, tmp_path: 
     path = tmp_path / "labels.tsv"
     if content is not None:
         path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(ConfigError, match=r"labels\.tsv is no table with the columns user_id and target"):
+    with pytest.raises(ConfigError, match=r"labels\.tsv is not a table with the columns user_id and target"):
         FileConfig(path=path).read(users, ShardFolder)

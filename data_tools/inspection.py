@@ -1,6 +1,5 @@
 """Summarises a folder of shards, for people and for programs."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from data_tools.shard_reader import read_blocks, read_catalogue
 from transrec.data.shards.schema import LABEL_PREFIX, ShardIndex
+from transrec.files import parsed_json
 from transrec.terminal import shortened
 
 BAR_CELLS = 16
@@ -169,7 +169,7 @@ def _sample_items(folder: Path, catalogue: pa.Table) -> Panel:
     for row in catalogue.take(positions).to_pylist():
         with (folder / row["shard"]).open("rb") as file:
             file.seek(row["json_offset"])
-            content = json.loads(file.read(row["json_bytes"]))
+            content = parsed_json(file.read(row["json_bytes"]))
         image = "no image" if row["image_offset"] is None else f"image {row['image_bytes'] / 1000:,.1f} kB"
         lines.append(
             Text.assemble(

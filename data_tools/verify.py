@@ -4,7 +4,6 @@ Sizes and hashes come first. The content is compared only if they all agree, so 
 the build and not from the disk.
 """
 
-import json
 import os
 import re
 import tarfile
@@ -34,6 +33,7 @@ from transrec.data.shards.schema import (
     hash_item_ids,
     user_order_key,
 )
+from transrec.files import parsed_json
 
 END = tarfile.NUL * tarfile.BLOCKSIZE
 ITEM_MEMBER = re.compile(r"\d{9}\.(json|jpg)")
@@ -267,7 +267,7 @@ def _read_member(shard: BinaryIO, info: tarfile.TarInfo) -> Member:
 def _parse_object(data: bytes) -> dict[str, Any]:
     """The JSON object in `data`, or an empty one if there is none."""
     try:
-        value = json.loads(data)
+        value = parsed_json(data)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

@@ -77,6 +77,27 @@ def json_lines(lines: Iterable[bytes], name: str | Path) -> Iterator[tuple[int, 
             raise LinesError(f"{name}, line {number}: not JSON ({error})") from None
 
 
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON in UTF-8, or nested too deeply.
+    """
+    return parsed_json(path.read_bytes())
+
+
+def parsed_json(data: bytes | str) -> Any:
+    """
+    Raises:
+        ValueError: it is not JSON in UTF-8, or nested too deeply, which the parser reports as an error of its own.
+    """
+    try:
+        return json.loads(data if isinstance(data, str) else data.decode("utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):

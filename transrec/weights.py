@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from transrec.distributed.world import whole
 from transrec.errors import TransRecError
-from transrec.files import is_git_lfs_pointer, replace_atomically, write_text
+from transrec.files import is_git_lfs_pointer, read_json, replace_atomically, write_text
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -243,8 +243,8 @@ def load_export(folder: Path, model: nn.Module) -> None:
 def _base_of(path: Path) -> str:
     """The hash of the base that an adapter was trained on."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["base_sha256"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return str(read_json(path)["base_sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} is missing or damaged ({error}): copy the whole export of the run again") from None
 
 

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from transrec.files import LinesError, StorageError, json_lines, rename_folder, replace_atomically, write_text, writing
+from transrec.files import (
+    LinesError,
+    StorageError,
+    json_lines,
+    read_json,
+    rename_folder,
+    replace_atomically,
+    write_text,
+    writing,
+)
 
 
 def test_written_text_replaces_what_was_there(tmp_path: Path) -> None:
@@ -135,3 +144,18 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
         fill()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"\xed\xa0\x80"])
+def test_json_that_cannot_be_read_is_one_kind_of_error(tmp_path: Path, content: bytes) -> None:
+    """The parser reports a file that is nested too deeply by an error that few expect."""
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"Expecting|decode|recursion"):
+        read_json(path)
+
+
+def test_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(b'\xef\xbb\xbf{"a": "\xe2\x80\xa8"}')
+    assert read_json(path) == {"a": "\u2028"}

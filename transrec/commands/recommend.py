@@ -9,7 +9,6 @@ transrec recommend [--run SOURCE] --adapter A [B …] …      one result per ad
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.table import Table
 
 from transrec.commands.entry import add_json, command, positive, print_json, values_joined
 from transrec.config import ConfigError
+from transrec.files import parsed_json
 from transrec.runs.catalogue import Catalogue
 from transrec.runs.histories import UserHistory, ids_of, read_histories, users_of
 from transrec.runs.recommender import Recommender, recommenders
@@ -95,8 +95,8 @@ def one_history(arguments: argparse.Namespace) -> list[str] | None:
     if arguments.history is None:
         return None
     try:
-        listed = json.loads(arguments.history)
-    except (ValueError, RecursionError):
+        listed = parsed_json(arguments.history)
+    except ValueError:
         listed = None
     return ids_of(listed, "--history") if isinstance(listed, list) else arguments.history.split(",")
 

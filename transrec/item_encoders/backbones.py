@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 
 from transrec.config import ConfigError
 from transrec.errors import TransRecError
-from transrec.files import is_git_lfs_pointer
+from transrec.files import is_git_lfs_pointer, read_json
 from transrec.item_encoders import families
 from transrec.item_encoders.dropout import check_dropout, set_dropout
 from transrec.item_encoders.families import Family, Modality, family, family_of
@@ -208,7 +208,7 @@ def preprocessing(name: str) -> Preprocessing:
 
 def _preprocessor(name: str) -> dict[str, Any]:
     path = cached_file(resolve(name), _PREPROCESSOR_FILE, _raise_exceptions_for_missing_entries=False)
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return {} if path is None else read_json(Path(path))
 
 
 def set_image_size(backbone: PreTrainedModel, size: int) -> None:

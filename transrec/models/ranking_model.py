@@ -21,6 +21,7 @@ from transrec.config import Config, ConfigError
 from transrec.data.batch import ImpressionBatch, Impressions, ItemContent, Sampling, to_device
 from transrec.features import FeatureConfig
 from transrec.features.vocabulary import Vocabulary
+from transrec.files import read_json
 from transrec.interests import InterestConfig
 from transrec.item_encoders import ItemEncoderConfig
 from transrec.models.item_towers import item_towers
@@ -132,7 +133,7 @@ class RankingModelConfig(ModelSettings):
         """
         path = export / FEATURES_FILE
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
+            known = read_json(path)
             centres = {name: [float(value) for value in values] for name, values in known["centres"].items()}
             axes = _AXES.validate_python(known.get("axes", {}))  # earlier exports have none
             found = self.with_vocabularies(known["vocabularies"])

@@ -4,7 +4,6 @@ Formats: 1, of version 0.1.0, has neither the field `format` nor `shards_sha256`
 same.
 """
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from transrec.config import Config, ConfigError, validate
 from transrec.data.examples.task import TaskExamplesConfig
 from transrec.errors import TransRecError
 from transrec.experiment import Experiment
+from transrec.files import read_json
 from transrec.protocols import Examples
 
 FORMAT = 2
@@ -69,10 +69,10 @@ def read_export(export: Path) -> Export:
     """
     path = export / weights.CONFIG_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except OSError:
         raise ConfigError(_why_missing(export)) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is damaged ({error}): {_AGAIN}") from None
     if not isinstance(values, dict) or values.get("format", 1) not in (1, FORMAT):
         written = values.get("format") if isinstance(values, dict) else None
@@ -100,7 +100,7 @@ def damage(export: Path, model: nn.Module) -> str | None:
     try:
         read_export(export)
         for path in export.rglob("*.json"):
-            json.loads(path.read_text(encoding="utf-8"))
+            read_json(path)
         if problems := weights.misfits_of_export(export, model):
             return f"{export} does not fit the model ({problems[0]})"
     except TransRecError as error:

@@ -20,7 +20,7 @@ from transrec.evaluation.evaluator import KINDS, UserResults
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.report import as_json, table
 from transrec.experiment import Experiment
-from transrec.files import plain_json, replace_atomically, write_text
+from transrec.files import plain_json, read_json, replace_atomically, write_text
 from transrec.protocols import Examples
 from transrec.terminal import console
 from transrec.training.checkpoint import TrainState
@@ -69,8 +69,8 @@ def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
     """The contents of `summary.json`; None if there is none, or it is damaged."""
     try:
-        found = json.loads((run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(run_dir / SUMMARY_FILE)
+    except (OSError, ValueError):
         return None
     if not isinstance(found, dict):
         return None

@@ -28,7 +28,7 @@ from safetensors.numpy import load_file
 
 from transrec.config import Config, ConfigError, validate
 from transrec.extras import needed
-from transrec.files import write_text, writing
+from transrec.files import read_json, write_text, writing
 from transrec.runs.vector_index import nearest, read_index
 
 Floats = NDArray[np.float32]
@@ -226,12 +226,12 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}; write the folder with `transrec export --vectors --output {folder}`"
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is damaged ({error}): export the vectors again") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ConfigError(f"{path} has a format that this version does not read: export the vectors again")

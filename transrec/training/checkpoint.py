@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from transrec import weights
 from transrec.distributed.world import World
 from transrec.errors import TransRecError
-from transrec.files import StorageError, rename_folder, write_text, writing
+from transrec.files import StorageError, read_json, rename_folder, write_text, writing
 from transrec.training import engine_state
 from transrec.training.engine_state import BYTES_PER_PARAMETER, WEIGHT
 
@@ -225,11 +225,11 @@ def _remove(checkpoint: Path) -> None:
 def _read_manifest(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / STATE_FILE
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         written_as = manifest.get("format")
         if written_as == FORMAT:
             return {key: manifest[key] for key in ("state", "identity", "optimizer", "files")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}). Delete {checkpoint} to resume from the checkpoint before"
         ) from None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from transrec.data.progress import Advance
-from transrec.files import write_text, writing
+from transrec.files import read_json, write_text, writing
 from transrec.locks import OwnedLock
 
 PARTS_FOLDER = ".parts"  # in the folder that is filled
@@ -165,7 +165,7 @@ class Parts:
     def _holds(self, note: Path) -> bool:
         """Whether the pieces of a finished part are as they were written."""
         with suppress(OSError, ValueError, TypeError):
-            pieces = json.loads(note.read_text(encoding="utf-8"))
+            pieces = read_json(note)
             return bool(pieces) and all(
                 _crc32(self._folder / name, offset, size) == crc32 for name, offset, size, crc32 in pieces
             )

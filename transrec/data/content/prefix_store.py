@@ -19,6 +19,7 @@ from transrec.data.content.item_store import ModalityStore
 from transrec.data.content.parts import PartWriter, part_sizes
 from transrec.data.content.ragged import Ragged
 from transrec.data.progress import Advance
+from transrec.files import read_json
 
 KeptPrecision = Literal["fp32", "bf16"]
 Compute = Callable[[Chunk], Tensor]
@@ -40,7 +41,7 @@ class PrefixStore:
     ) -> None:
         self.key, self.items_at_once = target.name, store.items_at_once
         kept = filled_folder(target, lambda: _Computing(store, items, compute, precision, masked))
-        how = json.loads((kept / "how.json").read_text(encoding="utf-8"))
+        how = read_json(kept / "how.json")
         self._offsets = np.load(kept / "offsets.npy", mmap_mode="r")
         self._ragged, self._blank_positions = Ragged(self._offsets), int(self._offsets[0])
         shape = (int(self._offsets[-1]), how["width"])

@@ -1,7 +1,6 @@
 """The records and images of items, read at the offsets in the catalogue; tar files are not parsed."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from transrec.data.content.images import ImageError, decode
 from transrec.data.shards.bad_samples import BadSample, Skipped
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA, ShardSetError
 from transrec.data.shards.shard_folder import ShardFolder, UnreadableError
+from transrec.files import parsed_json
 
 
 class ItemMembers:
@@ -87,8 +87,8 @@ class ItemShards:
             return {"item_id": "", **dict.fromkeys(self.folder.index.text_fields, "")}
         content = self._members.read(item)
         try:
-            record = json.loads(content)
-        except (ValueError, RecursionError) as error:
+            record = parsed_json(content)
+        except ValueError as error:
             raise self.bad(item, f"not JSON: {error}") from None
         if not isinstance(record, dict) or not all(isinstance(value, str | None) for value in record.values()):
             raise self.bad(item, "not an object of texts")

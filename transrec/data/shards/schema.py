@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from transrec.errors import TransRecError
+from transrec.files import parsed_json
 
 SCHEMA_VERSION = 4
 _WITHOUT_IMPRESSIONS = 3  # a version that can be read, too
@@ -188,9 +189,9 @@ class ShardIndex(Strict):
             ShardSetError: another schema version, or malformed data.
         """
         try:
-            fields = json.loads(data)
+            fields = parsed_json(data)
             version, checksum = fields["schema_version"], fields.pop("checksum", None)
-        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ShardSetError(f"{where} {_what_else_it_is(data, error)}") from None
         if version not in (_WITHOUT_IMPRESSIONS, SCHEMA_VERSION):
             raise ShardSetError(
@@ -287,7 +288,7 @@ def _what_else_it_is(data: bytes, error: Exception) -> str:
         return f"is empty ({len(data):,} bytes without content): copy the set again, or rebuild the shards"
     if isinstance(error, UnicodeDecodeError):
         return f"is not text: byte {error.start:,} is not UTF-8; copy the set again, or rebuild the shards"
-    if isinstance(error, (json.JSONDecodeError, RecursionError)):
+    if isinstance(error, ValueError):
         return f"is not JSON ({_shorten(error)}); copy the set again, or rebuild the shards"
     return "is not the index of a set of shards: it has no `schema_version`; check the path"
 

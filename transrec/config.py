@@ -363,7 +363,9 @@ def _explain(schema: type[Config], error: dict[str, Any]) -> str:
         key = f"{where}.{discriminator}"
         if error["type"] == "union_tag_not_found":
             return f"`{where}`: set `{key}` to choose a component"
-        return f"`{key}`: {error['ctx']['tag']!r} is not one of {error['ctx']['expected_tags']}"
+        given, allowed = error["ctx"]["tag"], error["ctx"]["expected_tags"]
+        near = difflib.get_close_matches(str(given), re.findall("'(.*?)'", allowed), n=1)
+        return f"`{key}`: {given!r} is not one of {allowed}" + "".join(f"; did you mean {name!r}?" for name in near)
     return f"`{where or schema.__name__}`: {error['msg'].removeprefix('Value error, ')}"
 
 

@@ -25,6 +25,8 @@ class Neighbours:
         self.starts: NDArray[np.int64] = np.load(folder / _STARTS, mmap_mode="r")  # (N + 2,)
         self.columns = _mapped(folder / _COLUMNS, np.int32)  # (E,), ascending within a row
         self.values = _mapped(folder / _VALUES, np.float32)  # (E,)
+        if not len(self.columns) == len(self.values) == self.starts[-1]:
+            raise ValueError(f"{len(self.columns):,} columns and {len(self.values):,} values of {self.starts[-1]:,}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Neighbours, (self._folder,)  # a worker maps the files instead of receiving their content

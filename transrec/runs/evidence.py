@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from transrec.config import ConfigError
-from transrec.data.content.filled_folder import Whole, filled_folder
+from transrec.data.content.filled_folder import Whole, filled_folder, intact
 from transrec.data.content.opening import open_store
 from transrec.data.content.prefix_store import PrefixStore
 from transrec.data.examples.next_item import NextItemExamples
@@ -88,7 +88,8 @@ def attempt(settings: CountedEvidence, known: "RunSources") -> Evidence | None:
     if place is not None:
         known.world.together(f"make the evidence {settings.key}", partial(fill, place))
     if place is not None and not known.world.gather_ints([len(reasons)]).any():
-        return settings.load(place)
+        with intact(place):
+            return settings.load(place)
     if known.world.is_main:
         print(f"transrec: no baseline {settings.name}: {'; '.join(reasons)}", file=sys.stderr)
     return None
@@ -112,13 +113,15 @@ def kept_arrays(
             np.save(folder / f"{key}.npy", array)
 
     filled = world.together(f"count for {name}", partial(filled_folder, place, partial(Whole, fill)))
-    return {path.stem: np.load(path) for path in sorted(filled.iterdir())}
+    with intact(filled):
+        return {path.stem: np.load(path) for path in sorted(filled.iterdir())}
 
 
 def _open(settings: CountedEvidence, known: "RunSources") -> Evidence:
     place = _place(settings, known)
     known.world.together(f"make the evidence {settings.key}", lambda: _filled(place, settings, known))
-    return settings.load(place)
+    with intact(place):
+        return settings.load(place)
 
 
 def _place(settings: CountedEvidence, known: "RunSources") -> Path:

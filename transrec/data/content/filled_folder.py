@@ -17,18 +17,20 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from transrec.data.content.parts import PARTS_FOLDER, Parts, PartWriter, Work
 from transrec.data.progress import Advance, progress
+from transrec.errors import TransRecError
 from transrec.files import StorageError, writing
 from transrec.locks import NO_LOCKS, OwnedLock
 
 POLL_SECONDS = 0.2
 SILENT_SECONDS = 5.0  # before a waiting process prints a line; the interval doubles each time
 KEPT_SECONDS = 7 * 24 * 3600.0  # that a partial folder is kept after its last part
+_LONGEST_FAULT = 300  # characters
 _RANDOM = "[a-z0-9_]{8}"  # suffix that `mkdtemp` appends to a name
 _LEFTOVER = re.compile(
     rf"\.?([a-z]+-[0-9a-f]{{24}})\.(?:{_RANDOM}|lock|owner|partial-\d+(?:\.lock|\.owner)?)"
@@ -72,6 +74,26 @@ def filled_folder(target: Path, prepare: Callable[[], Work]) -> Path:
         elif not _help(target, work, known):
             waiting.pause()
     return target
+
+
+class DamagedError(TransRecError):
+    """A folder of the cache no longer holds what was written to it; the message says what to do."""
+
+
+@contextmanager
+def intact(folder: Path) -> Iterator[None]:
+    """Context that reads the files of a filled folder.
+
+    Raises:
+        DamagedError: one is missing, or is not what was written.
+    """
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
+        fault = " ".join(str(error).split())[:_LONGEST_FAULT]
+        raise DamagedError(
+            f"{folder}, of the cache, is damaged ({fault}): remove this folder, and the same command fills it again"
+        ) from None
 
 
 def partial_folder(target: Path) -> Path:

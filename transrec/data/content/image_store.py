@@ -19,7 +19,7 @@ from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
 from transrec.data.batch import Chunk, ModalityContent, modality_content
-from transrec.data.content.filled_folder import filled_folder
+from transrec.data.content.filled_folder import filled_folder, intact
 from transrec.data.content.images import DECODER
 from transrec.data.content.parts import PartWriter, part_sizes
 from transrec.data.progress import Advance
@@ -53,7 +53,8 @@ class ImageStore:
         self._pixels: NDArray[np.uint8] | None = None
         if image.decoded_cache:
             decoded = decode_all(self._images, _target(folder, image.size, cache, skipped))
-            self._pixels = np.load(decoded / "pixels.npy", mmap_mode="r")
+            with intact(decoded):
+                self._pixels = np.load(decoded / "pixels.npy", mmap_mode="r")
             self._row = np.cumsum(self._images.present) - 1
 
     @staticmethod

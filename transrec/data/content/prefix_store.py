@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transrec.data.batch import Chunk, ModalityContent, modality_content
-from transrec.data.content.filled_folder import filled_folder
+from transrec.data.content.filled_folder import filled_folder, intact
 from transrec.data.content.item_store import ModalityStore
 from transrec.data.content.parts import PartWriter, part_sizes
 from transrec.data.content.ragged import Ragged
@@ -41,12 +41,13 @@ class PrefixStore:
     ) -> None:
         self.key, self.items_at_once = target.name, store.items_at_once
         kept = filled_folder(target, lambda: _Computing(store, items, compute, precision, masked))
-        how = read_json(kept / "how.json")
-        self._offsets = np.load(kept / "offsets.npy", mmap_mode="r")
+        with intact(kept):
+            how = read_json(kept / "how.json")
+            self._offsets = np.load(kept / "offsets.npy", mmap_mode="r")
+            shape = (int(self._offsets[-1]), how["width"])
+            self._states = np.memmap(kept / "states.bin", dtype=_DTYPES[precision], mode="r", shape=shape)
+            self._masked, self._precision = how["masked"], precision
         self._ragged, self._blank_positions = Ragged(self._offsets), int(self._offsets[0])
-        shape = (int(self._offsets[-1]), how["width"])
-        self._states = np.memmap(kept / "states.bin", dtype=_DTYPES[precision], mode="r", shape=shape)
-        self._masked, self._precision = how["masked"], precision
         self._positions = store.positions_in_pass(self._blank_positions)
 
     def content(self, items: NDArray[np.int64]) -> ModalityContent:

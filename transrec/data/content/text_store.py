@@ -12,7 +12,7 @@ from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
 from transrec.data.batch import Chunk, ModalityContent, modality_content
-from transrec.data.content.filled_folder import filled_folder
+from transrec.data.content.filled_folder import filled_folder, intact
 from transrec.data.content.parts import PARTS_FOLDER, PartWriter, part_sizes
 from transrec.data.content.ragged import Ragged
 from transrec.data.progress import Advance
@@ -50,8 +50,11 @@ class TextStore:
         self.text = text
         cached = tokenise(folder, text, cache, skipped)
         self.key = cached.name
-        self._tokens = np.load(cached / "tokens.npy", mmap_mode="r")
-        self._offsets = np.load(cached / "offsets.npy", mmap_mode="r")
+        with intact(cached):
+            self._tokens = np.load(cached / "tokens.npy", mmap_mode="r")
+            self._offsets = np.load(cached / "offsets.npy", mmap_mode="r")
+            if len(self._tokens) != self._offsets[-1]:
+                raise ValueError(f"{len(self._tokens):,} tokens in place of {self._offsets[-1]:,}")
         self._ragged = Ragged(self._offsets)
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from commands import ENVIRONMENT
 from filelock import FileLock
 
 from transrec.data.content import filled_folder as module
-from transrec.data.content.filled_folder import Whole, filled_folder
+from transrec.data.content.filled_folder import DamagedError, Whole, filled_folder, intact
 from transrec.files import StorageError
 from transrec.locks import OwnedLock
 
@@ -182,3 +183,14 @@ def test_the_name_of_a_partial_is_one_that_is_swept(tmp_path: Path) -> None:
     seen = list[str]()
     filled_folder(tmp_path / ONE, lambda: Whole(lambda partial: seen.append(partial.name)))
     assert module._LEFTOVER.fullmatch(seen[0])[1] == ONE
+
+
+@pytest.mark.parametrize("error", [OSError("no file"), EOFError("no bytes"), ValueError("no array"), KeyError("width")])
+def test_a_damaged_folder_is_named_with_what_to_do(tmp_path: Path, error: Exception) -> None:
+    with (
+        pytest.raises(
+            DamagedError, match=rf"{re.escape(str(tmp_path))}, of the cache, is damaged .*: remove this folder"
+        ),
+        intact(tmp_path),
+    ):
+        raise error

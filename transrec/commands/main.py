@@ -13,6 +13,7 @@ COMMANDS = {
     "init": ("transrec.commands.init", "write a small project to begin with"),
     "doctor": ("transrec.commands.doctor", "say what works on this machine, and what to do"),
     "train": ("transrec.commands.train", "train a run, or resume it"),
+    "plan": ("transrec.commands.plan", "plan time, memory and disk of a run at full size from small ones"),
     "fill": ("transrec.commands.fill", "fill the cache of a node for a run ahead of time"),
     "evaluate": ("transrec.commands.evaluate", "evaluate runs on held-out items"),
     "recommend": ("transrec.commands.recommend", "recommend items for histories"),

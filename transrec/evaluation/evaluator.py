@@ -30,6 +30,7 @@ from transrec.evaluation.metrics import metric
 from transrec.evaluation.ranking_baselines import RankingBaseline
 from transrec.evaluation.ranking_metrics import AUC
 from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading, join_targets
+from transrec.phases import did, phase
 from transrec.protocols import Examples, Model, Part, Scorer
 
 
@@ -147,7 +148,9 @@ class Evaluator:
 
     def _measure_model(self, model: Model, store: ItemStore, part: Part, names: Set[str]) -> dict[str, Tensor]:
         with inference(model):
-            vectors = encode_catalogue(model, store, self.num_items, self.world)
+            with phase("encoding"):
+                vectors = encode_catalogue(model, store, self.num_items, self.world)
+                did(items=self.num_items)
             return self._measure(part, model.scorer(vectors), names)
 
     def _measure(self, part: Part, score: Scorer, names: Set[str]) -> dict[str, Tensor]:
@@ -159,6 +162,7 @@ class Evaluator:
         columns = measure(questions, lambda asked: score(asked or nobody), readings, self.context, self.world, join)
         if not len(columns["user"]):
             raise _no_question(part)
+        did(questions=len(columns["user"]))
         return columns
 
 

@@ -15,6 +15,7 @@ from transrec.data.shards.schema import ShardIndex
 from transrec.distributed.world import World
 from transrec.experiment import Experiment
 from transrec.nn.parameter_groups import parameter_groups
+from transrec.phases import did, phase
 from transrec.protocols import CatalogueTable, Examples, Model, ModelSettings
 from transrec.runs.evidence import look_up, with_statistics
 from transrec.runs.export import read_export
@@ -44,7 +45,9 @@ class Parts:
 
 def build(experiment: Experiment, world: World) -> Parts:
     """Build data and model, in a fixed order: model, source weights, task head, then adapters and freezing."""
-    examples = experiment.data.scan(experiment.model.max_length, world)
+    with phase("scan"):
+        examples = experiment.data.scan(experiment.model.max_length, world)
+        did(**size_of_set(examples.folder.index))
     examples.check_training()
     look_up(experiment.model, examples, world)
     settings = with_statistics(count_features(experiment, examples), examples, world)
@@ -60,6 +63,14 @@ def build(experiment: Experiment, world: World) -> Parts:
     if experiment.train.gradient_checkpointing:
         model.enable_gradient_checkpointing(passes=experiment.train.gradient_checkpointing == "passes")
     return Parts(examples, settings, store, model, rates, weights.base_hash(model))
+
+
+def size_of_set(index: ShardIndex) -> dict[str, int]:
+    """Numbers of users, items and interactions of a set of shards, and the bytes of each kind of its files."""
+    counts = index.counts
+    kinds = {file.kind for file in index.files}
+    sizes = {f"bytes_of_{kind}": sum(file.bytes for file in index.of_kind(kind)) for kind in sorted(kinds)}
+    return {"users": counts.users, "items": counts.items, "interactions": counts.interactions, **sizes}
 
 
 def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> None:

@@ -22,6 +22,7 @@ from transrec.evaluation.evaluator import Evaluator, UserResults
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.report import as_json
 from transrec.experiment import Experiment
+from transrec.phases import did, phase, recorded, recording
 from transrec.protocols import Examples
 from transrec.runs.baselines import baselines
 from transrec.runs.build import Parts, build
@@ -48,14 +49,16 @@ def run(experiment: Experiment, document: bool = False) -> dict[str, Any]:
     """
     check(experiment)
     world = distributed.start()
-    with ExitStack() as held:
+    with recording(), ExitStack() as held:
         try:
             held.enter_context(owned(experiment.run_dir, world))
             trained = train_and_measure(experiment, world)
-            if world.is_main:
-                record(experiment, trained)
-            world.meet("write its results")
-            others = baselines(experiment.evaluation, experiment.model, trained.examples, "test", world)
+            with phase("results"):
+                if world.is_main:
+                    record(experiment, trained)
+                world.meet("write its results")
+            with phase("baselines"):
+                others = baselines(experiment.evaluation, experiment.model, trained.examples, "test", world)
         except BaseException:
             distributed.stop(world, failed=True)
             raise
@@ -91,6 +94,37 @@ class Trained:
 
 def train_and_measure(experiment: Experiment, world: World) -> Trained:
     """Train, then validate and test with the best weights; every rank must call it."""
+    with phase("start"):
+        begun = _begin(experiment, world)
+    parts, trainer, evaluator = begun.parts, begun.trainer, begun.evaluator
+    state = trainer.fit()
+    if state.best_step == 0:  # never validated
+        trainer.save_best()
+    world.barrier()
+    model = trainer.engine.module
+    weights.load_trained(experiment.run_dir / "export", model)
+    with phase("test"):
+        results = {part: evaluator.users(model, parts.store, part) for part in ("valid", "test")}
+    peak = int(world.gather_ints([peak_memory()]).max())
+    rates = peak_rates(learning_groups(trainer.engine))
+    summary = assemble(experiment, parts.examples, begun.parameters, rates, state, peak, results, begun.cost)
+    summary["ranks"] = world.size
+    shown = shown_items(model, parts.store, parts.examples.folder, most_shown(experiment.train.trackers), world)
+    return Trained(parts.examples, trainer, results, summary, begun.cost, shown)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run that is ready for its first step, or for its next one."""
+
+    parts: Parts
+    parameters: dict[str, Any]
+    evaluator: Evaluator
+    trainer: Trainer
+    cost: Cost | None
+
+
+def _begin(experiment: Experiment, world: World) -> _Begun:
     stop = StopRequest(experiment.train.time_limit)
     check_run_dir(experiment)
     parts = build(experiment, world)
@@ -112,23 +146,13 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
             print(f"transrec: validations are of {sample}", file=sys.stderr, flush=True)
     world.barrier()
     restore_export(experiment, trainer, world)
-    state = trainer.fit()
-    if state.best_step == 0:  # never validated
-        trainer.save_best()
-    world.barrier()
-    model = trainer.engine.module
-    weights.load_trained(experiment.run_dir / "export", model)
-    results = {part: evaluator.users(model, parts.store, part) for part in ("valid", "test")}
-    peak = int(world.gather_ints([peak_memory()]).max())
-    rates = peak_rates(learning_groups(trainer.engine))
-    summary = assemble(experiment, parts.examples, parameters, rates, state, peak, results, cost)
-    shown = shown_items(model, parts.store, parts.examples.folder, most_shown(experiment.train.trackers), world)
-    return Trained(parts.examples, trainer, results, summary, cost, shown)
+    return _Begun(parts, parameters, evaluator, trainer, cost)
 
 
 def record(experiment: Experiment, trained: Trained) -> None:
     """Write the results of the run, which its baselines may outlast; only the main process calls it."""
     tested, trainer = trained.results["test"], trained.trainer
+    did(questions=len(tested.columns["user"]))
     add_baselines(experiment, trained, {})
     save_users(experiment.run_dir / "test_users.parquet", trained.examples, tested)
     write_model_card(experiment, trained.examples, trained.summary)
@@ -164,6 +188,7 @@ def add_baselines(
     alone = Evaluator(experiment.evaluation, trained.examples, World())
     rows = {**others, "this run": trained.results["test"]}
     groups = {name: alone.by_popularity(results) for name, results in rows.items()}
+    trained.summary["phases"] = recorded()
     trained.summary["baselines"] = {name: as_json(results.estimates) for name, results in others.items()}
     trained.summary["by_popularity"] = {
         name: {group: result.as_json() for group, result in found.items()} for name, found in groups.items()
@@ -263,6 +288,7 @@ def save_export(experiment: Experiment, parts: Parts, model: nn.Module, world: W
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
     config = describe(experiment, parts.examples).model_dump()
     folder = experiment.run_dir / "export"
-    if world.is_main:
-        parts.settings.save_assets(folder)
-    weights.export(folder, model, config, parts.base if frozen else None, write_files=world.is_main)
+    with phase("export"):
+        if world.is_main:
+            parts.settings.save_assets(folder)
+        weights.export(folder, model, config, parts.base if frozen else None, write_files=world.is_main)

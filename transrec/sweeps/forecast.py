@@ -6,7 +6,6 @@ expensive kind on this machine, interpolated by operations for kinds in between.
 processes (tens of seconds) are not included.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from transrec.data.content.opening import open_store
 from transrec.data.train_stream import TrainStream
 from transrec.distributed.world import World
 from transrec.experiment import Experiment
+from transrec.planning.rehearsal import kind_of, training_speed
 from transrec.protocols import Examples, Model
 from transrec.runs.run_folder import load
 from transrec.runs.summary import SUMMARY_FILE, read_summary
@@ -84,12 +84,6 @@ def _threads_of_a_run(resources: Resources) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def kind_of(experiment: Experiment) -> Kind:
-    """The kind of a run: everything that determines the work per window."""
-    values = experiment.model_dump(mode="json", include={"model", "adaptation"})
-    return json.dumps(values | {"precision": experiment.train.precision}, sort_keys=True)
-
-
 def _finished(storage: Path) -> Iterator[tuple[Kind, Speed]]:
     for path in storage.glob(f"*/{RUNS_FOLDER}/*/{SUMMARY_FILE}"):
         summary = read_summary(path.parent)
@@ -97,7 +91,7 @@ def _finished(storage: Path) -> Iterator[tuple[Kind, Speed]]:
             continue
         try:
             kind, flops = kind_of(load(path.parent)), summary["flops_per_user"]
-            speed = Speed(float(flops["forward"] + flops["backward"]), float(summary["users_per_second"]))
+            speed = Speed(float(flops["forward"] + flops["backward"]), training_speed(summary))
         except (ConfigError, KeyError, TypeError, ValueError):  # of another version, or damaged
             continue
         yield kind, speed

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -19,6 +20,7 @@ from transrec.data.batch import to_device
 from transrec.distributed.world import World
 from transrec.errors import NotFiniteError, TransRecError
 from transrec.files import StorageError
+from transrec.phases import did, phase
 from transrec.protocols import Batch, Engine, Stream
 from transrec.training import checkpoint
 from transrec.training.checkpoint import TrainState
@@ -217,13 +219,16 @@ class Trainer:
             stage = int(self.engine.zero_optimization_stage())
             self.records.record("start", self.state.step, {"ranks": self.world.size, "stage": stage})
         with closing(self.stream.load(self.state.step, self.total_steps, self.workers)) as steps:
-            for step, micro_batches in enumerate(steps, start=self.state.step):
-                stop = self._train_step(step, micro_batches)
-                self.state.step = step + 1
-                self.state.seconds = seconds_before + time.monotonic() - began
-                self._after_step(stop)
-                if self.state.finished:
-                    return
+            numbered = enumerate(steps, start=self.state.step)
+            for name, some in (("first step", islice(numbered, 1)), ("steps", numbered)):  # the first waits for loaders
+                with phase(name):
+                    for step, micro_batches in some:
+                        stop = self._train_step(step, micro_batches)
+                        self.state.step = step + 1
+                        self.state.seconds = seconds_before + time.monotonic() - began
+                        self._after_step(stop)
+                        if self.state.finished:
+                            return
 
     def _after_step(self, stop: Stop) -> None:
         """Log, validate and save if due.
@@ -255,7 +260,8 @@ class Trainer:
         self._check_weights()
         if self.records is not None:
             self.records.flush()
-        checkpoint.save(self.engine, self.run_dir / "checkpoints", self.state, self.identity, self.world)
+        with phase("checkpoint"):
+            checkpoint.save(self.engine, self.run_dir / "checkpoints", self.state, self.identity, self.world)
 
     def _check_weights(self) -> None:
         """Stop if an update made the trained weights non-finite, which the loss before it does not show."""
@@ -327,6 +333,7 @@ class Trainer:
         window.users, window.occurrences = window.users + users, window.occurrences + occurrences
         window.tokens, window.padding = window.tokens + computed, window.padding + computed - real
         window.encoded += encoded
+        did(steps=1, windows=users, items_encoded=encoded, item_occurrences=occurrences)
         # DeepSpeed averages over ranks and micro-batches; divided by the average count, this is a mean over all terms.
         parts = self.world.size * len(micro_batches)
         normalisers = {name: max(1, count) / parts for name, count in zip(names, counts, strict=True)}
@@ -396,7 +403,8 @@ class Trainer:
         self._check_weights()
         began = time.monotonic()
         try:
-            metrics = self.validate()
+            with phase("validation"):
+                metrics = self.validate()
         except NotFiniteError:
             self._stop_at("the scores of the validation are not finite after", self.state.step - 1)
         self._window.since = time.monotonic()

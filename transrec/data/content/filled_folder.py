@@ -26,6 +26,7 @@ from transrec.data.progress import Advance, progress
 from transrec.errors import TransRecError
 from transrec.files import StorageError, writing
 from transrec.locks import NO_LOCKS, OwnedLock
+from transrec.phases import did, phase
 
 POLL_SECONDS = 0.2
 SILENT_SECONDS = 5.0  # before a waiting process prints a line; the interval doubles each time
@@ -63,7 +64,15 @@ def filled_folder(target: Path, prepare: Callable[[], Work]) -> Path:
         return target
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    work, known, waiting = prepare(), set[str](), _Waiting(target)
+    work = prepare()
+    with phase(target.name.partition("-")[0]):
+        _fill(target, work)
+        did(items=sum(work.sizes), bytes=_size_on_disk(target))
+    return target
+
+
+def _fill(target: Path, work: Work) -> None:
+    known, waiting = set[str](), _Waiting(target)
     while not target.exists():
         lock = _take(target)
         if lock is not None:
@@ -73,7 +82,6 @@ def filled_folder(target: Path, prepare: Callable[[], Work]) -> Path:
                 lock.release()
         elif not _help(target, work, known):
             waiting.pause()
-    return target
 
 
 class DamagedError(TransRecError):

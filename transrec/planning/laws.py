@@ -1,0 +1,132 @@
+"""The law of each phase of a run, and its constants, measured in rehearsals.
+
+A law names the amounts of work that a phase takes time for, such as the items that a rank encodes; its constants are
+the seconds for each. They are fitted to the rehearsals, with equal weight on the relative error of each, and none is
+below 0. As many amounts count as the rehearsals can tell apart, first those that grow most on the way to the size that
+is asked for. So a single rehearsal gives all its time to the amount that grows most, which is at least what it will be.
+
+Designs considered. Speeds of devices from a table: nobody has measured them for this model. Operations over the peak
+of a device: a step over few items is bound by launches, not by arithmetic. A free exponent for each phase: from two
+sizes it takes a fixed cost for a law. Taken: the laws of the code, which are linear, and a check of each, its
+prediction for the largest rehearsal from the others.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from transrec.planning.setting import Setting, known_number
+
+Amounts = Mapping[str, float]  # the work of a phase that is entered once, by name
+FIXED = "fixed"
+_TELLS_APART = 0.05  # least singular value of the rehearsals' amounts, of which each column has length 1
+
+
+@dataclass(frozen=True)
+class Law:
+    """The amounts of work that a phase takes time for, and the words for them."""
+
+    phase: str
+    amounts: Callable[[Setting], Amounts]
+    words: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of a phase that is entered once."""
+
+    seconds: float
+    at_most: float  # as if the time of the largest rehearsal grew as the amount that grows most
+
+
+def estimate(wanted: Amounts, known: Sequence[tuple[Amounts, float]]) -> Estimate:
+    """The time for the amounts `wanted`, from the amounts and seconds of rehearsals, the largest last."""
+    names = _told_apart(wanted, known)
+    rows = np.array([[amounts[name] for name in names] for amounts, _ in known], dtype=float)
+    seconds = np.array([max(took, 1e-9) for _, took in known])
+    scale = rows.max(axis=0)
+    constants, _ = nnls(rows / scale / seconds[:, None], np.ones(len(known)))
+    largest, took = known[-1]
+    growth = max(_growth(name, wanted, largest) for name in wanted)
+    expected = float(sum(c * wanted[name] / s for c, name, s in zip(constants, names, scale, strict=True)))
+    return Estimate(expected, max(expected, took * growth))
+
+
+def _told_apart(wanted: Amounts, known: Sequence[tuple[Amounts, float]]) -> list[str]:
+    """The amounts that the rehearsals can tell apart, of those that grow most, and at least one."""
+    largest = known[-1][0]
+    ordered = sorted(wanted, key=lambda name: -_growth(name, wanted, largest))
+    kept: list[str] = []
+    for name in ordered:
+        tried = np.array([[amounts[each] for each in (*kept, name)] for amounts, _ in known], dtype=float)
+        lengths = np.linalg.norm(tried, axis=0)
+        if not lengths.all() or len(kept) == len(known):
+            continue
+        if np.linalg.svd(tried / lengths, compute_uv=False)[-1] > _TELLS_APART:
+            kept.append(name)
+    return kept or ordered[:1]
+
+
+def _growth(name: str, wanted: Amounts, largest: Amounts) -> float:
+    return wanted[name] / largest[name] if largest[name] else 0.0
+
+
+def _over_ranks(name: str, number: Callable[[Setting], float]) -> Callable[[Setting], Amounts]:
+    return lambda setting: {FIXED: 1, name: number(setting) / setting.ranks}
+
+
+def _over_node(setting: Setting) -> Amounts:
+    return {FIXED: 1, "items": setting.items / setting.ranks_of_a_node}
+
+
+def _of_interactions(setting: Setting) -> Amounts:
+    return {FIXED: 1, "interactions": known_number(setting.interactions)}
+
+
+def _answers(setting: Setting, questions: int) -> Amounts:
+    return {"questions": questions / setting.ranks, "scores": questions * setting.items / setting.ranks}
+
+
+def _epoch(setting: Setting) -> Amounts:
+    windows, updated = known_number(setting.windows), setting.parameters.dense
+    owners = setting.ranks if setting.experiment.zero.stage else 1
+    return {
+        "work": windows * (setting.operations or 1) / setting.ranks,
+        "updates": known_number(setting.steps) * updated / owners,
+    }
+
+
+def _asked(setting: Setting) -> tuple[int, int]:
+    assert setting.asked is not None, "a rehearsal gives all sizes"
+    return setting.asked
+
+
+LAWS = {
+    law.phase: law
+    for law in (
+        Law("start", lambda s: {FIXED: 1, "parameters": s.parameters.total}, "fixed, and the parameters"),
+        Law("scan", _over_ranks("interactions", lambda s: known_number(s.interactions)), "interactions of a rank"),
+        Law("tokens", _over_node, "items of a process of the node"),
+        Law("pixels", _over_node, "items of a process of the node"),
+        Law("states", _over_node, "items of a process of the node"),
+        Law("evidence", _of_interactions, "interactions"),
+        Law("counts", _of_interactions, "interactions"),
+        Law("first step", lambda s: {FIXED: 1}, "fixed"),
+        Law("steps", _epoch, "operations of a rank, and the parameters that it updates"),
+        Law("encoding", _over_ranks("items", lambda s: s.items), "items of a rank"),
+        Law("validation", lambda s: _answers(s, _asked(s)[0]), "questions of a rank × items"),
+        Law("checkpoint", lambda s: {FIXED: 1, "parameters": s.parameters.trainable}, "trained parameters"),
+        Law("test", lambda s: _answers(s, sum(_asked(s))), "questions of a rank × items"),
+        Law("results", lambda s: {FIXED: 1, "questions": _asked(s)[1]}, "questions, by one process"),
+        Law("export", lambda s: {FIXED: 1, "parameters": exported(s)}, "exported parameters"),
+        Law("baselines", lambda s: _answers(s, _asked(s)[1]), "questions of a rank × items"),
+    )
+}
+
+
+def exported(setting: Setting) -> int:
+    """Number of parameters in the export."""
+    parameters = setting.parameters
+    return parameters.total if parameters.trainable == parameters.total else parameters.trainable

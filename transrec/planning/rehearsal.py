@@ -1,0 +1,171 @@
+"""A finished run, read for what its phases took."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transrec.config import ConfigError, read_yaml
+from transrec.experiment import Experiment
+from transrec.phases import Recorded
+from transrec.planning.laws import LAWS, Amounts
+from transrec.planning.setting import Parameters, Setting
+from transrec.runs.places import ENVIRONMENT_FILE
+from transrec.runs.run_folder import comparable, load
+from transrec.runs.summary import SUMMARY_FILE, read_summary
+
+_NEEDED = ("start", "scan", "steps", "test")
+
+
+def kind_of(experiment: Experiment) -> str:
+    """The kind of a run, as JSON: everything that determines the work for a window."""
+    values = experiment.model_dump(mode="json", include={"model", "adaptation"})
+    return json.dumps(values | {"precision": experiment.train.precision}, sort_keys=True)
+
+
+def training_speed(summary: Mapping[str, Any]) -> float:
+    """Windows per second of the steps of a run; of a run that did not record its phases, with its validations.
+
+    Raises:
+        KeyError, TypeError, ValueError: the summary is of another version, or damaged.
+    """
+    steps = summary.get("phases", {}).get("steps", {})
+    if steps.get("windows") and steps["seconds"]:
+        return float(steps["windows"]) / float(steps["seconds"])
+    return float(summary["users_per_second"])
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A finished run, its size, and what it measured."""
+
+    folder: Path
+    setting: Setting
+    device: str
+    summary: Mapping[str, Any]
+
+    @property
+    def phases(self) -> Recorded:
+        found: Recorded = self.summary["phases"]
+        return found
+
+    @property
+    def bytes_of(self) -> Mapping[str, float]:
+        """Bytes of the files of the set of shards, by kind."""
+        kinds = ("users", "items", "catalogue", "blocks")
+        return {kind: self.phases["scan"].get(f"bytes_of_{kind}", 0.0) for kind in kinds}
+
+    def measured(self, phase: str, clock: str = "seconds") -> float | None:
+        """The seconds of a phase that is entered once, and of an epoch of steps; None if it was not.
+
+        Args:
+            clock: `seconds`, or `processor_seconds` of the main process.
+        """
+        found = self.phases.get(phase)
+        if found is None or not found["times"]:
+            return None
+        if phase != "steps":
+            return found[clock] / found["times"]
+        assert self.setting.windows is not None
+        return found[clock] * self.setting.windows / found["windows"]
+
+    def amounts(self, phase: str) -> Amounts:
+        """The work of that phase."""
+        return LAWS[phase].amounts(self.setting)
+
+    def windows_of_a_rank(self) -> float:
+        """Windows that a rank trains on in a step."""
+        return self.setting.experiment.train.batch_size / self.setting.ranks
+
+
+def read_rehearsals(
+    folders: Sequence[Path], experiment: Experiment, parameters: Callable[[int], Parameters]
+) -> list[Rehearsal]:
+    """Finished runs, the smallest first.
+
+    Args:
+        parameters: those of a run over that many items.
+
+    Raises:
+        ConfigError: one is not finished, did not measure its phases, or has another configuration or device.
+    """
+    found = [_read(folder, parameters) for folder in folders]
+    for one in found:
+        if kind_of(comparable(one.setting.experiment)) != kind_of(comparable(experiment)):
+            raise ConfigError(
+                f"{one.folder} has another model, adaptation or precision than the configuration: give runs that were "
+                "trained with the same `model`, `adaptation` and `train.precision`"
+            )
+        if one.device != found[0].device:
+            raise ConfigError(
+                f"{found[0].folder} ran on {found[0].device}, {one.folder} on {one.device}: give runs of the same kind "
+                "of device"
+            )
+    return sorted(found, key=lambda one: one.setting.interactions or 0)
+
+
+def _read(folder: Path, parameters: Callable[[int], Parameters]) -> Rehearsal:
+    experiment, summary = load(folder), read_summary(folder)
+    if summary is None:
+        raise ConfigError(f"{folder} is not finished: it has no readable {SUMMARY_FILE}")
+    phases = summary.get("phases", {})
+    missing = [name for name in _NEEDED if name not in phases]
+    if missing:
+        raise ConfigError(
+            f"{folder} did not measure its {missing[0]}: give a run that this version trained from its first step to "
+            "its end in one go, with at least two steps"
+        )
+    try:
+        setting = _setting(experiment, summary, parameters)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"{folder / SUMMARY_FILE} lacks what a plan needs ({error!r}): train it again") from None
+    place = folder / ENVIRONMENT_FILE
+    environment = read_yaml(place) if place.exists() else {}
+    device = str(environment.get("device", "an unknown device"))
+    if device == "cpu":
+        threads = environment.get("threads", "?")
+        device = f"a CPU ({threads} thread{'s' * (threads != 1)})"
+    return Rehearsal(folder, setting, device, summary)
+
+
+def _setting(experiment: Experiment, summary: Mapping[str, Any], parameters: Callable[[int], Parameters]) -> Setting:
+    phases, scan = summary["phases"], summary["phases"]["scan"]
+    validation = int(phases["test"]["questions"] - phases["results"]["questions"])
+    return Setting(
+        experiment=experiment,
+        users=int(scan["users"]),
+        items=int(scan["items"]),
+        ranks=int(summary["ranks"]),
+        nodes=1,
+        parameters=parameters(int(scan["items"])),
+        interactions=int(scan["interactions"]),
+        windows=int(summary["data"]["windows"]),
+        asked=(validation, int(phases["results"]["questions"])),
+        operations=operations(summary, encoded_for_a_window(summary)),
+    )
+
+
+def encoded_for_a_window(summary: Mapping[str, Any]) -> float:
+    """Items encoded for a window, on average over the steps of a run."""
+    steps = summary["phases"]["steps"]
+    return float(steps["items_encoded"] / steps["windows"])
+
+
+def occurrences_in_a_window(summary: Mapping[str, Any]) -> float:
+    """Items that a window has, on average: as many are encoded for it where no two windows share any."""
+    steps = summary["phases"]["steps"]
+    return float(steps["item_occurrences"] / steps["windows"])
+
+
+def operations(summary: Mapping[str, Any], encoded: float) -> float | None:
+    """Floating-point operations for a window if that many items are encoded for it; None if they were not counted.
+
+    They were counted on one micro-batch. The share of the item encoder grows with the items encoded for a window.
+    """
+    if "flops_per_user" not in summary:
+        return None
+    flops, work, parts = summary["flops_per_user"], summary["work"], summary["flops_by_tower"]
+    users = work["item_occurrences"] / occurrences_in_a_window(summary)
+    then, share = work["items_encoded"] / max(1.0, users), parts.get("item_encoder", 0.0)
+    return float((flops["forward"] + flops["backward"]) * (1 + share * (encoded / max(1e-9, then) - 1)))

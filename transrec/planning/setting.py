@@ -1,0 +1,102 @@
+"""The size of a run: what its time and its memory depend on.
+
+Shape letters: N items of the catalogue.
+"""
+
+from dataclasses import dataclass
+
+from transrec.experiment import Experiment
+from transrec.nn.parameter_groups import members
+from transrec.protocols import ModelSettings
+
+_FEW, _MORE = 2, 3  # items of the catalogues for which a model is built, to count its parameters for any number
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters of a model."""
+
+    total: int
+    trainable: int
+    beside: int = 0  # trainable ones in tables that DeepSpeed does not see (`optimizer.embedding`)
+
+    @property
+    def dense(self) -> int:
+        """Those that every step updates."""
+        return self.trainable - self.beside
+
+
+class ParameterCount:
+    """The parameters of a run over a catalogue of any size, without the head of a task.
+
+    Designs considered. Closed forms by kind of model, which cover only the models they were written for. The model on
+    the meta device, which pretrained backbones do not load to. Taken: the model itself, for two tiny catalogues, as
+    each item adds equally many parameters.
+
+    Args:
+        model: the settings of its model, with what training counts, if it counts anything.
+    """
+
+    def __init__(self, model: ModelSettings, experiment: Experiment) -> None:
+        self._few, self._more = (_count(model, experiment, items) for items in (_FEW, _MORE))
+
+    def __call__(self, items: int) -> Parameters:
+        """Those of a catalogue of `items`."""
+        pairs = zip(vars(self._few).values(), vars(self._more).values(), strict=True)
+        return Parameters(*(few + (items - _FEW) * (more - few) // (_MORE - _FEW) for few, more in pairs))
+
+
+def _count(settings: ModelSettings, experiment: Experiment, items: int) -> Parameters:
+    model = settings.build(items)
+    experiment.adaptation.apply(model)
+    total = trainable = beside = 0
+    for member in members(model):
+        number = member.parameter.numel()
+        total += number
+        trainable += number * member.parameter.requires_grad
+        beside += number * (member.parameter.requires_grad and member.table is not None)
+    return Parameters(total, trainable, beside if experiment.optimizer.embedding is not None else 0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The size of a run; what is not known is None."""
+
+    experiment: Experiment
+    users: int
+    items: int
+    ranks: int
+    nodes: int
+    parameters: Parameters
+    interactions: int | None = None
+    windows: int | None = None  # of an epoch
+    asked: tuple[int, int] | None = None  # questions of a validation and of the test
+    operations: float | None = None  # floating-point operations for a window, forward and backward
+
+    @property
+    def ranks_of_a_node(self) -> int:
+        return max(1, self.ranks // self.nodes)
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of an epoch."""
+        return None if self.windows is None else -(-self.windows // self.experiment.train.batch_size)
+
+    @property
+    def epochs(self) -> float | None:
+        """The passes over the training data that the configuration asks for, at most."""
+        train, steps = self.experiment.train, self.steps
+        if train.steps is None:
+            return float(train.epochs)
+        return None if steps is None else train.steps / steps
+
+    @property
+    def width(self) -> int:
+        """Of the vectors of items."""
+        return self.experiment.model.width
+
+
+def known_number(value: float | None) -> float:
+    """A number of a setting that a rehearsal gives."""
+    assert value is not None, "only a plan without a rehearsal lacks it"
+    return value

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
-from transrec.evidence.closest import closest
+from transrec.evidence.closest import MOST_COMPARED, closest
 from transrec.evidence.histories import held, weights
 from transrec.evidence.neighbours import Neighbours, looked_up, write_neighbours
 from transrec.evidence.sources import Sources
@@ -66,6 +66,11 @@ class ContentSimilarityConfig(EvidenceSettings):
     def tables(self) -> dict[str, Any]:
         """The settings that `fill` depends on."""
         return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
+
+    @staticmethod
+    def comparisons(items: float) -> float:
+        """Pairs of items that `fill` compares, about."""
+        return items**2 if items <= MOST_COMPARED else 8 * items**1.5
 
     def fill(self, folder: Path, sources: Sources) -> None:
         """Compare items and write the closest of each to `folder`.

@@ -3,17 +3,12 @@
 The item p places from the end has weight 1/p, which beat equal weights on ml-100k and movietweetings. Weights are
 scaled to integers, so sums are exact and equal scores tie.
 
-Designs considered for counting. Adding the pairs of each block of users to a matrix of all: every block copies the
-whole matrix. Sorting all pairs in memory: 8 bytes for each interaction. Taken: the pairs are dealt to files by their
-first item, and each file is counted by itself, so that time is linear in the interactions and memory is bounded.
-
 Shape letters: N items of the catalogue (1..N), S points, P pairs.
 """
 
 import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
+from transrec.evidence.dealt_pairs import MOST_FILES, deal, read_dealt
 from transrec.evidence.histories import held, weights
 from transrec.evidence.neighbours import Neighbours, looked_up, write_neighbours
 from transrec.evidence.pair_counts import Sequences, check_block, merged, ranges
@@ -31,7 +27,6 @@ from transrec.evidence.sources import Sources
 Ints = NDArray[np.int64]
 
 _PAIRS_AT_ONCE = 16_000_000  # counted together, some 40 bytes each
-_MOST_FILES = 200
 _INTERACTIONS_AT_ONCE = 2**20  # dealt to the files together
 
 
@@ -86,27 +81,14 @@ def _counted(folder: Path, sequences: Sequences, catalogue_size: int) -> Iterato
     followed = np.zeros(catalogue_size + 1, np.int64)
     for items, _ in _pairs(sequences, catalogue_size):
         np.add.at(followed, items, 1)
-    parts = list(ranges(followed, max(_PAIRS_AT_ONCE, int(followed.sum()) // _MOST_FILES)))
-    _deal(folder, _pairs(sequences, catalogue_size), np.array([last for _, last in parts]))
+    parts = list(ranges(followed, max(_PAIRS_AT_ONCE, int(followed.sum()) // MOST_FILES)))
+    deal(folder, _pairs(sequences, catalogue_size), np.array([last for _, last in parts]))
     for number, (first, last) in enumerate(parts):
-        pairs = np.fromfile(folder / str(number), np.int32).reshape(-1, 2).astype(np.int64)
-        keys, counts = np.unique((pairs[:, 0] - first) * (catalogue_size + 1) + pairs[:, 1], return_counts=True)
+        one, other = read_dealt(folder, number, 2)
+        keys, counts = np.unique((one - first) * (catalogue_size + 1) + other, return_counts=True)
         rows, columns = np.divmod(keys, catalogue_size + 1)
         starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=last - first))])
         yield sparse.csr_array((counts, columns, starts), shape=(last - first, catalogue_size + 1))
-
-
-def _deal(folder: Path, pairs: Iterator[tuple[Ints, Ints]], ends: Ints) -> None:
-    """Write each pair to the file of the range that its first item is in; range n ends before item `ends[n]`."""
-    with ExitStack() as opened:
-        files = [opened.enter_context((folder / str(number)).open("wb")) for number in range(len(ends))]
-        for first, then in pairs:
-            part = np.searchsorted(ends, first, side="right")
-            order = np.argsort(part, kind="stable")
-            both = np.stack([first, then], axis=1).astype(np.int32)[order]
-            cuts = np.searchsorted(part[order], np.arange(len(ends) + 1))
-            for file, start, stop in zip(files, cuts[:-1], cuts[1:], strict=True):
-                both[start:stop].tofile(file)
 
 
 def _pairs(sequences: Sequences, catalogue_size: int) -> Iterator[tuple[Ints, Ints]]:

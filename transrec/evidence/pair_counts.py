@@ -7,6 +7,7 @@ Shape letters: N items of the catalogue (1..N), B users, S scored positions of a
 and an item.
 """
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from pydantic import Field
 from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
+from transrec.evidence.dealt_pairs import MOST_FILES, deal, read_dealt
 from transrec.evidence.histories import Held, held, pairs, weights
 from transrec.evidence.neighbours import Neighbours, looked_up, of_items, strongest, write_neighbours
 from transrec.evidence.sources import Sources
@@ -51,18 +53,17 @@ class PairCountsConfig(EvidenceSettings):
     def fill(self, folder: Path, sources: Sources) -> None:
         """Count the pairs of all sequences and write the table to `folder`.
 
-        Memory holds some 16 million pairs and, for each item of the catalogue, an interaction and two totals, whatever
-        the number of users; the sequences are read once for the totals, and once for every 16 million pairs.
+        The sequences are read twice. Memory holds some 16 million pairs, or one in two hundred, and, for each item of
+        the catalogue, an interaction and two totals, whatever the number of users; while they are counted, the folder
+        holds 12 bytes for each pair.
         """
         totals, pairs_of = _totals(sources.sequences, sources.catalogue_size, self)
         np.save(folder / _TOTALS, totals)
-        write_neighbours(folder, self._pieces(sources.sequences, totals, pairs_of))
-
-    def _pieces(self, sequences: Sequences, totals: Floats, pairs_of: Ints) -> Iterator[sparse.csr_array]:
         columns = np.maximum(totals[1], 1e-9) ** -self.column_power
-        for first, last in ranges(pairs_of, _PAIRS_AT_ONCE):
-            counted = _counted(sequences, self, first, last, totals.shape[1])
-            yield strongest(counted, counted.data * columns[counted.indices], self.neighbours)
+        with tempfile.TemporaryDirectory(dir=folder) as dealt:
+            pieces = _counted(Path(dealt), sources.sequences, self, pairs_of)
+            kept = (strongest(one, one.data * columns[one.indices], self.neighbours) for one in pieces)
+            write_neighbours(folder, kept)
 
     def load(self, folder: Path) -> "PairCounts":
         """The evidence in a folder written by `fill`."""
@@ -178,21 +179,24 @@ def ranges(pairs_of: Ints, most: int) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _counted(sequences: Sequences, config: PairCountsConfig, first: int, last: int, width: int) -> sparse.csr_array:
-    """(last - first, N + 1) weighted pairs of the items first..last-1 with all others."""
-    rows, columns, values = [], [], []
+def _counted(
+    folder: Path, sequences: Sequences, config: PairCountsConfig, pairs_of: Ints
+) -> Iterator[sparse.csr_array]:
+    """Weighted pairs of all items, as the rows 0..N in pieces."""
+    parts = list(ranges(pairs_of, max(_PAIRS_AT_ONCE, int(pairs_of.sum()) // MOST_FILES)))
+    deal(folder, _pairs(sequences, config), np.array([last for _, last in parts]))
+    for number, (first, last) in enumerate(parts):
+        one, other, distance = read_dealt(folder, number, 3)
+        shape = (last - first, len(pairs_of))
+        yield sparse.coo_array((distance**-config.decay, (one - first, other)), shape=shape).tocsr()
+
+
+def _pairs(sequences: Sequences, config: PairCountsConfig) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Items, their candidates and the distances between them, (P,) each, of some users at a time."""
     for items, lengths in merged(sequences, _INTERACTIONS_AT_ONCE):
         for distance, earlier, later in pairs(items, lengths, config.window):
             for one, other in _directions(earlier, later, config):
-                ours = (items[one] >= first) & (items[one] < last)
-                rows.append((items[one[ours]] - first).astype(np.int32))
-                columns.append(items[other[ours]].astype(np.int32))
-                values.append(np.full(len(rows[-1]), distance**-config.decay))
-    shape = (last - first, width)
-    if not rows:
-        return sparse.csr_array(shape, dtype=np.float64)
-    places = (np.concatenate(rows), np.concatenate(columns))
-    return sparse.coo_array((np.concatenate(values), places), shape=shape).tocsr()
+                yield items[one], items[other], np.full(len(one), distance)
 
 
 def check_block(items: Ints, lengths: Ints, catalogue_size: int) -> None:

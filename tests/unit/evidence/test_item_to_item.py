@@ -48,7 +48,7 @@ def test_blocks_add_up(tmp_path):
 def test_dealing_pairs_to_files_changes_nothing(tmp_path, monkeypatch, files, interactions):
     """Against a matrix that every pair is added to; an item may follow itself."""
     monkeypatch.setattr(item_to_item, "_PAIRS_AT_ONCE", 10)
-    monkeypatch.setattr(item_to_item, "_MOST_FILES", files)
+    monkeypatch.setattr(item_to_item, "MOST_FILES", files)
     monkeypatch.setattr(item_to_item, "_INTERACTIONS_AT_ONCE", interactions)
     generator = np.random.default_rng(0)
     users = [generator.integers(1, 21, generator.integers(0, 12)) for _ in range(40)]

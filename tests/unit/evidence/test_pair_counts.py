@@ -117,6 +117,22 @@ def test_counting_in_ranges_of_items_changes_nothing(tmp_path, monkeypatch):
     np.testing.assert_array_equal(at_once.toarray(), in_ranges.toarray())
 
 
+@pytest.mark.parametrize("at_once", [20, 2**20])
+@BOTH_KINDS
+def test_the_sequences_are_read_twice_however_many_pairs_there_are(tmp_path, config, at_once, monkeypatch):
+    monkeypatch.setattr(pair_counts, "_PAIRS_AT_ONCE", at_once)
+    users, readings = sequences(), []
+    block = np.concatenate(users), np.array([len(user) for user in users])
+
+    def read():
+        readings.append(block)
+        return iter([block])
+
+    config.fill(tmp_path, SimpleNamespace(catalogue_size=ITEMS, sequences=read))
+    assert len(readings) == 2
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()], "the pairs are removed"
+
+
 def test_only_the_strongest_neighbours_are_kept(tmp_path):
     users = sequences()
     few = EVERYTHING.model_copy(update={"neighbours": 3})

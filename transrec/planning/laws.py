@@ -7,8 +7,8 @@ is asked for. So a single rehearsal gives all its time to the amount that grows 
 
 Designs considered. Speeds of devices from a table: nobody has measured them for this model. Operations over the peak
 of a device: a step over few items is bound by launches, not by arithmetic. A free exponent for each phase: from two
-sizes it takes a fixed cost for a law. Taken: the laws of the code, which are linear, and a check of each, its
-prediction for the largest rehearsal from the others.
+sizes it takes a fixed cost for a law. Taken: the laws of the code, and a check of each, its prediction for the largest
+rehearsal from the others. They are linear, but for content similarity, which compares items with each other.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
+from transrec.evidence.content_similarity import ContentSimilarityConfig
 from transrec.planning.setting import Setting, known_number
 
 Amounts = Mapping[str, float]  # the work of a phase that is entered once, by name
 FIXED = "fixed"
+REPEATED = frozenset({"validation", "encoding", "checkpoint", "export"})  # phases that a run may enter several times
 _TELLS_APART = 0.05  # least singular value of the rehearsals' amounts, of which each column has length 1
 
 
@@ -30,7 +32,7 @@ class Law:
 
     phase: str
     amounts: Callable[[Setting], Amounts]
-    words: str
+    words: str  # for what grows most
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ def _of_interactions(setting: Setting) -> Amounts:
     return {FIXED: 1, "interactions": known_number(setting.interactions)}
 
 
+def _of_comparisons(setting: Setting) -> Amounts:
+    return {FIXED: 1, "comparisons": ContentSimilarityConfig.comparisons(setting.items)}
+
+
 def _answers(setting: Setting, questions: int) -> Amounts:
     return {"questions": questions / setting.ranks, "scores": questions * setting.items / setting.ranks}
 
@@ -106,22 +112,26 @@ def _asked(setting: Setting) -> tuple[int, int]:
 LAWS = {
     law.phase: law
     for law in (
-        Law("start", lambda s: {FIXED: 1, "parameters": s.parameters.total}, "fixed, and the parameters"),
-        Law("scan", _over_ranks("interactions", lambda s: known_number(s.interactions)), "interactions of a rank"),
-        Law("tokens", _over_node, "items of a process of the node"),
-        Law("pixels", _over_node, "items of a process of the node"),
-        Law("states", _over_node, "items of a process of the node"),
-        Law("evidence", _of_interactions, "interactions"),
+        Law("start", lambda s: {FIXED: 1, "items": s.items, "parameters": s.parameters.total}, "items, parameters"),
+        Law("scan", _over_ranks("interactions", lambda s: known_number(s.interactions)), "interactions / rank"),
+        Law("tokenising", _over_node, "items / process"),
+        Law("decoding", _over_node, "items / process"),
+        Law("computing states", _over_node, "items / process"),
+        Law("evidence item_to_item", _of_interactions, "interactions"),
+        Law("evidence transitions", _of_interactions, "interactions"),
+        Law("evidence co_occurrence", _of_interactions, "interactions"),
+        Law("evidence content_similarity", _of_comparisons, "items^1.5"),
+        Law("evidence cold_similarity", _of_comparisons, "items^1.5"),
         Law("counts", _of_interactions, "interactions"),
-        Law("first step", lambda s: {FIXED: 1}, "fixed"),
-        Law("steps", _epoch, "operations of a rank, and the parameters that it updates"),
-        Law("encoding", _over_ranks("items", lambda s: s.items), "items of a rank"),
-        Law("validation", lambda s: _answers(s, _asked(s)[0]), "questions of a rank × items"),
-        Law("checkpoint", lambda s: {FIXED: 1, "parameters": s.parameters.trainable}, "trained parameters"),
-        Law("test", lambda s: _answers(s, sum(_asked(s))), "questions of a rank × items"),
-        Law("results", lambda s: {FIXED: 1, "questions": _asked(s)[1]}, "questions, by one process"),
-        Law("export", lambda s: {FIXED: 1, "parameters": exported(s)}, "exported parameters"),
-        Law("baselines", lambda s: _answers(s, _asked(s)[1]), "questions of a rank × items"),
+        Law("first step", lambda s: {FIXED: 1}, "nothing"),
+        Law("steps", _epoch, "operations / rank"),
+        Law("encoding", _over_ranks("items", lambda s: s.items), "items / rank"),
+        Law("validation", lambda s: _answers(s, _asked(s)[0]), "questions × items / rank"),
+        Law("checkpoint", lambda s: {FIXED: 1, "parameters": s.parameters.trainable}, "parameters"),
+        Law("test", lambda s: _answers(s, sum(_asked(s))), "questions × items / rank"),
+        Law("results", lambda s: {FIXED: 1, "questions": _asked(s)[1]}, "questions"),
+        Law("export", lambda s: {FIXED: 1, "parameters": exported(s)}, "parameters"),
+        Law("baselines", lambda s: _answers(s, _asked(s)[1]), "questions × items / rank"),
     )
 }
 

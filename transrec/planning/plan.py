@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transrec.experiment import Experiment
-from transrec.planning.laws import LAWS, Estimate, estimate
+from transrec.planning.laws import LAWS, REPEATED, Estimate, estimate
 from transrec.planning.rehearsal import (
     Rehearsal,
     encoded_for_a_window,
@@ -22,9 +22,14 @@ from transrec.planning.setting import ParameterCount, Setting, known_number
 from transrec.planning.sizes import BYTES_OF_A_NUMBER, Places, memory, places, set_of
 
 STAGES = (0, 1, 2, 3)
-_NAMES = {"steps": "epoch", "tokens": "fill: tokens", "pixels": "fill: pixels", "states": "fill: states"}
-_NAMES |= {"evidence": "fill: evidence", "counts": "fill: counts", "encoding": "encoding the catalogue"}
-_FILLS = {"text": "tokens", "image": "pixels"}
+_NAMES = {"steps": "epoch", "encoding": "catalogue"}
+_NAMES |= {"tokenising": "fill: tokens", "decoding": "fill: pixels", "computing states": "fill: states"}
+_NAMES |= {"counts": "fill: counts", "evidence item_to_item": "fill: item_to_item"}
+_NAMES |= {
+    f"evidence {name}": f"fill: {name}"
+    for name in ("transitions", "co_occurrence", "content_similarity", "cold_similarity")
+}
+_FILLS = {"text": "tokenising", "image": "decoding"}
 _TOO_SHORT = 0.5  # seconds below which a check of a law means nothing
 WITHIN = 1.5  # times, by which a prediction may be off
 
@@ -109,7 +114,7 @@ def plan_of(setting: Setting, rehearsals: Sequence[Rehearsal]) -> Plan:
         "" if largest is None else largest.device,
         [_piece(phase, setting, rehearsals) for phase in _phases(setting, rehearsals)],
         {stage: memory(setting, stage, largest) for stage in STAGES},
-        _checks(rehearsals),
+        _checks(setting, rehearsals),
         _remarks(setting, largest),
     )
 
@@ -169,16 +174,21 @@ def _operations(experiment: Experiment, items: int, small: Rehearsal) -> float |
 
 def _phases(setting: Setting, rehearsals: Sequence[Rehearsal]) -> list[str]:
     """The phases of the run, in their order: those rehearsed, and those that every run has."""
-    optional = {"tokens", "pixels", "states", "evidence", "counts"}
+    optional = {phase for phase, name in _NAMES.items() if name.startswith("fill: ")}
     expected = {_FILLS[modality] for modality in setting.experiment.model.content()}
     rehearsed = {phase for one in rehearsals for phase in one.phases}
-    if setting.experiment.evaluation.baselines == []:
+    asked = setting.experiment.evaluation.baselines
+    if asked is not None and "blend" not in asked:
+        made = {f"evidence {name}" for name in (*asked, *(one.name for one in setting.experiment.model.looked_up()))}
+        rehearsed = {phase for phase in rehearsed if not phase.startswith("evidence ") or phase in made}
+    if asked == []:
         optional.add("baselines")
+        rehearsed -= {"baselines"}
     return [phase for phase in LAWS if phase not in optional or phase in expected | rehearsed]
 
 
 def _piece(phase: str, setting: Setting, rehearsals: Sequence[Rehearsal]) -> Piece:
-    law, known = LAWS[phase], _known(phase, rehearsals)
+    law, known = LAWS[phase], _known(phase, _alike(phase, setting, rehearsals))
     time = estimate(law.amounts(setting), known) if known else None
     taken = places(phase, setting, rehearsals[-1] if rehearsals else None)
     return Piece(_NAMES.get(phase, phase), phase, _times(phase, setting), time, law.words, taken)
@@ -192,12 +202,22 @@ def _known(
     return [(amounts, seconds) for amounts, seconds in taken if seconds is not None]
 
 
-def _checks(rehearsals: Sequence[Rehearsal]) -> list[Check]:
+def _alike(phase: str, setting: Setting, rehearsals: Sequence[Rehearsal]) -> Sequence[Rehearsal]:
+    """The rehearsals that measured what the run will: of baselines, the same ones."""
+    asked = setting.experiment.evaluation.baselines
+    if phase != "baselines" or not rehearsals:
+        return rehearsals
+    wanted = rehearsals[-1].baselines if asked is None else {*asked}
+    return [one for one in rehearsals if one.baselines == wanted]
+
+
+def _checks(setting: Setting, rehearsals: Sequence[Rehearsal]) -> list[Check]:
     found = []
     for phase in LAWS:
         clocks = []
         for clock in ("seconds", "processor_seconds"):
-            *others, (amounts, measured) = _known(phase, rehearsals, clock) or [({}, 0.0)]
+            known = _known(phase, _alike(phase, setting, rehearsals), clock)
+            *others, (amounts, measured) = known or [({}, 0.0)]
             if others:
                 clocks.append((estimate(amounts, others).seconds, measured))
         if len(clocks) == 2:
@@ -212,7 +232,7 @@ def _times(phase: str, setting: Setting) -> float | None:
     epochs, train = setting.epochs, setting.experiment.train
     if phase == "steps":
         return epochs
-    if phase not in {"validation", "encoding", "checkpoint", "export"}:
+    if phase not in REPEATED:
         return 1
     if epochs is None or setting.steps is None:
         return None

@@ -9,8 +9,8 @@ from typing import Any
 from transrec.config import ConfigError, read_yaml
 from transrec.experiment import Experiment
 from transrec.phases import Recorded
-from transrec.planning.laws import LAWS, Amounts
-from transrec.planning.setting import Parameters, Setting
+from transrec.planning.laws import LAWS, REPEATED, Amounts
+from transrec.planning.setting import Parameters, Setting, known_number
 from transrec.runs.places import ENVIRONMENT_FILE
 from transrec.runs.run_folder import comparable, load
 from transrec.runs.summary import SUMMARY_FILE, read_summary
@@ -57,22 +57,27 @@ class Rehearsal:
         return {kind: self.phases["scan"].get(f"bytes_of_{kind}", 0.0) for kind in kinds}
 
     def measured(self, phase: str, clock: str = "seconds") -> float | None:
-        """The seconds of a phase that is entered once, and of an epoch of steps; None if it was not.
+        """The seconds of a phase: of an epoch of steps, of one time if the run may enter it several times, else of all
+        of it; None if there was none.
 
         Args:
             clock: `seconds`, or `processor_seconds` of the main process.
         """
         found = self.phases.get(phase)
-        if found is None or not found["times"]:
+        if found is None:
             return None
-        if phase != "steps":
-            return found[clock] / found["times"]
-        assert self.setting.windows is not None
-        return found[clock] * self.setting.windows / found["windows"]
+        if phase == "steps":
+            return found[clock] * known_number(self.setting.windows) / found["windows"]
+        return found[clock] / (found["times"] if phase in REPEATED else 1)
 
     def amounts(self, phase: str) -> Amounts:
         """The work of that phase."""
         return LAWS[phase].amounts(self.setting)
+
+    @property
+    def baselines(self) -> set[str]:
+        """The names of the baselines that it measured."""
+        return set(self.summary.get("baselines", ()))
 
     def windows_of_a_rank(self) -> float:
         """Windows that a rank trains on in a step."""

@@ -12,7 +12,7 @@ from transrec.data.shards.shard_folder import ShardFolder
 from transrec.experiment import Experiment
 from transrec.planning.laws import exported
 from transrec.planning.rehearsal import Rehearsal
-from transrec.planning.setting import Setting, known_number
+from transrec.planning.setting import Setting
 from transrec.runs.build import size_of_set
 
 BYTES_OF_A_NUMBER = 4
@@ -40,9 +40,10 @@ def places(phase: str, setting: Setting, largest: Rehearsal | None) -> Places:
         return Places(BYTES_OF_A_NUMBER * parameters.total, None, tables)
     if phase == "scan":
         return Places(_COUNTS_OF_THE_SCAN * (setting.items + 1), None, round(files["users"]) if files else None)
-    if phase in {"tokens", "pixels", "states", "evidence", "counts"}:
-        items = round(files["items"] * setting.nodes) if files and phase in {"tokens", "pixels"} else None
-        return Places(None, _filled(phase, setting, largest), items)
+    if phase in {"tokenising", "decoding"}:
+        return Places(None, _filled(phase, setting, largest), round(files["items"] * setting.nodes) if files else None)
+    if phase in {"computing states", "counts"} or phase.startswith("evidence "):
+        return Places(None, _filled(phase, setting, largest))
     if phase == "steps":
         return Places(state, None, round(files["users"]) if files else None)
     if phase in {"encoding", "validation", "test"}:
@@ -109,13 +110,11 @@ def _filled(phase: str, setting: Setting, largest: Rehearsal | None) -> int | No
     found = None if largest is None else largest.phases.get(phase)
     if found is not None and largest is not None:
         grows = setting.items / largest.setting.items
-        if phase in {"evidence", "counts"}:
-            grows = known_number(setting.interactions) / known_number(largest.setting.interactions)
         return round(found.get("bytes", 0) * grows)
     content = setting.experiment.model.content()
-    if phase == "tokens":
+    if phase == "tokenising":
         return setting.items * (BYTES_OF_A_NUMBER * content["text"].config.max_tokens + _OFFSET)
-    if phase == "pixels":
+    if phase == "decoding":
         return setting.items * 3 * content["image"].size ** 2 if content["image"].decoded_cache else 0
     return None
 

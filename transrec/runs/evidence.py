@@ -112,7 +112,7 @@ def kept_arrays(
         for key, array in count().items():
             np.save(folder / f"{key}.npy", array)
 
-    filled = world.together(f"count for {name}", partial(filled_folder, place, partial(Whole, fill)))
+    filled = world.together(f"count for {name}", partial(filled_folder, place, partial(Whole, fill, "counts")))
     with intact(filled):
         return {path.stem: np.load(path) for path in sorted(filled.iterdir())}
 
@@ -133,7 +133,7 @@ def _place(settings: CountedEvidence, known: "RunSources") -> Path:
 
 
 def _filled(place: Path, settings: CountedEvidence, known: "RunSources") -> None:
-    filled_folder(place, lambda: Whole(lambda folder: settings.fill(folder, known)))
+    filled_folder(place, lambda: Whole(lambda folder: settings.fill(folder, known), f"evidence {settings.name}"))
 
 
 def _cut(examples: Any) -> list[Any]:

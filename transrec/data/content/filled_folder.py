@@ -41,10 +41,10 @@ _LEFTOVER = re.compile(
 class Whole:
     """The work of a folder that one process fills at once, by a call of `fill`."""
 
-    name, sizes, total_bytes = "filling", (), 0
+    sizes, total_bytes = (), 0
 
-    def __init__(self, fill: Callable[[Path], None]) -> None:
-        self.finish = fill
+    def __init__(self, fill: Callable[[Path], None], name: str = "filling") -> None:
+        self.finish, self.name = fill, name
 
     def begin(self, folder: Path) -> None: ...
 
@@ -65,7 +65,7 @@ def filled_folder(target: Path, prepare: Callable[[], Work]) -> Path:
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     work = prepare()
-    with phase(target.name.partition("-")[0]):
+    with phase(work.name):
         _fill(target, work)
         did(items=sum(work.sizes), bytes=_size_on_disk(target))
     return target

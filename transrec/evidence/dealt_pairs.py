@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 MOST_FILES = 200
+BYTES = 4  # of a number of a pair
 
 
 def deal(folder: Path, pairs: Iterable[tuple[Ints, ...]], ends: Ints) -> None:

@@ -50,6 +50,12 @@ class PairCountsConfig(EvidenceSettings):
         """The settings that `fill` depends on."""
         return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
 
+    def pairs(self, interactions: float, users: float) -> float:
+        """Number of pairs that `fill` counts, at most, if all users have equally many interactions."""
+        length = interactions / users
+        near = max(0.0, min(self.window, length - 1))
+        return users * near * (length - (near + 1) / 2) * (1 if self.forward else 2)
+
     def fill(self, folder: Path, sources: Sources) -> None:
         """Count the pairs of all sequences and write the table to `folder`.
 

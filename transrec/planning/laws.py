@@ -2,8 +2,9 @@
 
 A law names the amounts of work that a phase takes time for, such as the items that a rank encodes; its constants are
 the seconds for each. They are fitted to the rehearsals, with equal weight on the relative error of each, and none is
-below 0. As many amounts count as the rehearsals can tell apart, first those that grow most on the way to the size that
-is asked for. So a single rehearsal gives all its time to the amount that grows most, which is at least what it will be.
+below 0. As many amounts count as the rehearsals can tell apart: the one that grows most on the way to the size that is
+asked for, then a fixed cost, then the others. So a single rehearsal gives all its time to the amount that grows most,
+which is at least what it will be.
 
 Designs considered. Speeds of devices from a table: nobody has measured them for this model. Operations over the peak
 of a device: a step over few items is bound by launches, not by arithmetic. A free exponent for each phase: from two
@@ -57,9 +58,10 @@ def estimate(wanted: Amounts, known: Sequence[tuple[Amounts, float]]) -> Estimat
 
 
 def _told_apart(wanted: Amounts, known: Sequence[tuple[Amounts, float]]) -> list[str]:
-    """The amounts that the rehearsals can tell apart, of those that grow most, and at least one."""
+    """The amounts that the rehearsals can tell apart: the one that grows most, then what is fixed, then the others."""
     largest = known[-1][0]
     ordered = sorted(wanted, key=lambda name: -_growth(name, wanted, largest))
+    ordered[1:] = sorted(ordered[1:], key=lambda name: name != FIXED)
     kept: list[str] = []
     for name in ordered:
         tried = np.array([[amounts[each] for each in (*kept, name)] for amounts, _ in known], dtype=float)

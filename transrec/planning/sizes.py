@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from transrec.data.shards.schema import ShardSetError
 from transrec.data.shards.shard_folder import ShardFolder
+from transrec.evidence.co_occurrence import CoOccurrenceConfig
+from transrec.evidence.dealt_pairs import BYTES
+from transrec.evidence.transitions import TransitionsConfig
 from transrec.experiment import Experiment
 from transrec.planning.laws import exported
 from transrec.planning.rehearsal import Rehearsal
@@ -20,6 +23,8 @@ _MOMENTS = 2  # numbers of Adam's state for each parameter
 _OFFSET = 8  # bytes of the place of an item's tokens
 _COUNTS_OF_THE_SCAN = 4 * 8  # bytes for each item: two counts, and two more while ranks add them up
 _KEPT = 3  # checkpoints: the last, the best, and the one being written
+
+_COUNTED = {f"evidence {counts.name}": counts for counts in (TransitionsConfig(), CoOccurrenceConfig())}
 
 
 @dataclass(frozen=True)
@@ -109,14 +114,21 @@ def _filled(phase: str, setting: Setting, largest: Rehearsal | None) -> int | No
     """Bytes that a fill leaves in the cache of a node: as in the rehearsal, or the most that the settings allow."""
     found = None if largest is None else largest.phases.get(phase)
     if found is not None and largest is not None:
-        grows = setting.items / largest.setting.items
-        return round(found.get("bytes", 0) * grows)
+        return round(found.get("bytes", 0) * setting.items / largest.setting.items) + _dealt(phase, setting)
     content = setting.experiment.model.content()
     if phase == "tokenising":
-        return setting.items * (BYTES_OF_A_NUMBER * content["text"].config.max_tokens + _OFFSET)
+        return setting.items * (BYTES_OF_A_NUMBER * int(content["text"].config.max_tokens) + _OFFSET)
     if phase == "decoding":
-        return setting.items * 3 * content["image"].size ** 2 if content["image"].decoded_cache else 0
+        return setting.items * 3 * int(content["image"].size) ** 2 if content["image"].decoded_cache else 0
     return None
+
+
+def _dealt(phase: str, setting: Setting) -> int:
+    """Bytes of the pairs of items that evidence keeps on disk while it counts them."""
+    if phase not in _COUNTED or setting.interactions is None:
+        return 0
+    asked = (one for one in setting.experiment.model.looked_up() if one.name == _COUNTED[phase].name)
+    return round(3 * BYTES * next(asked, _COUNTED[phase]).pairs(setting.interactions, setting.users))
 
 
 def set_of(experiment: Experiment) -> dict[str, int]:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from transrec.planning.laws import Estimate
 from transrec.planning.plan import Check, Piece, Plan
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -32,9 +33,9 @@ def _pieces(plan: Plan) -> Table:
         taken = ("?", "?") if time is None else (duration(time.seconds), duration(time.at_most))
         sizes = (piece.bytes.memory, piece.bytes.disk, piece.bytes.storage)
         view.add_row(piece.name, times, *taken, piece.law, *("" if size is None else in_bytes(size) for size in sizes))
-    expected, most = total(plan.pieces, "seconds"), total(plan.pieces, "at_most")
-    if expected is not None and most is not None:
-        view.add_row("all", "", duration(expected), duration(most), "", "", "", "")
+    whole = total(plan.pieces)
+    if whole is not None:
+        view.add_row("all", "", duration(whole.seconds), duration(whole.at_most), "", "", "", "")
     return view
 
 
@@ -56,17 +57,19 @@ def _checks(checks: list[Check]) -> Table:
     return view
 
 
-def total(pieces: list[Piece], which: str) -> float | None:
-    """Seconds of the whole run, expected (`seconds`) or `at_most`; None if a piece is not known."""
-    known = [(piece.times, getattr(piece.time, which)) for piece in pieces if piece.time is not None]
-    if len(known) < len(pieces) or any(times is None for times, _ in known):
-        return None
-    return sum(times * seconds for times, seconds in known if times is not None)
+def total(pieces: list[Piece]) -> Estimate | None:
+    """The time of the whole run; None if a piece is not known."""
+    expected = at_most = 0.0
+    for piece in pieces:
+        if piece.time is None or piece.times is None:
+            return None
+        expected, at_most = expected + piece.times * piece.time.seconds, at_most + piece.times * piece.time.at_most
+    return Estimate(expected, at_most)
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """The plan in seconds and bytes."""
-    setting = plan.setting
+    setting, whole = plan.setting, total(plan.pieces)
     return {
         "users": setting.users,
         "items": setting.items,
@@ -76,8 +79,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "parameters": asdict(setting.parameters),
         "device": plan.device or None,
         "pieces": [_piece_as_json(piece) for piece in plan.pieces],
-        "seconds": total(plan.pieces, "seconds"),
-        "at_most": total(plan.pieces, "at_most"),
+        "seconds": None if whole is None else whole.seconds,
+        "at_most": None if whole is None else whole.at_most,
         "memory": {f"stage {stage}": found for stage, found in plan.memory.items()},
         "checks": [asdict(check) | {"ratio": check.ratio, "verdict": check.verdict} for check in plan.checks],
         "remarks": plan.remarks,

@@ -133,6 +133,15 @@ def test_the_sequences_are_read_twice_however_many_pairs_there_are(tmp_path, con
     assert not [path for path in tmp_path.iterdir() if path.is_dir()], "the pairs are removed"
 
 
+@BOTH_KINDS
+@pytest.mark.parametrize("length", [1, 2, 4, 11])
+def test_pairs_of_equally_many_interactions_are_foreseen(config, length):
+    users = [np.arange(1, length + 1)] * 3
+    places = range(length)
+    near = [(i, j) for i in places for j in places if 0 < abs(i - j) <= config.window and (j > i or not config.forward)]
+    assert config.pairs(length * len(users), len(users)) == len(near) * len(users)
+
+
 def test_only_the_strongest_neighbours_are_kept(tmp_path):
     users = sequences()
     few = EVERYTHING.model_copy(update={"neighbours": 3})

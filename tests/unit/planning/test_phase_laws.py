@@ -28,6 +28,12 @@ def test_amounts_that_grow_together_are_not_told_apart() -> None:
     assert 30 <= found.seconds <= 32, "all to the parameters, which grow"
 
 
+def test_a_fixed_cost_comes_before_amounts_that_grow_like_another() -> None:
+    sizes = [{"fixed": 1, "items": n, "parameters": 1000 + 8 * n} for n in (100, 300, 1000, 1e6)]
+    *known, wanted = [(size, 3 + 1e-5 * size["parameters"]) for size in sizes]
+    assert estimate(wanted[0], known).seconds == pytest.approx(wanted[1], rel=0.01)
+
+
 def test_no_constant_is_negative() -> None:
     known = [({"fixed": 1, "items": 10}, 2.0), ({"fixed": 1, "items": 100}, 1.9)]
     found = estimate({"fixed": 1, "items": 1e4}, known)

@@ -77,7 +77,7 @@ def test_a_law_that_does_not_hold_is_found(tmp_path: Path, runs: list[Path]) -> 
 def test_without_a_rehearsal_there_is_no_time(tmp_path: Path) -> None:
     plan = planned(tmp_path, [])
     assert not seconds(plan)
-    assert total(plan.pieces, "seconds") is None
+    assert total(plan.pieces) is None
     assert "Times need a rehearsal" in plan.remarks[0]
     assert as_json(plan)["device"] is None
 

@@ -11,6 +11,7 @@ from transrec.data.shards.schema import ShardSetError
 from transrec.data.shards.shard_folder import ShardFolder
 from transrec.evidence.co_occurrence import CoOccurrenceConfig
 from transrec.evidence.dealt_pairs import BYTES
+from transrec.evidence.pair_counts import PairCountsConfig
 from transrec.evidence.transitions import TransitionsConfig
 from transrec.experiment import Experiment
 from transrec.planning.laws import exported
@@ -24,7 +25,10 @@ _OFFSET = 8  # bytes of the place of an item's tokens
 _COUNTS_OF_THE_SCAN = 4 * 8  # bytes for each item: two counts, and two more while ranks add them up
 _KEPT = 3  # checkpoints: the last, the best, and the one being written
 
-_COUNTED = {f"evidence {counts.name}": counts for counts in (TransitionsConfig(), CoOccurrenceConfig())}
+_COUNTED: dict[str, PairCountsConfig] = {
+    "evidence transitions": TransitionsConfig(),
+    "evidence co_occurrence": CoOccurrenceConfig(),
+}
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,11 @@ def _dealt(phase: str, setting: Setting) -> int:
     """Bytes of the pairs of items that evidence keeps on disk while it counts them."""
     if phase not in _COUNTED or setting.interactions is None:
         return 0
-    asked = (one for one in setting.experiment.model.looked_up() if one.name == _COUNTED[phase].name)
-    return round(3 * BYTES * next(asked, _COUNTED[phase]).pairs(setting.interactions, setting.users))
+    kind = type(_COUNTED[phase])
+    asked: PairCountsConfig = next(
+        (one for one in setting.experiment.model.looked_up() if isinstance(one, kind)), _COUNTED[phase]
+    )
+    return round(3 * BYTES * asked.pairs(setting.interactions, setting.users))
 
 
 def set_of(experiment: Experiment) -> dict[str, int]:

@@ -265,7 +265,7 @@ def _remarks(setting: Setting, largest: Rehearsal | None) -> list[str]:
     if setting.ranks > 1 and (largest is None or largest.setting.ranks != setting.ranks):
         exchanged = BYTES_OF_A_NUMBER * setting.parameters.dense * (3 if setting.experiment.zero.stage == 3 else 2)
         sent = exchanged * (setting.ranks - 1) / setting.ranks / 2**20
-        found.append(f"A rank also sends {sent:,.3g} MiB in each step; rehearsals on fewer ranks do not show its time.")
+        found.append(f"A rank also sends {sent:,.1f} MiB in each step; rehearsals on fewer ranks do not show its time.")
     if setting.experiment.model.sampling.pool == "catalogue":
         found.append("The objective scores the whole catalogue in each step: for many items, choose sampled_softmax.")
     return found

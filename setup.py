@@ -61,6 +61,7 @@ setup(
             "uvicorn>=0.30.6,<1",
             "prometheus-client>=0.20,<1",
         ],
+        "energy": ["nvidia-ml-py>=12.535,<14"],  # the energy that GPUs count
         "completion": ["shtab>=1.13,<2"],  # completion of commands in bash, zsh and fish
         "wandb": ["wandb>=0.19,<1"],  # the trackers of runs, beside TensorBoard
         "mlflow": ["mlflow-skinny>=3,<4", "sqlalchemy>=2,<3", "alembic>=1.14,<2"],  # its database in the run folder

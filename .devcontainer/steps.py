@@ -3,8 +3,8 @@
 
 The steps are read from the Dockerfile, so that the two cannot drift apart. FROM becomes a virtual environment of the
 same Python, WORKDIR a folder below a temporary one, and the build context the files that git knows. Packages of apt are
-looked up with `apt-cache` instead of installed, because installing needs root. At the end, the installed command must
-start.
+looked up with `apt-cache` instead of installed, because installing needs root. An index of pip's that cannot be reached
+is replaced by the one that pip is set up with. At the end, the installed command must start.
 
 With --check nothing is installed: every step must be one that this program knows, name files, packages and extras that
 exist, and be valid for the shell.
@@ -19,9 +19,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from string import Template
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCKERFILE = REPOSITORY / ".devcontainer" / "Dockerfile"
@@ -140,7 +143,11 @@ class Container:
         if subprocess.run(["/bin/sh", "-n", "-c", command]).returncode:
             raise StepError("the shell does not understand it")
         self._check_install(shlex.split(command))
-        return self._shell(command)
+        index = re.search(r"--index-url (\S+) ", command)
+        if index is None or not self.runs or reachable(Template(index[1]).substitute(self.environment)):
+            return self._shell(command)
+        self._shell(command.replace(index[0], ""))
+        return f"from the index that pip is set up with, as {index[1]} cannot be reached from here"
 
     def _check_install(self, words: list[str]) -> None:
         """Fail unless the constraints and the extras of `pip install` exist."""
@@ -172,6 +179,17 @@ def apt_packages(command: str) -> list[str]:
     """The packages that a shell command installs with `apt-get install`."""
     installs = re.findall(r"apt-get\s+install\s+([^&;|]*)", command)
     return [word for words in installs for word in shlex.split(words) if not word.startswith("-")]
+
+
+def reachable(url: str) -> bool:
+    """Whether a server answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=10):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
 
 
 def _look_up(packages: list[str]) -> str:

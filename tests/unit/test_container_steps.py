@@ -87,6 +87,24 @@ def test_commands_run_in_the_folder_with_the_variables_of_the_steps_before(tmp_p
         container.do(steps.Step("RUN", "exit 3", 7))
 
 
+@pytest.mark.parametrize(("answers", "index"), [(True, "--index-url http://x/cpu torch"), (False, "torch")])
+def test_an_index_that_cannot_be_reached_is_left_out(
+    answers: bool, index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(steps, "reachable", lambda url: asked.append(url) or answers)
+    container = steps.Container(tmp_path, runs=True, environment={"TORCH": "cpu", "PATH": "/usr/bin:/bin"})
+    container.folder = tmp_path
+    remark = container.do(steps.Step("RUN", "echo install --index-url http://x/${TORCH} torch > seen", 1))
+    assert asked == ["http://x/cpu"]
+    assert (tmp_path / "seen").read_text() == f"install {index}\n"
+    assert ("cannot be reached" in remark) is not answers
+
+
+def test_an_address_without_a_server_cannot_be_reached() -> None:
+    assert not steps.reachable("http://127.0.0.1:9/")
+
+
 def test_the_container_for_editors_is_that_of_the_dockerfile() -> None:
     folder = PROGRAM.parent
     editor = json.loads((folder / "devcontainer.json").read_text("utf-8"))

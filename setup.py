@@ -84,6 +84,9 @@ setup(
             "prometheus-client>=0.20,<1",
             "peft>=0.21,<0.22",  # reference for our LoRA in tests
             "shtab>=1.13,<2",
+            "nbclient>=0.11,<0.12",  # executes the notebooks in docs/
+            "nbformat>=5.11,<6",
+            "ipykernel>=7.4,<8",
             "ruff>=0.17.6,<0.18",
             "mypy>=2.4,<3",
             "types-PyYAML>=6",

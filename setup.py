@@ -61,6 +61,8 @@ setup(
             "uvicorn>=0.30.6,<1",
             "prometheus-client>=0.20,<1",
         ],
+        "energy": ["nvidia-ml-py>=12.535,<14"],  # the energy that GPUs count
+        "completion": ["shtab>=1.13,<2"],  # completion of commands in bash, zsh and fish
         "wandb": ["wandb>=0.19,<1"],  # the trackers of runs, beside TensorBoard
         "mlflow": ["mlflow-skinny>=3,<4", "sqlalchemy>=2,<3", "alembic>=1.14,<2"],  # its database in the run folder
         # The pages in docs/; ruff breaks the lines of signatures.
@@ -81,6 +83,10 @@ setup(
             "uvicorn>=0.30.6,<1",
             "prometheus-client>=0.20,<1",
             "peft>=0.21,<0.22",  # reference for our LoRA in tests
+            "shtab>=1.13,<2",
+            "nbclient>=0.11,<0.12",  # executes the notebooks in docs/
+            "nbformat>=5.11,<6",
+            "ipykernel>=7.4,<8",
             "ruff>=0.17.6,<0.18",
             "mypy>=2.4,<3",
             "types-PyYAML>=6",

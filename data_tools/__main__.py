@@ -30,6 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    source = _chosen_source(argv)
+    return argument_parser([source] if source in SOURCES else []).parse_args(argv)
+
+
+def argument_parser(sources: Sequence[str] = tuple(SOURCES)) -> argparse.ArgumentParser:
+    """The parser of the command's arguments, with the options of the given sources; without any, help lists all."""
     parser = argparse.ArgumentParser(prog="transrec data", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build_parser = commands.add_parser(
@@ -37,6 +43,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="turn raw data into shards",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the lines of the epilog
+        conflict_handler="error" if len(sources) < 2 else "resolve",  # sources share options
     )
     build_parser.set_defaults(run=_run_build)
     build_parser.add_argument("--source", choices=list(SOURCES), required=True, help="format of the raw data")
@@ -60,9 +67,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     add_json(build_parser)
     Filters.add_arguments(build_parser)
-    if (source := _chosen_source(argv)) in SOURCES:
+    for source in sources:
         SOURCES[source].add_arguments(build_parser)
-    else:
+    if not sources:
         build_parser.epilog = _options_of_sources()
     for name, run, text in (
         ("inspect", _run_inspect, "summarise a folder of shards"),
@@ -72,7 +79,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         command.set_defaults(run=run)
         command.add_argument("place", metavar="DIR|URL")
         add_json(command)
-    return parser.parse_args(argv)
+    return parser
 
 
 def _options_of_sources() -> str:

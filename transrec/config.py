@@ -165,15 +165,20 @@ def find(config: Path | str) -> Path:
     if Path(config).is_file():
         return Path(config)
     name = str(config).removeprefix("configs/").removesuffix(".yaml")
-    shipped = {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in sorted(SHIPPED.rglob("*.yaml"))}
-    if name in shipped:
-        return shipped[name]
-    last = {known.rpartition("/")[2]: known for known in shipped}
+    known = shipped()
+    if name in known:
+        return known[name]
+    last = {each.rpartition("/")[2]: each for each in known}
     near = [last[word] for word in difflib.get_close_matches(name.rpartition("/")[2], last)]
     which = "like it are" if near else "are"
     raise ConfigError(
-        f"no configuration {config}: there is no such file, and the shipped ones {which} {', '.join(near or shipped)}"
+        f"no configuration {config}: there is no such file, and the shipped ones {which} {', '.join(near or known)}"
     )
+
+
+def shipped() -> dict[str, Path]:
+    """The configurations of the project by name, such as `transrec/text_sasrec`."""
+    return {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in sorted(SHIPPED.rglob("*.yaml"))}
 
 
 def validate(schema: type[C], values: Mapping[str, Any]) -> C:
@@ -397,6 +402,21 @@ def config_classes(annotation: Any) -> Iterator[type[Config]]:
         yield annotation
     for argument in get_args(annotation):
         yield from config_classes(argument)
+
+
+def dotted_keys(schema: type[Config]) -> list[str]:
+    """All keys that a configuration may set, with those of every component that can be chosen: `model.width`."""
+    return list(dict.fromkeys(_dotted_keys(schema, ())))
+
+
+def _dotted_keys(schema: type[Config], around: tuple[type[Config], ...]) -> Iterator[str]:
+    for key, field in schema.model_fields.items():
+        if field.exclude:
+            continue  # set by the run
+        yield key
+        for inner in config_classes(field.annotation):
+            if inner not in around and get_origin(field.annotation) not in (list, dict):
+                yield from (f"{key}.{rest}" for rest in _dotted_keys(inner, (*around, schema)))
 
 
 def _tags(cls: type[Config]) -> set[Any]:

@@ -109,7 +109,7 @@ def test_what_sees_only_vectors_knows_no_batch(family: str) -> None:
 
 def test_models_are_put_together_from_families_and_the_batch() -> None:
     families = ("item_encoders", "user_encoders", "interests", "objectives", "evidence", "features")
-    allowed = (*families, "models", "nn", "protocols", "config", "data.batch")
+    allowed = (*families, "models", "nn", "protocols", "config", "files", "data.batch")
     for module in of_package("transrec.models"):
         rest = {n for n in imported(module, "transrec") if not within(n, *(f"transrec.{name}" for name in allowed))}
         assert not rest, module

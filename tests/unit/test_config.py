@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from transrec.config import Config, ConfigError, config_classes, dump, load, parse_overrides, read_yaml, validate
+from transrec.config import (
+    Config,
+    ConfigError,
+    config_classes,
+    dotted_keys,
+    dump,
+    load,
+    parse_overrides,
+    read_yaml,
+    validate,
+)
 
 
 class Square(Config):
@@ -365,3 +375,30 @@ def test_config_classes_are_found_inside_annotations() -> None:
     assert set(config_classes(Drawing.model_fields["shapes"].annotation)) == {Square, Circle}
     assert list(config_classes(dict[str, Pen] | None)) == [Pen]
     assert not list(config_classes(int))
+
+
+def test_keys_are_those_of_every_component_that_may_be_chosen() -> None:
+    class Near(Config):
+        name: Literal["near"]
+        width: int = 1
+
+    class Far(Config):
+        name: Literal["far"]
+        near: Near | None = None
+
+    class Run(Config):
+        part: Near | Far
+        parts: list[Far]
+        by_name: dict[str, Near]
+        made: int = Field(0, exclude=True)
+
+    assert dotted_keys(Run) == [
+        "part",
+        "part.name",
+        "part.width",
+        "part.near",
+        "part.near.name",
+        "part.near.width",
+        "parts",
+        "by_name",
+    ]

@@ -34,13 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
+    return argument_parser().parse_args(argv)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="transrec doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--offline", action="store_true", help="do not try to reach the hub of pretrained models")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="the cache, if not the default of data.cache")
     add_json(parser)
-    return parser.parse_args(argv)
+    return parser
 
 
 def show(finding: Finding) -> None:

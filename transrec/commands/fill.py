@@ -43,6 +43,11 @@ def _describe(modality: str, folder: Path) -> str:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
+    return argument_parser().parse_intermixed_args(argv)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="transrec fill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,7 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="configuration values to override")
-    return parser.parse_intermixed_args(argv)
+    return parser
 
 
 if __name__ == "__main__":

@@ -16,15 +16,20 @@ from transrec.starter import write_project
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="transrec init", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="new or empty folder")
-    folder: Path = parser.parse_args(argv).folder
+    folder: Path = argument_parser().parse_args(argv).folder
     for path in write_project(folder):
         print(path)
     print(f"The commands that come next are in {folder / 'README.md'}.")
     return 0
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="transrec init", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="new or empty folder")
+    return parser
 
 
 if __name__ == "__main__":

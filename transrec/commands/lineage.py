@@ -44,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
+    return argument_parser().parse_args(values_joined(argv, "--item", "--user"))
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(prog="transrec lineage", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run folder")
     parser.add_argument("--data", metavar="DIR|URL", help="the run's shards, if they have moved")
@@ -52,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     question.add_argument("--item", help="show the steps that had this item in a history")
     question.add_argument("--user", help="show the steps that trained on this user")
     add_json(parser)
-    return parser.parse_args(values_joined(argv, "--item", "--user"))
+    return parser
 
 
 def of_step(run: RunLineage, number: int) -> tuple[Table, dict[str, Any]]:

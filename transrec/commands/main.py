@@ -22,6 +22,7 @@ COMMANDS = {
     "sweep": ("transrec.commands.sweep", "train a grid of runs on Ray"),
     "report": ("transrec.commands.report", "compare the runs of a sweep"),
     "lineage": ("transrec.commands.lineage", "show which users and items a step of a run saw"),
+    "completion": ("transrec.commands.completion", "print a script by which a shell completes commands"),
     "data": ("data_tools.__main__", "build, inspect or verify a set of shards"),
 }
 

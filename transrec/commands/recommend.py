@@ -50,6 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
+    parser = argument_parser()
+    arguments = parser.parse_args(values_joined(argv, "--history", "--item"))
+    if arguments.json and arguments.histories is not None:
+        parser.error("--json is for --history and --item: --histories prints a JSON line for each user")
+    return arguments
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="transrec recommend", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -72,10 +81,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="items of a line that the catalogue lacks: leave them out and report them (%(default)s), or stop",
     )
     add_json(parser)
-    arguments = parser.parse_args(values_joined(argv, "--history", "--item"))
-    if arguments.json and arguments.histories is not None:
-        parser.error("--json is for --history and --item: --histories prints a JSON line for each user")
-    return arguments
+    return parser
 
 
 def opened(run: Path | None, adapters: Sequence[Path], catalogue: str | None) -> Iterator[Recommender]:

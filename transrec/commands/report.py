@@ -17,6 +17,20 @@ from transrec.sweeps.report.assemble import REPORT_FOLDER, write_report
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    arguments = argument_parser().parse_args(argv)
+    draft = write_report(arguments.sweep, arguments.margin, arguments.delta)
+    page = arguments.sweep / REPORT_FOLDER / "index.html"
+    if arguments.json:
+        print_json({"found": draft.findings.found, "not_established": draft.findings.unsaid, "report": str(page)})
+        return 0
+    for title, lines in (("Found", draft.findings.found), ("Not established", draft.findings.unsaid)):
+        print(title, *(f"  {line}" for line in lines), sep="\n")
+    print(f"Report     {page}")
+    return 0
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="transrec report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -27,16 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--delta", type=above_0, default=DELTA, help="delta of the fits' Huber loss: %(default)s")
     add_json(parser)
-    arguments = parser.parse_args(argv)
-    draft = write_report(arguments.sweep, arguments.margin, arguments.delta)
-    page = arguments.sweep / REPORT_FOLDER / "index.html"
-    if arguments.json:
-        print_json({"found": draft.findings.found, "not_established": draft.findings.unsaid, "report": str(page)})
-        return 0
-    for title, lines in (("Found", draft.findings.found), ("Not established", draft.findings.unsaid)):
-        print(title, *(f"  {line}" for line in lines), sep="\n")
-    print(f"Report     {page}")
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

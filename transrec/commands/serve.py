@@ -36,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
+    return argument_parser().parse_args(argv)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="transrec serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,7 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at: %(default)s, this machine alone")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one: %(default)s")
     parser.add_argument("--most", type=positive(int), default=100, help="most results of a request: %(default)s")
-    return parser.parse_args(argv)
+    return parser
 
 
 if __name__ == "__main__":

@@ -44,6 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
+    parser = argument_parser()
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.json and not arguments.dry_run:
+        parser.error("--json needs --dry-run: a sweep prints its progress, and `transrec report --json` its results")
+    return arguments
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(prog="transrec sweep", description=__doc__)
     parser.add_argument(
         "--config", required=True, metavar="FILE|NAME", help="YAML file, or the name of a shipped one: sweeps/quick"
@@ -56,10 +65,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--print-config", action="store_true", help="show the resolved sweep and stop")
     add_json(parser)
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="values of the sweep file to override")
-    arguments = parser.parse_intermixed_args(argv)
-    if arguments.json and not arguments.dry_run:
-        parser.error("--json needs --dry-run: a sweep prints its progress, and `transrec report --json` its results")
-    return arguments
+    return parser
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from transrec.experiment import Experiment
 from transrec.files import write_text
 from transrec.protocols import Examples
 from transrec.runs.export import EXPORT_FOLDER
+from transrec.runs.summary import energy
 
 CARD_FILE = "README.md"
 _INTERVAL = "_interval"
@@ -123,6 +124,8 @@ def _cost(summary: dict[str, Any]) -> dict[str, str]:
     }
     if (flops := summary.get("flops_per_user")) is not None:
         found["MFLOPs per user"] = f"{flops['forward'] / 1e6:,.1f} forward, {flops['backward'] / 1e6:,.1f} backward"
+    if "energy_joules" in summary:
+        found["energy of training"] = energy(summary["energy_joules"])
     return found
 
 

@@ -57,6 +57,7 @@ def assemble(
         "users_per_second": round(state.windows / max(1e-9, state.seconds), 1),
         "peak_memory_bytes": peak_memory,
         "export_bytes": weights.size(experiment.run_dir / "export"),
+        **({"energy_joules": {part: round(j, 1) for part, j in state.energy.items()}} if state.energy else {}),
         **(cost.as_json() if cost is not None else {}),
     }
 
@@ -211,8 +212,13 @@ def untrained_ahead(experiment: Experiment, tested: Mapping[str, Mapping[str, Es
     return f"{name}: this run ({own.value:.4f}) is behind {listed}, {kind} of far less effort.{near}"
 
 
+def energy(joules: Mapping[str, float]) -> str:
+    """The energy of a run in words; a part that was not counted is not named."""
+    return ", ".join(f"{value / 1e3:,.1f} kJ of {part.upper()}s" for part, value in joules.items())
+
+
 def cost_table(summary: dict[str, Any]) -> Table:
-    """Two columns with parameters by tower, operations, speed, memory and export size."""
+    """Two columns with parameters by tower, operations, speed, memory, energy and export size."""
     view = Table("cost", "")
     for tower, counts in summary["parameters"]["towers"].items():
         share = counts["adapters"] / max(1, counts["total"] - counts["adapters"])
@@ -225,6 +231,8 @@ def cost_table(summary: dict[str, Any]) -> Table:
         view.add_row("MFLOPs per user", both)
     view.add_row("users per second", f"{summary['users_per_second']:,}")
     view.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    if "energy_joules" in summary:
+        view.add_row("energy of training", energy(summary["energy_joules"]))
     for name, size in summary["export_bytes"].items():
         view.add_row(f"export/{name}", f"{size / 2**20:,.2f} MiB")
     return view

@@ -22,7 +22,7 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +58,7 @@ class TrainState:
     windows: int = 0  # windows trained on
     seconds: float = 0.0  # including validation
     finished: bool = False
+    energy: dict[str, float] = field(default_factory=dict)  # joules by part, of what was counted from the first step
 
 
 def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, str], world: World) -> None:

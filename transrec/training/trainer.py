@@ -24,6 +24,7 @@ from transrec.phases import did, phase
 from transrec.protocols import Batch, Engine, Stream
 from transrec.training import checkpoint
 from transrec.training.checkpoint import TrainState
+from transrec.training.energy import EnergyMeter, added
 from transrec.training.engine import Precision
 from transrec.training.optim import OptimizerConfig, schedule_factor, set_learning_rates
 from transrec.training.records import Records
@@ -137,6 +138,8 @@ class Trainer:
         self._rates: dict[str, float] = {}
         self._gradient_norm: float | None = None
         self._trains_on = False  # after an end that was earlier
+        self._energy = EnergyMeter(world)
+        self._energy_before: dict[str, float] | None = None  # of the checkpoint; None: the run begins
 
     def resume(self) -> None:
         """Load the latest checkpoint, if there is one; writes nothing.
@@ -218,7 +221,9 @@ class Trainer:
         if self.records is not None:
             stage = int(self.engine.zero_optimization_stage())
             self.records.record("start", self.state.step, {"ranks": self.world.size, "stage": stage})
-        with closing(self.stream.load(self.state.step, self.total_steps, self.workers)) as steps:
+        self._energy_before = self.state.energy if self.state.step else None
+        loading = self.stream.load(self.state.step, self.total_steps, self.workers)
+        with self._energy.reading(), closing(loading) as steps:
             numbered = enumerate(steps, start=self.state.step)
             for name, some in (("first step", islice(numbered, 1)), ("steps", numbered)):  # the first waits for loaders
                 with phase(name):
@@ -260,6 +265,7 @@ class Trainer:
         self._check_weights()
         if self.records is not None:
             self.records.flush()
+        self.state.energy = added(self._energy_before, self._energy.joules())
         with phase("checkpoint"):
             checkpoint.save(self.engine, self.run_dir / "checkpoints", self.state, self.identity, self.world)
 

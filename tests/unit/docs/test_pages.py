@@ -13,7 +13,7 @@ from pages import EXTENDING, PAGES, README, Block, blocks, command_of, recorded
 
 import data_tools.__main__
 from transrec import __version__
-from transrec.commands import evaluate, fill, lineage, plan, recommend, serve, sweep, train
+from transrec.commands import completion, evaluate, fill, lineage, plan, recommend, serve, sweep, train
 from transrec.config import find, load, validate
 from transrec.experiment import Experiment
 from transrec.sweeps.config import load_sweep
@@ -21,7 +21,13 @@ from transrec.sweeps.config import load_sweep
 EVERY = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [block for block in EVERY if block.language == "sh" and block.page != EXTENDING]
 RUNS = {"train": train.parse, "plan": plan.parse, "fill": fill.parse}  # commands that take the configuration of a run
-PARSERS = {"evaluate": evaluate.parse, "lineage": lineage.parse, "recommend": recommend.parse, "serve": serve.parse}
+PARSERS = {
+    "completion": completion.argument_parser().parse_args,
+    "evaluate": evaluate.parse,
+    "lineage": lineage.parse,
+    "recommend": recommend.parse,
+    "serve": serve.parse,
+}
 UNPARSED = {"export", "report"}  # run by the slow test of the pages
 OTHERS = {"pip", "ray", "scontrol", "kubectl", "curl"}
 

@@ -26,6 +26,9 @@ MODELS = {
     "full_softmax": ["model.objective={name: full_softmax}"],
     "evidence": ["model.evidence=[{name: co_occurrence}, {name: transitions}]"],
     "checkpointing": ["train.gradient_checkpointing=true"],
+    "checkpointing by passes": ["train.gradient_checkpointing=passes"],
+    "compiled": ["train.compile=true"],
+    "cold items": ["model.evidence=[{name: content_similarity}, {name: cold_similarity}]"],
     "workers": ["data.workers=2"],
 }
 LONG = ["train.steps=400", "train.checkpoint_every=100", "data.workers=1"]

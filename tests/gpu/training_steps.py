@@ -39,6 +39,8 @@ CASES: dict[str, dict[str, Any]] = {
     "stage 2": {"zero": {"stage": 2}},
     "stage 3": {"zero": {"stage": 3}},
     "checkpointing": {"train": {"gradient_checkpointing": True}},
+    "checkpointing by passes": {"train": {"gradient_checkpointing": "passes"}},
+    "compiled": {"train": {"compile": True}},
     "houlsby": {"adaptation": {"name": "houlsby", "also_train": ["head"]}},
     "lora": {"adaptation": {"name": "lora", "also_train": ["head"]}},
     "head only, no cache": {"adaptation": {"name": "head_only"}, "prefix_cache": {"mode": "off"}},
@@ -81,15 +83,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--case", action="append", choices=CASES, help="only this; may be repeated")
     arguments = parser.parse_args()
     world, rows = distributed.start(), []
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder), arguments.tiny)
         place.prepare()
-        for name, changes in CASES.items():
+        for name in arguments.case or CASES:
             row = {"case": name}
             try:
-                row |= measured(place.experiment(name, changes), world, steps=6 if arguments.tiny else 30)
+                row |= measured(place.experiment(name, CASES[name]), world, steps=6 if arguments.tiny else 30)
             except Exception as error:  # a case that does not run is a finding too
                 row["error"] = f"{type(error).__name__}: {str(error)[:300]}"
             rows.append(row)
@@ -109,6 +112,8 @@ def measured(experiment: Experiment, world: World, steps: int) -> dict[str, Any]
     stream = build_stream(experiment, parts.examples, parts.store, world)
     cost = measure(parts.model, stream[0], world.device, autocast=True)
     assert cost is not None
+    if experiment.train.compile:
+        parts.model.compile_passes()
     trainer = build_trainer(experiment, parts, stream, evaluator, world, StopRequest(None))
     row = built | train(trainer, steps, (cost.forward + cost.backward) / cost.users)
     row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands import ForkedCommands, json_lines
@@ -78,3 +79,27 @@ def test_what_is_wrong_is_a_sentence(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown item ids: item-999"):
         transrec.load_run(run).recommend(["item-999"])
     assert transrec.load_adapters([], base=run) == []
+
+
+@pytest.mark.parametrize("split", ["tset", "train", "val", ""])
+def test_a_split_that_does_not_exist_is_refused(run: Path, split: str) -> None:
+    """It was answered with the metrics of the test."""
+    with pytest.raises(ConfigError, match=r"split '.*': choose 'valid' or 'test'"):
+        transrec.load_run(run).evaluate(split=split)  # type: ignore[arg-type]
+
+
+def test_arguments_of_another_kind_are_a_sentence(run: Path) -> None:
+    loaded = transrec.load_run(run)
+    assert loaded.recommend(np.array(HISTORY), np.int64(3)) == loaded.recommend(HISTORY, 3)  # type: ignore[arg-type]
+    for top in (2.5, True, "3"):
+        with pytest.raises(ConfigError, match="expected a whole number"):
+            loaded.recommend(HISTORY, top)  # type: ignore[arg-type]
+    for history, fault in (
+        (None, "found None"),
+        ([HISTORY], "item ids are texts"),
+        ([3], "item ids are texts, found 3"),
+    ):
+        with pytest.raises(ConfigError, match=fault):
+            loaded.recommend(history)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at least one history"):
+        loaded.user_vectors([])

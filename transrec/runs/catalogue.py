@@ -6,6 +6,7 @@ Shape letters: N items of the catalogue (indices 1..N).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from transrec.data.shards.bad_samples import BadSample
 from transrec.data.shards.item_shards import ItemMembers, ItemShards
 from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.shards.shard_folder import ShardFolder
+from transrec.terminal import shortened
 
 Filters = Mapping[str, Sequence[str]]  # column -> allowed values
 
@@ -55,10 +57,9 @@ class Catalogue:
         Raises:
             ConfigError: an id is not in the catalogue, or the history is empty.
         """
-        if isinstance(history, str):  # a sequence of its characters
-            raise ConfigError(f"a history is a list of item ids, found the text {history!r}")
+        check_ids(history)
         missing = self.missing(history)
-        if missing or not history:
+        if missing or not len(history):
             unknown = f"unknown item ids: {', '.join(map(str, missing[:5]))}"
             problem = unknown if missing else "a history needs at least one item"
             such = f"the catalogue has ids such as {', '.join(self.item_ids[:3])}"
@@ -145,3 +146,29 @@ class Catalogue:
     @cached_property
     def _folded(self) -> list[str]:
         return [title.casefold() for title in self.titles]
+
+
+def check_ids(history: Sequence[str]) -> None:
+    """
+    Raises:
+        ConfigError: it is not a list of texts.
+    """
+    if isinstance(history, str):  # a sequence of its characters
+        raise ConfigError(f"a history is a list of item ids, found the text {history!r}")
+    try:
+        others = [item for item in history if not isinstance(item, str)]
+    except TypeError:
+        raise ConfigError(f"a history is a list of item ids, found {history!r}") from None
+    if others:
+        raise ConfigError(f"item ids are texts, found {shortened(repr(others[0]))}")
+
+
+def check_top(top: int) -> None:
+    """
+    Raises:
+        ConfigError: it is not a number of results.
+    """
+    if not isinstance(top, Integral) or isinstance(top, bool):
+        raise ConfigError(f"top {top!r}: expected a whole number")
+    if top < 1:
+        raise ConfigError(f"top {top}: ask for at least 1 result")

@@ -17,6 +17,7 @@ from transrec.runs.click_scores import Visit
 from transrec.terminal import shortened
 
 _KEYS = {"user", "history", "candidates", "time", "context", "profile"}  # of a line
+_OF_REQUESTS = {"k", "exclude", "filters"}  # of a request to a service: recommending without them would be wrong
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHis
 
 def _check_keys(record: dict[str, Any], where: str) -> None:
     """Refuse a key that looks misspelt, whose value would not count; others may be there."""
+    if others := sorted(record.keys() & _OF_REQUESTS):
+        raise ConfigError(
+            f"{where}: {others[0]!r} is for requests to `transrec serve`, and does nothing here: remove it"
+        )
     for key in record.keys() - _KEYS:
         if near := get_close_matches(key, _KEYS - record.keys(), 1):
             raise ConfigError(f"{where}: {shortened(repr(key))} is not a key of a line: did you mean {near[0]!r}?")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from transrec.evaluation.full_ranking import top_items
 from transrec.models.ranking_model import RankingModelConfig
 from transrec.nn.dot_product import InnerProducts
 from transrec.protocols import Model, Part, Score, Scorer
-from transrec.runs.catalogue import Catalogue, Filters
+from transrec.runs.catalogue import Catalogue, Filters, check_top
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.click_scores import Visit, check_visit, click_scores, probability
 from transrec.runs.evaluate import check_shards, data_of, evaluate
@@ -196,8 +196,7 @@ class Recommender:
         if not queries:
             return []
         for query in queries:
-            if query.top < 1:
-                raise ConfigError(f"top {query.top}: ask for at least 1 result")
+            check_top(query.top)
         if self._ranking is not None:
             return [self._most_probable(self._ranking, query) for query in queries]
         seen = [np.array(self.catalogue.indices(query.history), np.int32) for query in queries]
@@ -230,8 +229,7 @@ class Recommender:
             ConfigError: an id is not in the catalogue, there is no such column, or `top` is below 1.
         """
         query = Query([item_id], top, left_out=left_out, filters=filters or {})
-        if top < 1:
-            raise ConfigError(f"top {top}: ask for at least 1 result")
+        check_top(top)
         (item,) = self.catalogue.indices(query.history)
         score = InnerProducts(self._directions[[item]], self._directions)
         excluded = torch.tensor([[item, *self._left_out(query)]])
@@ -277,6 +275,8 @@ class Recommender:
             ConfigError: an id is not in the catalogue, a history is empty, or the model has no user vectors.
         """
         self.check_vectors()
+        if not len(histories):
+            raise ConfigError("give at least one history")
         seen = [np.array(self.catalogue.indices(history), np.int32) for history in histories]
         inputs = newest(left_padded(seen), self.max_length).to(self._vectors.device)
         with inference(self.model):
@@ -354,9 +354,11 @@ class Recommender:
             `value`, `low` and `high` by metric; rates are between 0 and 1, the loss is in nats.
 
         Raises:
-            ConfigError: the model embeds the item ids of another catalogue or has other targets, or no user has a
-                held-out item.
+            ConfigError: the model embeds the item ids of another catalogue or has other targets, no user has a
+                held-out item, or there is no such `split`.
         """
+        if split not in get_args(Part):
+            raise ConfigError(f"split {split!r}: choose {' or '.join(map(repr, get_args(Part)))}")
         result = evaluate(self._channels, self._channel, data_of(self._channel, data), split, self._world)
         return dict(result.estimates)
 

@@ -29,6 +29,7 @@ from safetensors.numpy import load_file
 from transrec.config import Config, ConfigError, validate
 from transrec.extras import needed
 from transrec.files import read_json, write_text, writing
+from transrec.runs.catalogue import check_ids, check_top
 from transrec.runs.vector_index import nearest, read_index
 
 Floats = NDArray[np.float32]
@@ -184,9 +185,11 @@ class VectorFolder:
             `{"item_id", "title", "score"}` for each item, best first.
 
         Raises:
-            ConfigError: an id is unknown.
+            ConfigError: an id is unknown, or an argument has another shape.
             ExtraError: there is an index, and FAISS is not installed.
         """
+        check_top(top)
+        self._check(users, left_out)
         index = read_index(self.folder / INDEX_FILE) if self.manifest.index else None
         excluded = [self._rows(ids) for ids in left_out or [[]] * len(users)]
         return [
@@ -196,6 +199,15 @@ class VectorFolder:
             ]
             for found in nearest(self.targets, users, top, excluded, index)
         ]
+
+    def _check(self, users: Floats, left_out: Sequence[Sequence[str]] | None) -> None:
+        width = self.targets.shape[1]
+        if np.ndim(users) != 2 or np.shape(users)[1] != width or not np.isfinite(users).all():
+            raise ConfigError(f"users: expected finite vectors (users, {width}), found shape {np.shape(users)}")
+        if isinstance(left_out, str) or (left_out and len(left_out) != len(users)):
+            raise ConfigError(f"left_out: expected a list of item ids for each of {len(users):,} users")
+        for ids in left_out or ():
+            check_ids(ids)
 
     def _rows(self, ids: Sequence[str]) -> list[int]:
         places = self._places

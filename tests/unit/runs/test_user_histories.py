@@ -70,6 +70,13 @@ def test_candidates_that_are_no_list_are_called_so() -> None:
         list(read_histories([line], "x"))
 
 
+@pytest.mark.parametrize("key", ["k", "exclude", "filters"])
+def test_a_key_of_requests_to_a_service_is_refused_as_it_would_do_nothing(key: str) -> None:
+    line = json.dumps({"history": ["a"], key: ["b"]}).encode()
+    with pytest.raises(ConfigError, match=f"x, line 1: '{key}' is for requests to `transrec serve`"):
+        list(read_histories([line], "x"))
+
+
 def test_a_key_that_is_given_twice_is_refused() -> None:
     lines = [b'{"user": "ann", "history": ["1"]}', b'{"user": "eve", "history": ["1"], "history": ["2"]}']
     with pytest.raises(TransRecError, match=r"x, line 2: not JSON \(key 'history' is given twice\)"):

@@ -47,6 +47,23 @@ def test_the_nearest_targets_are_what_recommend_recommends(recommender: Recommen
     assert found(folder, histories, recommender.user_vectors(histories).numpy()) == expected(recommender, histories)
 
 
+def test_what_cannot_be_searched_for_is_a_sentence(recommender: Recommender, tmp_path: Path) -> None:
+    export_vectors(recommender, tmp_path / "out", Wanted())
+    folder = VectorFolder.read(tmp_path / "out")
+    users = recommender.user_vectors(random_ids(folder.ids, 2)).numpy()
+    for top in (0, -3):
+        with pytest.raises(ConfigError, match="at least 1 result"):
+            folder.nearest(users, top)
+    for wrong in (users[0], users[:, :-1], users * np.nan):
+        with pytest.raises(ConfigError, match=r"users: expected finite vectors \(users, \d+\), found shape"):
+            folder.nearest(wrong)
+    for left_out in ([folder.ids[:1]], "12"):
+        with pytest.raises(ConfigError, match="left_out: expected a list of item ids for each of 2 users"):
+            folder.nearest(users, 3, left_out)
+    with pytest.raises(ConfigError, match="a history is a list of item ids, found the text"):
+        folder.nearest(users, 3, [folder.ids[0], folder.ids[1]])
+
+
 def test_a_flat_index_finds_the_same(recommender: Recommender, tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     export_vectors(recommender, tmp_path / "out", Wanted(index="flat"))

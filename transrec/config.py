@@ -7,7 +7,7 @@ discriminated union on `name`, so a mapping with a new `name` replaces the inher
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -190,7 +190,7 @@ def validate(schema: type[C], values: Mapping[str, Any]) -> C:
     try:
         made = schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(schema, dict(e)) for e in error.errors())) from None
+        raise ConfigError(_joined(_explain(schema, dict(e)) for e in error.errors())) from None
     if faults := list(_faults(values, made)):
         raise ConfigError("\n".join(faults))
     return made
@@ -354,6 +354,15 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _joined(lines: Iterable[str]) -> str:
+    """One line for each key; a key that takes several kinds of values has a fault for each kind."""
+    faults: dict[str, str] = {}
+    for line in lines:
+        key, _, fault = line.partition(": ")
+        faults[key] = f"{faults[key]}, or {fault[:1].lower()}{fault[1:]}" if key in faults else fault
+    return "\n".join(f"{key}: {fault}" for key, fault in faults.items())
+
+
 def _explain(schema: type[Config], error: dict[str, Any]) -> str:
     loc = error["loc"]
     visible, owner = _walk(schema, loc)
@@ -371,6 +380,13 @@ def _explain(schema: type[Config], error: dict[str, Any]) -> str:
         given, allowed = error["ctx"]["tag"], error["ctx"]["expected_tags"]
         near = difflib.get_close_matches(str(given), re.findall("'(.*?)'", allowed), n=1)
         return f"`{key}`: {given!r} is not one of {allowed}" + "".join(f"; did you mean {name!r}?" for name in near)
+    if error["type"] in ("model_attributes_type", "model_type") and owner is not None:
+        choices = (
+            config_classes(owner.model_fields[visible[-1]].annotation) if visible[-1] in owner.model_fields else ()
+        )
+        named = any(isinstance(error["input"], str) and error["input"] in _tags(choice) for choice in choices)
+        hint = f": did you mean `{where}.name={error['input']}`?" if named else ""
+        return f"`{where}`: expected keys and values, found {error['input']!r}{hint}"
     return f"`{where or schema.__name__}`: {error['msg'].removeprefix('Value error, ')}"
 
 
@@ -392,6 +408,8 @@ def _walk(schema: type[Config], loc: Sequence[int | str]) -> tuple[list[str], ty
         keyed = field is not None and get_origin(field.annotation) is dict
         if field is not None:
             candidates = list(config_classes(field.annotation))
+            if not candidates and not keyed and isinstance(loc[i + 1], str):  # names a kind of value, not a key
+                break
             owner = candidates[0] if len(candidates) == 1 else None
     return visible, owner
 

@@ -87,7 +87,8 @@ def test_unknown_key_is_an_error_that_names_the_nearest(write, text: str, messag
         ("shapes: [{name: hexagon}]", "`shapes.0.name`: 'hexagon' is not one of 'square', 'circle'"),
         ("shape: {name: circle, radius: wide}", "`shape.radius`: Input should be a valid number"),
         ("pen: {width: 0}", "`pen.width`: Input should be greater than or equal to 1"),
-        ("pen: 3", "`pen`: Input should be"),
+        ("pen: 3", "`pen`: expected keys and values, found 3"),
+        ("shape: circle", "`shape`: expected keys and values, found 'circle': did you mean `shape.name=circle`?"),
     ],
 )
 def test_a_bad_value_is_an_error_that_says_where_and_why(write, text: str, message: str) -> None:
@@ -95,6 +96,15 @@ def test_a_bad_value_is_an_error_that_says_where_and_why(write, text: str, messa
         load(Drawing, write(text))
     assert message in str(raised.value)
     assert "pydantic" not in str(raised.value), "no link to the library's documentation"
+
+
+def test_a_key_of_several_kinds_of_values_has_one_line() -> None:
+    class Page(Config):
+        rules: Annotated[int, Field(ge=1)] | Literal["none"]
+
+    with pytest.raises(ConfigError) as raised:
+        validate(Page, {"rules": 0})
+    assert str(raised.value) == ("`rules`: Input should be greater than or equal to 1, or input should be 'none'")
 
 
 def test_every_mistake_is_reported_at_once(write) -> None:

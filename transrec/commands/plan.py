@@ -41,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
+    return argument_parser().parse_intermixed_args(argv)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="transrec plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,7 +64,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_json(parser)
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="configuration values to override")
-    return parser.parse_intermixed_args(argv)
+    return parser
 
 
 if __name__ == "__main__":

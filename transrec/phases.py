@@ -10,12 +10,11 @@ worked on. Taken: spans, as in tracing. Code that takes time opens a phase and c
 recording of the process, and nowhere if there is none.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-
-import torch
 
 Recorded = dict[str, dict[str, float]]  # name -> its seconds, the times it was entered, its amounts of work
 
@@ -51,14 +50,20 @@ class _Recording:
 
     def _turn(self) -> None:
         """Give the time since the last turn to the phase that is open."""
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()  # the device may still work for the phase that is over
+        _wait_for_device()
         now, busy = time.monotonic(), time.process_time()
         if self._open:
             entry = self.of(self._open[-1])
             entry["seconds"] += now - self._since
             entry["processor_seconds"] += busy - self._busy_since
         self._since, self._busy_since = now, busy
+
+
+def _wait_for_device() -> None:
+    """Wait for what the device still does for the phase that is over; PyTorch is not imported only for that."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 @contextmanager

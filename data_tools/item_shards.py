@@ -22,6 +22,7 @@ from data_tools.sources.source import Item
 from transrec.data.shards.schema import CATALOGUE_SCHEMA, FileEntry
 
 _CHUNK_ITEMS = 16
+_OWN_NAMES = ("item_id", "title", "text")  # of an item as it is written; a field of this name would replace them
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class ItemShards:
         )
 
     def _usable(self, items: Iterator[Item], reject: RejectSink) -> Iterator[Item]:
-        for given in items:
+        for given in map(_without_own_names, items):
             clean = given if self._raw else _without_markup(given)
             item = _with_text_fallback(clean)
             if item.item_id in self._first_lines:
@@ -147,6 +148,10 @@ class ItemShards:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._shards.__exit__(kind, error, trace)
+
+
+def _without_own_names(item: Item) -> Item:
+    return replace(item, fields={name: value for name, value in item.fields.items() if name not in _OWN_NAMES})
 
 
 def _without_markup(item: Item) -> Item:

@@ -2,7 +2,8 @@
 
 The files are tab-separated with typed headers (`item_id:token`, `title:token_seq`, `timestamp:float`). The title is
 the text column whose name contains "title" or "name", otherwise the first `token_seq`; the text is all text columns,
-each as a sentence. Timestamps are in `--timestamp-unit`.
+each as a sentence; other columns keep their names, except that `title` and `text` always mean these two. Timestamps
+are in `--timestamp-unit`.
 
 Interactions may be split as for a benchmark: `<name>.train.inter`, `<name>.valid.inter` and `<name>.test.inter` are
 read in this order. Without `.item`, the items are those of the interactions, and an item's title is its id. Without

@@ -55,7 +55,7 @@ class Batch(NamedTuple):
 class Item:
     """An item as read from the source; `title` or `text` may be empty, and `fields` holds the other columns.
 
-    `image` is the file of the image, or its bytes.
+    The builder leaves out fields called item_id, title or text. `image` is the file of the image, or its bytes.
     """
 
     file: str

@@ -7,6 +7,8 @@ from data_tools.rejects import Reason, Reject
 from data_tools.sources.recbole import RecBoleSource, field_types
 from data_tools.sources.source import SourceError
 from data_tools.verify import verify
+from transrec.data.shards.item_shards import ItemShards
+from transrec.data.shards.shard_folder import ShardFolder
 
 
 @pytest.fixture
@@ -26,6 +28,20 @@ def test_text_is_composed_of_the_text_columns(folder: Path) -> None:
     assert toy_story.text == "1995. Toy Story. Animation Comedy."
     assert toy_story.fields == {"year": "1995", "class": "Animation Comedy", "price": "1.5"}
     assert no_year.text == "No Year."
+
+
+def test_a_field_called_text_or_title_does_not_replace_the_composed_ones(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (folder / "x.item").write_text(
+        "item_id:token\tName:token\ttext:token_seq\ttitle:float\tgenre:token_seq\n"
+        "7\tZero\tabout zero\t1\tdrama\n8\tOne\t\t2\tcomedy\n"
+    )
+    output = tmp_path_factory.mktemp("text") / "shards"
+    index = build(RecBoleSource(folder), "recbole", output)
+    read = [(record["title"], record["text"], record["genre"]) for record in ItemShards(ShardFolder(output))]
+    assert read == [("Zero", "Zero. about zero. drama.", "drama"), ("One", "One. comedy.", "comedy")]
+    assert index.text_fields == ["title", "text", "genre"]
 
 
 def test_first_token_seq_is_the_title_where_none_is_called_so(folder: Path) -> None:

@@ -5,9 +5,10 @@
 *_title_en.csv or *_titles.csv   item, title
 *_covers/                        <item>.jpg; optional
 
-What the format leaves open: a file has a header if its first line has no number as item. In a file of titles with a
-header, titles are quoted; without one, as 100k has it, a title is all that follows the first comma. The English titles
-are taken if both are there. Comments, likes, views, videos and audio are not read.
+What the format leaves open: a file has a header if its first line has no number as item; columns are then read by their
+names, in any order. In a file of titles with a header, titles are quoted; without one, as 100k has it, a title is all
+that follows the first comma. The English titles are taken if both are there. Comments, likes, views, videos and audio
+are not read.
 """
 
 from collections.abc import Iterator
@@ -25,8 +26,8 @@ from data_tools.rejects import RejectSink
 from data_tools.sources.sequences import read_user_sequences
 from data_tools.sources.source import Batch, Item, SourceError, Totals
 
-_PAIR = ["user_id", "item_id", "timestamp"]
-_TITLE = ["item_id", "title"]
+_PAIR = {"user": "user_id", "item": "item_id", "timestamp": "timestamp"}  # name in a header -> ours
+_TITLE = {"item": "item_id", "title": "title"}
 _TITLES = ("*_title_en.csv", "*_titles_en.csv", "*_title.csv", "*_titles.csv")
 _FIELD_END = b"\x1f"
 
@@ -44,13 +45,15 @@ class MicroLensSource(FolderSource):
         pairs, sequences = _find(folder, "*_pairs.csv"), _find(folder, "*_pairs.tsv")
         if pairs is None and sequences is None:
             raise SourceError(f"{folder} has no *_pairs.csv and no *_pairs.tsv")
-        if pairs and len(found := first_record(pairs)) != len(_PAIR):
-            raise SourceError(f"{pairs}, line 1: {len(found)} columns, expected 3: user, item, timestamp")
+        if pairs:
+            _require_columns(pairs, _PAIR)
         self._pairs, self._sequences = pairs, sequences
         titles = next(filter(None, (_find(folder, pattern) for pattern in _TITLES)), None)
         if titles is None:
             raise SourceError(f"{folder} has none of {', '.join(_TITLES)}")
         self._titles = titles
+        if _has_header(titles, _TITLE):
+            _require_columns(titles, _TITLE)
         covers = sorted(path for path in folder.glob("*_covers") if path.is_dir() and not path.name.startswith("."))
         self._covers = ImageFolder(covers[0]) if covers else None
 
@@ -84,29 +87,38 @@ def _find(folder: Path, pattern: str) -> Path | None:
     return found[0] if found else None
 
 
-def _has_header(path: Path, item: int) -> bool:
-    fields = first_line(path).split(",")
+def _has_header(path: Path, names: dict[str, str]) -> bool:
+    fields, item = first_line(path).split(","), list(names).index("item")
     return len(fields) > item and not fields[item].strip().isdecimal()
 
 
-def _read(path: Path, names: list[str], reject: RejectSink) -> Iterator[Batch]:
-    if not _has_header(path, names.index("item_id")):
-        return read_headless_csv(path, names, reject)
-    return (batch._replace(rows=batch.rows.rename_columns(names)) for batch in read_csv(path, reject))
+def _require_columns(path: Path, names: dict[str, str]) -> None:
+    """Raise SourceError if the file has another number of columns, or a header with other names."""
+    found, expected = first_record(path), ", ".join(names)
+    if len(found) != len(names):
+        raise SourceError(f"{path}, line 1: {len(found)} columns, expected {len(names)}: {expected}")
+    if _has_header(path, names) and {*found} != {*names}:
+        raise SourceError(f"{path}, line 1: the columns {', '.join(found)}, expected {expected}, in any order")
+
+
+def _read(path: Path, names: dict[str, str], reject: RejectSink) -> Iterator[Batch]:
+    if not _has_header(path, names):
+        yield from read_headless_csv(path, list(names.values()), reject)
+        return
+    for batch in read_csv(path, reject):
+        yield batch._replace(rows=batch.rows.select(list(names)).rename_columns(list(names.values())))
 
 
 def _read_titles(path: Path, reject: RejectSink) -> Iterator[Batch]:
-    if _has_header(path, 0):
-        if len(found := first_record(path)) != len(_TITLE):
-            raise SourceError(f"{path}, line 1: {len(found)} columns, expected 2: item, title")
+    if _has_header(path, _TITLE):
         yield from _read(path, _TITLE, reject)
         return
     start = 1
     for block in line_blocks(path):
         lines = (line.replace(b",", _FIELD_END, 1) + b"\n" for line in block.split(b"\n")[:-1])
-        for batch in split_block(b"".join(lines), _FIELD_END, _TITLE, path.name, start, reject):
+        for batch in split_block(b"".join(lines), _FIELD_END, list(_TITLE.values()), path.name, start, reject):
             titles = pa.array([_unquoted(title) for title in batch.rows["title"].to_pylist()], pa.string())
-            yield batch._replace(rows=pa.RecordBatch.from_arrays([batch.rows["item_id"], titles], _TITLE))
+            yield batch._replace(rows=batch.rows.set_column(1, "title", titles))
         start += block.count(b"\n")
 
 

@@ -5,10 +5,10 @@
 10M                  ratings.dat and movies.dat
 20M, 25M, 32M, …     ratings.csv and movies.csv
 
-All are read by the files that are there. Every rating is an interaction; times are seconds since 1970. A title keeps
-its year, as published (`Toy Story (1995)`), and its text is title and genres; year and genres are also columns of
-their own. Users' columns are those of the data: in 1M, age and occupation are the codes of its README. Tags, links and
-genome scores are not read.
+All are read by the files that are there; columns of a file with a header are read by their names, in any order. Every
+rating is an interaction; times are seconds since 1970. A title keeps its year, as published (`Toy Story (1995)`), and
+its text is title and genres; year and genres are also columns of their own. Users' columns are those of the data: in
+1M, age and occupation are the codes of its README. Tags, links and genome scores are not read.
 
 What the format leaves open: 100K and 1M are in Latin-1 and 10M in UTF-8, but copies in other encodings go around; a
 file is read as UTF-8 if all of it is, otherwise as Latin-1.
@@ -40,11 +40,12 @@ _YEAR = re.compile(r"\((\d{4})(?:[-–]\d{0,4})?\)$")
 
 
 class _File(NamedTuple):
-    """The name of a file, its columns in our names, and how it is written."""
+    """The name of a file, its columns in our names, how it is written, and the columns as its header calls them."""
 
     name: str
     columns: tuple[str, ...]
     form: Delimited
+    header: tuple[str, ...] = ()
 
 
 class _Layout(NamedTuple):
@@ -65,8 +66,8 @@ _LAYOUTS = (
         _File("users.dat", ("user_id", "gender", "age", "occupation", "zip_code"), _BY_COLONS),
     ),
     _Layout(
-        _File("ratings.csv", _RATING, Delimited()),
-        _File("movies.csv", ("item_id", "title", "genres"), Delimited()),
+        _File("ratings.csv", _RATING, Delimited(), ("userId", "movieId", "rating", "timestamp")),
+        _File("movies.csv", ("item_id", "title", "genres"), Delimited(), ("movieId", "title", "genres")),
         None,
     ),
 )
@@ -122,13 +123,19 @@ class MovieLensSource(FolderSource):
 
 class _Table:
     def __init__(self, folder: Path, file: _File) -> None:
-        self._path, self._columns = folder / file.name, file.columns
+        self._path, self._columns, self._header = folder / file.name, list(file.columns), list(file.header)
         if not self._path.is_file():
             raise SourceError(f"{self._path} is missing")
         self._form = file.form
         if not file.name.startswith(("u.data", "ratings")):  # ratings are ASCII and long
             self._form = Delimited(file.form.separator, _encoding(self._path), file.form.header, file.form.quoted)
-        if len(found := self._form.columns(self._path)) != len(self._columns):
+        found = self._form.columns(self._path)
+        if self._header and (missing := [name for name in self._header if name not in found]):
+            raise SourceError(
+                f"{self._path}, line 1: no column {', '.join(missing)}; expected {', '.join(self._header)}, it has "
+                f"{', '.join(found)}"
+            )
+        if not self._header and len(found) != len(self._columns):
             raise SourceError(
                 f"{self._path}, line 1: {len(found)} columns, expected {len(self._columns)}: {', '.join(self._columns)}"
             )
@@ -138,7 +145,8 @@ class _Table:
 
     def read(self, reject: RejectSink) -> Iterator[Batch]:
         for batch in self._form.read(self._path, self._path.name, reject):
-            yield batch._replace(rows=batch.rows.rename_columns(list(self._columns)))
+            rows = batch.rows.select(self._header) if self._header else batch.rows
+            yield batch._replace(rows=rows.rename_columns(self._columns))
 
 
 def _encoding(path: Path) -> str:

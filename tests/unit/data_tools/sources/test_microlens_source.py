@@ -42,6 +42,27 @@ def test_50k_has_titles_with_a_header(folder: Path) -> None:
     assert [(item.title, item.line) for item in reading.items] == [("Cats, dogs", 2), ("Birds", 3)]
 
 
+def test_columns_are_read_by_the_names_of_the_header(folder: Path) -> None:
+    (folder / "MicroLens-100k_pairs.csv").write_text("timestamp,item,user\n1583378629552,9580,36121\n")
+    (folder / "MicroLens-100k_title_en.csv").write_text("title,item\nCats,9580\n")
+    reading = read_source("microlens", "--input", folder)
+    assert reading.interactions == INTERACTIONS[:1]
+    assert [(item.item_id, item.title) for item in reading.items] == [("9580", "Cats")]
+
+
+def test_a_header_of_other_names_is_refused(folder: Path) -> None:
+    (folder / "MicroLens-100k_title_en.csv").write_text("id,name\n9580,Cats\n")
+    with pytest.raises(
+        SourceError, match=r"_title_en\.csv, line 1: the columns id, name, expected item, title, in any"
+    ):
+        make_source("microlens", "--input", folder)
+    (folder / "MicroLens-100k_pairs.csv").write_text("uid,vid,timestamp\n1,2,3\n")
+    with pytest.raises(
+        SourceError, match=r"_pairs\.csv, line 1: the columns uid, vid, timestamp, expected user, item, "
+    ):
+        make_source("microlens", "--input", folder)
+
+
 def test_pairs_without_a_header(folder: Path) -> None:
     (folder / "MicroLens-100k_pairs.csv").write_text("36121,9580,1583378629552\n")
     assert read_source("microlens", "--input", folder).interactions == INTERACTIONS[:1]

@@ -96,7 +96,29 @@ def test_what_is_missing_or_of_another_layout_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"movies\.csv is missing"):
         make_source("movielens", "--input", tmp_path)
     (tmp_path / "movies.csv").write_text("movieId,title\n")
-    with pytest.raises(SourceError, match=r"movies\.csv, line 1: 2 columns, expected 3: item_id, title, genres"):
+    with pytest.raises(SourceError, match=r"movies\.csv, line 1: no column genres; expected movieId, title, genres"):
+        make_source("movielens", "--input", tmp_path)
+    (tmp_path / "ratings.csv").unlink()
+    write_1m(tmp_path)
+    (tmp_path / "movies.dat").write_text("1::Toy Story\n")
+    with pytest.raises(SourceError, match=r"movies\.dat, line 1: 2 columns, expected 3: item_id, title, genres"):
+        make_source("movielens", "--input", tmp_path)
+
+
+def test_columns_are_read_by_the_names_of_the_header(tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text("movieId,userId,timestamp,rating\n2,196,881250949,3.0\n1,22,878887116,1.0\n")
+    (tmp_path / "movies.csv").write_text("genres,title,movieId\nComedy,A (1995),1\nWar,B,2\n")
+    reading = read_source("movielens", "--input", tmp_path)
+    assert reading.interactions == INTERACTIONS
+    assert [(item.item_id, item.title, item.fields["genres"]) for item in reading.items] == [
+        ("1", "A (1995)", "Comedy"), ("2", "B", "War")
+    ]  # fmt: skip
+
+
+def test_a_header_of_other_names_is_refused(tmp_path: Path) -> None:
+    write_20m(tmp_path)
+    (tmp_path / "ratings.csv").write_text("item,user,rating,timestamp\n2,196,3.0,881250949\n")
+    with pytest.raises(SourceError, match=r"ratings\.csv, line 1: no column userId, movieId; expected userId, movieId"):
         make_source("movielens", "--input", tmp_path)
 
 

@@ -46,7 +46,7 @@ class TimedFolderSource(FolderSource):
         return {} if self.unit == "s" else {"timestamp_unit": self.unit}
 
 
-def add_unit_argument(parser: argparse.ArgumentParser) -> None:
+def add_unit_argument(parser: argparse._ActionsContainer) -> None:
     """Add --timestamp-unit."""
     parser.add_argument(
         "--timestamp-unit", choices=list(UNITS), default="s", help="unit of numeric timestamps (default: s)"

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_tools.reading.column_texts import is_inexact, shown, to_id_texts, to_texts
+from data_tools.reading.time_formats import parse_times
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, Batch, SourceError
 from transrec.data.shards.schema import CONTEXT_PREFIX, LABEL_PREFIX
@@ -160,7 +161,7 @@ def to_seconds(column: pa.Array, time: str = "s") -> pa.Int64Array:
     elif time in UNITS:
         seconds = _divide(_to_integers(column), UNITS[time])
     else:
-        seconds = pc.strptime(column, format=time, unit="s", error_is_null=True).cast(pa.int64())
+        seconds = parse_times(column, time)
     return pc.if_else(_is_date(seconds), seconds, None)
 
 

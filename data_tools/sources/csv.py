@@ -12,7 +12,8 @@ Without `--interactions`, the clicks of the impressions are the interactions, an
 
 What the format leaves open: fields are separated by `--separator` (by default tabs in `.tsv`, `.tab` and their `.gz`,
 commas elsewhere) and quoted as RFC 4180 has it, unless the separator has several characters. Files are UTF-8 or in
-`--encoding`. Timestamps are numbers in `--timestamp-unit`, or texts in `--time-format` (that of strptime), in UTC.
+`--encoding`. Timestamps are numbers in `--timestamp-unit`, or texts in `--time-format` (that of strptime, with a year
+and without %f and %Z), in UTC or, with %z, with their offset from it.
 """
 
 import argparse
@@ -38,7 +39,8 @@ from data_tools.reading.mapped_tables import (
     require_title,
     require_use,
 )
-from data_tools.reading.typed_columns import clicked, iterate_rows, to_impressions, to_interactions, to_strings
+from data_tools.reading.time_formats import require_time_format
+from data_tools.reading.typed_columns import UNITS, clicked, iterate_rows, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, Totals
 
@@ -49,7 +51,8 @@ class CsvSource:
     """Reads the files of each kind, given by patterns or as folders, in the order given; `time` is as of `to_seconds`.
 
     Raises:
-        SourceError: a file or a column is missing, a mapped column is in no file, or a file is not in the encoding.
+        SourceError: a file or a column is missing, a mapped column is in no file, a file is not in the encoding, or the
+            format of times cannot be read.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class CsvSource:
         impressions: list[str] | None = None,
     ) -> None:
         require_histories(interactions, impressions)
+        if time not in UNITS:
+            require_time_format(time)
         self._mapping, self._separator, self._time = columns or [], separator, time
         self._form = Delimited(separator or ",", encoding, header)
         form = _DelimitedFiles(self._form, separator)
@@ -87,8 +92,9 @@ class CsvSource:
         )
         parser.add_argument("--encoding", metavar="NAME", help="e.g. latin-1, cp1252, gb18030 (default: UTF-8)")
         parser.add_argument("--no-header", action="store_true", help="the columns are called 1, 2, 3, …")
-        add_unit_argument(parser)
-        parser.add_argument(
+        times = parser.add_mutually_exclusive_group()
+        add_unit_argument(times)
+        times.add_argument(
             "--time-format", metavar="FORMAT", help="of texts, in place of a unit: '%%Y-%%m-%%d %%H:%%M:%%S'"
         )
 
@@ -102,7 +108,7 @@ class CsvSource:
             arguments.separator and separator_of(arguments.separator),
             arguments.encoding,
             not arguments.no_header,
-            arguments.time_format or arguments.timestamp_unit,
+            arguments.timestamp_unit if arguments.time_format is None else arguments.time_format,
             arguments.impressions,
         )
 

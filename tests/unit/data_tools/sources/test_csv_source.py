@@ -1,4 +1,5 @@
 import gzip
+from argparse import ArgumentError
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,29 @@ def test_times_as_texts_and_in_units(tmp_path: Path) -> None:
     assert read_source("csv", "--interactions", clicks).reasons() == [("clicks.csv", 2, "bad_timestamp")]
     options = ["--interactions", clicks, "--timestamp-unit", "ms"]
     assert read_source("csv", *options).interactions == [("u", "a", 1_500_000_000, None)]
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("%Y-%m-%d %H:%M:%S.%f", r"fractions of a second \(%f\) are not supported"),
+        ("%Y-%m-%d %Z", r"names of zones \(%Z\) are not supported, only offsets \(%z\)"),
+        ("%m-%d", "has no year: give all of a date"),
+        ("%H:%M", "has no year"),
+        ("%%Y", "has no year"),
+        ("", "--time-format '' has no year"),
+    ],
+)
+def test_a_format_of_times_that_would_be_misread_is_refused(tmp_path: Path, form: str, message: str) -> None:
+    clicks = write(tmp_path, "clicks.csv", "user_id,item_id,timestamp\nu,a,1\n")
+    with pytest.raises(SourceError, match=message):
+        make_source("csv", "--interactions", clicks, "--time-format", form)
+
+
+def test_a_format_of_times_and_a_unit_exclude_each_other(tmp_path: Path) -> None:
+    clicks = write(tmp_path, "clicks.csv", "user_id,item_id,timestamp\nu,a,1\n")
+    with pytest.raises(ArgumentError, match="not allowed with argument --timestamp-unit"):
+        make_source("csv", "--interactions", clicks, "--timestamp-unit", "ms", "--time-format", "%Y-%m-%d")
 
 
 @pytest.mark.parametrize(

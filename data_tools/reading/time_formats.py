@@ -1,0 +1,60 @@
+"""Times written as texts, in a format of strptime."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_tools.sources.source import SourceError
+
+_WITH_YEAR, _WITH_DAY = set("YyFDcxs"), set("deFDcx")  # directives
+_ZONE = r"\s*(Z|[+-][0-9]{2}(:?[0-9]{2})?)\s*$"
+
+
+def require_time_format(form: str) -> None:
+    """Raise SourceError if times in this format cannot be read, or lie in no year."""
+    directives = _directives(form)
+    if "f" in directives:
+        raise SourceError(f"--time-format {form!r}: fractions of a second (%f) are not supported")
+    if "Z" in directives:
+        raise SourceError(f"--time-format {form!r}: names of zones (%Z) are not supported, only offsets (%z)")
+    if not directives & _WITH_YEAR:
+        raise SourceError(f"--time-format {form!r} has no year: give all of a date, as in '%Y-%m-%d %H:%M:%S'")
+
+
+def parse_times(texts: pa.StringArray, form: str) -> pa.Int64Array:
+    """Seconds since 1970, null where the text is not in the format, or its month has no such day (31 February)."""
+    seconds = _strptime(texts, form).cast(pa.int64())
+    return pc.if_else(_is_impossible(texts, form), None, seconds)
+
+
+def _is_impossible(texts: pa.StringArray, form: str) -> pa.BooleanArray:
+    """Whether strptime read a day that the month does not have, as one of the first three days of the next month.
+
+    Written back, such a time has other numbers. An offset from UTC is looked past if it ends the format.
+    """
+    if "z" in _directives(form) and form.endswith("%z"):
+        form, texts = form.removesuffix("%z").rstrip(), pc.replace_substring_regex(texts, _ZONE, "")
+    impossible = np.zeros(len(texts), bool)
+    if "z" not in _directives(form) and _directives(form) & _WITH_DAY:
+        times = _strptime(texts, form)
+        early = np.flatnonzero(pc.fill_null(pc.less_equal(pc.day(times), 3), False))
+        written, given = (_numbers(column) for column in (pc.strftime(times.take(early), form), texts.take(early)))
+        impossible[early] = pc.not_equal(written, given).to_numpy(zero_copy_only=False)
+    return pa.array(impossible)
+
+
+def _strptime(texts: pa.StringArray, form: str) -> pa.TimestampArray:
+    return pc.strptime(texts, format=form, unit="s", error_is_null=True)
+
+
+def _numbers(texts: pa.StringArray) -> pa.StringArray:
+    """The numbers without leading zeros, as strptime takes 3 for 03 and March for Mar."""
+    numbers = pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, "[^0-9]+", " "))
+    return pc.replace_substring_regex(numbers, r"\b0+([0-9])", r"\1")
+
+
+def _directives(form: str) -> set[str]:
+    """The letters of the directives: Y of %Y, d of %-d."""
+    return set(re.findall(r"%[-_^#0EO]?(.)", form))

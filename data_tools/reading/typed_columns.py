@@ -241,7 +241,8 @@ def _to_integers(column: pa.Array) -> pa.Int64Array:
     if pa.types.is_floating(column.type):
         return _floor(column.cast(pa.float64()))
     text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    integers = _matching(text, _INTEGER).cast(pa.int64())  # without the pattern, Arrow would also read 0x10
+    # Without the pattern, Arrow would also read 0x10; with the +, it would read nothing.
+    integers = pc.utf8_ltrim(_matching(text, _INTEGER), "+").cast(pa.int64())
     if not integers.null_count:
         return integers
     return pc.coalesce(integers, _floor(_matching(text, _NUMBER).cast(pa.float64())))

@@ -21,7 +21,7 @@ def interactions(unit: str = "s", **columns: list) -> tuple[list[dict], list[Rej
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("12", 12), (" 12 ", 12), ("-3", -3), ("12.9", 12), ("8.8125e8", 881250000)]
+    ("text", "seconds"), [("12", 12), (" 12 ", 12), ("+12", 12), ("-3", -3), ("12.9", 12), ("8.8125e8", 881250000)]
 )
 def test_timestamps(text: str, seconds: int) -> None:
     rows, rejects = interactions(timestamp=[text, "1.5"])

@@ -102,13 +102,15 @@ def field_types(path: Path) -> dict[str, str]:
     """Field name -> type, in file order.
 
     Raises:
-        SourceError: a column is not `name:type` with one of RecBole's types.
+        SourceError: a column is not `name:type` with one of RecBole's types, or a name appears twice.
     """
     types = {}
     for column in column_names(path):
         name, _, kind = column.rpartition(":")
         if not name or kind not in TYPES:
             raise SourceError(f"{path}: column {column!r} is not name:type with type one of {', '.join(TYPES)}")
+        if name in types:
+            raise SourceError(f"{path}: field {name} appears twice: rename or remove one")
         types[name] = kind
     return types
 

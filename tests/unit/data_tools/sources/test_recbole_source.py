@@ -73,6 +73,12 @@ def test_header_must_be_typed(tmp_path: Path) -> None:
         field_types(path)
 
 
+def test_a_field_that_appears_twice_is_named(folder: Path) -> None:
+    (folder / "x.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\ttimestamp:token\n1\t7\t3\t4\n")
+    with pytest.raises(SourceError, match=r"x\.inter: field timestamp appears twice"):
+        RecBoleSource(folder)
+
+
 def test_hidden_files_are_passed_over(folder: Path) -> None:
     (folder / "._x.inter").write_bytes(b"\0\5")
     assert len(list(RecBoleSource(folder).items(pytest.fail))) == 2

@@ -39,7 +39,7 @@ def to_interactions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
     """Convert user_id, item_id, timestamp (as `to_seconds` does) and, if present, rating; reject rows that fail."""
     rows = batch.rows
     ids = [_to_ids(batch, name) for name in ("user_id", "item_id")]
-    raw_rating = _to_plain(batch, "rating") if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
+    raw_rating = _to_measured(batch, "rating") if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
     raw_time = _to_plain(batch, "timestamp")
     timestamp, rating = to_seconds(raw_time, time), _to_rating(raw_rating)
     failures = [
@@ -92,7 +92,7 @@ def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
     requests = _to_known(batch, "request_id") if "request_id" in rows.schema.names else pa.nulls(len(rows), pa.string())
     columns = [*ids, timestamp, requests]
     for column in labels.values():
-        raw = rows[column].cast(pa.int8()) if pa.types.is_boolean(rows[column].type) else _to_plain(batch, column)
+        raw = _to_measured(batch, column)
         label = _to_label(raw)
         columns.append(label)
         failures.append(Failure(Reason.BAD_LABEL, pc.and_not(pc.is_null(label), is_empty(raw)), column, raw))
@@ -141,9 +141,9 @@ def without_failures(batch: Batch, failures: list[Failure], reject: RejectSink) 
 
 
 def is_empty(column: pa.Array) -> pa.BooleanArray:
-    """Whether each value is null or a string of only white space."""
+    """Whether each value is null, NaN or a string of only white space."""
     if not pa.types.is_string(column.type):
-        return pc.is_null(column)
+        return pc.is_null(column, nan_is_null=True)
     return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
 
 
@@ -232,6 +232,12 @@ def _to_plain(batch: Batch, name: str) -> pa.Array:
     column = batch.rows[name]
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_date, pa.types.is_timestamp)
     return column if any(is_kind(column.type) for is_kind in kinds) else _to_ids(batch, name)
+
+
+def _to_measured(batch: Batch, name: str) -> pa.Array:
+    """As `_to_plain`, with true as 1 and false as 0."""
+    column = batch.rows[name]
+    return column.cast(pa.int8()) if pa.types.is_boolean(column.type) else _to_plain(batch, name)
 
 
 def _to_integers(column: pa.Array) -> pa.Int64Array:

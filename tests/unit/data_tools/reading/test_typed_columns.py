@@ -69,6 +69,18 @@ def test_ratings_may_be_absent_or_empty_but_not_wrong() -> None:
     assert [(reject.line, reject.reason) for reject in rejects] == [(line, Reason.BAD_RATING) for line in (12, 13, 14)]
 
 
+def test_a_missing_number_is_no_rating() -> None:
+    for kind in (pa.float16(), pa.float32(), pa.float64()):
+        rows, rejects = interactions(rating=pa.array([4.5, float("nan"), None], pa.float64()).cast(kind))
+        assert [row["rating"] for row in rows] == [4.5, None, None]
+        assert rejects == []
+    assert interactions(rating=[float("inf")])[1] == [Reject("f", 10, Reason.BAD_RATING, "rating is inf")]
+
+
+def test_true_and_false_are_ratings_of_1_and_0() -> None:
+    assert [row["rating"] for row in interactions(rating=[True, False, None])[0]] == [1, 0, None]
+
+
 def test_integer_ids_become_strings_and_empty_ids_are_rejected() -> None:
     rows, _ = interactions(user_id=[1, 2], item_id=[30, 40])
     assert [(row["user_id"], row["item_id"]) for row in rows] == [("1", "30"), ("2", "40")]
@@ -208,7 +220,6 @@ def test_a_label_of_another_value_names_line_and_value(value: str) -> None:
 
 
 def test_numbers_as_labels_are_held_to_the_same() -> None:
-    assert impressions(click=[0.5, 1.0, float("nan")])[1] == [
-        Reject("f", 10, Reason.BAD_LABEL, "click is 0.5"),
-        Reject("f", 12, Reason.BAD_LABEL, "click is nan"),
-    ]
+    rows, rejects = impressions(click=[0.5, 1.0, float("nan")])
+    assert [row["label_click"] for row in rows] == [1.0, None]
+    assert rejects == [Reject("f", 10, Reason.BAD_LABEL, "click is 0.5")]

@@ -21,6 +21,7 @@ from transrec.data.shards.schema import CONTEXT_PREFIX, LABEL_PREFIX
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # time units per second
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
 _YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false", "")
+_LABELS = ", expected 1 or true, 0 or false, or nothing where it was not observed"
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
@@ -77,7 +78,8 @@ def remark_labels(path: Path, columns: Sequence[str]) -> None:
 
 def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
     """Convert user_id, item_id, timestamp (as `to_seconds` does), request_id if present, and `label_columns`; all other
-    columns are context. Labels are 0, 1, or empty where nothing was observed. Rows that fail are rejected."""
+    columns are context. Labels are 0, 1, false, true, or empty where nothing was observed. Rows that fail are
+    rejected."""
     rows, labels = batch.rows, label_columns(batch.rows.schema.names)
     ids = [_to_ids(batch, name) for name in ("user_id", "item_id")]
     raw_time = _to_plain(batch, "timestamp")
@@ -95,7 +97,7 @@ def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
         raw = _to_measured(batch, column)
         label = _to_label(raw)
         columns.append(label)
-        failures.append(Failure(Reason.BAD_LABEL, pc.and_not(pc.is_null(label), is_empty(raw)), column, raw))
+        failures.append(Failure(Reason.BAD_LABEL, pc.and_not(pc.is_null(label), is_empty(raw)), column, raw, _LABELS))
     columns += [_to_known(batch, name) for name in context]
     added = [(LABEL_PREFIX + head, pa.float32()) for head in labels]
     added += [(CONTEXT_PREFIX + name, pa.string()) for name in context]
@@ -268,7 +270,10 @@ def _to_rating(column: pa.Array) -> pa.FloatArray:
 
 
 def _to_label(column: pa.Array) -> pa.FloatArray:
-    """The labels, null where the value is empty or neither 0 nor 1."""
+    """The labels, null where the value is empty or neither 0 nor 1; texts may also say false and true, in any case."""
+    if pa.types.is_string(column.type):
+        text = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+        column = pc.if_else(pc.equal(text, "true"), "1", pc.if_else(pc.equal(text, "false"), "0", text))
     numbers = _to_rating(column)
     return pc.if_else(pc.or_(pc.equal(numbers, 0), pc.equal(numbers, 1)), numbers, pa.scalar(None, pa.float32()))
 

@@ -3,11 +3,11 @@
 items.tsv|.parquet           item_id, title and/or text, image (a file under images/), any other columns
 interactions.tsv|.parquet    user_id, item_id, timestamp (since 1970, in --timestamp-unit), rating (optional); without
                              this file, the clicks of the impressions are the interactions
-impressions.tsv|.parquet     what was shown: user_id, item_id, timestamp, click (0, 1, or empty: not observed), or
-                             instead of click several columns label_<head>; request_id (optional; without it, what a
-                             user was shown at the same second is one request); any other columns are the context
-                             (position, price, …). The file is optional. Beside a file of interactions, clicks are
-                             not also taken as interactions.
+impressions.tsv|.parquet     what was shown: user_id, item_id, timestamp, click (0, 1, false, true, or empty: not
+                             observed), or instead of click several columns label_<head>; request_id (optional; without
+                             it, what a user was shown at the same second is one request); any other columns are the
+                             context (position, price, …). The file is optional. Beside a file of interactions, clicks
+                             are not also taken as interactions.
 users.tsv|.parquet           user_id and any other columns; optional
 images/
 

@@ -8,6 +8,8 @@ from data_tools.reading.typed_columns import label_columns, to_impressions, to_i
 from data_tools.rejects import Reason, Reject
 from data_tools.sources.source import INTERACTION_COLUMNS, Batch, SourceError
 
+EXPECTED_LABELS = "expected 1 or true, 0 or false, or nothing where it was not observed"
+
 
 def interactions(unit: str = "s", **columns: list) -> tuple[list[dict], list[Reject]]:
     size = len(next(iter(columns.values())))
@@ -204,7 +206,14 @@ def impressions(**columns: list) -> tuple[list[dict], list[Reject]]:
 
 
 @pytest.mark.parametrize(
-    "values", [["1", "0", "", " 1 "], ["1.0", "0e5", None, "+1"], [1, 0, None, 1], [True, False, None, True]]
+    "values",
+    [
+        ["1", "0", "", " 1 "],
+        ["1.0", "0e5", None, "+1"],
+        ["True", "false", "", " TRUE "],
+        [1, 0, None, 1],
+        [True, False, None, True],
+    ],
 )
 def test_a_label_is_0_or_1_or_was_not_observed(values: list) -> None:
     rows, rejects = impressions(click=values)
@@ -216,10 +225,10 @@ def test_a_label_is_0_or_1_or_was_not_observed(values: list) -> None:
 def test_a_label_of_another_value_names_line_and_value(value: str) -> None:
     rows, rejects = impressions(label_buy=["1", value])
     assert len(rows) == 1
-    assert rejects == [Reject("f", 11, Reason.BAD_LABEL, f"label_buy is {value!r}")]
+    assert rejects == [Reject("f", 11, Reason.BAD_LABEL, f"label_buy is {value!r}, {EXPECTED_LABELS}")]
 
 
 def test_numbers_as_labels_are_held_to_the_same() -> None:
     rows, rejects = impressions(click=[0.5, 1.0, float("nan")])
     assert [row["label_click"] for row in rows] == [1.0, None]
-    assert rejects == [Reject("f", 10, Reason.BAD_LABEL, "click is 0.5")]
+    assert rejects == [Reject("f", 10, Reason.BAD_LABEL, f"click is 0.5, {EXPECTED_LABELS}")]

@@ -22,7 +22,7 @@ from data_tools.item_shards import ItemShards, LoadImages
 from data_tools.k_core import find_core
 from data_tools.profiles import columns_of, stage_profiles
 from data_tools.progress import step
-from data_tools.rejects import RejectLog
+from data_tools.rejects import RejectLog, ignore
 from data_tools.shard_writer import describe_file
 from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, ImpressionSource, Source, SourceError
 from data_tools.stage import cut_tasks
@@ -85,7 +85,7 @@ def build(
             users = _write_users(group, folder, shard_bytes, tasks, reject)
             dropped.update(users.dropped)
             if not users.items.any():
-                raise _nothing_left(dropped, reject)
+                raise _nothing_left(source, dropped, reject)
         shutil.rmtree(stage)
         pq.write_table(items.catalogue(users.items[1:]), folder / CATALOGUE_FILE, compression="zstd")
         chosen = ({} if image_size is None else {"image_size": image_size}) | ({"raw_text": True} if raw_text else {})
@@ -248,7 +248,10 @@ def _write_users(
     return users
 
 
-def _nothing_left(dropped: Counter[str], reject: RejectLog) -> DataToolsError:
+def _nothing_left(source: Source, dropped: Counter[str], reject: RejectLog) -> DataToolsError:
+    rated = (len(batch.rows) > batch.rows["rating"].null_count for batch in source.interactions(ignore))
+    if dropped["min_rating"] and not any(rated):
+        return DataToolsError("no interaction has a rating: leave out --min-rating, or give ratings in a column rating")
     interactions = {name: rows for name, rows in dropped.items() if not name.endswith(APART)}
     if any(interactions.values()):
         which = ", ".join(f"{name} {rows:,}" for name, rows in interactions.items())

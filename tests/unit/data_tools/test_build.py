@@ -13,6 +13,7 @@ from small_disk import SmallDisk
 
 from data_tools.build import build
 from data_tools.errors import DataToolsError
+from data_tools.filters import Filters
 from data_tools.rejects import StrictError
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.sources.tables import TablesSource
@@ -201,6 +202,18 @@ def test_nothing_usable_is_an_error(
         build(TablesSource(write_tables(**tables)), "tables", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out.partial").exists(), "nothing was rejected, so there is nothing to look at"
+
+
+@pytest.mark.parametrize(
+    ("rating", "message"),
+    [("", "no interaction has a rating: leave out --min-rating"), ("2", r"\(min_rating 1\): loosen")],
+)
+def test_a_minimum_rating_that_drops_everything_says_whether_there_are_ratings(
+    write_tables: Callable[..., Path], tmp_path: Path, rating: str, message: str
+) -> None:
+    source = TablesSource(write_tables(interactions=f"user_id\titem_id\ttimestamp\trating\nu\ta\t1\t{rating}\n"))
+    with pytest.raises(DataToolsError, match=message):
+        build(source, "tables", tmp_path / "out", filters=Filters(min_rating=3))
 
 
 def test_a_failed_build_says_where_its_rejects_are(write_tables: Callable[..., Path], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ their names.
 
 import argparse
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -18,8 +19,10 @@ from data_tools.reading.input_files import find_files, label_files, partition_of
 from data_tools.reading.typed_columns import remark_labels, require_labels
 from data_tools.rejects import RejectSink
 from data_tools.sources.source import Batch, SourceError
+from transrec.data.shards.schema import LABEL_PREFIX
 
 INTERACTION_NAMES = frozenset({"user_id", "item_id", "timestamp"})
+_READ = ("user_id", "item_id", "timestamp", "rating", "title", "text", "image", "request_id", "click")  # and labels
 
 
 class FileFormat(Protocol):
@@ -124,16 +127,25 @@ def require_same_columns(option: str, table: MappedTable) -> None:
         raise SourceError(f"{option}: the files must all have the same columns, in the same order")
 
 
-def require_use(mapping: Sequence[tuple[str, str]], tables: Sequence[MappedTable]) -> None:
-    """Raise SourceError if a mapped column is in no file."""
-    used = {column for table in tables for names in table.names.values() for column in names.values()}
+def require_use(mapping: Sequence[tuple[str, str]], interactions: MappedTable, others: Sequence[MappedTable]) -> None:
+    """Raise SourceError if a mapped column is in no file, or only in interactions under a name that nothing reads."""
+    used, kept = (_columns_of(tables) for tables in ([interactions, *others], others))
     if unused := [column for _, column in mapping if column not in used]:
         raise SourceError(f"--columns: no file has a column {', '.join(unused)}")
+    for name, column in mapping:
+        if column not in kept and name not in _READ and not name.startswith(LABEL_PREFIX):
+            near = get_close_matches(name, _READ, n=1)
+            hint = f"did you mean {near[0]}?" if near else "they have user_id, item_id, timestamp and rating"
+            raise SourceError(f"--columns {name}={column}: interactions have no column {name}; {hint}")
 
 
 def describe_mapping(mapping: Sequence[tuple[str, str]]) -> str:
     """The mapping as it is typed."""
     return ",".join(f"{name}={column}" for name, column in mapping)
+
+
+def _columns_of(tables: Sequence[MappedTable]) -> set[str]:
+    return {column for table in tables for names in table.names.values() for column in names.values()}
 
 
 def _map_names(columns: list[str], mapping: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -51,8 +51,8 @@ class CsvSource:
     """Reads the files of each kind, given by patterns or as folders, in the order given; `time` is as of `to_seconds`.
 
     Raises:
-        SourceError: a file or a column is missing, a mapped column is in no file, a file is not in the encoding, or the
-            format of times cannot be read.
+        SourceError: a file or a column is missing, a mapped column is in no file or not read, a file is not in the
+            encoding, or the format of times cannot be read.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class CsvSource:
         remark_labelled(self._interactions)
         require_same_columns("--users", self._users)
         require_same_columns("--impressions", self._impressions)
-        require_use(self._mapping, [self._interactions, self._items, self._users, self._impressions])
+        require_use(self._mapping, self._interactions, [self._items, self._users, self._impressions])
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -44,7 +44,7 @@ class ParquetSource:
     """Reads the files of each kind, given by patterns or as folders, in the order given.
 
     Raises:
-        SourceError: a file or a column is missing, a mapped column is in no file, or the unit is unknown.
+        SourceError: a file or a column is missing, a mapped column is in no file or not read, or the unit is unknown.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ParquetSource:
         remark_labelled(self._interactions)
         require_same_columns("--users", self._users)
         require_same_columns("--impressions", self._impressions)
-        require_use(self._mapping, [self._interactions, self._items, self._users, self._impressions])
+        require_use(self._mapping, self._interactions, [self._items, self._users, self._impressions])
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -55,6 +55,29 @@ def test_a_log_given_as_interactions_is_remarked(tmp_path: Path, capsys: pytest.
     assert "log.csv has the column click" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("ratings=stars", r"--columns ratings=stars: interactions have no column ratings; did you mean rating\?"),
+        ("weight=junk", "interactions have no column weight; they have user_id, item_id, timestamp and rating"),
+    ],
+)
+def test_a_name_that_is_none_of_interactions_is_refused(tmp_path: Path, wrong: str, message: str) -> None:
+    options = ["--interactions", write(tmp_path, "clicks.csv", CLICKS)]
+    with pytest.raises(SourceError, match=message):
+        make_source("csv", *options, "--columns", f"user_id=uid,item_id=sku,timestamp=when,{wrong}")
+
+
+def test_other_columns_of_items_users_and_impressions_may_be_renamed(tmp_path: Path) -> None:
+    log = write(tmp_path, "log.csv", "user_id,item_id,timestamp,click,place\n7,a1,1000,1,top\n")
+    users = write(tmp_path, "users.csv", "user_id,years\n7,30\n")
+    items = write(tmp_path, "items.csv", "item_id,title,color\na1,One,red\n")
+    columns = "colour=color,age=years,position=place"
+    options = ["--impressions", log, "--items", items, "--users", users, "--columns", columns]
+    reading = read_source("csv", *options)
+    assert (reading.items[0].fields, reading.users) == ({"colour": "red"}, [{"user_id": "7", "age": "30"}])
+
+
 @pytest.mark.parametrize("source", ["csv", "parquet"])
 def test_without_interactions_and_impressions_there_is_nothing_to_read(tmp_path: Path, source: str) -> None:
     items = write(tmp_path, "items.csv", ITEMS)

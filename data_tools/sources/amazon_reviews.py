@@ -90,8 +90,8 @@ class AmazonReviewsSource:
     def items(self, reject: RejectSink) -> Iterator[Item]:
         for path in self._products:
             for line, product in read_objects(path, reject, literals=True):
-                item_id = to_text(product.get("parent_asin") or product.get("asin")) or ""
-                if item_id.strip():
+                ids = (to_text(product.get(key)) or "" for key in ("parent_asin", "asin"))
+                if item_id := next(filter(str.strip, ids), None):
                     yield self._to_item(path.name, line, item_id, product, reject)
                 else:
                     reject(Reject(path.name, line, Reason.EMPTY_ID, "neither parent_asin nor asin"))

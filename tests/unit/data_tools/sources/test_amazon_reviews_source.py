@@ -96,6 +96,13 @@ def test_rejects(of_2023: Path) -> None:
     ]
 
 
+def test_the_number_0_is_an_id_and_an_empty_one_is_not(of_2023: Path) -> None:
+    with (of_2023 / "meta_All_Beauty.jsonl").open("ab") as file:
+        file.write(to_lines([{"parent_asin": 0, "asin": "B0", "title": "T"}, {"parent_asin": " ", "asin": "B4"}]))
+    reading = read_source("amazon_reviews", "--input", of_2023)
+    assert [item.item_id for item in reading.items] == ["B3", "0", "B4"]
+
+
 def test_build_with_images(of_2018: Path, tmp_path: Path, image_bytes: Callable[..., bytes]) -> None:
     (of_2018 / "images").mkdir()
     (of_2018 / "images" / "0000001.jpg").write_bytes(image_bytes())

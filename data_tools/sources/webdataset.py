@@ -6,7 +6,8 @@ interactions.tsv|.csv|.parquet       user_id, item_id, timestamp (in --timestamp
 What the format leaves open: a key is the name of a member up to the first dot after its last slash. The id of an item
 is `item_id` of its JSON object or, without one, its key; the title is the object's `title`, the text its `text` or the
 content of `KEY.txt`; the object's other values are columns of the item. Of several images the first counts. Other
-members are not read. Compressed tars must be unpacked. The line of a reject is the number of the item in its tar.
+members are not read; a key with nothing else, as where the key has a dot, is a reject. Compressed tars must be
+unpacked. The line of a reject is the number of the item in its tar.
 """
 
 import tarfile
@@ -87,7 +88,10 @@ def _members(path: Path) -> Iterator[_Member]:
             for info in tar:
                 folder, name = PurePosixPath(info.name).parent, PurePosixPath(info.name).name
                 stem, _, kind = name.partition(".")
-                if not info.isreg() or not stem or (kind := kind.lower()) not in _LONGEST:
+                if not info.isreg() or not stem or (kind := kind.lower()).rpartition(".")[2] not in _LONGEST:
+                    continue
+                if kind not in _LONGEST:  # a dot in the key, or a further member such as KEY.mask.png
+                    yield _Member(str(folder / stem), kind, b"")
                     continue
                 file = tar.extractfile(info) if info.size <= _LONGEST[kind] else None
                 yield _Member(str(folder / stem), kind, file.read() if file else None)
@@ -102,6 +106,10 @@ def _members(path: Path) -> Iterator[_Member]:
 
 def _to_items(file: str, number: int, key: str, members: list[_Member], reject: RejectSink) -> Iterator[Item]:
     """The item of these members, or none, with a reject."""
+    if all(member.kind not in _LONGEST for member in members):
+        detail = f"{key}.{members[0].kind}: the key is {key}, up to the first dot, and has no json, txt or image"
+        reject(Reject(file, number, Reason.NO_TEXT, detail))
+        return
     contents: dict[str, bytes] = {}
     for member in members:
         if member.content is None:

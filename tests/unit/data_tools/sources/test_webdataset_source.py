@@ -52,6 +52,24 @@ def test_members_of_one_key_are_an_item(folder: Path, tmp_path: Path, image_byte
     assert reading.interactions == INTERACTIONS
 
 
+def test_a_key_with_a_dot_is_rejected(folder: Path) -> None:
+    write_tar(
+        folder / "b.tar",
+        ("x.mask.png", b"3"),
+        ("x.txt", b"Text"),
+        ("v1.5.jpg", b"3"),
+        ("v1.5.txt", b"T"),
+        ("y.txt", b"Y"),
+    )
+    reading = read_source("webdataset", "--input", folder)
+    assert [(item.item_id, item.line, item.image) for item in reading.items if item.file == "b.tar"] == [
+        ("x", 1, None), ("y", 3, None)
+    ]  # fmt: skip
+    rejected = reading.rejects[-1]
+    assert (rejected.file, rejected.line, str(rejected.reason)) == ("b.tar", 2, "no_text")
+    assert rejected.detail == "v1.5.jpg: the key is v1, up to the first dot, and has no json, txt or image"
+
+
 def test_build_with_images(folder: Path, tmp_path: Path) -> None:
     write_tar(folder / "a-000001.tar", ("0003.json", b'{"item_id": "0003", "title": "T", "price": 1, "tags": []}'))
     write_tar(folder / "b.tar", ("dir/0001.json", b'{"price": "", "tags": ""}'), ("dir/0001.txt", b"Text"))

@@ -10,7 +10,7 @@ import pyarrow as pa
 from data_tools.build import DEFAULT_SHARD_BYTES, build
 from data_tools.errors import DataToolsError
 from data_tools.executor import open_executor
-from data_tools.filters import Filters
+from data_tools.filters import Filters, positive
 from data_tools.inspection import facts, inspect
 from data_tools.sources import SOURCES
 from data_tools.upload import upload_after
@@ -50,15 +50,15 @@ def argument_parser(sources: Sequence[str] = tuple(SOURCES)) -> argparse.Argumen
     build_parser.add_argument("--output", required=True, metavar="DIR|URL", help="new folder or URL for the shards")
     build_parser.add_argument("--strict", action="store_true", help="fail on the first unusable row")
     build_parser.add_argument(
-        "--shard-bytes", type=_positive, default=DEFAULT_SHARD_BYTES, metavar="N", help="maximum bytes per shard"
+        "--shard-bytes", type=positive, default=DEFAULT_SHARD_BYTES, metavar="N", help="maximum bytes per shard"
     )
     build_parser.add_argument(
-        "--image-size", type=_positive, metavar="S", help="reduce the shorter side of images to at most S pixels"
+        "--image-size", type=positive, metavar="S", help="reduce the shorter side of images to at most S pixels"
     )
     build_parser.add_argument(
         "--raw-text", action="store_true", help="leave HTML tags, scripts and references (&amp;) in the texts of items"
     )
-    build_parser.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one per core)")
+    build_parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one per core)")
     build_parser.add_argument(
         "--ray",
         metavar="ADDRESS",
@@ -97,13 +97,6 @@ def _chosen_source(argv: Sequence[str]) -> str | None:
     parser.add_argument("--source", nargs="?")
     source: str | None = parser.parse_known_args(argv)[0].source
     return source
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
 
 
 def _run_build(arguments: argparse.Namespace) -> int:

@@ -40,10 +40,10 @@ class Filters:
         group.add_argument("--since", type=_date, metavar="DATE", help="only what was from this date on (UTC)")
         group.add_argument("--until", type=_date, metavar="DATE", help="only what was before this date (UTC)")
         group.add_argument("--min-rating", type=_finite, metavar="R", help="only interactions rated R or more")
-        group.add_argument("--min-length", type=_positive, metavar="N", help="only users with N interactions or more")
+        group.add_argument("--min-length", type=positive, metavar="N", help="only users with N interactions or more")
         group.add_argument(
             "--k-core",
-            type=_positive,
+            type=positive,
             metavar="K",
             help="only users and items with K interactions or more, repeated until none has fewer",
         )
@@ -125,14 +125,21 @@ def _date(text: str) -> datetime:
 
 
 def _finite(text: str) -> float:
-    value = float(text)
-    if not np.isfinite(value):
-        raise ValueError
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return value
 
 
-def _positive(text: str) -> int:
-    value = int(text)
+def positive(text: str) -> int:
+    """The type of an argument that is a count."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return value

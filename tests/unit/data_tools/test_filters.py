@@ -69,6 +69,23 @@ def test_values_that_mean_nothing_are_refused(argv: tuple[str, ...]) -> None:
         parse(*argv)
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--k-core", "2.0"), "'2.0' is not a whole number of 1 or more"),
+        (("--min-length", "0"), "'0' is not a whole number of 1 or more"),
+        (("--min-rating", "good"), "'good' is not a number"),
+        (("--min-rating", "inf"), "'inf' is not a number"),
+    ],
+)
+def test_a_refused_number_is_told_what_was_expected(
+    argv: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(*argv)
+    assert message in capsys.readouterr().err
+
+
 def test_since_is_inclusive_and_until_is_not() -> None:
     rows = rows_of(timestamp=[MIDNIGHT - 1, MIDNIGHT, MIDNIGHT + 1])
     kept, dropped = Filters(since=DAY).keep_rows(rows)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -256,3 +257,14 @@ def test_requests_get_through_while_the_catalogue_is_read_again(tmp_path: Path, 
 def test_two_channels_of_one_name_are_refused(run: Recommender) -> None:
     with pytest.raises(Exception, match="two channels are named run"), served([run, run]):
         pass
+
+
+def test_a_connection_sends_small_answers_at_once() -> None:
+    """Else an answer takes 40 ms more, until the client has acknowledged its first part."""
+    from transrec.serving.server import listening
+    from transrec.serving.settings import Settings
+
+    with listening(Settings(port=0)) as listener, socket.create_connection(listener.getsockname()[:2]):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: the seconds of its phases, and the amounts of work done in them.
+"""The seconds that each phase of a run takes, and the work done in it.
 
 Seconds are those of the clock, and those of the processor in all threads of this process, which hardly depend on what
 else the machine does. A second belongs to the innermost phase that is open, so that the seconds of all phases add up to

@@ -1,4 +1,4 @@
-"""What can have become of a file: each kind is a name and a function that does it."""
+"""Kinds of damage to a file, by name, each with the function that does it."""
 
 import os
 from collections.abc import Callable

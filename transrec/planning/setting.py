@@ -92,7 +92,7 @@ class Setting:
 
     @property
     def width(self) -> int:
-        """Of the vectors of items."""
+        """The width of the item vectors."""
         return self.experiment.model.width
 
 

@@ -1,4 +1,4 @@
-"""What shells complete: bash is asked; zsh and fish must take the scripts where they are installed."""
+"""Completions that bash gives; zsh and fish must accept the scripts where they are installed."""
 
 import argparse
 import os
@@ -35,7 +35,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def proposed(scripts: Path, *words: str, folder: Path | None = None) -> list[str]:
-    """What bash proposes for the last of the words."""
+    """The completions that bash gives for the last word."""
     asked = ["bash", "--norc", "-c", ASK, "bash", scripts / "bash", *words]
     ended = subprocess.run(asked, capture_output=True, text=True, cwd=folder, env={"PATH": os.environ["PATH"]})
     assert ended.stderr == ""

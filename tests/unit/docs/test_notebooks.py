@@ -15,13 +15,13 @@ ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
 
 
 def texts_of(output: nbformat.NotebookNode) -> list[str]:
-    """What an output shows as text."""
+    """The text of an output."""
     data = output.get("data", {})
     return [output.get("text", ""), *(text for kind, text in data.items() if not kind.startswith("image/"))]
 
 
 def faults(notebook: nbformat.NotebookNode) -> list[str]:
-    """What is wrong with the kept outputs of a notebook."""
+    """The faults in the kept outputs of a notebook."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     outputs = [output for cell in code for output in cell.outputs]
     found = []

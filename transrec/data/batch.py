@@ -113,7 +113,7 @@ class HistoryPoints:
 class SparseScores:
     """The entries of a matrix of scores that are not zero; each place occurs once.
 
-    Those of a batch are ordered by row and column, those of questions by column.
+    Those of a batch are ordered by row and column, those of questions by column and row.
     """
 
     rows: Tensor  # (E,) int64

@@ -211,13 +211,15 @@ class inference:
         self.model, self.was_training = model, model.training
 
     def __enter__(self) -> None:
-        self.model.eval()
+        if self.was_training:  # a mode is set module by module, which takes longer than a pass over one user
+            self.model.eval()
         self.grad = torch.no_grad()
         self.grad.__enter__()
 
     def __exit__(self, *error: Any) -> None:
         self.grad.__exit__(*error)
-        self.model.train(self.was_training)
+        if self.was_training:
+            self.model.train()
 
 
 @dataclass(frozen=True)

@@ -60,15 +60,13 @@ def weights(points: HistoryPoints, of: Held, recent: int, recency: float) -> spa
 
     An item that occurs more than once has the sum.
     """
-    rows, columns, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
-    starts = (np.cumsum(points.lengths) - points.lengths)[points.users]
-    for place in range(1, min(recent, int(points.seen.max(initial=0))) + 1):
-        row = np.flatnonzero(points.seen >= place)
-        position = starts[row] + points.seen[row] - place
-        if points.hidden is not None:
-            row, position = row[~points.hidden[position]], position[~points.hidden[position]]
-        rows.append(row)
-        columns.append(of.of_position[position])
-        values.append(np.full(len(row), float(place) ** -recency))
-    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    counts = np.minimum(points.seen, recent)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    places = 1 + np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    ends = (np.cumsum(points.lengths) - points.lengths)[points.users] + points.seen
+    positions = ends[rows] - places
+    if points.hidden is not None:
+        shown = ~points.hidden[positions]
+        rows, places, positions = rows[shown], places[shown], positions[shown]
+    entries = (places.astype(float) ** -recency, (rows, of.of_position[positions]))
     return sparse.coo_array(entries, shape=(len(points.users), len(of.items))).tocsr()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transrec.data.batch import SparseScores
-from transrec.nn.sparse_terms import SparseTerm, join_terms
+from transrec.nn.sparse_terms import JoinedTerm, SparseTerm
 from transrec.protocols import BoundedScore
 
 _ROUNDOFF = 2.0**-24  # of float32
@@ -41,7 +41,7 @@ class InnerProducts(BoundedScore):
         lengths: Tensor | None = None,
     ) -> None:
         self.users, self.items, self.unit = users, items, unit
-        self.terms = [SparseTerm(term) for term in terms]
+        self.terms: list[SparseTerm | JoinedTerm] = [SparseTerm(term) for term in terms]
         self._known_lengths = lengths
         self._memory = users.new_empty(0, dtype=torch.float32)
 
@@ -99,7 +99,9 @@ class InnerProducts(BoundedScore):
         users = torch.cat([one.users for one in every])
         whole = InnerProducts(users, self.items, unit=self.unit, lengths=self.lengths)
         firsts = [0, *torch.tensor([len(one.users) for one in every]).cumsum(0).tolist()]
-        whole.terms = [join_terms(terms, firsts) for terms in zip(*(one.terms for one in every), strict=True)]
+        whole.terms = [
+            JoinedTerm(terms, firsts[:-1], len(users)) for terms in zip(*(one.terms for one in every), strict=True)
+        ]
         return whole
 
     def _rows(self, which: slice | Tensor) -> Tensor:

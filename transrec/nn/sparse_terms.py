@@ -5,6 +5,7 @@ Shape letters: B users of a call, N items (indices 1..N; 0 pads), E entries of a
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from transrec.protocols import Score
 
 
 class SparseTerm:
-    """A term of (B, N + 1) scores, whose entries are in the order of their columns."""
+    """A term of (B, N + 1) scores, whose entries are ordered by column and row."""
 
     def __init__(self, scores: SparseScores) -> None:
         self.scores = scores
@@ -38,35 +39,54 @@ class SparseTerm:
 
     def at(self, rows: Tensor, items: Tensor) -> Tensor:
         """(P,) the values of users `rows` and `items`, 0 where there are none."""
-        keys, order = self._keys
+        keys = self._keys
         if not len(keys):
             return torch.zeros(len(rows), device=rows.device)
         wanted = _key(rows, items)
         found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        return torch.where(keys[found] == wanted, self.scores.values[order[found]], 0.0)
+        return torch.where(keys[found] == wanted, self.scores.values[found], 0.0)
 
     @cached_property
-    def _keys(self) -> tuple[Tensor, Tensor]:
-        """(E,) the place of each entry as one number, ascending, and where the entry is."""
-        keys, order = torch.sort(_key(self.scores.rows, self.scores.columns))
-        return keys, order
+    def _keys(self) -> Tensor:
+        """(E,) the place of each entry as one number, ascending."""
+        return _key(self.scores.rows, self.scores.columns)
 
 
 def _key(rows: Tensor, items: Tensor) -> Tensor:
     return (items << 32) + rows
 
 
-def join_terms(terms: Sequence[SparseTerm], firsts: Sequence[int]) -> SparseTerm:
-    """The term of the users of all `terms`, those of term n from row `firsts[n]` on."""
-    pairs = list(zip((term.scores for term in terms), firsts, strict=False))
-    columns = torch.cat([scores.columns for scores, _ in pairs])
-    rows, values = torch.cat([s.rows + first for s, first in pairs]), torch.cat([s.values for s, _ in pairs])
-    columns, order = torch.sort(columns, stable=True)
-    return SparseTerm(SparseScores(rows[order], columns, values[order]))
+class JoinedTerm:
+    """The term of the users of several terms, one after the other.
+
+    Their entries stay where they are: putting them into one order would take longer than all that is done with them.
+
+    Args:
+        firsts: the row of each term's first user.
+        size: the number of users.
+    """
+
+    def __init__(self, terms: Sequence["SparseTerm | JoinedTerm"], firsts: Sequence[int], size: int) -> None:
+        self._terms, self._firsts, self._size = terms, firsts, size
+
+    @cached_property
+    def largest(self) -> Tensor:
+        """() the largest absolute value."""
+        return torch.stack([term.largest for term in self._terms]).amax()
+
+    def add_to(self, scores: Tensor, a: int, b: int) -> None:
+        """Add the columns a..b-1 to `scores` (B, b - a), in place."""
+        for term, rows in zip(self._terms, pairwise([*self._firsts, self._size]), strict=True):
+            term.add_to(scores[slice(*rows)], a, b)
+
+    def at(self, rows: Tensor, items: Tensor) -> Tensor:
+        """(P,) the values of users `rows` and `items`, 0 where there are none."""
+        pieces = [term.at(rows - first, items) for term, first in zip(self._terms, self._firsts, strict=True)]
+        return torch.stack(pieces).sum(dim=0)  # a user has entries in one term only
 
 
 def with_terms(score: Score, terms: Sequence[SparseScores]) -> Score:
-    """`score` plus every term of (B, N + 1) scores, whose entries are in the order of their columns."""
+    """`score` plus every term of (B, N + 1) scores, whose entries are ordered by column and row."""
     added = [SparseTerm(term) for term in terms]
 
     def total(a: int, b: int) -> Tensor:

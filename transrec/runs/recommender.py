@@ -380,7 +380,7 @@ class Recommender:
     @cached_property
     def model(self) -> Model:
         """The model as it was trained."""
-        return self._channels.build(self._channel, self.catalogue.folder.index)
+        return self._channels.build(self._channel, self.catalogue.folder.index).eval()
 
     @cached_property
     def _vectors(self) -> Tensor:

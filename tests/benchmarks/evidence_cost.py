@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -34,19 +35,25 @@ def main() -> None:
     world = distributed.join()
     kinds = {"without": "model.evidence=[]", "with": EVIDENCE}
     made = {name: prepare(arguments, evidence, world) for name, evidence in kinds.items()}
-    for what, most in (("step", arguments.steps), ("evaluation", 2)):
-        seconds: dict[str, list[float]] = {name: [] for name in made}
+    for what, most in (("step", arguments.steps), ("evaluation", 3)):
+        ratios = []
         for number in range(most):
-            for name, actions in made.items():
-                start = time.perf_counter()
-                actions[what](number)
-                seconds[name].append(time.perf_counter() - start)
-        median = {name: statistics.median(times[1:]) for name, times in seconds.items()}  # the first warms up
-        added = median["with"] / median["without"] - 1
-        print(f"{what}: {median['without']:.2f} s without, {median['with']:.2f} s with evidence: {added:+.1%}")
+            without, with_evidence = (seconds(made[name][what], number) for name in kinds)
+            ratios.append(with_evidence / without - 1)
+        added = ratios[1:]  # the first warms up
+        print(
+            f"{what}: {statistics.median(added):+.1%} with evidence ({min(added):+.1%} to {max(added):+.1%})",
+            flush=True,
+        )
 
 
-def prepare(arguments: argparse.Namespace, evidence: str, world: distributed.World) -> dict[str, Callable[[int], None]]:
+def seconds(action: Callable[[int], Any], number: int) -> float:
+    start = time.perf_counter()
+    action(number)
+    return time.perf_counter() - start
+
+
+def prepare(arguments: argparse.Namespace, evidence: str, world: distributed.World) -> dict[str, Callable[[int], Any]]:
     """A training step and an evaluation."""
     overrides = [f"data.path={arguments.data}", "run_dir=none", evidence, *arguments.overrides]
     experiment = load(Experiment, find(arguments.config), overrides)
@@ -62,7 +69,7 @@ def prepare(arguments: argparse.Namespace, evidence: str, world: distributed.Wor
         if world.device.type == "cuda":
             torch.cuda.synchronize()
 
-    return {"step": step, "evaluation": lambda number: evaluator.model(parts.model, parts.store, "valid") and None}
+    return {"step": step, "evaluation": lambda number: evaluator.model(parts.model, parts.store, "valid")}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import argparse
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -74,8 +75,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         load = Load(Path(folder))
-        with serving("--run", arguments.run) as server:
-            print(json.dumps(load.one(server, load.bodies([arguments.run], named=False), arguments.requests)))
+        catalogue = Path(folder) / "catalogue"
+        shutil.copytree(str(load_run(arguments.run).catalogue.folder.place), catalogue)
+        with serving("--run", arguments.run, "--catalogue", catalogue) as server:
+            bodies = load.bodies([arguments.run], named=False)
+            print(json.dumps(load.one(server, bodies, arguments.requests, catalogue)), flush=True)
         if arguments.adapters:
             print(json.dumps(of_channels(load, arguments.run, arguments.adapters)))
 
@@ -107,17 +111,29 @@ class Load:
     def run(self, *arguments: Any, **more: Any) -> dict[str, Any]:
         return result(self.start(*arguments, **more))
 
-    def one(self, server: Server, bodies: Path, count: int) -> dict[str, Any]:
+    def one(self, server: Server, bodies: Path, count: int, catalogue: Path) -> dict[str, Any]:
         self.run(server, bodies, 3)  # warm
         full = self.run(server, bodies, SECONDS)
         alone = self.run(server, bodies, SECONDS, clients=1)
         half = self.run(server, bodies, 2 * SECONDS, wait=1000 * CLIENTS / (full["per_second"] / 2))
-        many = self.start(server, bodies, max(5, 1.1 * count / full["per_second"]))
-        reloads = []
-        while many.poll() is None:
-            reloads.append(httpx2.post(f"{server.address}/reload", timeout=600).json())
-            time.sleep(5)
-        return {"full": full, "one client": alone, "half": half, "many": result(many), "reloads": len(reloads)}
+        many = self.with_reloads(server, bodies, count, catalogue)
+        return {"full": full, "one client": alone, "half": half, "many": many}
+
+    def with_reloads(self, server: Server, bodies: Path, count: int, catalogue: Path) -> dict[str, Any]:
+        """At least `count` requests, while the index of the catalogue changes and is read again every few seconds."""
+        found = {"requests": 0, "failed": 0, "generation": 0}
+        while found["requests"] < count:
+            process = self.start(server, bodies, 60)
+            while process.poll() is None:
+                with (catalogue / "index.json").open("a") as index:
+                    index.write("\n")
+                reloaded = httpx2.post(f"{server.address}/reload", timeout=600).raise_for_status().json()
+                found["generation"] = reloaded["generation"]
+                time.sleep(5)
+            for name, number in result(process).items():
+                if name in ("requests", "failed"):
+                    found[name] += number
+        return found
 
 
 def result(process: Any) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 Designs considered. Waiting some milliseconds for more queries: a lone query waits for nobody. One thread per query: the
 threads compete for the same cores, and each pass has a single user. Chosen: whatever has arrived while the last batch
-was computed is the next batch. A batch holds the queries of all channels; the model makes one pass for each channel in
-it, as adapters are modules of their own, over the weights that the channels share.
+was computed is the next batch. A batch holds the queries of all channels, with one pass for each channel over the
+weights that they share. One pass for all, with stacked adapters, would make the user encoder faster, but neither
+evidence nor ranking, which take most of the time (`tests/benchmarks/mixed_channels.py`).
 """
 
 import asyncio

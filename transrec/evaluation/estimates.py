@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 Counts = NDArray[np.int64]
@@ -113,7 +113,7 @@ def student_mean(values: Tensor, confidence: float = USUAL.confidence) -> Estima
     mean, count = float(values.double().mean()), len(values)
     if count == 1:
         return Estimate(mean, mean, mean)
-    margin = float(stats.t.ppf((1 + confidence) / 2, count - 1) * values.double().std() / count**0.5)
+    margin = float(stdtrit(count - 1, (1 + confidence) / 2) * values.double().std() / count**0.5)
     return Estimate(mean, mean - margin, mean + margin)
 
 

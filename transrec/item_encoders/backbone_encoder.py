@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 
 from transrec.data.batch import Chunk, ItemContent
 from transrec.item_encoders import families, layer_by_layer
@@ -35,7 +35,7 @@ class BackboneEncoder(ItemEncoder):
     augments = False  # True if training augments the content anew at each step
     preparation = ""  # key of everything that `inputs` depends on besides the chunk
 
-    def __init__(self, backbone: PreTrainedModel, pooling: Pooling, width: int, projection: Projection):
+    def __init__(self, backbone: "transformers.PreTrainedModel", pooling: Pooling, width: int, projection: Projection):
         super().__init__()
         read = pooled_width(backbone, pooling)
         self.backbone = backbone

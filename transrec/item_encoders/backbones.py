@@ -1,4 +1,8 @@
-"""Loading and saving of pretrained backbones, with their tokenizers or image preprocessing."""
+"""Loading and saving of pretrained backbones, with their tokenizers or image preprocessing.
+
+Types of transformers are quoted in this package: naming one loads the code of models, which takes seconds. An error in a
+configuration need not wait for it.
+"""
 
 import importlib.util
 import json
@@ -12,8 +16,6 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
-from transformers.utils import cached_file
 
 from transrec.config import ConfigError
 from transrec.errors import TransRecError
@@ -48,7 +50,7 @@ def load_backbone(
     dropout: float | None,
     mask_ratio: float = 0.0,
     head: bool = False,
-) -> PreTrainedModel:
+) -> "transformers.PreTrainedModel":
     """Load a float32 backbone without its pooler, in training mode.
 
     Args:
@@ -87,7 +89,7 @@ def load_backbone(
     return backbone.train()
 
 
-def _keep_layers(config: PretrainedConfig, layers: int, name: str) -> None:
+def _keep_layers(config: "transformers.PretrainedConfig", layers: int, name: str) -> None:
     kind = family(config.model_type)
     known = len(kind.layers(config))
     if kind.cut is None:
@@ -101,20 +103,20 @@ def _without_pooler(kind: Family) -> dict[str, bool]:
     return {"add_pooling_layer": False} if kind.has_pooler else {}
 
 
-def _class_of(config: PretrainedConfig) -> type[PreTrainedModel]:
+def _class_of(config: "transformers.PretrainedConfig") -> "type[transformers.PreTrainedModel]":
     found: type[Any] = getattr(transformers, family(config.model_type).model)
     return found
 
 
-def _load_config(name: str, modality: Modality) -> PretrainedConfig:
+def _load_config(name: str, modality: Modality) -> "transformers.PretrainedConfig":
     """Configuration of the backbone; from a two-tower model, that of the tower for `modality`."""
-    values, _ = PretrainedConfig.get_config_dict(resolve(name))
+    values, _ = transformers.PretrainedConfig.get_config_dict(resolve(name))
     families.check_known(values.get("model_type", ""))  # before any class is loaded: the known types are the allow-list
-    config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
+    config = transformers.AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
     return families.tower_config(config, modality)
 
 
-def _load_weights(name: str, config: PretrainedConfig, head: bool) -> PreTrainedModel:
+def _load_weights(name: str, config: "transformers.PretrainedConfig", head: bool) -> "transformers.PreTrainedModel":
     kind = family(config.model_type)
     with _explained(name), _quiet():
         backbone, info = _class_of(config).from_pretrained(
@@ -207,11 +209,13 @@ def preprocessing(name: str) -> Preprocessing:
 
 
 def _preprocessor(name: str) -> dict[str, Any]:
-    path = cached_file(resolve(name), _PREPROCESSOR_FILE, _raise_exceptions_for_missing_entries=False)
+    path = transformers.utils.cached_file(
+        resolve(name), _PREPROCESSOR_FILE, _raise_exceptions_for_missing_entries=False
+    )
     return {} if path is None else read_json(Path(path))
 
 
-def set_image_size(backbone: PreTrainedModel, size: int) -> None:
+def set_image_size(backbone: "transformers.PreTrainedModel", size: int) -> None:
     """Set the size of the images that `backbone` reads, which may differ from the size it was trained on.
 
     Raises:
@@ -276,7 +280,7 @@ def save_architecture(name: str, modality: Modality, folder: Path) -> None:
     partial.rename(folder)
 
 
-def save_whole(backbone: PreTrainedModel, folder: Path) -> None:
+def save_whole(backbone: "transformers.PreTrainedModel", folder: Path) -> None:
     """Write configuration and weights so that the backbone's transformers class loads them with none missing.
 
     `AutoModel` finds that class, except for a SigLIP text tower, which it does not know. An untrained pooler or head

@@ -7,14 +7,14 @@ rates therefore reads them from the modules.
 from collections.abc import Iterable
 from numbers import Real
 
+import transformers
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 from transrec.config import ConfigError
 from transrec.item_encoders.families import family, family_of
 
 
-def set_dropout(config: PretrainedConfig, rate: float) -> None:
+def set_dropout(config: "transformers.PretrainedConfig", rate: float) -> None:
     """Set every dropout to `rate`, and disable stochastic depth and position jitter."""
     kind = family(config.model_type)
     values = dict.fromkeys(kind.dropout, rate) | dict.fromkeys(kind.stochastic_depth, 0.0) | dict.fromkeys(kind.jitter)
@@ -22,7 +22,7 @@ def set_dropout(config: PretrainedConfig, rate: float) -> None:
         setattr(config, field, value)
 
 
-def check_dropout(backbone: PreTrainedModel, rate: float) -> None:
+def check_dropout(backbone: "transformers.PreTrainedModel", rate: float) -> None:
     """Check the dropout rates in the modules of `backbone`.
 
     Raises:
@@ -51,7 +51,7 @@ def rates(module: nn.Module) -> dict[str, float]:
     }
 
 
-def first_random(backbone: PreTrainedModel, modules: Iterable[nn.Module]) -> str | None:
+def first_random(backbone: "transformers.PreTrainedModel", modules: Iterable[nn.Module]) -> str | None:
     """First dropout rate of `modules` or jitter setting of `backbone` that makes training passes random, if any."""
     for module in modules:
         for name, rate in rates(module).items():

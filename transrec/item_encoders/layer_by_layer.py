@@ -1,8 +1,8 @@
 """Layer-by-layer run of a backbone: a pass can start at any layer, stop before any, and keep the states of any."""
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from transrec.config import ConfigError
 from transrec.item_encoders import families
@@ -10,7 +10,7 @@ from transrec.item_encoders.families import Inputs
 from transrec.nn.readout import Hidden
 
 
-def embed(backbone: PreTrainedModel, inputs: Inputs) -> Tensor:
+def embed(backbone: "transformers.PreTrainedModel", inputs: Inputs) -> Tensor:
     """Input of the first layer (n, T, H)."""
     states = families.family_of(backbone).embed(backbone, inputs)
     for module in families.stem(backbone)[1:]:
@@ -19,7 +19,7 @@ def embed(backbone: PreTrainedModel, inputs: Inputs) -> Tensor:
 
 
 def run_layers(
-    backbone: PreTrainedModel,
+    backbone: "transformers.PreTrainedModel",
     states: Tensor,
     mask: Tensor | None,
     start: int = 0,
@@ -44,7 +44,7 @@ def run_layers(
     return Hidden([*kept, states], None if mask is None else mask.bool())
 
 
-def stages(backbone: PreTrainedModel) -> list[list[nn.Module]]:
+def stages(backbone: "transformers.PreTrainedModel") -> list[list[nn.Module]]:
     """Modules of each stage of a pass, in order: the stem, every layer, then norm and head together."""
     kind = families.family_of(backbone)
     norm = [] if kind.norm is None else [kind.norm]
@@ -52,7 +52,7 @@ def stages(backbone: PreTrainedModel) -> list[list[nn.Module]]:
     return [families.stem(backbone), *families.layers(backbone), [backbone.get_submodule(path) for path in norm + head]]
 
 
-def enable_gradient_checkpointing(backbone: PreTrainedModel) -> None:
+def enable_gradient_checkpointing(backbone: "transformers.PreTrainedModel") -> None:
     """Recompute each layer in the backward pass (non-reentrant, so frozen inputs are fine).
 
     Transformers also makes the embeddings' output require gradients, which only reentrant checkpointing needs. It
@@ -62,7 +62,7 @@ def enable_gradient_checkpointing(backbone: PreTrainedModel) -> None:
     backbone.disable_input_require_grads()
 
 
-def draw_prompts(backbone: PreTrainedModel, count: int) -> Tensor:
+def draw_prompts(backbone: "transformers.PreTrainedModel", count: int) -> Tensor:
     """Initial prompts (count, H): embeddings of random tokens of the vocabulary for text, zeros for images.
 
     Raises:

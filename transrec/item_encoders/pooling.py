@@ -6,8 +6,8 @@ Shape letters: n items of a chunk, T positions, H width of the backbone, W width
 from typing import Literal
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from transrec.config import ConfigError
 from transrec.item_encoders import families
@@ -15,7 +15,7 @@ from transrec.item_encoders import families
 Pooling = Literal["cls", "mean", "head"]
 
 
-def pooled_width(backbone: PreTrainedModel, pooling: Pooling) -> int:
+def pooled_width(backbone: "transformers.PreTrainedModel", pooling: Pooling) -> int:
     """Width W of the pooled vector.
 
     Raises:
@@ -32,7 +32,7 @@ def pooled_width(backbone: PreTrainedModel, pooling: Pooling) -> int:
     return families.hidden_size(backbone)
 
 
-def pool(backbone: PreTrainedModel, pooling: Pooling, states_nTH: Tensor, mask: Tensor | None) -> Tensor:
+def pool(backbone: "transformers.PreTrainedModel", pooling: Pooling, states_nTH: Tensor, mask: Tensor | None) -> Tensor:
     """Pooled vectors (n, W): class token, mean over a text's tokens or an image's patches, or the head's output.
 
     The mean includes prompts, and excludes the class and register tokens of an image.
@@ -56,7 +56,7 @@ def _last(states_nTH: Tensor, mask: Tensor | None) -> Tensor:
     return states_nTH[torch.arange(len(states_nTH), device=states_nTH.device), last_n]
 
 
-def _patches(backbone: PreTrainedModel, states_nTH: Tensor) -> Tensor:
+def _patches(backbone: "transformers.PreTrainedModel", states_nTH: Tensor) -> Tensor:
     """States of the patches and the prompts; prompts lie between the class token and the registers."""
     tokens = int(families.family_of(backbone).class_token is not None)
     registers = families.num_registers(backbone)

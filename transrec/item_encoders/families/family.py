@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import transformers
 from torch import Tensor
-from transformers import PretrainedConfig
-from transformers.masking_utils import create_bidirectional_mask
 
 Inputs = Mapping[str, Tensor]  # input_ids and attention_mask (n, T), or pixel_values (n, 3, side, side)
 Modality = Literal["text", "image"]
-Layers = Callable[[PretrainedConfig], list[tuple[str, ...]]]
+Layers = Callable[["transformers.PretrainedConfig"], list[tuple[str, ...]]]
+Widths = Callable[["transformers.PretrainedConfig"], list[int]]
+Cut = Callable[["transformers.PretrainedConfig", int], None]
 Context = Callable[[int], dict[str, Any]]  # layer index -> arguments of the layer besides the states
 
 
@@ -34,7 +35,7 @@ def bidirectional(backbone: Any, states: Tensor, mask: Tensor | None) -> Context
 
     Transformers would leave out a mask without padding, for which the host has to wait for the device.
     """
-    attendable = create_bidirectional_mask(
+    attendable = transformers.masking_utils.create_bidirectional_mask(
         config=backbone.config, inputs_embeds=states, attention_mask=mask, allow_is_bidirectional_skip=mask is None
     )
     return lambda layer: {"attention_mask": attendable}
@@ -45,17 +46,17 @@ def stack(path: str) -> Layers:
     return lambda config: [(f"{path}.{layer}",) for layer in range(config.num_hidden_layers)]
 
 
-def same_width(config: PretrainedConfig) -> list[int]:
+def same_width(config: "transformers.PretrainedConfig") -> list[int]:
     """Widths of the states of a model whose layers all have the same width."""
     return [config.hidden_size] * (config.num_hidden_layers + 1)
 
 
-def cut_stack(config: PretrainedConfig, layers: int) -> None:
+def cut_stack(config: "transformers.PretrainedConfig", layers: int) -> None:
     """Keep the first `layers` layers."""
     config.num_hidden_layers = layers
 
 
-def cut_stages(config: PretrainedConfig, layers: int) -> None:
+def cut_stages(config: "transformers.PretrainedConfig", layers: int) -> None:
     """Keep the first `layers` layers, and only their stage names; else the saved configuration cannot be loaded."""
     cut_stack(config, layers)
     config.stage_names = config.stage_names[: layers + 1]
@@ -80,8 +81,8 @@ class Family:
     context: Callable[[Any, Tensor, Tensor | None], Context] = bidirectional  # from states (n, T, H) and mask
     run_layer: Callable[[Any, tuple[str, ...], Tensor, dict[str, Any]], Tensor] = run_layer
     norm: str | None = None  # after the last layer
-    widths: Callable[[PretrainedConfig], list[int]] = same_width  # of the input of each layer, then of the last states
-    cut: Callable[[PretrainedConfig, int], None] | None = cut_stack  # keeps the first layers; None: cannot be cut
+    widths: Widths = same_width  # of the input of each layer, then of the last states
+    cut: Cut | None = cut_stack  # keeps the first layers; None: cannot be cut
 
     stochastic_depth: tuple[str, ...] = ()  # configuration fields that `dropout` sets to 0
     jitter: tuple[str, ...] = ()  # configuration fields of random position jitter in training; None disables it

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import PretrainedConfig
 
 from transrec.item_encoders.families.family import Context, Family, Inputs, cut_stages, stack
 
@@ -65,7 +65,7 @@ def _embed_swin(backbone: Any, inputs: Inputs) -> Tensor:
     return tensor
 
 
-def _swin_layers(config: PretrainedConfig) -> list[tuple[str, ...]]:
+def _swin_layers(config: "transformers.PretrainedConfig") -> list[tuple[str, ...]]:
     """Blocks of all stages; patches are merged after the last block of every stage except the last."""
     stages = [[(f"encoder.layers.{s}.blocks.{b}",) for b in range(depth)] for s, depth in enumerate(config.depths)]
     layers: list[tuple[str, ...]] = []
@@ -75,7 +75,7 @@ def _swin_layers(config: PretrainedConfig) -> list[tuple[str, ...]]:
     return layers
 
 
-def _swin_widths(config: PretrainedConfig) -> list[int]:
+def _swin_widths(config: "transformers.PretrainedConfig") -> list[int]:
     widths = [config.embed_dim * 2**stage for stage, depth in enumerate(config.depths) for _ in range(depth)]
     return [*widths, config.hidden_size]
 

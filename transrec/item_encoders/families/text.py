@@ -4,9 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import PretrainedConfig
-from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
 
 from transrec.item_encoders.families.family import Context, Family, Inputs, cut_stack, stack
 
@@ -23,15 +22,15 @@ def _local_and_global(backbone: Any, states: Tensor, mask: Tensor | None) -> Con
     given["allow_is_bidirectional_skip"] = mask is None  # see `bidirectional`
     types: list[str] = backbone.config.layer_types
     masks = {
-        "full_attention": create_bidirectional_mask(**given),
-        "sliding_attention": create_bidirectional_sliding_window_mask(**given),
+        "full_attention": transformers.masking_utils.create_bidirectional_mask(**given),
+        "sliding_attention": transformers.masking_utils.create_bidirectional_sliding_window_mask(**given),
     }
     places = torch.arange(states.shape[1], device=states.device).unsqueeze(0)
     rotary = {kind: backbone.rotary_emb(states, places, kind) for kind in set(types)}
     return lambda layer: {"attention_mask": masks[types[layer]], "position_embeddings": rotary[types[layer]]}
 
 
-def _cut_types_too(config: PretrainedConfig, layers: int) -> None:
+def _cut_types_too(config: "transformers.PretrainedConfig", layers: int) -> None:
     cut_stack(config, layers)
     config.layer_types = config.layer_types[:layers]
 

@@ -14,8 +14,8 @@ into the space shared by both towers are not used.
 from dataclasses import replace
 from typing import Any
 
+import transformers
 from torch import Tensor
-from transformers.masking_utils import create_causal_mask
 
 from transrec.item_encoders.families.family import Context, Family, Head, bidirectional, stack
 from transrec.item_encoders.families.image import embed_image
@@ -27,7 +27,7 @@ TWO_TOWERS = {"clip": _FIELDS, "siglip": _FIELDS}
 
 
 def _causal(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
-    attendable = create_causal_mask(
+    attendable = transformers.masking_utils.create_causal_mask(
         config=backbone.config,
         inputs_embeds=states,
         attention_mask=mask,

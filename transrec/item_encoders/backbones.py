@@ -1,7 +1,7 @@
 """Loading and saving of pretrained backbones, with their tokenizers or image preprocessing.
 
-Types of transformers are quoted in this package: naming one loads the code of models, which takes seconds. An error in a
-configuration need not wait for it.
+Types of transformers are quoted in this package: naming one loads the code of models, which takes seconds, and an error
+in a configuration need not wait for it.
 """
 
 import importlib.util

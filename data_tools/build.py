@@ -24,7 +24,7 @@ from data_tools.profiles import columns_of, stage_profiles
 from data_tools.progress import step
 from data_tools.rejects import RejectLog, ignore
 from data_tools.shard_writer import describe_file
-from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, ImpressionSource, Source, SourceError
+from data_tools.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, ImpressionSource, Source, SourceError
 from data_tools.stage import cut_tasks
 from data_tools.user_shards import GroupUsers, UserShards
 from transrec.data.shards.schema import (

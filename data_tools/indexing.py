@@ -17,7 +17,7 @@ from data_tools.filters import Filters
 from data_tools.pieces import Piece, cut_pieces
 from data_tools.progress import step
 from data_tools.rejects import Reason, RejectLog
-from data_tools.sources.source import Batch
+from data_tools.source import Batch
 from data_tools.stage import BUCKETS, Fragments, fragment_path, write_fragment
 
 _ITEM_IDS = "item_ids.arrow"

@@ -18,7 +18,7 @@ from data_tools.markup import clean_text
 from data_tools.progress import Advance
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.shard_writer import ShardWriter
-from data_tools.sources.source import Item
+from data_tools.source import Item
 from transrec.data.shards.schema import CATALOGUE_SCHEMA, FileEntry
 
 _CHUNK_ITEMS = 16

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from data_tools.rejects import Reason, Reject
-from data_tools.sources.source import Batch
+from data_tools.source import Batch
 
 PIECE_ROWS = 2**18
 

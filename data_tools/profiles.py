@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_tools.executor import Executor
 from data_tools.pieces import Piece, cut_pieces
 from data_tools.rejects import Reason, Reject, RejectSink
-from data_tools.sources.source import Batch, SourceError
+from data_tools.source import Batch, SourceError
 from data_tools.stage import BUCKETS, Fragments, fragment_path, write_fragment
 from transrec.data.shards.schema import USER_COLUMNS
 

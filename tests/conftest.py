@@ -17,7 +17,7 @@ from tiny_world import Tiny, write_tiny
 
 import data_tools.build
 from data_tools.rejects import RejectSink
-from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, Totals
+from data_tools.source import INTERACTION_COLUMNS, Batch, Item, Totals
 from data_tools.sources.synthetic import SyntheticSource
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # how fast a machine is proves nothing here

@@ -24,7 +24,7 @@ from data_tools.reading.input_files import require_file
 from data_tools.reading.row_files import require_distinct
 from data_tools.reading.text_blocks import first_line, is_utf8, line_blocks, split_block
 from data_tools.rejects import Reason, Reject, RejectSink
-from data_tools.sources.source import Batch, SourceError
+from data_tools.source import Batch, SourceError
 
 LONGEST_QUOTED = 2**20  # characters; a longer quoted field counts as one whose quote never closes
 _SURPLUS = 8  # a record with more fields than this beyond its columns is taken for one with a wrong quote

@@ -13,7 +13,7 @@ from data_tools.reading.csv_files import read_csv_blocks, split_line
 from data_tools.reading.row_files import require_distinct
 from data_tools.reading.text_blocks import count_lines, line_blocks, split_block
 from data_tools.rejects import RejectSink
-from data_tools.sources.source import Batch, SourceError
+from data_tools.source import Batch, SourceError
 
 _FIELD_END = b"\x1f"  # ASCII's own separator of fields, which stands for separators of several characters
 _UNDECODABLE = b"\xff"  # in place of a line that is not in the encoding: it is rejected as not UTF-8

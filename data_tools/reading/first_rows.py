@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from data_tools.sources.source import Batch
+from data_tools.source import Batch
 
 
 def first_rows(batches: Iterable[Batch], column: str) -> Iterator[Batch]:

@@ -5,7 +5,7 @@ from glob import glob
 from pathlib import Path
 from urllib.parse import unquote
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 

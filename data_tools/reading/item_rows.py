@@ -13,7 +13,7 @@ from data_tools.reading.column_texts import is_bytes
 from data_tools.reading.image_folder import ImageFolder
 from data_tools.reading.typed_columns import iterate_rows, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.source import Batch, Item
+from data_tools.source import Batch, Item
 
 BYTES_READ = frozenset({"item_id", "title", "text", "image"})  # columns of items that are read even if they are bytes
 

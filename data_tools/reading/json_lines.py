@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from data_tools.reading.text_blocks import describe_bad_utf8, is_utf8, line_blocks
 from data_tools.rejects import Reason, Reject, RejectSink
-from data_tools.sources.source import Batch
+from data_tools.source import Batch
 
 _LONGEST_LITERAL = 2**20  # characters
 _EXACT = 2**53  # from here on a float skips whole numbers

@@ -18,7 +18,7 @@ import pyarrow as pa
 from data_tools.reading.input_files import find_files, label_files, partition_of
 from data_tools.reading.typed_columns import remark_labels, require_labels
 from data_tools.rejects import RejectSink
-from data_tools.sources.source import Batch, SourceError
+from data_tools.source import Batch, SourceError
 from transrec.data.shards.schema import LABEL_PREFIX
 
 INTERACTION_NAMES = frozenset({"user_id", "item_id", "timestamp"})

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from data_tools.reading.column_texts import is_bytes
 from data_tools.reading.text_blocks import count_lines, first_line, line_blocks, split_block
 from data_tools.rejects import RejectSink
-from data_tools.sources.source import Batch, SourceError
+from data_tools.source import Batch, SourceError
 from transrec.files import is_git_lfs_pointer
 
 IDS_READ = frozenset({"user_id", "item_id", "request_id"})  # columns that are read even if they are bytes

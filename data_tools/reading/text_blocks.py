@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_tools.rejects import Reason, Reject, RejectSink
-from data_tools.sources.source import Batch, SourceError
+from data_tools.source import Batch, SourceError
 
 BLOCK_BYTES = 8 * 2**20
 _NEWLINE, _NUL = b"\n\0"

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 _WITH_YEAR, _WITH_DAY = set("YyFDcxs"), set("deFDcx")  # directives
 _ZONE = r"\s*(Z|[+-][0-9]{2}(:?[0-9]{2})?)\s*$"

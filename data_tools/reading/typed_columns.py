@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from data_tools.reading.column_texts import is_inexact, shown, to_id_texts, to_texts
 from data_tools.reading.time_formats import parse_times
 from data_tools.rejects import Reason, Reject, RejectSink
-from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, Batch, SourceError
+from data_tools.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, Batch, SourceError
 from transrec.data.shards.schema import CONTEXT_PREFIX, LABEL_PREFIX
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # time units per second

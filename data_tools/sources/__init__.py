@@ -1,5 +1,6 @@
 """Raw formats, one file each; the names here are the choices of `--source`."""
 
+from data_tools.source import Source
 from data_tools.sources.adressa import AdressaSource
 from data_tools.sources.amazon_m2 import AmazonM2Source
 from data_tools.sources.amazon_reviews import AmazonReviewsSource
@@ -18,7 +19,6 @@ from data_tools.sources.pixelrec import PixelRecSource
 from data_tools.sources.recbole import RecBoleSource
 from data_tools.sources.sample import SampleSource
 from data_tools.sources.sequences_txt import SequencesTxtSource
-from data_tools.sources.source import Source
 from data_tools.sources.steam import SteamSource
 from data_tools.sources.synthetic import SyntheticSource
 from data_tools.sources.tables import TablesSource

@@ -26,7 +26,7 @@ from data_tools.reading.typed_columns import (
     without_failures,
 )
 from data_tools.rejects import Reason, RejectSink, ignore
-from data_tools.sources.source import Batch, Item, Totals
+from data_tools.source import Batch, Item, Totals
 
 KEYS = {
     "userId": "user_id",

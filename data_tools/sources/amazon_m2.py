@@ -23,8 +23,8 @@ from data_tools.reading.item_text import compose_text
 from data_tools.reading.text_blocks import count_lines
 from data_tools.reading.typed_columns import iterate_rows, to_strings
 from data_tools.rejects import RejectSink
+from data_tools.source import Batch, Item, Totals
 from data_tools.sources.sequences import make_interactions, split_sequences
-from data_tools.sources.source import Batch, Item, Totals
 
 LOCALES = ("UK", "DE", "JP", "ES", "FR", "IT")
 _PRODUCT = ("brand", "color", "size", "model", "material", "author")

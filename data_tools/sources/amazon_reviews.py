@@ -29,7 +29,7 @@ from data_tools.reading.json_lines import read_json_lines, read_objects, to_text
 from data_tools.reading.text_blocks import count_lines
 from data_tools.reading.typed_columns import to_interactions
 from data_tools.rejects import Reason, Reject, RejectSink, ignore
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.source import Batch, Item, SourceError, Totals
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 

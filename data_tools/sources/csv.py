@@ -42,7 +42,7 @@ from data_tools.reading.mapped_tables import (
 from data_tools.reading.time_formats import require_time_format
 from data_tools.reading.typed_columns import UNITS, clicked, iterate_rows, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
-from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, Totals
+from data_tools.source import INTERACTION_COLUMNS, Batch, Item, Totals
 
 _TABBED = (".tsv", ".tab", ".tsv.gz", ".tab.gz")
 

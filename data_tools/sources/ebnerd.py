@@ -30,7 +30,7 @@ from data_tools.reading.item_text import compose_text
 from data_tools.reading.row_files import column_names, count_rows, read_parquet
 from data_tools.reading.typed_columns import iterate_rows, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.source import Batch, Item, SourceError, Totals
 
 SPLITS = ("train", "validation", "test")
 PROFILE = ("is_subscriber", "gender", "postcode", "age")

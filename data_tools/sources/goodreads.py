@@ -22,7 +22,7 @@ from data_tools.reading.json_lines import read_json_lines, read_objects, to_text
 from data_tools.reading.text_blocks import count_lines
 from data_tools.reading.typed_columns import to_interactions
 from data_tools.rejects import Reason, Reject, RejectSink
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.source import Batch, Item, SourceError, Totals
 
 KEYS = {"user_id": "user_id", "book_id": "item_id", "date_added": "timestamp", "rating": "rating"}
 # A date such as `Wed Mar 22 11:37:04 -0700 2017`: what Arrow reads of it, and the time zone, which Arrow does not.

@@ -19,7 +19,7 @@ from data_tools.reading.item_text import compose_text
 from data_tools.reading.text_blocks import count_lines
 from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.source import Batch, Item, Totals
+from data_tools.source import Batch, Item, Totals
 
 SPOKEN = ("prod_name", "product_type_name", "colour_group_name", "department_name", "detail_desc")
 TIME_FORMAT = "%Y-%m-%d"

@@ -22,7 +22,7 @@ from data_tools.reading.item_text import compose_text
 from data_tools.reading.text_blocks import count_lines
 from data_tools.reading.typed_columns import iterate_rows, to_flags, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.source import Batch, Item, SourceError, Totals
 
 FEEDBACK = ("is_click", "long_view", "is_like", "is_follow", "is_comment", "is_forward")
 _STANDARD, _RANDOM = "log_standard_*.csv", "log_random_*.csv"

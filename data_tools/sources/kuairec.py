@@ -29,7 +29,7 @@ from data_tools.reading.item_text import compose_text
 from data_tools.reading.text_blocks import count_lines
 from data_tools.reading.typed_columns import iterate_rows, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
-from data_tools.sources.source import Batch, Item, Totals
+from data_tools.source import Batch, Item, Totals
 
 MATRICES = ("big", "small")
 _NAMES = {"video_id": "item_id", "watch_ratio": "rating"}

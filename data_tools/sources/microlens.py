@@ -23,8 +23,8 @@ from data_tools.reading.input_files import visible_files
 from data_tools.reading.text_blocks import count_lines, first_line, line_blocks, split_block
 from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink
+from data_tools.source import Batch, Item, SourceError, Totals
 from data_tools.sources.sequences import read_user_sequences
-from data_tools.sources.source import Batch, Item, SourceError, Totals
 
 _PAIR = {"user": "user_id", "item": "item_id", "timestamp": "timestamp"}  # name in a header -> ours
 _TITLE = {"item": "item_id", "title": "title"}

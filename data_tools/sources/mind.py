@@ -39,8 +39,8 @@ from data_tools.reading.typed_columns import (
     without_failures,
 )
 from data_tools.rejects import Reason, RejectSink, ignore
+from data_tools.source import IMPRESSION_COLUMNS, Batch, Item, Totals
 from data_tools.sources.sequences import Elements, make_interactions, split_sequences
-from data_tools.sources.source import IMPRESSION_COLUMNS, Batch, Item, Totals
 
 NEWS = ["item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities"]
 BEHAVIORS = ["impression_id", "user_id", "time", "history", "impressions"]

@@ -25,7 +25,7 @@ from data_tools.reading.item_text import compose_text
 from data_tools.reading.text_blocks import is_utf8
 from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.source import Batch, Item, SourceError, Totals
 
 _TABBED, _BARRED = (Delimited(separator, header=False, quoted=False) for separator in "\t|")
 _BY_COLONS, _BY_COMMAS = Delimited("::", header=False), Delimited(",")

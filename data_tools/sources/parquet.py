@@ -37,7 +37,7 @@ from data_tools.reading.mapped_tables import (
 from data_tools.reading.row_files import IDS_READ, LeftOut, column_names, count_rows, read_parquet
 from data_tools.reading.typed_columns import UNITS, clicked, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
-from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
+from data_tools.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
 
 class ParquetSource:

@@ -20,7 +20,7 @@ from data_tools.reading.item_text import compose_text
 from data_tools.reading.text_blocks import count_lines
 from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.source import Batch, Item, SourceError, Totals
 
 _INTERACTION = ("user_id", "item_id", "timestamp")
 _ITEM = ("item_id", "title", "tag", "description")

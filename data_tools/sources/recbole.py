@@ -22,7 +22,7 @@ from data_tools.reading.item_text import compose_text
 from data_tools.reading.row_files import column_names, count_rows, read_rows
 from data_tools.reading.typed_columns import iterate_rows, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.source import Batch, Item, SourceError, Totals
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 _SPLITS = ("train", "valid", "test")  # in the order of time

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from data_tools.reading.row_files import read_headless_rows
 from data_tools.reading.typed_columns import to_strings
 from data_tools.rejects import Reason, Reject, RejectSink
-from data_tools.sources.source import INTERACTION_COLUMNS, Batch
+from data_tools.source import INTERACTION_COLUMNS, Batch
 
 
 class Elements(NamedTuple):

@@ -20,8 +20,8 @@ from data_tools.reading.input_files import require_file
 from data_tools.reading.row_files import read_headless_rows
 from data_tools.reading.typed_columns import iterate_rows, to_strings
 from data_tools.rejects import RejectSink, ignore
+from data_tools.source import Batch, Item, Totals
 from data_tools.sources.sequences import make_interactions, split_sequences, without_repeats
-from data_tools.sources.source import Batch, Item, Totals
 
 
 class SequencesTxtSource:

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_tools.rejects import RejectSink
+from data_tools.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 from data_tools.sources.known_clicks import ATTRIBUTES, PROBABILITY, KnownClicks, Visits
 from data_tools.sources.known_law import KnownLaw
-from data_tools.sources.source import IMPRESSION_COLUMNS, INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
 JUMP_SHARE = 0.1
 STAY_SHARE = {"steady": 0.6, "restless": 0.1}

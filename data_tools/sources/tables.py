@@ -32,7 +32,7 @@ from data_tools.reading.typed_columns import (
     to_strings,
 )
 from data_tools.rejects import RejectSink, ignore
-from data_tools.sources.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
+from data_tools.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
 
 
 class TablesSource(TimedFolderSource):

@@ -27,7 +27,7 @@ from data_tools.reading.typed_columns import (
     without_failures,
 )
 from data_tools.rejects import Reason, RejectSink, ignore
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.source import Batch, Item, SourceError, Totals
 
 FEEDBACK = ("click", "follow", "like", "share")
 PROFILE = ("gender", "age")

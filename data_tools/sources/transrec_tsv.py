@@ -20,8 +20,8 @@ from data_tools.reading.row_files import read_headless_rows
 from data_tools.reading.text_blocks import count_lines, first_line
 from data_tools.reading.typed_columns import iterate_rows, to_strings
 from data_tools.rejects import RejectSink
+from data_tools.source import Batch, Item, SourceError, Totals
 from data_tools.sources.sequences import read_user_sequences
-from data_tools.sources.source import Batch, Item, SourceError, Totals
 
 ITEM_COLUMNS = ["item_id", "title", "abstract"]
 

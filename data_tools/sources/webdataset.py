@@ -24,7 +24,7 @@ from data_tools.reading.row_files import column_names, count_rows, find_row_file
 from data_tools.reading.text_blocks import count_lines, is_utf8
 from data_tools.reading.typed_columns import to_interactions
 from data_tools.rejects import Reason, Reject, RejectSink
-from data_tools.sources.source import Batch, Item, SourceError, Totals
+from data_tools.source import Batch, Item, SourceError, Totals
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _LONGEST = {"json": 2**24, "txt": 2**24} | dict.fromkeys(_IMAGES, 2**28)  # bytes; a longer member is rejected

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from data_tools.build import build
 from data_tools.rejects import Reject
+from data_tools.source import INTERACTION_COLUMNS, Item, Source
 from data_tools.sources import SOURCES
-from data_tools.sources.source import INTERACTION_COLUMNS, Item, Source
 from data_tools.verify import verify
 from transrec.data.shards.item_shards import ItemShards
 from transrec.data.shards.schema import ShardIndex

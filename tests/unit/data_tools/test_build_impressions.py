@@ -19,7 +19,7 @@ from data_tools.build import build
 from data_tools.errors import DataToolsError
 from data_tools.filters import Filters
 from data_tools.shard_reader import read_block_table, read_blocks
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 from data_tools.sources.tables import TablesSource
 from data_tools.user_shards import cut_users
 from data_tools.verify import verify

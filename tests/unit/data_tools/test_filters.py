@@ -15,7 +15,7 @@ from data_tools.filters import Filters
 from data_tools.histories import Histories
 from data_tools.indexing import indexed
 from data_tools.shard_reader import read_blocks, read_catalogue
-from data_tools.sources.source import INTERACTION_COLUMNS
+from data_tools.source import INTERACTION_COLUMNS
 from data_tools.sources.tables import TablesSource
 from data_tools.verify import verify
 from transrec.data.shards.schema import ShardIndex

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from data_tools.histories import Histories, unite_users
 from data_tools.indexing import indexed
-from data_tools.sources.source import INTERACTION_COLUMNS
+from data_tools.source import INTERACTION_COLUMNS
 from transrec.data.shards.schema import user_order_key
 
 COLUMNS = indexed(INTERACTION_COLUMNS)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data_tools.histories import Histories
 from data_tools.impressions import context_of, group_impressions, heads_of
 from data_tools.indexing import indexed
-from data_tools.sources.source import IMPRESSION_COLUMNS
+from data_tools.source import IMPRESSION_COLUMNS
 from data_tools.stage import BUCKETS, Fragments
 
 COLUMNS = indexed(IMPRESSION_COLUMNS)

@@ -6,7 +6,7 @@ import pytest
 from data_tools.executor import InProcess
 from data_tools.profiles import Profiles, columns_of, stage_profiles
 from data_tools.rejects import Reason, Reject
-from data_tools.sources.source import Batch, SourceError
+from data_tools.source import Batch, SourceError
 from data_tools.stage import BUCKETS
 
 ALL = range(BUCKETS)

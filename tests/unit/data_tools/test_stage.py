@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_tools.pieces import cut_pieces
 from data_tools.rejects import Reason, Reject
-from data_tools.sources.source import Batch
+from data_tools.source import Batch
 from data_tools.stage import BUCKETS, Fragments, cut_tasks, fragment_path, write_fragment
 from transrec.data.shards.schema import user_order_key
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data_tools.reading import text_blocks
 from data_tools.reading.csv_files import csv_columns, first_record, read_csv, read_headless_csv
 from data_tools.rejects import Reason, Reject
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 
 def read(path: Path) -> tuple[list[tuple[int, list[str]]], list[tuple[int, Reason]]]:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from data_tools.reading.input_files import find_files, label_files
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 
 @pytest.fixture

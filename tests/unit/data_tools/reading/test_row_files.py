@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data_tools.reading import text_blocks
 from data_tools.reading.row_files import column_names, count_rows, find_row_file, read_rows
 from data_tools.rejects import Reason, Reject
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 
 def read(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[Reject]]:

@@ -5,7 +5,7 @@ import pytest
 
 from data_tools.reading import text_blocks
 from data_tools.reading.text_blocks import count_lines, first_line, line_blocks
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 TEXT = b"".join(b"line %d\n" % number for number in range(1000))
 

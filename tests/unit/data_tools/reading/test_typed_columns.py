@@ -6,7 +6,7 @@ import pytest
 
 from data_tools.reading.typed_columns import label_columns, to_impressions, to_interactions, to_strings
 from data_tools.rejects import Reason, Reject
-from data_tools.sources.source import INTERACTION_COLUMNS, Batch, SourceError
+from data_tools.source import INTERACTION_COLUMNS, Batch, SourceError
 
 EXPECTED_LABELS = "expected 1 or true, 0 or false, or nothing where it was not observed"
 

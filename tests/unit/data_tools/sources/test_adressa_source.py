@@ -7,8 +7,8 @@ from source_reading import build_twice, read_source
 
 from data_tools.build import build
 from data_tools.rejects import StrictError
+from data_tools.source import SourceError
 from data_tools.sources.adressa import AdressaSource
-from data_tools.sources.source import SourceError
 
 FIRST = 1483225200
 

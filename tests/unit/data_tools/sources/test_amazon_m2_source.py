@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, make_source, read_source
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 SESSIONS = "prev_items,next_item,locale\n\"['B1' 'B2'\n 'B1']\",B3,UK\n['B9'],B1,DE\n['B3' 'B2'],B1,UK\n"
 PRODUCTS = (

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, read_source
 
+from data_tools.source import SourceError
 from data_tools.sources.amazon_reviews import AmazonReviewsSource
-from data_tools.sources.source import SourceError
 
 REVIEWS_2018 = [
     {"overall": 5.0, "verified": True, "reviewerID": "A1", "asin": "0000001", "unixReviewTime": 1514764800},

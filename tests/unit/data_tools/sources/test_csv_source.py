@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, make_source, read_source
 
+from data_tools.source import SourceError
 from data_tools.sources.csv import CsvSource
-from data_tools.sources.source import SourceError
 
 CLICKS = 'uid,junk,sku,when,stars\n7,x,a1,1000,4\n8,"a, b",b2,2000,\n7,x,b2,3000,5\n'
 ITEMS = 'sku,name,colour\na1,"One, two",red\nb2,"Three\nlines",\n'

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from source_reading import build_twice, make_source, read_source
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 MAY = 1_684_000_000  # seconds
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, make_source, read_source
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 BOOKS = [
     {"book_id": "7", "title": "Dracula", "description": "A count.", "authors": [{"author_id": "6988", "role": ""}],

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, read_source
 
+from data_tools.source import SourceError
 from data_tools.sources.hm import HMSource
-from data_tools.sources.source import SourceError
 
 ARTICLES = (
     "article_id,product_code,prod_name,product_type_name,colour_group_name,department_name,detail_desc\n"

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from data_tools.source import SourceError
 from data_tools.sources import synthetic
 from data_tools.sources.known_clicks import APPEAL, ATTRIBUTES, KINDS, LIKING, KnownClicks, Visits
-from data_tools.sources.source import SourceError
 from data_tools.sources.synthetic import SyntheticSource
 
 USERS = slice(0, 2000)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from data_tools.source import SourceError
 from data_tools.sources.known_law import NOISE, KnownLaw
-from data_tools.sources.source import SourceError
 from data_tools.sources.synthetic import SyntheticSource
 
 SIZES = np.array([30, 100, 300, 1000, 3000, 10_000])

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, make_source, read_source
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 LOG = (
     "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, make_source, read_source
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 MATRIX = "user_id,video_id,play_duration,video_duration,time,date,timestamp,watch_ratio\n"
 CAPTIONS = (

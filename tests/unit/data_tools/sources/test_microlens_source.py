@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, make_source, read_source
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 INTERACTIONS = [("36121", "9580", 1583378629, None), ("7", "10", 1583378630, None), ("36121", "10", 1583378631, None)]
 

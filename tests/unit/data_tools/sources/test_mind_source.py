@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, read_source
 
+from data_tools.source import SourceError
 from data_tools.sources.mind import SHOWN, MindSource
-from data_tools.sources.source import SourceError
 
 NINE = 1573463158  # 11/11/2019 9:05:58 AM, UTC
 

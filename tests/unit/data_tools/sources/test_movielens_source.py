@@ -5,7 +5,7 @@ import pytest
 from source_reading import build_twice, make_source, read_source
 
 from data_tools.build import build
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 SHARED = Path(__file__).parents[5] / "shared" / "data" / "ml-100k"
 GENRES = [

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, read_source
 
+from data_tools.source import SourceError
 from data_tools.sources.ninerec import NineRecSource
-from data_tools.sources.source import SourceError
 
 ITEMS = 'v1,韩国电影，《女教师》,"Korean Movie, The Governess"\nv2,只有中文,\nv3,三,Three\n'
 

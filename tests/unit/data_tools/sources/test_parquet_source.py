@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from source_reading import build_twice, make_source, read_source
 
+from data_tools.source import SourceError
 from data_tools.sources.parquet import ParquetSource
-from data_tools.sources.source import SourceError
 
 COLUMNS = "user_id=uid,item_id=sku,item_id=id,timestamp=ts,title=name"
 

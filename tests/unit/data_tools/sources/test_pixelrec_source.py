@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, make_source, read_source
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 INFO = (
     "item_id,view_number,comment_number,title,tag,description\n"

@@ -4,8 +4,8 @@ import pytest
 
 from data_tools.build import build
 from data_tools.rejects import Reason, Reject
+from data_tools.source import SourceError
 from data_tools.sources.recbole import RecBoleSource, field_types
-from data_tools.sources.source import SourceError
 from data_tools.verify import verify
 from transrec.data.shards.item_shards import ItemShards
 from transrec.data.shards.shard_folder import ShardFolder

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, make_source, read_source
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 GAMES = (
     "{u'publisher': u'Kotoshiro', u'genres': [u'Action', u'Indie'], u'app_name': u'Lost Summoner Kitty', "

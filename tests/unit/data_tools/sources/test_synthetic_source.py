@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from data_tools.source import SourceError
 from data_tools.sources import synthetic
-from data_tools.sources.source import SourceError
 from data_tools.sources.synthetic import SyntheticSource
 
 SMALL = SyntheticSource(n_users=400, n_items=320, n_interactions=12_000, seed=3)

@@ -9,7 +9,7 @@ from source_reading import read_source
 from data_tools.build import build
 from data_tools.errors import DataToolsError
 from data_tools.rejects import Reason, Reject
-from data_tools.sources.source import Item, SourceError
+from data_tools.source import Item, SourceError
 from data_tools.sources.tables import TablesSource
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, read_source
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 from data_tools.sources.tenrec import TenrecSource
 from transrec.data.shards.shard_folder import ShardFolder
 from transrec.data.shards.user_shards import UserShards

@@ -10,7 +10,7 @@ import pytest
 from source_reading import build_twice, make_source, read_source
 
 import data_tools.sources.webdataset as module
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 PAIRS = "user_id,item_id,timestamp\nu,7,1\nu,dir/0001,2\nv,0003,3\n"
 INTERACTIONS = [("u", "7", 1, None), ("u", "dir/0001", 2, None), ("v", "0003", 3, None)]

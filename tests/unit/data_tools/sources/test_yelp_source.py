@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from source_reading import build_twice, make_source, read_source
 
-from data_tools.sources.source import SourceError
+from data_tools.source import SourceError
 
 BUSINESSES = [
     {"business_id": "b1", "name": "Café", "city": "Tampa", "state": "FL", "categories": "Cafes, Food", "stars": 4.5},

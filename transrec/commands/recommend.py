@@ -52,6 +52,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
     parser = argument_parser()
     arguments = parser.parse_args(values_joined(argv, "--history", "--item"))
+    if arguments.history is not None and len(arguments.history) > 1:
+        parser.error("--history is given twice: use --histories for several users")
     if arguments.json and arguments.histories is not None:
         parser.error("--json is for --history and --item: --histories prints a JSON line for each user")
     return arguments
@@ -65,7 +67,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, help="run folder; with --adapter, the base run of the adapters")
     parser.add_argument("--adapter", type=Path, nargs="+", default=[], help="adapted runs, or their export folders")
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--history", metavar="ID,ID,…", help="item ids, oldest first, or a JSON list; shows a table")
+    given.add_argument(
+        "--history", action="append", metavar="ID,ID,…", help="item ids, oldest first, or a JSON list; shows a table"
+    )
     given.add_argument("--item", action="append", metavar="ID", help="as --history, one id at a time, oldest first")
     given.add_argument(
         "--histories",
@@ -100,11 +104,12 @@ def one_history(arguments: argparse.Namespace) -> list[str] | None:
         return found
     if arguments.history is None:
         return None
+    (history,) = arguments.history
     try:
-        listed = parsed_json(arguments.history)
+        listed = parsed_json(history)
     except ValueError:
         listed = None
-    return ids_of(listed, "--history") if isinstance(listed, list) else arguments.history.split(",")
+    return ids_of(listed, "--history") if isinstance(listed, list) else history.split(",")
 
 
 def asked_users(place: str, several: bool) -> Iterable[UserHistory]:

@@ -7,7 +7,7 @@ import pytest
 from portable_runs import untrained
 from tiny_world import Tiny
 
-from transrec.commands.recommend import answer
+from transrec.commands.recommend import answer, one_history, parse
 from transrec.config import ConfigError
 from transrec.runs.click_scores import Visit
 from transrec.runs.histories import read_histories
@@ -80,3 +80,10 @@ def test_names_that_are_no_characters_come_back(recommender: Recommender, capsys
     (line,) = answered(recommender, capsys, {"user": "\ud800", "history": ["item-1", "\udfff"]})
     assert (line["user"], line["unknown"]) == ("\ud800", ["\udfff"])
     assert len(items(line)) == 2
+
+
+def test_a_second_history_is_refused_instead_of_replacing_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert one_history(parse(["--run", "runs/x", "--history", "a,b"])) == ["a", "b"]
+    with pytest.raises(SystemExit):
+        parse(["--run", "runs/x", "--history", "a", "--history", "b"])
+    assert "--history is given twice: use --histories for several users" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from transrec.files import writing
 Floats = NDArray[np.float32]
 IndexKind = Literal["flat", "hnsw"]
 INDEXES: tuple[IndexKind, ...] = get_args(IndexKind)
-LINKS, BUILD_WIDTH, SEARCH_WIDTH = 32, 200, 128  # of HNSW: neighbours of a node, and lists while building and searching
+LINKS, BUILD_WIDTH, SEARCH_WIDTH = 32, 200, 512  # of HNSW: neighbours of a node, and lists while building and searching
 _MARGIN = 16  # further candidates, whose rounded scores may come close to those of the best
 _USERS_AT_ONCE = 256
 

@@ -93,8 +93,8 @@ class Experiment(Config):
             raise ValueError(f"optimizer.embedding.name={name} has no loss scale: set train.precision to bf16 or fp32")
         if name == "rowwise_adagrad" and self.optimizer.lr.embedding is None:
             raise ValueError(
-                "optimizer.embedding.name=rowwise_adagrad needs its own rate, for Adagrad's are larger than Adam's: "
-                "set optimizer.lr.embedding, to 0.01 for example"
+                "optimizer.embedding.name=rowwise_adagrad needs its own learning rate, because Adagrad needs a larger "
+                "one than Adam: set optimizer.lr.embedding, to 0.01 for example"
             )
 
     @model_validator(mode="after")

@@ -70,5 +70,5 @@ def _find(folder: Path, columns: dict[Path, list[str]], wanted: tuple[str, ...])
     found = [path for path, names in columns.items() if set(wanted) <= set(names)]
     if len(found) != 1:
         names = ", ".join(str(path.relative_to(folder)) for path in found) or "none"
-        raise SourceError(f"{folder} must hold one .csv with the columns {', '.join(wanted)}, found {names}")
+        raise SourceError(f"{folder} must hold exactly one .csv with the columns {', '.join(wanted)}; found: {names}")
     return found[0]

@@ -1,4 +1,4 @@
-"""The embedded data set, `data_tools/sample/`: wines and their ratings, as tables."""
+"""The bundled data set, `data_tools/sample/`: wines and their ratings, as tables."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ SAMPLE_FOLDER = Path(__file__).parents[1] / "sample"
 
 
 class SampleSource(TablesSource):
-    """Reads the tables of the embedded data set."""
+    """Reads the tables of the bundled data set."""
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:

@@ -99,7 +99,7 @@ def _members(path: Path) -> Iterator[_Member]:
         with path.open("rb") as raw:  # `tarfile` takes a damaged header for the end
             raw.seek(end)
             if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("no end of the archive")
+                raise tarfile.ReadError("the end-of-archive marker is missing")
     except tarfile.TarError as error:
         raise SourceError(f"{path} is not a whole, uncompressed tar ({error}): get it again, or unpack it") from None
 

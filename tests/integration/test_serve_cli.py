@@ -40,7 +40,7 @@ def test_an_address_in_use_and_one_that_others_reach_are_refused(
         port = taken.getsockname()[1]
         untrained(tmp_path / "run", tiny)
         message = refused(commands.run("serve", "--run", tmp_path / "run", "--port", str(port)))
-    assert f"cannot listen at 127.0.0.1, port {port} (Address already in use" in message
+    assert f"cannot listen on 127.0.0.1, port {port} (Address already in use" in message
     assert "choose another --port" in message
     message = refused(commands.run("serve", "--run", tmp_path / "run", "--host", "0.0.0.0"))
     assert "set TRANSREC_TOKEN to a secret" in message

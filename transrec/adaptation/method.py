@@ -52,7 +52,7 @@ class Sizes(Config):
         """
         sizes: dict[str, int] = self.model_dump()
         if group not in sizes:
-            raise ConfigError(f"the adaptation sets sizes for {', '.join(sizes)}; add one for {group!r}")
+            raise ConfigError(f"the adaptation sets sizes for {', '.join(sizes)}, but not for {group!r}: add one")
         return sizes[group]
 
 

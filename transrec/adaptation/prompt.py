@@ -1,4 +1,4 @@
-"""Prompt tuning: learned tokens among those of an item's text or image.
+"""Prompt tuning: learned tokens inserted into the token sequence of an item's text or image.
 
 Shape letters: n sequences, T positions, P prompts, H width.
 """

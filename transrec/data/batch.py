@@ -191,7 +191,7 @@ class Impressions:
 
 @dataclass(frozen=True)
 class ImpressionBatch:
-    """Impressions that train, with their labels; empty slots have no observed label."""
+    """Impressions to train on, with their labels; empty slots have no observed label."""
 
     content: ItemContent
     shown: Impressions  # its pool is that of `content`

@@ -35,7 +35,7 @@ class Sighting:
 
 
 class Lineage:
-    """The lineage of the first `steps` steps of a run; `stream` has a single rank and no accumulation."""
+    """Which windows the first `steps` steps of a run train on; `stream` must have one rank and no accumulation."""
 
     def __init__(self, stream: TrainStream, steps: int) -> None:
         if not isinstance(stream.examples, HistoryExamples):

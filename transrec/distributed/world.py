@@ -213,8 +213,8 @@ def _own_device(place: Place | None) -> torch.device:
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise RendezvousError(
-                f"rank {local_rank} of this node sees {torch.cuda.device_count()} of its GPUs: start one rank per GPU, "
-                "and let each see them all (srun with --gpus-per-node, not --gpus-per-task)"
+                f"local rank {local_rank} finds only {torch.cuda.device_count()} visible GPUs on this node: start one "
+                "rank per GPU, and let each rank see all GPUs (srun with --gpus-per-node, not --gpus-per-task)"
             )
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)

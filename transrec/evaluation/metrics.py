@@ -146,5 +146,5 @@ def metric(name: str) -> Metric:
 def _sampled(name: str) -> Metric:
     full = metric(name.removeprefix(SAMPLED))
     if full.reads != ("rank",):
-        raise ValueError(f"metric {name!r}: {SAMPLED} goes before a metric of ranks, such as {SAMPLED}HR@10")
+        raise ValueError(f"metric {name!r}: {SAMPLED} can only stand before a metric of ranks, such as {SAMPLED}HR@10")
     return OfSampledRanks(full)

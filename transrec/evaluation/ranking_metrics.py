@@ -135,7 +135,9 @@ def _checked(scores: Tensor, labels: Tensor) -> tuple[Floats, Floats]:
     Raises:
         ValueError: there are no impressions, a label is neither 0 nor 1, or a score is not a number.
     """
-    if not len(scores) or len(scores) != len(labels):
+    if not len(scores) and not len(labels):
+        raise ValueError("impressions: expected at least one, found none")
+    if len(scores) != len(labels):
         raise ValueError(f"impressions: expected as many scores as labels, found {len(scores)} and {len(labels)}")
     if not torch.isin(labels, torch.tensor([0, 1], dtype=labels.dtype)).all():
         raise ValueError("labels: expected 0 (not clicked) and 1 (clicked)")

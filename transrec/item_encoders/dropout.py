@@ -33,8 +33,8 @@ def check_dropout(backbone: "transformers.PreTrainedModel", rate: float) -> None
         wanted = 0.0 if "drop_path" in name or name.startswith(never) else rate
         if found != wanted:
             raise ConfigError(
-                f"`dropout`: set to {rate}, but {name} of this {backbone.config.model_type} backbone is "
-                f"{found}, which its configuration does not change. Leave `dropout` out, or choose another backbone"
+                f"`dropout`: set to {rate}, but the rate of {name} in this {backbone.config.model_type} backbone is "
+                f"{found}, and its configuration cannot change it. Leave `dropout` out, or choose another backbone"
             )
 
 

@@ -91,7 +91,10 @@ class RankingModelConfig(ModelSettings):
             if asked and (self.item_encoder is None or not self.item_encoder.content()):
                 raise ValueError(f"{key} needs an item_encoder that reads content")
         if not of_items and (self.id_interest is not None or self.objective.content_id_contrast is not None):
-            raise ValueError("id_interest and content_id_contrast need a feature of items, such as {of: item_id}")
+            raise ValueError(
+                "id_interest and objective.content_id_contrast need an item feature in model.features, such as "
+                "{of: item_id}"
+            )
         if not self.features and self.item_encoder is None:
             raise ValueError("name features, an item_encoder, or both: there is nothing to predict from")
         return self

@@ -32,11 +32,11 @@ class Classes:
 
 
 def of_the_rank(pool: Tensor, targets: Tensor, batch: SequenceBatch) -> Classes:
-    """The items of the batch.
+    """The classes of the softmax: the items of this rank's batch.
 
     Args:
-        pool: (U, D) their vectors.
-        targets: (S,) pool rows.
+        pool: (U, D) item vectors.
+        targets: (S,) row of each target in `pool`.
 
     Raises:
         ValueError: the batch lacks `owned`.

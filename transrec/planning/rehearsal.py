@@ -124,7 +124,7 @@ def _read(folder: Path, parameters: Callable[[int], Parameters]) -> Rehearsal:
     try:
         setting = _setting(experiment, summary, parameters)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ConfigError(f"{folder / SUMMARY_FILE} lacks what a plan needs ({error!r}): train it again") from None
+        raise ConfigError(f"{folder / SUMMARY_FILE} lacks what a plan needs ({error!r}): train the run again") from None
     place = folder / ENVIRONMENT_FILE
     environment = read_yaml(place) if place.exists() else {}
     device = str(environment.get("device", "an unknown device"))

@@ -67,6 +67,6 @@ def _check_known(model: RankingModelConfig, examples: ImpressionExamples, inheri
     for name, rows in examples.features.items.items():
         if name in inherited and isinstance(inherited[name], Values) and not rows.any():
             raise ConfigError(
-                f"`init_from`: its feature {name} knows no value of these items: start it afresh with "
-                f"`init_except=[features.{name}]`"
+                f"`init_from`: no value of {name} in these items is known to the source's feature: train the feature "
+                f"from scratch with `init_except=[features.{name}]`"
             )

@@ -26,7 +26,7 @@ _USERS_AT_ONCE = 256
 
 
 def faiss() -> Any:
-    """The library.
+    """The FAISS module.
 
     Raises:
         ExtraError: it is not installed.
@@ -35,7 +35,7 @@ def faiss() -> Any:
 
 
 def build_index(targets: Floats, kind: IndexKind) -> Any:
-    """An index of `targets` (N, W) by inner products; `flat` is exact, `hnsw` a graph, which is faster and finds most.
+    """An inner-product index of `targets` (N, W): `flat` is exact; `hnsw`, a graph, is faster but approximate.
 
     Raises:
         ExtraError: FAISS is not installed.

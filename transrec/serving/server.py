@@ -48,7 +48,7 @@ def listening(settings: Settings) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"cannot listen at {settings.host}, port {settings.port} ({reason}): choose another --port"
+            f"cannot listen on {settings.host}, port {settings.port} ({reason}): choose another --port or --host"
         ) from None
     # Its connections inherit this. Else the body of an answer waits for the client to acknowledge the headers: 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

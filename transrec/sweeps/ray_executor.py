@@ -71,8 +71,8 @@ def check_storage(sweep: Sweep) -> None:
     """
     if not sweep.storage_path.is_absolute():
         raise SweepError(
-            f"`storage_path: {sweep.storage_path}` would be in a folder of the cluster that is removed with the job: "
-            "make it and the paths of shards absolute"
+            f"`storage_path: {sweep.storage_path}` is relative, so results would be in a folder of the cluster that is "
+            "removed when the job ends: make this path and those of the shards absolute"
         )
 
 

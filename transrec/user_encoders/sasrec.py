@@ -29,7 +29,7 @@ _SITES = {
 
 
 class TransformerSettings(Config):
-    """Settings that transformers over items share."""
+    """Settings shared by the transformer user encoders."""
 
     layers: int = Field(2, ge=1, description="transformer blocks")
     heads: int = Field(2, ge=1, description="attention heads per block; must divide the width")

@@ -247,7 +247,7 @@ def _check_room(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         others = [path for path in target.parent.glob("*.partial-*") if path != partial_folder(target)]
-        unfinished = f" (unfinished: {', '.join(sorted(path.name for path in others))})" if others else ""
+        unfinished = f" (unfinished folders there: {', '.join(sorted(path.name for path in others))})" if others else ""
         raise StorageError(
             f"{target.parent} has {free:,} bytes free, but {target.name} needs {needed:,}: make room on that "
             f"disk{unfinished}, or choose another folder with data.cache; then start the same command again"

@@ -31,7 +31,7 @@ Write = Callable[[bytes | memoryview], None]
 
 
 class Work(Protocol):
-    """What fills a folder, cut into parts that do not depend on each other."""
+    """The work of filling a folder, divided into parts that do not depend on each other."""
 
     @property
     def name(self) -> str:

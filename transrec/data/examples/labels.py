@@ -1,4 +1,4 @@
-"""Labels of a task: its instances, split by user into training, validation and test."""
+"""Labels of a task: pairs of a user and a target, split by user into training, validation and test."""
 
 import hashlib
 from dataclasses import dataclass

@@ -81,7 +81,7 @@ class ItemShards:
         """The record of an item: its id and its text fields.
 
         Raises:
-            BadSample: the record cannot be read, or is not an object of texts.
+            BadSample: the record cannot be read, or is not a JSON object whose values are strings or null.
         """
         if item in self.skipped:
             return {"item_id": "", **dict.fromkeys(self.folder.index.text_fields, "")}
@@ -91,7 +91,7 @@ class ItemShards:
         except ValueError as error:
             raise self.bad(item, f"not JSON: {error}") from None
         if not isinstance(record, dict) or not all(isinstance(value, str | None) for value in record.values()):
-            raise self.bad(item, "not an object of texts")
+            raise self.bad(item, "not a JSON object whose values are strings or null")
         return record
 
     def bad(self, item: int, reason: str) -> BadSample:

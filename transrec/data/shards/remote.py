@@ -68,7 +68,7 @@ def parse_place(text: str | Path) -> Path | str:
     if not _URL.fullmatch(str(text)):
         raise UrlError(
             f"{public(str(text))!r} is not a plain URL of a folder: write it as {name}://host/folder, without a query, "
-            "other characters percent-encoded"
+            "with special characters percent-encoded"
         )
     return str(text).rstrip("/")
 

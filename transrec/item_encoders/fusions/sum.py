@@ -1,4 +1,4 @@
-"""Sum: the mean of the vectors of an item's modalities."""
+"""The fusion `sum`: the mean of the vectors of an item's modalities."""
 
 from typing import Literal
 

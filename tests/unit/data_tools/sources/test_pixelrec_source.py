@@ -62,5 +62,5 @@ def test_what_is_missing_or_there_twice_is_named(folder: Path) -> None:
         make_source("pixelrec", "--input", folder)
     (folder / "Pixel1M.csv").write_text("a,b\n")
     (folder / "pixelrec_iteminfo" / "Pixel200K.csv").write_text("item_id,title\n")
-    with pytest.raises(SourceError, match="with the columns item_id, title, tag, description, found none"):
+    with pytest.raises(SourceError, match="with the columns item_id, title, tag, description; found: none"):
         make_source("pixelrec", "--input", folder)

@@ -1,4 +1,4 @@
-"""Laws along size axes: curves, fits, crossings, and the joint law over two axes."""
+"""Scaling laws along size axes: curves, fits, crossings, and the joint law over two axes."""
 
 from typing import Any
 

@@ -80,7 +80,8 @@ def test_two_laws_that_fit_alike_are_both_told_and_their_difference_is_open() ->
     findings.joint("full", ("source_interactions", "interactions"), "loss", scalings)
     assert len(findings.found) == 2
     assert findings.unsaid == [
-        "full: which of them loss follows, E + A·N^-α + B·D^-β or E + A·N^-α·D^-β: the sizes do not tell."
+        "full: which of these laws loss follows, E + A·N^-α + B·D^-β or E + A·N^-α·D^-β: "
+        "the measured sizes do not distinguish them."
     ]
 
 

@@ -69,8 +69,10 @@ class Findings:
         at = np.array([[2 * curve.sizes[-1]]])
         value = float(np.exp(scaling.fit.log_errors(at))[0])
         low, high = (float(ends[0]) for ends in scaling.band(at))
-        told = f"{value:.4f} [{low:.4f}, {high:.4f}] at {human(at.item())}, "
+        told = (
+            f"{value:.4f} [{low:.4f}, {high:.4f}] at {human(at.item())}, "
             f"compared with {measured:.4f} at {human(at.item() / 2)}"
+        )
         if high < measured:
             self.found.append(f"{who}: by the law fitted to all sizes, {error} will be {told}.")
         else:

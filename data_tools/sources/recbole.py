@@ -62,7 +62,7 @@ class RecBoleSource(TimedFolderSource):
         return self._items_of_interactions() if self._items is None else _items(self._items, reject)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
-        before = 0  # rows of the files that were read
+        before = 0  # rows of the files read so far
         for path in self._interactions:
             last = 0
             for raw in _read_fields(path, reject):

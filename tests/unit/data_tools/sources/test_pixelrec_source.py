@@ -56,7 +56,7 @@ def test_files_may_lie_in_the_folder_itself_without_covers(folder: Path, tmp_pat
 def test_what_is_missing_or_there_twice_is_named(folder: Path) -> None:
     (folder / "Pixel1M.csv").write_text(PAIRS)
     twice = (
-        r"one \.csv with the columns user_id, item_id, timestamp, found Pixel1M\.csv, pixelrec_interaction/Pixel200K"
+        r"one \.csv with the columns user_id, item_id, timestamp; found: Pixel1M\.csv, pixelrec_interaction/Pixel200K"
     )
     with pytest.raises(SourceError, match=twice):
         make_source("pixelrec", "--input", folder)

@@ -41,7 +41,7 @@ def test_a_law_that_predicted_its_largest_size_says_what_twice_as_much_will_brin
     assert "fitted without the largest size, 30k, it predicts 0." in law
     assert f"where {errors[-1]:.4f} was measured" in law
     assert "by the law fitted to all sizes, 1 − HR@10 will be 0.1" in forecast
-    assert f"at 60k, after {errors[-1]:.4f} at 30k" in forecast
+    assert f"at 60k, compared with {errors[-1]:.4f} at 30k" in forecast
 
 
 def test_a_law_too_uncertain_to_say_that_more_data_help_does_not() -> None:

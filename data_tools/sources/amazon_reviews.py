@@ -64,7 +64,9 @@ class AmazonReviewsSource:
         self._images = ImageFolder.find(folder / "images")
         if not self._products or not self._reviews:
             found = ", ".join(path.name + ("" if first[path] else " (empty)") for path in files) or "none"
-            raise SourceError(f"{folder} must hold files of reviews and, named meta_…, of products; found {found}")
+            raise SourceError(
+                f"{folder} must hold files of reviews, and files of products called meta_…; found {found}"
+            )
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +75,7 @@ class AmazonReviewsSource:
             type=Path,
             required=True,
             metavar="DIR",
-            help="folder of files of reviews and, named meta_…, of products",
+            help="folder of files of reviews, and of files of products called meta_…",
         )
 
     @classmethod

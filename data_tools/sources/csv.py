@@ -14,7 +14,7 @@ of all impressions.
 What the format leaves open: fields are separated by `--separator` (by default tabs in `.tsv`, `.tab` and their `.gz`,
 commas elsewhere) and quoted as in RFC 4180, unless the separator has several characters. Files are UTF-8 or in
 `--encoding`. Timestamps are numbers in `--timestamp-unit`, or texts in `--time-format` (as for strptime, with a year
-but without %f and %Z), in UTC or, with %z, at their offset from UTC.
+but without %f and %Z), in UTC or, with %z, at the given offset.
 """
 
 import argparse
@@ -149,7 +149,7 @@ class CsvSource:
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         if not self._interactions.files:
-            yield from map(clicked, self.impressions(ignore))  # which reports its rejects itself
+            yield from map(clicked, self.impressions(ignore))  # `impressions` reports its rejects itself
         for batch in _read(self._interactions, reject, set(INTERACTION_COLUMNS.names)):
             yield to_interactions(batch, reject, self._time)
 

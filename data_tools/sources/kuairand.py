@@ -62,7 +62,7 @@ class KuaiRandSource:
         parser.add_argument(
             "--feedback", choices=FEEDBACK, default="is_click", help="feedback that counts as an interaction"
         )
-        parser.add_argument("--logs", choices=list(LOGS), default="standard", help="which logs are read")
+        parser.add_argument("--logs", choices=list(LOGS), default="standard", help="which logs to read")
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:

@@ -58,7 +58,7 @@ class KuaiRecSource:
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = "folder of big_matrix.csv or small_matrix.csv, kuairec_caption_category.csv, item_categories.csv and "
         parser.add_argument("--input", type=Path, required=True, metavar="DIR", help=text + "user_features.csv")
-        parser.add_argument("--matrix", choices=MATRICES, default="big", help="which interactions (default: big)")
+        parser.add_argument("--matrix", choices=MATRICES, default="big", help="which matrix to read (default: big)")
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:

@@ -63,7 +63,7 @@ class MindSource:
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "--input", type=Path, nargs="+", required=True, metavar="DIR", help="folders such as MINDlarge_train"
+            "--input", type=Path, nargs="+", required=True, metavar="DIR", help="folders, such as MINDlarge_train"
         )
 
     @classmethod

@@ -107,7 +107,7 @@ class ParquetSource:
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         if not self._interactions.files:
-            yield from map(clicked, self.impressions(ignore))  # which reports its rejects itself
+            yield from map(clicked, self.impressions(ignore))  # `impressions` reports its rejects itself
         for path in self._interactions.files:
             for batch in self._interactions.read(path, reject, frozenset(INTERACTION_COLUMNS.names)):
                 yield to_interactions(batch, reject, self._unit)

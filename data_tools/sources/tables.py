@@ -77,7 +77,7 @@ class TablesSource(TimedFolderSource):
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         if self._interactions is None:
-            yield from map(clicked, self.impressions(ignore))  # which reports its rejects itself
+            yield from map(clicked, self.impressions(ignore))  # `impressions` reports its rejects itself
             return
         others = set(column_names(self._interactions)) - set(INTERACTION_COLUMNS.names)
         for batch in read_rows(self._interactions, reject, left_out=list(others)):

@@ -154,7 +154,7 @@ class Sweep(Config):
                     raise ValueError(f"{stage}.{key} is set by the sweep: leave it out")
         for axes in self.grids:
             if twice := axes.keys() & self.search.keys():
-                raise ValueError(f"{min(twice)!r} is an axis of the grid and of the search")
+                raise ValueError(f"{min(twice)!r} is an axis of the grid and of the search: leave one out")
             _check_overlap(self, axes)
         for name, search in self.search.items():
             _check_key(name, search.key, self.source is not None)
@@ -213,7 +213,7 @@ def _check_key(axis: str, key: str, with_source: bool) -> None:
     if stage == "source" and not with_source:
         raise ValueError(f"{axis}: {key!r} belongs to the source, but this sweep has none")
     if field in _set_by_the_sweep(with_source):
-        raise ValueError(f"{axis}: {key!r} is set by the sweep")
+        raise ValueError(f"{axis}: {key!r} is set by the sweep: leave it out")
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:

@@ -43,7 +43,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`, which runs a copy of the working directory
 POLL_SECONDS = 1.0
 LONGEST_TEMPORARY, SHORT_TEMPORARY = 30, "/tmp"  # a socket's name has at most 107 bytes, of which Ray uses about 75
-OWNER_DIES_WITHIN = 120.0  # seconds that a run's former process may keep its lock
+OWNER_DIES_WITHIN = 120.0  # seconds for which a run's former process may keep its lock
 
 
 def run_sweep(sweep: Sweep, resume: bool, address: str | None) -> bool:

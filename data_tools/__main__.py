@@ -35,7 +35,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def argument_parser(sources: Sequence[str] = tuple(SOURCES)) -> argparse.ArgumentParser:
-    """The parser of the command's arguments, with the options of the given sources; without any, help lists all."""
+    """The parser of the command's arguments with the options of these sources; without any, its help lists all."""
     parser = argparse.ArgumentParser(prog="transrec data", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build_parser = commands.add_parser(
@@ -56,7 +56,7 @@ def argument_parser(sources: Sequence[str] = tuple(SOURCES)) -> argparse.Argumen
         "--image-size", type=positive, metavar="S", help="reduce the shorter side of images to at most S pixels"
     )
     build_parser.add_argument(
-        "--raw-text", action="store_true", help="leave HTML tags, scripts and references (&amp;) in the texts of items"
+        "--raw-text", action="store_true", help="keep HTML tags, scripts and character references (&amp;) in item texts"
     )
     build_parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one per core)")
     build_parser.add_argument(
@@ -128,14 +128,14 @@ def _print_summary(index: ShardIndex, output: str) -> None:
     print(f", {counts.impressions:,} impressions" if index.heads else "", end="")
     print(f": {output}, {len(index.files)} files, {megabytes:,.1f} MB")
     if left_out := index.build.get("left_out"):
-        print(f"left out, because they hold bytes and no texts: the columns {', '.join(left_out)}")
+        print(f"columns left out because they hold bytes, not text: {', '.join(left_out)}")
     if counts.cleaned:
         fields = ", ".join(f"{name} {items:,}" for name, items in counts.cleaned.items())
-        print(f"items that lost markup, by text field: {fields} (--raw-text keeps it)")
+        print(f"items with markup removed, by text field: {fields} (--raw-text keeps it)")
     for name, rows in counts.dropped.items():
         print(f"dropped by {name:<12} {rows:,}")
     if counts.rejects:
-        print(f"{sum(counts.rejects.values()):,} rejects, each in {output}/{REJECTS_FILE}:")
+        print(f"{sum(counts.rejects.values()):,} rejected rows, listed in {output}/{REJECTS_FILE}:")
         for reason, rows in counts.rejects.items():
             print(f"  {reason:<18} {rows:,}")
 
@@ -161,7 +161,7 @@ def _run_verify(arguments: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     if problems:
         return 1
-    print(f"{public(arguments.place)}: all well, {counts.users:,} users, {counts.items:,} items")
+    print(f"{public(arguments.place)}: no problems found; {counts.users:,} users, {counts.items:,} items")
     return 0
 
 

@@ -61,13 +61,13 @@ def build(
     filters: Filters = NO_FILTERS,
     executor: AbstractContextManager[Executor] | None = None,
 ) -> ShardIndex:
-    """Write `source`, called `name`, as shards into the new folder `output`; texts lose markup, unless `raw_text`.
+    """Write `source`, called `name`, as shards into the new folder `output`. Without `raw_text`, markup is removed.
 
     The build works in `<output>.partial`, or in `<output>/.partial` if the folder is there already, because a mount
     point cannot be replaced. A failed build leaves only its rejects there, if any (a note on the error gives the path);
-    a killed build may leave anything; the next build removes it. `output` gets its `index.json` last, so it is complete
-    or no set of shards, with the same bytes for every executor. The executor is entered here so that no task is running
-    when a failed build is cleaned up.
+    a killed build may leave anything; the next build removes it. `index.json` comes last, so `output` is a complete set
+    of shards or none. Every executor gives the same bytes. The executor is entered here so that no task is running when
+    a failed build is cleaned up.
 
     Raises:
         DataToolsError: the output exists or cannot be written, nothing in the source is usable, or, with `strict`, one
@@ -112,7 +112,7 @@ def build(
 
 
 def _sole_builder(output: Path) -> AbstractContextManager[None]:
-    """Own `output`, as a second build would remove the `.partial` folder of the first."""
+    """Lock `output`, because a second build would remove the `.partial` folder of the first."""
     place = Path(os.path.realpath(output))  # unlike `resolve`, it does not raise on a link to itself
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def _sole_builder(output: Path) -> AbstractContextManager[None]:
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
     """Yield an empty folder; move its content to `output` when the `with` block ends without an error."""
-    output = Path(os.path.realpath(output))  # a link is not replaced but followed
+    output = Path(os.path.realpath(output))  # a link is followed, not replaced
     if (output / INDEX_FILE).exists():
         raise DataToolsError(f"{output} already holds a set of shards: choose another --output or delete it")
     if output.is_symlink() or not _is_free(output):
@@ -145,10 +145,10 @@ def _new_folder(output: Path) -> Iterator[Path]:
 
 
 def _is_free(output: Path) -> bool:
-    """Whether there is nothing, or a folder with nothing in it but what a build that was cut off left."""
+    """Whether `output` does not exist, or is a folder with nothing but the remains of an interrupted build."""
     if not output.is_dir():
         return not output.exists()
-    if (output / _PARTIAL / INDEX_FILE).exists():  # cut off while it moved its files
+    if (output / _PARTIAL / INDEX_FILE).exists():  # interrupted while it moved its files
         for name in (CARD_FILE, *(entry.name for entry in ShardIndex.load(output / _PARTIAL).files)):
             (output / name).unlink(missing_ok=True)
     others = (path.name for path in output.iterdir() if not path.name.startswith(LOCK_FILE))
@@ -156,7 +156,7 @@ def _is_free(output: Path) -> bool:
 
 
 def _move(partial: Path, output: Path) -> None:
-    if partial.parent == output:  # perhaps a mount point, or the folder that a shell is in: it stays the same folder
+    if partial.parent == output:  # perhaps a mount point or a shell's working directory, so the folder itself is kept
         for path in sorted(partial.iterdir(), key=lambda path: path.name == INDEX_FILE):
             path.rename(output / path.name)
         partial.rmdir()
@@ -176,7 +176,9 @@ def _make_empty(folder: Path) -> None:
 
 
 def _cannot_make(folder: Path, error: OSError) -> DataToolsError:
-    return DataToolsError(f"cannot make the folder {folder} ({error.strerror}): choose an --output where you can write")
+    return DataToolsError(
+        f"cannot create the folder {folder} ({error.strerror}): choose an --output where you can write"
+    )
 
 
 def _full_disk(output: Path) -> DataToolsError:
@@ -184,7 +186,7 @@ def _full_disk(output: Path) -> DataToolsError:
 
 
 def _leave_rejects(folder: Path) -> bool:
-    """Remove everything but the rejects, and the folder too if there are none; return whether there are any."""
+    """Remove everything but the rejects, or the whole folder if there are none; return whether there are rejects."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -210,7 +212,7 @@ def _write_items(
 def _stage_users(
     source: Source, n_items: int, filters: Filters, stage: Path, executor: Executor, reject: RejectLog
 ) -> tuple[GroupUsers, Counter[str]]:
-    """Write all rows of users to the stage; return what groups them, and how many rows the filters drop."""
+    """Write all rows of users to the stage; return the task that groups them, and how many rows the filters drop."""
     rows = RowStage(stage, executor, reject)
     totals = source.totals()
     interactions, dropped = rows.write(
@@ -251,7 +253,9 @@ def _write_users(
 def _nothing_left(source: Source, dropped: Counter[str], reject: RejectLog) -> DataToolsError:
     rated = (len(batch.rows) > batch.rows["rating"].null_count for batch in source.interactions(ignore))
     if dropped["min_rating"] and not any(rated):
-        return DataToolsError("no interaction has a rating: leave out --min-rating, or give ratings in a column rating")
+        return DataToolsError(
+            "no interaction has a rating: leave out --min-rating, or give the ratings in a column called rating"
+        )
     interactions = {name: rows for name, rows in dropped.items() if not name.endswith(APART)}
     if any(interactions.values()):
         which = ", ".join(f"{name} {rows:,}" for name, rows in interactions.items())

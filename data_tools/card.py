@@ -1,7 +1,7 @@
 """The card of a set of shards: README.md beside it, with the front matter that Hugging Face reads.
 
-It is a function of the set, so the same build writes the same card. It is not listed in `index.json`: people add to
-it, and sets without one are complete.
+It depends only on the set, so the same build writes the same card. It is not listed in `index.json`, because people may
+edit it, and a set without a card is complete.
 """
 
 import json
@@ -12,7 +12,10 @@ import numpy as np
 from data_tools.inspection import length_figures, log_bins
 from transrec.data.shards.schema import CARD_FILE, ShardIndex
 
-_LICENCES = {"sample": "cc0-1.0", "synthetic": "cc0-1.0"}  # by source; that of others is not in the data
+_LICENCES = {
+    "sample": "cc0-1.0",
+    "synthetic": "cc0-1.0",
+}  # by source; the data of other sources does not state its licence
 _UNKNOWN = "unknown"
 _SIZES = (10**3, 10**4, 10**5, 10**6, 10**7, 10**8, 10**9)  # of Hugging Face's size categories
 _SIZE_NAMES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
@@ -84,7 +87,7 @@ def _left_out(index: ShardIndex) -> str:
     found = {
         "dropped by filters": counts.dropped,
         "rejected rows, listed in `rejects.jsonl`": counts.rejects,
-        "items that lost markup, by column": counts.cleaned,
+        "items with markup removed, by column": counts.cleaned,
     }
     lines = [
         f"- {name}: {', '.join(f'{reason} {rows:,}' for reason, rows in rows_of.items())}"

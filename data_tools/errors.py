@@ -2,4 +2,4 @@
 
 
 class DataToolsError(Exception):
-    """An error the user can fix; the message names the file and the remedy, and nothing else is printed."""
+    """An error that the user can fix. Its message, which names the file and the remedy, is all that is printed."""

@@ -1,8 +1,8 @@
 """Executors for the builder's tasks: in this process, in a pool of processes, or on a Ray cluster.
 
 A task is a module-level function and its argument, both small enough to be sent to another process; large results are
-written to files in the stage. Results are returned in the order of the tasks, so the output does not depend on where it
-was computed. The number of tasks in progress is limited, so that few arguments and results are in memory.
+written to files in the stage. Results are returned in the order of the tasks, so the output does not depend on where
+the tasks ran. The number of tasks in progress is limited, so that few arguments and results are in memory.
 """
 
 import logging

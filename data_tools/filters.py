@@ -2,7 +2,7 @@
 
 Rows are filtered by date and rating as they are read. Once all rows of a user are together, users are filtered by
 length, and users and items by the k-core. Items stay in the catalogue even if they have no interactions left.
-Impressions are filtered by date and go with their users; those of items outside the core stay.
+Impressions are filtered by date and dropped with their users; impressions of items outside the core stay.
 """
 
 import argparse
@@ -35,10 +35,10 @@ class Filters:
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group(
             "filters",
-            "index.json counts the interactions, and the impressions, that each filter drops; items are never dropped",
+            "index.json records how many interactions and impressions each filter drops; items are never dropped",
         )
-        group.add_argument("--since", type=_date, metavar="DATE", help="only what was from this date on (UTC)")
-        group.add_argument("--until", type=_date, metavar="DATE", help="only what was before this date (UTC)")
+        group.add_argument("--since", type=_date, metavar="DATE", help="only rows from this date on (UTC)")
+        group.add_argument("--until", type=_date, metavar="DATE", help="only rows from before this date (UTC)")
         group.add_argument("--min-rating", type=_finite, metavar="R", help="only interactions rated R or more")
         group.add_argument("--min-length", type=positive, metavar="N", help="only users with N interactions or more")
         group.add_argument(

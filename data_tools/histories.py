@@ -66,7 +66,7 @@ class Histories:
         return self.keep(np.repeat(users, self.lengths))
 
     def among(self, user_ids: pa.StringArray) -> Self:
-        """The histories of these users, who are in their final order and include all of ours; empty for the others."""
+        """The histories of these users, a superset of `self.user_ids` in final order; users without rows get none."""
         lengths = np.zeros(len(user_ids), np.int64)
         lengths[pc.index_in(self.user_ids, user_ids).to_numpy()] = self.lengths
         return replace(self, user_ids=user_ids, starts=_starts(lengths))

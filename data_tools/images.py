@@ -19,7 +19,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _FILLING_BYTES = 256
 _WHITES = (1, 255, 65_535)
-_TURNS = {  # EXIF orientation -> what undoes it
+_TURNS = {  # EXIF orientation -> the transposition that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -76,7 +76,7 @@ def load_picture(source: Path | bytes, shorter_side: int | None = None) -> Pictu
 @contextmanager
 def _open(data: bytes) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # our bound is stricter
+        warnings.simplefilter("ignore")  # `MAX_IMAGE_PIXELS` is stricter
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} is over {MAX_IMAGE_PIXELS} pixels")
@@ -91,8 +91,8 @@ def _lacks_end_marker(data: bytes) -> bool:
 def _add_end_marker(data: bytes) -> bytes:
     """The JPEG with an end marker.
 
-    Pillow does not show how far it got. But behind complete image data a decoder skips whatever follows, while bytes
-    that stand where image data is missing are decoded, and change the picture.
+    Pillow does not report how far it decoded. But a decoder skips whatever follows complete image data, whereas bytes
+    in place of missing image data are decoded and change the picture.
 
     Raises:
         OSError: more than the end marker is missing.
@@ -132,7 +132,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         value = image.getexif()[ExifTags.Base.Orientation]
         return _TURNS.get(int.from_bytes(value, "little") if isinstance(value, bytes) else int(value))
-    except Exception:  # of no EXIF, and of EXIF that cannot be read
+    except Exception:  # no EXIF, or EXIF that cannot be read
         return None
 
 

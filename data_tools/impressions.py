@@ -11,12 +11,12 @@ from data_tools.histories import Histories
 from data_tools.stage import Fragments
 from transrec.data.shards.schema import CONTEXT_PREFIX, LABEL_PREFIX
 
-APART = " (impressions)"  # ends the names under which the impressions that filters drop are counted
+APART = " (impressions)"  # suffix of the names under which dropped impressions are counted
 _UNNAMED = -1  # code of a row without a request id
 
 
 def heads_of(impressions: Fragments) -> list[str]:
-    """Names of what was observed of each impression: click, …"""
+    """Names of the observed labels of impressions: click, …"""
     return _without_prefix(impressions, LABEL_PREFIX)
 
 
@@ -26,7 +26,7 @@ def context_of(impressions: Fragments) -> list[str]:
 
 
 def count_apart(dropped: Counter[str]) -> Counter[str]:
-    """Numbers of dropped impressions, named apart from those of interactions."""
+    """Numbers of dropped impressions, under other names than those of dropped interactions."""
     return Counter({name + APART: rows for name, rows in dropped.items()})
 
 

@@ -25,7 +25,7 @@ _ITEM_IDS = "item_ids.arrow"
 
 @dataclass(frozen=True)
 class RowStage:
-    """Writes rows to the stage, where `write_item_ids` has been before."""
+    """Writes rows to the stage, after `write_item_ids` has written the ids there."""
 
     folder: Path
     executor: Executor

@@ -21,14 +21,14 @@ from transrec.terminal import shortened
 BAR_CELLS = 16
 SAMPLE_ITEMS = 3
 SAMPLE_HISTORY = 5
-_FIRST_YEAR = 366 * 86_400  # seconds: times of the year 1970 are taken for positions
+_FIRST_YEAR = 366 * 86_400  # seconds: times in the year 1970 are assumed to be positions
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 class ShownSummary(NamedTuple):
     """Totals of the impressions in a set of shards."""
 
-    users: int  # who were shown anything
+    users: int  # users with at least one impression
     requests: int
     labels: dict[str, tuple[float, int]]  # head -> sum of the labels, and number of impressions that have one
 
@@ -39,7 +39,7 @@ class UserSummary(NamedTuple):
     lengths: np.ndarray  # interactions of each user
     first_time: int  # seconds since 1970
     last_time: int
-    tied: int  # interactions with the same time as the user's interaction before
+    tied: int  # interactions with the same time as the user's previous interaction
     shown: "ShownSummary"
     sample: dict[str, Any]  # one user, as a row of USER_COLUMNS and profile columns
 
@@ -82,7 +82,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "density": index.counts.interactions / (index.counts.users * index.counts.items),
         "history_length": length_figures(users.lengths) | {"users_by_length": dict(log_bins(users.lengths))},
         "items_by_interactions": dict(log_bins(popularity)),
-        "first_timestamp": users.first_time,  # positions in place of times are small numbers
+        "first_timestamp": users.first_time,  # a small number if the data has positions instead of times
         "last_timestamp": users.last_time,
         "tied_interactions": users.tied,
         "impressions": {
@@ -253,7 +253,7 @@ def _share(part: float, whole: int) -> str:
 
 def _times(users: UserSummary) -> str:
     if users.last_time < _FIRST_YEAR:
-        return f"none: positions {users.first_time:,} to {users.last_time:,} in place of times"
+        return f"none: positions {users.first_time:,} to {users.last_time:,} instead of times"
     return f"{_format_day(users.first_time)} to {_format_day(users.last_time)}"
 
 
@@ -262,7 +262,7 @@ def _order(users: UserSummary) -> str:
     if not users.tied:
         return "known: no two interactions of a user have the same time"
     share = f"{users.tied:,} interactions ({users.tied / followers:.0%} of those after another)"
-    return f"{share} have the time of the one before, and the order of the rows"
+    return f"{share} have the same time as the one before; they keep the order of the rows"
 
 
 def _format_day(seconds: int) -> str:

@@ -27,7 +27,7 @@ _OWN_NAMES = ("item_id", "title", "text")  # of an item as it is written; a fiel
 
 @dataclass(frozen=True)
 class LoadImages:
-    """The task that loads the images of a chunk: a picture, or an error, for each image; None stays None."""
+    """The task that loads the images of a chunk. It returns a picture or an error for each image; None stays None."""
 
     shorter_side: int | None
 
@@ -81,7 +81,7 @@ class ItemShards:
     ) -> None:
         """Write the usable items, each with its image if that is usable.
 
-        Items are read some way ahead of the images, so the two have separate sinks for rejects.
+        Items are read ahead of their images, so items and images have separate sinks for rejects.
         """
         chunks, again = tee(_cut_chunks(self._usable(items, reject)))
         images_of_chunk = executor.map(load, ([item.image for item in chunk] for chunk in chunks))

@@ -1,7 +1,7 @@
 """The k-core: the largest part of the data in which every user and every item has a minimum number of interactions.
 
-Users and items are dropped in turns until none falls short. The remaining items determine the dropped users, so only
-the items are held between rounds; the users of each task are numbered in a file.
+Users and items are dropped in turn until none has too few. The remaining items determine which users are dropped, so
+only the items are kept between rounds; the users of each task are numbered in a file.
 """
 
 from collections.abc import Sequence

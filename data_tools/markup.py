@@ -1,6 +1,6 @@
-"""Removes what a web page left in a text: HTML tags, comments, scripts and styles, and character references.
+"""Removes the remains of web pages from texts: HTML tags, comments, scripts and styles, and character references.
 
-Catalogues that were collected from pages hold `Johnson &amp; Johnson`, `<p>Soft.<br/>Warm.</p>`, and titles that are
+Catalogues collected from web pages contain `Johnson &amp; Johnson`, `<p>Soft.<br/>Warm.</p>`, and titles that are
 the script of a page. A text is not a page, so fewer things count as markup than in a browser:
 
 - only elements that HTML has: `<Untitled>` is a title, and so are `a < b` and `<3`;
@@ -8,11 +8,11 @@ the script of a page. A text is not a page, so fewer things count as markup than
 - only references that a semicolon ends: a browser shows `R&notes` as `R¬es`.
 
 Texts are often escaped twice, so the result is cleaned again. A script without its tags, as in Amazon's data of 2018,
-is known by its lines.
+is recognised by its lines.
 
 Designs considered. `html.parser` takes quadratic time for tags that do not end (a minute for 16 KB of `<a `), raises
-AssertionError at `<![<`, and loses the `&` of a text that ends with `&T`. A parser of pages (lxml, html5lib) is one
-more dependency and keeps none of the rules above. Taken: an expression that finds a tag in linear time.
+AssertionError at `<![<`, and loses the `&` of a text that ends with `&T`. An HTML parser (lxml, html5lib) is one
+more dependency and follows none of the rules above. Chosen: an expression that finds a tag in linear time.
 """
 
 import html
@@ -36,7 +36,7 @@ _INLINE = {
     "kbd", "mark", "nobr", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var",
     "wbr",
 }  # fmt: skip
-# the text before and after one of these is not one word
+# these separate words
 _APART = {
     "address", "applet", "area", "article", "aside", "audio", "base", "basefont", "blockquote", "body", "br",
     "button", "canvas", "caption", "center", "col", "colgroup", "dd", "details", "dialog", "dir", "div", "dl",

@@ -15,7 +15,7 @@ PIECE_ROWS = 2**18
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive rows, packed, because the pickle of an Arrow slice would hold the whole array behind it."""
+    """Consecutive rows, packed because the pickle of an Arrow slice would contain the whole underlying array."""
 
     number: int
     files: list[str]  # of each batch

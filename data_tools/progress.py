@@ -1,4 +1,4 @@
-"""Shows the progress of long steps, with rate and time left; silent if standard error is not a terminal."""
+"""Shows the progress of long steps, with rate and time left, if standard error is a terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext

@@ -1,4 +1,4 @@
-"""Rows that cannot be used: the reason and place of each, and the log that counts them."""
+"""Unusable rows: the reason and place of each, and the log that counts them."""
 
 import json
 from collections import Counter
@@ -19,9 +19,9 @@ class Reason(StrEnum):
     NUL_BYTE = "nul_byte"
     BAD_QUOTING = "bad_quoting"
     BAD_JSON = "bad_json"
-    NOT_AN_ITEM = "not_an_item"  # an event that is not an item view, as of a front page
+    NOT_AN_ITEM = "not_an_item"  # an event that is not a view of an item, such as a view of the front page
     EMPTY_ID = "empty_id"
-    BAD_ID = "bad_id"  # a float that no longer tells one whole number from the next
+    BAD_ID = "bad_id"  # a float too large to distinguish neighbouring whole numbers
     BAD_TIMESTAMP = "bad_timestamp"
     BAD_RATING = "bad_rating"
     BAD_LABEL = "bad_label"  # neither 0 nor 1
@@ -64,7 +64,7 @@ class StrictError(DataToolsError):
 class RejectLog:
     """Writes rejects as JSON lines and counts them by reason; if `strict`, the first one raises `StrictError`.
 
-    `last` is the one written last, as an example for messages.
+    `last` is the reject written last, as an example for messages.
     """
 
     def __init__(self, path: Path, strict: bool = False) -> None:

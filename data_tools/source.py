@@ -2,7 +2,7 @@
 
 To add a format, write a class with the methods of `Source`, or of `ImpressionSource` if it knows what users were shown,
 in a file of its own and name it in `SOURCES`. A row that cannot be used goes to the `reject` callable and is left out;
-a source raises `SourceError` only if nothing can be read at all. Ids, texts and columns are taken from the data
+a source raises `SourceError` only if it cannot be read at all. Ids, texts and columns are taken from the data
 unchanged. The builder handles deduplication, unknown items, text fallback, images and ordering in the same way for
 every source.
 """

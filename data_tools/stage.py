@@ -1,10 +1,10 @@
 """The stage: rows on disk, sorted into buckets of users, because they do not all fit in memory.
 
 Designs considered. An external sort (runs, then a merge) orders everything, but its merge is one sequential process.
-DuckDB does that for us: on ten million rows, with one thread and the keys given, it took 0.7 times the processor time
-of the design below and at least 1.7 times its memory, and it left hashing and lists to us. Appending rows to one file
+DuckDB does that: on ten million rows, with one thread and the keys given, it took 0.7 times the processor time of
+the design below and at least 1.7 times its memory, and did not do the hashing or the lists. Appending rows to one file
 per bucket requires all writers to share those files.
-Taken: *map-side sorted spill*. Each piece of the source becomes one fragment, written by one task: its rows sorted by
+Chosen: *map-side sorted spill*. Each piece of the source becomes one fragment, written by one task: its rows sorted by
 bucket, with one Arrow record batch per bucket. Later tasks read consecutive buckets from every fragment, in the order
 of the source, and so hold all rows of some users. Row counts alone determine the buckets of a task. Files are read, not
 mapped, because mapped pages count as resident memory.
@@ -61,7 +61,7 @@ def write_fragment(rows: pa.RecordBatch, path: Path) -> NDArray[np.int64]:
     bucket = _buckets_of(users.dictionary)[users.indices.to_numpy()]
     sorted_rows = rows.take(pa.array(np.argsort(bucket, kind="stable")))
     counts = np.bincount(bucket, minlength=BUCKETS)
-    # Arrow would write an empty slice with the whole batch behind it.
+    # Arrow would write an empty slice together with the whole underlying batch.
     empty = pa.RecordBatch.from_pylist([], rows.schema)
     first = 0
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, rows.schema) as fragment:

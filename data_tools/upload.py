@@ -37,7 +37,7 @@ def refuse(url: str) -> None:
         DataToolsError: nothing can be written there, or it already holds a set of shards.
     """
     if url.startswith(("http://", "https://")):
-        raise DataToolsError(f"{public(url)}: http accepts no uploads; build into a folder, or to s3:// or similar")
+        raise DataToolsError(f"{public(url)}: http accepts no uploads: build to a folder, or to s3:// or similar")
     files, path = filesystem(url)
     if files.exists(f"{path}/{INDEX_FILE}"):
         raise DataToolsError(f"{public(url)} already holds a set of shards: choose another --output or delete it")
@@ -59,5 +59,5 @@ def upload(folder: Path, url: str) -> None:
             size = (folder / name).stat().st_size
             files.put_file(str(folder / name), f"{path}/{name}")
             if files.size(f"{path}/{name}") != size:
-                raise DataToolsError(f"{public(url)}/{name} did not arrive whole: start the build again")
+                raise DataToolsError(f"{public(url)}/{name} arrived incomplete: run the build again")
             advance(size)

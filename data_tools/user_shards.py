@@ -1,7 +1,7 @@
 """Writes the users: groups the stage task by task and writes the blocks to shards.
 
-Workers group, filter, join and encode. The main process numbers the blocks and writes the tars, which takes a small
-part of the time and fills the shards whatever the tasks are. A block does not cross the end of a task.
+Workers group, filter, join and encode. The main process numbers the blocks and writes the tars, which takes little
+time and makes the shards independent of how users were divided into tasks. A block does not cross the end of a task.
 """
 
 from collections import Counter

@@ -1,7 +1,7 @@
 """Re-reads a folder of shards and compares everything with `index.json`.
 
-Sizes and hashes come first. The content is compared only if they all agree, so that any fault found then comes from
-the build and not from the disk.
+Sizes and hashes come first. The content is compared only if they all agree, so any fault found
+after that comes from the build, not from the disk.
 """
 
 import os
@@ -136,7 +136,7 @@ def _check_item_shard(
     samples = sum(name.endswith(".json") for name in members)
     yield from _compare(entry.name, "samples", samples, entry.samples)
     if members != expected:
-        yield Problem(entry.name, f"the place or content of its members differs from {CATALOGUE_FILE}")
+        yield Problem(entry.name, f"the positions or contents of its members differ from {CATALOGUE_FILE}")
         return
     with (folder / entry.name).open("rb") as file:
         for row in rows:
@@ -179,7 +179,7 @@ def _check_users(folder: Path, index: ShardIndex) -> Iterator[Problem]:
 
 
 def _check_user_shards(folder: Path, index: ShardIndex) -> Iterator[Problem]:
-    """Problems where the tars do not hold exactly the blocks of the table, at its offsets."""
+    """Problems where the tars do not hold exactly the blocks listed in the table, at the listed offsets."""
     expected: dict[str, dict[str, Member]] = {}
     users: Counter[str] = Counter()
     table = read_block_table(folder)
@@ -190,7 +190,7 @@ def _check_user_shards(folder: Path, index: ShardIndex) -> Iterator[Problem]:
     for entry in index.of_kind("users"):
         yield from _compare(entry.name, "samples", users[entry.name], entry.samples)
         if _tar_members(folder / entry.name, USER_MEMBER) != expected.pop(entry.name, {}):
-            yield Problem(entry.name, f"the place or content of its members differs from {BLOCKS_FILE}")
+            yield Problem(entry.name, f"the positions or contents of its members differ from {BLOCKS_FILE}")
     for shard in expected:
         yield Problem(BLOCKS_FILE, f"has blocks in {shard}, which {INDEX_FILE} does not list")
 
@@ -214,7 +214,7 @@ def _block_faults(block: UserBlock, index: ShardIndex) -> Iterator[str]:
     times = users["timestamps"].flatten().to_numpy()
     user = users["timestamps"].value_parent_indices().to_numpy()
     if np.any((np.diff(times) < 0) & (np.diff(user) == 0)):
-        yield f"{where} has timestamps that do not ascend"
+        yield f"{where} has timestamps that are not in ascending order"
     for fault in (fault_of_items(users["items"], index.counts.items), fault_of_impressions(users, index)):
         if fault is not None:
             yield f"{where}: {fault}"
@@ -246,7 +246,7 @@ def _tar_members(path: Path, names: re.Pattern[str]) -> dict[str, Member]:
             while (header := shard.read(tarfile.BLOCKSIZE)) != END:
                 info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
                 if info.type != tarfile.REGTYPE or not names.fullmatch(info.name) or info.name in members:
-                    raise ShardFileError(path.name, f"member {info.name!r} has no place in a shard")
+                    raise ShardFileError(path.name, f"member {info.name!r} does not belong in a shard")
                 members[info.name] = _read_member(shard, info)
             if any(shard.read()):
                 raise ShardFileError(path.name, "data follows the end of the tar")

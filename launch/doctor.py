@@ -1,4 +1,4 @@
-"""Say what will work on this machine: `python launch/doctor.py`."""
+"""Check what works on this machine: `python launch/doctor.py`."""
 
 import sys
 

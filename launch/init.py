@@ -1,4 +1,4 @@
-"""Write a small project to begin with: `python launch/init.py DIR`."""
+"""Create a small starter project: `python launch/init.py DIR`."""
 
 import sys
 

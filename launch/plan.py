@@ -1,4 +1,4 @@
-"""Plan a run at a size that nobody has run: `python launch/plan.py --config C --users N --items N [a.b=value …]`."""
+"""Estimate the cost of a larger run: `python launch/plan.py --config C --users N --items N [a.b=value …]`."""
 
 import sys
 

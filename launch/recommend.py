@@ -1,4 +1,4 @@
-"""Recommend items for histories: `python launch/recommend.py --run R --history ID,ID,…`."""
+"""Recommend items for users, given their histories: `python launch/recommend.py --run R --history ID,ID,…`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Answer requests for recommendations over HTTP: `python launch/serve.py --run R`."""
+"""Serve recommendations over HTTP: `python launch/serve.py --run R`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Output for people. Its consoles show text as it is: names from data may look like markup, such as `[/part 1]`."""
+"""Consoles for output to people. They interpret no markup, since names from data may look like it: `[/part 1]`."""
 
 import unicodedata
 
@@ -9,13 +9,13 @@ _NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}  # categories: control, surrogate, line an
 
 
 def console() -> Console:
-    """The console for tables; in a log or a pipe, which have no width, it keeps lines of up to 120 columns whole."""
+    """The console for tables. Logs and pipes have no width, so there it uses 120 columns."""
     terminal = Console(**_PLAIN)  # type: ignore[arg-type]
     return terminal if terminal.is_terminal else Console(width=120, **_PLAIN)  # type: ignore[arg-type]
 
 
 def messages() -> Console:
-    """The console for progress and remarks, on standard error."""
+    """The console for progress and warnings, on standard error."""
     return Console(stderr=True, soft_wrap=True, **_PLAIN)  # type: ignore[arg-type]
 
 

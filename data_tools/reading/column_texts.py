@@ -2,7 +2,7 @@
 
 A table exported by pandas or Spark has numbers where this project has texts: ids that became doubles because one was
 missing, lists, structs. A number is written the same way whatever its type (7, never 7.0 or 7e+00), so that ids of two
-files meet; what has no plain text is written as JSON.
+files match; values without a plain text form are written as JSON.
 """
 
 import json
@@ -10,7 +10,7 @@ import json
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_EXACT = {16: 2.0**11, 32: 2.0**24, 64: 2.0**53}  # bits of a float type -> from here on it skips whole numbers
+_EXACT = {16: 2.0**11, 32: 2.0**24, 64: 2.0**53}  # bits of a float type -> from this value on it skips whole numbers
 
 
 def to_texts(column: pa.Array) -> pa.StringArray:
@@ -56,7 +56,7 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 def shown(column: pa.Array, row: int) -> str:
-    """A value as messages show it; Python has no dates before the year 1 and after 9999, nor nanoseconds."""
+    """A value as shown in messages; Python has no dates before the year 1 or after 9999, and no nanoseconds."""
     try:
         return repr(column[row].as_py())
     except (ValueError, OverflowError):

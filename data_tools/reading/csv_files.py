@@ -26,8 +26,8 @@ from data_tools.reading.text_blocks import first_line, is_utf8, line_blocks, spl
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.source import Batch, SourceError
 
-LONGEST_QUOTED = 2**20  # characters; a longer quoted field counts as one whose quote never closes
-_SURPLUS = 8  # a record with more fields than this beyond its columns is taken for one with a wrong quote
+LONGEST_QUOTED = 2**20  # characters; a longer quoted field is assumed to have an unclosed quote
+_SURPLUS = 8  # a record with more extra fields than this is assumed to have a misplaced quote
 _MOST_COLUMNS = 2**16
 _NOT_CLOSED = "a quote is not closed"
 _LINE_END = re.compile("\r?\n")
@@ -94,7 +94,7 @@ def read_csv_blocks(
     blocks: Iterator[bytes], names: list[str], label: str, start: int, reject: RejectSink, separator: str = ","
 ) -> Iterator[Batch]:
     """Read records of the columns `names` from blocks of whole lines, of which the first is line `start`."""
-    rest = b""  # a record that is still open
+    rest = b""  # the start of a record that has not ended yet
     for block in blocks:
         block = rest + block
         if b'"' in block:
@@ -110,7 +110,7 @@ def read_csv_blocks(
 
 
 class _QuotingError(Exception):
-    """Quotes that are not those of a record."""
+    """The quotes of a record are wrong."""
 
 
 class _Record(NamedTuple):

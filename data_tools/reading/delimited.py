@@ -16,7 +16,7 @@ from data_tools.rejects import RejectSink
 from data_tools.source import Batch, SourceError
 
 _FIELD_END = b"\x1f"  # ASCII's own separator of fields, which stands for separators of several characters
-_UNDECODABLE = b"\xff"  # in place of a line that is not in the encoding: it is rejected as not UTF-8
+_UNDECODABLE = b"\xff"  # replaces a line that is not in the encoding, which is then rejected as not UTF-8
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _require_utf8(path: Path, block: bytes) -> None:
     except UnicodeDecodeError as error:
         line = block.count(b"\n", 0, error.start) + 1
         raise SourceError(
-            f"{path}, line {line}: not UTF-8; say which encoding the file has, such as --encoding latin-1 or cp1252 "
+            f"{path}, line {line}: not UTF-8; state the encoding of the file, such as --encoding latin-1 or cp1252 "
             "(--encoding utf-8 rejects the lines that are not)"
         ) from None
 

@@ -9,7 +9,7 @@ from data_tools.source import Batch
 
 
 def first_rows(batches: Iterable[Batch], column: str) -> Iterator[Batch]:
-    """Yield the first row with each value of a column of strings; the values seen are held in memory."""
+    """Yield the first row with each value of a column of strings; the values seen so far are kept in memory."""
     seen: set[str] = set()
     for batch in batches:
         values = batch.rows[column].to_pylist()

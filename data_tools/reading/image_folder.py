@@ -18,7 +18,7 @@ class ImageFolder:
         return cls(folder) if folder.is_dir() else None
 
     def locate(self, name: str, file: str, line: int, reject: RejectSink) -> Path | None:
-        """Path of the image that this line of `file` names; None for "" and, with a reject, outside the folder."""
+        """Path of the image that this line of `file` names; None for "" or, with a reject, outside the folder."""
         if not name:
             return None
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:

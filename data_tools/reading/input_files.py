@@ -13,7 +13,7 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 def find_files(patterns: Sequence[str]) -> list[Path]:
     """The files of each pattern (`*`, `?`, `[…]`, `**`) by name, in the order of the patterns.
 
-    What exists under the name of a pattern is that, whatever characters it has. A folder stands for all its files, and
+    If a file has the name of a pattern, the pattern stands for that file. A folder stands for all its files, and
     those in its partitions (folders such as `year=2024`), except those whose names begin with `.` or `_`.
 
     Raises:
@@ -34,7 +34,7 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
 
 
 def partition_of(path: Path, patterns: Sequence[str]) -> dict[str, str | None]:
-    """The columns that the folders of `path` state, as Hive writes them (`year=2024/month=5`), if a pattern is a folder
+    """The columns stated by the folders of `path` in Hive's format (`year=2024/month=5`), if a pattern is a folder
     above them."""
     above = [Path(pattern) for pattern in patterns if Path(pattern) in path.parents]
     parts = path.parent.relative_to(above[0]).parts if above else ()

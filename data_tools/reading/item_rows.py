@@ -1,7 +1,7 @@
 """Converts rows with the project's own columns (item_id, title, text, image and any others) to items.
 
 `image` is the name of a file or, in Parquet, the image itself: bytes, or a struct of `bytes` and `path`, of which the
-first that is filled counts (as Hugging Face's data sets store images).
+first that is not empty counts (as Hugging Face's data sets store images).
 """
 
 from collections.abc import Iterator

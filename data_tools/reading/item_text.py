@@ -9,7 +9,7 @@ from data_tools.markup import clean_text
 def compose_text(parts: Iterable[str]) -> str:
     """The parts that are not empty, each as a sentence; repeated sentences are left out.
 
-    A part that a tag ends, `<p>Soft.</p>`, ends as the text in it does, which the builder leaves of it.
+    A part that ends with a tag, `<p>Soft.</p>`, ends as its text does, which is what the builder keeps of it.
     """
     sentences: list[str] = []
     for part in parts:

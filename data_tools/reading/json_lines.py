@@ -3,9 +3,9 @@
 Lines are parsed one by one with the standard library, because Arrow's reader guesses one schema per block, which real
 logs do not follow, and cannot report the line of an error.
 
-Some data sets (Amazon 2014, Steam) have Python's literals in place of JSON: `{'asin': u'0558925278'}`. Readers that
-are told so take a line that is not JSON as one, by `ast.literal_eval`, which runs nothing; lines are bounded in length,
-because its parser needs many times their size, and values must be those of JSON.
+Some data sets (Amazon 2014, Steam) have Python literals instead of JSON: `{'asin': u'0558925278'}`. With `literals`, a
+line that is not JSON is read by `ast.literal_eval`, which executes nothing. The length of such lines is limited,
+because its parser needs many times their size in memory, and their values must be possible in JSON.
 """
 
 import ast
@@ -99,14 +99,14 @@ def _load_literal(text: str) -> Any:
         return _load(text)
     except ValueError as not_json:
         if len(text) > _LONGEST_LITERAL:
-            raise ValueError(f"{not_json}; as a literal of Python it is over {_LONGEST_LITERAL:,} characters") from None
+            raise ValueError(f"{not_json}; as a Python literal it is over {_LONGEST_LITERAL:,} characters") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know, such as \\d
             value = ast.literal_eval(text.strip())
         return _load(json.dumps(value))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(f"neither JSON nor a literal of Python with JSON's values: {error}") from None
+        raise ValueError(f"neither JSON nor a Python literal with values that JSON has: {error}") from None
 
 
 def _parse_float(text: str) -> int | float | str:

@@ -1,10 +1,9 @@
-"""Tables of any files whose columns are mapped by options (`--columns`) to the project's own.
+"""Tables from files with any columns, mapped to the project's own columns by options (`--columns`).
 
 Interactions need `user_id`, `item_id` and `timestamp` and may have `rating`; items need `item_id` and `title` or
 `text` and may have `image`; users need `user_id`; impressions, whose clicks are the interactions if there are no files
-of those, need `user_id`, `item_id`, `timestamp` and `click` or
-`label_<head>`. A name may be mapped several times: each file uses the first column that it has. Other columns keep
-their names.
+of those, need `user_id`, `item_id`, `timestamp` and `click` or `label_<head>`. A name may be mapped several times:
+each file uses the first of these columns that it has. Other columns keep their names.
 """
 
 import argparse
@@ -92,18 +91,22 @@ def add_table_arguments(parser: argparse.ArgumentParser, required: Sequence[str]
         text = f"files or folders of {kind}" if kind in required else f"files or folders of {kind}; optional"
         parser.add_argument(f"--{kind}", nargs="+", required=kind in required, metavar="FILE", help=text)
     parser.add_argument(
-        "--columns", type=_parse_mapping, default=[], metavar="NAME=COLUMN,…", help="e.g. user_id=uid,item_id=sku"
+        "--columns",
+        type=_parse_mapping,
+        default=[],
+        metavar="NAME=COLUMN,…",
+        help="columns with other names: user_id=uid,item_id=sku",
     )
 
 
 def require_histories(interactions: Sequence[str] | None, impressions: Sequence[str] | None) -> None:
     """Raise SourceError if there are files neither of interactions nor of impressions, whose clicks can stand in."""
     if not interactions and not impressions:
-        raise SourceError("give files with --interactions or, if all there is is what was shown, with --impressions")
+        raise SourceError("give files with --interactions or, if the data has only impressions, with --impressions")
 
 
 def remark_labelled(interactions: MappedTable) -> None:
-    """Say so if a file of interactions looks like a log of what was shown."""
+    """Warn if a file of interactions looks like a log of impressions."""
     for path, names in interactions.names.items():
         remark_labels(path, list(names))
 
@@ -135,12 +138,12 @@ def require_use(mapping: Sequence[tuple[str, str]], interactions: MappedTable, o
     for name, column in mapping:
         if column not in kept and name not in _READ and not name.startswith(LABEL_PREFIX):
             near = get_close_matches(name, _READ, n=1)
-            hint = f"did you mean {near[0]}?" if near else "they have user_id, item_id, timestamp and rating"
+            hint = f"did you mean {near[0]}?" if near else "their columns are user_id, item_id, timestamp and rating"
             raise SourceError(f"--columns {name}={column}: interactions have no column {name}; {hint}")
 
 
 def describe_mapping(mapping: Sequence[tuple[str, str]]) -> str:
-    """The mapping as it is typed."""
+    """The mapping as a user would type it."""
     return ",".join(f"{name}={column}" for name, column in mapping)
 
 

@@ -115,7 +115,9 @@ def read_parquet(path: Path, columns: Sequence[str], label: str) -> Iterator[Bat
                 yield Batch(label, pa.array(np.arange(first_row, first_row + len(rows))), rows)
                 first_row += len(rows)
         except (OSError, pa.ArrowException) as error:
-            raise SourceError(f"{path}: cannot read from row {first_row} on ({error}): get the file again") from None
+            raise SourceError(
+                f"{path}: cannot be read from row {first_row} on ({error}): download the file again"
+            ) from None
 
 
 def _rows_at_once(schema: pa.Schema, columns: Sequence[str]) -> int:

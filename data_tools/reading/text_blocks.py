@@ -117,7 +117,7 @@ def _guard(path: Path, read: Callable[..., bytes], *arguments: int) -> bytes:
     try:
         return read(*arguments)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise SourceError(f"{path} is not a whole gzip file ({error}): get it again") from None
+        raise SourceError(f"{path} is not a complete gzip file ({error}): download it again") from None
 
 
 def _malformed_lines(

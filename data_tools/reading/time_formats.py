@@ -18,9 +18,9 @@ def require_time_format(form: str) -> None:
     if "f" in directives:
         raise SourceError(f"--time-format {form!r}: fractions of a second (%f) are not supported")
     if "Z" in directives:
-        raise SourceError(f"--time-format {form!r}: names of zones (%Z) are not supported, only offsets (%z)")
+        raise SourceError(f"--time-format {form!r}: names of time zones (%Z) are not supported, only offsets (%z)")
     if not directives & _WITH_YEAR:
-        raise SourceError(f"--time-format {form!r} has no year: give all of a date, as in '%Y-%m-%d %H:%M:%S'")
+        raise SourceError(f"--time-format {form!r} has no year: give a full date, as in '%Y-%m-%d %H:%M:%S'")
 
 
 def parse_times(texts: pa.StringArray, form: str) -> pa.Int64Array:

@@ -67,11 +67,11 @@ def require_labels(path: Path, columns: Sequence[str]) -> None:
 
 
 def remark_labels(path: Path, columns: Sequence[str]) -> None:
-    """Say so if interactions in this file, with these columns, look like a log of what was shown."""
+    """Warn if interactions in this file, with these columns, look like a log of impressions."""
     if labels := label_columns(columns):
         print(
             f"transrec data: {path} has the column {', '.join(labels.values())}, which is not read: every row is an "
-            "interaction; if it also has what was shown and not clicked, give the file as impressions",
+            "interaction; if it also has items that were shown but not clicked, give the file as impressions",
             file=sys.stderr,
         )
 

@@ -1,10 +1,10 @@
-"""Adressa, the news of Adresseavisen (https://reclab.idi.ntnu.no/dataset): one JSON event per line, a file per day.
+"""Adressa, news of Adresseavisen (https://reclab.idi.ntnu.no/dataset): one JSON event per line, one file per day.
 
 An event is a page that a user opened: `userId`, `time` (seconds since 1970), `id` of the article (or `documentId`),
 `title`, `category1`, `keywords`, and `activeTime`, the seconds spent on it, which is kept as the rating. An event
 without id or title, such as a view of the front page, is not a view of an item and is rejected as `not_an_item`. Such
-events make up much of the data and make any `--strict` build fail. The articles are those named in events, each as in
-its first event; the files are read twice, and the ids of the articles are held in memory.
+events make up much of the data and make any `--strict` build fail. The articles are those named in events, with
+the content of their first event. The files are read twice, and the ids of the articles are kept in memory.
 """
 
 import argparse

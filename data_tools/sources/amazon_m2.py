@@ -1,12 +1,12 @@
-"""Amazon-M2, sessions of six shops (https://kddcup23.github.io), the folder as it is unpacked.
+"""Amazon-M2, sessions of six shops (https://kddcup23.github.io), the folder as unpacked.
 
 sessions_train.csv    prev_items (`['B09W9FND7K' 'B09JSPLN1M']`), next_item, locale
 products_train.csv    id, locale, title, brand, color, size, model, material, author, desc, …
 
-What the format leaves open: a session is a user, called by the locale and the line it starts on, because sessions have
-no names; its interactions are prev_items and then next_item. There are no times: an item's timestamp is its position in
-the session, the oldest at 1, so a split by time is meaningless. The same product has other texts in other shops, so a
-set holds one shop, `--locale`. The files of the test phases lack the next items and are not read.
+What the format leaves open: each session becomes a user, named after its locale and line number because sessions have
+no ids; its interactions are prev_items and then next_item. There are no times: an item's timestamp is its position in
+the session, from 1 for the oldest, so a split by time is meaningless. A product has different texts in different shops,
+so a set holds one shop, `--locale`. The files of the test phases lack the next items and are not read.
 """
 
 import argparse

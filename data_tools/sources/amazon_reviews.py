@@ -2,18 +2,17 @@
 (https://amazon-reviews-2023.github.io).
 
 A folder of JSON lines with one or more categories: `meta_<category>.jsonl` has products, any other file has
-reviews; `.json` and `.gz` are accepted too. Hidden files, and files without an object, are passed over. The keys in the
+reviews; `.json` and `.gz` are accepted too. Hidden files, and files without an object, are skipped. The keys in the
 first line of a review file determine the generation:
 
                 user        item         rating   time
     2014, 2018  reviewerID  asin         overall  unixReviewTime (seconds)
     2023        user_id     parent_asin  rating   timestamp (milliseconds)
 
-The products of 2014 are literals of Python, not JSON. The ratings without reviews (`ratings_….csv`) are not read here
-but by `--source csv`.
+The products of 2014 are Python literals, not JSON. For ratings without reviews (`ratings_….csv`), use `--source csv`.
 
 Times are UTC. Text is title, features and description; `brand` (in 2023 the store), `category` and `image_url` have
-the same names in all, so a model of one generation can read another. The files hold addresses of images, not
+the same names in all generations, so a model of one generation can read another. The files hold image URLs, not
 images; images are taken from `images/<asin>.jpg` if that folder exists.
 """
 
@@ -53,7 +52,7 @@ class AmazonReviewsSource:
     """Reads the folder.
 
     Raises:
-        SourceError: there is no file of reviews or of products, or the reviews are of neither generation.
+        SourceError: there is no file of reviews or of products, or the reviews are of no known generation.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +64,9 @@ class AmazonReviewsSource:
         self._images = ImageFolder.find(folder / "images")
         if not self._products or not self._reviews:
             found = ", ".join(path.name + ("" if first[path] else " (empty)") for path in files) or "none"
-            raise SourceError(f"{folder} must hold files of reviews and, named meta_…, of products; found {found}")
+            raise SourceError(
+                f"{folder} must hold files of reviews, and files of products called meta_…; found {found}"
+            )
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +75,7 @@ class AmazonReviewsSource:
             type=Path,
             required=True,
             metavar="DIR",
-            help="folder of files of reviews and, named meta_…, of products",
+            help="folder of files of reviews, and of files of products called meta_…",
         )
 
     @classmethod
@@ -138,7 +139,7 @@ def _detect_keys(path: Path, review: dict[str, Any]) -> ReviewKeys:
 
 
 def _categories(product: dict[str, Any]) -> list[str]:
-    """The path of the product's category; of several, as 2014 has them, the first."""
+    """The path of the product's category; the first if there are several, as in 2014."""
     several = product.get("categories")
     if isinstance(several, list) and several and isinstance(several[0], list):
         return flatten(several[0])
@@ -146,7 +147,7 @@ def _categories(product: dict[str, Any]) -> list[str]:
 
 
 def _image_url(product: dict[str, Any]) -> str:
-    """Address of the first image, in the largest size available; "" if there is none."""
+    """URL of the first image, in the largest size available; "" if there is none."""
     if urls := flatten(product.get("imageURLHighRes")) or flatten(product.get("imUrl")):
         return urls[0]
     images = product.get("images")

@@ -7,13 +7,14 @@ header (`--no-header`) have the columns 1, 2, 3, …: `--columns user_id=1,item_
 times: each file uses the first column that it has, so files without headers share the mapping. Other columns of items
 and users are kept, and those of impressions are context; other columns of interactions are not read.
 
-Without `--items`, the items are those of the interactions, in the order of their first, and an item's title is its id.
-Without `--interactions`, the clicks of the impressions are the interactions, and all that was shown the items.
+Without `--items`, the items are those of the interactions, in order of first appearance, and an item's title is its id.
+Without `--interactions`, the clicks of the impressions are the interactions, and without `--items`, the items are those
+of all impressions.
 
 What the format leaves open: fields are separated by `--separator` (by default tabs in `.tsv`, `.tab` and their `.gz`,
-commas elsewhere) and quoted as RFC 4180 has it, unless the separator has several characters. Files are UTF-8 or in
-`--encoding`. Timestamps are numbers in `--timestamp-unit`, or texts in `--time-format` (that of strptime, with a year
-and without %f and %Z), in UTC or, with %z, with their offset from it.
+commas elsewhere) and quoted as in RFC 4180, unless the separator has several characters. Files are UTF-8 or in
+`--encoding`. Timestamps are numbers in `--timestamp-unit`, or texts in `--time-format` (as for strptime, with a year
+but without %f and %Z), in UTC or, with %z, at the given offset.
 """
 
 import argparse
@@ -48,7 +49,7 @@ _TABBED = (".tsv", ".tab", ".tsv.gz", ".tab.gz")
 
 
 class CsvSource:
-    """Reads the files of each kind, given by patterns or as folders, in the order given; `time` is as of `to_seconds`.
+    """Reads the files of each kind, given by patterns or as folders, in the order given; `time` is as in `to_seconds`.
 
     Raises:
         SourceError: a file or a column is missing, a mapped column is in no file or not read, a file is not in the
@@ -88,14 +89,22 @@ class CsvSource:
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_table_arguments(parser, required=())
         parser.add_argument(
-            "--separator", metavar="TEXT", help="between fields: `,` `;` `|` `tab` `::` … (default: by the file's name)"
+            "--separator",
+            metavar="TEXT",
+            help="separator of fields: `,` `;` `|` `tab` `::` … (default: by the file's name)",
         )
-        parser.add_argument("--encoding", metavar="NAME", help="e.g. latin-1, cp1252, gb18030 (default: UTF-8)")
-        parser.add_argument("--no-header", action="store_true", help="the columns are called 1, 2, 3, …")
+        parser.add_argument(
+            "--encoding",
+            metavar="NAME",
+            help="encoding of the files, such as latin-1, cp1252 or gb18030 (default: UTF-8)",
+        )
+        parser.add_argument(
+            "--no-header", action="store_true", help="the files have no header; their columns are called 1, 2, 3, …"
+        )
         times = parser.add_mutually_exclusive_group()
         add_unit_argument(times)
         times.add_argument(
-            "--time-format", metavar="FORMAT", help="of texts, in place of a unit: '%%Y-%%m-%%d %%H:%%M:%%S'"
+            "--time-format", metavar="FORMAT", help="format of timestamps that are texts: '%%Y-%%m-%%d %%H:%%M:%%S'"
         )
 
     @classmethod
@@ -140,7 +149,7 @@ class CsvSource:
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         if not self._interactions.files:
-            yield from map(clicked, self.impressions(ignore))  # which reports its rejects itself
+            yield from map(clicked, self.impressions(ignore))  # `impressions` reports its rejects itself
         for batch in _read(self._interactions, reject, set(INTERACTION_COLUMNS.names)):
             yield to_interactions(batch, reject, self._time)
 
@@ -161,7 +170,7 @@ def _read(table: MappedTable, reject: RejectSink, wanted: set[str]) -> Iterator[
 
 
 class _DelimitedFiles:
-    """Files in a form, with the separator that each file's name tells where none was given."""
+    """Files in a given form. Without a separator, each file's name determines it."""
 
     def __init__(self, form: Delimited, separator: str | None) -> None:
         self._form, self._separator = form, separator

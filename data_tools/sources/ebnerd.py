@@ -1,17 +1,16 @@
-"""EB-NeRD, the news of Ekstra Bladet (https://recsys.eb.dk): a bundle as it is unpacked, such as ebnerd_small.
+"""EB-NeRD, news of Ekstra Bladet (https://recsys.eb.dk): a bundle as unpacked, such as ebnerd_small.
 
 articles.parquet                        article_id, title, subtitle, body, category_str, article_type, …
 train/, validation/, test/              behaviors.parquet and history.parquet of each
     behaviors.parquet                   user_id, impression_time, article_ids_inview, article_ids_clicked, age, …
     history.parquet                     user_id, article_id_fixed and impression_time_fixed, two lists
 
-What the format leaves open: a user's interactions are the history of the first split that has the user, once, and all
-clicks at the time of their impression; the history of a later split repeats the clicks of the one before under other
-times. All articles in view are what the user was shown, with the head `click` and the impression as their request; the
-order of the list says nothing, because it was shuffled. The test split has no clicks, so only its histories are used,
-and only if it is named (`--splits train validation test`). Times are taken
-as UTC. The text is title and subtitle; the body is a column of its own. A user's columns are those of the user's first
-impression.
+What the format leaves open: a user's interactions are the history of the first split that has the user, taken once, and
+all clicks, at the time of their impression; the history of a later split repeats the clicks of the previous split with
+different times. All articles in view become impressions, with the head `click` and one request per impression of the
+log; the order of the list has no meaning, because it was shuffled. The test split has no clicks, so only its histories
+are used, and only on request (`--splits train validation test`). Times are assumed to be UTC. The text is title and
+subtitle; the body is a column of its own. A user's columns are those of the user's first impression.
 """
 
 import argparse
@@ -70,7 +69,7 @@ class EBNeRDSource:
         return {"splits": self._splits}
 
     def totals(self) -> Totals:
-        """The number of articles; interactions are not counted, because an impression has any number of them."""
+        """The number of articles; interactions are not counted, because an impression may have any number of them."""
         return Totals(count_rows(self._articles), None)
 
     def items(self, reject: RejectSink) -> Iterator[Item]:

@@ -4,7 +4,8 @@ goodreads_books….json           book_id, title, description, authors, format, 
 goodreads_interactions….json    user_id, book_id, is_read, rating, date_added, …
 
 What the format leaves open: a row is a book that a user put on a shelf; it is an interaction at `date_added`, whatever
-the shelf. A rating of 0 is none. A text is title and description; authors are known by numbers and kept as these.
+the shelf. A rating of 0 means no rating. The text is title and description; authors are kept as
+the numeric ids of the data.
 Reviews, genres and series are not read.
 """
 
@@ -37,7 +38,7 @@ class GoodreadsSource(FolderSource):
     """Reads the folder.
 
     Raises:
-        SourceError: a file is missing or more than once there.
+        SourceError: a file is missing, or there are several of it.
     """
 
     input_is = "folder of one goodreads_books….json and one goodreads_interactions….json, also .gz"

@@ -1,23 +1,25 @@
-"""A world of clicks whose best possible AUC is known, and which asks for one part of a ranking model at a time.
+"""Synthetic clicks whose best possible AUC is known; each option tests one part of a ranking model.
 
 An item has one of 16 kinds. Its text names four attributes by one of two words each, and its image shows four more:
 red, green, blue, stripes. Read as bits,
 
     kind = text XOR (the first `interplay` attributes of the image),
 
-so with `interplay` 0 the text alone tells the kind, and with 4 neither text nor image tells anything without the other.
+so with `interplay` 0 the text alone determines the kind, and with 4 neither text nor image says anything about it
+without the other.
 
-A user likes four kinds. Three quarters of the history, which comes before every impression, consist of liked kinds and
-one of any kind; liked kinds come last, or first if the user's interest is lasting, as that of a share `lasting` is: the
-newest quarter of these users' histories says nothing. Half of the items shown are of liked kinds. A user clicks with
-the probability
+A user likes four kinds. The history, which comes before every impression, consists of three quarters of liked kinds
+and one quarter of any kind. The liked kinds come last, or first if the user's interest is lasting, as it is for a share
+`lasting` of the users: the newest quarter of their histories carries no information. Half of the items shown are of
+liked kinds. A user clicks with the probability
 
     p = σ(BIAS + LIKING · (+1 if the user likes the kind, else -1) + APPEAL · a_kind),    a_kind from -1 to 1.
 
-No ranking is better than that by p. It can be reached from the contents and the history.
+No ranking is better than the ranking by p, which can be reached from the content and the history.
 
-A share `fresh` of the items is shown for some weeks only; their turns are spread over a year, and each impression and
-interaction is one of them with the probability `fresh`. Ids say nothing about items that come after the training.
+A share `fresh` of the items is shown for some weeks only; their periods are spread over a year, and each impression
+and interaction is of such an item with the probability `fresh`. Ids carry no information about items that first appear
+after the training period.
 """
 
 import io
@@ -37,7 +39,7 @@ ATTRIBUTES = len(WORDS)
 KINDS = 2**ATTRIBUTES
 LIKED = 4  # kinds that a user likes
 BIAS, LIKING, APPEAL = -0.3, 1.5, 1.5
-PROBABILITY = "probability"  # context column of what is best predicted
+PROBABILITY = "probability"  # context column with the true probability
 IMAGE_SIDE = 28
 _TURNS_AT_ONCE = 3  # fresh items of a kind that are shown at a time
 _FIRST_DAY = 1_500_000_000
@@ -67,7 +69,7 @@ class Visits(NamedTuple):
 
 @dataclass(frozen=True)
 class KnownClicks:
-    """A world of items, and of users with `history` interactions and `impressions` each; the seed decides all of it."""
+    """Items, and users with `history` interactions and `impressions` each; the seed determines everything."""
 
     n_items: int
     history: int
@@ -82,13 +84,13 @@ class KnownClicks:
         return round(self.fresh * self.n_items)
 
     def problem(self) -> str | None:
-        """The fault in these numbers, or None."""
+        """What is wrong with these numbers, or None."""
         if not 0 <= self.interplay <= ATTRIBUTES:
             return f"--interplay must be from 0 to {ATTRIBUTES}"
         if not (0 <= self.lasting <= 1 and 0 <= self.fresh <= 1):
-            return "--lasting and --fresh are shares, from 0 to 1"
+            return "--lasting and --fresh are shares: give numbers from 0 to 1"
         if any(0 < part < KINDS for part in (self.n_fresh, self.n_items - self.n_fresh)):
-            return f"--impressions asks for {KINDS} items that are fresh (or none), and as many others: raise --items"
+            return f"fresh items and others must number 0 or at least {KINDS} each: raise --items or change --fresh"
         return None
 
     @cached_property

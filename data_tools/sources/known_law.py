@@ -1,12 +1,14 @@
-"""A world where the error falls by a known power of the amount of data (Hutter, "Learning curve theory", 2021).
+"""Data on which the error falls as a known power of its amount (Hutter, "Learning curve theory", 2021).
 
 A user's history alternates a *context* and its *answer*. Contexts follow Zipf's law p_k ~ k^-(1+a), each has one
-answer, and a context never seen cannot be answered. After D pairs, the share of wrong best guesses of a learner is
+answer, and the answer to an unseen context cannot be predicted. After D pairs, the share of wrong best guesses of a
+learner is
 
     error(D) = noise + (1 - noise) · Σ_k p_k (1 - p_k)^D  ~  noise + A · D^-law,    law = a / (1 + a)
 
-if one sighting is enough; if it needs several, only A is larger. The sum runs over all integers but the catalogue is
-finite: a context beyond it, which nobody would see twice, is replaced by a random one with a random answer.
+if one occurrence is enough; if the learner needs several, only A is larger. The sum runs over all integers but the
+catalogue is finite: a context beyond it, which nobody would see twice, is replaced by a random one with a random
+answer.
 
 With law 0, answers do not depend on the context: nothing can be learnt from any number of pairs.
 """
@@ -32,7 +34,7 @@ class KnownLaw:
 
     def shares(self) -> np.ndarray:
         """Share of each context of the catalogue among all draws; the remainder to 1 lies beyond the catalogue."""
-        from scipy.special import zeta  # imported here because it would cost every build of any source 60 MB
+        from scipy.special import zeta  # imported here, since it would cost the build of every source 60 MB
 
         weights = np.arange(1, self.contexts + 1, dtype=float) ** -self.zipf
         shares: np.ndarray = weights / (zeta(self.zipf) if self.law > 0 else weights.sum())

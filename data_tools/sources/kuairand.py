@@ -5,10 +5,10 @@ video_features_basic_….csv             video_id, author_id, video_type, music_
 user_features_….csv                    user_id and columns of the user
 
 What the format leaves open: a row of a log is a video that was shown to a user: an impression, with the heads click,
-long_view, like, follow, comment, forward and hate, and as context the tab and whether the video was chosen by lot
+long_view, like, follow, comment, forward and hate, and as context the tab and whether the video was chosen at random
 (`is_rand`). It is also an interaction if the chosen feedback is 1. By default only the standard logs are read, because
-in the random ones the videos follow no history (`--logs random` reads them alone, `--logs both` all). The data has no
-texts: an item's title is `video <id>`, and its text is its type and tags, which are numbers.
+the videos of the random logs do not depend on the history (`--logs random` reads only these, `--logs both` all). The
+data has no texts: an item's title is `video <id>`, and its text is its type and tags, which are numbers.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class KuaiRandSource:
         parser.add_argument(
             "--feedback", choices=FEEDBACK, default="is_click", help="feedback that counts as an interaction"
         )
-        parser.add_argument("--logs", choices=list(LOGS), default="standard", help="which logs are read")
+        parser.add_argument("--logs", choices=list(LOGS), default="standard", help="which logs to read")
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:

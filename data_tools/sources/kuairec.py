@@ -7,13 +7,13 @@ user_features.csv                  user_id and columns of the user
 
 What the format leaves open: a row of a matrix is a video that was shown to a user, watched or not. Each is an
 interaction, and its rating is `watch_ratio`, the share of the video that was watched (2 if it was watched twice), so
-`--min-rating 0.7`, for example, keeps what was watched. Each is an impression as well, with the head `watch`: 1 if the
-video was watched to its end, a ratio of 1 or more. The big matrix, which trains usually, lacks the rows of the
-small one, in which every user was shown almost every video; build a set from each. Rows without a time, of which the
-small matrix has some, are rejected.
+`--min-rating 0.7`, for example, keeps the videos that were mostly watched. Each is an impression as well, with the head
+`watch`: 1 if the video was watched to its end, a ratio of 1 or more. The big matrix, which is the usual training set,
+lacks the rows of the small one, in which every user was shown almost every video; build a set from each. Rows without a
+time, of which the small matrix has some, are rejected.
 
-The title is the caption, otherwise the text on the cover, otherwise `video <id>`; `UNKNOWN` is how the files write that
-there is none. A video without a caption row is taken from item_categories.csv.
+The title is the caption, otherwise the text on the cover, otherwise `video <id>`; the files write
+`UNKNOWN` where there is none. A video without a row of captions is taken from item_categories.csv.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class KuaiRecSource:
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = "folder of big_matrix.csv or small_matrix.csv, kuairec_caption_category.csv, item_categories.csv and "
         parser.add_argument("--input", type=Path, required=True, metavar="DIR", help=text + "user_features.csv")
-        parser.add_argument("--matrix", choices=MATRICES, default="big", help="which interactions (default: big)")
+        parser.add_argument("--matrix", choices=MATRICES, default="big", help="which matrix to read (default: big)")
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Self:

@@ -5,10 +5,10 @@
 *_title_en.csv or *_titles.csv   item, title
 *_covers/                        <item>.jpg; optional
 
-What the format leaves open: a file has a header if its first line has no number as item; columns are then read by their
-names, in any order. In a file of titles with a header, titles are quoted; without one, as 100k has it, a title is all
-that follows the first comma. The English titles are taken if both are there. Comments, likes, views, videos and audio
-are not read.
+What the format leaves open: a file has a header if the item in its first line is not a number; columns are then read by
+their names, in any order. In a file of titles with a header, titles are quoted; without one, as in 100k, a title is
+everything after the first comma. If there are titles in both languages, the English ones are used. Comments, likes,
+views, videos and audio are not read.
 """
 
 from collections.abc import Iterator

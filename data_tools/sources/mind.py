@@ -1,18 +1,18 @@
 """MIND, the Microsoft News data set (https://msnews.github.io): folders with `news.tsv` and `behaviors.tsv`.
 
 Neither file has a header. Each line of news.tsv is a news article. Each line of behaviors.tsv is an impression: the
-user, the time, the articles shown, which of them were clicked (`N1-1`; any other label is not a click), and the
-history of clicks before it. A user's interactions are the history of the earliest impression, once, and all clicks at
-the time of their impression. All labelled articles are what the user was shown, with the head `click`, the line of
-behaviors.tsv as their request and, as context, their `position` in it from 0. Times are taken as UTC, because the
-format names no zone. The history has no times: its clicks are placed one second apart, the last one second before that
+user, the time, the articles shown, which of them were clicked (`N1-1`; any other label is not a click), and the history
+of clicks before it. A user's interactions are the history of the earliest impression, once, and all clicks at the time
+of their impression. All labelled articles become impressions, with the head `click`, the line of behaviors.tsv as their
+request and, as context, their `position` in the line, from 0. Times are assumed to be UTC, because the format has no
+time zones. The history has no times: its clicks are placed one second apart, the last of them one second before that
 impression, which keeps their order.
 
 Folders are combined (train and dev): an article that occurs again with the same content counts once. The test folder
 has no labels, so only its histories are used, as interactions.
 
-Finding the earliest impressions takes a first pass over behaviors.tsv, which holds a user id and a time per
-impression; for the news, only ids and a hash of the content are held.
+A first pass over behaviors.tsv finds the earliest impressions; it keeps a user id and a time per impression in memory.
+For the news, only ids and a hash of the content are kept.
 """
 
 import argparse
@@ -63,7 +63,7 @@ class MindSource:
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "--input", type=Path, nargs="+", required=True, metavar="DIR", help="folders such as MINDlarge_train"
+            "--input", type=Path, nargs="+", required=True, metavar="DIR", help="folders, such as MINDlarge_train"
         )
 
     @classmethod
@@ -74,7 +74,7 @@ class MindSource:
         return {}
 
     def totals(self) -> Totals:
-        """The number of articles; interactions are not counted, because an impression has any number of them."""
+        """The number of articles; interactions are not counted, because an impression may have any number of them."""
         return Totals(count_lines(self._news), None)
 
     def items(self, reject: RejectSink) -> Iterator[Item]:

@@ -1,17 +1,17 @@
-"""MovieLens (https://grouplens.org/datasets/movielens), a folder as it is unpacked:
+"""MovieLens (https://grouplens.org/datasets/movielens), a folder as unpacked:
 
 100K                 u.data, u.item, u.user and u.genre
 1M                   ratings.dat, movies.dat and users.dat
 10M                  ratings.dat and movies.dat
 20M, 25M, 32M, …     ratings.csv and movies.csv
 
-All are read by the files that are there; columns of a file with a header are read by their names, in any order. Every
-rating is an interaction; times are seconds since 1970. A title keeps its year, as published (`Toy Story (1995)`), and
-its text is title and genres; year and genres are also columns of their own. Users' columns are those of the data: in
-1M, age and occupation are the codes of its README. Tags, links and genome scores are not read.
+The files that are there determine the format; columns of a file with a header are read by their names, in any order.
+Every rating is an interaction; times are seconds since 1970. A title keeps its year, as published (`Toy Story (1995)`),
+and its text is title and genres; year and genres are also columns of their own. Users' columns are those of the data:
+in 1M, age and occupation are the codes of its README. Tags, links and genome scores are not read.
 
-What the format leaves open: 100K and 1M are in Latin-1 and 10M in UTF-8, but copies in other encodings go around; a
-file is read as UTF-8 if all of it is, otherwise as Latin-1.
+What the format leaves open: 100K and 1M are in Latin-1 and 10M in UTF-8, but copies in other encodings exist; a file
+is read as UTF-8 if all of it is valid UTF-8, otherwise as Latin-1.
 """
 
 import re

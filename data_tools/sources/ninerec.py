@@ -3,7 +3,7 @@
 QB_item.csv        item, title in Chinese, title in English (optional)
 QB_pair.csv        user, item, timestamp (in --timestamp-unit); Bili_2M has the item first
 QB_behaviour.tsv   user<TAB>item item …, oldest first; QB and TN have no timestamps, so this is read instead
-QB_cover/          <item>.jpg; optional. A folder *_cover that several sets share is used if it is the only one.
+QB_cover/          <item>.jpg; optional. A folder *_cover that several sets share is used if it is the only such folder.
 
 The title is the English one or, if missing, the Chinese one, which is also kept in `title_zh`.
 """

@@ -7,8 +7,8 @@ a folder of tables. Columns with other names are mapped: `--columns user_id=uid,
 mapped several times: each file uses the first column that it has. Other columns of items and users are kept, and those
 of impressions are context; other columns of interactions are not read. Lists and structs become JSON texts; columns of
 bytes are left out, and `index.json` lists them. `image` may also hold the image itself, as bytes or as a struct of
-`bytes` and `path`. A folder may be one of Hive's: what its partitions state (`year=2024/part-0.parquet`) is a column
-like others.
+`bytes` and `path`. A folder may be partitioned as by Hive: the values in its folder names
+(`year=2024/part-0.parquet`) are columns like others.
 
 Timestamps are numbers in `--timestamp-unit`, or Parquet dates and timestamps, in UTC. Whole batches are converted at
 once and only the needed columns are read, so tens of millions of rows take minutes.
@@ -107,7 +107,7 @@ class ParquetSource:
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         if not self._interactions.files:
-            yield from map(clicked, self.impressions(ignore))  # which reports its rejects itself
+            yield from map(clicked, self.impressions(ignore))  # `impressions` reports its rejects itself
         for path in self._interactions.files:
             for batch in self._interactions.read(path, reject, frozenset(INTERACTION_COLUMNS.names)):
                 yield to_interactions(batch, reject, self._unit)

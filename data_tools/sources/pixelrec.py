@@ -4,8 +4,8 @@ an interaction file    .csv with item_id, user_id, timestamp (in --timestamp-uni
 an item file           .csv with item_id, title, tag, description and counts (view_number, …)
 cover/                 <item_id>.jpg; optional
 
-What the format leaves open: the two files are known by their columns, because both are called after their set; they lie
-in the folder or in folders of it (`pixelrec_interaction/`, `pixelrec_iteminfo/`). The text is title, tag and
+What the format leaves open: the two files are recognised by their columns, because both are named after their set; they
+are in the folder or its subfolders (`pixelrec_interaction/`, `pixelrec_iteminfo/`). The text is title, tag and
 description; the counts are columns of the item. Covers lie in `cover/`, `covers/` or `images/`.
 """
 

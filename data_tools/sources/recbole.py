@@ -48,7 +48,9 @@ class RecBoleSource(TimedFolderSource):
         for path in self._interactions:
             _require_fields(path, fields)
             if "item_id_list" in field_types(path):
-                raise SourceError(f"{path} repeats histories in item_id_list: give the .inter file it was made from")
+                raise SourceError(
+                    f"{path} repeats histories in item_id_list: give the .inter file that it was made from"
+                )
         if self._items is not None:
             _require_fields(self._items, {"item_id"})
         if self._users is not None:
@@ -62,7 +64,7 @@ class RecBoleSource(TimedFolderSource):
         return self._items_of_interactions() if self._items is None else _items(self._items, reject)
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
-        before = 0  # rows of the files that were read
+        before = 0  # rows of the files read so far
         for path in self._interactions:
             last = 0
             for raw in _read_fields(path, reject):

@@ -1,10 +1,10 @@
-"""Sequences of ids by spaces, as S3-Rec, P5 and many codes after them keep Amazon and others: `Beauty.txt`.
+"""Space-separated sequences of ids, the format of Amazon and others in the code of S3-Rec, P5 and many after them.
 
-user item item …      a line for each user, oldest first, all separated by spaces
+Beauty.txt: user item item …      a line for each user, oldest first, all separated by spaces
 
 What the format leaves open: there are no times: an item's timestamp is its position in the sequence, the oldest at 1,
-so a split by time is meaningless. There are no texts: the items are those of the sequences, in the order of their
-first, and an item's title is its id, which is enough for models of ids. A user's second line is rejected.
+so a split by time is meaningless. There are no texts: the items are those of the sequences, in order of first
+appearance, and an item's title is its id, which is enough for models of ids. A user's second line is rejected.
 """
 
 import argparse

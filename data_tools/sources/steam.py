@@ -1,11 +1,11 @@
-"""Steam, version 2 (https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data); literals of Python, also `.gz`.
+"""Steam, version 2 (https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data); Python literals, also `.gz`.
 
 steam_games.json      id, app_name, title, genres, tags, …
-steam_new.json        username, product_id, date, hours, …; or steam_reviews.json, its name elsewhere
+steam_new.json        username, product_id, date, hours, …; or steam_reviews.json, as it is also called
 
-What the format leaves open: a review is an interaction of its `username`, which all of them have, unlike `user_id`; two
-users of one name are one. A review has a day, not a time, so reviews of a day keep the order of the file. `hours` that
-were played are kept as the rating. A game without an id, of which there are two, is rejected.
+What the format leaves open: a review is an interaction of its `username`, which all reviews have, unlike `user_id`;
+users with the same name become one. A review has a day but no time, so reviews of one day keep the order of the file.
+The `hours` played are kept as the rating. A game without an id, of which there are two, is rejected.
 """
 
 from collections.abc import Iterator

@@ -1,11 +1,11 @@
 """A synthetic data set of any size, with structure worth learning.
 
 Topics lie on a circle. Every item has a topic, expressed in the words of its title and text, and a popularity that
-falls by Zipf's law within the topic. A user walks the circle: mostly on to the next topic, sometimes staying (often, if
+follows Zipf's law within the topic. A user walks the circle: mostly on to the next topic, sometimes staying (often, if
 the profile is `steady`), sometimes jumping anywhere. So the topics of the last items predict the next topic, and the
-text reveals the topic even of an item never seen.
+text reveals the topic even of an unseen item.
 
-With `law`, users behave differently: see `known_law.py`. With impressions, items and users are others, too: see
+With `law`, users behave differently: see `known_law.py`. With impressions, items and users also differ: see
 `known_clicks.py`.
 """
 
@@ -50,7 +50,7 @@ class SyntheticSource:
     """A seeded data set: equal fields give equal data.
 
     Raises:
-        SourceError: fewer than one user, item or interaction, or a law or clicks that histories cannot follow.
+        SourceError: fewer than one user, item or interaction, or numbers that do not fit the law or the clicks.
     """
 
     n_users: int = 1000
@@ -71,7 +71,7 @@ class SyntheticSource:
                 raise SourceError("--law must be at least 0 and below 1")
             if self.n_interactions % (2 * self.n_users) or self.n_items % 2:
                 raise SourceError(
-                    "with --law, users have equally many pairs: --interactions must be 2·--users·N, --items even"
+                    "with --law, all users have equally many pairs: --interactions must be 2·--users·N, --items even"
                 )
         self._check_clicks()
 
@@ -85,7 +85,7 @@ class SyntheticSource:
             "--law",
             type=float,
             metavar="POWER",
-            help="exponent of the power law by which the error falls with more interactions; 0: nothing can be learnt",
+            help="exponent of the power law by which the error falls with more interactions; 0: nothing can be learned",
         )
         clicks = parser.add_argument_group("impressions whose best possible AUC is known")
         clicks.add_argument("--impressions", type=int, default=0, metavar="N")
@@ -94,21 +94,21 @@ class SyntheticSource:
             type=int,
             default=0,
             metavar="N",
-            help=f"attributes, of {ATTRIBUTES}, that neither text nor image tells without the other (default: 0)",
+            help=f"how many of {ATTRIBUTES} attributes can be told only from text and image together (default: 0)",
         )
         clicks.add_argument(
             "--lasting",
             type=float,
             default=0.0,
             metavar="SHARE",
-            help="share of users whose interests do not show in the newest quarter of the history (default: 0)",
+            help="share of users whose interests do not appear in the newest quarter of the history (default: 0)",
         )
         clicks.add_argument(
             "--fresh",
             type=float,
             default=0.0,
             metavar="SHARE",
-            help="share of items, and of what is shown, that come and go within weeks (default: 0)",
+            help="share of items, and of impressions, that appear and disappear within weeks (default: 0)",
         )
 
     @classmethod
@@ -183,7 +183,7 @@ class SyntheticSource:
 
     @cached_property
     def clicks(self) -> KnownClicks:
-        """The world that decides all of the data if there are impressions."""
+        """The model that generates all of the data if there are impressions."""
         each = self.n_interactions // self.n_users, self.n_impressions // self.n_users
         return KnownClicks(self.n_items, *each, self.seed, self.interplay, self.lasting, self.fresh)
 
@@ -193,10 +193,10 @@ class SyntheticSource:
                 raise SourceError("--interplay, --lasting and --fresh need --impressions")
             return
         if self.law is not None:
-            raise SourceError("--law and --impressions describe different worlds: leave one out")
+            raise SourceError("--law and --impressions cannot be combined: leave one out")
         if self.n_impressions < 0 or self.n_impressions % self.n_users or self.n_interactions % self.n_users:
             raise SourceError(
-                "with --impressions, users have equally many: --impressions and --interactions must be --users·N"
+                "with --impressions, all users have equally many: --impressions and --interactions must be --users·N"
             )
         if problem := self.clicks.problem():
             raise SourceError(problem)

@@ -6,8 +6,8 @@ interactions.tsv|.parquet    user_id, item_id, timestamp (since 1970, in --times
 impressions.tsv|.parquet     what was shown: user_id, item_id, timestamp, click (0, 1, false, true, or empty: not
                              observed), or instead of click several columns label_<head>; request_id (optional; without
                              it, what a user was shown at the same second is one request); any other columns are the
-                             context (position, price, …). The file is optional. Beside a file of interactions, clicks
-                             are not also taken as interactions.
+                             context (position, price, …). The file is optional. If there is a file of interactions,
+                             clicks do not count as interactions.
 users.tsv|.parquet           user_id and any other columns; optional
 images/
 
@@ -42,7 +42,7 @@ class TablesSource(TimedFolderSource):
         SourceError: a table or a required column is missing.
     """
 
-    input_is = "folder of the tables: items, interactions, and if there are any, users and impressions (what was shown)"
+    input_is = "folder of the tables: items, interactions and, optionally, users and impressions (what was shown)"
 
     def __init__(self, folder: Path, timestamp_unit: str = "s") -> None:
         super().__init__(folder, timestamp_unit)
@@ -77,7 +77,7 @@ class TablesSource(TimedFolderSource):
 
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         if self._interactions is None:
-            yield from map(clicked, self.impressions(ignore))  # which reports its rejects itself
+            yield from map(clicked, self.impressions(ignore))  # `impressions` reports its rejects itself
             return
         others = set(column_names(self._interactions)) - set(INTERACTION_COLUMNS.names)
         for batch in read_rows(self._interactions, reject, left_out=list(others)):

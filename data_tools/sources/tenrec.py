@@ -5,7 +5,7 @@ user_id,item_id,click,follow,like,share,video_category,watching_times,gender,age
 A line is an item that was shown to a user; it is an interaction if the chosen feedback is 1 (also written 1.0 or True)
 and none if it is 0 (0.0, False or empty). A line with any other feedback is rejected. Only the ids and that
 column are required; gender and age become the user's profile. The data has no times and no texts: the time is the line
-number, because a user's lines are assumed to be in order; an item's title is its id, and its text is the category.
+number, since a user's lines are assumed to be in order; an item's title is its id, and its text is the category.
 Build one set of shards from each file.
 """
 

@@ -1,13 +1,13 @@
-"""Items in tars of webdataset (https://github.com/webdataset/webdataset), as they are, and interactions beside them.
+"""Items in webdataset tars (https://github.com/webdataset/webdataset), and interactions in a file beside them.
 
-*.tar                                members `KEY.json`, `KEY.txt`, `KEY.jpg` (or .png, …) one after another are an item
+*.tar                                consecutive members `KEY.json`, `KEY.txt`, `KEY.jpg` (or .png, …) are an item
 interactions.tsv|.csv|.parquet       user_id, item_id, timestamp (in --timestamp-unit), rating (optional)
 
 What the format leaves open: a key is the name of a member up to the first dot after its last slash. The id of an item
 is `item_id` of its JSON object or, without one, its key; the title is the object's `title`, the text its `text` or the
 content of `KEY.txt`; the object's other values are columns of the item. Of several images the first counts. Other
-members are not read; a key with nothing else, as where the key has a dot, is a reject. Compressed tars must be
-unpacked. The line of a reject is the number of the item in its tar.
+members are not read; a key with no other members, for example because the key has a dot, is rejected. Compressed tars
+must be unpacked. The line of a reject is the number of the item in its tar.
 """
 
 import tarfile
@@ -81,7 +81,7 @@ def _members(path: Path) -> Iterator[_Member]:
     """The members of a tar that are read, in their order.
 
     Raises:
-        SourceError: not a tar, or not whole.
+        SourceError: not a tar, or not complete.
     """
     try:
         with tarfile.open(path, "r:") as tar:
@@ -96,12 +96,14 @@ def _members(path: Path) -> Iterator[_Member]:
                 file = tar.extractfile(info) if info.size <= _LONGEST[kind] else None
                 yield _Member(str(folder / stem), kind, file.read() if file else None)
             end = tar.offset
-        with path.open("rb") as raw:  # `tarfile` takes a damaged header for the end
+        with path.open("rb") as raw:  # `tarfile` takes a damaged header for the end of the tar
             raw.seek(end)
             if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("the end-of-archive marker is missing")
     except tarfile.TarError as error:
-        raise SourceError(f"{path} is not a whole, uncompressed tar ({error}): get it again, or unpack it") from None
+        raise SourceError(
+            f"{path} is not a complete, uncompressed tar ({error}): download it again, or unpack it"
+        ) from None
 
 
 def _to_items(file: str, number: int, key: str, members: list[_Member], reject: RejectSink) -> Iterator[Item]:

@@ -63,7 +63,7 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     result = build(tmp_path / "file" / "out")
     assert result.returncode == 1
     assert result.stderr == (
-        f"error: cannot make the folder {tmp_path / 'file'} (File exists): choose an --output where you can write\n"
+        f"error: cannot create the folder {tmp_path / 'file'} (File exists): choose an --output where you can write\n"
     )
 
 

@@ -29,7 +29,7 @@ def test_a_machine_on_which_training_cannot_work(commands: ForkedCommands) -> No
     assert finished.code == 1
     assert finished.stderr == ""
     lines = finished.stdout.splitlines()
-    assert lines[-1] == "Training will not work here before the faults are mended."
+    assert lines[-1] == "Training will not work here until the faults are fixed."
     (fault,) = (number for number, line in enumerate(lines) if line.startswith("FAULT  PyTorch"))
     assert "libtorch.so" in lines[fault]
     assert lines[fault + 1].strip().startswith("→ ")

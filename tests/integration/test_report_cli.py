@@ -46,10 +46,10 @@ def printed(folder: Path) -> str:
 
 def test_the_first_lines_say_what_was_found_and_what_not(folder: Path, printed: str) -> None:
     text = (folder / "report/report.md").read_text()
-    found, unsaid = re.split(r"\n## What cannot be said\n", text.split("\n## What was found\n")[1])[:2]
+    found, unsaid = re.split(r"\n## Open questions\n", text.split("\n## Findings\n")[1])[:2]
     assert re.search(r"full: loss falls with interactions of pretraining as E \+ A·D\^-α with α = 0\.\d\d \[", found)
     assert "houlsby against full, NDCG@10" in found + unsaid
-    assert "Of 30 trials, 1 failed: they are left out of every number here." in unsaid
+    assert "Of 30 trials, 1 failed: these are left out of all numbers here." in unsaid
     assert "Found\n  " in printed
     assert f"{folder}/report/index.html" in printed
 
@@ -107,8 +107,8 @@ def test_two_sizes_draw_no_law_and_say_so(tmp_path: Path) -> None:
     write_sweep(tmp_path / "few", AXES | {"source_fraction": [0.1, 1.0], "seed": [0]}, loss)
     assert main([str(tmp_path / "few")]) == 0
     text = (tmp_path / "few/report/report.md").read_text()
-    assert "it needs 4 sizes, and there are 2" in text
-    assert "Every setting has one seed" in text
+    assert "it needs 4 sizes, but there are 2" in text
+    assert "Every setting has only one seed" in text
     assert "not enough sizes for a fit" in (tmp_path / "few/report/index.html").read_text()
 
 

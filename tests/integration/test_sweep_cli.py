@@ -167,4 +167,6 @@ def test_a_sweep_elsewhere_is_not_left_in_a_folder_of_the_clusters(shards: Path,
             "sweep", "--config", config, "--address", "ray://127.0.0.1:1", "storage_path=runs/sweeps"
         )
     )
-    assert "`storage_path: runs/sweeps` would be in a folder of the cluster that" in told
+    assert (
+        "`storage_path: runs/sweeps` is relative, so results would be written to a folder of the cluster that" in told
+    )

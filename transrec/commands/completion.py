@@ -1,10 +1,10 @@
-"""Print a script by which a shell completes commands, options, names of configurations, and keys: `train.steps=`.
+"""Print a completion script for a shell: commands, options, names of configurations, and keys such as `train.steps=`.
 
 transrec completion bash > ~/.local/share/bash-completion/completions/transrec
 transrec completion zsh > DIR/_transrec        DIR is a folder of $fpath
 transrec completion fish > ~/.config/fish/completions/transrec.fish
 
-The script is written once, so that no completion waits for Python. Write it again after an update.
+The script holds all words, so that completion does not wait for Python. Write it again after an update.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Say what will work on this machine and in this environment, and what to do about what does not: `transrec doctor`.
+"""Check what works on this machine and in this environment, and how to fix what does not: `transrec doctor`.
 
 Each line is a check: `ok`, `note` (training works, but something else does not), or `FAULT` (training does not work).
 The exit code is 1 if there is a fault, otherwise 0.
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         print_json({"can_train": works, "checks": [finding.as_json() for finding in findings]})
     else:
-        print("Training will work here." if works else "Training will not work here before the faults are mended.")
+        print("Training will work here." if works else "Training will not work here until the faults are fixed.")
     return 0 if works else 1
 
 

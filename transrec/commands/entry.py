@@ -51,7 +51,7 @@ def command(*errors: type[Exception]) -> Callable[[Main], Main]:
             except BrokenPipeError as closed:
                 if not _reader_has_gone():  # not the pipe of the output: a bug
                     raise
-                if isinstance(closed.__context__, explained):  # raised while the error was on its way
+                if isinstance(closed.__context__, explained):  # raised while that error was being handled
                     _explain(f"{_who()}: {closed.__context__}", closed.__context__)
                     return FAILED
                 return PIPE_CLOSED

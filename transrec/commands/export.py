@@ -9,7 +9,8 @@ transrec export --run R --output DIR --vectors [--index flat|hnsw] [--tower onnx
 transrec export [--run SOURCE] --adapter A --output DIR --vectors …
 transrec export --run R --output DIR --vectors --new-items --catalogue SHARDS    encodes only the items that are new
 
-With `--vectors`, DIR gets the vectors of all items as Parquet and safetensors, and what else is asked for.
+With `--vectors`, the vectors of all items are written to DIR as Parquet and safetensors. The other options add an
+index, user towers, or vectors of users.
 """
 
 import argparse
@@ -55,13 +56,13 @@ def argument_parser() -> argparse.ArgumentParser:
     what.add_argument("--vectors", action="store_true", help="write the vectors of the items")
     vectors = parser.add_argument_group("with --vectors")
     vectors.add_argument("--catalogue", metavar="DIR|URL", help="shards whose items to encode (default: the run's)")
-    vectors.add_argument("--index", choices=INDEXES, help="also write a FAISS index: exact, or a graph")
+    vectors.add_argument("--index", choices=INDEXES, help="also write a FAISS index: exact (flat) or a graph (hnsw)")
     vectors.add_argument("--tower", choices=SUFFIXES, nargs="+", default=[], help="also write user tower and scorer")
     vectors.add_argument(
         "--histories", metavar="FILE", help='also write vectors of users: JSON lines {"user": …, "history": [ids]}'
     )
     vectors.add_argument(
-        "--new-items", action="store_true", help="renew DIR, and encode only items whose content it does not have"
+        "--new-items", action="store_true", help="update DIR, encoding only items whose content it does not have yet"
     )
     return parser
 
@@ -95,7 +96,7 @@ def write_vectors(arguments: argparse.Namespace) -> int:
     if manifest.leaves_out:
         print(
             f"the vectors leave out the model's evidence ({', '.join(manifest.leaves_out)}), which is part of its "
-            "scores: rank the candidates that they find with `transrec recommend` or `transrec serve`",
+            "scores: use `transrec recommend` or `transrec serve` to rank the candidates found with the vectors",
             file=sys.stderr,
         )
     return 0

@@ -1,8 +1,8 @@
 """Fill the node's cache for a run: `deepspeed launch/fill.py --config C [a.b=value …]`, or `transrec fill …`.
 
-Tokenised texts, decoded images, evidence and the states of frozen layers are made as at the start of the training, by
-all processes together. A process that is killed loses only the part it had in hand: the same command goes on.
-Start it on each node, unless the nodes share the folder.
+All processes together compute tokenised texts, decoded images, evidence and the states of frozen layers, as they would
+at the start of training. A killed process loses only the part that it was working on: run the same command again to
+continue. Run the command on each node, unless the nodes share the cache folder.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _describe(modality: str, folder: Path) -> str:
     if not folder.exists():
-        return f"{modality}: nothing to keep, it is read from the shards"
+        return f"{modality}: nothing to cache: it is read from the shards"
     return f"{modality}: {folder}, {sum(path.stat().st_size for path in folder.iterdir()):,} bytes"
 
 

@@ -1,4 +1,4 @@
-"""Write a small project to begin with: `transrec init DIR`.
+"""Create a small starter project: `transrec init DIR`.
 
 DIR gets a configuration, two small tables in place of your data, and a README with the commands that build, train,
 evaluate and recommend.
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder: Path = argument_parser().parse_args(argv).folder
     for path in write_project(folder):
         print(path)
-    print(f"The commands that come next are in {folder / 'README.md'}.")
+    print(f"The next commands are in {folder / 'README.md'}.")
     return 0
 
 

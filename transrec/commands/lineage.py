@@ -1,6 +1,6 @@
 """Show the data that a run was trained on: `transrec lineage --run R --step N | --item ID | --user ID`.
 
-`--step` shows the users of a step, their items and the negatives; `--user` and `--item` show the steps that saw them.
+`--step` shows the users of a step, their items and the negatives; `--user` and `--item` show the steps that used them.
 The order of the data is recomputed from the run's seed, so it need not be recorded. Steps count from 1.
 """
 
@@ -54,7 +54,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", metavar="DIR|URL", help="the run's shards, if they have moved")
     question = parser.add_mutually_exclusive_group(required=True)
     question.add_argument("--step", type=int, help="show the users and items of this step")
-    question.add_argument("--item", help="show the steps that had this item in a history")
+    question.add_argument("--item", help="show the steps in which this item was in a history")
     question.add_argument("--user", help="show the steps that trained on this user")
     add_json(parser)
     return parser

@@ -8,21 +8,21 @@ from collections.abc import Sequence
 from transrec import __version__
 from transrec.commands.entry import command
 
-# Module and help text by command name. The module is imported only to run its `main`, as some import PyTorch.
+# Module and help text by command name. The module is imported only to run its `main`, because some import PyTorch.
 COMMANDS = {
-    "init": ("transrec.commands.init", "write a small project to begin with"),
-    "doctor": ("transrec.commands.doctor", "say what works on this machine, and what to do"),
+    "init": ("transrec.commands.init", "create a small starter project"),
+    "doctor": ("transrec.commands.doctor", "check what works on this machine, and how to fix what does not"),
     "train": ("transrec.commands.train", "train a run, or resume it"),
-    "plan": ("transrec.commands.plan", "plan time, memory and disk of a run at full size from small ones"),
+    "plan": ("transrec.commands.plan", "estimate time, memory and disk of a full-size run from small runs"),
     "fill": ("transrec.commands.fill", "fill the cache of a node for a run ahead of time"),
     "evaluate": ("transrec.commands.evaluate", "evaluate runs on held-out items"),
-    "recommend": ("transrec.commands.recommend", "recommend items for histories"),
-    "serve": ("transrec.commands.serve", "answer requests for recommendations over HTTP"),
+    "recommend": ("transrec.commands.recommend", "recommend items for users, given their histories"),
+    "serve": ("transrec.commands.serve", "serve recommendations over HTTP"),
     "export": ("transrec.commands.export", "write backbones, vectors and user towers for other programs"),
     "sweep": ("transrec.commands.sweep", "train a grid of runs on Ray"),
     "report": ("transrec.commands.report", "compare the runs of a sweep"),
-    "lineage": ("transrec.commands.lineage", "show which users and items a step of a run saw"),
-    "completion": ("transrec.commands.completion", "print a script by which a shell completes commands"),
+    "lineage": ("transrec.commands.lineage", "show which users and items a step of a run used"),
+    "completion": ("transrec.commands.completion", "print a completion script for a shell"),
     "data": ("data_tools.__main__", "build, inspect or verify a set of shards"),
 }
 

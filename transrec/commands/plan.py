@@ -1,8 +1,9 @@
-"""Plan a run at a size that nobody has run: `transrec plan --config C --users N --items N --nodes N --gpus N --run R`.
+"""Estimate the cost of a larger run: `transrec plan --config C --users N --items N --nodes N --gpus N --run R`.
 
-Times come from rehearsals, finished runs of the same configuration on small sets, on the same kind of device. Two of
-them, a decade apart, show how far the law of each piece holds; three tell fixed costs from those that grow. Without
-any, the plan has memory, disk and bytes. The command takes the same settings as the training.
+Times are extrapolated from rehearsals: finished runs of the same configuration on small data sets, on the same kind of
+device. With two rehearsals, a factor of ten apart, the plan shows how well the scaling law of each piece holds; with
+three, it separates fixed costs from those that grow. Without any, it contains only memory, disk and storage. The
+command takes the same settings as the training.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Recommend items for histories, also with users and items not seen in training; or predict a task's targets.
+"""Recommend items for users, given their histories (users and items may be new), or predict a task's targets.
 
 transrec recommend --run R --history ID,ID,… [--catalogue SHARDS] [--top 10]
-transrec recommend --run R --item ID --item ID …           ids that hold a comma
+transrec recommend --run R --item ID --item ID …           for ids that contain a comma
 transrec recommend --run R --histories users.jsonl [--catalogue SHARDS] [--top 10] > recommendations.jsonl
                                      a line's "candidates": [ids] are ranked instead of the catalogue; for a ranking
                                      model it may also hold "time", "context": {…} and "profile": {…}
@@ -25,7 +25,7 @@ from transrec.runs.recommender import Recommender, recommenders
 from transrec.terminal import console, shortened
 
 STANDARD_INPUT = "-"
-MOST_WARNINGS = 10  # users with unknown items that are named, before they are only counted
+MOST_WARNINGS = 10  # users with unknown items that get a warning of their own; any others are only counted
 
 
 @command()
@@ -55,7 +55,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.history is not None and len(arguments.history) > 1:
         parser.error("--history is given twice: use --histories for several users")
     if arguments.json and arguments.histories is not None:
-        parser.error("--json is for --history and --item: --histories prints a JSON line for each user")
+        parser.error(
+            "--json works with --history and --item only: --histories already prints a JSON line for each user"
+        )
     return arguments
 
 
@@ -70,7 +72,9 @@ def argument_parser() -> argparse.ArgumentParser:
     given.add_argument(
         "--history", action="append", metavar="ID,ID,…", help="item ids, oldest first, or a JSON list; shows a table"
     )
-    given.add_argument("--item", action="append", metavar="ID", help="as --history, one id at a time, oldest first")
+    given.add_argument(
+        "--item", action="append", metavar="ID", help="like --history, but one id per option, oldest first"
+    )
     given.add_argument(
         "--histories",
         metavar="FILE",
@@ -82,14 +86,14 @@ def argument_parser() -> argparse.ArgumentParser:
         "--unknown",
         choices=["skip", "error"],
         default="skip",
-        help="items of a line that the catalogue lacks: leave them out and report them (%(default)s), or stop",
+        help="for item ids that are not in the catalogue: leave them out and report them (%(default)s), or stop",
     )
     add_json(parser)
     return parser
 
 
 def opened(run: Path | None, adapters: Sequence[Path], catalogue: str | None) -> Iterator[Recommender]:
-    """Yield the recommenders, opened before the first one for early errors; each can be freed before the next."""
+    """Open all recommenders, so that errors come early, and yield them; each can be freed before the next is used."""
     left = recommenders(run, adapters, catalogue)
     for recommender in left:
         recommender.open()
@@ -162,8 +166,8 @@ def answer(
 def check(recommender: Recommender, user: UserHistory, unknown: str) -> None:
     """
     Raises:
-        ConfigError: a column of the visit is misspelt; or, if `unknown` is "error", the catalogue lacks an item of the
-            line, or the model needs a history and the user has none.
+        ConfigError: a column of the visit is misspelt; or, if `unknown` is "error", the catalogue lacks an item
+            of the line, or the model needs a history and the user has none.
     """
     try:
         recommender.check_visit(user.visit)

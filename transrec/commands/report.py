@@ -1,6 +1,7 @@
 """Write the report of a sweep: `transrec report SWEEP`, where SWEEP is its folder (`storage_path/name`).
 
-Writes report.md with its figures, index.html and results.csv to `report/` there, also while the sweep is running.
+Writes report.md with its figures, index.html and results.csv to its subfolder `report/`. The sweep may still be
+running.
 """
 
 import argparse
@@ -39,7 +40,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--margin", type=above_0, default=MARGIN, help="equivalence margin relative to the baseline: %(default)s"
     )
-    parser.add_argument("--delta", type=above_0, default=DELTA, help="delta of the fits' Huber loss: %(default)s")
+    parser.add_argument("--delta", type=above_0, default=DELTA, help="delta of the Huber loss of the fits: %(default)s")
     add_json(parser)
     return parser
 

@@ -1,11 +1,11 @@
-"""Answer requests for recommendations over HTTP, and show a page where a person can try them.
+"""Serve recommendations over HTTP, with a web page for trying them out.
 
 transrec serve --run R [--catalogue SHARDS] [--port 8000]
 transrec serve [--run SOURCE] --adapter A [B …] …      one channel per adapter, with one shared base
 
 /recommend, /similar, /items, /picture, /channels, /reload, /healthz and /metrics are described at /docs. POST /reload,
-or SIGHUP, reads the catalogue again without a gap. Set TRANSREC_TOKEN to a secret that requests must carry; without it,
-only this machine can reach the service.
+or SIGHUP, reloads the catalogue while the service keeps answering. Set TRANSREC_TOKEN to a secret that requests must
+carry; without it, only this machine can reach the service.
 """
 
 import argparse
@@ -47,9 +47,11 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, help="run folder; with --adapter, the base run of the adapters")
     parser.add_argument("--adapter", type=Path, nargs="+", default=[], help="adapted runs, or their export folders")
     parser.add_argument("--catalogue", metavar="DIR|URL", help="shards whose items to recommend (default: the run's)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at: %(default)s, this machine alone")
-    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one: %(default)s")
-    parser.add_argument("--most", type=positive(int), default=100, help="most results of a request: %(default)s")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on: %(default)s, this machine only")
+    parser.add_argument("--port", type=int, default=8000, help="port; 0 picks a free one: %(default)s")
+    parser.add_argument(
+        "--most", type=positive(int), default=100, help="maximum number of results per request: %(default)s"
+    )
     return parser
 
 

@@ -60,7 +60,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--address", help="Ray cluster: `auto` (running on this machine) or `ray://HOST:10001`; default: start one"
     )
-    parser.add_argument("--resume", action="store_true", help="resume a sweep, also with another grid")
+    parser.add_argument("--resume", action="store_true", help="resume a sweep; its grid may have changed")
     parser.add_argument("--dry-run", action="store_true", help="show the trials and their estimated cost, and stop")
     parser.add_argument("--print-config", action="store_true", help="show the resolved sweep and stop")
     add_json(parser)

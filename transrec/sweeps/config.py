@@ -42,7 +42,7 @@ class Uniform(Config):
         return float(rng.uniform(self.low, self.high))
 
     def examples(self) -> list[Any]:
-        """Values that stand for all, to check what else sets their key."""
+        """Values that represent the distribution when the axes are checked for conflicts."""
         return [self.low]
 
 
@@ -85,7 +85,7 @@ class Search(Config):
 
 
 class Resources(Config):
-    """The resources of one run. Without GPUs, a worker computes on its CPUs."""
+    """The resources of one run. Without GPUs, a worker uses its CPUs."""
 
     workers: int = Field(1, ge=1, description="number of ranks; Ray Train starts them if more than one")
     cpus: float = Field(1, ge=0, description="CPUs per worker")
@@ -96,12 +96,14 @@ class Resources(Config):
         if self.cpus + self.gpus == 0:
             raise ValueError("a worker needs a CPU or a GPU")
         if self.workers > 1 and self.gpus % 1:
-            raise ValueError("several workers need whole GPUs: otherwise ranks of one run would share a GPU")
+            raise ValueError(
+                "with several workers, `gpus` must be a whole number: otherwise ranks of one run would share a GPU"
+            )
         return self
 
 
 class Asha(Config):
-    """Stops the runs that are behind at steps grace, grace·factor, … (Li et al., MLSys 2020)."""
+    """Stops the worst runs at steps grace, grace·factor, … (Li et al., MLSys 2020)."""
 
     name: Literal["asha"] = Field(description="successive halving")
     grace: int = Field(ge=1, description="steps before a run may be stopped")
@@ -123,9 +125,11 @@ class Sweep(Config):
     source: dict[str, Any] | None = Field(None, description="the pretraining; without it only the target is trained")
     target: dict[str, Any] = Field(description="the stage that every trial trains and tests")
     grid: dict[str, Any] | list[dict[str, Any]] = Field({}, description="values by axis; a list holds several grids")
-    search: dict[str, Search] = Field({}, description="by axis, a key whose values are drawn")
+    search: dict[str, Search] = Field({}, description="axes whose values are drawn at random, each with its key")
     samples: int = Field(1, ge=1, description="draws of the searched axes, the same at every point of the grid")
-    fit: list[str] = Field([], description="size axes to fit a law along; refused if they have too few sizes")
+    fit: list[str] = Field(
+        [], description="axes of sizes along which laws are fitted; refused if they have too few sizes"
+    )
     resources: Resources = Field(Resources(), description="resources of each run")
     concurrent: int | None = Field(None, ge=1, description="most runs at once; null: as many as the resources allow")
     stopping: Annotated[Asha | Median, Field(discriminator="name")] | None = Field(
@@ -150,12 +154,12 @@ class Sweep(Config):
                     raise ValueError(f"{stage}.{key} is set by the sweep: leave it out")
         for axes in self.grids:
             if twice := axes.keys() & self.search.keys():
-                raise ValueError(f"{min(twice)!r} is an axis of the grid and of the search")
+                raise ValueError(f"{min(twice)!r} is an axis of the grid and of the search: leave one out")
             _check_overlap(self, axes)
         for name, search in self.search.items():
             _check_key(name, search.key, self.source is not None)
         if self.search and self.samples == 1 and not self.grid:
-            raise ValueError("set `samples`: the search would try one point")
+            raise ValueError("set `samples`: the search would try only one point")
         return self
 
 
@@ -165,7 +169,7 @@ Axis = Mapping[str, Mapping[str, Any]]  # label -> overrides by dotted key; a li
 def read_axis(name: str, values: Any, with_source: bool) -> dict[Any, dict[str, Any]]:
     """The overrides of each label (or listed value) of an axis, in the order of the file.
 
-    Designs considered for trials without the pretraining that the others start from: `target.init_from: null`, which
+    Designs considered for trials that do not start from the pretraining of the others: `target.init_from: null`, which
     is a key that the sweep sets itself; a grid in a separate file, whose trials cannot be compared with the others.
     Chosen: `source: null`, which means the same for a label as for a sweep.
 
@@ -198,7 +202,7 @@ def read_axis(name: str, values: Any, with_source: bool) -> dict[Any, dict[str, 
 
 
 def _set_by_the_sweep(with_source: bool) -> tuple[str, ...]:
-    """Keys that the sweep sets itself; without a source stage, `target.init_from` is free to name a run."""
+    """Keys that the sweep sets itself; without a source stage, `target.init_from` may name a run."""
     return ("run_dir", "init_from") if with_source else ("run_dir",)
 
 
@@ -209,7 +213,7 @@ def _check_key(axis: str, key: str, with_source: bool) -> None:
     if stage == "source" and not with_source:
         raise ValueError(f"{axis}: {key!r} belongs to the source, but this sweep has none")
     if field in _set_by_the_sweep(with_source):
-        raise ValueError(f"{axis}: {key!r} is set by the sweep")
+        raise ValueError(f"{axis}: {key!r} is set by the sweep: leave it out")
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -226,7 +230,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 
 
 def stage_values(values: Mapping[str, Any], stage: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a stage, with those of the dotted `overrides` that belong to it."""
+    """The configuration of a stage with the dotted `overrides` that belong to it."""
     own = {key.removeprefix(f"{stage}."): value for key, value in overrides.items() if key.startswith(f"{stage}.")}
     merged = dict(values)
     for key, value in own.items():
@@ -238,7 +242,7 @@ def stage_values(values: Mapping[str, Any], stage: str, overrides: Mapping[str, 
 
 
 def _check_overlap(sweep: "Sweep", axes: Mapping[str, "Axis"]) -> None:
-    """Refuse axes of which one changes what another sets, so that the labels of the other would be false.
+    """Refuse axes of which one overwrites what another sets, which would make the labels of the other wrong.
 
     Raises:
         ValueError: two axes, or two keys of one label, conflict; the message names both.
@@ -250,21 +254,25 @@ def _check_overlap(sweep: "Sweep", axes: Mapping[str, "Axis"]) -> None:
     for name, bundles in named.items():
         for bundle in bundles:
             for key in _lost(sweep, bundle):
-                raise ValueError(f"{name}: a label sets {key!r}, and another of its keys changes it: set it once")
+                raise ValueError(
+                    f"{name}: a label sets {key!r}, and another of its keys overwrites it: keep only one of them"
+                )
     for (one, bundles), (other, others) in combinations(named.items(), 2):
         twice = {key for bundle in bundles for key in bundle} & {key for bundle in others for key in bundle}
         for key in sorted(twice - {NO_SOURCE}):
-            raise ValueError(f"{one} and {other} both set {key!r}, so the labels of one are false: let one set it")
+            raise ValueError(
+                f"{one} and {other} both set {key!r}, so the labels of one would be wrong: set it in only one of them"
+            )
         for bundle, its in product(bundles, others):
             for key in _lost(sweep, {**bundle, **its}):
                 raise ValueError(
-                    f"{one} and {other} conflict: one sets {key!r} and the other changes it, so its labels are false; "
+                    f"{one} and {other} conflict: one sets {key!r}, the other overwrites it, so labels would be wrong; "
                     "let one axis set both, or put the axis of the outer key first"
                 )
 
 
 def _lost(sweep: "Sweep", overrides: Mapping[str, Any]) -> Iterator[str]:
-    """The keys whose value is not in the configuration that the overrides give."""
+    """The keys whose value is missing from the configuration after all overrides."""
     stages = {stage: stage_values(getattr(sweep, stage) or {}, stage, overrides) for stage in STAGES}
     for key, value in overrides.items():
         found: Any = stages

@@ -1,8 +1,8 @@
 """Carries out a plan: pretrainings first, then the adaptations that start from them; retries failed runs.
 
-All state is kept in the sweep's folder, where a later driver finds it: a run is finished once it has its
-`summary.json`, whichever sweep of the storage made it; an unfinished run resumes from its own checkpoint. So a driver
-may be killed at any moment, and the storage may be moved.
+All state is kept in the sweep's folder, where a later driver finds it: a run is finished once it has a `summary.json`,
+whichever sweep in the storage trained it; an unfinished run resumes from its own checkpoint. Therefore a driver may be
+killed at any moment, and the storage may be moved.
 
 The caller supplies the function that executes runs; `ray_executor.py` has one for Ray. Considered for recovery from
 failures: Ray Tune's own `Tuner.restore` (bound to one search space and one path, and its state is a pickle) and its
@@ -152,7 +152,7 @@ class Driver:
         """Restore an earlier driver's stopped runs, notes and halved micro-batches."""
         try:
             known = records.read(self.folder)
-        except RecordsError:  # a new folder, or a lost list: finished runs are found without it
+        except RecordsError:  # a new folder, or the list is lost; finished runs are found without it
             known = []
         for record in known:
             state = self.states.get(Path(record.run).name)
@@ -172,7 +172,7 @@ class Driver:
 
 
 def lock_storage(sweep: Sweep) -> AbstractContextManager[None]:
-    """Own the storage, as two drivers would train the same pretraining.
+    """Lock the storage, because two drivers would train the same pretraining.
 
     Raises:
         BusyError: another driver is running; the message names its process.
@@ -185,7 +185,7 @@ def lock_storage(sweep: Sweep) -> AbstractContextManager[None]:
 
 
 def is_finished(run: Run) -> bool:
-    """Whether a run was tested."""
+    """Whether a run is finished: it has been tested."""
     return (run.experiment.run_dir / SUMMARY_FILE).exists()
 
 
@@ -202,7 +202,7 @@ def _with_accumulation(run: Run, accumulation: int | None) -> Run:
 
 
 def _link_if_finished_elsewhere(run: Run, storage: Path) -> None:
-    """Link to the run if another sweep of the storage finished it; a relative link, so the storage can be moved."""
+    """Link to the run if another sweep in the storage finished it. The link is relative: the storage can be moved."""
     here = run.experiment.run_dir
     found = next(storage.absolute().glob(f"*/{RUNS_FOLDER}/{run.hash}/{SUMMARY_FILE}"), None)
     if found is not None and not here.exists() and not here.is_symlink():
@@ -217,7 +217,7 @@ def _rewrite_paths(run: Run) -> None:
     try:
         there = load(run.experiment.run_dir)
     except ConfigError as error:
-        raise SweepError(f"{path} cannot be read ({error}): remove {path.parent} to run it again") from None
+        raise SweepError(f"{path} cannot be read ({error}): remove {path.parent} to train the run again") from None
     here = dump(there.model_copy(update={"run_dir": run.experiment.run_dir, "init_from": run.experiment.init_from}))
     if here != path.read_text(encoding="utf-8"):
         write_text(path, here)

@@ -1,9 +1,9 @@
 """Forecast of a sweep's cost: operations and device-hours of every unfinished run.
 
 Windows are counted, and operations are measured on one micro-batch of each kind of run (model, adaptation, precision).
-Speed is that of finished runs of the same kind in the storage, else that of a few steps of the cheapest and the most
-expensive kind on this machine, interpolated by operations for kinds in between. Validations, tests and the start of
-processes (tens of seconds) are not included.
+The speed is taken from finished runs of the same kind in the storage. Otherwise, a few steps of the cheapest and of the
+most expensive kind are timed on this machine, and the speed of the kinds in between is interpolated by operations.
+Validations, tests and the start of processes (tens of seconds) are not included.
 """
 
 import math
@@ -75,7 +75,7 @@ def forecast(sweep: Sweep, plan: Plan) -> dict[str, Work]:
 
 @contextmanager
 def _threads_of_a_run(resources: Resources) -> Iterator[None]:
-    """Use as many threads as Ray gives a run, since more would measure a speed that concurrent runs do not reach."""
+    """Use as many threads as Ray gives a run: with more, the measured speed would exceed that of concurrent runs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(resources.cpus)))
     try:
@@ -92,7 +92,7 @@ def _finished(storage: Path) -> Iterator[tuple[Kind, Speed]]:
         try:
             kind, flops = kind_of(load(path.parent)), summary["flops_per_user"]
             speed = Speed(float(flops["forward"] + flops["backward"]), training_speed(summary))
-        except (ConfigError, KeyError, TypeError, ValueError):  # of another version, or damaged
+        except (ConfigError, KeyError, TypeError, ValueError):  # a run of another version, or a damaged one
             continue
         yield kind, speed
 

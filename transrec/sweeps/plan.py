@@ -1,13 +1,13 @@
-"""The plan of a sweep: its trials, and the runs that they need, each of them once.
+"""The plan of a sweep: its trials, and the runs that they need, without duplicates.
 
 A run is named by a hash of everything that determines its results, so trials that need the same pretraining share one
 folder, and a later sweep finds it there.
 
-Designs considered for sharing pretrainings: each trial trains its own unless it finds one, under a lock (waiting trials
-hold their processors, and a lock on shared storage outlives its owner or is invisible to other nodes); an actor that
-hands out leases (its state dies with the driver). Chosen: pretrainings are tasks of their own, planned here and run
-before the adaptations that start from them. No trial waits, and the only lock is on the storage, against a second
-driver.
+Designs considered for sharing pretrainings: each trial trains its own under a lock, unless it finds one (waiting trials
+occupy their processors, and a lock on shared storage may outlive its owner or be invisible to other nodes); an actor
+that hands out leases (its state is lost with the driver). Chosen: pretrainings are tasks of their own, planned here and
+run before the adaptations that start from them. No trial waits, and the only lock is on the storage, to exclude a
+second driver.
 """
 
 import hashlib
@@ -114,7 +114,7 @@ def check(sweep: Sweep) -> None:
 
 
 def remarks(sweep: Sweep) -> list[str]:
-    """A sentence for every two labels of an axis that give the same configuration, so that only their names differ."""
+    """A warning for every two labels of an axis that differ only in name, since their configurations are the same."""
     found = []
     for axes in sweep.grids:
         for axis, labels in axes.items():
@@ -122,7 +122,7 @@ def remarks(sweep: Sweep) -> list[str]:
             for label, bundle in labels.items():
                 first = alike.setdefault(_configuration(sweep, bundle), label)
                 if first != label:
-                    found.append(f"grid.{axis}: {first} and {label} are the same configuration")
+                    found.append(f"grid.{axis}: {first} and {label} give the same configuration")
     return list(dict.fromkeys(found))
 
 
@@ -131,7 +131,7 @@ def _configuration(sweep: Sweep, bundle: Mapping[str, Any]) -> str:
     stages = {}
     for name, values in (("source", sweep.source), ("target", sweep.target)):
         own = stage_values(values or {}, name, bundle)
-        with suppress(ConfigError):  # it needs another axis to be complete
+        with suppress(ConfigError):  # it is complete only together with another axis
             own = validate(Experiment, own | {"run_dir": "."}).model_dump(mode="json") if values else own
         stages[name] = own
     return json.dumps([stages, _has_source(sweep, bundle)], sort_keys=True, default=str)
@@ -204,7 +204,7 @@ def _experiment(
         experiment = validate(Experiment, own)
         check_settings(experiment)
         if sweep.stopping is not None and stage == "adaptation" and experiment.train.evaluate_every == "never":
-            raise ConfigError("`stopping` compares validations: set `target.train.evaluate_every`")
+            raise ConfigError("`stopping` compares validations, and there are none: set `target.train.evaluate_every`")
     except ConfigError as error:
         at = ", ".join(f"{name} {label}" for name, label in axes.items())
         raise ConfigError(f"{stage} of the trial at {at or 'no axes'}: {error}") from None
@@ -274,8 +274,8 @@ def _of_files(paths: Iterable[Path]) -> str:
 def _rivals(sweep: Sweep, axes: Mapping[str, Any], points: list[tuple[dict[str, Any], dict[str, Any]]]) -> str | None:
     """The group of runs compared for early stopping: those with the same sizes on the axes in `fit`.
 
-    A run with less data trails the others, yet is as good a point of the law. None at the largest size of an axis,
-    where no run is stopped early because the fit depends on it most, and in a sweep without `stopping`.
+    A run with less data is worse than the others, but the law needs its point just as much. None at the largest size of
+    an axis, where no run is stopped early because the fit depends on it most, and in a sweep without `stopping`.
     """
     sizes = {name: axes[name] for name in sweep.fit}
     largest = any(size == max(other[name] for other, _ in points) for name, size in sizes.items())
@@ -285,7 +285,7 @@ def _rivals(sweep: Sweep, axes: Mapping[str, Any], points: list[tuple[dict[str, 
 def check_identifiable(sweep: Sweep, points: list[dict[str, Any]]) -> None:
     """Check that a law E + Σ A·D^-α can be fitted along the axes in `fit`.
 
-    It has a constant and two parameters per axis, and needs one size more than parameters to estimate the noise.
+    The law has a constant and two parameters per axis; to estimate the noise, it needs more sizes than parameters.
 
     Raises:
         ConfigError: an entry of `fit` is not an axis of numbers, or there are too few sizes.

@@ -42,8 +42,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`, which runs a copy of the working directory
 POLL_SECONDS = 1.0
-LONGEST_TEMPORARY, SHORT_TEMPORARY = 30, "/tmp"  # a socket's name has up to 107 bytes, of which Ray adds some 75
-OWNER_DIES_WITHIN = 120.0  # seconds that a run's former process may keep its lock
+LONGEST_TEMPORARY, SHORT_TEMPORARY = 30, "/tmp"  # a socket's name has at most 107 bytes, of which Ray uses about 75
+OWNER_DIES_WITHIN = 120.0  # seconds for which a run's former process may keep its lock
 
 
 def run_sweep(sweep: Sweep, resume: bool, address: str | None) -> bool:
@@ -71,8 +71,8 @@ def check_storage(sweep: Sweep) -> None:
     """
     if not sweep.storage_path.is_absolute():
         raise SweepError(
-            f"`storage_path: {sweep.storage_path}` is relative, so results would be in a folder of the cluster that is "
-            "removed when the job ends: make this path and those of the shards absolute"
+            f"`storage_path: {sweep.storage_path}` is relative, so results would be written to a folder of the cluster "
+            "that is removed when the job ends: make this path and those of the shards absolute"
         )
 
 
@@ -97,7 +97,7 @@ def carry_out_there(sweep: Sweep, resume: bool, address: str | None) -> bool:
 
 
 class RayExecutor:
-    """Executes runs as trials of Ray Tune, each list of them as a new experiment.
+    """Executes runs as trials of Ray Tune, with a new experiment for each list of runs.
 
     Raises:
         SweepError: on entering the context, if there is no cluster or it is too small for a run.
@@ -122,7 +122,7 @@ class RayExecutor:
     def execute(self, runs: Sequence[Run], settle: Settle) -> None:
         from ray import tune
 
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table and the records have the errors of trials
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table and the records show the errors of trials
         at_once = min(self.at_once, self.sweep.concurrent or self.at_once)
         trial = tune.with_parameters(run_trial, runs={run.hash: run for run in runs}, sweep=self.sweep, cwd=os.getcwd())
         stage, folder = runs[0].stage, self.sweep.folder.absolute() / "tune"
@@ -162,7 +162,7 @@ def connect(address: str | None, log_to_driver: bool = False) -> None:
     local: dict[str, Any] = {"include_dashboard": False, **_short_folder()} if address is None else {}
     try:
         context = ray.init(address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **local)
-    except Exception as error:  # Ray also raises errors of no narrower class
+    except Exception as error:  # Ray also raises plain exceptions
         raise SweepError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
     dashboard = context.dashboard_url
     if dashboard and is_open_to_anyone(dashboard):
@@ -174,15 +174,15 @@ def connect(address: str | None, log_to_driver: bool = False) -> None:
 
 
 def _short_folder() -> dict[str, str]:
-    """The folder of a local cluster's sockets, if that of temporary files is too long: a socket's name has a limit.
+    """The folder for a local cluster's sockets, if the path of the temporary folder is too long for their names.
 
     Raises:
-        SweepError: there is no shorter one.
+        SweepError: no shorter folder is writable.
     """
     if "RAY_TMPDIR" in os.environ or len(os.fsencode(tempfile.gettempdir())) <= LONGEST_TEMPORARY:
         return {}
     if not os.access(SHORT_TEMPORARY, os.W_OK):
-        raise SweepError(f"{tempfile.gettempdir()} is too long for Ray's sockets: set RAY_TMPDIR to a shorter folder")
+        raise SweepError(f"{tempfile.gettempdir()} is too long for Ray's sockets: set RAY_TMPDIR to a shorter path")
     return {"_temp_dir": f"{SHORT_TEMPORARY}/ray-{os.getuid()}"}
 
 
@@ -209,14 +209,15 @@ def runs_at_once(resources: Resources) -> int:
     wanted = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * resources.gpus}
     for kind, amount in wanted.items():
         if amount > there.get(kind, 0):
-            raise SweepError(f"`resources`: a run needs {amount:g} {kind}, the cluster has {there.get(kind, 0):g}")
+            raise SweepError(f"`resources`: a run needs {amount:g} {kind}, but the cluster has {there.get(kind, 0):g}")
     return min(int(there[kind] / amount) for kind, amount in wanted.items() if amount)
 
 
 def trial_resources(resources: Resources) -> dict[str, float]:
     """The resources of the trial's own process, which with several workers only starts them and waits.
 
-    It then leaves all processors to them, and requests one byte of memory as Ray refuses a trial without resources.
+    In that case it leaves all processors to them, and requests one byte of memory because Ray refuses a trial without
+    resources.
     """
     if resources.workers > 1:
         return {"memory": 1}
@@ -248,7 +249,7 @@ def _stopping(stopping: Asha | Median, monitor: str) -> Any:
 def _among_rivals(rivals: dict[str, str | None], schedulers: dict[str | None, Any]) -> Any:
     """A scheduler that passes each run's results to the scheduler of its group of rivals.
 
-    With few rivals, the median rule would pause a run at every validation and restart its process: pauses are ignored.
+    Pauses are ignored: with few rivals, the median rule would pause a run at every validation and restart its process.
     """
     from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -316,7 +317,7 @@ def run_trial(config: dict[str, Any], runs: dict[str, Run], sweep: Sweep, cwd: s
 def train(run: Run, resources: Resources) -> None:
     """Train and test a run on the configured number of workers."""
     if resources.workers == 1:
-        launchers.forget(os.environ)  # of the srun that started Ray on this node
+        launchers.forget(os.environ)  # the variables of the srun that started Ray on this node
         train_and_test(run.experiment)
     else:
         train_on_workers(run, resources)

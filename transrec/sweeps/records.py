@@ -23,7 +23,7 @@ Status = Literal["done", "failed", "stopped", "pending"]
 
 
 class RecordsError(TransRecError, ValueError):
-    """The folder is not a sweep's, or its list of trials cannot be read."""
+    """The folder does not belong to a sweep, or its list of trials cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ _REWRITE = "`transrec sweep --resume` rewrites the file"
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
-    """Replace the list of trials in a sweep's folder."""
+    """Write the list of trials to a sweep's folder, replacing the old one."""
     lines = (json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
     write_text(folder / TRIALS_FILE, "".join(lines))
 

@@ -65,7 +65,7 @@ class View:
         return sum(state.status != "pending" for state in self.driver.states.values())
 
     def _eta(self) -> str:
-        """Minutes so far, and minutes left in the current stage at its own pace, since a pretraining may take as long
+        """Minutes so far, and minutes left in the current stage at the stage's own pace: a pretraining may take as long
         as twenty adaptations."""
         now = time.monotonic()
         said = f"{(now - self.began) / 60:.1f} min"

@@ -18,7 +18,7 @@ def test_build_verify_inspect(
     assert "1 users, 3 items (1 with image), 1 interactions" in text
     assert "unknown_item       1" in text
     assert main(["verify", out]) == 0
-    assert capsys.readouterr().out == f"{out}: all well, 1 users, 3 items\n"
+    assert capsys.readouterr().out == f"{out}: no problems found; 1 users, 3 items\n"
     assert main(["inspect", out]) == 0
     assert capsys.readouterr().out.startswith("1 users, 3 items, 1 interactions\n")
 

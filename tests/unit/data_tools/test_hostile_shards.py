@@ -89,7 +89,7 @@ def test_a_member_that_has_no_place_is_named_and_never_decoded(copy: Path, shard
     assert problems
     assert {problem.file for problem in problems} == {shard}
     name = "././@PaxHeader" if "pax" in kind else MEMBERS[kind].name
-    assert f"member {name!r} has no place in a shard" in str(problems[0])
+    assert f"member {name!r} does not belong in a shard" in str(problems[0])
     use(copy)
     assert sorted(path.name for path in copy.parent.iterdir()) == ["copy"]
     assert all(path.read_bytes() == content for path, content in before.items())

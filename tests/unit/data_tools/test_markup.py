@@ -90,7 +90,7 @@ def test_a_build_cleans_texts_and_counts_them(
         ("A & O", "x", "P&G"), ("<3", "<3", "AT&T"), ("C", "C", ""),
     ]  # fmt: skip
     assert (
-        "items that lost markup, by text field: brand 1, text 3, title 2 (--raw-text keeps it)"
+        "items with markup removed, by text field: brand 1, text 3, title 2 (--raw-text keeps it)"
         in capsys.readouterr().out
     )
     index = json.loads((tmp_path / "clean" / "index.json").read_text())
@@ -100,7 +100,7 @@ def test_a_build_cleans_texts_and_counts_them(
     raw = build(folder, tmp_path / "raw-shards", "--raw-text")
     assert [record["title"] for record in raw] == ["A &amp; O", "<3", "<br>"]
     assert json.loads((tmp_path / "raw-shards" / "index.json").read_text())["build"]["raw_text"] is True
-    assert "lost markup" not in capsys.readouterr().out
+    assert "markup removed" not in capsys.readouterr().out
     again = build(folder, tmp_path / "again")
     assert again == records
     assert (tmp_path / "again" / "index.json").read_bytes() == (tmp_path / "clean" / "index.json").read_bytes()

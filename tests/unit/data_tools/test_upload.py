@@ -66,7 +66,7 @@ def test_what_does_not_arrive_whole_is_an_error_and_no_set(
 ) -> None:
     monkeypatch.setattr(MemoryFileSystem, "put_file", lambda self, source, target: self.pipe(target, b"half"))
     assert build("memory://bucket/set") == 1
-    assert "did not arrive whole" in capsys.readouterr().err
+    assert "arrived incomplete" in capsys.readouterr().err
     assert not bucket.exists("/bucket/set/index.json")
 
 

@@ -99,7 +99,7 @@ def map_lists(column: str, change: Callable[[list], list]) -> Damage:
     ("damage", "message"),
     [
         (reverse_users, "not in the order of their hash"),
-        (map_lists("timestamps", lambda times: times[::-1]), "timestamps that do not ascend"),
+        (map_lists("timestamps", lambda times: times[::-1]), "timestamps that are not in ascending order"),
         (map_lists("items", lambda items: [0, *items[1:]]), "items 0 to"),
         (map_lists("items", lambda items: [21, *items[1:]]), "not 1 to 20"),
         (map_lists("ratings", lambda ratings: ratings[1:]), "the lengths of ratings differ"),
@@ -122,7 +122,7 @@ def test_faults_of_the_builder_are_found(
         (map_lists("shown", lambda items: [4 for _ in items]), "items 4 to 4, not 1 to 3"),
         (map_lists("shown", lambda items: items[1:]), "the lengths of shown differ"),
         (map_lists("shown_requests", lambda numbers: numbers[1:]), "different numbers of shown and shown_requests"),
-        (map_lists("shown_timestamps", lambda times: times[::-1]), "shown_timestamps that do not ascend"),
+        (map_lists("shown_timestamps", lambda times: times[::-1]), "shown_timestamps that are not in ascending order"),
         (map_lists("label_click", lambda labels: [2 for _ in labels]), "label_click other than 0, 1 and null"),
     ],
     ids=["items", "lengths", "requests", "timestamps", "labels"],

@@ -178,7 +178,10 @@ def test_runs_that_are_never_validated_cannot_be_stopped(make_sweep: Any) -> Non
     sweep = make_sweep(grid={"every": {"target.train.evaluate_every": ["epoch", "never"]}})
     assert make_plan(sweep).trials
     sweep = sweep.model_copy(update={"stopping": Asha(name="asha", grace=1)})
-    with pytest.raises(ConfigError, match=r"at every never: `stopping` compares validations: set `target\.train\.eval"):
+    with pytest.raises(
+        ConfigError,
+        match=r"at every never: `stopping` compares validations, and there are none: set `target\.train\.eval",
+    ):
         make_plan(sweep)
 
 

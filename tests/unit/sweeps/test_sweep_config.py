@@ -68,7 +68,7 @@ def test_without_a_source_seeds_are_the_targets() -> None:
         ({"target": {"run_dir": "x"}}, "target.run_dir is set by the sweep"),
         ({"name": "../x"}, "name"),
         ({"storage_path": "s3://bucket/sweeps"}, "storage_path.*s3://bucket/sweeps is a URL: mount"),
-        ({"resources": {"workers": 2, "gpus": 0.5}}, "whole GPUs"),
+        ({"resources": {"workers": 2, "gpus": 0.5}}, "must be a whole number"),
         ({"resources": {"cpus": 0}}, "a CPU or a GPU"),
         ({"grid": {"lr": {"target.seed": [1]}}, "search": {"lr": SEARCH}}, "of the grid and of the search"),
         (
@@ -83,7 +83,7 @@ def test_without_a_source_seeds_are_the_targets() -> None:
         ({"search": {"a": SEARCH, "b": SEARCH}, "samples": 2}, "search.a and search.b both set 'target.seed'"),
         (
             {"grid": {"layers": {"target.model.layers": [1, 2]}, "model": {"x": {"target.model": {"layers": 3}}}}},
-            "grid.layers and grid.model conflict: one sets 'target.model.layers' and the other changes it",
+            "grid.layers and grid.model conflict: one sets 'target.model.layers', the other overwrites it",
         ),
         (  # a new name discards what was set before
             {
@@ -96,7 +96,7 @@ def test_without_a_source_seeds_are_the_targets() -> None:
         ),
         (
             {"grid": {"m": {"x": {"target.model": {"layers": 3}, "target.model.layers": 4}, "y": {}}}},
-            "grid.m: a label sets 'target.model', and another of its keys changes it",
+            "grid.m: a label sets 'target.model', and another of its keys overwrites it",
         ),
     ],
 )
@@ -125,8 +125,8 @@ def test_labels_with_the_same_configuration_are_told(synthetic_shards: Path) -> 
     }
     read = sweep(source=None, target=run, grid={"method": labels, "batch": {"target.train.batch_size": [8, 16]}})
     assert plan.remarks(read) == [
-        "grid.method: full and default are the same configuration",
-        "grid.method: full and again are the same configuration",
+        "grid.method: full and default give the same configuration",
+        "grid.method: full and again give the same configuration",
     ]
     assert not plan.remarks(sweep(grid={"m": {"scratch": {"source": None}, "transfer": {}}}))
 

@@ -243,7 +243,7 @@ def fault_of_impressions(users: pa.RecordBatch, index: ShardIndex) -> str | None
             return f"it has values of {LABEL_PREFIX}{head} other than 0, 1 and null"
     same_user = np.diff(times.value_parent_indices().to_numpy()) == 0
     if np.any((np.diff(times.flatten().to_numpy()) < 0) & same_user):
-        return "it has shown_timestamps that do not ascend"
+        return "it has shown_timestamps that are not in ascending order"
     return None
 
 

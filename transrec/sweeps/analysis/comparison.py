@@ -14,7 +14,7 @@ Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A measure of a choice and of a baseline: means over seeds, and their difference with its uncertainty."""
+    """A choice compared with a baseline in one measure: means over seeds, and their difference with its uncertainty."""
 
     value: float
     baseline: float

@@ -1,4 +1,4 @@
-"""The size from which one method beats another: where their error curves cross, and with what uncertainty.
+"""The size from which one method beats another: where their error curves cross, with its uncertainty.
 
 Between measured sizes, the difference of errors is interpolated linearly in the logarithm of the size; it is not
 extrapolated.

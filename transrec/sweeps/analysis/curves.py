@@ -1,8 +1,8 @@
 """Curves of error against size: their trials, and the measurements along them.
 
 A curve runs along one size axis; its trials agree in everything else except the seed. Its sizes are measured amounts
-(interactions, parameters, operations), not the fractions or widths that the sweep set; where seeds differ in them,
-because some stopped earlier, the geometric mean is taken.
+(interactions, parameters, operations), not the fractions or widths that the sweep set; where these differ between
+seeds, because some stopped earlier, the geometric mean is used.
 """
 
 from collections.abc import Sequence

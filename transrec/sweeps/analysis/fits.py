@@ -1,11 +1,11 @@
 """Fits of a law to measured errors: whether there is one, how certain its parameters are, and whether it predicts.
 
 An observation is the mean error at a size, not a trial: all seeds of a size share its training data, so the noise of
-that sample does not show in their spread. Noise consists of the residuals of these means, and of the effect of drawn
-users on all of them together, which is resampled. F tests between nested laws decide whether size matters, and whether
-the law is enough: one power law against a broken one, and over two sizes the additive and the multiplicative law
-against both combined, in which each is nested (Bates and Watts 1988, section 3.10). The prediction of a law for sizes
-beyond the measured ones counts only if the law, fitted without the largest size, predicts that one.
+that sample is not visible in their spread. The noise consists of the residuals of these means, and of the common effect
+of the drawn users on all means, which is resampled. F tests between nested laws decide whether size matters, and
+whether the law is sufficient: one power law against a broken one, and over two sizes the additive and the
+multiplicative law against both combined, in which each is nested (Bates and Watts 1988, section 3.10). The prediction
+of a law for sizes beyond the measured ones counts only if the law, fitted without the largest size, predicts that one.
 
 Designs considered. Trials as observations, with AICc to choose among laws: where seeds shared their data, 95 %
 intervals covered 62 % of 40 simulated sweeps, and 10 of these were found to have a break. AICc of the means: with six
@@ -42,7 +42,7 @@ Verdict = Literal["not fitted", "undecided", "no law", "another law", "law"]
 DELTA = 1e-3
 FIT_DRAWS = 200
 _SIGNIFICANT, _LIKELY = 0.05, 0.15  # p-values; one between them is undecided
-_RICHER = 0.01  # lower, as nested samples of training data share noise, which also bends a curve
+_RICHER = 0.01  # lower, because nested samples of training data share noise, which also bends a curve
 
 RICHER: dict[Law, Law] = {POWER: BrokenPowerLaw(), ADDITIVE: COMBINED, MULTIPLICATIVE: COMBINED}
 
@@ -163,7 +163,7 @@ def _fittable(law: Law, sizes: Floats) -> bool:
 
 def _too_few(law: Law, sizes: Floats) -> str:
     parameters = len(law.parameters)
-    return f"{law.formula} has {parameters} parameters: it needs {parameters + 1} sizes, and there are {len(sizes)}"
+    return f"{law.formula} has {parameters} parameters: it needs {parameters + 1} sizes, but there are {len(sizes)}"
 
 
 def _chance(law: Law, richer: Law, sizes: Floats, errors: Floats) -> float:

@@ -1,7 +1,7 @@
 """Many small robust fits at once: the sum of Huber losses of log residuals, minimised over a law's parameters.
 
-Designs considered. L-BFGS on one fit at a time, as in the scaling literature, may stop early unnoticed (Besiroglu et
-al. 2024), and a report with its starts, resampled errors and left-out sizes needs ten thousand fits.
+Designs considered. L-BFGS on one fit at a time, as in the literature on scaling laws, may stop early unnoticed
+(Besiroglu et al. 2024), and a report with its starts, resampled errors and left-out sizes needs ten thousand fits.
 `scipy.optimize.least_squares(loss="huber")` is exact, but takes 20 to 50 ms per fit. Chosen: the Levenberg-Marquardt
 method with the weights of iteratively reweighted least squares (each step's quadratic lies above the Huber loss), with
 all starts and all resampled errors side by side in one array. The tests compare its results with scipy's.

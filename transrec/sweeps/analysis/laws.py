@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _LEAST_SHARE = 1e-3  # the smallest E distinguishable from 0, as a share of the smallest error
-_STEEPEST = 4.0  # larger exponents are a step, not a law
+_STEEPEST = 4.0  # a larger exponent describes a step, not a law
 _WIDTH = 0.2  # width of the bend of a broken law, in log size
 
 

@@ -7,7 +7,7 @@ from scipy import stats
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p-values: below α, the chance of any false claim in the table is below α, however they depend.
+    """Adjusted p-values: below α, the probability of any false claim in the table is below α, for any dependence.
 
     Paper: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 1979.
     """
@@ -19,7 +19,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(p: Sequence[float]) -> list[float]:
-    """Adjusted p-values: of the claims below α, a share of at most α is false on average, if they are independent.
+    """Adjusted p-values: of the claims below α, the expected false share is at most α, if they are independent.
 
     Paper: Benjamini and Hochberg, "Controlling the False Discovery Rate", Journal of the Royal Statistical Society B
     1995.

@@ -5,9 +5,9 @@ user in one run up to three times, and with three seeds it sees two thirds of th
 Resampling users, and adding the variance of seeds beyond what that explains, gives half the width where training adds
 little variance, but is too narrow where it adds as much as users do: with five simulated seeds, 95 % intervals cover
 89 %. Chosen: users are drawn with replacement, in the same draws for all trials tested on them, so that every
-comparison of trials is paired; everything else that differs between runs of one setting, their training and its luck
-with each user, is the spread of seeds, and enters as draws from Student's t distribution. Few seeds give wide
-intervals, as they should.
+comparison of trials is paired; everything else that differs between runs of one setting (their training, and its
+chance results for individual users) is the spread of seeds, and enters as draws from Student's t distribution. Few
+seeds give wide intervals, as they should.
 
 Shape letters: U users, I targets, T trials, R draws, S seeds.
 """

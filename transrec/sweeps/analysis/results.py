@@ -34,13 +34,13 @@ _KEPT = {
     "target",
     "loss",
     "predicted",
-}  # readings that a run keeps of each target, from which a metric can be resampled
+}  # values that a run keeps for each target, from which metrics can be resampled
 _COLUMNS = {
     "user_id": pa.types.is_string,
     "target": pa.types.is_string,
     "rank": pa.types.is_integer,
     "loss": pa.types.is_floating,
-}  # of the file of tested users, with their types
+}  # columns of the file of tested users, with their types
 
 # Quantities that a trial can be plotted against, in order of preference, with their names in reports.
 QUANTITIES = {
@@ -139,7 +139,7 @@ class Results:
     name: str
     records: list[Record]  # all trials, in the order of the plan
     outcomes: list[Outcome]  # the finished ones
-    unreadable: dict[str, str] = field(default_factory=dict)  # trial -> the error in reading its run
+    unreadable: dict[str, str] = field(default_factory=dict)  # trial -> the error on reading its run
 
     @cached_property
     def measures(self) -> list[str]:
@@ -184,7 +184,7 @@ class Results:
 
     @cached_property
     def choice_axes(self) -> list[str]:
-        """The other varying axes, such as methods; trials are compared along them."""
+        """The other axes that vary, such as methods; trials are compared along them."""
         return [axis for axis in self.varying if axis not in (*self.size_axes, *self.task_axes)]
 
     def _is_shared(self, axis: str, numbers: Sequence[int]) -> bool:
@@ -295,7 +295,7 @@ def _summary(run: Path) -> dict[str, Any]:
 
 
 def _sample_of(summary: dict[str, Any]) -> str:
-    """The users of the test, if they are a sample."""
+    """A description of the test users, if they are a sample."""
     found = summary.get("samples", {}).get("test")
     return "" if found is None else f"a sample of {found['users']:,} of {found['of']:,} users"
 

@@ -50,7 +50,7 @@ def write_report(folder: Path, margin: float = MARGIN, delta: float = DELTA) -> 
 
 
 def write(draft: Draft) -> list[Block]:
-    """The whole document: what was found, what cannot be said, and the evidence for both."""
+    """The whole document: the findings, the open questions, and the evidence for both."""
     results = draft.results
     draft.findings.trials(results)
     add_means(draft)
@@ -64,9 +64,9 @@ def write(draft: Draft) -> list[Block]:
     return [
         Heading(f"Sweep {results.name}", 1),
         Paragraph(_about(results)),
-        Heading("What was found"),
-        Bullets(draft.findings.found or ["Nothing that the trials support."]),
-        Heading("What cannot be said"),
+        Heading("Findings"),
+        Bullets(draft.findings.found or ["The trials support no finding."]),
+        Heading("Open questions"),
         Bullets(draft.findings.unsaid or ["Every question was answered."]),
         Paragraph(_how_to_read(draft.margin, draft.delta)),
         *draft.blocks,
@@ -82,19 +82,19 @@ def _about(results: Results) -> str:
     pretrained = f"pretrained on {', '.join(sources)}, " if sources else ""
     return (
         f"{len(outcomes)} of {len(results.records)} trials: {pretrained}trained on {', '.join(targets)} "
-        f"and tested on {' or '.join(tested)} users of it{results.sample}."
+        f"and tested on {' or '.join(tested)} of its users{results.sample}."
     )
 
 
 def _how_to_read(margin: float, delta: float) -> str:
     return (
-        "Brackets are 95 % intervals over resampled users and over seeds. A difference is paired by user and by seed; "
-        "p is twice the share of draws on the other side of zero. A table makes many comparisons: p (Holm) keeps the "
-        "chance of any false claim in it below the level, p (Benjamini–Hochberg) the share of false claims among all. "
-        "Verdicts use the intervals, which are not adjusted. Two are called equivalent if two one-sided "
+        "Brackets are 95 % intervals over resampled users and over seeds. Differences are paired by user and by seed; "
+        "p is twice the share of draws on the other side of zero. A table makes many comparisons: p (Holm) bounds the "
+        "probability of any false claim in it, p (Benjamini–Hochberg) the expected share of false claims. "
+        "Verdicts use the intervals, which are not adjusted. Two choices are called equivalent if two one-sided "
         f"tests at 5 % put the difference within the margin: {margin:.0%} of the baseline's mean or, for a metric "
         "above one half, of one minus that mean. An error is the loss (cross entropy in nats), or one minus a metric. "
         f"Laws are fitted to the log of each size's mean error with the Huber loss (delta {delta:g}). F tests compare "
         "them with a constant, at 5 % (a p-value of 5 to 15 % is undecided), and with a broken power law, at 1 %. "
-        "Larger sizes are predicted only if the law, fitted without the largest size, predicted that one."
+        "Larger sizes are predicted only if the law, fitted without the largest size, predicted the error there."
     )

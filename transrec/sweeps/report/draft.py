@@ -1,4 +1,4 @@
-"""A report in progress: its measures, the blocks and findings added so far, and how settings are named and ordered."""
+"""A report being written: its measures, the blocks and findings so far, and how it names and orders settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Draft:
     blocks: list[Block] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
     measured: dict[str, Measured] = field(init=False)
-    quality: str = field(init=False)  # the measure that findings of comparisons use
+    quality: str = field(init=False)  # the measure used in the findings of comparisons
 
     def __post_init__(self) -> None:
         monitor = self.results.monitor
@@ -41,7 +41,7 @@ class Draft:
         self.quality = monitor if monitor in names else ndcg
 
     def baseline(self, axis: str) -> Any:
-        """The label of an axis that the others are compared with."""
+        """The label with which the other labels of an axis are compared."""
         labels = self.results.axes[axis]
         return "full" if "full" in labels else labels[0]
 

@@ -1,4 +1,4 @@
-"""Figures for print, and for a page with tooltips.
+"""Figures for print, and for a web page with tooltips.
 
 Every series has its own colour and marker, distinguishable by colour-blind readers (Okabe and Ito 2008). The SVG ids of
 a series' parts contain its number, so that a page can hide the series, and points have tooltips.
@@ -21,11 +21,11 @@ from transrec.sweeps.analysis.resampling import mean_interval
 from transrec.sweeps.analysis.results import QUANTITIES, Results
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-rcParams["text.parse_math"] = False  # a label may hold dollars
+rcParams["text.parse_math"] = False  # a label may contain dollar signs
 MARKERS = "osD^vPX*<>"
 _PANEL = (4.2, 3.6)  # inches
 _MOST_IN_PANEL = 5
-_DRAWN = ("law", "undecided", "another law")  # verdicts with which the law's curve is drawn
+_DRAWN = ("law", "undecided", "another law")  # verdicts for which the law's curve is drawn
 
 
 @dataclass
@@ -56,7 +56,7 @@ def scaling_figure(name: str, measured: Measured, panels: dict[str, list[tuple[C
     amount = QUANTITIES[curves[0].amount]
     caption = (
         f"{measured.error_name} against {amount}, with 95 % intervals over users and seeds. "
-        "A diamond is the prediction for the largest size by the law of the smaller ones."
+        "A diamond is the prediction for the largest size by the law fitted to the smaller sizes."
     )
     drawing = Drawing(name, caption, _figure(len(panels)), series)
     axes = drawing.figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -253,7 +253,7 @@ class _Plain(ticker.Formatter):
 
 
 def human(value: float, digits: int = 3) -> str:
-    """A number with three digits: 0.125, 940, 12.5k, 3.2M, 4e+12."""
+    """A number with three significant digits: 0.125, 940, 12.5k, 3.2M, 4e+12."""
     value = float(f"{value:.{digits}g}")
     if value >= 1e10:
         return f"{value:.{digits}g}"

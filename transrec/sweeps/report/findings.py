@@ -1,4 +1,4 @@
-"""Findings of a sweep and its open questions, in sentences: the first lines of its report."""
+"""The findings of a sweep and its open questions as sentences, which open the report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from transrec.sweeps.report.figures import human
 
 @dataclass
 class Findings:
-    """Sentences at the head of a report: findings, and questions without an answer."""
+    """The sentences at the start of a report: findings, and questions that the trials do not answer."""
 
     found: list[str] = field(default_factory=list)
     unsaid: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Findings:
         else:
             self.unsaid.append(
                 f"{who}: whether {error} follows a law in {amount}: "
-                f"without one, it would fall this much in {scaling.chance:.0%} of sweeps."
+                f"without a law, the error would fall this much by chance in {scaling.chance:.0%} of sweeps."
             )
 
     def _law(self, curve: Curve, error: str, who: str, scaling: Scaling) -> None:
@@ -51,13 +51,17 @@ class Findings:
         check = scaling.extrapolation
         if check is None:
             self.found.append(f"{law}.")
-            self.unsaid.append(f"{who}: how {error} continues at larger sizes; too few sizes to hold one out.")
+            self.unsaid.append(
+                f"{who}: how {error} continues at larger sizes: there are too few sizes to hold one out."
+            )
         elif check.holds:
             self.found.append(f"{law}; {prediction(check)}.")
             self._forecast(curve, error, who, scaling, check.measured)
         else:
             self.found.append(f"{law}.")
-            self.unsaid.append(f"{who}: how {error} continues at larger sizes; {prediction(check)}, which is outside.")
+            self.unsaid.append(
+                f"{who}: how {error} continues at larger sizes; {prediction(check)}, outside the interval."
+            )
 
     def _forecast(self, curve: Curve, error: str, who: str, scaling: Scaling, measured: float) -> None:
         """Add a prediction for twice the largest size, the distance over which the check has tested the law."""
@@ -66,7 +70,8 @@ class Findings:
         value = float(np.exp(scaling.fit.log_errors(at))[0])
         low, high = (float(ends[0]) for ends in scaling.band(at))
         told = (
-            f"{value:.4f} [{low:.4f}, {high:.4f}] at {human(at.item())}, after {measured:.4f} at {human(at.item() / 2)}"
+            f"{value:.4f} [{low:.4f}, {high:.4f}] at {human(at.item())}, "
+            f"compared with {measured:.4f} at {human(at.item() / 2)}"
         )
         if high < measured:
             self.found.append(f"{who}: by the law fitted to all sizes, {error} will be {told}.")
@@ -81,13 +86,18 @@ class Findings:
             self.found += [_joint_law(who, amounts, error, scaling) for scaling in laws]
             if len(laws) > 1:
                 formulas = " or ".join(scaling.fit.law.formula for scaling in laws if scaling.fit is not None)
-                self.unsaid.append(f"{who}: which of them {error} follows, {formulas}: the sizes do not tell.")
+                self.unsaid.append(
+                    f"{who}: which of these laws {error} follows, {formulas}: "
+                    "the measured sizes do not distinguish them."
+                )
             return
         fitted = [scaling for scaling in scalings if scaling.fit is not None]
         if not fitted:
             self.unsaid.append(f"{who}: whether {error} follows a law in {both} together: {scalings[0].why_not}.")
         elif any(scaling.verdict == "another law" for scaling in fitted):
-            self.unsaid.append(f"{who}: which law {error} follows in {both} together: none that was fitted is enough.")
+            self.unsaid.append(
+                f"{who}: which law {error} follows in {both} together: none of the fitted laws is sufficient."
+            )
         elif all(scaling.verdict == "no law" for scaling in fitted):
             neither = " nor on ".join(QUANTITIES[amount] for amount in amounts)
             self.found.append(f"{who}: within the noise, {error} depends neither on {neither}.")
@@ -95,7 +105,7 @@ class Findings:
             chance = min(scaling.chance for scaling in fitted)
             self.unsaid.append(
                 f"{who}: whether {error} follows a law in {both} together: "
-                f"without one, it would look like this in {chance:.0%} of sweeps."
+                f"without a law, the errors would look like this by chance in {chance:.0%} of sweeps."
             )
 
     def crossing(self, one: Curve, other: Curve, error: str, found: Crossing) -> None:
@@ -104,7 +114,7 @@ class Findings:
         where = f" ({one.panel})" if one.panel else ""
         if not found.certain or found.crossings > 1:
             self.unsaid.append(
-                f"Which of {first} and {second} has the smaller {error} at how many {amount}{where}: "
+                f"Which of {first} and {second} has the smaller {error}, depending on the number of {amount}{where}: "
                 f"the measured curves {found.times}, and so do {found.share:.0%} of the resampled ones."
             )
         elif found.ahead == 0:
@@ -120,7 +130,7 @@ class Findings:
             assert found.high is not None
             self.found.append(
                 f"{ahead} has the smaller {error} up to about {human(found.size)} {amount} "
-                f"[{human(found.low)}, {human(found.high)}], {behind} from there on{where}."
+                f"[{human(found.low)}, {human(found.high)}], and {behind} from there on{where}."
             )
 
     def comparisons(
@@ -128,7 +138,9 @@ class Findings:
     ) -> None:
         """Compare a choice with the baseline in several settings; with `by_size`, the last has the largest sizes."""
         if not found:
-            self.unsaid.append(f"How {name} compares with {baseline}: no seed was tested with both on the same users.")
+            self.unsaid.append(
+                f"How {name} compares with {baseline}: no seed has test results of both for the same users."
+            )
             return
         counts = {verdict: sum(c.verdict == verdict for c in found) for verdict in ("better", "equivalent", "worse")}
         told = ", ".join(f"{verdict} at {count}" for verdict, count in counts.items() if count)
@@ -154,13 +166,15 @@ class Findings:
             lost["unreadable"] = len(results.unreadable)
         if lost:
             listed = ", ".join(f"{count} {status}" for status, count in lost.items())
-            self.unsaid.append(f"Of {len(statuses)} trials, {listed}: they are left out of every number here.")
+            self.unsaid.append(f"Of {len(statuses)} trials, {listed}: these are left out of all numbers here.")
         seeds = [len({results.outcomes[n].axes.get(SEED) for n in members}) for members in results.groups().values()]
         if min(seeds) < 2:
             few = (
                 "Every setting has" if max(seeds) < 2 else f"{sum(s < 2 for s in seeds)} of {len(seeds)} settings have"
             )
-            self.unsaid.append(f"{few} one seed: intervals there cover users only, not training, and are too narrow.")
+            self.unsaid.append(
+                f"{few} only one seed: intervals there cover users only, not training, and are too narrow."
+            )
 
 
 def _joint_law(who: str, amounts: tuple[str, str], error: str, scaling: Scaling) -> str:

@@ -1,4 +1,4 @@
-"""Blocks of a report, and their output: Markdown with pictures beside it, or one self-contained HTML page.
+"""Blocks of a report, written as Markdown with separate picture files or as one self-contained HTML page.
 
 The page embeds the figures as SVG, from the same drawings as the pictures. Points have tooltips, and a series can be
 hidden.
@@ -18,7 +18,10 @@ from transrec.sweeps.report.figures import COLOURS, Drawing
 _MARKUP = re.compile(r"[\\`*]|<(?=[A-Za-z/!?])|(?<=\])[(\[:]")
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
-_REM_PER_INCH = (4.2, 8)  # least, most: a phone scrolls a figure instead of shrinking it, a screen does not stretch it
+_REM_PER_INCH = (
+    4.2,
+    8,
+)  # smallest, largest: figures scroll on a phone instead of shrinking, and do not stretch on a wide screen
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def _markdown(block: Block) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text on one line, with escapes where Markdown would take a label for markup, HTML or a link."""
+    """Text on one line, with escapes where Markdown would read a label as markup, HTML or a link."""
     return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 

@@ -80,7 +80,7 @@ def test_impressions_as_they_should_be_have_no_fault(index: ShardIndex) -> None:
         ({"shown": [2, 1, 4]}, "items 1 to 4, not 1 to 3"),
         ({"label_click": [0, 1, 0.5]}, "label_click other than 0, 1 and null"),
         ({"label_click": [0, 1, float("nan")]}, "label_click other than 0, 1 and null"),
-        ({"shown_timestamps": [5, 6, 5]}, "shown_timestamps that do not ascend"),
+        ({"shown_timestamps": [5, 6, 5]}, "shown_timestamps that are not in ascending order"),
     ],
 )
 def test_a_fault_in_impressions_is_named(index: ShardIndex, damage: dict[str, Any], message: str) -> None:

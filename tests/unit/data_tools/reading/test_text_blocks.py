@@ -35,7 +35,7 @@ def test_damaged_gzip_is_one_error_naming_the_file(tmp_path: Path, damage: str) 
     packed = gzip.compress(TEXT, mtime=0)
     data = {"cut off": packed[:-20], "not gzip": TEXT, "flipped": packed[:100] + b"\xff\xff" + packed[102:]}[damage]
     (tmp_path / "t.gz").write_bytes(data)
-    with pytest.raises(SourceError, match=r"t\.gz is not a whole gzip file \(.+\): get it again"):
+    with pytest.raises(SourceError, match=r"t\.gz is not a complete gzip file \(.+\): download it again"):
         list(line_blocks(tmp_path / "t.gz"))
 
 

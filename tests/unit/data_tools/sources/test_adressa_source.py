@@ -92,5 +92,5 @@ def test_missing_and_cut_files(folder: Path) -> None:
         AdressaSource([f"{folder}/2018*"])
     path = folder / "20170102.gz"
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(SourceError, match=r"20170102\.gz is not a whole gzip file"):
+    with pytest.raises(SourceError, match=r"20170102\.gz is not a complete gzip file"):
         read_source("adressa", "--input", folder)

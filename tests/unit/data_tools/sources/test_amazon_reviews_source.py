@@ -122,7 +122,7 @@ def test_image_names_cannot_leave_the_folder(of_2023: Path) -> None:
 def test_a_cut_gzip_is_an_error_naming_the_file(of_2018: Path) -> None:
     path = of_2018 / "meta_All_Beauty.json.gz"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(SourceError, match=r"meta_All_Beauty\.json\.gz is not a whole gzip file"):
+    with pytest.raises(SourceError, match=r"meta_All_Beauty\.json\.gz is not a complete gzip file"):
         read_source("amazon_reviews", "--input", of_2018)
 
 

@@ -59,7 +59,7 @@ def test_a_log_given_as_interactions_is_remarked(tmp_path: Path, capsys: pytest.
     ("wrong", "message"),
     [
         ("ratings=stars", r"--columns ratings=stars: interactions have no column ratings; did you mean rating\?"),
-        ("weight=junk", "interactions have no column weight; they have user_id, item_id, timestamp and rating"),
+        ("weight=junk", "interactions have no column weight; their columns are user_id, item_id, timestamp and rating"),
     ],
 )
 def test_a_name_that_is_none_of_interactions_is_refused(tmp_path: Path, wrong: str, message: str) -> None:
@@ -126,7 +126,7 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
     clicks = write(tmp_path, "clicks.csv", "user_id,item_id,timestamp\nu,a,1\n")
     items = write(tmp_path, "items.csv", f"item_id,title\na,{title}\n", encoding)
     options = ["--interactions", clicks, "--items", items]
-    with pytest.raises(SourceError, match=r"items\.csv, line 2: not UTF-8; say .* --encoding latin-1"):
+    with pytest.raises(SourceError, match=r"items\.csv, line 2: not UTF-8; state .* --encoding latin-1"):
         make_source("csv", *options)
     assert read_source("csv", *options, "--encoding", encoding).items[0].title == title
 
@@ -159,8 +159,8 @@ def test_times_as_texts_and_in_units(tmp_path: Path) -> None:
     ("form", "message"),
     [
         ("%Y-%m-%d %H:%M:%S.%f", r"fractions of a second \(%f\) are not supported"),
-        ("%Y-%m-%d %Z", r"names of zones \(%Z\) are not supported, only offsets \(%z\)"),
-        ("%m-%d", "has no year: give all of a date"),
+        ("%Y-%m-%d %Z", r"names of time zones \(%Z\) are not supported, only offsets \(%z\)"),
+        ("%m-%d", "has no year: give a full date"),
         ("%H:%M", "has no year"),
         ("%%Y", "has no year"),
         ("", "--time-format '' has no year"),

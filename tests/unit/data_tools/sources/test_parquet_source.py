@@ -218,7 +218,9 @@ def test_a_damaged_page_is_named(tmp_path: Path) -> None:
         middle = len(data) * 3 // 4
         data[middle : middle + 300] = bytes(300)
         (tmp_path / "items.parquet").write_bytes(data)
-        with pytest.raises(SourceError, match=r"items\.parquet, rows from \d+: .*get the file again"):
+        with pytest.raises(
+            SourceError, match=r"items\.parquet: cannot be read from row \d+ on .*download the file again"
+        ):
             read_source("parquet", *options)
 
 

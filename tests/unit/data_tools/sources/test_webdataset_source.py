@@ -106,7 +106,7 @@ def test_interactions_of_other_formats(folder: Path, name: str) -> None:
 def test_a_damaged_tar_is_an_error_that_names_it(folder: Path, damage: Callable[[bytes], bytes]) -> None:
     path = folder / "a-000000.tar"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(SourceError, match=r"a-000000\.tar is not a whole, uncompressed tar"):
+    with pytest.raises(SourceError, match=r"a-000000\.tar is not a complete, uncompressed tar"):
         read_source("webdataset", "--input", folder)
 
 

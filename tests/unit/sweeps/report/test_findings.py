@@ -41,7 +41,7 @@ def test_a_law_that_predicted_its_largest_size_says_what_twice_as_much_will_brin
     assert "fitted without the largest size, 30k, it predicts 0." in law
     assert f"where {errors[-1]:.4f} was measured" in law
     assert "by the law fitted to all sizes, 1 − HR@10 will be 0.1" in forecast
-    assert f"at 60k, after {errors[-1]:.4f} at 30k" in forecast
+    assert f"at 60k, compared with {errors[-1]:.4f} at 30k" in forecast
 
 
 def test_a_law_too_uncertain_to_say_that_more_data_help_does_not() -> None:
@@ -80,7 +80,8 @@ def test_two_laws_that_fit_alike_are_both_told_and_their_difference_is_open() ->
     findings.joint("full", ("source_interactions", "interactions"), "loss", scalings)
     assert len(findings.found) == 2
     assert findings.unsaid == [
-        "full: which of them loss follows, E + A·N^-α + B·D^-β or E + A·N^-α·D^-β: the sizes do not tell."
+        "full: which of these laws loss follows, E + A·N^-α + B·D^-β or E + A·N^-α·D^-β: "
+        "the measured sizes do not distinguish them."
     ]
 
 

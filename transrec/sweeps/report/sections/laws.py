@@ -21,10 +21,10 @@ def add_laws(draft: Draft, axis: str) -> None:
     by_amount = curves(draft.results, axis)
     if not by_amount:
         draft.findings.unsaid.append(
-            f"Any law along {axis}: no amount of data, parameters or operations grows along the whole axis."
+            f"Whether a law holds along {axis}: no amount of data, parameters or operations grows along the whole axis."
         )
         return
-    if draft.measured[draft.quality].higher_is_better:  # a measure that is an error itself is drawn with its law
+    if draft.measured[draft.quality].higher_is_better:  # a measure that is itself an error is drawn with its law
         name = file_name("curve", axis, draft.quality)
         found = _in_order(draft, next(iter(by_amount.values())))
         draft.blocks += [

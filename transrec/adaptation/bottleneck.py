@@ -57,7 +57,9 @@ class HoulsbyConfig(BottleneckMethod):
 
     rates = RateByModality(text=1.5e-4, image=4e-4)
 
-    name: Literal["houlsby"] = Field("houlsby", description="bottlenecks after attention and feed-forward layer")
+    name: Literal["houlsby"] = Field(
+        "houlsby", description="bottlenecks after the attention and after the feed-forward layer"
+    )
     sites: list[SubLayerEnd] = Field(
         ["attention_output", "ffn_output"], min_length=1, description="ends of sub-layers that get an adapter"
     )

@@ -48,7 +48,9 @@ class CompacterConfig(AdapterMethod):
                 for site in sites(model, tower, name, self.layers):
                     width = self.bottleneck.of(site.group)
                     if site.width % self.terms or width % self.terms:
-                        raise ConfigError(f"`terms`: {self.terms} does not divide {site.width} and {width} at {site}")
+                        raise ConfigError(
+                            f"`terms`: {self.terms} does not divide both {site.width} and {width} at {site}"
+                        )
                     yield Placed(site, Compacter(site.width, width, shared, skip=self.variant == "canonical"))
 
 

@@ -39,7 +39,7 @@ class LoRAConfig(AdapterMethod):
 
     name: Literal["lora"] = Field("lora", description="low-rank updates of linear maps")
     sites: list[str] = Field(
-        ["query", "value"], min_length=1, description="linear maps to update: query, key, value, ends of sub-layers"
+        ["query", "value"], min_length=1, description="linear maps to update: query, key, value, or ends of sub-layers"
     )
     layers: list[int] | None = Field(None, min_length=1, description="layers of the item towers; null: all")
     rank: Ranks = Field(Ranks(), description="rank of the update")
@@ -139,7 +139,9 @@ def as_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _low_ranks(model: nn.Module) -> dict[str, LowRank]:
     found = {path: adapter for path, adapter in adapters(model) if isinstance(adapter, LowRank)}
     if not found:
-        raise ConfigError("there is no LoRA in the model: nothing can be merged or written for PEFT")
+        raise ConfigError("there is no LoRA in the model, so nothing can be merged or written for PEFT")
     if any(isinstance(adapter, FreshLowRank) for adapter in found.values()):
-        raise ConfigError("`variant: released` of LoRA does not use the pretrained matrices: choose the canonical one")
+        raise ConfigError(
+            "LoRA with `variant: released` does not use the pretrained matrices: use `variant: canonical`"
+        )
     return found

@@ -52,7 +52,7 @@ class Sizes(Config):
         """
         sizes: dict[str, int] = self.model_dump()
         if group not in sizes:
-            raise ConfigError(f"the adaptation sets sizes for {', '.join(sizes)}, but not for {group!r}: add one")
+            raise ConfigError(f"the adaptation sets sizes for {', '.join(sizes)}, but not for {group!r}: add that size")
         return sizes[group]
 
 
@@ -145,5 +145,5 @@ class AdapterMethod(Method):
             for group in sizes.model_extra or () if isinstance(sizes, Sizes) else ():
                 if group not in groups:
                     raise ConfigError(
-                        f"`{key}.{group}`: the model has no such towers, only {', '.join(sorted(groups))}"
+                        f"`{key}.{group}`: the model has no towers of that group, only {', '.join(sorted(groups))}"
                     )

@@ -40,15 +40,15 @@ class ModelPatchConfig(AdapterMethod):
     patches: Literal[1, 2] = Field(2, description="patches in each layer: after its second sub-layer, or after both")
     mode: Mode = Field("serial", description="serial: read the sub-layer's output; parallel: read its input")
     inner_skip: bool = Field(True, description="give a patch its own residual connection")
-    reduction: int = Field(8, ge=1, description="width of the tower, divided by that of a patch's hidden layer")
-    cardinality: int = Field(1, ge=1, description="parallel bottlenecks of a patch")
+    reduction: int = Field(8, ge=1, description="width of the tower divided by the width of a patch's hidden layer")
+    cardinality: int = Field(1, ge=1, description="number of parallel bottlenecks in a patch")
     init_std: float = Field(0.02, gt=0, description="standard deviation of a patch's initial weights")
     norms: Literal["second", "none"] = Field("second", description="LayerNorms of the user encoder that train")
 
     @model_validator(mode="after")
     def _keeps_the_sub_layer(self) -> Self:
         if self.mode == "serial" and not self.inner_skip:
-            raise ValueError("without `inner_skip` a serial patch replaces the sub-layer's output: set mode=parallel")
+            raise ValueError("without `inner_skip`, a serial patch replaces the sub-layer's output: set mode=parallel")
         return self
 
     def adapters(self, model: Model) -> Iterator[Placed]:

@@ -29,7 +29,7 @@ class PromptConfig(AdapterMethod):
 
     rates = RateByModality(text=5e-5, image=2e-4)
 
-    name: Literal["prompt"] = Field("prompt", description="learned tokens before an item's own")
+    name: Literal["prompt"] = Field("prompt", description="learned tokens inserted before an item's own tokens")
     towers: list[Literal["item", "text", "image"]] = Field(  # type: ignore[assignment]
         ["item"], min_length=1, description="towers that get prompts"
     )

@@ -48,7 +48,9 @@ class SideNetworkConfig(AdapterMethod):
     @model_validator(mode="after")
     def _reads_both(self) -> Self:
         if self.inter_modal and "item" not in self.towers:
-            raise ValueError("inter_modal reads what the networks of both item towers read: `towers` must contain item")
+            raise ValueError(
+                "`inter_modal` reads the same states as the networks of both item towers: `towers` must contain item"
+            )
         return self
 
     def adapters(self, model: Model) -> Iterator[Placed]:
@@ -65,7 +67,7 @@ class SideNetworkConfig(AdapterMethod):
         widths = {tower.modality: tower.width for tower in towers}
         if len(set(widths.values())) > 1:
             listed = ", ".join(f"{modality} {width}" for modality, width in widths.items())
-            raise ConfigError(f"`inter_modal`: the backbones must be equally wide, not {listed}")
+            raise ConfigError(f"`inter_modal`: the backbones must have the same width, but theirs are {listed}")
         reads = paired({tower.modality: self._reads(tower) for tower in towers})
         return Placed(site, InterModalNetwork(towers[0].width, site.width, self.bottleneck.item, self.init_std, reads))
 

@@ -34,9 +34,9 @@ class Interval:
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence {self.confidence}: give a share between 0 and 1, such as 0.95")
+            raise ValueError(f"confidence {self.confidence}: expected a number between 0 and 1, such as 0.95")
         if self.resamples < 1:
-            raise ValueError(f"resamples {self.resamples}: draw at least 1")
+            raise ValueError(f"resamples {self.resamples}: expected at least 1")
 
     @property
     def ends(self) -> tuple[float, float]:

@@ -46,28 +46,28 @@ MetricName = Annotated[str, AfterValidator(_known)]
 
 
 class EvaluationConfig(Config):
-    """The metrics of validations and tests, and how they are computed."""
+    """The metrics of validation and test, and how they are computed."""
 
     metrics: list[MetricName] = Field(
         ["HR@10", "NDCG@10", "MRR@10"],
         min_length=1,
-        description="metrics of validations and tests; `loss` needs a second pass over the catalogue",
+        description="metrics of validation and test; `loss` needs a second pass over the catalogue",
     )
     repeats: Repeats = Field(
         "count",
-        description="for a target already in the user's history: rank it, or count a miss as the released code does",
+        description="a target already in the user's history is ranked (count), or is a miss, as in the released code",
     )
-    confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals of metrics")
+    confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the metrics' intervals")
     users: int | None = Field(
-        None, ge=1, description="number of users that are tested and validated, a random sample; null: all users"
+        None, ge=1, description="number of users in validation and test, sampled at random; null: all users"
     )
     validation_users: int | None = Field(
-        None, ge=1, description="number of users that are validated, if not as many as `users`; null: as many"
+        None, ge=1, description="number of users in validation, if it differs from `users`; null: as many as `users`"
     )
     baselines: Annotated[list[OfItems | OfTasks | OfClicks] | None, MayDiffer()] = Field(
         None,
-        description="baselines to measure on the test, after the results of the run are written; null: all that the "
-        "kind of example has; []: none",
+        description="baselines to measure on the test set, after the results of the run are written; null: all "
+        "that exist for the kind of example; []: none",
     )
 
 
@@ -194,14 +194,14 @@ def _check_readings(asked: Metric, readings: Mapping[str, Reading[Any, Any, Any]
     if missing:
         raise ConfigError(
             f"`evaluation.metrics`: {asked.name} needs the readings {', '.join(missing)}, "
-            f"but these examples have only {', '.join(readings)}"
+            f"but these examples provide only {', '.join(readings)}"
         )
 
 
 def _check_baseline(name: str, kind: str, known: Sequence[str]) -> None:
     if name not in known:
         choices = ", ".join(known)
-        raise ConfigError(f"`evaluation.baselines`: {name} is not a baseline of {kind}: choose among {choices}")
+        raise ConfigError(f"`evaluation.baselines`: {name} is not a baseline of {kind}: choose from {choices}")
 
 
 class inference:

@@ -232,7 +232,7 @@ def _scored(score: Score, a: int, b: int, users: int | None) -> Tensor:
         expected = f"({'users' if users is None else users}, {b - a})"
         raise ValueError(f"score({a}, {b}) returned shape {tuple(scores.shape)}, expected {expected}")
     if scores.numel() and scores.amax().isnan():  # the maximum of values with a NaN is NaN
-        raise NotFiniteError(f"score({a}, {b}): {int(scores.isnan().sum())} scores are NaN, so nothing can be ranked")
+        raise NotFiniteError(f"score({a}, {b}): {int(scores.isnan().sum())} scores are NaN, so items cannot be ranked")
     return scores
 
 

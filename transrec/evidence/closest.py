@@ -62,8 +62,8 @@ def _index(vectors: Vectors) -> Any:
         import faiss
     except ImportError:
         raise ConfigError(
-            f"`model.evidence`: all pairs of {len(vectors):,} items would be compared, at most {MOST_COMPARED:,} can "
-            "be: install faiss-cpu (`pip install 'transrec[faiss]'`), or leave out content_similarity"
+            f"`model.evidence`: there are {len(vectors):,} items, but without FAISS at most {MOST_COMPARED:,} can be "
+            "compared: install faiss-cpu (`pip install 'transrec[faiss]'`), or leave out content_similarity"
         ) from None
     cells = int(4 * math.sqrt(len(vectors)))
     index: Any = faiss.index_factory(vectors.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)

@@ -28,12 +28,12 @@ class ColdSimilarityConfig(ContentSimilarityConfig):
     """Configuration of `ColdSimilarity`."""
 
     name: Literal["cold_similarity"] = Field(  # type: ignore[assignment]  # the only difference of a subclass
-        "cold_similarity", description="similarity to the items of the history, of items without interactions only"
+        "cold_similarity", description="similarity to the items of the history, for items without interactions only"
     )
     weight: float = Field(0.3, description="initial weight of the evidence in the logits; learned")
     scale: float = Field(1e4, gt=0, description="initial factor of the scores inside the logarithm; learned")
     hidden: float = Field(
-        0.1, gt=0, lt=1, description="share of the items that pass for cold at each training step, without their counts"
+        0.1, gt=0, lt=1, description="share of the items treated as cold at each training step: their counts are hidden"
     )
 
     @property

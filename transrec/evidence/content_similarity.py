@@ -31,22 +31,24 @@ class ContentSimilarityConfig(EvidenceSettings):
     """Configuration of `ContentSimilarity`."""
 
     name: Literal["content_similarity"] = Field(
-        "content_similarity", description="similarity to the items of the history in a frozen space"
+        "content_similarity", description="similarity to the items of the history in a frozen feature space"
     )
     modality: Literal["text", "image"] = Field("text", description="content that is compared")
     backbone: str | None = Field(
-        None, description="a folder, a hub id or a package; null: the backbone of the model's own item encoder"
+        None, description="backbone: a folder, a hub id or a package; null: that of the model's own item encoder"
     )
     layers: int | None = Field(None, ge=1, description="number of first layers of the backbone to keep; null: all")
-    fields: list[str] = Field(["text"], min_length=1, description="fields of an item's record, with a backbone")
-    max_tokens: int = Field(48, ge=3, description="longer texts are truncated, with a backbone")
-    shrinkage: float = Field(
-        0.3, ge=0, description="added to each variance, as a share of their mean, before features are whitened"
+    fields: list[str] = Field(
+        ["text"], min_length=1, description="fields of an item's record to read; only with a backbone"
     )
-    temperature: float = Field(0.2, gt=0, description="width of the kernel; a smaller one looks at close items only")
-    recent: int = Field(5, ge=1, description="newest items of a history that are compared")
+    max_tokens: int = Field(48, ge=3, description="longer texts are truncated; only with a backbone")
+    shrinkage: float = Field(
+        0.3, ge=0, description="share of the mean variance that is added to each variance before features are whitened"
+    )
+    temperature: float = Field(0.2, gt=0, description="width of the kernel; with a smaller one, only close items count")
+    recent: int = Field(5, ge=1, description="number of newest items of a history that are compared")
     recency: float = Field(1.0, ge=0, description="the item p places from the end of a history weighs p^-recency")
-    neighbours: int = Field(200, ge=1, description="candidates kept for each item")
+    neighbours: int = Field(200, ge=1, description="number of candidates kept for each item")
 
     @model_validator(mode="after")
     def _reads_what_is_set(self) -> Self:

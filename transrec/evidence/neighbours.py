@@ -26,7 +26,9 @@ class Neighbours:
         self.columns = _mapped(folder / _COLUMNS, np.int32)  # (E,), ascending within a row
         self.values = _mapped(folder / _VALUES, np.float32)  # (E,)
         if not len(self.columns) == len(self.values) == self.starts[-1]:
-            raise ValueError(f"{len(self.columns):,} columns and {len(self.values):,} values of {self.starts[-1]:,}")
+            raise ValueError(
+                f"{len(self.columns):,} columns and {len(self.values):,} values, not {self.starts[-1]:,} of each"
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Neighbours, (self._folder,)  # a worker maps the files instead of receiving their content

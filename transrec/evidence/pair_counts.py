@@ -36,13 +36,13 @@ _PAIRS_AT_ONCE = 16_000_000  # held in memory while counting, 60 bytes each at m
 class PairCountsConfig(EvidenceSettings):
     """Configuration of `PairCounts`: what is counted, and which of it is looked up."""
 
-    window: int = Field(20, ge=1, description="largest distance of two items of a sequence that count as a pair")
+    window: int = Field(20, ge=1, description="largest distance at which two items of a sequence count as a pair")
     decay: float = Field(0.5, ge=0, description="a pair at distance d counts d^-decay")
     row_power: float = Field(0.5, ge=0, description="counts are divided by the history item's total to this power")
     column_power: float = Field(0.25, ge=0, description="counts are divided by the candidate's total to this power")
-    recent: int = Field(20, ge=1, description="newest items of a history that are looked up")
+    recent: int = Field(20, ge=1, description="number of newest items of a history that are looked up")
     recency: float = Field(0.5, ge=0, description="the item p places from the end of a history weighs p^-recency")
-    neighbours: int = Field(200, ge=1, description="candidates kept for each item")
+    neighbours: int = Field(200, ge=1, description="number of candidates kept for each item")
 
     forward: ClassVar[bool] = False  # whether only candidates after an item count as its pairs
 
@@ -211,6 +211,6 @@ def check_block(items: Ints, lengths: Ints, catalogue_size: int) -> None:
         ValueError: lengths do not add up to the items of their block, or an index is outside 1..N.
     """
     if lengths.sum() != len(items):
-        raise ValueError(f"lengths add up to {lengths.sum()}, the block holds {len(items)} items")
+        raise ValueError(f"lengths add up to {lengths.sum()}, but the block holds {len(items)} items")
     if len(items) and (items.min() < 1 or items.max() > catalogue_size):
         raise ValueError(f"sequences: expected item indices 1..{catalogue_size}")

@@ -63,4 +63,4 @@ def check_keys(settings: Sequence[Any]) -> None:
     keys = [one.key for one in settings]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
-        raise ValueError(f"evidence: {twice[0]} occurs more than once")
+        raise ValueError(f"evidence: {twice[0]} is listed more than once")

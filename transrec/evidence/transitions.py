@@ -15,7 +15,7 @@ from transrec.evidence.pair_counts import PairCountsConfig
 class TransitionsConfig(PairCountsConfig):
     """Which items follow on which."""
 
-    name: Literal["transitions"] = Field("transitions", description="counts of items that followed in users' sequences")
+    name: Literal["transitions"] = Field("transitions", description="counts of later items in users' sequences")
     decay: float = Field(0.0, ge=0, description="a pair at distance d counts d^-decay")
     column_power: float = Field(0.0, ge=0, description="counts are divided by the candidate's total to this power")
     recency: float = Field(1.0, ge=0, description="the item p places from the end of a history weighs p^-recency")

@@ -40,12 +40,12 @@ class NextItemConfig(Config):
 class InBatchSoftmaxConfig(Config):
     """Configuration of `InBatchSoftmax`."""
 
-    name: Literal["in_batch_softmax"] = Field("in_batch_softmax", description="softmax over the items of the batch")
-    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
-    learn_temperature: bool = Field(False, description="let the temperature train with the head")
-    debias: bool = Field(True, description="correct for popular items occurring in more batches")
+    name: Literal["in_batch_softmax"] = Field("in_batch_softmax", description="softmax over the items in the batch")
+    temperature: float = Field(1.0, gt=0, description="initial temperature, which divides the inner products")
+    learn_temperature: bool = Field(False, description="train the temperature with the head")
+    debias: bool = Field(True, description="correct for the fact that popular items occur in more batches")
     negatives_from: Literal["rank", "world"] = Field(
-        "rank", description="where negatives come from: the micro-batch of the rank, or those of all ranks"
+        "rank", description="where negatives come from: the rank's own micro-batch, or the micro-batches of all ranks"
     )
 
     @property
@@ -60,8 +60,8 @@ class FullSoftmaxConfig(Config):
     """Configuration of `FullSoftmax`."""
 
     name: Literal["full_softmax"] = Field("full_softmax", description="softmax over the catalogue")
-    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
-    learn_temperature: bool = Field(False, description="let the temperature train with the head")
+    temperature: float = Field(1.0, gt=0, description="initial temperature, which divides the inner products")
+    learn_temperature: bool = Field(False, description="train the temperature with the head")
 
     @property
     def sampling(self) -> Sampling:
@@ -76,8 +76,8 @@ class SampledSoftmaxConfig(Config):
 
     name: Literal["sampled_softmax"] = Field("sampled_softmax", description="softmax over a sample of the catalogue")
     candidates: float = Field(0.2, gt=0, lt=1, description="share of the catalogue drawn at each step")
-    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
-    learn_temperature: bool = Field(False, description="let the temperature train with the head")
+    temperature: float = Field(1.0, gt=0, description="initial temperature, which divides the inner products")
+    learn_temperature: bool = Field(False, description="train the temperature with the head")
 
     @property
     def sampling(self) -> Sampling:

@@ -163,7 +163,8 @@ def test_too_little_room_is_one_sentence_before_the_work_begins(tmp_path: Path) 
     message = str(caught.value)
     assert message.startswith(f"{tmp_path} has ")
     assert (
-        f"bytes free, but {NAME} needs {10 * free:,}: make room on that disk (unfinished folders there: {OTHER}.partial-" in message
+        f"bytes free, but {NAME} needs {10 * free:,}: make room on that disk "
+        f"(unfinished folders there: {OTHER}.partial-" in message
     )
     assert {path.name for path in tmp_path.iterdir()} == {partial_folder(tmp_path / OTHER).name}
 

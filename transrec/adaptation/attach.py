@@ -37,16 +37,16 @@ class Site:
     name: str
     layer: int | None  # None if the tower has only one such site
     module: nn.Module  # an adapter changes its output
-    source: nn.Module | None  # its input is that of the sub-layer that ends in `module`
-    width: int  # of the site's output
-    modality: str  # of the items; selects the learning rates of adapters
+    source: nn.Module | None  # module whose input is the input of the sub-layer that ends in `module`
+    width: int  # width of the site's output
+    modality: str  # modality of the items, which selects the learning rates of adapters
 
     def __str__(self) -> str:
         return f"{self.tower}.{self.name}" + ("" if self.layer is None else f"[{self.layer}]")
 
 
 def towers(model: Model, names: Sequence[str]) -> dict[str, Tower]:
-    """Towers of `model` with these `names`.
+    """Get the towers of `model` with these `names`.
 
     Raises:
         ConfigError: the model has no tower of that name.
@@ -70,7 +70,7 @@ def sites(model: Model, tower: str, name: str, layers: Sequence[int] | None = No
 
 
 def fusion(model: Model) -> Site:
-    """Site where the text and the image of an item become one vector; its input includes the states of both towers.
+    """Get the site that fuses an item's text and image into one vector; its input includes the states of both towers.
 
     Raises:
         ConfigError: the item encoder does not read both modalities.

@@ -1,8 +1,8 @@
-"""LoRA: a low-rank update of a frozen matrix, which can be merged into it, or written in PEFT's format.
+"""LoRA: a low-rank update of a frozen matrix, which can be merged into the matrix or written in PEFT's format.
 
-Designs considered for PEFT's format: with PEFT itself as a dependency of training, its adapters replace modules, and
-its saving does not gather ZeRO-3 shards. A converter of our files would have to know the names in each backbone.
-Chosen: writing from the live model, whose module names already are PEFT's target names.
+Designs considered for PEFT's format. Training with PEFT itself: its adapters replace modules, and its saving does not
+gather ZeRO-3 shards. A converter of our files: it would have to know the module names of each backbone. Chosen: writing
+from the live model, whose module names already are PEFT's target names.
 
 Shape letters: I inputs and O outputs of a site, r rank.
 """
@@ -31,7 +31,7 @@ class LoRAConfig(AdapterMethod):
     """Queries and values get low-rank updates; everything else is frozen.
 
     Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, with the ranks and the α of Fu
-    et al., WSDM 2024. Their code replaces the pretrained layers by new ones, whose weights are random and frozen and
+    et al., WSDM 2024. Their code replaces the pretrained layers with new ones, whose weights are random and frozen and
     whose biases train (`variant: released`).
     """
 
@@ -96,9 +96,9 @@ class FreshLowRank(LowRank):
 
 @torch.no_grad()
 def merge(model: nn.Module) -> None:
-    """Merge each update into its frozen matrix, which gives the same function without adapters.
+    """Merge each update into its frozen matrix, so that the model computes the same function without adapters.
 
-    The weights must be whole, not sharded by ZeRO-3.
+    The weights must not be sharded by ZeRO-3.
 
     Raises:
         ConfigError: there is no LoRA, or it does not use the pretrained matrices.

@@ -24,11 +24,11 @@ class ModelPatchConfig(AdapterMethod):
     """Patches in the user encoder, its second LayerNorms and all modules outside both towers train; the rest is frozen.
 
     Paper: Yuan et al., "Parameter-Efficient Transfer from Sequential Behaviors for User Modeling and Recommendation"
-    (PeterRec), SIGIR 2020. With `reduction: 8` two patches are less than a tenth of a convolutional layer, as the paper
-    claims; its code has 4, with which they are 17 %. `cardinality` splits a bottleneck into parallel ones; their sum is
-    one bottleneck and is computed as such, so that only the rounding of widths differs. A parallel patch adds the
-    sub-layer's input to its output, as in the released code, and does not start near the pretrained function; with
-    `inner_skip: false` it does.
+    (PeterRec), SIGIR 2020. With `reduction: 8`, two patches have less than a tenth of the parameters of a convolutional
+    layer, as the paper claims; with the 4 of its code, they have 17 %. `cardinality` splits a bottleneck into parallel
+    ones; their sum is one bottleneck and is computed as such, so that only the rounding of widths differs. A parallel
+    patch adds the sub-layer's input to its output, as in the released code, and does not start near the pretrained
+    function; with `inner_skip: false` it does.
     """
 
     rates = RateByModality(text=1e-3, image=1e-3)

@@ -1,4 +1,4 @@
-"""Side networks over frozen states: no backward pass runs through the towers.
+"""Side networks that read frozen states, so that no backward pass runs through the towers.
 
 Shape letters: n sequences, S states that are read, H width of the tower, U distinct items of a batch, D width.
 """
@@ -19,7 +19,7 @@ from transrec.protocols import Adapter, Model
 
 
 class SideNetworkConfig(AdapterMethod):
-    """Bottlenecks run along the pooled states of the layers and correct the last; the towers are frozen.
+    """Bottlenecks read the pooled states of the layers, one after another, and correct the last; towers are frozen.
 
     Paper: Fu et al., "IISAN: Efficiently Adapting Multimodal Representation for Sequential Recommendation with
     Decoupled PEFT", SIGIR 2024, on every second layer as there: its networks within each modality and, with
@@ -90,7 +90,7 @@ class SideNetworkConfig(AdapterMethod):
         return [*chosen, last]
 
 
-TEMPERATURE = 0.1  # τ of the gates, as in the reference; they move ten times as far as their rate alone would give
+TEMPERATURE = 0.1  # τ of the gates, as in the reference; a gate moves ten times as far as its rate alone implies
 
 
 class SideNetwork(Adapter):
@@ -150,7 +150,7 @@ class InterModalNetwork(Adapter):
 
 
 def paired(reads: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """Shorten each list to the length of the shortest, evenly spaced and with its last entry."""
+    """Shorten each list to the length of the shortest: evenly spaced entries, the last one included."""
     steps = min(map(len, reads.values())) - 1
     back = [step / max(1, steps) for step in range(steps, -1, -1)]
     return {name: [read[-1 - round(share * (len(read) - 1))] for share in back] for name, read in reads.items()}

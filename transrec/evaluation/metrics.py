@@ -1,4 +1,4 @@
-"""The metrics by name, and those of ranks.
+"""The table of metrics by name, and the rank metrics.
 
 To add a metric, add its class here or in a file of its own, or an object of an existing class, and a line in `METRICS`.
 

@@ -52,7 +52,7 @@ class ContentSimilarityConfig(EvidenceSettings):
 
     @model_validator(mode="after")
     def _reads_what_is_set(self) -> Self:
-        """Settings of a backbone say nothing about the model's own, and those of texts nothing about images."""
+        """Reject settings that have no effect: those of a backbone without one, and those of texts for images."""
         ignored: tuple[str, ...] = ("layers", "fields", "max_tokens") if self.backbone is None else ()
         ignored = ignored or (("fields", "max_tokens") if self.modality == "image" else ())
         for name in ignored:
@@ -71,14 +71,14 @@ class ContentSimilarityConfig(EvidenceSettings):
 
     @staticmethod
     def comparisons(items: float) -> float:
-        """Pairs of items that `fill` compares, about."""
+        """Approximate number of pairs of items that `fill` compares."""
         return items**2 if items <= MOST_COMPARED else 8 * items**1.5
 
     def fill(self, folder: Path, sources: Sources) -> None:
         """Compare items and write the closest of each to `folder`.
 
-        It takes M² W multiplications, and beyond 200,000 items about 32 √M³ W / 4; memory holds the features two or
-        three times and some 0.5 GiB of similarities.
+        It takes M² W multiplications, or about 32 √M³ W / 4 beyond 200,000 items. Memory holds the features two or
+        three times, and about 0.5 GiB of similarities.
 
         Raises:
             ConfigError: there are too many items to compare all pairs, and FAISS is not installed.
@@ -128,7 +128,7 @@ class ContentSimilarity:
 def whitened(features: NDArray[np.float32], shrinkage: float) -> Vectors:
     """Unit vectors (M, W): features minus their mean, along their principal axes, each divided by its deviation.
 
-    `shrinkage` times the mean variance is added to each variance, so that axes of noise are not blown up.
+    `shrinkage` times the mean variance is added to each variance, so that axes of noise are not amplified.
     """
     centred = features - features.mean(0, dtype=np.float64).astype(np.float32)
     variances, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64) / max(1, len(centred)))

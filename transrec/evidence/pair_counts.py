@@ -1,7 +1,7 @@
 """Counts of pairs: how often a candidate stood near the items of the history in the sequences of all users.
 
-Paper: item-based top-N recommendation (Deshpande and Karypis, TOIS 2004), whose normalisation by the frequency of both
-items is the powers below. Deviation: a pair counts the less the farther its items are apart.
+Paper: item-based top-N recommendation (Deshpande and Karypis, TOIS 2004); the powers below are its normalisation by the
+frequency of both items. Deviation: the farther apart two items are, the less their pair counts.
 
 Shape letters: N items of the catalogue (1..N), B users, S scored positions of all users, M distinct pairs of a user
 and an item.
@@ -51,7 +51,7 @@ class PairCountsConfig(EvidenceSettings):
         return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
 
     def pairs(self, interactions: float, users: float) -> float:
-        """Number of pairs that `fill` counts, at most, if all users have equally many interactions."""
+        """Upper bound of the number of pairs that `fill` counts, if all users have equally many interactions."""
         length = interactions / users
         near = max(0.0, min(self.window, length - 1))
         return users * near * (length - (near + 1) / 2) * (1 if self.forward else 2)
@@ -133,7 +133,7 @@ class PairCounts:
 
     @property
     def _least(self) -> float:
-        """Half the weight of one pair: less than that is left of a subtraction by rounding only."""
+        """Half the weight of one pair: a smaller rest of a subtraction is only a rounding error."""
         return 0.5 * float(self.config.window**-self.config.decay)
 
     def _power(self, totals: Floats, power: float) -> Floats:
@@ -142,7 +142,7 @@ class PairCounts:
 
 
 def merged(sequences: Sequences, least: int) -> Iterator[tuple[Ints, Ints]]:
-    """Blocks of at least `least` interactions, but for the last, from smaller ones: each has a cost of its own."""
+    """Merge blocks into blocks of at least `least` interactions (except the last), because each block costs time."""
     items, lengths, waiting = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
     for some, their_lengths in sequences():
         items.append(some)

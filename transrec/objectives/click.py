@@ -1,4 +1,4 @@
-"""Clicks: the probability of each kind of answer to an impression.
+"""Clicks: the probability of each kind of response to an impression.
 
 Shape letters: B impressions, H heads.
 """

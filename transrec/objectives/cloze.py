@@ -1,4 +1,4 @@
-"""Cloze: some items of a window are hidden, and the state at each has to score it above all others."""
+"""Cloze: some items of a window are hidden, and the state at each hidden item has to score that item highest."""
 
 from typing import Literal
 

@@ -68,7 +68,7 @@ class Revenue(MeanMetric):
 
 def test_a_metric_of_another_kind_of_question_is_refused(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "revenue", Revenue())
-    with pytest.raises(ConfigError, match=r"revenue needs the readings price, .* have only user, target, rank"):
+    with pytest.raises(ConfigError, match=r"revenue needs the readings price, .* provide only user, target, rank"):
         evaluator(examples, "revenue")
 
 

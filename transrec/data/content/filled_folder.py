@@ -100,7 +100,7 @@ def intact(folder: Path) -> Iterator[None]:
     except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
         fault = " ".join(str(error).split())[:_LONGEST_FAULT]
         raise DamagedError(
-            f"{folder}, of the cache, is damaged ({fault}): remove this folder, and the same command fills it again"
+            f"the cache folder {folder} is damaged ({fault}): remove it and start the same command again to refill it"
         ) from None
 
 
@@ -135,7 +135,7 @@ def _begin(target: Path, work: Work, known: set[str]) -> tuple[Path, Parts]:
         if partial.exists() and parts.begin_session(known):
             _check_room(target, work.total_bytes - _size_on_disk(partial))
             if parts.unchecked():
-                _say(f"going on with {partial}: {len(parts.unchecked())} of {len(work.sizes)} parts are finished")
+                _say(f"resuming {partial}: {len(parts.unchecked())} of {len(work.sizes)} parts are finished")
             return partial, parts
         shutil.rmtree(partial, ignore_errors=True)  # of another version of the work
         _check_room(target, work.total_bytes)

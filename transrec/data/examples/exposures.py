@@ -83,8 +83,10 @@ class RatedConfig(Config):
     are honest negatives."""
 
     name: Literal["rated"] = Field("rated", description="where impressions come from")
-    at_least: float = Field(4.0, description="a rating from here on is a click")
-    history: Literal["liked", "all"] = Field("liked", description="what a user is known by: clicks, or every rating")
+    at_least: float = Field(4.0, description="lowest rating that counts as a click")
+    history: Literal["liked", "all"] = Field(
+        "liked", description="items in a user's history: those with a click, or all rated items"
+    )
 
     def times(self, block: UserBlock) -> Ints:
         """(I,) the times of a block's impressions."""
@@ -111,7 +113,7 @@ class SampledConfig(Config):
     """
 
     name: Literal["sampled"] = Field("sampled", description="where impressions come from")
-    negatives: int = Field(4, ge=1, description="items drawn for each interaction")
+    negatives: int = Field(4, ge=1, description="number of items drawn as negatives for each interaction")
 
     def times(self, block: UserBlock) -> Ints:
         """(I,) the times of a block's impressions."""

@@ -46,19 +46,19 @@ class ImpressionsConfig(Config):
 
     name: Literal["impressions"] = Field("impressions", description="the kind of example")
     exposures: ExposuresConfig = Field(ShownConfig(), description="where impressions come from")
-    heads: list[str] = Field(["click"], min_length=1, description="the answers that are predicted")
+    heads: list[str] = Field(["click"], min_length=1, description="the answers to predict, such as click")
     keep_negatives: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="share of the training impressions without an answer that are trained on, the same in every epoch; "
-        "the probability is corrected for it",
+        description="share of the training impressions without an answer that are trained on, the same ones in every "
+        "epoch; predicted probabilities are corrected for it",
     )
 
     @model_validator(mode="after")
     def _thins_one_head(self) -> Self:
         if self.keep_negatives < 1 and len(self.heads) > 1:
-            raise ValueError("keep_negatives corrects the probability of one answer: name one of `heads`")
+            raise ValueError("keep_negatives corrects the probability of a single head: list one of them in `heads`")
         return self
 
     def scan(self, config: HistoriesConfig, max_length: int, peers: Peers) -> "ImpressionExamples":
@@ -109,7 +109,7 @@ class ImpressionExamples:
         """
         if not sum(self.counts):
             recorded = self.shards.index.heads and not isinstance(self.settings.exposures, ShownConfig)
-            advice = "the shards recorded impressions: take them with `data.examples.exposures={name: shown}`"
+            advice = "the shards contain recorded impressions: use them with `data.examples.exposures={name: shown}`"
             raise ConfigError(
                 f"no impression of {self.folder} is left to train on: "
                 + (advice if recorded else "see data.min_interactions, data.split and data.examples")
@@ -235,18 +235,18 @@ class ImpressionExamples:
             items += int((self.popularity[shown.items[places]] > 0).sum())
         if not asked:
             return []
-        known = f"{users / asked:.0%} have a user and {items / asked:.0%} an item that training knows"
+        known = f"{users / asked:.0%} are of a user and {items / asked:.0%} of an item seen in training"
         found = [f"Of the impressions of this {part}, {known}."]
         if self.settings.exposures.name == "sampled":
             found.append(
-                "Items without a click were drawn at random: these figures say little about items really shown."
+                "Items without a click were drawn at random, so these figures say little about items really shown."
             )
         return found
 
     def _check(self) -> None:
         if not isinstance(self.config.split, TemporalConfig | LastShareConfig):
             raise ConfigError(
-                "`data.split`: impressions are split by name: temporal (one moment for all) or last_share"
+                "`data.split`: impressions need the split temporal (one point in time for all users) or last_share"
             )
         index, settings = self.shards.index, self.settings
         if isinstance(settings.exposures, ShownConfig):
@@ -255,10 +255,10 @@ class ImpressionExamples:
                 known = ", ".join(index.heads) or "no impressions"
                 raise ConfigError(
                     f"`data.examples.heads`: {self.folder} records {known}, not {missing[0]}; "
-                    "or take ratings as impressions with `data.examples.exposures.name=rated`"
+                    "or use ratings as impressions with `data.examples.exposures.name=rated`"
                 )
         elif settings.heads != ["click"]:
-            raise ConfigError(f"`data.examples.heads`: impressions that are {settings.exposures.name} have only: click")
+            raise ConfigError(f"`data.examples.heads`: {settings.exposures.name} impressions have only the head click")
 
     def _read(self, number: int) -> ImpressionBlock:
         users = self.shards.block(number)

@@ -45,17 +45,17 @@ class TemporalConfig(Config):
 
     name: Literal["temporal"] = Field("temporal", description="the kind of split")
     valid_from: Quantile | datetime = Field(
-        0.8, description="start of validation: a quantile of all timestamps, or a moment such as 2019-11-12, in UTC"
+        0.8, description="start of validation: a quantile of all timestamps, or a UTC time such as 2019-11-12"
     )
     test_from: Quantile | datetime = Field(
-        0.9, description="start of the test: a quantile of all timestamps, or a moment"
+        0.9, description="start of the test: a quantile of all timestamps, or a UTC time"
     )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         starts = self.valid_from, self.test_from
         if isinstance(starts[0], datetime) != isinstance(starts[1], datetime):
-            raise ValueError("give valid_from and test_from both as quantiles or both as moments")
+            raise ValueError("give both valid_from and test_from as quantiles, or both as points in time")
         if starts[0] >= starts[1]:  # type: ignore[operator]  # both of one kind
             raise ValueError("valid_from must lie before test_from")
         return self
@@ -81,8 +81,8 @@ class LastShareConfig(Config):
     """
 
     name: Literal["last_share"] = Field("last_share", description="the kind of split")
-    valid: float = Field(0.1, gt=0, lt=1, description="share of a user's requests that validate")
-    test: float = Field(0.1, gt=0, lt=1, description="share of a user's requests that test")
+    valid: float = Field(0.1, gt=0, lt=1, description="share of a user's requests that are used for validation")
+    test: float = Field(0.1, gt=0, lt=1, description="share of a user's requests that are used for the test")
 
     @model_validator(mode="after")
     def _leaves_some(self) -> Self:

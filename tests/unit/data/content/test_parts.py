@@ -95,7 +95,7 @@ def test_killed_processes_lose_only_what_they_had_in_hand(tmp_path: Path) -> Non
     assert (target / "numbers.bin").read_bytes() == expected(PARTS)
     again = len(filled(tmp_path)) - PARTS
     assert again <= 2, "one part of each killed process, whose note was not yet written"
-    assert f"going on with {partial_folder(target)}: " in said
+    assert f"resuming {partial_folder(target)}: " in said
     assert f" of {PARTS} parts are finished" in said
 
 

@@ -114,9 +114,9 @@ class HistoryPoints:
 
 @dataclass(frozen=True)
 class SparseScores:
-    """The entries of a matrix of scores that are not zero; each place occurs once.
+    """The nonzero entries of a matrix of scores; each place occurs once.
 
-    Those of a batch are ordered by row and column, those of questions by column and row.
+    The entries of a batch are ordered by row and column, those of questions by column and row.
     """
 
     rows: Tensor  # (E,) int64

@@ -12,7 +12,7 @@ The first launcher in this order counts: mpirun starts its daemons by srun, and 
 `MASTER_ADDR` and `MASTER_PORT` are used if they are set, whichever launcher started the process.
 
 Designs considered. mpi4py, as DeepSpeed does: one more library to compile, and it does not help under srun without MPI.
-Environment plugins as in Lightning: a class for each launcher, of which nothing but names differs. Taken: a table of
+Environment plugins as in Lightning: a class for each launcher, although only the names differ. Taken: a table of
 names, and a function for what only SLURM has.
 """
 
@@ -76,7 +76,7 @@ _PMIX_RANK = "PMIX_RANK"
 
 
 def find(variables: Mapping[str, str]) -> Place | None:
-    """The place that a launcher has given to the process with these environment variables; None: it runs alone.
+    """The place that a launcher gave to the process with these environment variables; None: the process runs alone.
 
     Raises:
         RendezvousError: a variable is missing or wrong; the message names it.

@@ -110,7 +110,7 @@ def partial_folder(target: Path) -> Path:
 
 
 def _lead(target: Path, work: Work, known: set[str]) -> None:
-    """In charge of `target`, whose lock this process holds: fill it with those who help."""
+    """Fill `target`, whose lock this process holds, together with the processes that help."""
     if target.exists():
         return
     _sweep(target)
@@ -151,7 +151,7 @@ def _begin(target: Path, work: Work, known: set[str]) -> tuple[Path, Parts]:
 
 
 def _do_all(parts: Parts, work: Work) -> None:
-    """Do what no other process does, and wait for the rest: first check what was finished before, then fill."""
+    """Check the parts finished earlier, then fill those that no other process has claimed, and wait for the rest."""
     for name, wanted in (("checking", parts.unchecked()), (work.name, set(range(len(work.sizes))))):
         left = wanted - parts.finished()
         with progress(name, sum(work.sizes[part] for part in left), shown=True) as advance:
@@ -226,7 +226,7 @@ def _take_name(partial: Path, target: Path) -> None:
 
 
 class _Waiting:
-    """Says now and then for whom this process waits."""
+    """Prints from time to time which process this one is waiting for."""
 
     def __init__(self, target: Path) -> None:
         self._target, self._start, self._silent = target, time.monotonic(), SILENT_SECONDS

@@ -1,9 +1,9 @@
-"""Impressions: whether a user answers an item that is shown, given what the user did before.
+"""Impressions: whether a user responds to an item that is shown, given what the user did before.
 
 Designs considered. A set of shards for impressions beside that of users: two readers, and a join in memory. A row for
 each impression with a copy of its history: a request that shows 40 items copies one history 40 times. Taken: lists
 beside the history in a user's record, or impressions derived from ratings. The history of each is found when a block
-is read, and each is an example like any other: order, slots, resuming and lineage know nothing of it.
+is read, and each is an example like any other, so order, slots, resuming and lineage need no special code.
 
 Shape letters: I impressions of a block, H heads.
 """
@@ -42,7 +42,7 @@ _THINNED = 9  # seed component that separates these random numbers from those of
 
 
 class ImpressionsConfig(Config):
-    """Predict the answer to an item that is shown."""
+    """Predict the response to an item that is shown."""
 
     name: Literal["impressions"] = Field("impressions", description="the kind of example")
     exposures: ExposuresConfig = Field(ShownConfig(), description="where impressions come from")
@@ -201,7 +201,7 @@ class ImpressionExamples:
 
     @property
     def nobody(self) -> Asked:
-        """An impression that nobody saw."""
+        """A dummy impression: a rank without impressions runs the model on it, to keep step with the others."""
         heads, known = len(self.settings.heads), self.features
         columns = Columns.of_slots([None], self.max_length, heads, known.of_shown)
         zero = torch.zeros(1, dtype=torch.int64)
@@ -225,7 +225,7 @@ class ImpressionExamples:
         return sizes | {"windows": sum(self.counts)}
 
     def remarks(self, part: Part) -> list[str]:
-        """How many of the impressions show users and items that training knows, and whether negatives were drawn."""
+        """How many of the impressions are of users and items seen in training, and whether negatives were drawn."""
         asked = users = items = 0
         for number in range(len(self.shards)):
             block = self._block(number)

@@ -32,7 +32,7 @@ class NextItemExamplesConfig(Config):
 
 
 class NextItemExamples(HistoryExamples):
-    """Each user's history before the held-out items trains; the held-out items validate and test."""
+    """Training uses each user's history before the held-out items; validation and test use the held-out items."""
 
     name = "next_item"
     shortest_history = 2  # one is predicted from the other

@@ -30,7 +30,10 @@ _VALID_FROM, _TEST_FROM = 0.70, 0.73  # of all users: 70, 3 and 27 % as in Peter
 
 
 class LeaveOneOutConfig(Config):
-    """The last interaction tests, the one before it validates, the rest train (Adapter4Rec, the usual protocol)."""
+    """The last interaction is for the test, the one before it for validation, the rest for training.
+
+    This is the usual protocol, and that of Adapter4Rec.
+    """
 
     name: Literal["leave_one_out"] = Field("leave_one_out", description="the kind of split")
 
@@ -75,7 +78,7 @@ class TemporalConfig(Config):
 
 
 class LastShareConfig(Config):
-    """The last share of each user's requests tests, the share before it validates, the rest train.
+    """The last share of a user's requests is for the test, the share before it for validation, the rest for training.
 
     A rating is a request of its own.
     """
@@ -124,8 +127,8 @@ def temporal(lengths: Ints, timestamps: Ints, min_interactions: int, valid_from:
 def last_share(users: Ints, requests: Ints, valid: float, test: float) -> NDArray[np.int8]:
     """TRAIN, VALID or TEST for each of a block's impressions, given its user and its request, in the order of time.
 
-    Of a user's n requests, the last ⌊n · test⌋ test and the ⌊n · valid⌋ before them validate. What was shown together
-    stays together: of the items of one request, some labels would give away the others.
+    Of a user's n requests, the last ⌊n · test⌋ are for the test and the ⌊n · valid⌋ before them for validation. Items
+    shown together stay together, because some labels of a request would give away the others.
 
     Args:
         users: ascending.

@@ -46,7 +46,7 @@ class TaskExamplesConfig(Config):
 
 
 class TaskExamples(HistoryExamples):
-    """Each user trains, validates or tests as a whole, with the full history and a target after it."""
+    """Each user is in training, validation or test as a whole, with the full history and a target after it."""
 
     name = "task"
     shortest_history = 1

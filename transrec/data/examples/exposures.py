@@ -79,8 +79,8 @@ class ShownConfig(Config):
 
 
 class RatedConfig(Config):
-    """Every rating is an impression, and a high rating is a click. Users chose the items that they rated low, so these are
-    genuine negatives."""
+    """Every rating is an impression, and a high rating is a click. Users chose the items that they rated low, so those
+    are genuine negatives."""
 
     name: Literal["rated"] = Field("rated", description="where impressions come from")
     at_least: float = Field(4.0, description="lowest rating that counts as a click")

@@ -82,7 +82,7 @@ def test_a_killed_fill_goes_on(commands: ForkedCommands, tiny: Tiny, tmp_path: P
     first.wait()
     second = commands.start("fill", *arguments, before=cut_small).wait()
     assert second.code == 0, second.stderr
-    assert re.search(r"transrec: going on with \S+/states-\S+: [34] of \d+ parts are finished", second.stderr)
+    assert re.search(r"transrec: resuming \S+/states-\S+: [34] of \d+ parts are finished", second.stderr)
     whole = commands.run("fill", "--config", tiny.config, f"data.cache={tmp_path / 'whole'}", *KEPT)
     assert whole.code == 0, whole.stderr
     assert contents(tmp_path / "cache") == contents(tmp_path / "whole")

@@ -68,7 +68,7 @@ def test_a_home_that_is_not_known_is_one_sentence() -> None:
         ),
         (
             {"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1234"},
-            "RANK=2 is not below WORLD_SIZE=2",
+            "RANK=2 must be less than WORLD_SIZE=2",
         ),
     ],
 )

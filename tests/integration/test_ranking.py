@@ -201,7 +201,7 @@ def test_components_of_features_are_kept_by_a_run_and_by_those_that_start_from_i
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.split={name: leave_one_out}", "impressions are split"),
+        ("data.split={name: leave_one_out}", "impressions need the split temporal"),
         ("data.split={name: temporal, valid_from: 2100-01-01, test_from: 2101-01-01}", "no user has a valid target"),
         ("data.examples.exposures={name: shown}", "records no impressions"),
         ("data.examples={name: next_item}", "learns from impressions"),

@@ -270,7 +270,7 @@ def test_a_port_that_is_taken_is_named(
         assert main(["--config", str(tiny.config), f"run_dir={run_dir}"]) == 1
     message = capsys.readouterr().err
     assert f"error: the ranks cannot meet at 127.0.0.1:{port} (" in message
-    assert "choose another port: `deepspeed --master_port N …`" in message
+    assert "choose another one: `deepspeed --master_port N …`" in message
     assert "Traceback" not in message
     assert not run_dir.exists()
 

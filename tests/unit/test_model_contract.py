@@ -106,7 +106,7 @@ def test_its_tower_takes_lora_at_the_rank_of_its_group(model: Ranker) -> None:
 
 
 def test_a_rank_for_a_group_that_it_lacks_is_refused(model: Ranker) -> None:
-    with pytest.raises(ConfigError, match=r"`rank.intrest`: the model has no such towers"):
+    with pytest.raises(ConfigError, match=r"`rank.intrest`: the model has no towers of that group"):
         LORA.model_copy(update={"rank": type(LORA.rank)(intrest=3)}).apply(model)
 
 
@@ -150,7 +150,7 @@ def test_its_answers_are_measured_by_a_metric_of_their_scores(experiment: ToyExp
 def test_a_metric_of_ranks_is_refused(experiment: ToyExperiment) -> None:
     examples = experiment.data.scan(1)
     with pytest.raises(
-        ConfigError, match="HR@10 needs the readings rank, but these examples have only user, score, label"
+        ConfigError, match="HR@10 needs the readings rank, but these examples provide only user, score, label"
     ):
         Evaluator(EvaluationConfig(metrics=["HR@10"]), examples, World())
 

@@ -37,16 +37,16 @@ class Site:
     name: str
     layer: int | None  # None if the tower has only one such site
     module: nn.Module  # an adapter changes its output
-    source: nn.Module | None  # its input is that of the sub-layer that ends in `module`
-    width: int  # of the site's output
-    modality: str  # of the items; selects the learning rates of adapters
+    source: nn.Module | None  # module whose input is the input of the sub-layer that ends in `module`
+    width: int  # width of the site's output
+    modality: str  # modality of the items, which selects the learning rates of adapters
 
     def __str__(self) -> str:
         return f"{self.tower}.{self.name}" + ("" if self.layer is None else f"[{self.layer}]")
 
 
 def towers(model: Model, names: Sequence[str]) -> dict[str, Tower]:
-    """Towers of `model` with these `names`.
+    """Get the towers of `model` with these `names`.
 
     Raises:
         ConfigError: the model has no tower of that name.
@@ -59,7 +59,7 @@ def towers(model: Model, names: Sequence[str]) -> dict[str, Tower]:
 
 
 def sites(model: Model, tower: str, name: str, layers: Sequence[int] | None = None) -> list[Site]:
-    """Sites called `name` in the given layers of a tower; None: all layers. `layers` applies to item towers only.
+    """Sites called `name` in the given layers of a tower; None: in all. `layers` applies to item towers only.
 
     Raises:
         ConfigError: the tower has no such site or no such layer.
@@ -70,7 +70,7 @@ def sites(model: Model, tower: str, name: str, layers: Sequence[int] | None = No
 
 
 def fusion(model: Model) -> Site:
-    """Site where the text and the image of an item become one vector; its input includes the states of both towers.
+    """Get the site that fuses an item's text and image into one vector; its input includes the states of both towers.
 
     Raises:
         ConfigError: the item encoder does not read both modalities.
@@ -78,7 +78,7 @@ def fusion(model: Model) -> Site:
     item = towers(model, ["item"])["item"]
     if len(item.leaves) < 2:
         read = ", ".join(leaf.modality for leaf in item.parts) or "neither"
-        raise ConfigError(f"adapters between modalities need an item encoder of text and image; this reads {read}")
+        raise ConfigError(f"adapters between modalities need an item encoder of text and image; this one reads {read}")
     (site,) = _sites(item, "item", "fusion", None)
     return site
 
@@ -97,7 +97,7 @@ def _sites(tower: Tower, of: str, name: str, layers: Sequence[int] | None) -> li
     chosen = range(encoder.num_layers) if layers is None else layers
     for layer in chosen:
         if not 0 <= layer < encoder.num_layers:
-            raise ConfigError(f"`layers`: {layer} is not in 0..{encoder.num_layers - 1} of the {of} tower")
+            raise ConfigError(f"`layers`: the {of} tower has layers 0..{encoder.num_layers - 1}, not {layer}")
     return [_site_of_layer(tower, of, name, layer) for layer in chosen]
 
 
@@ -129,14 +129,14 @@ def attach(site: Site, adapter: Adapter, parallel: bool = False) -> None:
         parallel: x is the input of the sub-layer (attention or FFN) that ends in the site, not the site's input.
 
     Raises:
-        ConfigError: the site already has an adapter, or ends no sub-layer that a parallel adapter could read.
+        ConfigError: the site has an adapter, or is not the end of a sub-layer, whose input a parallel adapter reads.
     """
     if hasattr(site.module, "adapter"):
         there, wanted = (type(module).__name__ for module in (site.module.get_submodule("adapter"), adapter))
-        raise ConfigError(f"site {site} has an adapter already, {there}: it does not take {wanted} too")
+        raise ConfigError(f"site {site} already has an adapter, {there}, so {wanted} cannot be added")
     if parallel:
         if site.source is None:
-            raise ConfigError(f"site {site} does not end a sub-layer: nothing can run in parallel to it")
+            raise ConfigError(f"site {site} is not the end of a sub-layer, so no adapter can run in parallel to it")
         carried = _CarriedInput()
         site.source.register_forward_pre_hook(carried.keep, with_kwargs=True)
         site.module.adapter_input = carried  # type: ignore[assignment]  # not a module: it has no parameters

@@ -50,14 +50,16 @@ class HoulsbyConfig(BottleneckMethod):
 
     Paper: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019, in both towers as in Fu
     et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024. Deviations: an
-    adapter acts before the sub-layer's output dropout (the reference: after it; the same without dropout); the
-    parallel form adds the sub-layer's input once (their code: twice, so it does not start near the pretrained
-    function: `variant: released`).
+    adapter acts before the sub-layer's output dropout (in the reference, after it; without dropout, both are the
+    same); the parallel form adds the sub-layer's input once. Their code adds it twice, so it does not start near the
+    pretrained function (`variant: released`).
     """
 
     rates = RateByModality(text=1.5e-4, image=4e-4)
 
-    name: Literal["houlsby"] = Field("houlsby", description="bottlenecks after attention and feed-forward layer")
+    name: Literal["houlsby"] = Field(
+        "houlsby", description="bottlenecks after the attention and after the feed-forward layer"
+    )
     sites: list[SubLayerEnd] = Field(
         ["attention_output", "ffn_output"], min_length=1, description="ends of sub-layers that get an adapter"
     )
@@ -83,7 +85,7 @@ class PfeifferConfig(BottleneckMethod):
     Paper: Pfeiffer et al., "AdapterFusion: Non-Destructive Task Composition for Transfer Learning", EACL 2021.
     The method that Fu et al. benchmark under this name adapts after the attention only: `sites: [attention_output]`.
     Their code also has a version of the paper's form (`variant: released`, for post-LN towers; it ignores `sites` and
-    `mode`): around the frozen LayerNorm after the FFN, and with its own LayerNorm, so it does not start near the
+    `mode`), which wraps the frozen LayerNorm after the FFN and has its own LayerNorm, so it does not start near the
     pretrained function.
     """
 
@@ -108,11 +110,11 @@ class PfeifferConfig(BottleneckMethod):
 class Bottleneck(Adapter):
     """y + W_up ReLU(W_down z + b_down) + b_up, where z is y (serial) or the sub-layer's input x (parallel).
 
-    Weights ~ N(0, init_std²), biases 0: near the identity at the start, and exactly the identity for init_std = 0
-    (which, like any network of zeros, then learns only its output bias).
+    Weights ~ N(0, init_std²), biases 0. It starts near the identity, and at exactly the identity for init_std = 0
+    (but then, like any network of zeros, it learns only its output bias).
 
     Args:
-        out: width of the output; None: that of the input.
+        out: width of the output; None: the width of the input.
     """
 
     def __init__(self, width: int, bottleneck: int, init_std: float, parallel: bool = False, out: int | None = None):

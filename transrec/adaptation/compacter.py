@@ -21,10 +21,10 @@ from transrec.protocols import Adapter, Model
 class CompacterConfig(AdapterMethod):
     """Adapters after the attention and after the FFN of each layer, about sixty thousand parameters on BERT-base.
 
-    Paper: Karimi Mahabadi et al., "Compacter: Efficient Low-Rank Hypercomplex Adapter Layers", NeurIPS 2021, as in
-    Fu et al., WSDM 2024, whose code omits the skip connection around an adapter and so starts by discarding the layer's
-    output (`variant: released`). Deviation: the shared factors have the learning rate of the rest of an adapter (the
-    reference: 1e-4, because of their name).
+    Paper: Karimi Mahabadi et al., "Compacter: Efficient Low-Rank Hypercomplex Adapter Layers", NeurIPS 2021, as in Fu
+    et al., WSDM 2024, whose code omits the skip connection around an adapter and so starts by discarding the layer's
+    output (`variant: released`). Deviation: the shared factors have the same learning rate as the rest of an adapter
+    (in the reference it is 1e-4, because of their parameter name).
     """
 
     rates = RateByModality(text=4e-3, image=3e-3)
@@ -48,15 +48,17 @@ class CompacterConfig(AdapterMethod):
                 for site in sites(model, tower, name, self.layers):
                     width = self.bottleneck.of(site.group)
                     if site.width % self.terms or width % self.terms:
-                        raise ConfigError(f"`terms`: {self.terms} does not divide {site.width} and {width} at {site}")
+                        raise ConfigError(
+                            f"`terms`: {self.terms} does not divide both {site.width} and {width} at {site}"
+                        )
                     yield Placed(site, Compacter(site.width, width, shared, skip=self.variant == "canonical"))
 
 
 class Compacter(Adapter):
     """y + H_up gelu(H_down y + b_down) + b_up with H = Σ_i C_i ⊗ (s_i t_iᵀ); near the identity at the start.
 
-    All adapters of both towers share the parameter C. Each owns it, so that ZeRO-3 gathers it for each; the model names
-    and saves it once.
+    All adapters of both towers share the parameter C. It is registered in each of them, so that ZeRO-3 gathers it for
+    each; the model names and saves it once.
     """
 
     def __init__(self, width: int, bottleneck: int, shared: nn.Parameter, skip: bool):
@@ -73,7 +75,7 @@ class Compacter(Adapter):
 
 
 class KroneckerLinear(nn.Module):
-    """y = x H + b; s and t Xavier-uniform with gain √2 as in the reference."""
+    """y = x H + b; s and t are initialised Xavier-uniform with gain √2, as in the reference."""
 
     def __init__(self, inputs: int, outputs: int, terms: int):
         super().__init__()

@@ -13,10 +13,10 @@ from transrec.protocols import Adapter, Model
 
 
 class IA3Config(AdapterMethod):
-    """Keys, values and the hidden layer of the FFN are scaled by learned vectors, 1 at the start.
+    """Keys, values and the hidden layer of the FFN are scaled by learned vectors that start at 1.
 
     Paper: Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
-    NeurIPS 2022. The learning rate is our own choice and was not tuned; the reference has no such method.
+    NeurIPS 2022. The learning rate is our own choice and was not tuned; the reference does not include this method.
     """
 
     rates = RateByModality(text=3e-3, image=3e-3)

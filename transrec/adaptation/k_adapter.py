@@ -1,4 +1,4 @@
-"""K-Adapter: a small transformer next to the frozen one, over the states of some of its layers.
+"""K-Adapter: a small transformer next to the frozen one that reads the states of some of its layers.
 
 Shape letters: n sequences, T positions, H width of the tower.
 """
@@ -36,13 +36,13 @@ class Heads(BottleneckWidths):
 
 
 class KAdapterConfig(AdapterMethod):
-    """Adapter layers over states of the towers, combined with the last states; the towers are frozen.
+    """Adapter layers read states of the towers, and their output is combined with the last states; towers are frozen.
 
     Paper: Wang et al., "K-Adapter: Infusing Knowledge into Pre-Trained Models with Adapters", Findings of ACL 2021, as
-    in Fu et al., WSDM 2024: over the item encoder's first and last layer and over the input of every block of the user
-    encoder. Their code attends to padding, in the user encoder to later items too, and combines frozen and adapted
-    states by random initial weights (`variant: released`); here attention is masked, and training starts exactly at
-    the frozen function.
+    in Fu et al., WSDM 2024: they read the item encoder's first and last layer and the input of every block of the user
+    encoder. Their code attends to padding and, in the user encoder, to later items too, and combines frozen and adapted
+    states with randomly initialised weights (`variant: released`); here attention is masked, and training starts
+    exactly at the frozen function.
     """
 
     rates = RateByModality(text=5e-6, image=1.5e-5)
@@ -89,7 +89,7 @@ class KAdapterConfig(AdapterMethod):
         return chosen
 
 
-# The reference's rates of backbone and head, the groups to which these weights belong there.
+# The reference's learning rates of the backbone and the head, the groups that these weights belong to there.
 ITEM_COMBINATION = RateByModality(text=5e-5, image=1e-4)
 USER_COMBINATION = RateByModality(text=1e-4, image=2e-4)
 

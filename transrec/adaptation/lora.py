@@ -1,8 +1,8 @@
-"""LoRA: a low-rank update of a frozen matrix, which can be merged into it, or written in PEFT's format.
+"""LoRA: a low-rank update of a frozen matrix, which can be merged into the matrix or written in PEFT's format.
 
-Designs considered for PEFT's format: with PEFT itself as a dependency of training, its adapters replace modules, and
-its saving does not gather ZeRO-3 shards. A converter of our files would have to know the names in each backbone.
-Chosen: writing from the live model, whose module names already are PEFT's target names.
+Designs considered for PEFT's format. Training with PEFT itself: its adapters replace modules, and its saving does not
+gather ZeRO-3 shards. A converter of our files: it would have to know the module names of each backbone. Chosen: writing
+from the live model, whose module names already are PEFT's target names.
 
 Shape letters: I inputs and O outputs of a site, r rank.
 """
@@ -31,7 +31,7 @@ class LoRAConfig(AdapterMethod):
     """Queries and values get low-rank updates; everything else is frozen.
 
     Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, with the ranks and the α of Fu
-    et al., WSDM 2024. Their code replaces the pretrained layers by new ones, whose weights are random and frozen and
+    et al., WSDM 2024. Their code replaces the pretrained layers with new ones, whose weights are random and frozen and
     whose biases train (`variant: released`).
     """
 
@@ -39,7 +39,7 @@ class LoRAConfig(AdapterMethod):
 
     name: Literal["lora"] = Field("lora", description="low-rank updates of linear maps")
     sites: list[str] = Field(
-        ["query", "value"], min_length=1, description="linear maps to update: query, key, value, ends of sub-layers"
+        ["query", "value"], min_length=1, description="linear maps to update: query, key, value, or ends of sub-layers"
     )
     layers: list[int] | None = Field(None, min_length=1, description="layers of the item towers; null: all")
     rank: Ranks = Field(Ranks(), description="rank of the update")
@@ -96,9 +96,9 @@ class FreshLowRank(LowRank):
 
 @torch.no_grad()
 def merge(model: nn.Module) -> None:
-    """Merge each update into its frozen matrix, which gives the same function without adapters.
+    """Merge each update into its frozen matrix, so that the model computes the same function without adapters.
 
-    The weights must be whole, not sharded by ZeRO-3.
+    The weights must not be sharded by ZeRO-3.
 
     Raises:
         ConfigError: there is no LoRA, or it does not use the pretrained matrices.
@@ -139,7 +139,9 @@ def as_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _low_ranks(model: nn.Module) -> dict[str, LowRank]:
     found = {path: adapter for path, adapter in adapters(model) if isinstance(adapter, LowRank)}
     if not found:
-        raise ConfigError("there is no LoRA in the model: nothing can be merged or written for PEFT")
+        raise ConfigError("there is no LoRA in the model, so nothing can be merged or written for PEFT")
     if any(isinstance(adapter, FreshLowRank) for adapter in found.values()):
-        raise ConfigError("`variant: released` of LoRA does not use the pretrained matrices: choose the canonical one")
+        raise ConfigError(
+            "LoRA with `variant: released` does not use the pretrained matrices: use `variant: canonical`"
+        )
     return found

@@ -1,12 +1,12 @@
-"""The contract of adaptation methods: where adapters are attached, which parameters train, and at which rates.
+"""The contract of adaptation methods: where adapters are attached, and which parameters train at which rates.
 
 `adaptation:` takes one method, a mapping with a `name`, or a list of them.
 
-Designs considered for that: with a list always, dotted overrides of the one method that nearly every run has
-(`adaptation.bottleneck.item=8`) would need its index in the list. With a mapping or a list kept as written, all code
-that reads it has to distinguish the two. Chosen: always one method; a list is read as the method `combined`, which
-holds them. The parameters that train are selected by a predicate over a parameter's group and name: named groups cannot
-express "all biases" or "the LayerNorms of one tower", and a combination is the union of its predicates.
+Designs considered for that. Always a list: dotted overrides of the one method that nearly every run has
+(`adaptation.bottleneck.item=8`) would need its index in the list. A mapping or a list, kept as written: all code that
+reads it has to distinguish the two. Chosen: always one method; a list is read as the method `combined`, which holds the
+methods of the list. The parameters that train are selected by a predicate over a parameter's group and name: named
+groups cannot express "all biases" or "the LayerNorms of one tower", and a combination is the union of its predicates.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,23 +36,23 @@ class RateByModality:
 
 
 class Sizes(Config):
-    """A number for each group of towers: `item`, `user`, and any other group of the model."""
+    """A size for each group of towers: `item`, `user`, and any other group of the model."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, PositiveInt]
 
-    item: PositiveInt = Field(description="number for the towers that read items")
+    item: PositiveInt = Field(description="size in the towers that read items")
     user: PositiveInt = Field(description="number for the user encoder")
 
     def of(self, group: str) -> int:
-        """Number of a group.
+        """Get the size of a group.
 
         Raises:
-            ConfigError: the group has no number.
+            ConfigError: the group has no size.
         """
         sizes: dict[str, int] = self.model_dump()
         if group not in sizes:
-            raise ConfigError(f"the adaptation sets sizes for {', '.join(sizes)}, but not for {group!r}: add one")
+            raise ConfigError(f"the adaptation sets sizes for {', '.join(sizes)}, but not for {group!r}: add that size")
         return sizes[group]
 
 
@@ -85,11 +85,11 @@ class Method(Config):
         raise NotImplementedError
 
     def selection(self, model: Model) -> Callable[[Member], bool]:
-        """Predicate of the parameters that train; overridden where it depends on the model."""
+        """The predicate that selects the parameters that train; overridden where it depends on the model."""
         return self.trains
 
     def adapter_rates(self, modalities: tuple[str, ...]) -> dict[str, float]:
-        """Learning rates of the adapters by label, as far as they depend on the items' modalities alone."""
+        """Learning rates of the adapters by label, if they depend on nothing but the items' modalities."""
         return {}
 
     def apply(self, model: Model) -> Rates:
@@ -145,5 +145,5 @@ class AdapterMethod(Method):
             for group in sizes.model_extra or () if isinstance(sizes, Sizes) else ():
                 if group not in groups:
                     raise ConfigError(
-                        f"`{key}.{group}`: the model has no such towers, only {', '.join(sorted(groups))}"
+                        f"`{key}.{group}`: the model has no towers of that group, only {', '.join(sorted(groups))}"
                     )

@@ -24,11 +24,11 @@ class ModelPatchConfig(AdapterMethod):
     """Patches in the user encoder, its second LayerNorms and all modules outside both towers train; the rest is frozen.
 
     Paper: Yuan et al., "Parameter-Efficient Transfer from Sequential Behaviors for User Modeling and Recommendation"
-    (PeterRec), SIGIR 2020. With `reduction: 8` two patches are less than a tenth of a convolutional layer, as the paper
-    claims; its code has 4, with which they are 17 %. `cardinality` splits a bottleneck into parallel ones; their sum is
-    one bottleneck and is computed as such, so that only the rounding of widths differs. A parallel patch adds the
-    sub-layer's input to its output, as in the released code, and does not start near the pretrained function; with
-    `inner_skip: false` it does.
+    (PeterRec), SIGIR 2020. With `reduction: 8`, two patches have less than a tenth of the parameters of a convolutional
+    layer, as the paper claims; with the 4 of its code, they have 17 %. `cardinality` splits a bottleneck into parallel
+    ones; their sum is one bottleneck and is computed as such, so that only the rounding of widths differs. A parallel
+    patch adds the sub-layer's input to its output, as in the released code, and does not start near the pretrained
+    function; with `inner_skip: false` it does.
     """
 
     rates = RateByModality(text=1e-3, image=1e-3)
@@ -40,15 +40,15 @@ class ModelPatchConfig(AdapterMethod):
     patches: Literal[1, 2] = Field(2, description="patches in each layer: after its second sub-layer, or after both")
     mode: Mode = Field("serial", description="serial: read the sub-layer's output; parallel: read its input")
     inner_skip: bool = Field(True, description="give a patch its own residual connection")
-    reduction: int = Field(8, ge=1, description="width of the tower, divided by that of a patch's hidden layer")
-    cardinality: int = Field(1, ge=1, description="parallel bottlenecks of a patch")
+    reduction: int = Field(8, ge=1, description="width of the tower divided by the width of a patch's hidden layer")
+    cardinality: int = Field(1, ge=1, description="number of parallel bottlenecks in a patch")
     init_std: float = Field(0.02, gt=0, description="standard deviation of a patch's initial weights")
     norms: Literal["second", "none"] = Field("second", description="LayerNorms of the user encoder that train")
 
     @model_validator(mode="after")
     def _keeps_the_sub_layer(self) -> Self:
         if self.mode == "serial" and not self.inner_skip:
-            raise ValueError("without `inner_skip` a serial patch replaces the sub-layer's output: set mode=parallel")
+            raise ValueError("without `inner_skip`, a serial patch replaces the sub-layer's output: set mode=parallel")
         return self
 
     def adapters(self, model: Model) -> Iterator[Placed]:

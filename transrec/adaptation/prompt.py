@@ -19,17 +19,17 @@ class PromptConfig(AdapterMethod):
     """Prompts follow the class token of every item; everything else is frozen.
 
     Papers: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", EMNLP 2021; for images the
-    shallow form of Jia et al., "Visual Prompt Tuning", ECCV 2022. The default number of prompts is that of Fu et
-    al., WSDM 2024, for text; for images they have 10. Deviations: prompts are inserted after the embeddings' LayerNorm,
-    and start as embeddings of random words for text and as zeros for images; mean pooling includes them. The code of Fu
-    et al. replaces the title's first tokens by prompts, so that these are not read (`variant: released`; for images
-    that is the canonical form). Prompts do not start near the pretrained function: every other position can attend to
-    them.
+    shallow form of Jia et al., "Visual Prompt Tuning", ECCV 2022. The default number of prompts is that of Fu et al.,
+    WSDM 2024, for text; for images they use 10. Deviations: prompts are inserted after the embeddings' LayerNorm, and
+    start as embeddings of random words for text and as zeros for images; mean pooling includes them. The code of Fu et
+    al. replaces the title's first tokens with prompts, so that those tokens are not read (`variant: released`; for
+    images that is the canonical form). Prompts do not start near the pretrained function: every other position can
+    attend to them.
     """
 
     rates = RateByModality(text=5e-5, image=2e-4)
 
-    name: Literal["prompt"] = Field("prompt", description="learned tokens before an item's own")
+    name: Literal["prompt"] = Field("prompt", description="learned tokens inserted before an item's own tokens")
     towers: list[Literal["item", "text", "image"]] = Field(  # type: ignore[assignment]
         ["item"], min_length=1, description="towers that get prompts"
     )

@@ -1,4 +1,4 @@
-"""Adaptation without adapters, which only selects the parameters that train, at the rates of their groups."""
+"""Adaptation without adapters: only the parameters that train are selected; they keep the rates of their groups."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -32,9 +32,9 @@ class HeadOnlyConfig(Method):
 
 
 class FrozenBackboneConfig(Method):
-    """The backbones are frozen, with their LayerNorms; everything else trains, with its LayerNorms.
+    """The backbones, including their LayerNorms, are frozen; everything else, including its LayerNorms, trains.
 
-    EM3 trains so on frozen encoders. `head_only` freezes every LayerNorm, those of a fusion too.
+    EM3 trains on frozen encoders in this way. `head_only` freezes every LayerNorm, even those of a fusion.
     """
 
     name: Literal["frozen_backbone"] = Field("frozen_backbone", description="train everything but the backbones")

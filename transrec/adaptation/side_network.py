@@ -1,4 +1,4 @@
-"""Side networks over frozen states: no backward pass runs through the towers.
+"""Side networks that read frozen states, so that no backward pass runs through the towers.
 
 Shape letters: n sequences, S states that are read, H width of the tower, U distinct items of a batch, D width.
 """
@@ -19,7 +19,7 @@ from transrec.protocols import Adapter, Model
 
 
 class SideNetworkConfig(AdapterMethod):
-    """Bottlenecks run along the pooled states of the layers and correct the last; the towers are frozen.
+    """Bottlenecks read the pooled states of the layers, one after another, and correct the last; towers are frozen.
 
     Paper: Fu et al., "IISAN: Efficiently Adapting Multimodal Representation for Sequential Recommendation with
     Decoupled PEFT", SIGIR 2024, on every second layer as there: its networks within each modality and, with
@@ -48,7 +48,9 @@ class SideNetworkConfig(AdapterMethod):
     @model_validator(mode="after")
     def _reads_both(self) -> Self:
         if self.inter_modal and "item" not in self.towers:
-            raise ValueError("inter_modal reads what the networks of both item towers read: `towers` must contain item")
+            raise ValueError(
+                "`inter_modal` reads the same states as the networks of both item towers: `towers` must contain item"
+            )
         return self
 
     def adapters(self, model: Model) -> Iterator[Placed]:
@@ -65,7 +67,7 @@ class SideNetworkConfig(AdapterMethod):
         widths = {tower.modality: tower.width for tower in towers}
         if len(set(widths.values())) > 1:
             listed = ", ".join(f"{modality} {width}" for modality, width in widths.items())
-            raise ConfigError(f"`inter_modal`: the backbones must be equally wide, not {listed}")
+            raise ConfigError(f"`inter_modal`: the backbones must have the same width, but theirs are {listed}")
         reads = paired({tower.modality: self._reads(tower) for tower in towers})
         return Placed(site, InterModalNetwork(towers[0].width, site.width, self.bottleneck.item, self.init_std, reads))
 
@@ -88,7 +90,7 @@ class SideNetworkConfig(AdapterMethod):
         return [*chosen, last]
 
 
-TEMPERATURE = 0.1  # τ of the gates, as in the reference; they move ten times as far as their rate alone would give
+TEMPERATURE = 0.1  # τ of the gates, as in the reference; a gate moves ten times as far as its rate alone implies
 
 
 class SideNetwork(Adapter):
@@ -148,7 +150,7 @@ class InterModalNetwork(Adapter):
 
 
 def paired(reads: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """Shorten each list to the length of the shortest, evenly spaced and with its last entry."""
+    """Shorten each list to the length of the shortest: evenly spaced entries, the last one included."""
     steps = min(map(len, reads.values())) - 1
     back = [step / max(1, steps) for step in range(steps, -1, -1)]
     return {name: [read[-1 - round(share * (len(read) - 1))] for share in back] for name, read in reads.items()}

@@ -25,19 +25,22 @@ Chunk = dict[str, Tensor]  # inputs of one encoder pass, n items first: input_id
 class Sampling(Config):
     """The targets and negatives that an objective needs in a batch."""
 
-    loss: str = Field("loss", description="name of the loss that the targets are terms of")
+    loss: str = Field("loss", description="name of the loss to which the targets belong")
     positions: Literal["all", "last"] = Field("all", description="positions of a window that are scored")
-    negatives: int = Field(0, description="uniform negatives per scored position")
+    negatives: int = Field(0, description="number of uniform negatives per scored position")
     pool: Literal["batch", "catalogue"] = Field(
         "batch", description="the distinct items of the batch, or every candidate item"
     )
     owned: bool = Field(False, description="mark pool items of the user's own training history")
-    across_ranks: bool = Field(False, description="tell apart the items of the batches of all ranks")
+    across_ranks: bool = Field(False, description="compare the items in the batches of all ranks")
     candidates: float = Field(
-        0.0, description="share of the catalogue drawn for all windows of a step, popular items more often"
+        0.0,
+        description="share of the catalogue drawn once for all windows of a step; popular items are drawn more often",
     )
     masked: float = Field(0.0, description="share of a window's items that are hidden and become its targets")
-    drawn: int = Field(0, description="items drawn uniformly, with replacement, for all impressions of a step")
+    drawn: int = Field(
+        0, description="number of items drawn uniformly, with replacement, for all impressions of a step"
+    )
     contrasts: str | None = Field(None, description="name of a loss with a term for each impression that has content")
 
 
@@ -111,9 +114,9 @@ class HistoryPoints:
 
 @dataclass(frozen=True)
 class SparseScores:
-    """The entries of a matrix of scores that are not zero; each place occurs once.
+    """The nonzero entries of a matrix of scores; each place occurs once.
 
-    Those of a batch are ordered by row and column, those of questions by column and row.
+    The entries of a batch are ordered by row and column, those of questions by column and row.
     """
 
     rows: Tensor  # (E,) int64

@@ -39,7 +39,7 @@ class Lineage:
 
     def __init__(self, stream: TrainStream, steps: int) -> None:
         if not isinstance(stream.examples, HistoryExamples):
-            raise ConfigError(f"lineage needs windows of histories, and a run of {stream.examples.name} has none")
+            raise ConfigError(f"lineage needs windows of histories, but a run of {stream.examples.name} has none")
         self._stream, self._examples, self.steps = stream, stream.examples, steps
 
     def step(self, step: int) -> Step:

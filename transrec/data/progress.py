@@ -1,6 +1,6 @@
 """Progress of long data work on standard error, with rate and time left: a bar on a terminal, else lines of text.
 
-Work of a second or two shows nothing.
+Work that takes a second or two shows nothing.
 """
 
 import os

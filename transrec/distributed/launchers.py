@@ -12,7 +12,7 @@ The first launcher in this order counts: mpirun starts its daemons by srun, and 
 `MASTER_ADDR` and `MASTER_PORT` are used if they are set, whichever launcher started the process.
 
 Designs considered. mpi4py, as DeepSpeed does: one more library to compile, and it does not help under srun without MPI.
-Environment plugins as in Lightning: a class for each launcher, of which nothing but names differs. Taken: a table of
+Environment plugins as in Lightning: a class for each launcher, although only the names differ. Taken: a table of
 names, and a function for what only SLURM has.
 """
 
@@ -76,7 +76,7 @@ _PMIX_RANK = "PMIX_RANK"
 
 
 def find(variables: Mapping[str, str]) -> Place | None:
-    """The place that a launcher has given to the process with these environment variables; None: it runs alone.
+    """The place that a launcher gave to the process with these environment variables; None: the process runs alone.
 
     Raises:
         RendezvousError: a variable is missing or wrong; the message names it.
@@ -91,7 +91,7 @@ def find(variables: Mapping[str, str]) -> Place | None:
             "deepspeed"
         )
     if place is not None and world not in ("1", str(place.size)):
-        raise RendezvousError(f"WORLD_SIZE={world} is set, but {place.size} processes were started: unset it")
+        raise RendezvousError(f"WORLD_SIZE={world} is set, but {place.size} processes were started: unset WORLD_SIZE")
     return place
 
 
@@ -122,7 +122,7 @@ def _of_another(variables: Mapping[str, str]) -> Place | None:
         _require(variables, _SRUN, _SRUN.size)
     if _PMIX_RANK in variables:
         raise RendezvousError(
-            f"{_PMIX_RANK} is set, but no variable has the number of ranks: start them with mpirun, srun or torchrun"
+            f"{_PMIX_RANK} is set, but no variable gives the number of ranks: start them with mpirun, srun or torchrun"
         )
     return None
 
@@ -136,7 +136,7 @@ def _of_mpi(variables: Mapping[str, str], launcher: _Launcher) -> Place | None:
     if not (variables.get("MASTER_ADDR") or address):
         raise RendezvousError(
             f"{launcher.name} started {variables[launcher.size]} processes on several nodes, but MASTER_ADDR is not "
-            "set: set it to the host of rank 0 (`mpirun -x MASTER_ADDR=HOST …` of Open MPI)"
+            "set: set it to the host of rank 0 (`mpirun -x MASTER_ADDR=HOST …` with Open MPI)"
         )
     return _place(variables, launcher, local_size, address, _port(variables.get("PMIX_NAMESPACE")))
 
@@ -199,7 +199,7 @@ def _place(
     size = _number(variables, launcher.size)
     for name in (launcher.rank, launcher.local_rank):
         if _number(variables, name) >= size:
-            raise RendezvousError(f"{name}={variables[name]} is not below {launcher.size}={size}")
+            raise RendezvousError(f"{name}={variables[name]} must be less than {launcher.size}={size}")
     return Place(
         rank=_number(variables, launcher.rank),
         size=size,

@@ -65,7 +65,9 @@ class Meetings:
                 for _ in self._until(f"{key}/seen"):
                     pass
         except DistNetworkError:
-            raise MeetingError(f"rank 0 has ended while this rank waited for it to {what}: see its message") from None
+            raise MeetingError(
+                f"rank 0 has ended while this rank waited for it to {what}: see the message of rank 0"
+            ) from None
 
     def _until(self, counter: str) -> Iterator[float]:
         """Yield the seconds waited so far at each poll, until every rank has incremented the counter."""

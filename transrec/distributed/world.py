@@ -154,7 +154,7 @@ def start() -> World:
     except dist.DistNetworkError as error:
         raise RendezvousError(
             f"the ranks cannot meet at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} "
-            f"({str(error).splitlines()[0][:200]}). If another run on this machine uses it, choose another port: "
+            f"({str(error).splitlines()[0][:200]}). If another run on this machine uses that port, choose another one: "
             "`deepspeed --master_port N …`, or MASTER_PORT=N with srun and mpirun"
         ) from None
     control = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
@@ -213,7 +213,7 @@ def _own_device(place: Place | None) -> torch.device:
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise RendezvousError(
-                f"local rank {local_rank} finds only {torch.cuda.device_count()} visible GPUs on this node: start one "
+                f"local rank {local_rank} sees only {torch.cuda.device_count()} GPUs on this node: start one "
                 "rank per GPU, and let each rank see all GPUs (srun with --gpus-per-node, not --gpus-per-task)"
             )
         torch.cuda.set_device(local_rank)

@@ -1,7 +1,7 @@
-"""Results apart by how often the target occurred in training: never, and thirds of the other questions.
+"""Results by how often the target occurred in training: never, and thirds of the other questions.
 
-A mean over all users hides whether a model finds anything but what is popular. Thirds hold equally many questions, but
-for targets that occurred equally often, which stay together.
+A mean over all users hides whether a model finds anything but popular items. The thirds hold the same number of
+questions, except that targets that occurred equally often stay together.
 
 Shape letters: I questions, N items.
 """
@@ -23,7 +23,7 @@ COLD, THIRDS = "cold", ("rare", "medium", "popular")
 
 
 def groups(counts: Tensor) -> dict[str, Tensor]:
-    """The questions (I,), as masks, of each group that has any.
+    """Masks (I,) of the questions in each group; groups without questions are omitted.
 
     Args:
         counts: (I,) training interactions of each question's target.
@@ -69,7 +69,7 @@ def popularity_table(rows: Mapping[str, Mapping[str, Group]], of: str = "") -> T
     """A row for each model, and a column of the first metric for each group.
 
     Args:
-        of: the users that were asked, if they are a sample.
+        of: the evaluated users, if they are a sample.
     """
     metric = next(name for groups in rows.values() for group in groups.values() for name in group.estimates)
     sizes = {name: group.questions for groups in rows.values() for name, group in groups.items()}

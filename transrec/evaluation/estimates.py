@@ -1,6 +1,6 @@
 """Values over users with confidence intervals: the bootstrap, and Student's interval of a mean.
 
-For a task, a user may have several targets, which are then drawn together.
+In a task, a user may have several targets, which the bootstrap then draws together.
 
 Shape letters: I targets, U users, V distinct per-user values, R resamples, r resamples held at once.
 """
@@ -34,9 +34,9 @@ class Interval:
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence {self.confidence}: give a share between 0 and 1, such as 0.95")
+            raise ValueError(f"confidence {self.confidence}: expected a number between 0 and 1, such as 0.95")
         if self.resamples < 1:
-            raise ValueError(f"resamples {self.resamples}: draw at least 1")
+            raise ValueError(f"resamples {self.resamples}: expected at least 1")
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -65,7 +65,7 @@ def bootstrap(statistic: Statistic, counts: Counts, interval: Interval = USUAL, 
     Args:
         statistic: from counts (r, V) to values (r,).
         counts: (V,) number of users with each distinct value.
-        cells: numbers that the statistic holds in memory for one resample; None: V.
+        cells: how many numbers the statistic holds in memory for one resample; None: V.
     """
     users, generator = counts.sum(), np.random.default_rng(interval.seed)
     step = max(1, _RESAMPLED_COUNTS // (cells or len(counts)))
@@ -108,7 +108,7 @@ def bootstrap_mean(values: Tensor, users: Tensor | None, interval: Interval = US
 def student_mean(values: Tensor, confidence: float = USUAL.confidence) -> Estimate:
     """The mean of `values` (I,) with Student's interval; the interval of a single value is the value.
 
-    For means of many different numbers it agrees with the bootstrap interval, at no cost.
+    For a mean of many different numbers, it agrees with the bootstrap interval, which costs far more.
     """
     mean, count = float(values.double().mean()), len(values)
     if count == 1:

@@ -46,28 +46,28 @@ MetricName = Annotated[str, AfterValidator(_known)]
 
 
 class EvaluationConfig(Config):
-    """The metrics of validations and tests, and how they are computed."""
+    """The metrics of validation and test, and how they are computed."""
 
     metrics: list[MetricName] = Field(
         ["HR@10", "NDCG@10", "MRR@10"],
         min_length=1,
-        description="metrics of validations and tests; `loss` needs a second pass over the catalogue",
+        description="metrics of validation and test; `loss` needs a second pass over the catalogue",
     )
     repeats: Repeats = Field(
         "count",
-        description="for a target already in the user's history: rank it, or count a miss as the released code does",
+        description="a target already in the user's history is ranked (count), or is a miss, as in the released code",
     )
-    confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals of metrics")
+    confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the metrics' intervals")
     users: int | None = Field(
-        None, ge=1, description="number of users that are tested and validated, a random sample; null: all users"
+        None, ge=1, description="number of users in validation and test, sampled at random; null: all users"
     )
     validation_users: int | None = Field(
-        None, ge=1, description="number of users that are validated, if not as many as `users`; null: as many"
+        None, ge=1, description="number of users in validation, if it differs from `users`; null: as many as `users`"
     )
     baselines: Annotated[list[OfItems | OfTasks | OfClicks] | None, MayDiffer()] = Field(
         None,
-        description="baselines to measure on the test, after the results of the run are written; null: all that the "
-        "kind of example has; []: none",
+        description="baselines to measure on the test set, after the results of the run are written; null: all "
+        "that exist for the kind of example; []: none",
     )
 
 
@@ -87,7 +87,7 @@ class Evaluator:
             _check_baseline(name, examples.name, self.kind.baselines)
 
     def check(self) -> None:
-        """Check that there is something to validate and to test, which a run would otherwise learn after hours.
+        """Check that validation and test have questions; otherwise a run would fail only after hours.
 
         Raises:
             ConfigError: a part has no question.
@@ -102,13 +102,13 @@ class Evaluator:
         return self._estimates(self.metrics, self._measure_model(model, store, part, _readings(self.metrics)))
 
     def users(self, model: Model, store: ItemStore, part: Part) -> "UserResults":
-        """The configured metrics of a model and those always kept, with the readings behind them."""
+        """The configured metrics of a model and those that are always kept, with the readings behind them."""
         metrics = list(dict.fromkeys([*self.metrics, *map(metric, self.kind.kept_metrics)]))
         columns = self._measure_model(model, store, part, _readings(metrics) | {*self.kind.kept})
         return UserResults(columns, self._estimates(metrics, columns), self.sample(part))
 
     def sample(self, part: Part) -> UserSample | None:
-        """The users that are asked; None: all."""
+        """The sample of users that is evaluated; None: all users."""
         if part not in self._samples:
             config = self.config
             most = config.users if part == "test" else config.validation_users or config.users
@@ -122,7 +122,7 @@ class Evaluator:
         return tuple(name for name in self.kind.baselines if asked is None or name in asked)
 
     def baseline(self, baseline: Scorer, part: Part) -> "UserResults":
-        """The metrics of a baseline, with the readings behind them; of both, those that need no logits."""
+        """The metrics of a baseline, with the readings behind them; only those that need no logits."""
         readings = self.kind.readings
         metrics = [m for m in self.metrics if not any(readings[name].of_logits for name in m.reads)]
         kept = {name for name in self.kind.kept if not readings[name].of_logits}
@@ -130,12 +130,12 @@ class Evaluator:
         return UserResults(columns, self._estimates(metrics, columns), self.sample(part))
 
     def answers(self, baseline: RankingBaseline, part: Part) -> "UserResults":
-        """The metrics of a baseline that answers impressions, with the readings behind them."""
+        """The metrics of a baseline that scores impressions, with the readings behind them."""
         columns = self._measure(part, baseline, _readings(self.metrics) | {*self.kind.kept})
         return UserResults(columns, self._estimates(self.metrics, columns), self.sample(part))
 
     def by_popularity(self, results: "UserResults") -> dict[str, Group]:
-        """The metrics by the popularity of the item that is asked for; of a task's targets, none."""
+        """The metrics by the popularity of the target item; empty for the targets of a task."""
         asked = [m for m in self.metrics if m.reads == ("rank",) or m.name == AUC.name]
         if not isinstance(self.examples, NextItemExamples | ImpressionExamples) or not asked:
             return {}
@@ -172,7 +172,7 @@ class UserResults:
 
     columns: Mapping[str, Tensor]  # reading -> (I,)
     estimates: Mapping[str, Estimate]  # the configured metrics and those always kept
-    sample: UserSample | None = None  # the users that were asked; None: all
+    sample: UserSample | None = None  # the users that were evaluated; None: all
 
 
 def _ranking(config: EvaluationConfig, examples: Examples, world: World) -> Ranking:
@@ -194,14 +194,14 @@ def _check_readings(asked: Metric, readings: Mapping[str, Reading[Any, Any, Any]
     if missing:
         raise ConfigError(
             f"`evaluation.metrics`: {asked.name} needs the readings {', '.join(missing)}, "
-            f"but these examples have only {', '.join(readings)}"
+            f"but these examples provide only {', '.join(readings)}"
         )
 
 
 def _check_baseline(name: str, kind: str, known: Sequence[str]) -> None:
     if name not in known:
         choices = ", ".join(known)
-        raise ConfigError(f"`evaluation.baselines`: {name} is not a baseline of {kind}: choose among {choices}")
+        raise ConfigError(f"`evaluation.baselines`: {name} is not a baseline of {kind}: choose from {choices}")
 
 
 class inference:
@@ -211,7 +211,7 @@ class inference:
         self.model, self.was_training = model, model.training
 
     def __enter__(self) -> None:
-        if self.was_training:  # a mode is set module by module, which takes longer than a pass over one user
+        if self.was_training:  # setting a mode visits every module, which takes longer than a pass over one user
             self.model.eval()
         self.grad = torch.no_grad()
         self.grad.__enter__()
@@ -231,8 +231,10 @@ class Kind:
     baselines: tuple[str, ...]  # names, in the order in which they are shown
     kept: tuple[str, ...]  # readings measured on the test even if no metric needs them
     kept_metrics: tuple[str, ...] = ()  # metrics measured on the test even if not configured
-    named: frozenset[str] = frozenset()  # readings that hold target numbers, which have names
-    join: Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]] | None = None  # of several batches and answers
+    named: frozenset[str] = frozenset()  # readings that hold numbers of targets, which have names
+    join: Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]] | None = (
+        None  # joins several batches and their answers
+    )
 
 
 _KEPT, _NAMED = ("target", "rank", "loss"), frozenset({"target", "predicted"})
@@ -260,7 +262,7 @@ def encode_items(model: Model, store: ItemStore, items: NDArray[np.int64], world
 
 
 def _encoded(model: Model, store: ItemStore, items: NDArray[np.int64], world: World, blank_rows: int) -> Tensor:
-    """Vectors of items after some rows of zeros; ranks exchange them piece by piece, so that each holds them once."""
+    """Vectors of items after `blank_rows` rows of zeros; ranks exchange them in pieces, so each holds them once."""
     places = np.arange(len(items))[world.rank :: world.size]
     pieces = [places[start : start + store.items_at_once] for start in range(0, len(places), store.items_at_once)]
     most = -(-len(range(0, len(items), world.size)) // store.items_at_once)  # pieces of rank 0, which has the most

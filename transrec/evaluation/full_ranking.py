@@ -7,14 +7,15 @@ A score is a function `score(a, b)` that returns the scores of items a..b-1 for 
 deterministic: the same call returns the same bits. Scores are compared exactly, in float32, and always with the
 target's score from its own chunk, so `chunk` and B affect a rank only through the rounding of `score`.
 
-That rounding matters for ties. A float32 matrix product rounds equal rows differently depending on their position in
+This rounding matters for ties. A float32 matrix product rounds equal rows differently depending on their position in
 the matrix (1,798 of 15 million scores on a CPU), so exact duplicates of the target would beat it by chance. Exact
 scores (`nn.dot_product`) are therefore accumulated in float64 and rounded once: duplicates tie, and ranks do not depend
 on `chunk` or B, except where an error of 1e-16 straddles a float32 boundary.
 
 Designs considered for ranks. Exact scores of everything: float64 costs twice as much as float32 on CPUs, and 2 to 64
-times on GPUs. Rough scores alone: ties are decided by chance. Taken: a rough score decides where it is farther from the
-target's than its error can be (`BoundedScore`), and exact scores decide the rest, a few items for each user.
+times on GPUs. Rough scores alone: ties are decided by chance. Taken: a rough score decides if its distance from
+the target's score exceeds the largest possible error (`BoundedScore`); exact scores decide the rest, a few items for
+each user.
 """
 
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ from transrec.protocols import BoundedScore, Score
 Repeats = Literal["count", "miss"]
 
 CHUNK = 16384
-_SCORES_AT_ONCE, _SCORES_AT_ONCE_ON_CPU = 2**24, 2**20  # of rankings; 4 MiB stay in the cache of a CPU
-_MOST_CLOSE = 64  # one score of so many may be too close for rough ones
+_SCORES_AT_ONCE, _SCORES_AT_ONCE_ON_CPU = 2**24, 2**20  # scores of a ranking; 4 MiB stay in the cache of a CPU
+_MOST_CLOSE = 64  # at most one score in this many may be too close to decide by rough scores
 _NOTHING = torch.iinfo(torch.int64).min  # sorts below the key of every item
 
 
@@ -49,9 +50,9 @@ def rank_targets(
     Other items are candidates outside the user's history. Ties count against the target, so a model that scores all
     items equally gains nothing. The target is always a candidate, even if `candidates` excludes it.
 
-    A `BoundedScore` is scored roughly once, and exactly where that leaves a doubt. Of another score, a chunk with a
-    target is scored twice, first for the target's own score (the last scored chunk is kept, so a catalogue of one chunk
-    is scored once). Memory is O(B chunk).
+    With a `BoundedScore`, every item is scored roughly once, and exactly only where the rough score cannot decide. With
+    any other score, a chunk with a target is scored twice, first for the target's own score (the last scored chunk is
+    kept, so a catalogue of one chunk is scored once). Memory is O(B chunk).
 
     Args:
         catalogue_size: N.
@@ -61,7 +62,7 @@ def rank_targets(
         repeats: handling of a target that is also in the history. "count": it is ranked like any other. "miss": its
             rank is N + 1, as when the scores of the whole history are set to -inf (the released code of Adapter4Rec,
             `data_utils/metrics.py`).
-        chunk: items scored at a time; None: as many as the device counts fast.
+        chunk: items scored at a time; None: a number that is fast on the device.
 
     Returns:
         (B,) int64, 1..N, or N + 1 for a miss.
@@ -149,8 +150,8 @@ def top_items(
 
 
 class _Uncounted:
-    """The places of a (B, N + 1) matrix that rankings leave out: each user's `items` (B, X), and whatever is no
-    candidate. They are found chunk by chunk without waiting for the device."""
+    """The entries of a (B, N + 1) matrix that rankings leave out: each user's `items` (B, X), and all items that
+    are not candidates. They are found chunk by chunk without waiting for the device."""
 
     def __init__(self, items: Tensor, candidates: Tensor, chunks: list[tuple[int, int]]) -> None:
         self.chunks = chunks
@@ -175,8 +176,8 @@ class _Uncounted:
 def _bounded_ranks(score: BoundedScore, targets: Tensor, uncounted: _Uncounted) -> Tensor | None:
     """Ranks by rough scores and, where they are too close to the target's, by exact ones.
 
-    None if there is no bound, or if so many are close, as with a model that tells no items apart, that exact scores of
-    everything are faster.
+    None if there is no bound, or if so many scores are close (as with a model that scores all items alike) that exact
+    scores of all items are faster.
     """
     own = score.at(torch.arange(len(targets), device=targets.device), targets).detach()[:, None]
     ranks, worst = torch.ones_like(targets, dtype=torch.float64), torch.zeros_like(own)
@@ -186,7 +187,7 @@ def _bounded_ranks(score: BoundedScore, targets: Tensor, uncounted: _Uncounted) 
         low, high = own - margin, own + margin
         if flags.shape != rough.shape:
             flags = torch.empty_like(rough)
-        above = torch.gt(rough, high, out=flags).sum(dim=1)  # numbers are added up faster than flags
+        above = torch.gt(rough, high, out=flags).sum(dim=1)  # numbers are summed faster than booleans
         users = (torch.ge(rough, low, out=flags).sum(dim=1) > above).nonzero().squeeze(1)
         ranks += above
         if len(users):
@@ -232,7 +233,7 @@ def _scored(score: Score, a: int, b: int, users: int | None) -> Tensor:
         expected = f"({'users' if users is None else users}, {b - a})"
         raise ValueError(f"score({a}, {b}) returned shape {tuple(scores.shape)}, expected {expected}")
     if scores.numel() and scores.amax().isnan():  # the maximum of values with a NaN is NaN
-        raise NotFiniteError(f"score({a}, {b}): {int(scores.isnan().sum())} scores are NaN, so nothing can be ranked")
+        raise NotFiniteError(f"score({a}, {b}): {int(scores.isnan().sum())} scores are NaN, so items cannot be ranked")
     return scores
 
 

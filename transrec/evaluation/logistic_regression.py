@@ -15,7 +15,7 @@ from scipy import sparse
 
 from transrec.protocols import Score
 
-MOST_CLASSES = 100  # a vocabulary of more is a catalogue
+MOST_CLASSES = 100  # a larger vocabulary is treated as a catalogue
 _MOST_ITERATIONS = 300
 _FITTED = ("classes_", "coef_", "intercept_")  # of scikit-learn's model
 
@@ -23,7 +23,7 @@ Instances = Iterable[tuple[Sequence[np.ndarray], np.ndarray]]  # blocks of (item
 
 
 def fit(instances: Instances, num_items: int) -> dict[str, NDArray[Any]]:
-    """Fit the item counts of all instances to their classes: the arrays of the fitted model, by name."""
+    """Fit a model that predicts the class of an instance from its item counts; return the model's arrays by name."""
     from sklearn import linear_model  # type: ignore[import-untyped]  # an extra: `baselines`
 
     histories, classes = zip(*instances, strict=True)
@@ -37,7 +37,7 @@ class LogisticRegression:
     """scikit-learn's model with its default L2 penalty; classes without training users get probability 0.
 
     Args:
-        arrays: those of `fit`.
+        arrays: the arrays that `fit` returned.
     """
 
     arrays: Mapping[str, NDArray[Any]]

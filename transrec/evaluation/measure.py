@@ -44,8 +44,8 @@ def measure(
         batches: this rank's batches, numbers `world.rank`, `world.rank + world.size`, … of all; None for a batch
             without questions. All ranks have equally many.
         answer: called for every batch, including None, because under ZeRO-3 all ranks must run the encoder.
-        join: makes one batch of several, and of their answers, so that about 1,024 questions are read at a time;
-            None: each batch is read by itself.
+        join: joins several batches, and their answers, into one, so that about 1,024 questions are measured at a time;
+            None: each batch is measured by itself.
     """
     rows = [torch.zeros((0, 1 + len(readings)), dtype=torch.float64)]
     waiting: list[tuple[Tensor, Questions, Answers]] = []  # the number of the batch for each question, and the batch

@@ -33,7 +33,7 @@ class Metric(ABC):
     name: str
     reads: tuple[str, ...]
     higher_is_better: bool = True
-    undefined_if: str = ""  # when the value is NaN, if it can be; a table of results says so
+    undefined_if: str = ""  # condition under which the value is NaN, if there is one; shown below the table of results
 
     @abstractmethod
     def statistic(self, *columns: Tensor) -> Statistic:

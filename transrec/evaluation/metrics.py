@@ -1,4 +1,4 @@
-"""The metrics by name, and those of ranks.
+"""The table of metrics by name, and the rank metrics.
 
 To add a metric, add its class here or in a file of its own, or an object of an existing class, and a line in `METRICS`.
 
@@ -136,7 +136,7 @@ def metric(name: str) -> Metric:
     match = re.fullmatch(r"(\w+)@([1-9][0-9]*)", name)
     if match is None:
         whole = ", ".join(METRICS)
-        raise ValueError(f"metric {name!r}: write NAME@K with K of at least 1, such as HR@10, or one of {whole}")
+        raise ValueError(f"metric {name!r}: write NAME@K with K >= 1, such as HR@10, or one of {whole}")
     family, k = match.groups()
     if family not in METRICS_AT_K:
         raise ValueError(f"metric {name!r}: {family!r} is not one of {', '.join(METRICS_AT_K)}")
@@ -146,5 +146,5 @@ def metric(name: str) -> Metric:
 def _sampled(name: str) -> Metric:
     full = metric(name.removeprefix(SAMPLED))
     if full.reads != ("rank",):
-        raise ValueError(f"metric {name!r}: {SAMPLED} can only stand before a metric of ranks, such as {SAMPLED}HR@10")
+        raise ValueError(f"metric {name!r}: {SAMPLED} can only precede a rank metric, such as {SAMPLED}HR@10")
     return OfSampledRanks(full)

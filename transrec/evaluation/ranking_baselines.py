@@ -1,6 +1,6 @@
-"""Untrained and simple answers to impressions, which a ranking model must beat.
+"""Simple baselines for impressions, which a ranking model must beat.
 
-Each gives logits (B, 1), so that the log loss and the calibration of its probabilities can be measured too.
+Each returns logits (B, 1), so that the log loss and the calibration of its probabilities can be measured too.
 
 Shape letters: B impressions, N items (indices 1..N; 0 pads).
 """
@@ -15,8 +15,8 @@ from torch import Tensor
 
 RankingBaseline = Callable[[Any], Tensor]  # impressions as the examples ask them -> logits (B, 1)
 
-_AT_ONCE = 512  # impressions whose histories are vectors at a time
-_PRIOR = 10.0  # impressions with the mean rate that every item is given
+_AT_ONCE = 512  # impressions whose histories are held as vectors at a time
+_PRIOR = 10.0  # impressions with the mean click rate that are added to those of every item
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -24,7 +24,7 @@ Training = Iterable[tuple[Any, Any]]  # the users and training impressions of ea
 
 
 def count_clicks(training: Training, catalogue_size: int) -> dict[str, Floats]:
-    """Logits (N + 1,) by name: nothing, if there is no impression to count.
+    """Logits (N + 1,) by name; empty if there are no impressions.
 
     most_popular        clicks of the item, on a logarithmic scale
     item_rate           share of the item's impressions that were clicked, smoothed towards the mean
@@ -44,7 +44,7 @@ def count_clicks(training: Training, catalogue_size: int) -> dict[str, Floats]:
 
 
 def by_item(logits: Floats) -> RankingBaseline:
-    """The same logit (N + 1,) for an item, whoever is shown it."""
+    """A baseline with one logit for each item, from `logits` (N + 1,), whichever user is shown the item."""
     values = torch.from_numpy(logits)
     return lambda asked: values[asked.items][:, None]
 
@@ -52,7 +52,7 @@ def by_item(logits: Floats) -> RankingBaseline:
 def fit_regression(training: Training, catalogue_size: int) -> dict[str, Floats]:
     """scikit-learn's logistic regression of user and item ids, with its default C: the weight of each, and a constant.
 
-    Nothing, if all answers are the same.
+    Empty if all answers are the same.
     """
     users, items, clicks = (np.concatenate(parts) for parts in zip(*_observed(training), strict=True))
     if not 0 < clicks.sum() < len(clicks):
@@ -65,7 +65,7 @@ def fit_regression(training: Training, catalogue_size: int) -> dict[str, Floats]
 
 
 def regression(fitted: Mapping[str, Floats], catalogue_size: int) -> RankingBaseline:
-    """The model that `fit_regression` gave; users and items that training lacks weigh nothing."""
+    """The model that `fit_regression` fitted; users and items not seen in training have weight 0."""
     weights, constant = fitted["weights"], fitted["constant"]
 
     def score(asked: Any) -> Tensor:
@@ -102,11 +102,11 @@ def _logit(rates: Floats) -> Floats:
 def similarity_baseline(
     items: NDArray[np.int64], features: NDArray[np.float32], catalogue_size: int, kernel: Callable[..., Tensor]
 ) -> RankingBaseline:
-    """The kernel of the cosines of candidate and history in a frozen space; nothing is trained.
+    """A kernel of the cosines between candidate and history in a frozen space; nothing is trained.
 
     Args:
-        items: (M,) those with content.
-        features: (M, W), which are centred here: what all items share says nothing.
+        items: (M,) the items with content.
+        features: (M, W) their features, which are centred here, because what all items share carries no information.
         kernel: of unit vectors (U, W), which of them are known (U,), rows of candidates (B,) and histories (B, L), and
             the mask of the latter.
     """

@@ -1,7 +1,7 @@
-"""Metrics of predicted clicks: how well shown items are ordered, and whether the probabilities are right.
+"""Metrics of predicted clicks: how well shown items are ordered, and how well the probabilities are calibrated.
 
-They are computed from each impression's score, the logit of a click, and its label, 1 if it was clicked. Groups that
-lack either label have no order and are left out.
+They are computed from each impression's score, the logit of a click, and its label, 1 if it was clicked. Groups without
+both labels cannot be ordered and are left out.
 
 Papers: AUC as the probability that a clicked impression has a higher score than one that was not, ties counting half
 (Hanley and McNeil, Radiology 1982); GAUC of DIN (Zhou et al., KDD 2018); expected calibration error (Guo
@@ -51,7 +51,7 @@ class AUC(Metric):
 
 
 class GroupedAUC(Metric):
-    """The mean AUC within groups, weighted by their impressions or each alike."""
+    """The mean AUC within groups, weighted by the number of impressions or equally."""
 
     def __init__(self, name: str, group: str, weight: Literal["impressions", "equal"]) -> None:
         self.name, self.weight = name, weight

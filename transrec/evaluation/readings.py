@@ -61,7 +61,7 @@ class ManyTargets:
 
 
 def join_targets(asked: Sequence[Targets], scores: Sequence[Score]) -> tuple[Targets, Score]:
-    """Several batches, and the answers to each, as one: a ranking of more users at a time is faster."""
+    """Join several batches, and the answers to them, into one, because ranking more users at a time is faster."""
     widest = max(one.left_out.shape[1] for one in asked)
     left_out = torch.cat([pad(one.left_out, (widest - one.left_out.shape[1], 0)) for one in asked])
     whole = ManyTargets(torch.cat([a.users for a in asked]), torch.cat([a.targets for a in asked]), left_out)

@@ -1,4 +1,4 @@
-"""Results for people (a table) and for files (plain numbers)."""
+"""Results as a table for people and as plain numbers for files."""
 
 from collections.abc import Mapping
 from math import isnan
@@ -14,10 +14,10 @@ def table(*sections: Mapping[str, Mapping[str, Estimate]], of: str = "") -> Tabl
     """A table with a row for each model and a column for each metric: value and interval.
 
     A section holds results for the same users; the best value in each of its columns is bold. A missing metric is shown
-    as a dash, and below the table it is said why a value is undefined.
+    as a dash, and a caption explains why a value is undefined.
 
     Args:
-        of: the users that were asked, if they are a sample.
+        of: the evaluated users, if they are a sample.
     """
     metrics = list(dict.fromkeys(name for rows in sections for row in rows.values() for name in row))
     view = Table(f"of {of}" if of else "", *metrics)

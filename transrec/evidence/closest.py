@@ -1,8 +1,8 @@
-"""The closest vectors to each vector: compared pair by pair or, where those are too many, within cells.
+"""The closest vectors to each vector: all pairs are compared or, if there are too many, only those within cells.
 
-Designs considered beyond all pairs. A graph (HNSW) finds more of the closest for the same time, but takes many times as
-long to build, and every vector asks here only once. Taken: cells around centres, of which each vector looks into the
-nearest few (FAISS's IVF; Douze et al., "The Faiss library", 2024).
+Designs considered beyond all pairs. A graph (HNSW) finds more of the closest vectors in the same time, but takes many
+times as long to build, and here every vector is looked up only once. Taken: cells around centres; for each vector, the
+nearest few cells are searched (FAISS's IVF; Douze et al., "The Faiss library", 2024).
 
 Shape letters: M unit vectors, W width, K closest, n vectors of a range.
 """
@@ -24,18 +24,18 @@ MOST_COMPARED = 200_000  # vectors: 4 · 10¹⁰ pairs
 _CELLS_AT_ONCE = 2**25  # similarities in memory, 128 MiB; sorting them takes some 400 MiB more
 _ASKED_AT_ONCE = 2**13
 _TRAINED_ON = 64  # vectors for each centre
-_PROBED = 32  # cells that a vector looks into
+_PROBED = 32  # cells searched for each vector
 
 
 def closest(vectors: Vectors, most: int) -> Iterator[Closest]:
-    """The closest vectors to each of `vectors` (M, W) but itself, for ranges of them in order; K is min(most, M - 1).
+    """Yield the closest vectors to each of `vectors` (M, W) except itself, range by range; K is min(most, M - 1).
 
     Raises:
-        ConfigError: they are too many to compare all pairs, and FAISS is not installed.
+        ConfigError: there are too many vectors to compare all pairs, and FAISS is not installed.
     """
     find = _among_all if len(vectors) <= MOST_COMPARED else _in_cells
     for start, places, cosines in find(vectors, min(most + 1, len(vectors))):
-        cosines[places == start + np.arange(len(places))[:, None]] = -np.inf  # a vector is not close to itself
+        cosines[places == start + np.arange(len(places))[:, None]] = -np.inf  # a vector itself does not count
         kept = np.argsort(-cosines, axis=1, kind="stable")[:, : min(most, len(vectors) - 1)]
         kept = np.take_along_axis(kept, np.argsort(np.take_along_axis(places, kept, axis=1), axis=1), axis=1)
         yield np.take_along_axis(places, kept, axis=1), np.take_along_axis(cosines, kept, axis=1)
@@ -53,7 +53,7 @@ def _in_cells(vectors: Vectors, most: int) -> Iterator[tuple[int, Ints, Vectors]
     index = _index(vectors)
     for start in range(0, len(vectors), _ASKED_AT_ONCE):
         cosines, places = index.search(vectors[start : start + _ASKED_AT_ONCE], most)
-        cosines[places < 0] = -np.inf  # cells that hold fewer
+        cosines[places < 0] = -np.inf  # the searched cells hold fewer vectors
         yield start, np.maximum(places, 0), cosines
 
 
@@ -62,8 +62,8 @@ def _index(vectors: Vectors) -> Any:
         import faiss
     except ImportError:
         raise ConfigError(
-            f"`model.evidence`: all pairs of {len(vectors):,} items would be compared, at most {MOST_COMPARED:,} can "
-            "be: install faiss-cpu (`pip install 'transrec[faiss]'`), or leave out content_similarity"
+            f"`model.evidence`: there are {len(vectors):,} items, but without FAISS at most {MOST_COMPARED:,} can be "
+            "compared: install faiss-cpu (`pip install 'transrec[faiss]'`), or leave out content_similarity"
         ) from None
     cells = int(4 * math.sqrt(len(vectors)))
     index: Any = faiss.index_factory(vectors.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)

@@ -1,14 +1,14 @@
 """Content similarity of cold items, which have no interaction in training, with a weight of their own.
 
-Counts lift the logits of other items, and nothing lifts those of cold ones: content has to weigh more for them. No
+Counts raise the logits of other items, but nothing raises those of cold items, so content needs more weight there. No
 training target is cold, so that weight has to be learned from items that are made cold: at each step, the counts of a
 random share of the items are hidden (as inputs are in DropoutNet, Volkovs et al., "DropoutNet: Addressing Cold Start in
 Recommender Systems", NeurIPS 2017).
 
-Designs considered. A constant for cold items, learned in the same way: it lifts every cold item for every user, and an
-entry for each of them makes a batch dense. Counts of a cold item's content neighbours in place of its own: cold items
-share the weight of counts, which was learned with exact ones, and stay behind content_similarity. Taken: similarity,
-which is sparse, and says which cold items to lift.
+Designs considered. A constant for cold items, learned in the same way: it raises every cold item for every user, and an
+entry for each of them makes a batch dense. The counts of a cold item's content neighbours: they share the weight of
+counts, which was learned with exact counts, and rank worse than content_similarity. Taken: similarity, which is sparse
+and tells which cold items to raise.
 """
 
 from pathlib import Path
@@ -28,12 +28,12 @@ class ColdSimilarityConfig(ContentSimilarityConfig):
     """Configuration of `ColdSimilarity`."""
 
     name: Literal["cold_similarity"] = Field(  # type: ignore[assignment]  # the only difference of a subclass
-        "cold_similarity", description="similarity to the items of the history, of items without interactions only"
+        "cold_similarity", description="similarity to the items of the history, for items without interactions only"
     )
     weight: float = Field(0.3, description="initial weight of the evidence in the logits; learned")
     scale: float = Field(1e4, gt=0, description="initial factor of the scores inside the logarithm; learned")
     hidden: float = Field(
-        0.1, gt=0, lt=1, description="share of the items that pass for cold at each training step, without their counts"
+        0.1, gt=0, lt=1, description="share of the items treated as cold at each training step: their counts are hidden"
     )
 
     @property
@@ -52,7 +52,7 @@ class ColdSimilarityConfig(ContentSimilarityConfig):
 
 
 class ColdSimilarity(ContentSimilarity):
-    """As `ContentSimilarity`, for cold items; in training, for those that pass for cold."""
+    """As `ContentSimilarity`, but only for cold items; in training, for the items treated as cold."""
 
     def __init__(self, config: ColdSimilarityConfig, kernel: Neighbours) -> None:
         super().__init__(config, kernel)

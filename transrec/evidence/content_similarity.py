@@ -31,26 +31,28 @@ class ContentSimilarityConfig(EvidenceSettings):
     """Configuration of `ContentSimilarity`."""
 
     name: Literal["content_similarity"] = Field(
-        "content_similarity", description="similarity to the items of the history in a frozen space"
+        "content_similarity", description="similarity to the items of the history in a frozen feature space"
     )
     modality: Literal["text", "image"] = Field("text", description="content that is compared")
     backbone: str | None = Field(
-        None, description="a folder, a hub id or a package; null: the backbone of the model's own item encoder"
+        None, description="backbone: a folder, a hub id or a package; null: that of the model's own item encoder"
     )
     layers: int | None = Field(None, ge=1, description="number of first layers of the backbone to keep; null: all")
-    fields: list[str] = Field(["text"], min_length=1, description="fields of an item's record, with a backbone")
-    max_tokens: int = Field(48, ge=3, description="longer texts are truncated, with a backbone")
-    shrinkage: float = Field(
-        0.3, ge=0, description="added to each variance, as a share of their mean, before features are whitened"
+    fields: list[str] = Field(
+        ["text"], min_length=1, description="fields of an item's record to read; only with a backbone"
     )
-    temperature: float = Field(0.2, gt=0, description="width of the kernel; a smaller one looks at close items only")
-    recent: int = Field(5, ge=1, description="newest items of a history that are compared")
+    max_tokens: int = Field(48, ge=3, description="longer texts are truncated; only with a backbone")
+    shrinkage: float = Field(
+        0.3, ge=0, description="share of the mean variance that is added to each variance before features are whitened"
+    )
+    temperature: float = Field(0.2, gt=0, description="width of the kernel; with a smaller one, only close items count")
+    recent: int = Field(5, ge=1, description="number of newest items of a history that are compared")
     recency: float = Field(1.0, ge=0, description="the item p places from the end of a history weighs p^-recency")
-    neighbours: int = Field(200, ge=1, description="candidates kept for each item")
+    neighbours: int = Field(200, ge=1, description="number of candidates kept for each item")
 
     @model_validator(mode="after")
     def _reads_what_is_set(self) -> Self:
-        """Settings of a backbone say nothing about the model's own, and those of texts nothing about images."""
+        """Reject settings that have no effect: those of a backbone without one, and those of texts for images."""
         ignored: tuple[str, ...] = ("layers", "fields", "max_tokens") if self.backbone is None else ()
         ignored = ignored or (("fields", "max_tokens") if self.modality == "image" else ())
         for name in ignored:
@@ -69,14 +71,14 @@ class ContentSimilarityConfig(EvidenceSettings):
 
     @staticmethod
     def comparisons(items: float) -> float:
-        """Pairs of items that `fill` compares, about."""
+        """Approximate number of pairs of items that `fill` compares."""
         return items**2 if items <= MOST_COMPARED else 8 * items**1.5
 
     def fill(self, folder: Path, sources: Sources) -> None:
         """Compare items and write the closest of each to `folder`.
 
-        It takes M² W multiplications, and beyond 200,000 items about 32 √M³ W / 4; memory holds the features two or
-        three times and some 0.5 GiB of similarities.
+        It takes M² W multiplications, or about 32 √M³ W / 4 beyond 200,000 items. Memory holds the features two or
+        three times, and about 0.5 GiB of similarities.
 
         Raises:
             ConfigError: there are too many items to compare all pairs, and FAISS is not installed.
@@ -126,7 +128,7 @@ class ContentSimilarity:
 def whitened(features: NDArray[np.float32], shrinkage: float) -> Vectors:
     """Unit vectors (M, W): features minus their mean, along their principal axes, each divided by its deviation.
 
-    `shrinkage` times the mean variance is added to each variance, so that axes of noise are not blown up.
+    `shrinkage` times the mean variance is added to each variance, so that axes of noise are not amplified.
     """
     centred = features - features.mean(0, dtype=np.float64).astype(np.float32)
     variances, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64) / max(1, len(centred)))

@@ -1,8 +1,8 @@
-"""Pairs of items dealt to files by the range of their first item, so that each file can be counted by itself.
+"""Pairs of items, distributed to files by the range of their first item, so that each file is counted by itself.
 
-Designs considered for counting pairs. Adding those of each block of users to a matrix of all: every block copies the
-whole matrix. Sorting all pairs in memory: 8 bytes and more for each. Reading all sequences for each range of items: as
-many readings as memory asks for, so that time grows with the square of the interactions. Taken: files, so that time is
+Designs considered for counting pairs. Adding the pairs of each block of users to one matrix: every block copies the
+whole matrix. Sorting all pairs in memory: 8 bytes or more for each. Reading all sequences once for each range of items:
+the less memory, the more passes, so time grows with the square of the interactions. Taken: files, so that time is
 linear in the pairs and memory is bounded.
 
 Shape letters: P pairs.

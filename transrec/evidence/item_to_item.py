@@ -1,4 +1,4 @@
-"""Item to item: how often a candidate directly followed one of the history's newest items. A baseline.
+"""Item to item, a baseline: how often a candidate directly followed one of the history's newest items.
 
 The item p places from the end has weight 1/p, which beat equal weights on ml-100k and movietweetings. Weights are
 scaled to integers, so sums are exact and equal scores tie.
@@ -68,7 +68,7 @@ class ItemToItem:
     hidden = 0.0
 
     def scores(self, points: HistoryPoints) -> sparse.csr_array:
-        """The score of every candidate for each history, (S, N + 1); the users' own pairs are counted, too."""
+        """The score of every candidate for each history, (S, N + 1); the users' own pairs count too."""
         holds, recent = held(points), self.config.recent
         of_histories = weights(points, holds, recent, 1.0)
         of_histories.data = np.rint(of_histories.data * math.lcm(*range(1, recent + 1)))

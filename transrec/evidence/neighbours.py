@@ -26,7 +26,9 @@ class Neighbours:
         self.columns = _mapped(folder / _COLUMNS, np.int32)  # (E,), ascending within a row
         self.values = _mapped(folder / _VALUES, np.float32)  # (E,)
         if not len(self.columns) == len(self.values) == self.starts[-1]:
-            raise ValueError(f"{len(self.columns):,} columns and {len(self.values):,} values of {self.starts[-1]:,}")
+            raise ValueError(
+                f"{len(self.columns):,} columns and {len(self.values):,} values, not {self.starts[-1]:,} of each"
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Neighbours, (self._folder,)  # a worker maps the files instead of receiving their content
@@ -47,8 +49,8 @@ class Neighbours:
 def looked_up(weights: sparse.csr_array, rows: sparse.csr_array) -> sparse.csr_array:
     """`weights` (S, n) @ `rows` (n, N + 1), in time that does not depend on N.
 
-    A product of scipy allocates a vector of N + 1 numbers, which is more than all the rest for a large catalogue: there
-    only the columns that hold anything are multiplied.
+    scipy's product allocates a vector of N + 1 numbers, which costs more than all the rest for a large catalogue, so in
+    that case only the nonempty columns are multiplied.
     """
     if rows.shape[1] <= rows.nnz:
         return weights @ rows
@@ -58,7 +60,7 @@ def looked_up(weights: sparse.csr_array, rows: sparse.csr_array) -> sparse.csr_a
 
 
 def of_items(scores: sparse.csr_array, among: ItemSet) -> sparse.csr_array:
-    """`scores` (S, N + 1) with the entries of those items only for which `among` is true."""
+    """`scores` (S, N + 1) with only the entries of items for which `among` is true."""
     every = scores.shape[1] <= scores.nnz  # asking about each item once is less work than about each entry
     kept = among(np.arange(scores.shape[1]))[scores.indices] if every else among(scores.indices)
     starts = np.concatenate([[0], np.cumsum(kept)])[scores.indptr]

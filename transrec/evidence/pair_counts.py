@@ -1,7 +1,7 @@
 """Counts of pairs: how often a candidate stood near the items of the history in the sequences of all users.
 
-Paper: item-based top-N recommendation (Deshpande and Karypis, TOIS 2004), whose normalisation by the frequency of both
-items is the powers below. Deviation: a pair counts the less the farther its items are apart.
+Paper: item-based top-N recommendation (Deshpande and Karypis, TOIS 2004); the powers below are its normalisation by the
+frequency of both items. Deviation: the farther apart two items are, the less their pair counts.
 
 Shape letters: N items of the catalogue (1..N), B users, S scored positions of all users, M distinct pairs of a user
 and an item.
@@ -36,13 +36,13 @@ _PAIRS_AT_ONCE = 16_000_000  # held in memory while counting, 60 bytes each at m
 class PairCountsConfig(EvidenceSettings):
     """Configuration of `PairCounts`: what is counted, and which of it is looked up."""
 
-    window: int = Field(20, ge=1, description="largest distance of two items of a sequence that count as a pair")
+    window: int = Field(20, ge=1, description="largest distance at which two items of a sequence count as a pair")
     decay: float = Field(0.5, ge=0, description="a pair at distance d counts d^-decay")
     row_power: float = Field(0.5, ge=0, description="counts are divided by the history item's total to this power")
     column_power: float = Field(0.25, ge=0, description="counts are divided by the candidate's total to this power")
-    recent: int = Field(20, ge=1, description="newest items of a history that are looked up")
+    recent: int = Field(20, ge=1, description="number of newest items of a history that are looked up")
     recency: float = Field(0.5, ge=0, description="the item p places from the end of a history weighs p^-recency")
-    neighbours: int = Field(200, ge=1, description="candidates kept for each item")
+    neighbours: int = Field(200, ge=1, description="number of candidates kept for each item")
 
     forward: ClassVar[bool] = False  # whether only candidates after an item count as its pairs
 
@@ -51,7 +51,7 @@ class PairCountsConfig(EvidenceSettings):
         return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
 
     def pairs(self, interactions: float, users: float) -> float:
-        """Number of pairs that `fill` counts, at most, if all users have equally many interactions."""
+        """Upper bound of the number of pairs that `fill` counts, if all users have equally many interactions."""
         length = interactions / users
         near = max(0.0, min(self.window, length - 1))
         return users * near * (length - (near + 1) / 2) * (1 if self.forward else 2)
@@ -133,7 +133,7 @@ class PairCounts:
 
     @property
     def _least(self) -> float:
-        """Half the weight of one pair: less than that is left of a subtraction by rounding only."""
+        """Half the weight of one pair: a smaller rest of a subtraction is only a rounding error."""
         return 0.5 * float(self.config.window**-self.config.decay)
 
     def _power(self, totals: Floats, power: float) -> Floats:
@@ -142,7 +142,7 @@ class PairCounts:
 
 
 def merged(sequences: Sequences, least: int) -> Iterator[tuple[Ints, Ints]]:
-    """Blocks of at least `least` interactions, but for the last, from smaller ones: each has a cost of its own."""
+    """Merge blocks into blocks of at least `least` interactions (except the last), because each block costs time."""
     items, lengths, waiting = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
     for some, their_lengths in sequences():
         items.append(some)
@@ -211,6 +211,6 @@ def check_block(items: Ints, lengths: Ints, catalogue_size: int) -> None:
         ValueError: lengths do not add up to the items of their block, or an index is outside 1..N.
     """
     if lengths.sum() != len(items):
-        raise ValueError(f"lengths add up to {lengths.sum()}, the block holds {len(items)} items")
+        raise ValueError(f"lengths add up to {lengths.sum()}, but the block holds {len(items)} items")
     if len(items) and (items.min() < 1 or items.max() > catalogue_size):
         raise ValueError(f"sequences: expected item indices 1..{catalogue_size}")

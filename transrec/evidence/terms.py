@@ -29,8 +29,8 @@ class EvidenceSettings(Config):
 class EvidenceTerm(nn.Module):
     """w · log(1 + c · s) of evidence s >= 0, with a weight w and a scale c > 0 that are learned.
 
-    The logarithm turns counts into logits: a count that doubles adds a constant. Where there is no evidence, nothing
-    is added, so terms stay sparse.
+    The logarithm turns counts into logits: doubling a count adds a constant. Nothing is added where there is no
+    evidence, so terms stay sparse.
     """
 
     def __init__(self, weight: float, scale: float) -> None:
@@ -39,7 +39,7 @@ class EvidenceTerm(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Terms (E,) of scores (E,); tensors, because ZeRO-3 finds only those to gather parameters for backward."""
+        """Terms (E,) of scores (E,). Both are tensors: ZeRO-3 finds nothing else to gather parameters for backward."""
         return self.weight.float() * torch.log1p(self.log_scale.float().exp() * scores)
 
 
@@ -63,4 +63,4 @@ def check_keys(settings: Sequence[Any]) -> None:
     keys = [one.key for one in settings]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
-        raise ValueError(f"evidence: {twice[0]} occurs more than once")
+        raise ValueError(f"evidence: {twice[0]} is listed more than once")

@@ -1,4 +1,4 @@
-"""Objectives, which map user states and item vectors to a loss. `name:` chooses one."""
+"""Objectives map user states and item vectors to a loss. `name:` chooses one."""
 
 from typing import Annotated
 

@@ -1,10 +1,10 @@
 """The classes of an in-batch softmax: the distinct items of a batch, or of the batches of all ranks.
 
-Designs considered for classes across ranks. Loaders that read the windows of all ranks would know the whole pool, and
-read every window once per rank. A class for each rank's copy of an item counts popular items several times, so that the
-loss depends on the number of ranks. Taken: the pools are gathered with their item numbers, and of an item that several
-ranks hold, the first copy is its class; all copies come from the same weights, so that the gradient is that of one
-process. The largest pool is agreed on beforehand, so that no host waits for a size.
+Designs considered for classes across ranks. Loaders that read the windows of all ranks: they know the whole pool, but
+every window is read once per rank. A class for each rank's copy of an item: popular items count several times, so the
+loss depends on the number of ranks. Taken: the pools are gathered with their item numbers. If several ranks hold an
+item, the first copy is its class; all copies come from the same weights, so the gradient is the same as with one
+process. The ranks agree on the size of the largest pool beforehand, so that no host waits for a size.
 
 Shape letters: B users, S scored positions of all users, U items of the pool, M items of the largest pool of any rank,
 W classes, H items of a history, D width.
@@ -51,9 +51,9 @@ def of_the_world(pool: Tensor, targets: Tensor, batch: SequenceBatch) -> Classes
     """The items of the batches of all ranks; arguments and errors as in `of_the_rank`."""
     if batch.histories is None:
         raise ValueError("negatives_from=world needs batch.histories: the stream must be built from `sampling`")
-    if not batch.content.largest:  # outside of training, as where its cost is measured, ranks do not go in step
+    if not batch.content.largest:  # outside training, for example when its cost is measured, ranks do not run in step
         return of_the_rank(pool, targets, batch)
-    # A rank without a window has a single item only because an encoder needs one.
+    # A rank without windows holds one item, only because an encoder needs at least one.
     items = batch.content.items if batch.draws else torch.zeros_like(batch.content.items)
     most = batch.content.largest
     more = most - len(items)

@@ -21,8 +21,10 @@ class ClassificationConfig(Config):
     """`softmax` is over all targets; `logistic` and `bpr` sample `negatives`, never targets of the same user."""
 
     name: Literal["classification"] = Field("classification", description="predict the targets of a task")
-    loss: Literal["softmax", "logistic", "bpr"] = Field("softmax", description="loss of a target against the others")
-    negatives: int = Field(1, ge=1, description="sampled negative targets, for logistic and bpr")
+    loss: Literal["softmax", "logistic", "bpr"] = Field(
+        "softmax", description="loss that compares a target with the others"
+    )
+    negatives: int = Field(1, ge=1, description="number of sampled negative targets, for logistic and bpr")
 
     @property
     def sampling(self) -> Sampling:

@@ -1,4 +1,4 @@
-"""Clicks: the probability of each kind of answer to an impression.
+"""Clicks: the probability of each kind of response to an impression.
 
 Shape letters: B impressions, H heads.
 """
@@ -16,10 +16,10 @@ from transrec.objectives.content_id_contrast import ContentIDContrastConfig
 class ClickConfig(Config):
     """The losses of a ranking model."""
 
-    name: Literal["click"] = Field("click", description="binary cross entropy of each answer")
-    heads: list[str] = Field(["click"], min_length=1, description="the answers, as in data.examples.heads")
+    name: Literal["click"] = Field("click", description="binary cross-entropy of each head")
+    heads: list[str] = Field(["click"], min_length=1, description="the heads, as in data.examples.heads")
     content_id_contrast: ContentIDContrastConfig | None = Field(
-        None, description="also bring the content and the ids of an item together; null: no"
+        None, description="loss that also brings the content and the id of an item together; null: none"
     )
 
 

@@ -1,4 +1,4 @@
-"""Cloze: some items of a window are hidden, and the state at each has to score it above all others."""
+"""Cloze: some items of a window are hidden, and the state at each hidden item has to score that item highest."""
 
 from typing import Literal
 
@@ -17,12 +17,14 @@ class ClozeConfig(Config):
     """
 
     name: Literal["cloze"] = Field("cloze", description="predict items that are hidden in the window")
-    masked: float = Field(0.3, gt=0, lt=1, description="share of a window's items that are hidden, at least one")
+    masked: float = Field(
+        0.3, gt=0, lt=1, description="share of a window's items that are hidden; at least one item is"
+    )
     candidates: float | None = Field(
         None, gt=0, lt=1, description="share of the catalogue in a sampled softmax; null: full softmax"
     )
-    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
-    learn_temperature: bool = Field(False, description="let the temperature train with the head")
+    temperature: float = Field(1.0, gt=0, description="initial temperature, which divides the inner products")
+    learn_temperature: bool = Field(False, description="train the temperature with the head")
 
     @property
     def sampling(self) -> Sampling:

@@ -18,12 +18,12 @@ _NORM_EPS = 1e-5
 class ContentIDContrastConfig(Config):
     """Configuration of `ContentIDContrast`."""
 
-    weight: float = Field(0.1, gt=0, description="weight of the loss beside that of the clicks")
+    weight: float = Field(0.1, gt=0, description="weight of this loss when added to the click loss")
     temperature: float = Field(0.1, gt=0, description="divisor of the cosines")
     negatives: Literal["sampled", "in_batch"] = Field(
-        "sampled", description="other items: drawn for all parts of a step alike, or those of the micro-batch"
+        "sampled", description="negatives: items sampled once per step, or the other items of the micro-batch"
     )
-    count: int = Field(16, ge=1, description="items drawn at each step, with replacement")
+    count: int = Field(16, ge=1, description="number of items sampled at each step, with replacement")
 
     def build(self, content_width: int, id_width: int) -> "ContentIDContrast":
         return ContentIDContrast(self, content_width, id_width)

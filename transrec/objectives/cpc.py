@@ -10,7 +10,7 @@ from transrec.objectives.next_item import BinaryCrossEntropy
 
 
 class CPCConfig(Config):
-    """The CPC of TransRec (Fu et al., WSDM 2024): not InfoNCE, but the loss of its SASRec at the last state only."""
+    """CPC as in TransRec (Fu et al., WSDM 2024): not InfoNCE, but the loss of its SASRec, at the last state only."""
 
     name: Literal["cpc"] = Field("cpc", description="predict the last item against sampled ones")
     negatives: int = Field(1, ge=1, description="sampled negatives per window")

@@ -40,12 +40,12 @@ class NextItemConfig(Config):
 class InBatchSoftmaxConfig(Config):
     """Configuration of `InBatchSoftmax`."""
 
-    name: Literal["in_batch_softmax"] = Field("in_batch_softmax", description="softmax over the items of the batch")
-    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
-    learn_temperature: bool = Field(False, description="let the temperature train with the head")
-    debias: bool = Field(True, description="correct for popular items occurring in more batches")
+    name: Literal["in_batch_softmax"] = Field("in_batch_softmax", description="softmax over the items in the batch")
+    temperature: float = Field(1.0, gt=0, description="initial temperature, which divides the inner products")
+    learn_temperature: bool = Field(False, description="train the temperature with the head")
+    debias: bool = Field(True, description="correct for the fact that popular items occur in more batches")
     negatives_from: Literal["rank", "world"] = Field(
-        "rank", description="where negatives come from: the micro-batch of the rank, or those of all ranks"
+        "rank", description="where negatives come from: the rank's own micro-batch, or the micro-batches of all ranks"
     )
 
     @property
@@ -60,8 +60,8 @@ class FullSoftmaxConfig(Config):
     """Configuration of `FullSoftmax`."""
 
     name: Literal["full_softmax"] = Field("full_softmax", description="softmax over the catalogue")
-    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
-    learn_temperature: bool = Field(False, description="let the temperature train with the head")
+    temperature: float = Field(1.0, gt=0, description="initial temperature, which divides the inner products")
+    learn_temperature: bool = Field(False, description="train the temperature with the head")
 
     @property
     def sampling(self) -> Sampling:
@@ -76,8 +76,8 @@ class SampledSoftmaxConfig(Config):
 
     name: Literal["sampled_softmax"] = Field("sampled_softmax", description="softmax over a sample of the catalogue")
     candidates: float = Field(0.2, gt=0, lt=1, description="share of the catalogue drawn at each step")
-    temperature: float = Field(1.0, gt=0, description="initial divisor of the inner products")
-    learn_temperature: bool = Field(False, description="let the temperature train with the head")
+    temperature: float = Field(1.0, gt=0, description="initial temperature, which divides the inner products")
+    learn_temperature: bool = Field(False, description="train the temperature with the head")
 
     @property
     def sampling(self) -> Sampling:
@@ -114,7 +114,7 @@ class BinaryCrossEntropy(Objective):
 
 
 class Temperature(nn.Module):
-    """User vectors divided by a temperature, which is fixed or, as its logarithm, learned."""
+    """Divides user vectors by a temperature, which is fixed or learned (as its logarithm)."""
 
     def __init__(self, temperature: float, learned: bool):
         super().__init__()
@@ -152,10 +152,11 @@ class Softmax(Objective):
 class InBatchSoftmax(Softmax):
     """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the batch's distinct items, except the user's other items.
 
-    The pool is the rank's own micro-batch: gradient accumulation and more ranks at the same batch size make it smaller.
-    With `negatives_from: world` it is that of all ranks, and only gradient accumulation makes it smaller.
+    The pool is the rank's own micro-batch, which is smaller with gradient accumulation or with more ranks at the same
+    batch size. With `negatives_from: world` it contains the micro-batches of all ranks, so only gradient accumulation
+    makes it smaller.
     q(e) = 1 − (1 − p(e))ⁿ is the probability that an item with share p of all interactions is among a batch's n: log q
-    is log p plus a constant for small batches, and vanishes if a batch holds the whole catalogue.
+    is log p plus a constant for small batches, and 0 if a batch holds the whole catalogue.
 
     Paper: Yuan et al., "Where to Go Next for Recommender Systems? ID- vs. Modality-based Recommender Models
     Revisited", SIGIR 2023 (debiased in-batch cross-entropy), after Yi et al., RecSys 2019. Deviation: an item
@@ -179,7 +180,7 @@ class InBatchSoftmax(Softmax):
 
 
 class FullSoftmax(Softmax):
-    """Σ −log softmax of ⟨h, e⟩/τ over the whole pool, the catalogue; every step encodes all its items.
+    """Σ −log softmax of ⟨h, e⟩/τ over the whole catalogue, which is the pool; every step encodes all of its items.
 
     For ID embeddings and small catalogues: Klenitskiy and Vasilev, "Turning Dross Into Gold Loss: is BERT4Rec
     really better than SASRec?", RecSys 2023.
@@ -196,7 +197,7 @@ class FullSoftmax(Softmax):
 class SampledSoftmax(Softmax):
     """Σ −log softmax of ⟨h, e⟩/τ − log q(e) over the target and the step's other candidates.
 
-    q(e) is the probability that e is among the candidates, so that the sum over them is, on average, that over the
+    q(e) is the probability that e is among the candidates, so the expected sum over the candidates is the sum over the
     catalogue (Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation", ACL 2015). A
     candidate equal to the target would count twice, and is excluded. PeterRec (Yuan et al., SIGIR 2020) samples a fifth
     of the catalogue.

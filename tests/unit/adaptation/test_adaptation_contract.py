@@ -208,7 +208,9 @@ def test_a_list_is_a_combination_and_stays_one_when_written_down():
 
 def test_two_adapters_at_one_site_are_an_error_that_names_both(build):
     methods = TypeAdapter(AdaptationConfig).validate_python([{"name": "ia3"}, {"name": "lora"}])
-    with pytest.raises(ConfigError, match=r"item\.value\[0\] has an adapter already, Scale: it does not take LowRank"):
+    with pytest.raises(
+        ConfigError, match=r"item\.value\[0\] already has an adapter, Scale, so LowRank cannot be added"
+    ):
         methods.apply(build())
 
 

@@ -46,7 +46,7 @@ def test_unknown_sites_and_layers_are_named(build):
         sites(model, "item", "ffn_input", None)
     with pytest.raises(ConfigError, match=r"item tower.*its sites: none"):
         sites(build("id_embedding"), "item", "ffn_output", None)
-    with pytest.raises(ConfigError, match=r"3 is not in 0\.\.2"):
+    with pytest.raises(ConfigError, match=r"the item tower has layers 0\.\.2"):
         sites(model, "item", "ffn_output", [3])
 
 
@@ -54,14 +54,14 @@ def test_a_site_takes_one_adapter(build):
     (site, *_) = sites(build(), "user", "ffn_output", None)
     attach(site, Probe())
     with pytest.raises(
-        ConfigError, match=r"user\.ffn_output\[0\] has an adapter already, Probe: it does not take Probe"
+        ConfigError, match=r"user\.ffn_output\[0\] already has an adapter, Probe, so Probe cannot be added"
     ):
         attach(site, Probe())
 
 
 def test_only_ends_of_sub_layers_run_in_parallel(build):
     (site, *_) = sites(build(), "user", "query", None)
-    with pytest.raises(ConfigError, match="does not end a sub-layer"):
+    with pytest.raises(ConfigError, match="is not the end of a sub-layer"):
         attach(site, Probe(), parallel=True)
 
 

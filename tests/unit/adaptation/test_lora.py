@@ -70,7 +70,7 @@ def test_what_cannot_be_merged_is_a_readable_error(build):
     released = build()
     LoRAConfig(variant="released").apply(released)
     for change in (merge, as_peft):
-        with pytest.raises(ConfigError, match="choose the canonical one"):
+        with pytest.raises(ConfigError, match="use `variant: canonical`"):
             change(released)
 
 

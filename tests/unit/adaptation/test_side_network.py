@@ -120,9 +120,9 @@ def test_towers_of_unequal_depth_meet_at_evenly_spaced_layers():
 
 
 def test_between_modalities_there_have_to_be_two(build):
-    with pytest.raises(ConfigError, match=r"an item encoder of text and image; this reads text"):
+    with pytest.raises(ConfigError, match=r"an item encoder of text and image; this one reads text"):
         SideNetworkConfig(inter_modal=True).apply(build())
-    with pytest.raises(ConfigError, match=r"an item encoder of text and image; this reads neither"):
+    with pytest.raises(ConfigError, match=r"an item encoder of text and image; this one reads neither"):
         SideNetworkConfig(inter_modal=True, towers=["item"]).apply(build("id_embedding"))
     with pytest.raises(ValidationError, match="`towers` must contain item"):
         SideNetworkConfig(inter_modal=True, towers=["text"])
@@ -131,5 +131,7 @@ def test_between_modalities_there_have_to_be_two(build):
 def test_states_of_two_widths_cannot_be_mixed(build):
     model = build("multimodal")
     model.item_encoder.image.hidden_size = 64
-    with pytest.raises(ConfigError, match="`inter_modal`: the backbones must be equally wide, not text 32, image 64"):
+    with pytest.raises(
+        ConfigError, match="`inter_modal`: the backbones must have the same width, but theirs are text 32, image 64"
+    ):
         SideNetworkConfig(inter_modal=True).apply(model)

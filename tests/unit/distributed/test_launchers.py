@@ -173,20 +173,20 @@ def test_a_task_of_srun_with_pmi_has_the_place_of_the_task() -> None:
         (without(TORCHRUN, "LOCAL_RANK"), "RANK is set without LOCAL_RANK"),
         (TORCHRUN | {"RANK": "x"}, "RANK=x is not a whole number"),
         (TORCHRUN | {"MASTER_PORT": "http"}, "MASTER_PORT=http is not a whole number"),
-        (TORCHRUN | {"RANK": "4"}, "RANK=4 is not below WORLD_SIZE=4"),
+        (TORCHRUN | {"RANK": "4"}, "RANK=4 must be less than WORLD_SIZE=4"),
         ({"WORLD_SIZE": "4"}, "WORLD_SIZE=4 is set without RANK"),
         (TASK_OF_SRUN | {"WORLD_SIZE": "8"}, "WORLD_SIZE=8 is set, but 4 processes were started"),
         (without(OPEN_MPI, "MASTER_ADDR"), "Open MPI started 4 processes on several nodes, but MASTER_ADDR is not set"),
         (without(OPEN_MPI, "OMPI_COMM_WORLD_SIZE"), "OMPI_COMM_WORLD_RANK is set without OMPI_COMM_WORLD_SIZE"),
         (without(HYDRA, "MPI_LOCALRANKID"), "PMI_RANK is set without MPI_LOCALRANKID"),
-        ({"PMIX_RANK": "3"}, "PMIX_RANK is set, but no variable has the number of ranks"),
+        ({"PMIX_RANK": "3"}, "PMIX_RANK is set, but no variable gives the number of ranks"),
         (SHELL_OF_SBATCH | {"SLURM_PROCID": "2"}, "SLURM_PROCID is set without SLURM_STEP_NUM_TASKS"),
         (without(TASK_OF_SRUN, "SLURM_LOCALID"), "SLURM_PROCID is set without SLURM_LOCALID"),
         (
             without(TASK_OF_SRUN, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"),
             "srun started 4 tasks, but neither MASTER_ADDR nor SLURM_STEP_NODELIST is set",
         ),
-        (TASK_OF_SRUN | {"SLURM_PROCID": "4"}, "SLURM_PROCID=4 is not below SLURM_STEP_NUM_TASKS=4"),
+        (TASK_OF_SRUN | {"SLURM_PROCID": "4"}, "SLURM_PROCID=4 must be less than SLURM_STEP_NUM_TASKS=4"),
     ],
 )
 def test_half_a_launcher_is_refused_by_name(variables: dict[str, str], message: str) -> None:

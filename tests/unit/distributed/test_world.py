@@ -14,9 +14,7 @@ SECOND = Place(rank=1, size=2, local_rank=1, local_size=2, address="127.0.0.1", 
 def test_a_rank_that_does_not_see_its_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(
-        RendezvousError, match="local rank 1 finds only 1 visible GPUs on this node: start one rank per"
-    ):
+    with pytest.raises(RendezvousError, match="local rank 1 sees only 1 GPUs on this node: start one rank per GPU"):
         world._own_device(SECOND)
 
 

@@ -68,12 +68,12 @@ class Revenue(MeanMetric):
 
 def test_a_metric_of_another_kind_of_question_is_refused(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "revenue", Revenue())
-    with pytest.raises(ConfigError, match=r"revenue needs the readings price, .* have only user, target, rank"):
+    with pytest.raises(ConfigError, match=r"revenue needs the readings price, .* provide only user, target, rank"):
         evaluator(examples, "revenue")
 
 
 def test_a_baseline_of_another_kind_of_example_is_refused(examples: Examples) -> None:
-    with pytest.raises(ConfigError, match=r"item_rate is not a baseline of next_item: choose among most_popular, item"):
+    with pytest.raises(ConfigError, match=r"item_rate is not a baseline of next_item: choose from most_popular, item"):
         Evaluator(EvaluationConfig(baselines=["item_rate"]), examples, World())
 
 

@@ -74,7 +74,7 @@ def test_what_is_not_name_at_k_is_refused(text):
 
 @pytest.mark.parametrize("text", ["sampled_99_macro_F1", "sampled_99_loss", "sampled_99_sampled_99_HR@5"])
 def test_only_ranks_are_sampled(text):
-    with pytest.raises(ValueError, match="before a metric of ranks, such as sampled_99_HR@10"):
+    with pytest.raises(ValueError, match="precede a rank metric, such as sampled_99_HR@10"):
         metric(text)
 
 

@@ -27,7 +27,7 @@ def test_a_term_is_a_weighted_logarithm():
 def test_evidence_of_two_modalities_has_two_terms():
     both = [ContentSimilarityConfig(), ContentSimilarityConfig(modality="image"), CoOccurrenceConfig()]
     assert list(EvidenceTerms(both)) == ["text_similarity", "image_similarity", "co_occurrence"]
-    with pytest.raises(ValueError, match="co_occurrence occurs more than once"):
+    with pytest.raises(ValueError, match="co_occurrence is listed more than once"):
         check_keys([CoOccurrenceConfig(), CoOccurrenceConfig(window=3)])
 
 

@@ -100,7 +100,7 @@ def intact(folder: Path) -> Iterator[None]:
     except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
         fault = " ".join(str(error).split())[:_LONGEST_FAULT]
         raise DamagedError(
-            f"{folder}, of the cache, is damaged ({fault}): remove this folder, and the same command fills it again"
+            f"the cache folder {folder} is damaged ({fault}): remove it and start the same command again to refill it"
         ) from None
 
 
@@ -110,7 +110,7 @@ def partial_folder(target: Path) -> Path:
 
 
 def _lead(target: Path, work: Work, known: set[str]) -> None:
-    """In charge of `target`, whose lock this process holds: fill it with those who help."""
+    """Fill `target`, whose lock this process holds, together with the processes that help."""
     if target.exists():
         return
     _sweep(target)
@@ -135,7 +135,7 @@ def _begin(target: Path, work: Work, known: set[str]) -> tuple[Path, Parts]:
         if partial.exists() and parts.begin_session(known):
             _check_room(target, work.total_bytes - _size_on_disk(partial))
             if parts.unchecked():
-                _say(f"going on with {partial}: {len(parts.unchecked())} of {len(work.sizes)} parts are finished")
+                _say(f"resuming {partial}: {len(parts.unchecked())} of {len(work.sizes)} parts are finished")
             return partial, parts
         shutil.rmtree(partial, ignore_errors=True)  # of another version of the work
         _check_room(target, work.total_bytes)
@@ -151,7 +151,7 @@ def _begin(target: Path, work: Work, known: set[str]) -> tuple[Path, Parts]:
 
 
 def _do_all(parts: Parts, work: Work) -> None:
-    """Do what no other process does, and wait for the rest: first check what was finished before, then fill."""
+    """Check the parts finished earlier, then fill those that no other process has claimed, and wait for the rest."""
     for name, wanted in (("checking", parts.unchecked()), (work.name, set(range(len(work.sizes))))):
         left = wanted - parts.finished()
         with progress(name, sum(work.sizes[part] for part in left), shown=True) as advance:
@@ -226,7 +226,7 @@ def _take_name(partial: Path, target: Path) -> None:
 
 
 class _Waiting:
-    """Says now and then for whom this process waits."""
+    """Prints from time to time which process this one is waiting for."""
 
     def __init__(self, target: Path) -> None:
         self._target, self._start, self._silent = target, time.monotonic(), SILENT_SECONDS

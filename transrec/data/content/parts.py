@@ -45,7 +45,7 @@ class Work(Protocol):
 
     @property
     def total_bytes(self) -> int:
-        """Size of the folder on disk, about."""
+        """Approximate size of the folder on disk."""
         ...
 
     def begin(self, folder: Path) -> None:

@@ -54,7 +54,7 @@ class TextStore:
             self._tokens = np.load(cached / "tokens.npy", mmap_mode="r")
             self._offsets = np.load(cached / "offsets.npy", mmap_mode="r")
             if len(self._tokens) != self._offsets[-1]:
-                raise ValueError(f"{len(self._tokens):,} tokens in place of {self._offsets[-1]:,}")
+                raise ValueError(f"{len(self._tokens):,} tokens instead of {self._offsets[-1]:,}")
         self._ragged = Ragged(self._offsets)
 
     @staticmethod

@@ -21,14 +21,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Histories:
-    """Items that a block's users are known by: user u has `items[offsets[u]:offsets[u + 1]]`, oldest first."""
+    """The histories of a block's users: user u has `items[offsets[u]:offsets[u + 1]]`, oldest first."""
 
     offsets: Ints  # (users + 1,)
     items: NDArray[np.int32]
     times: Ints
 
     def stops(self, users: Ints, times: Ints) -> Ints:
-        """(I,) how many items each user had before a moment; what has its time is not before it."""
+        """(I,) how many items each user had before a time; an item with the same time is not before it."""
         owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
         moments, ranks = np.unique(np.concatenate([self.times, times]), return_inverse=True)  # no unit is too fine
         keys = owners * len(moments) + ranks[: len(owners)]  # ascending, because times ascend within a user
@@ -38,7 +38,7 @@ class Histories:
 
 @dataclass(frozen=True)
 class Exposures:
-    """The impressions of a block of users, and the histories that they are judged by."""
+    """The impressions of a block of users, and the histories that precede them."""
 
     users: Ints  # (I,) position in the block, ascending
     items: Ints  # (I,) catalogue indices 1..N
@@ -79,12 +79,14 @@ class ShownConfig(Config):
 
 
 class RatedConfig(Config):
-    """Every rating is an impression, and a high one is a click. The user did choose the items of low ratings, so these
-    are honest negatives."""
+    """Every rating is an impression, and a high rating is a click. Users chose the items that they rated low, so those
+    are genuine negatives."""
 
     name: Literal["rated"] = Field("rated", description="where impressions come from")
-    at_least: float = Field(4.0, description="a rating from here on is a click")
-    history: Literal["liked", "all"] = Field("liked", description="what a user is known by: clicks, or every rating")
+    at_least: float = Field(4.0, description="lowest rating that counts as a click")
+    history: Literal["liked", "all"] = Field(
+        "liked", description="items in a user's history: those with a click, or all rated items"
+    )
 
     def times(self, block: UserBlock) -> Ints:
         """(I,) the times of a block's impressions."""
@@ -106,12 +108,12 @@ class RatedConfig(Config):
 class SampledConfig(Config):
     """Every interaction is a click, and items drawn at random are impressions without one: the negatives are guesses.
 
-    They are drawn once for each interaction, by a hash of user and place, so validation and test are the same for all
-    runs, and training meets the same ones in every epoch.
+    The items are drawn once for each interaction, by a hash of user and place, so validation and test are the same for
+    all runs, and training uses the same negatives in every epoch.
     """
 
     name: Literal["sampled"] = Field("sampled", description="where impressions come from")
-    negatives: int = Field(4, ge=1, description="items drawn for each interaction")
+    negatives: int = Field(4, ge=1, description="number of items drawn as negatives for each interaction")
 
     def times(self, block: UserBlock) -> Ints:
         """(I,) the times of a block's impressions."""
@@ -147,7 +149,7 @@ def _all(block: UserBlock) -> Histories:
 
 
 def _same_moment(users: Ints, times: Ints) -> Ints:
-    """Number, within its user, of the moment of each impression: what has one time was shown together."""
+    """Number of each impression's time within its user: items with the same time were shown together."""
     first = np.ones(len(users), bool)
     first[1:] = times[1:] != times[:-1]
     number = np.cumsum(first) - 1

@@ -163,7 +163,7 @@ def _values(name: str, feature: FeatureConfig, users: UserBlock, shown: Exposure
 
 def _column(name: str, owners: str, column: str, known: Mapping[str, pa.StringArray]) -> pa.StringArray:
     if column not in known:
-        choice = "remove the feature, for they have none at all"
+        choice = "they have no columns at all, so remove the feature"
         if known:
             choice = f"choose one of {', '.join(known)}, or remove the feature"
         raise ConfigError(

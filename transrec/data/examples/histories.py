@@ -47,17 +47,19 @@ class HistoriesConfig(Config):
         1.0,
         gt=0,
         le=1,
-        description="share of the training users to train on, a nested uniform sample; all users are evaluated",
+        description="share of the training users to train on: a uniform sample, which contains every smaller "
+        "sample; all users are evaluated",
     )
     min_interactions: int = Field(5, ge=1, description="users with fewer interactions are left out")
     windows: Literal["all", "last"] = Field(
-        "all", description="cut a long history into windows, or keep only its last interactions (released code)"
+        "all",
+        description="cut a long history into windows, or keep only its last interactions, as in the released code",
     )
     stride: int | None = Field(
         None,
         ge=1,
-        description="items between the ends of a user's windows; null: the user encoder's length, so no overlap, "
-        "and only the newest window for a task",
+        description="distance in items between the ends of a user's windows; null: the user encoder's length, so that "
+        "windows do not overlap; for a task, only the newest window",
     )
     split: SplitConfig = Field(LeaveOneOutConfig(), description="what is held out for validation and test")
     candidates: Literal["occurring", "catalogue"] = Field(
@@ -70,7 +72,7 @@ class HistoriesConfig(Config):
     cache_bytes: Annotated[int, MayDiffer()] = Field(
         DEFAULT_CACHE_BYTES,
         ge=0,
-        description="size of the cache of remote shards in bytes; the least recently used are removed first",
+        description="size limit in bytes of the cache of remote shards; the least recently used are removed first",
     )
     on_bad_sample: Literal["stop", "skip"] = Field(
         "stop", description="stop the run at an unreadable item or block of users, or leave it out"
@@ -309,7 +311,7 @@ def open_users(config: HistoriesConfig, peers: Peers) -> UserShards:
     """
     shards = UserShards(open_folder(config))
     if len(peers.union([int(shards.folder.index_sha256[:15], 16)])) > 1:
-        raise ShardSetError(f"{shards.folder} changed while the run was starting: start again")
+        raise ShardSetError(f"{shards.folder} changed while the run was starting: start the run again")
     if config.on_bad_sample == "skip":
         shards.skip(find_bad(shards, range(len(shards)), peers.union))
         lost = int(shards.block_users[list(shards.skipped)].sum())

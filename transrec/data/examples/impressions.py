@@ -1,9 +1,9 @@
-"""Impressions: whether a user answers an item that is shown, given what the user did before.
+"""Impressions: whether a user responds to an item that is shown, given what the user did before.
 
 Designs considered. A set of shards for impressions beside that of users: two readers, and a join in memory. A row for
 each impression with a copy of its history: a request that shows 40 items copies one history 40 times. Taken: lists
 beside the history in a user's record, or impressions derived from ratings. The history of each is found when a block
-is read, and each is an example like any other: order, slots, resuming and lineage know nothing of it.
+is read, and each is an example like any other, so order, slots, resuming and lineage need no special code.
 
 Shape letters: I impressions of a block, H heads.
 """
@@ -42,23 +42,23 @@ _THINNED = 9  # seed component that separates these random numbers from those of
 
 
 class ImpressionsConfig(Config):
-    """Predict the answer to an item that is shown."""
+    """Predict the response to an item that is shown."""
 
     name: Literal["impressions"] = Field("impressions", description="the kind of example")
     exposures: ExposuresConfig = Field(ShownConfig(), description="where impressions come from")
-    heads: list[str] = Field(["click"], min_length=1, description="the answers that are predicted")
+    heads: list[str] = Field(["click"], min_length=1, description="the answers to predict, such as click")
     keep_negatives: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="share of the training impressions without an answer that are trained on, the same in every epoch; "
-        "the probability is corrected for it",
+        description="share of the training impressions without an answer that are trained on, the same ones in every "
+        "epoch; predicted probabilities are corrected for it",
     )
 
     @model_validator(mode="after")
     def _thins_one_head(self) -> Self:
         if self.keep_negatives < 1 and len(self.heads) > 1:
-            raise ValueError("keep_negatives corrects the probability of one answer: name one of `heads`")
+            raise ValueError("keep_negatives corrects the probability of a single head: list one of them in `heads`")
         return self
 
     def scan(self, config: HistoriesConfig, max_length: int, peers: Peers) -> "ImpressionExamples":
@@ -109,7 +109,7 @@ class ImpressionExamples:
         """
         if not sum(self.counts):
             recorded = self.shards.index.heads and not isinstance(self.settings.exposures, ShownConfig)
-            advice = "the shards recorded impressions: take them with `data.examples.exposures={name: shown}`"
+            advice = "the shards contain recorded impressions: use them with `data.examples.exposures={name: shown}`"
             raise ConfigError(
                 f"no impression of {self.folder} is left to train on: "
                 + (advice if recorded else "see data.min_interactions, data.split and data.examples")
@@ -201,7 +201,7 @@ class ImpressionExamples:
 
     @property
     def nobody(self) -> Asked:
-        """An impression that nobody saw."""
+        """A dummy impression: a rank without impressions runs the model on it, to keep step with the others."""
         heads, known = len(self.settings.heads), self.features
         columns = Columns.of_slots([None], self.max_length, heads, known.of_shown)
         zero = torch.zeros(1, dtype=torch.int64)
@@ -225,7 +225,7 @@ class ImpressionExamples:
         return sizes | {"windows": sum(self.counts)}
 
     def remarks(self, part: Part) -> list[str]:
-        """How many of the impressions show users and items that training knows, and whether negatives were drawn."""
+        """How many of the impressions are of users and items seen in training, and whether negatives were drawn."""
         asked = users = items = 0
         for number in range(len(self.shards)):
             block = self._block(number)
@@ -235,18 +235,18 @@ class ImpressionExamples:
             items += int((self.popularity[shown.items[places]] > 0).sum())
         if not asked:
             return []
-        known = f"{users / asked:.0%} have a user and {items / asked:.0%} an item that training knows"
+        known = f"{users / asked:.0%} are of a user and {items / asked:.0%} of an item seen in training"
         found = [f"Of the impressions of this {part}, {known}."]
         if self.settings.exposures.name == "sampled":
             found.append(
-                "Items without a click were drawn at random: these figures say little about items really shown."
+                "Items without a click were drawn at random, so these figures say little about items really shown."
             )
         return found
 
     def _check(self) -> None:
         if not isinstance(self.config.split, TemporalConfig | LastShareConfig):
             raise ConfigError(
-                "`data.split`: impressions are split by name: temporal (one moment for all) or last_share"
+                "`data.split`: impressions need the split temporal (one point in time for all users) or last_share"
             )
         index, settings = self.shards.index, self.settings
         if isinstance(settings.exposures, ShownConfig):
@@ -255,10 +255,10 @@ class ImpressionExamples:
                 known = ", ".join(index.heads) or "no impressions"
                 raise ConfigError(
                     f"`data.examples.heads`: {self.folder} records {known}, not {missing[0]}; "
-                    "or take ratings as impressions with `data.examples.exposures.name=rated`"
+                    "or use ratings as impressions with `data.examples.exposures.name=rated`"
                 )
         elif settings.heads != ["click"]:
-            raise ConfigError(f"`data.examples.heads`: impressions that are {settings.exposures.name} have only: click")
+            raise ConfigError(f"`data.examples.heads`: {settings.exposures.name} impressions have only the head click")
 
     def _read(self, number: int) -> ImpressionBlock:
         users = self.shards.block(number)

@@ -50,7 +50,7 @@ class Labels:
         names, pairs = source.read(users, open_folder)
         if len(names) < 2:
             raise ConfigError(
-                f"`data.examples.targets`: {len(names)} target is nothing to choose from ({', '.join(names)})"
+                f"`data.examples.targets`: at least 2 targets are needed, found {len(names)} ({', '.join(names)})"
             )
         blocks = []
         for number, (user, target) in enumerate(pairs):

@@ -32,14 +32,14 @@ class NextItemExamplesConfig(Config):
 
 
 class NextItemExamples(HistoryExamples):
-    """Each user's history before the held-out items trains; the held-out items validate and test."""
+    """Training uses each user's history before the held-out items; validation and test use the held-out items."""
 
     name = "next_item"
     shortest_history = 2  # one is predicted from the other
 
     def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int, peers: Peers) -> None:
         if isinstance(config.split, LastShareConfig):
-            raise ConfigError("`data.split.name=last_share` splits impressions: choose leave_one_out or temporal")
+            raise ConfigError("`data.split.name=last_share` is for impressions only: choose leave_one_out or temporal")
         # Start of validation and of test in a temporal split: seconds since 1970.
         self._moments = _moments(shards, config, peers)
         super().__init__(shards, config, max_length, peers)
@@ -129,7 +129,7 @@ class NextItemExamples(HistoryExamples):
         if not tied:
             return []
         share = f"{tied:,} of {asked:,} targets of this {part} ({tied / asked:.0%})"
-        return [f"{share} have the same time as the item before: the order of the two is that of the rows."]
+        return [f"{share} have the same time as the item before, so the two are in the order of the rows."]
 
     def training_sequences(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """(concatenated items, length of each user's training history) of each block, for the baselines to count."""
@@ -149,7 +149,7 @@ def _moments(shards: UserShards, config: HistoriesConfig, peers: Peers) -> tuple
     valid_from, test_from = config.split.moments(timestamps, peers)
     if valid_from == test_from:
         raise ConfigError(
-            f"data.split.name=temporal leaves nothing of {shards.folder} to validate on: the interactions at "
+            f"data.split.name=temporal leaves nothing in {shards.folder} to validate on: the interactions at "
             f"valid_from={config.split.valid_from} and test_from={config.split.test_from} have the same time, "
             f"{valid_from} s; choose quantiles further apart, or data.split.name=leave_one_out"
         )

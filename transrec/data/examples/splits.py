@@ -30,7 +30,10 @@ _VALID_FROM, _TEST_FROM = 0.70, 0.73  # of all users: 70, 3 and 27 % as in Peter
 
 
 class LeaveOneOutConfig(Config):
-    """The last interaction tests, the one before it validates, the rest train (Adapter4Rec, the usual protocol)."""
+    """The last interaction is for the test, the one before it for validation, the rest for training.
+
+    This is the usual protocol, and that of Adapter4Rec.
+    """
 
     name: Literal["leave_one_out"] = Field("leave_one_out", description="the kind of split")
 
@@ -45,17 +48,17 @@ class TemporalConfig(Config):
 
     name: Literal["temporal"] = Field("temporal", description="the kind of split")
     valid_from: Quantile | datetime = Field(
-        0.8, description="start of validation: a quantile of all timestamps, or a moment such as 2019-11-12, in UTC"
+        0.8, description="start of validation: a quantile of all timestamps, or a UTC time such as 2019-11-12"
     )
     test_from: Quantile | datetime = Field(
-        0.9, description="start of the test: a quantile of all timestamps, or a moment"
+        0.9, description="start of the test: a quantile of all timestamps, or a UTC time"
     )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         starts = self.valid_from, self.test_from
         if isinstance(starts[0], datetime) != isinstance(starts[1], datetime):
-            raise ValueError("give valid_from and test_from both as quantiles or both as moments")
+            raise ValueError("give both valid_from and test_from as quantiles, or both as points in time")
         if starts[0] >= starts[1]:  # type: ignore[operator]  # both of one kind
             raise ValueError("valid_from must lie before test_from")
         return self
@@ -75,14 +78,14 @@ class TemporalConfig(Config):
 
 
 class LastShareConfig(Config):
-    """The last share of each user's requests tests, the share before it validates, the rest train.
+    """The last share of a user's requests is for the test, the share before it for validation, the rest for training.
 
     A rating is a request of its own.
     """
 
     name: Literal["last_share"] = Field("last_share", description="the kind of split")
-    valid: float = Field(0.1, gt=0, lt=1, description="share of a user's requests that validate")
-    test: float = Field(0.1, gt=0, lt=1, description="share of a user's requests that test")
+    valid: float = Field(0.1, gt=0, lt=1, description="share of a user's requests that are used for validation")
+    test: float = Field(0.1, gt=0, lt=1, description="share of a user's requests that are used for the test")
 
     @model_validator(mode="after")
     def _leaves_some(self) -> Self:
@@ -124,8 +127,8 @@ def temporal(lengths: Ints, timestamps: Ints, min_interactions: int, valid_from:
 def last_share(users: Ints, requests: Ints, valid: float, test: float) -> NDArray[np.int8]:
     """TRAIN, VALID or TEST for each of a block's impressions, given its user and its request, in the order of time.
 
-    Of a user's n requests, the last ⌊n · test⌋ test and the ⌊n · valid⌋ before them validate. What was shown together
-    stays together: of the items of one request, some labels would give away the others.
+    Of a user's n requests, the last ⌊n · test⌋ are for the test and the ⌊n · valid⌋ before them for validation. Items
+    shown together stay together, because some labels of a request would give away the others.
 
     Args:
         users: ascending.

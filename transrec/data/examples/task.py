@@ -34,7 +34,7 @@ class TaskExamplesConfig(Config):
     """Predict a target of another vocabulary: a profile, the items of another catalogue, or the labels of a file."""
 
     name: Literal["task"] = Field("task", description="the kind of example")
-    targets: TargetsConfig = Field(description="where the targets of the users come from")
+    targets: TargetsConfig = Field(description="where the users' targets come from")
 
     def scan(self, config: HistoriesConfig, max_length: int, peers: Peers) -> "TaskExamples":
         """Build the examples in the shards, with the other ranks."""
@@ -46,7 +46,7 @@ class TaskExamplesConfig(Config):
 
 
 class TaskExamples(HistoryExamples):
-    """Each user trains, validates or tests as a whole, with the full history and a target after it."""
+    """Each user is in training, validation or test as a whole, with the full history and a target after it."""
 
     name = "task"
     shortest_history = 1
@@ -61,7 +61,7 @@ class TaskExamples(HistoryExamples):
     def check_training(self) -> None:
         if not any((block.part == TRAIN).any() for block in self.labels.blocks):
             raise ConfigError(
-                f"no user of {self.folder} that trains has a target: see data.examples and data.min_interactions"
+                f"no training user of {self.folder} has a target: see data.examples and data.min_interactions"
             )
 
     def remarks(self, part: Part) -> list[str]:

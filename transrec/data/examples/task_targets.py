@@ -40,7 +40,7 @@ Read = tuple[list[str], list[Pairs]]  # names, where target t is names[t - 1]; t
 
 def _ascending(bands: list[float] | None) -> list[float] | None:
     if bands is not None and bands != sorted(set(bands)):
-        raise ValueError("give the bounds in ascending order")
+        raise ValueError("the bounds must be in ascending order")
     return bands
 
 
@@ -52,7 +52,7 @@ class ProfileConfig(Config):
     bands: Annotated[list[float] | None, AfterValidator(_ascending)] = Field(
         None,
         min_length=1,
-        description="bounds between the classes of a numeric column; each belongs to the class above it",
+        description="bounds between the classes of a numeric column; a value equal to a bound is in the class above",
     )
 
     def read(self, users: UserShards, open_folder: OpenFolder) -> Read:
@@ -111,7 +111,7 @@ class FileConfig(Config):
 
     name: Literal["file"] = Field("file", description="the source of targets")
     path: Annotated[UserPath, MayDiffer()] = Field(
-        description="table with the columns user_id and target, tab-separated or Parquet"
+        description="tab-separated or Parquet table with the columns user_id and target"
     )
 
     def read(self, users: UserShards, open_folder: OpenFolder) -> Read:
@@ -157,7 +157,7 @@ def _to_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.string())
     numbers = column.cast(pa.float64())
     if pc.any(pc.greater_equal(pc.abs(numbers), _EXACT)).as_py():
-        raise pa.ArrowInvalid("a float over 2^53 is not an exact number: write integers or texts")
+        raise pa.ArrowInvalid("a float above 2^53 is not exact: write integers or strings")
     whole = pc.if_else(pc.equal(numbers, pc.floor(numbers)), numbers, None).cast(pa.int64()).cast(pa.string())
     others = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.string()), column.cast(pa.string()))
     return pc.coalesce(whole, others)

@@ -93,7 +93,7 @@ def read(url: str, most_bytes: int) -> bytes:
         for part in _stream(url):
             data += part
             if len(data) > most_bytes:
-                raise RemoteError(f"{public(url)} is larger than {most_bytes} bytes: it is not the expected file")
+                raise RemoteError(f"{public(url)} is larger than {most_bytes} bytes, so it is not the expected file")
         return bytes(data)
 
     return _retry(url, attempt)
@@ -112,11 +112,11 @@ def fetch(url: str, target: Path, size: int, sha256: str) -> None:
             for part in _stream(url):
                 arrived += len(part)
                 if arrived > size:
-                    raise _Temporary(f"more than its {size} bytes arrived")
+                    raise _Temporary(f"more than the expected {size} bytes arrived")
                 digest.update(part)
                 file.write(part)
         if arrived < size:
-            raise _Temporary(f"{arrived} of its {size} bytes arrived")
+            raise _Temporary(f"only {arrived} of its {size} bytes arrived")
         if digest.hexdigest() != sha256:
             raise _Temporary("the received file's SHA-256 differs from index.json")
 

@@ -195,7 +195,7 @@ class ShardIndex(Strict):
             raise ShardSetError(f"{where} {_what_else_it_is(data, error)}") from None
         if version not in (_WITHOUT_IMPRESSIONS, SCHEMA_VERSION):
             raise ShardSetError(
-                f"{where} has schema version {_shorten(version)}, this code reads {_WITHOUT_IMPRESSIONS} and "
+                f"{where} has schema version {_shorten(version)}, but this code reads {_WITHOUT_IMPRESSIONS} and "
                 f"{SCHEMA_VERSION}: rebuild the shards"
             )
         expected = _checksum(fields)  # before fields are added
@@ -282,7 +282,7 @@ def _what_else_it_is(data: bytes, error: Exception) -> str:
     """What bytes are that are not an index: without their content, which may be long."""
     if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
         return (
-            "is a web page, not an index: look at it in a browser; the server may ask for a login or not have the set"
+            "is a web page, not an index: open it in a browser; the server may require a login, or may not have the set"
         )
     if not data.strip(b"\0 \t\r\n"):
         return f"is empty ({len(data):,} bytes without content): copy the set again, or rebuild the shards"

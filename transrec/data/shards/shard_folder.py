@@ -108,13 +108,13 @@ class ShardFolder:
             RemoteError: the file cannot be fetched.
         """
         if not 0 <= offset <= offset + size <= self._entry(name).bytes:
-            raise self._unreadable(name, f"it has no {size} bytes from {offset} on")
+            raise self._unreadable(name, f"it ends before the {size} bytes at offset {offset}")
         content = self._read(name, offset, size)
         if zlib.crc32(content) != crc32 and isinstance(self.place, str):
             self._cache.drop(self._path(name))  # it was verified on arrival, so this node's disk damaged it
             content = self._read(name, offset, size)
         if zlib.crc32(content) != crc32:
-            raise self._unreadable(name, f"the checksum of the {size} bytes from {offset} on is wrong")
+            raise self._unreadable(name, f"the checksum of the {size} bytes at offset {offset} is wrong")
         return content
 
     def table(self, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:

@@ -95,7 +95,7 @@ def test_killed_processes_lose_only_what_they_had_in_hand(tmp_path: Path) -> Non
     assert (target / "numbers.bin").read_bytes() == expected(PARTS)
     again = len(filled(tmp_path)) - PARTS
     assert again <= 2, "one part of each killed process, whose note was not yet written"
-    assert f"going on with {partial_folder(target)}: " in said
+    assert f"resuming {partial_folder(target)}: " in said
     assert f" of {PARTS} parts are finished" in said
 
 
@@ -163,9 +163,9 @@ def test_too_little_room_is_one_sentence_before_the_work_begins(tmp_path: Path) 
     message = str(caught.value)
     assert message.startswith(f"{tmp_path} has ")
     assert (
-        f"bytes free, but {NAME} needs {10 * free:,}: make room on that disk (unfinished folders there: "
-        f"{OTHER}.partial-"
-    ) in message
+        f"bytes free, but {NAME} needs {10 * free:,}: make room on that disk "
+        f"(unfinished folders there: {OTHER}.partial-" in message
+    )
     assert {path.name for path in tmp_path.iterdir()} == {partial_folder(tmp_path / OTHER).name}
 
 

@@ -161,8 +161,8 @@ def test_a_block_without_impressions_has_no_rows_whatever_its_columns() -> None:
         (UserColumnFeature, "`model.features.x.column`: the users of these shards have no column agee: choose one of "
          "age, town, or remove the feature"),
         (ItemColumnFeature, "`model.features.x.column`: the items of these shards have no column agee: choose one of "),
-        (ContextFeature, "`model.features.x.column`: the impressions of these shards have no column agee: remove the "
-         "feature, for they have none"),
+        (ContextFeature, "`model.features.x.column`: the impressions of these shards have no column agee: they have "
+         "no columns at all, so remove the feature"),
     ],
     ids=["user", "item", "context"],
 )  # fmt: skip
@@ -180,7 +180,9 @@ def test_shards_without_a_column_that_the_model_reads_are_refused(build_shards, 
     examples = scan_impressions(features={"age": UserColumnFeature(column="age")})
     others = scan_impressions(path=build_shards(ratings(6), N_ITEMS))
     others.features = FeatureRows.of(others.folder, examples.features.settings, examples.features.vocabularies)
-    with pytest.raises(ConfigError, match=r"`model\.features\.age\.column`.*remove the feature, for they have none"):
+    with pytest.raises(
+        ConfigError, match=r"`model\.features\.age\.column`.*they have no columns at all, so remove the feature"
+    ):
         list(others.questions("test"))
 
 

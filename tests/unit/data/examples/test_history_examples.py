@@ -78,8 +78,8 @@ def test_targets_at_the_time_of_the_item_before_are_remarked(
     }
     interactions = scan(path=build_shards(histories, n_items=5), min_interactions=3)
     assert interactions.remarks("test") == [
-        "1 of 2 targets of this test (50%) have the same time as the item before: the order of the two is that of the "
-        "rows."
+        "1 of 2 targets of this test (50%) have the same time as the item before, so the two are in the order "
+        "of the rows."
     ]
     assert not interactions.remarks("valid")
 
@@ -143,7 +143,7 @@ def same_times(build_shards, times: list[int]) -> Path:
 
 
 def test_a_temporal_split_between_equal_times_is_refused(scan: Callable[..., HistoryExamples], build_shards) -> None:
-    with pytest.raises(ConfigError, match=r"nothing of .* to validate on: .* have the same time, 40 s; choose"):
+    with pytest.raises(ConfigError, match=r"nothing in .* to validate on: .* have the same time, 40 s; choose"):
         scan(path=same_times(build_shards, [10, 20, 40, 40, 40]), split={"name": "temporal"}, min_interactions=1)
 
 

@@ -233,7 +233,7 @@ def test_remarks_count_known_users_and_items(build_shards, scan_impressions: Sca
     examples = scan_impressions(path=path, split={"name": "temporal", "valid_from": 0.375, "test_from": 0.5})
     assert examples._moments == (30, 40)
     assert examples.remarks("test") == [
-        "Of the impressions of this test, 40% have a user and 40% an item that training knows."
+        "Of the impressions of this test, 40% are of a user and 40% of an item seen in training."
     ]
 
 
@@ -356,7 +356,7 @@ def test_negatives_are_thinned_for_training_alone(scan_impressions: Scan) -> Non
 def test_recorded_impressions_are_named_where_there_are_no_ratings(shown_shards: Path, scan_impressions: Scan) -> None:
     examples = scan_impressions(path=shown_shards, exposures={"name": "rated"}, split=TEMPORAL)
     with pytest.raises(
-        ConfigError, match=r"recorded impressions: take them with `data\.examples\.exposures=\{name: shown"
+        ConfigError, match=r"recorded impressions: use them with `data\.examples\.exposures=\{name: shown"
     ):
         examples.check_training()
 

@@ -80,14 +80,14 @@ def test_short_histories_take_no_part(scan: Scan, two_platforms: tuple[Path, Pat
     source, target = two_platforms
     task = {"name": "cold_start", "target": target}
     assert parts(scan(path=source, min_interactions=8, task=task)).keys() == {f"u{n}" for n in range(40) if n % 5 == 4}
-    with pytest.raises(ConfigError, match=r"no user of .* that trains has a target"):
+    with pytest.raises(ConfigError, match=r"no training user of .* has a target"):
         scan(path=source, min_interactions=9, task=task).check_training()
 
 
 def test_one_class_is_no_task(scan: Scan, tmp_path: Path) -> None:
     path = tmp_path / "labels.tsv"
     path.write_text("user_id\ttarget\nuser-1\tonly\n")
-    with pytest.raises(ConfigError, match=r"1 target is nothing to choose from \(only\)"):
+    with pytest.raises(ConfigError, match=r"at least 2 targets are needed, found 1 \(only\)"):
         scan(task={"name": "file", "path": path})
 
 

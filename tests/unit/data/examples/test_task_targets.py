@@ -123,7 +123,7 @@ def test_numbers_in_a_file_are_those_they_were_before_one_was_missing(
     found = FileConfig(path=tmp_path / "labels.parquet").read(users, ShardFolder)
     assert named(users, found) == {"123456789012": ["1"], "7": ["2.5"]}
     pq.write_table(pa.table({"user_id": [1e16], "target": ["a"]}), tmp_path / "labels.parquet")
-    with pytest.raises(ConfigError, match="not an exact number"):
+    with pytest.raises(ConfigError, match="is not exact"):
         FileConfig(path=tmp_path / "labels.parquet").read(users, ShardFolder)
 
 

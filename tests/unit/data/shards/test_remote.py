@@ -156,7 +156,7 @@ def test_more_than_was_asked_for_is_refused(folder: Path, target: Path) -> None:
     with serve(folder) as server:
         with pytest.raises(RemoteError, match="larger than 100 bytes"):
             read(f"{server.url}/file", 100)
-        with pytest.raises(RemoteError, match="more than its 100 bytes"):
+        with pytest.raises(RemoteError, match="more than the expected 100 bytes"):
             fetch(f"{server.url}/file", target, 100, SHA256)
 
 

@@ -215,7 +215,7 @@ def _faults(given: Any, made: Any, where: str = "") -> Iterator[str]:
     elif type(made) is int and abs(made) >= 2**63:
         yield f"`{where}`: {str(made)[:20]}… is too large: give a number of at most 64 bits"
     elif isinstance(made, str | Path) and "\0" in str(made):
-        yield f"`{where}`: text cannot hold the character of number 0"
+        yield f"`{where}`: text cannot contain the null character"
 
 
 def read_yaml(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
@@ -294,7 +294,7 @@ def _parsed(override: str, text: str, annotations: Sequence[Any]) -> Any:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         raise ConfigError(f"override {override!r}: leave out the inner quotes, as text is taken as it is typed")
     if "\0" in text:
-        raise ConfigError(f"override {override!r}: text cannot hold the character of number 0")
+        raise ConfigError(f"override {override!r}: text cannot contain the null character")
     return text
 
 

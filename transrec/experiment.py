@@ -105,5 +105,5 @@ class Experiment(Config):
             if known != predicted:
                 raise ValueError(f"data.examples.heads {known} and model.objective.heads {predicted} must be the same")
         if isinstance(self.data.examples, TaskExamplesConfig) and isinstance(self.data.split, TemporalConfig):
-            raise ValueError("data.split.name=temporal splits histories, but a task splits users: leave data.split out")
+            raise ValueError("data.split.name=temporal splits histories, but a task splits users: remove data.split")
         return self

@@ -234,7 +234,7 @@ def load_export(folder: Path, model: nn.Module) -> None:
         found = base_hash(model)
         if found != expected:
             raise WeightsError(
-                f"{folder / ADAPTER_FILE} was trained on a base with hash {expected[:12]}…, this base has "
+                f"{folder / ADAPTER_FILE} was trained on a base with hash {expected[:12]}…, but this base has "
                 f"{found[:12]}…: load the run's own backbone or `init_from`"
             )
     load_trained(folder, model)

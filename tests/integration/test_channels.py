@@ -163,7 +163,7 @@ def test_an_export_is_used_away_from_its_run(
         assert f"name shards with {option}" in refused(
             commands.run(command, "--run", source, "--adapter", moved, *more)
         )
-    assert "is not in its run folder: give the run that it was trained on with --run" in refused(
+    assert "is not in its run folder: name its base with --run" in refused(
         commands.run("evaluate", "--adapter", moved, "--data", data)
     )
 

@@ -65,7 +65,7 @@ def test_its_own_shards_may_lie_elsewhere_but_others_are_refused(recorded: Path,
     assert RunLineage(recorded, own).step(3) == RunLineage(recorded).step(3)
     for name, changes in (("users", {"users": 150}), ("items", {"items": 90})):
         others = build_shards(tmp_path / name, **changes)
-        with pytest.raises(ConfigError, match=r"was trained on other shards than .*name its own with --data"):
+        with pytest.raises(ConfigError, match=r"was trained on shards other than .*name its own shards with --data"):
             RunLineage(recorded, others)
 
 

@@ -78,7 +78,7 @@ def test_other_shards_beside_a_moved_run_are_not_taken_for_its_own(tree: Path, t
     shutil.copytree(tree / "runs/0", moved / "runs/0")
     other = build_shards(moved / "shards", users=60, items=30, interactions=600)
     message = refused(evaluate(tmp_path, moved / "runs/0"))
-    assert f"was trained on other shards than {other}" in message
+    assert f"was trained on shards other than {other}" in message
     assert "--data" in message
     (line,) = json_lines(evaluate(tmp_path, moved / "runs/0", "--data", other))
     assert line["data"] == str(other)
@@ -93,7 +93,7 @@ def test_a_base_that_moved_along_is_found(tree: Path, tmp_path: Path) -> None:
 def test_a_run_that_moved_alone_asks_for_its_shards_and_takes_them(tree: Path, tmp_path: Path) -> None:
     alone = (tree / "runs/1").rename(tmp_path / "alone")
     message = refused(evaluate(tmp_path, alone))
-    assert "its shards are not at" in message
+    assert "its shards are no longer at" in message
     assert "name them with --data" in message
     (line,) = json_lines(evaluate(tmp_path, alone, "--data", tree / "shards"))
     assert line["test"] == json.loads((alone / "summary.json").read_text())["test"]

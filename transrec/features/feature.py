@@ -34,9 +34,11 @@ class IdFeature(Feature):
         0.05,
         ge=0,
         lt=1,
-        description="share of the ids that training replaces by the unknown one, so that it is trained",
+        description="share of the ids that training replaces by the unknown id, so that its vector is trained",
     )
-    buckets: int | None = Field(None, ge=2, description="rows of the table, chosen by a hash; null: a row for each id")
+    buckets: int | None = Field(
+        None, ge=2, description="number of table rows, chosen by a hash; null: a row for each id"
+    )
 
     def count(self, values: Iterable[pa.StringArray]) -> Vocabulary:
         return Buckets(size=self.buckets) if self.buckets else Values.of(values)
@@ -45,14 +47,14 @@ class IdFeature(Feature):
 class UserIdFeature(IdFeature):
     """The user."""
 
-    of: Literal["user_id"] = Field("user_id", description="whose feature it is")
+    of: Literal["user_id"] = Field("user_id", description="what the feature describes")
     owner = "user"
 
 
 class ItemIdFeature(IdFeature):
     """The item."""
 
-    of: Literal["item_id"] = Field("item_id", description="whose feature it is")
+    of: Literal["item_id"] = Field("item_id", description="what the feature describes")
     owner = "item"
 
 
@@ -60,12 +62,14 @@ class ColumnFeature(Feature):
     """A column of the data."""
 
     column: str = Field(description="name of the column")
-    several: str | None = Field(None, min_length=1, description="separator of several values in one; null: one value")
+    several: str | None = Field(
+        None, min_length=1, description="separator of several values in a field; null: a single value"
+    )
     bands: list[float] | None = Field(
-        None, min_length=1, description="upper ends of the bands that numbers fall into; null: every value is its own"
+        None, min_length=1, description="upper ends of the bands into which numbers are grouped; null: no bands"
     )
     buckets: int | None = Field(
-        None, ge=2, description="rows of the table, chosen by a hash; null: a row for each value"
+        None, ge=2, description="number of table rows, chosen by a hash; null: a row for each value"
     )
     unknown: ClassVar[float] = 0.0
 
@@ -96,29 +100,29 @@ class ColumnFeature(Feature):
 class ItemColumnFeature(ColumnFeature):
     """A column of the items."""
 
-    of: Literal["item"] = Field("item", description="whose feature it is")
+    of: Literal["item"] = Field("item", description="what the feature describes")
     owner = "item"
 
 
 class UserColumnFeature(ColumnFeature):
     """A column of the users' profiles."""
 
-    of: Literal["user"] = Field("user", description="whose feature it is")
+    of: Literal["user"] = Field("user", description="what the feature describes")
     owner = "user"
 
 
 class ContextFeature(ColumnFeature):
     """A column of the impressions, such as the position on the page."""
 
-    of: Literal["context"] = Field("context", description="whose feature it is")
-    when_serving: str | None = Field(None, description="value when nothing is shown yet; null: the unknown one")
+    of: Literal["context"] = Field("context", description="what the feature describes")
+    when_serving: str | None = Field(None, description="value used when nothing is shown yet; null: unknown")
     owner = "impression"
 
 
 class TimeFeature(Feature):
     """The hour of the day or the day of the week of an impression, in UTC."""
 
-    of: Literal["time"] = Field("time", description="whose feature it is")
+    of: Literal["time"] = Field("time", description="what the feature describes")
     part: Literal["hour", "weekday"] = Field(description="hour of the day, or day of the week")
     owner = "impression"
     unknown: ClassVar[float] = 0.0
@@ -136,7 +140,7 @@ class TimeFeature(Feature):
 class RequestFeature(Feature):
     """How many items a request showed, in bands of which two make a doubling; the more, the fewer are clicked."""
 
-    of: Literal["request"] = Field("request", description="whose feature it is")
+    of: Literal["request"] = Field("request", description="what the feature describes")
     owner = "impression"
     unknown: ClassVar[float] = 0.0
 

@@ -71,7 +71,7 @@ class Buckets(Config):
     """Rows chosen by a hash of the value, so that values share them; nothing is counted."""
 
     kind: Literal["buckets"] = Field("buckets", description="rows chosen by a hash")
-    size: int = Field(ge=1, description="number of rows, without that of the unknown")
+    size: int = Field(ge=1, description="number of rows, besides the one for unknown values")
 
     def rows(self, values: pa.StringArray) -> Ints:
         """The row 1..size of each value; 0 for null."""

@@ -18,7 +18,7 @@ class ContentInterestConfig(Config):
     """Configuration of `ContentInterest`."""
 
     name: Literal["content_interest"] = Field(
-        "content_interest", description="softmax attention of the candidate (EM3)"
+        "content_interest", description="softmax attention of the candidate to the history (EM3)"
     )
 
     def build(self, width: int) -> "ContentInterest":

@@ -16,7 +16,7 @@ from transrec.protocols import Interest
 class DINConfig(Config):
     """Configuration of `DIN`."""
 
-    name: Literal["din"] = Field("din", description="attention of the candidate by a small network (DIN)")
+    name: Literal["din"] = Field("din", description="attention to the history by a small network (DIN)")
     hidden: int = Field(36, ge=1, description="width of the network inside the attention")
 
     def build(self, width: int) -> "DIN":

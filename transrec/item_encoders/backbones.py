@@ -72,7 +72,7 @@ def load_backbone(
     if kind.modality != modality:
         raise ConfigError(f"`backbone`: {name!r} reads {kind.modality}; this item encoder needs one for {modality}")
     if modality == "image" and config.num_channels != 3:
-        raise ConfigError(f"`backbone`: {name!r} reads images of {config.num_channels} channels, not of 3 (RGB)")
+        raise ConfigError(f"`backbone`: {name!r} reads images with {config.num_channels} channels instead of 3 (RGB)")
     if layers is not None:
         _keep_layers(config, layers, name)
     if dropout is not None:

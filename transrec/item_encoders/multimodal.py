@@ -38,7 +38,9 @@ class MultimodalEncoderConfig(Config):
     text: TextEncoderConfig | None = Field(None, description="encoder of the items' texts")
     image: ImageEncoderConfig | None = Field(None, description="encoder of the items' images")
     id: IdEmbeddingConfig | None = Field(None, description="a learned vector for every item besides its content")
-    fusion: FusionConfig = Field(SumConfig(), description="how the vectors become one: a name, or one with settings")
+    fusion: FusionConfig = Field(
+        SumConfig(), description="how the vectors are combined: a name, or a name with settings"
+    )
 
     @model_validator(mode="after")
     def _several(self) -> Self:

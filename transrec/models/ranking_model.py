@@ -47,7 +47,9 @@ class DnnConfig(Config):
 class RankingModelConfig(ModelSettings):
     """Configuration of `RankingModel`."""
 
-    name: Literal["ranking_model"] = Field("ranking_model", description="the probability of an answer to an item")
+    name: Literal["ranking_model"] = Field(
+        "ranking_model", description="predicts the probability of a response to an item"
+    )
     width: int = Field(32, ge=1, description="width of the content vectors")
     max_length: int = Field(20, ge=1, description="number of a user's newest items that the interests read")
     item_encoder: ItemEncoderConfig | None = Field(
@@ -61,7 +63,7 @@ class RankingModelConfig(ModelSettings):
     content_interest: InterestConfig | None = Field(None, description="interest over content vectors; null: none")
     pooled_content: bool = Field(True, description="the network reads the candidate's content vector")
     similarity: bool = Field(
-        False, description="the network reads how similar the candidate is to the history in the frozen space"
+        False, description="the network reads how similar the candidate is to the history in the frozen features"
     )
     dnn: DnnConfig = Field(DnnConfig(), description="the network")
     objective: ClickConfig = Field(ClickConfig(), description="training losses")
@@ -96,7 +98,7 @@ class RankingModelConfig(ModelSettings):
                 "{of: item_id}"
             )
         if not self.features and self.item_encoder is None:
-            raise ValueError("name features, an item_encoder, or both: there is nothing to predict from")
+            raise ValueError("there is nothing to predict from: set features, item_encoder or both")
         return self
 
     @property
@@ -142,7 +144,7 @@ class RankingModelConfig(ModelSettings):
             found = self.with_vocabularies(known["vocabularies"])
             return found.model_copy(update={"centres": centres, "axes": axes})
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"{path} cannot be read ({error}): export the run anew") from None
+            raise ConfigError(f"{path} cannot be read ({error}): export the run again") from None
 
     def with_vocabularies(self, vocabularies: Mapping[str, Any]) -> "RankingModelConfig":
         """These settings with the rows of the features' values, as objects or as their plain form."""

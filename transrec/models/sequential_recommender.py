@@ -38,7 +38,8 @@ class SequentialRecommenderConfig(ModelSettings):
     user_encoder: UserEncoderConfig = Field(description="maps the vectors of a user's items to states")
     objective: ObjectiveConfig = Field(description="training loss on states and item vectors")
     similarity: Literal["dot", "cosine"] = Field(
-        "dot", description="of user states and item vectors: inner product, or cosine, which needs a small temperature"
+        "dot",
+        description="how user states and item vectors are compared: inner product, or cosine, which needs a small temperature",
     )
     evidence: list[EvidenceConfig] = Field(
         [], description="scores from counts and content that are added to the logits with learned weights"

@@ -95,7 +95,7 @@ def read_adapter(folder: Path, base: Path | None) -> Channel:
 def _over(base: Path | None, export: Path) -> Experiment:
     """The experiment of an export without its run folder: settings not in the export are those of the base."""
     if base is None:
-        raise ConfigError(f"{export} is not in its run folder: give the run that it was trained on with --run")
+        raise ConfigError(f"{export} is not in its run folder: name its base with --run")
     described = read_export(export)
     own = described.model_dump(include={"seed", "model", "init_except", "adaptation", "evaluation"})
     values: dict[str, Any] = {**load(base).model_dump(mode="json"), "init_from": str(base), **own}

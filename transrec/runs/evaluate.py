@@ -83,7 +83,7 @@ def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:
     check_shards(channel.folder, own, "--data")
     trained_on, place = read_export(channel.export).shards_sha256, open_folder(own)
     if trained_on not in (None, place.index_sha256):
-        raise ConfigError(f"{channel.folder} was trained on other shards than {place}: name the shards with --data")
+        raise ConfigError(f"{channel.folder} was trained on shards other than {place}: name the shards with --data")
     return own
 
 
@@ -93,7 +93,7 @@ def check_shards(run: Path, data: DataConfig, option: str) -> None:
         ConfigError: the shards that a run was trained on have moved; the message refers to the command's `option`.
     """
     if isinstance(data.path, Path) and not data.path.exists():
-        raise ConfigError(f"{run}: its shards are not at {data.path} any more: name them with {option}")
+        raise ConfigError(f"{run}: its shards are no longer at {data.path}: name their folder with {option}")
 
 
 def tables(results: Sequence[Result], world: World) -> list[tuple[str, list[Mapping[str, Mapping[str, Estimate]]]]]:

@@ -76,7 +76,7 @@ def read_export(export: Path) -> Export:
         raise ConfigError(f"{path} is damaged ({error}): {_AGAIN}") from None
     if not isinstance(values, dict) or values.get("format", 1) not in (1, FORMAT):
         written = values.get("format") if isinstance(values, dict) else None
-        raise ConfigError(f"{path} has format {written}, this version reads up to {FORMAT}: use a newer TransRec")
+        raise ConfigError(f"{path} has format {written}, but this version reads up to {FORMAT}: use a newer TransRec")
     try:
         return validate(Export, values)
     except ConfigError as error:

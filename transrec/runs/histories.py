@@ -57,7 +57,7 @@ def _check_keys(record: dict[str, Any], where: str) -> None:
         )
     for key in record.keys() - _KEYS:
         if near := get_close_matches(key, _KEYS - record.keys(), 1):
-            raise ConfigError(f"{where}: {shortened(repr(key))} is not a key of a line: did you mean {near[0]!r}?")
+            raise ConfigError(f"{where}: {shortened(repr(key))} is not a known key: did you mean {near[0]!r}?")
 
 
 def users_of(place: Path | str) -> list[UserHistory]:

@@ -62,7 +62,7 @@ class RunLineage:
         self.lineage = Lineage(stream, steps)
         same_examples = not steps or f"{digest(0, stream.slots(steps - 1)):016x}" == recorded
         if not same_examples or _of_others(run_dir / "export", folder.index):
-            raise ConfigError(f"{run_dir} was trained on other shards than {folder}: name its own with --data")
+            raise ConfigError(f"{run_dir} was trained on shards other than {folder}: name its own shards with --data")
         catalogue = folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id", "title"]).to_pydict()
         self._item_ids: list[str] = catalogue["item_id"]
         self.titles: dict[str, str] = dict(zip(self._item_ids, catalogue["title"], strict=True))  # by item id

@@ -115,7 +115,7 @@ def check_targets(export: Path, examples: Examples) -> None:
     if known != asked:
         differing = sorted(set(known) ^ set(asked))[:4]
         raise ConfigError(
-            f"{export.parent} has {len(known)} targets, the data has {len(asked)}, which are not the same"
+            f"{export.parent} has {len(known)} targets, but the data has {len(asked)}, and they differ"
             f"{' (' + ', '.join(differing) + ' …)' if differing else ''}: use the data of its task"
         )
 
@@ -130,7 +130,7 @@ def source_weights(experiment: Experiment) -> dict[str, Tensor]:
     assert run_dir is not None
     if not run_dir.exists():
         raise ConfigError(
-            f"{run_dir}, the base of {experiment.run_dir}, does not exist any more: give its new path with "
+            f"{run_dir}, the base of {experiment.run_dir}, no longer exists: give its new path with "
             f"--adapter {experiment.run_dir} --run BASE"
         )
     export = run_dir / "export"

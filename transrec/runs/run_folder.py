@@ -86,7 +86,7 @@ def owned(run_dir: Path, world: World) -> Iterator[None]:
         if refusal is not None:
             raise refusal
         if refused:
-            raise BusyError(f"rank 0 cannot own {run_dir}: see its error")
+            raise BusyError(f"rank 0 could not lock {run_dir}: see the error of rank 0")
         yield
 
 

@@ -252,9 +252,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ConfigError as error:
         raise ConfigError(f"{path} is not the manifest of exported vectors: {error}") from None
     if others := {name for name in manifest.files if Path(name).name != name}:
-        raise ConfigError(
-            f"{path} names files outside of its folder, such as {min(others)!r}: export the vectors again"
-        )
+        raise ConfigError(f"{path} names files outside its folder, such as {min(others)!r}: export the vectors again")
     return manifest
 
 

@@ -38,7 +38,7 @@ class Served:
         """
         old = self.recommender
         if model_sha256(old.export) != self.model_sha256:
-            raise ConfigError(f"{old.folder} was trained further since the service started: start the service again")
+            raise ConfigError(f"{old.folder} was trained further after the service started: restart the service")
         again = old.with_known(None)
         again.open()
         if again.catalogue.folder.index_sha256 == self.catalogue_sha256:
@@ -65,7 +65,7 @@ class Generation:
         """
         names = [recommender.name for recommender in recommenders]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigError(f"two channels are named {doubled[0]}, by their folders: rename one of them")
+            raise ConfigError(f"two channels are named {doubled[0]}, after their folders: rename one of them")
         for recommender in recommenders:
             recommender.open()  # raises before the work begins
         return cls({recommender.name: Served.load(recommender) for recommender in recommenders})

@@ -22,7 +22,7 @@ ItemId = Annotated[
 ]
 Filters = Annotated[
     dict[Text, Annotated[list[Text], Field(min_length=1, max_length=MOST_VALUES)]],
-    Field(max_length=16, description="allowed values by column of the items; `/channels` lists the columns"),
+    Field(max_length=16, description="allowed values for each item column; `/channels` lists the columns"),
 ]
 Columns = Annotated[dict[Text, Text | None], Field(max_length=64)]
 Channel = Annotated[Text | None, Field(description="name of a channel; may be left out if there is only one")]
@@ -47,7 +47,7 @@ class RecommendRequest(_Message):
     filters: Filters = {}
     unknown: Literal["skip", "error"] = Field(
         "skip",
-        description="ids of the history or the candidates that the catalogue lacks: leave out and list, or refuse",
+        description="ids in the history or candidates that the catalogue lacks: leave them out and list them, or refuse",
     )
     user: Text = Field("", description="for a ranking model: the user's id")
     time: StrictInt = Field(0, ge=0, le=LATEST_SECOND, description="for a ranking model: seconds since 1970")
@@ -87,7 +87,7 @@ class Found(BaseModel):
 
     item_id: str
     title: str
-    picture: bool = Field(description="whether `/picture` has one")
+    picture: bool = Field(description="whether `/picture` has one of this item")
 
 
 class ChannelDescription(BaseModel):

@@ -127,7 +127,7 @@ class Service:
                 renewed = await asyncio.to_thread(self.generation.renewed)
             except TransRecError as error:
                 self.metrics.reloaded("failed")
-                raise HTTPException(409, f"the old catalogue stays: {error}") from None
+                raise HTTPException(409, f"the old catalogue remains in use: {error}") from None
             changed = renewed is not self.generation
             self.generation = renewed
         self.metrics.reloaded("changed" if changed else "unchanged")

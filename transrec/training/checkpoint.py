@@ -235,7 +235,7 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
             f"{path} is damaged ({error}). Delete {checkpoint} to resume from the checkpoint before"
         ) from None
     raise CheckpointError(
-        f"{path} is of format {written_as}, this version reads format {FORMAT}: "
+        f"{path} has format {written_as}, but this version reads format {FORMAT}: "
         "resume with the version that wrote it, or choose another run_dir"
     )
 

@@ -40,13 +40,14 @@ class OptimizerConfig(Config):
     lr: LearningRates = Field(LearningRates(), description="peak learning rates")
     weight_decay: NonNegativeFloat = Field(0.0, description="weight decay of matrices; biases and norms do not decay")
     embedding: TableOptimizerConfig | None = Field(
-        None, description="optimizer of tables that updates only rows looked up, without decay; null: AdamW, all rows"
+        None,
+        description="optimizer of tables that updates only the rows looked up, without decay; null: AdamW on all rows",
     )
     betas: tuple[Beta, Beta] = Field(
         (0.9, 0.999), description="decay rates of the averages of gradients and their squares"
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="course of the rates after the warm-up"
+        "constant", description="schedule of the rates after the warm-up"
     )
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps used for linear warm-up")
 

@@ -23,7 +23,7 @@ class LazyAdamConfig(Config):
     """
 
     name: Literal["lazy_adam"] = Field(
-        "lazy_adam", description="Adam whose moments, too, change only for rows looked up; uses optimizer.betas"
+        "lazy_adam", description="Adam whose moments also change only for the rows looked up; uses optimizer.betas"
     )
 
     def build(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.Optimizer:
@@ -38,7 +38,7 @@ class RowwiseAdagradConfig(Config):
     """Configuration of `RowwiseAdagrad`."""
 
     name: Literal["rowwise_adagrad"] = Field(
-        "rowwise_adagrad", description="Adagrad with one number of state per row; needs optimizer.lr.embedding"
+        "rowwise_adagrad", description="Adagrad with one state value per row; needs optimizer.lr.embedding"
     )
 
     def build(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.Optimizer:

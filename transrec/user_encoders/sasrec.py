@@ -34,7 +34,9 @@ class TransformerSettings(Config):
     layers: int = Field(2, ge=1, description="transformer blocks")
     heads: int = Field(2, ge=1, description="attention heads per block; must divide the width")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the input, the attention and both sub-layers")
-    ffn_multiplier: int = Field(4, ge=1, description="width of the feed-forward layer, divided by the model's")
+    ffn_multiplier: int = Field(
+        4, ge=1, description="width of the feed-forward layer as a multiple of the model's width"
+    )
 
     causal: ClassVar[bool]
     activation: ClassVar[type[nn.Module]]

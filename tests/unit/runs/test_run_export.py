@@ -48,7 +48,7 @@ def test_an_export_of_format_1_is_read(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "is damaged"),
-        ('{"format": 3}', "has format 3, this version reads up to 2"),
+        ('{"format": 3}', "has format 3, but this version reads up to 2"),
         ("[]", "has format None"),
         ("{}", "is not the description of an export"),
     ],

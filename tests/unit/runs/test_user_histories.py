@@ -86,7 +86,7 @@ def test_a_key_that_is_given_twice_is_refused() -> None:
 @pytest.mark.parametrize(("key", "meant"), [("contxt", "context"), ("candidats", "candidates"), ("usr", "user")])
 def test_a_misspelt_key_is_refused_as_its_value_would_not_count(key: str, meant: str) -> None:
     line = json.dumps({"history": ["a"], key: ["b"]}).encode()
-    with pytest.raises(ConfigError, match=f"x, line 1: '{key}' is not a key of a line: did you mean '{meant}'"):
+    with pytest.raises(ConfigError, match=f"x, line 1: '{key}' is not a known key: did you mean '{meant}'"):
         list(read_histories([line], "x"))
 
 

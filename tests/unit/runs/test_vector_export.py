@@ -187,7 +187,7 @@ def test_files_outside_of_the_folder_are_refused(sasrec: Recommender, tmp_path: 
     export_vectors(sasrec, tmp_path / "out", Wanted())
     path = tmp_path / "out" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"files": {"../kept.txt": "0"}}))
-    with pytest.raises(ConfigError, match=r"names files outside of its folder, such as '\.\./kept"):
+    with pytest.raises(ConfigError, match=r"names files outside its folder, such as '\.\./kept"):
         VectorFolder.read(tmp_path / "out")
 
 

@@ -214,7 +214,7 @@ def test_a_reload_encodes_what_is_new_and_changes_nothing_else(tmp_path: Path, t
         renew(place, tmp_path / "gone")
         status, refusal = client.post("/reload")
         assert status == 409
-        assert "the old catalogue stays: " in refusal["detail"]
+        assert "the old catalogue remains in use: " in refusal["detail"]
         assert client.post("/recommend", history=["item-9"])[0] == 200
         assert 'transrec_reloads_total{result="failed"} 1.0' in client.http.get("/metrics").text
 
@@ -234,7 +234,7 @@ def test_a_run_that_was_trained_further_is_not_mixed_with_its_old_vectors(tmp_pa
         description.write_text(json.dumps(values | {"seed": 5}))
         status, refusal = client.post("/reload")
         assert status == 409
-        assert "was trained further since the service started" in refusal["detail"]
+        assert "was trained further after the service started" in refusal["detail"]
 
 
 def test_requests_get_through_while_the_catalogue_is_read_again(tmp_path: Path, tiny: Tiny, build_shards) -> None:

@@ -445,7 +445,7 @@ def test_another_format_is_refused(folder: Path, written_as: Any) -> None:
     path = save(folder, 10)
     manifest = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps(manifest | {"format": written_as}))
-    refuse(path, f"state.json is of format {written_as}, this version reads format 2")
+    refuse(path, f"state.json has format {written_as}, but this version reads format 2")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ class FusionQFormerConfig(TransformerSettings):
 
     name: Literal["fq_former"] = Field("fq_former", description="queries and vectors in one self-attention (EM3)")
     queries: int = Field(2, ge=1, description="learned queries")
-    residual: bool = Field(True, description="add the mean of the vectors to the result; EM3's own has no such term")
+    residual: bool = Field(True, description="add the mean of the vectors to the result; EM3 has no such term")
 
     def build(self, modalities: int, width: int) -> "FusionQFormer":
         return FusionQFormer(self, width)

@@ -33,7 +33,7 @@ class TensorBoardConfig(Config):
 
     name: Literal["tensorboard"] = Field("tensorboard", description="the tracker")
     items: int = Field(
-        1000, ge=0, description="items, the most frequent ones, whose vectors the projector shows at the end; 0: none"
+        1000, ge=0, description="number of most frequent items whose vectors the projector shows at the end; 0: none"
     )
 
     def open(self, run: TrackedRun) -> "TensorBoardLog":

@@ -32,7 +32,7 @@ class ImageEncoderConfig(Config):
     )
     projection: Projection = Field(
         "linear_gelu",
-        description="projection to item vectors: linear with a GELU (as released), linear, or an MLP of normalised features",
+        description="projection: linear with a GELU (as released), linear, or an MLP of normalised features",
     )
     image_size: int | None = Field(
         None, ge=1, description="side of the square that every image is resized to; null: the backbone's own"

@@ -34,7 +34,7 @@ class TextEncoderConfig(Config):
     )
     projection: Projection = Field(
         "linear_gelu",
-        description="projection to item vectors: linear with a GELU (as released), linear, or an MLP of normalised features",
+        description="projection: linear with a GELU (as released), linear, or an MLP of normalised features",
     )
     fields: list[str] = Field(["text"], min_length=1, description="fields of an item's record, joined by a space")
     max_tokens: int = Field(30, ge=3, description="longer texts are truncated; special tokens count")

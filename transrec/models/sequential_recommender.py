@@ -39,7 +39,7 @@ class SequentialRecommenderConfig(ModelSettings):
     objective: ObjectiveConfig = Field(description="training loss on states and item vectors")
     similarity: Literal["dot", "cosine"] = Field(
         "dot",
-        description="how user states and item vectors are compared: inner product, or cosine, which needs a small temperature",
+        description="compares user states and item vectors: inner product, or cosine, which needs a small temperature",
     )
     evidence: list[EvidenceConfig] = Field(
         [], description="scores from counts and content that are added to the logits with learned weights"

@@ -47,7 +47,7 @@ class RecommendRequest(_Message):
     filters: Filters = {}
     unknown: Literal["skip", "error"] = Field(
         "skip",
-        description="ids in the history or candidates that the catalogue lacks: leave them out and list them, or refuse",
+        description="ids in the history or candidates that the catalogue lacks: leave out and list them, or refuse",
     )
     user: Text = Field("", description="for a ranking model: the user's id")
     time: StrictInt = Field(0, ge=0, le=LATEST_SECOND, description="for a ranking model: seconds since 1970")

@@ -1,7 +1,7 @@
 """Fusions: one vector for an item from the vectors of its modalities. `name:` chooses each.
 
-A missing modality is masked, never read: what stands in its place changes no bit of the result. `concat` and `gated` read
-the zeros that the encoder puts there instead; a new fusion should mask. An item without any has the zero vector.
+A missing modality is masked, never read: what stands in its place changes no bit of the result. `concat` and `gated`
+read the zeros that the encoder puts there instead; a new fusion should mask. An item without any has the zero vector.
 """
 
 from typing import Annotated, Any

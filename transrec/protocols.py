@@ -459,6 +459,11 @@ class CatalogueTable(nn.Module):
     """A module whose rows belong to the items of one catalogue: its weights cannot be used with another."""
 
 
+class EvidenceWeights(nn.Module):
+    """The learned weight and scale of a kind of evidence. They may have a learning rate of their own, because they have
+    farther to go than the weights of a network."""
+
+
 class EmbeddingTable(nn.Module):
     """A table with a row for each value of a feature. It may have a learning rate of its own, and never decays: decay
     would shrink the rows of values that a step does not meet."""

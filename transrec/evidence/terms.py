@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from transrec.config import Config
 from transrec.data.batch import SparseScores
+from transrec.protocols import EvidenceWeights
 
 
 class EvidenceSettings(Config):
@@ -26,7 +27,7 @@ class EvidenceSettings(Config):
         return name
 
 
-class EvidenceTerm(nn.Module):
+class EvidenceTerm(EvidenceWeights):
     """w · log(1 + c · s) of evidence s >= 0, with a weight w and a scale c > 0 that are learned.
 
     The logarithm turns counts into logits: doubling a count adds a constant. Nothing is added where there is no

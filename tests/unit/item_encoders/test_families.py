@@ -225,7 +225,7 @@ def test_stochastic_depth_that_stays_is_an_error(
 ) -> None:
     tiny_config(model_type, drop_path_rate=0.4).save_pretrained(tmp_path)
     monkeypatch.setitem(FAMILIES, model_type, replace(FAMILIES[model_type], stochastic_depth=()))
-    with pytest.raises(ConfigError, match=r"drop_path\.drop_prob of this .* is 0\.\d"):
+    with pytest.raises(ConfigError, match=r"drop_path\.drop_prob in this .* is 0\.\d"):
         load(tmp_path, model_type, pretrained=False, dropout=0.0)
 
 

@@ -142,7 +142,7 @@ def test_weights_of_other_shapes_than_the_configuration_s_are_named(tiny_bert, t
 def test_images_of_another_number_of_channels_are_refused(tiny_vit, tmp_path):
     folder = Path(shutil.copytree(tiny_vit, tmp_path / "vit"))
     edit_json(folder / "config.json", num_channels=1)
-    with pytest.raises(ConfigError, match="reads images of 1 channels"):
+    with pytest.raises(ConfigError, match="reads images with 1 channels"):
         load(folder, modality="image", pretrained=False)
 
 

@@ -47,7 +47,7 @@ def test_recommend_for_a_file_prints_lines_already(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as ended:
         parse(["--run", "r", "--histories", "users.jsonl", "--json"])
     assert ended.value.code == 2
-    assert "--histories prints a JSON line for each user" in capsys.readouterr().err
+    assert "--histories already prints a JSON line for each user" in capsys.readouterr().err
 
 
 def test_lineage(commands: ForkedCommands, run: Path) -> None:

@@ -128,5 +128,5 @@ def edited(text: str, edit: Callable[[dict[str, Any]], None]) -> str:
 
 def test_a_version_that_is_not_known_is_refused(copy: Path) -> None:
     edit_index(copy, lambda index: index.update(schema_version=2))
-    with pytest.raises(ShardSetError, match="schema version 2, this code reads 3 and 4: rebuild the shards"):
+    with pytest.raises(ShardSetError, match="schema version 2, but this code reads 3 and 4: rebuild the shards"):
         ShardIndex.load(copy)

@@ -1,9 +1,9 @@
-"""Runs of every kind against their golden curves: whatever is moved around in the code, no bit of a loss changes.
+"""Runs of every kind against their golden curves: whatever is moved around in the code, no loss changes.
 
 `golden/<kind>.json` holds, of twenty steps of a shipped configuration made tiny, each step's loss and the digest of its
-batch, the validations, the test, and how many users, windows and parameters there were. With the version of torch that
-recorded them all of it must come back bit for bit. Another version rounds differently: losses and metrics then must
-agree to a relative 1e-4, digests and counts still exactly. Kinds whose weights start from truncated normals, which
+batch, the validations, the test, and how many users, windows and parameters there were. Digests and counts must come back
+exactly. Losses and metrics must agree to a relative 1e-6, because processors differ in the last bits of a product (8e-8
+was seen), and with another version of torch than the one that recorded them, to 1e-4. Kinds whose weights start from truncated normals, which
 torch 2.8 draws in another way than 2.13, have other losses from the first step on; of them only digests and counts
 are compared.
 
@@ -21,7 +21,7 @@ import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = sorted(path.stem for path in GOLDEN.glob("*.json"))
-TOLERANCE_OF_ANOTHER_TORCH = 1e-4
+TOLERANCE_OF_ANOTHER_PROCESSOR, TOLERANCE_OF_ANOTHER_TORCH = 1e-6, 1e-4
 TRUNCATED_NORMALS = {"cloze", "image", "multimodal", "task"}
 
 
@@ -40,9 +40,10 @@ def test_every_kind_has_a_golden_curve(recorded: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_repeats_its_golden_curve(recorded: Path, kind: str) -> None:
     golden, found = (read(folder / f"{kind}.json") for folder in (GOLDEN, recorded))
-    tolerance = 0.0 if golden.pop("torch") == found.pop("torch") else TOLERANCE_OF_ANOTHER_TORCH
-    if tolerance and kind in TRUNCATED_NORMALS:
+    another = golden.pop("torch") != found.pop("torch")
+    if another and kind in TRUNCATED_NORMALS:
         golden, found = ({p: v for p, v in one.items() if not isinstance(v, float)} for one in (golden, found))
+    tolerance = TOLERANCE_OF_ANOTHER_TORCH if another else TOLERANCE_OF_ANOTHER_PROCESSOR
     places = dict.fromkeys([*golden, *found])
     both = {place: (golden.get(place), found.get(place)) for place in places}
     assert not {place: pair for place, pair in both.items() if not agree(*pair, tolerance)}

@@ -131,8 +131,11 @@ def misfits_of_export(folder: Path, model: nn.Module) -> list[str]:
 def write(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write tensors to a safetensors file atomically."""
     with replace_atomically(path) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode  # as the umask wants it; safetensors lets only the owner read
         try:
             save_file(dict(weights), partial)
+            partial.chmod(mode)
         except SafetensorError as error:  # raised by safetensors if the disk is full
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else None, str(error)) from None

@@ -245,3 +245,9 @@ def test_the_config_of_an_export_is_written_last(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(weights, "write_in_turn", lambda path, layout, tensors: written.append(path.name))
     export(tmp_path, adapted(), CONFIG, "hash", write_files=True)
     assert written == ["adapter_model.safetensors", "adapter_config.json", "config.json"]
+
+
+def test_who_may_read_a_file_is_for_the_umask_to_say(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    weights.write(tmp_path / "model.safetensors", {"w": torch.zeros(2)})
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

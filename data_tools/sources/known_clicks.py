@@ -84,7 +84,7 @@ class KnownClicks:
         return round(self.fresh * self.n_items)
 
     def problem(self) -> str | None:
-        """What is wrong with these numbers, or None."""
+        """Why the settings cannot be used; None if they can."""
         if not 0 <= self.interplay <= ATTRIBUTES:
             return f"--interplay must be from 0 to {ATTRIBUTES}"
         if not (0 <= self.lasting <= 1 and 0 <= self.fresh <= 1):

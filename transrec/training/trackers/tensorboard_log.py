@@ -4,7 +4,9 @@ Shape letters: I shown items, D width.
 """
 
 import threading
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -53,6 +55,7 @@ class TensorBoardLog(Tracker):
         last = [row for row in run.earlier if row.step == run.start_step]
         missing = last if self._folder.exists() else run.earlier
         with writing(self._folder):
+            _await_new_second(self._folder)
             self._board = SummaryWriter(str(self._folder), purge_step=run.start_step + (not last))
         for row in missing:
             self.scalars(row)
@@ -91,6 +94,15 @@ class TensorBoardLog(Tracker):
     def close(self) -> None:
         with writing(self._folder):
             self._board.close()
+
+
+def _await_new_second(folder: Path) -> None:
+    """Wait until no event file begins with the current second, because readers take files in the order of their names.
+
+    Names of the same second are ordered by host, process and a counter without leading zeros, which is not their order.
+    """
+    if any(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+        time.sleep(1 - time.time() % 1)
 
 
 def _cells(texts: Sequence[str]) -> list[str]:

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +33,6 @@ def _record_and_die(folder: Path, name: str, last: int) -> None:
     records = opened(folder, [name], 0)
     add(records, 1, last)
     records.flush()
-    time.sleep(1.1)  # TensorBoard reads files in the order of their names, which begin with the second
     os.killpg(0, signal.SIGKILL)
 
 
@@ -101,6 +99,12 @@ def test_a_finished_run_that_is_trained_longer_keeps_its_first_results(tmp_path:
     found = points(name, tmp_path)
     assert found["train/loss"] == LOSSES
     assert found["test/HR@10"] == [(4, 0.25), (6, 0.25)]
+
+
+def test_ten_runs_within_a_few_seconds_are_read_in_their_order(tmp_path: Path) -> None:
+    for step in range(1, 11):  # the tenth file of a process has a longer number in its name
+        finish(tmp_path, ["tensorboard"], step, step)
+    assert [step for step, _ in points("tensorboard", tmp_path)["train/loss"]] == list(range(1, 11))
 
 
 def test_a_name_stands_for_the_tracker_with_its_defaults() -> None:

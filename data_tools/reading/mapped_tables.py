@@ -132,9 +132,12 @@ def require_same_columns(option: str, table: MappedTable) -> None:
 
 def require_use(mapping: Sequence[tuple[str, str]], interactions: MappedTable, others: Sequence[MappedTable]) -> None:
     """Raise SourceError if a mapped column is in no file, or only in interactions under a name that nothing reads."""
-    used, kept = (_columns_of(tables) for tables in ([interactions, *others], others))
+    tables = [interactions, *others]
+    used, kept = _columns_of(tables), _columns_of(others)
     if unused := [column for _, column in mapping if column not in used]:
-        raise SourceError(f"--columns: no file has a column {', '.join(unused)}")
+        near = get_close_matches(unused[0], used, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"their columns are {', '.join(sorted(used))}"
+        raise SourceError(f"--columns: no file has a column {', '.join(unused)}; {hint}")
     for name, column in mapping:
         if column not in kept and name not in _READ and not name.startswith(LABEL_PREFIX):
             near = get_close_matches(name, _READ, n=1)

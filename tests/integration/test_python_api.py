@@ -11,6 +11,7 @@ from tiny_world import Tiny
 
 import transrec
 from transrec.config import ConfigError
+from transrec.data import progress
 
 HISTORY = ["item-3", "item-17", "item-3"]
 
@@ -39,6 +40,14 @@ def test_it_recommends_what_the_command_does(run: Path, tmp_path: Path, commands
     assert [record["score"] for record in found] == pytest.approx(
         [record["score"] for record in line["recommendations"]], abs=1e-5
     )
+
+
+def test_encoding_the_catalogue_shows_its_progress(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BEFORE", 0.0)
+    items = len(transrec.load_run(run).item_vectors().ids)
+    assert f"encoding items: {items} of {items} items" in capsys.readouterr().err
 
 
 def test_a_score_is_the_product_of_vectors(run: Path) -> None:

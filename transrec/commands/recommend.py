@@ -113,7 +113,7 @@ def one_history(arguments: argparse.Namespace) -> list[str] | None:
         listed = parsed_json(history)
     except ValueError:
         listed = None
-    return ids_of(listed, "--history") if isinstance(listed, list) else history.split(",")
+    return ids_of(listed, "--history") if isinstance(listed, list) else [one.strip() for one in history.split(",")]
 
 
 def asked_users(place: str, several: bool) -> Iterable[UserHistory]:

@@ -20,6 +20,7 @@ from transrec.data.examples.impressions import ImpressionExamples
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.data.examples.task import TaskExamples
 from transrec.data.examples.user_sample import UserSample
+from transrec.data.progress import Advance
 from transrec.distributed.world import World
 from transrec.evaluation.by_popularity import Group, by_popularity
 from transrec.evaluation.estimates import Estimate, Interval
@@ -37,6 +38,10 @@ from transrec.protocols import Examples, Model, Part, Scorer
 def _known(name: str) -> str:
     metric(name)
     return name
+
+
+def _unseen(done: int) -> None:
+    """Show no progress."""
 
 
 OfItems = Literal["most_popular", "item_to_item", "transitions", "co_occurrence", "content_similarity", "blend"]
@@ -251,17 +256,23 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def encode_catalogue(model: Model, store: ItemStore, num_items: int, world: World) -> Tensor:
-    """Vectors of all items (N + 1, D) in fp32, row 0 zero."""
-    return _encoded(model, store, np.arange(1, num_items + 1), world, blank_rows=1)
+def encode_catalogue(
+    model: Model, store: ItemStore, num_items: int, world: World, advance: Advance = _unseen
+) -> Tensor:
+    """Vectors of all items (N + 1, D) in fp32, row 0 zero; `advance` is called with the number of items just done."""
+    return _encoded(model, store, np.arange(1, num_items + 1), world, 1, advance)
 
 
-def encode_items(model: Model, store: ItemStore, items: NDArray[np.int64], world: World) -> Tensor:
+def encode_items(
+    model: Model, store: ItemStore, items: NDArray[np.int64], world: World, advance: Advance = _unseen
+) -> Tensor:
     """Vectors of at least one item (I, D) in fp32; ranks share the work and run equally many encoder passes."""
-    return _encoded(model, store, items, world, blank_rows=0)
+    return _encoded(model, store, items, world, 0, advance)
 
 
-def _encoded(model: Model, store: ItemStore, items: NDArray[np.int64], world: World, blank_rows: int) -> Tensor:
+def _encoded(
+    model: Model, store: ItemStore, items: NDArray[np.int64], world: World, blank_rows: int, advance: Advance
+) -> Tensor:
     """Vectors of items after `blank_rows` rows of zeros; ranks exchange them in pieces, so each holds them once."""
     places = np.arange(len(items))[world.rank :: world.size]
     pieces = [places[start : start + store.items_at_once] for start in range(0, len(places), store.items_at_once)]
@@ -276,5 +287,6 @@ def _encoded(model: Model, store: ItemStore, items: NDArray[np.int64], world: Wo
         if encoded is None:
             encoded = rows.new_zeros((blank_rows + len(items), rows.shape[1]))
         encoded[blank_rows + world.gather_rows(torch.from_numpy(piece).to(world.device))] = rows
+        advance(len(rows))
     assert encoded is not None  # of at least one item
     return encoded

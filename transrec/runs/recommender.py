@@ -19,6 +19,7 @@ from transrec.data.examples.evidence import of_questions
 from transrec.data.examples.feature_rows import FeatureRows
 from transrec.data.examples.histories import open_folder
 from transrec.data.examples.questions import Histories, left_padded, newest
+from transrec.data.progress import progress
 from transrec.data.shards import bad_samples
 from transrec.data.shards.item_shards import content_hashes
 from transrec.distributed import world as distributed
@@ -389,18 +390,19 @@ class Recommender:
         wanted = self._channel.model.content()
         store = open_store(folder, wanted, self._channel.experiment.data, self._world)
         bad_samples.warn({}, store.skipped)
-        num_items = folder.index.counts.items
-        with inference(self.model):
-            if self._known is None or self.embeds_ids:
-                self._encoded = num_items
-                return encode_catalogue(self.model, store, num_items, self._world)
-            rows = np.array([0, *(self._known.rows.get(digest, 0) for digest in self.content_hashes)])
-            vectors = self._known.vectors.to(self._world.device)[torch.from_numpy(rows)]
-            new = 1 + np.flatnonzero(rows[1:] == 0)
-            self._encoded = len(new)
+        known = None if self.embeds_ids else self._known
+        rows = np.zeros(1 + folder.index.counts.items, np.int64)
+        if known is not None:
+            rows[1:] = [known.rows.get(digest, 0) for digest in self.content_hashes]
+        new = 1 + np.flatnonzero(rows[1:] == 0)
+        self._encoded = len(new)
+        with inference(self.model), progress("encoding items", len(new)) as advance:
+            if known is None:
+                return encode_catalogue(self.model, store, len(new), self._world, advance)
+            vectors = known.vectors.to(self._world.device)[torch.from_numpy(rows)]
             vectors[0] = 0
             if len(new):
-                vectors[torch.from_numpy(new)] = encode_items(self.model, store, new, self._world)
+                vectors[torch.from_numpy(new)] = encode_items(self.model, store, new, self._world, advance)
             return vectors
 
     @cached_property

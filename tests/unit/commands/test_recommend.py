@@ -83,7 +83,7 @@ def test_names_that_are_no_characters_come_back(recommender: Recommender, capsys
 
 
 def test_a_second_history_is_refused_instead_of_replacing_the_first(capsys: pytest.CaptureFixture[str]) -> None:
-    assert one_history(parse(["--run", "runs/x", "--history", "a,b"])) == ["a", "b"]
+    assert one_history(parse(["--run", "runs/x", "--history", "a, b"])) == ["a", "b"]
     with pytest.raises(SystemExit):
         parse(["--run", "runs/x", "--history", "a", "--history", "b"])
     assert "--history is given twice: use --histories for several users" in capsys.readouterr().err

@@ -112,6 +112,7 @@ class Evidence(Protocol):
     """Scores of candidates that follow from a history alone, without a user encoder."""
 
     hidden: float  # share of the items that pass for cold at each training step, so that its weight can be learned
+    dropout: float  # share of the positions of each training step at which it is left out
 
     def scores(self, points: HistoryPoints) -> Any:
         """The scores (S, N + 1) of every item at each point, at least 0, as a sparse matrix of scipy in CSR form."""

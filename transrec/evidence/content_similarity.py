@@ -67,7 +67,7 @@ class ContentSimilarityConfig(EvidenceSettings):
 
     def tables(self) -> dict[str, Any]:
         """The settings that `fill` depends on."""
-        return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
+        return self.model_dump(exclude={"recent", "recency", "weight", "scale", "dropout"})
 
     @staticmethod
     def comparisons(items: float) -> float:
@@ -113,7 +113,7 @@ class ContentSimilarity:
     hidden = 0.0
 
     def __init__(self, config: ContentSimilarityConfig, kernel: Neighbours) -> None:
-        self.config, self.kernel = config, kernel
+        self.config, self.kernel, self.dropout = config, kernel, config.dropout
 
     def scores(self, points: HistoryPoints) -> sparse.csr_array:
         """The score of every candidate for each history, (S, N + 1)."""

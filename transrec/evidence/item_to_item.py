@@ -65,7 +65,7 @@ class ItemToItem:
 
     config: ItemToItemConfig
     counts: Neighbours
-    hidden = 0.0
+    hidden = dropout = 0.0
 
     def scores(self, points: HistoryPoints) -> sparse.csr_array:
         """The score of every candidate for each history, (S, N + 1); the users' own pairs count too."""

@@ -48,7 +48,7 @@ class PairCountsConfig(EvidenceSettings):
 
     def tables(self) -> dict[str, Any]:
         """The settings that `fill` depends on."""
-        return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
+        return self.model_dump(exclude={"recent", "recency", "weight", "scale", "dropout"})
 
     def pairs(self, interactions: float, users: float) -> float:
         """Upper bound of the number of pairs that `fill` counts, if all users have equally many interactions."""
@@ -87,7 +87,7 @@ class PairCounts:
     hidden = 0.0
 
     def __init__(self, config: PairCountsConfig, counts: Neighbours, totals: Floats) -> None:
-        self.config, self.counts = config, counts
+        self.config, self.counts, self.dropout = config, counts, config.dropout
         self.row_totals, self.column_totals = totals
         self._column_powers = self._power(self.column_totals, config.column_power)
 

@@ -19,6 +19,9 @@ class EvidenceSettings(Config):
 
     weight: float = Field(1.0, description="initial weight of the evidence in the logits; learned")
     scale: float = Field(30.0, gt=0, description="initial factor of the scores inside the logarithm; learned")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of training positions without it, from which the rest of the model learns"
+    )
 
     @property
     def key(self) -> str:

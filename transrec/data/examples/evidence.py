@@ -6,7 +6,7 @@ windows, N items of the catalogue, U items of the pool.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,15 @@ from transrec.protocols import Evidence
 
 Ints = NDArray[np.int64]
 
-_HIDDEN = 7  # a seed component that separates this draw from others
+_HIDDEN, _LEFT_OUT = 7, 8  # seed components that separate these draws from others
+
+
+class Draw(NamedTuple):
+    """What the random choices of a batch depend on, so that they are the same on any number of ranks."""
+
+    seed: int
+    step: int
+    first_slot: int  # the place of the batch's first window among those of the step
 
 
 def of_windows(
@@ -29,7 +37,7 @@ def of_windows(
     masked: NDArray[np.bool_] | None,
     pool: Ints,
     catalogue_size: int,
-    draw: tuple[int, int],
+    draw: Draw,
 ) -> tuple[SparseScores, ...]:
     """The scores (S, U) of the pool's items at every scored position, from the user's whole history before it.
 
@@ -37,15 +45,28 @@ def of_windows(
         scored: (B, P) positions; the last one belongs to the newest item of a window.
         masked: (B, L) inputs that are hidden, which belong to no history; the last one is the newest item.
         pool: (U,) catalogue indices, ascending.
-        draw: the seed and the step, on which it depends which items pass for cold.
     """
     if not evidence:
         return ()
     points = points_of(windows, scored, masked, catalogue_size)
     share = max(one.hidden for one in evidence)
     if share:
-        points = replace(points, cold=Hidden(share, *draw))
-    return tuple(_in_pool(one.scores(points), pool) for one in evidence)
+        points = replace(points, cold=Hidden(share, draw.seed, draw.step))
+    chance = _chance(draw, scored)
+    return tuple(_at_positions(one, points, chance >= one.dropout, pool) for one in evidence)
+
+
+def _chance(draw: Draw, scored: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """A random number in [0, 1) for each scored position (S,)."""
+    rows, columns = np.nonzero(scored)
+    return _random((draw.first_slot + rows) * scored.shape[1] + columns, _LEFT_OUT, draw.seed, draw.step)
+
+
+def _at_positions(evidence: Evidence, points: HistoryPoints, kept: NDArray[np.bool_], pool: Ints) -> SparseScores:
+    """The scores of the pool's items at the positions that are `kept` (S,); there are none at the others."""
+    found = evidence.scores(replace(points, users=points.users[kept], seen=points.seen[kept]))
+    scores = _in_pool(found, pool)
+    return replace(scores, rows=torch.from_numpy(np.flatnonzero(kept))[scores.rows])
 
 
 @dataclass(frozen=True)
@@ -58,17 +79,17 @@ class Hidden:
 
     def __call__(self, items: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """Which of the `items` are in it."""
-        start = np.random.SeedSequence((_HIDDEN, self.seed, self.step)).generate_state(1, np.uint64)[0]
-        found: NDArray[np.bool_] = _mixed(items.astype(np.uint64) + start) < np.uint64(self.share * 2.0**64)
+        found: NDArray[np.bool_] = _random(items, _HIDDEN, self.seed, self.step) < self.share
         return found
 
 
-def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64 (Steele et al., OOPSLA 2014): neighbouring numbers become independent ones."""
-    numbers = numbers * np.uint64(0x9E3779B97F4A7C15)
+def _random(places: NDArray[Any], *seed: int) -> NDArray[np.float64]:
+    """A random number in [0, 1) for each place: SplitMix64 (Steele et al., OOPSLA 2014) of the place and the seed."""
+    start = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    numbers = (places.astype(np.uint64) + start) * np.uint64(0x9E3779B97F4A7C15)
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))
+    return (numbers ^ (numbers >> np.uint64(31))) * 2.0**-64
 
 
 def of_questions(

@@ -14,7 +14,7 @@ from transrec.data.batch import Sampling, SequenceBatch, Targets
 from transrec.data.content.item_store import ItemStore
 from transrec.data.examples.candidates import Candidates, CandidateSampler
 from transrec.data.examples.cloze import hide
-from transrec.data.examples.evidence import of_windows
+from transrec.data.examples.evidence import Draw, of_windows
 from transrec.data.examples.negatives import NegativeSampler
 from transrec.data.examples.windows import Window
 from transrec.protocols import Evidence
@@ -101,7 +101,7 @@ class SequenceCollation:
                 layout.masked,
                 content.items.numpy(),
                 self._catalogue_size,
-                (self.seed, step),
+                Draw(self.seed, step, first_slot),
             ),
         )
 

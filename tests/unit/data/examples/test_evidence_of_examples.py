@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from transrec.data.examples.evidence import Hidden, of_nobody, of_questions, of_windows, points_of
+from transrec.data.examples.evidence import Draw, Hidden, of_nobody, of_questions, of_windows, points_of
 from transrec.data.examples.windows import Window
 
 N, L = 9, 4
@@ -26,7 +26,7 @@ def layout(windows, positions=L):
 class Seen:
     """Evidence that gives each point the items of its history, by their numbers."""
 
-    hidden = 0.0
+    hidden = dropout = 0.0
 
     def scores(self, points):
         starts = np.cumsum(points.lengths) - points.lengths
@@ -62,14 +62,14 @@ def test_a_loss_at_the_last_position_has_one_point_for_each_window():
 def test_hidden_items_are_in_no_history():
     windows = [None, window(2, 7, 4)]  # as inputs: items 4, 5, 6, 7
     masked = np.array([[False] * L, [False, True, False, True]])  # 5 and 7
-    [found] = of_windows([Seen()], windows, masked, masked, np.arange(1, N + 1), N, (0, 0))
+    [found] = of_windows([Seen()], windows, masked, masked, np.arange(1, N + 1), N, Draw(0, 0, 0))
     histories = [(found.columns[found.rows == row] + 1).tolist() for row in (0, 1)]
     assert histories == [[1, 2, 3, 4], [1, 2, 3, 4, 6]]
 
 
 def test_scores_are_of_the_items_in_the_pool_in_its_order():
     pool = np.array([1, 3, 7])
-    [found] = of_windows([Seen()], [window(0, 5, 4)], layout([window(0, 5, 4)]), None, pool, N, (0, 0))
+    [found] = of_windows([Seen()], [window(0, 5, 4)], layout([window(0, 5, 4)]), None, pool, N, Draw(0, 0, 0))
     items = [(int(row), int(pool[column])) for row, column in zip(found.rows, found.columns, strict=True)]
     assert items == [(0, 1), (1, 1), (2, 1), (2, 3), (3, 1), (3, 3)]
 
@@ -80,7 +80,9 @@ def test_questions_have_all_of_a_history_and_nothing_subtracted():
 
 
 def test_without_evidence_a_batch_carries_none():
-    assert of_windows([], [window(0, 5, 4)], layout([window(0, 5, 4)]), None, np.arange(1, N + 1), N, (0, 0)) == ()
+    assert (
+        of_windows([], [window(0, 5, 4)], layout([window(0, 5, 4)]), None, np.arange(1, N + 1), N, Draw(0, 0, 0)) == ()
+    )
     assert [len(scores.rows) for scores in of_nobody([Seen(), Seen()])] == [0, 0]
 
 
@@ -107,7 +109,7 @@ def test_items_of_a_batch_pass_for_cold_by_seed_and_step_alone():
         return set(pool[np.unique(found.columns)].tolist())
 
     every, some = np.arange(1, N + 1), np.array([2, 3, 7])
-    draws = [(seed, step) for seed in range(2) for step in range(10)]
+    draws = [Draw(seed, step, 0) for seed in range(2) for step in range(10)]
     assert [cold(every, draw) & {2, 3, 7} for draw in draws] == [cold(some, draw) for draw in draws]
     assert len({frozenset(cold(every, draw)) for draw in draws}) > 10
 
@@ -118,3 +120,43 @@ def test_the_share_of_hidden_items_is_that_asked_for_and_their_draws_are_indepen
     assert one.mean() == pytest.approx(0.1, abs=0.005)
     assert (one & next_one).mean() == pytest.approx(0.01, abs=0.002)
     assert (one[1:] & one[:-1]).mean() == pytest.approx(0.01, abs=0.002)
+
+
+class Half(Seen):
+    """`Seen` that is left out at half of the positions."""
+
+    dropout = 0.5
+
+
+def positions(windows, draw, *evidence):
+    """The (window, position) pairs at which each of the evidence has scores."""
+    at = np.argwhere(layout(windows))
+    found = of_windows(evidence, windows, layout(windows), None, np.arange(1, N + 1), N, draw)
+    return [{(int(at[row][0]), int(at[row][1])) for row in scores.rows.tolist()} for scores in found]
+
+
+def test_evidence_is_left_out_at_its_share_of_the_positions_of_each_step():
+    windows = [window(0, 5, 4)] * 2000
+    seen, half, next_half = (
+        positions(windows, Draw(3, step, 0), evidence)[0] for step, evidence in ((0, Seen()), (0, Half()), (1, Half()))
+    )
+    assert len(seen) == 8000
+    assert len(half) == pytest.approx(4000, abs=150)
+    assert len(half & next_half) == pytest.approx(2000, abs=150)
+
+
+def test_the_positions_without_evidence_are_the_same_on_any_number_of_ranks_and_for_every_kind():
+    windows = [window(0, 5, 4), window(2, 7, 2), None, window(0, 3, 2)] * 5
+    whole, other = positions(windows, Draw(3, 7, 40), Half(), Half())
+    assert whole == other
+    parts = [positions(windows[first : first + 5], Draw(3, 7, 40 + first), Half())[0] for first in range(0, 20, 5)]
+    assert {(5 * part + row, column) for part, found in enumerate(parts) for row, column in found} == whole
+
+
+def test_scores_at_the_other_positions_are_those_without_dropout():
+    windows = [window(0, 5, 4), window(2, 7, 2)] * 10
+    every, half = of_windows([Seen(), Half()], windows, layout(windows), None, np.arange(1, N + 1), N, Draw(0, 1, 0))
+    kept = np.isin(every.rows, half.rows)
+    assert 0 < kept.sum() < len(kept)
+    for one, other in ((every.rows, half.rows), (every.columns, half.columns), (every.values, half.values)):
+        assert one[kept].tolist() == other.tolist()

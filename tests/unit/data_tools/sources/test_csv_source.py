@@ -185,7 +185,11 @@ def test_a_format_of_times_and_a_unit_exclude_each_other(tmp_path: Path) -> None
         ("a,a\n", {}, "column names must be distinct"),
         ("a,b\n", {}, "no column item_id, timestamp, user_id; map one with --columns, it has a, b"),
         ("a,b\n", {"columns": [("title", "c")]}, "no column item_id"),
-        ("user_id,item_id,timestamp\n", {"columns": [("title", "c")]}, "no file has a column c; their columns are item_id"),
+        (
+            "user_id,item_id,timestamp\n",
+            {"columns": [("title", "c")]},
+            "no file has a column c; their columns are item_id",
+        ),
         ("user_id,item_id,timestamp,naem\n", {"columns": [("title", "name")]}, "column name; did you mean naem"),
         ("a\n", {"encoding": "klingon"}, "the encoding 'klingon' is not known"),
         ("a\n", {"encoding": "utf-16"}, "utf-16 cannot be read: convert"),

@@ -49,7 +49,7 @@ class SequentialRecommenderConfig(ModelSettings):
     )
 
     never_inherited: ClassVar[tuple[str, ...]] = ("objective",)
-    # modules for predicting items or another task's targets
+    # modules that depend on what the source run predicts: items, or the targets of another task
     replaced_by_targets: ClassVar[tuple[str, ...]] = ("output", "mask_token", "task")
 
     @property

@@ -117,7 +117,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    """The number of a scalar that YAML takes for one."""
+    """The value of a scalar that YAML reads as a number."""
     if _UNLIKELY.match(node.value):
         problem = f"{node.value} is not a plain number: write it without leading zeros, or in quotes if it is text"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
@@ -126,7 +126,7 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes strings that `_Loader` would parse as numbers, and escapes what YAML takes for ends of lines."""
+    """Quotes strings that `_Loader` would parse as numbers, and escapes characters that YAML reads as line ends."""
 
 
 def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
@@ -197,10 +197,10 @@ def validate(schema: type[C], values: Mapping[str, Any]) -> C:
 
 
 def _faults(given: Any, made: Any, where: str = "") -> Iterator[str]:
-    """A sentence for each value that pydantic accepts and nothing else does.
+    """A sentence for each value that pydantic accepts but that is invalid here.
 
-    They are numbers made from booleans, booleans made from anything else, whole numbers of more than 64 bits, and text
-    with the character of number 0, which no path has.
+    Invalid are booleans for numbers, anything else for booleans, integers of more than 64 bits, and text with the null
+    character, which no path can contain.
     """
     if isinstance(given, Mapping) and isinstance(made, Config):
         for key in given.keys() & type(made).model_fields.keys():
@@ -257,11 +257,11 @@ def parse_overrides(
 ) -> dict[str, Any]:
     """`["a.b=1", "a.c=[x]"]` -> `{"a": {"b": 1, "c": ["x"]}}`; values are YAML scalars, lists or mappings.
 
-    A field of text, such as a path, takes its value as it was typed, as YAML would cut `exp #4` at the `#`.
+    A text field, such as a path, takes its value as it was typed, because YAML would cut `exp #4` at the `#`.
 
     Args:
         schema: the configuration that the keys belong to.
-        inner: the schemas of its fields that hold any mapping, by name.
+        inner: the schemas of those of its fields that are declared as plain mappings, by name.
 
     Raises:
         ConfigError: an override is malformed.
@@ -355,7 +355,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _joined(lines: Iterable[str]) -> str:
-    """One line for each key; a key that takes several kinds of values has a fault for each kind."""
+    """One line for each key; it joins the errors of a key that takes several kinds of values."""
     faults: dict[str, str] = {}
     for line in lines:
         key, _, fault = line.partition(": ")

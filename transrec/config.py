@@ -90,8 +90,8 @@ _FAULTS = (yaml.YAMLError, ValueError)  # ValueError: a malformed number or date
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-5 is a number (YAML 1.1 requires 1.0e-5) and a duplicate key is an error.
 
-    Numbers that YAML 1.1 reads in base 8 or 60 (`010`, `1:30`) are errors, as nobody means them, and dates are text.
-    Aliases are rejected, because a few lines of them can expand to gigabytes, and so is excessive nesting.
+    Numbers that YAML 1.1 reads in base 8 or 60 (`010`, `1:30`) are errors, because that is never intended; dates are
+    text. Aliases are rejected, because a few lines of them can expand to gigabytes, and so is excessive nesting.
     """
 
     _depth = 0
@@ -160,7 +160,7 @@ def find(config: Path | str) -> Path:
     """Path of a configuration file, given as a path or as the name of a shipped one, such as `transrec/text_sasrec`.
 
     Raises:
-        ConfigError: neither exists; the message lists shipped configurations, only similar names if there are any.
+        ConfigError: neither exists; the message lists the shipped configurations with similar names, or all of them.
     """
     if Path(config).is_file():
         return Path(config)
@@ -170,10 +170,8 @@ def find(config: Path | str) -> Path:
         return known[name]
     last = {each.rpartition("/")[2]: each for each in known}
     near = [last[word] for word in difflib.get_close_matches(name.rpartition("/")[2], last)]
-    which = "like it are" if near else "are"
-    raise ConfigError(
-        f"no configuration {config}: there is no such file, and the shipped ones {which} {', '.join(near or known)}"
-    )
+    which = "similar shipped configurations" if near else "shipped configurations"
+    raise ConfigError(f"no configuration {config}: there is no such file; {which}: {', '.join(near or known)}")
 
 
 def shipped() -> dict[str, Path]:
@@ -292,7 +290,7 @@ def _parsed(override: str, text: str, annotations: Sequence[Any]) -> Any:
         except _FAULTS as error:
             raise ConfigError(f"override {override!r}: {_one_line(error)}") from None
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        raise ConfigError(f"override {override!r}: leave out the inner quotes, as text is taken as it is typed")
+        raise ConfigError(f"override {override!r}: leave out the inner quotes, because text is taken as typed")
     if "\0" in text:
         raise ConfigError(f"override {override!r}: text cannot contain the null character")
     return text

@@ -66,7 +66,8 @@ def examine(offline: bool = False, cache: Path | None = None) -> Iterator[Findin
         try:
             yield from check()
         except Exception as error:  # a check that fails is a finding, too
-            yield Finding(name, "note", f"not known: {type(error).__name__}: {_one_line(str(error))}", "look into it")
+            fault = f"the check itself failed: {type(error).__name__}: {_one_line(str(error))}"
+            yield Finding(name, "note", fault, "find out why; the rest of this report is not affected")
 
 
 def can_train(findings: list[Finding]) -> bool:

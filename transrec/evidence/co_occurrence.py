@@ -11,6 +11,6 @@ from transrec.evidence.pair_counts import PairCountsConfig
 
 
 class CoOccurrenceConfig(PairCountsConfig):
-    """Configuration of co-occurrence: how often pairs of items occur in the same sequences."""
+    """How often two items occur in the same sequences."""
 
     name: Literal["co_occurrence"] = Field("co_occurrence", description="counts of pairs of items in users' sequences")

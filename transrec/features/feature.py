@@ -138,7 +138,7 @@ class TimeFeature(Feature):
 
 
 class RequestFeature(Feature):
-    """The number of items that a request showed, in bands, two per doubling; the larger, the rarer are clicks."""
+    """The number of items that a request showed, in bands, two per doubling; in large requests, clicks are rarer."""
 
     of: Literal["request"] = Field("request", description="what the feature describes")
     owner = "impression"

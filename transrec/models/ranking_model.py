@@ -38,7 +38,7 @@ _AT_ONCE = 16384  # history items read at a time
 
 
 class DnnConfig(Config):
-    """Configuration of the network that reads all features, interests and vectors."""
+    """The network that reads all features, interests and content vectors."""
 
     widths: list[int] = Field([64, 32], min_length=1, description="widths of its layers")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout after each layer")

@@ -93,7 +93,7 @@ def intact(folder: Path) -> Iterator[None]:
     """Context that reads the files of a filled folder.
 
     Raises:
-        DamagedError: one is missing, or is not what was written.
+        DamagedError: a file is missing, or has changed since it was written.
     """
     try:
         yield

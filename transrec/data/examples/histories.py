@@ -73,10 +73,10 @@ class HistoriesConfig(Config):
     cache_bytes: Annotated[int, MayDiffer()] = Field(
         DEFAULT_CACHE_BYTES,
         ge=0,
-        description="size limit in bytes of the cache of remote shards; the least recently used are removed first",
+        description="size limit of the cache of remote shards in bytes; least recently used files are removed first",
     )
     on_bad_sample: Literal["stop", "skip"] = Field(
-        "stop", description="stop the run at an unreadable item or block of users, or leave it out"
+        "stop", description="at an unreadable item or block of users, stop the run, or leave it out"
     )
     most_bad_share: Annotated[float, MayDiffer()] = Field(
         0.01, ge=0, le=1, description="largest share of users or items that may be left out before the run stops"

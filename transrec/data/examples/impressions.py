@@ -58,7 +58,7 @@ class ImpressionsConfig(Config):
     @model_validator(mode="after")
     def _thins_one_head(self) -> Self:
         if self.keep_negatives < 1 and len(self.heads) > 1:
-            raise ValueError("keep_negatives corrects the probability of a single head: list one of them in `heads`")
+            raise ValueError("keep_negatives corrects the probability of a single head: list only one in `heads`")
         return self
 
     def scan(self, config: HistoriesConfig, max_length: int, peers: Peers) -> "ImpressionExamples":

@@ -32,7 +32,7 @@ class PrefixCacheConfig(Config):
     """
 
     mode: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = Field(
-        "auto", description="auto: store the states of layers whose output never changes; off: never"
+        "auto", description="auto: store the states of frozen layers whose output never changes; off: never"
     )
     precision: KeptPrecision = Field(
         "fp32", description="precision of the states on disk; bf16 halves their size but rounds them"

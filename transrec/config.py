@@ -90,8 +90,8 @@ _FAULTS = (yaml.YAMLError, ValueError)  # ValueError: a malformed number or date
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-5 is a number (YAML 1.1 requires 1.0e-5) and a duplicate key is an error.
 
-    Numbers that YAML 1.1 reads in base 8 or 60 (`010`, `1:30`) are errors, as nobody means them, and dates are text.
-    Aliases are rejected, because a few lines of them can expand to gigabytes, and so is excessive nesting.
+    Numbers that YAML 1.1 reads in base 8 or 60 (`010`, `1:30`) are errors, because that is never intended; dates are
+    text. Aliases are rejected, because a few lines of them can expand to gigabytes, and so is excessive nesting.
     """
 
     _depth = 0
@@ -117,7 +117,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    """The number of a scalar that YAML takes for one."""
+    """The value of a scalar that YAML reads as a number."""
     if _UNLIKELY.match(node.value):
         problem = f"{node.value} is not a plain number: write it without leading zeros, or in quotes if it is text"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
@@ -126,7 +126,7 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes strings that `_Loader` would parse as numbers, and escapes what YAML takes for ends of lines."""
+    """Quotes strings that `_Loader` would parse as numbers, and escapes characters that YAML reads as line ends."""
 
 
 def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
@@ -160,7 +160,7 @@ def find(config: Path | str) -> Path:
     """Path of a configuration file, given as a path or as the name of a shipped one, such as `transrec/text_sasrec`.
 
     Raises:
-        ConfigError: neither exists; the message lists shipped configurations, only similar names if there are any.
+        ConfigError: neither exists; the message lists the shipped configurations with similar names, or all of them.
     """
     if Path(config).is_file():
         return Path(config)
@@ -170,10 +170,8 @@ def find(config: Path | str) -> Path:
         return known[name]
     last = {each.rpartition("/")[2]: each for each in known}
     near = [last[word] for word in difflib.get_close_matches(name.rpartition("/")[2], last)]
-    which = "like it are" if near else "are"
-    raise ConfigError(
-        f"no configuration {config}: there is no such file, and the shipped ones {which} {', '.join(near or known)}"
-    )
+    which = "similar shipped configurations" if near else "shipped configurations"
+    raise ConfigError(f"no configuration {config}: there is no such file; {which}: {', '.join(near or known)}")
 
 
 def shipped() -> dict[str, Path]:
@@ -197,10 +195,10 @@ def validate(schema: type[C], values: Mapping[str, Any]) -> C:
 
 
 def _faults(given: Any, made: Any, where: str = "") -> Iterator[str]:
-    """A sentence for each value that pydantic accepts and nothing else does.
+    """A sentence for each value that pydantic accepts but that is invalid here.
 
-    They are numbers made from booleans, booleans made from anything else, whole numbers of more than 64 bits, and text
-    with the character of number 0, which no path has.
+    Invalid are booleans for numbers, anything else for booleans, integers of more than 64 bits, and text with the null
+    character, which no path can contain.
     """
     if isinstance(given, Mapping) and isinstance(made, Config):
         for key in given.keys() & type(made).model_fields.keys():
@@ -257,11 +255,11 @@ def parse_overrides(
 ) -> dict[str, Any]:
     """`["a.b=1", "a.c=[x]"]` -> `{"a": {"b": 1, "c": ["x"]}}`; values are YAML scalars, lists or mappings.
 
-    A field of text, such as a path, takes its value as it was typed, as YAML would cut `exp #4` at the `#`.
+    A text field, such as a path, takes its value as it was typed, because YAML would cut `exp #4` at the `#`.
 
     Args:
         schema: the configuration that the keys belong to.
-        inner: the schemas of its fields that hold any mapping, by name.
+        inner: the schemas of those of its fields that are declared as plain mappings, by name.
 
     Raises:
         ConfigError: an override is malformed.
@@ -292,7 +290,7 @@ def _parsed(override: str, text: str, annotations: Sequence[Any]) -> Any:
         except _FAULTS as error:
             raise ConfigError(f"override {override!r}: {_one_line(error)}") from None
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        raise ConfigError(f"override {override!r}: leave out the inner quotes, as text is taken as it is typed")
+        raise ConfigError(f"override {override!r}: leave out the inner quotes, because text is taken as typed")
     if "\0" in text:
         raise ConfigError(f"override {override!r}: text cannot contain the null character")
     return text
@@ -355,7 +353,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _joined(lines: Iterable[str]) -> str:
-    """One line for each key; a key that takes several kinds of values has a fault for each kind."""
+    """One line for each key; it joins the errors of a key that takes several kinds of values."""
     faults: dict[str, str] = {}
     for line in lines:
         key, _, fault = line.partition(": ")

@@ -1,7 +1,7 @@
 """Checks of the machine and the environment: what works here, and what to do about what does not.
 
-Nothing that may be broken is imported here: PyTorch, DeepSpeed and Ray are tried in processes of their own, which end
-after a time limit, so a driver that hangs or a library that crashes is one line of the answer.
+Nothing that may be broken is imported here: PyTorch, DeepSpeed and Ray are tried in processes of their own with a time
+limit, so that a hanging driver or a crashing library becomes one line of the report.
 """
 
 import json
@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-State = Literal["ok", "note", "fault"]  # note: something will not work, but training does; fault: training does not
+State = Literal["ok", "note", "fault"]  # note: something does not work, but training does; fault: training does not
 
 OLDEST, BELOW = (3, 11), (3, 14)  # versions of Python, as in setup.py
 _GIB = 2**30
@@ -66,11 +66,12 @@ def examine(offline: bool = False, cache: Path | None = None) -> Iterator[Findin
         try:
             yield from check()
         except Exception as error:  # a check that fails is a finding, too
-            yield Finding(name, "note", f"not known: {type(error).__name__}: {_one_line(str(error))}", "look into it")
+            fault = f"the check itself failed: {type(error).__name__}: {_one_line(str(error))}"
+            yield Finding(name, "note", fault, "find out why; the rest of this report is not affected")
 
 
 def can_train(findings: list[Finding]) -> bool:
-    """Whether training works as far as the checks tell."""
+    """Whether training works, as far as the checks can tell."""
     return all(finding.state != "fault" for finding in findings)
 
 
@@ -99,7 +100,7 @@ def _packages() -> Iterator[Finding]:
     if faults:
         yield Finding("packages", "fault", "; ".join(faults), "run pip install transrec again, with constraints.txt")
     else:
-        yield Finding("packages", "ok", f"the {len(listed_names(listed))} that it needs are installed")
+        yield Finding("packages", "ok", f"the {len(listed_names(listed))} that TransRec needs are installed")
 
 
 def listed_names(requirements: list[str]) -> list[str]:
@@ -108,7 +109,7 @@ def listed_names(requirements: list[str]) -> list[str]:
 
 
 def _torch() -> Iterator[Finding]:
-    """PyTorch, its devices, and how processes on them talk to each other."""
+    """PyTorch, its devices, and the communication between processes."""
     answer = _tried("from transrec.distributed.probe import main; main()")
     if answer.fault:
         yield Finding("PyTorch", "fault", answer.fault, "install PyTorch again: https://pytorch.org/get-started")
@@ -175,7 +176,7 @@ def _memory() -> Iterator[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = f"{total / _GIB:.0f} GiB"
     if total < _LOW_MEMORY:
-        yield Finding("memory", "note", found, "lower train.batch_size, and data.workers to 0")
+        yield Finding("memory", "note", found, "lower train.batch_size, and set data.workers to 0")
     else:
         yield Finding("memory", "ok", found)
 
@@ -190,7 +191,10 @@ def _shared_memory() -> Iterator[Finding]:
     found = f"{free / _GIB:.1f} GiB free in /dev/shm"
     if free < _LOW_SHARED:
         yield Finding(
-            "shared memory", "note", found, "start the container with --shm-size=4g (or --ipc=host), or data.workers=0"
+            "shared memory",
+            "note",
+            found,
+            "start the container with --shm-size=4g (or --ipc=host), or set data.workers=0",
         )
     else:
         yield Finding("shared memory", "ok", found)
@@ -203,7 +207,7 @@ def _default_cache() -> Path:
 
 
 def _disk(name: str, folder: Path, without: State) -> Iterator[Finding]:
-    """Whether a folder, or the one that it will be made in, can be written, and how much room it has."""
+    """Whether a folder, or the existing one that it will be made in, is writable, and how much space is free there."""
     folder = folder.expanduser().absolute()
     there = next(place for place in (folder, *folder.parents) if place.exists())
     try:
@@ -217,7 +221,7 @@ def _disk(name: str, folder: Path, without: State) -> Iterator[Finding]:
     if free < _NO_DISK:
         yield Finding(name, without, found, "make room there, or choose another place")
     elif free < _LOW_DISK:
-        yield Finding(name, "note", found, "make room there: a run of a language model takes some GiB")
+        yield Finding(name, "note", found, "make room there: a run with a language model takes several GiB")
     else:
         yield Finding(name, "ok", found)
 
@@ -230,7 +234,7 @@ def _hub(offline: bool) -> Iterator[Finding]:
         yield Finding("model hub", "ok", "not asked: HF_HUB_OFFLINE is set")
     else:
         place = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-        # In a process of its own, as looking up a name may take longer than any time limit of the request.
+        # In a process of its own, because looking up a name may take longer than the time limit of the request.
         asked = f"import urllib.request as r; r.urlopen(r.Request({place!r}, method='HEAD'), timeout={_HUB_SECONDS})"
         answer = _tried(asked, _HUB_SECONDS + 1)
         if answer.fault:
@@ -272,7 +276,7 @@ class _Answer:
 
 
 def _tried(code: str, seconds: float = _SECONDS) -> _Answer:
-    """The output of a Python program, or in one line why it failed."""
+    """The last line that a Python program prints, or one line on why it failed."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         ended = subprocess.run(

@@ -66,7 +66,7 @@ class Experiment(Config):
         if (self.data.stride or 0) > self.model.max_length:
             raise ValueError(f"data.stride {self.data.stride} exceeds model.max_length {self.model.max_length}")
         if self.data.windows == "last" and isinstance(self.data.split, TemporalConfig):
-            raise ValueError("data.windows=last keeps interactions that data.split.name=temporal may not see")
+            raise ValueError("data.windows=last keeps interactions that data.split.name=temporal must exclude")
         if self.train.compile and self.zero.stage == 3:
             raise ValueError(
                 "train.compile=true: a compiled pass cannot gather the weights of each layer as zero.stage=3 does: set "

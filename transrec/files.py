@@ -116,7 +116,7 @@ def plain_json(value: Any) -> Any:
 
 
 def is_git_lfs_pointer(path: Path) -> bool:
-    """Whether a file is the few lines that git-lfs has in place of a file that was not downloaded."""
+    """Whether a file is a git-lfs pointer: a few lines in place of a file that was not downloaded."""
     try:
         with path.open("rb") as file:
             return file.read(len(_POINTER)) == _POINTER

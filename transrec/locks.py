@@ -1,9 +1,11 @@
-"""One owner at a time: a lock that is released when its process dies, and the owner's name in a file beside it.
+"""Locks for files and folders that one process may own at a time.
+
+A lock is released when its process dies; a file beside it names the owner.
 
 Designs considered: a file that names the owner (it outlives a killed process, and process ids are reused), a lease that
-the owner renews (a suspended owner loses it without noticing), and a lock of the operating system. Taken: the last. It
-also holds between nodes that share a file system. The name is not in the lock file itself, which some versions of
-`filelock` empty when another process tries the lock.
+the owner renews (a suspended owner loses it without noticing), and a lock of the operating system. Chosen: the last,
+which also works between nodes that share a file system. The owner is not named in the lock file itself, because some
+versions of `filelock` empty that file when another process tries to take the lock.
 """
 
 import errno
@@ -22,7 +24,7 @@ from transrec.errors import TransRecError
 from transrec.files import writing
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # errors of a disk without locks
-PATIENCE_SECONDS, DYING_SECONDS = 1.0, 30.0  # to wait for a living owner, and for the children of a dead one
+PATIENCE_SECONDS, DYING_SECONDS = 1.0, 30.0  # waiting times for a living owner, and for the children of a dead one
 POLL_SECONDS = 0.1
 LOCK_FILE = ".lock"
 
@@ -30,7 +32,7 @@ _OWNER = re.compile(r"process (\d+) on (.+)")
 
 
 class BusyError(TransRecError, RuntimeError):
-    """Another process owns the place; the message names it and the remedy."""
+    """Another process holds the lock; the message names that process and the remedy."""
 
 
 class OwnedLock:
@@ -56,7 +58,7 @@ class OwnedLock:
         return True
 
     def release(self) -> None:
-        """Remove both files while the lock is held; one that had opened it sees that it is unlinked, and retries."""
+        """Remove both files while holding the lock; a process that has the lock file open notices that, and retries."""
         for path in (self._owner, self.path):
             with suppress(OSError):
                 path.unlink()
@@ -79,7 +81,7 @@ class OwnedLock:
 def sole_owner(path: Path, what: str, remedy: str) -> Iterator[None]:
     """Hold the lock file `path`; `what` is what its owner does, as in "runs/x is being trained".
 
-    Where the disk has no locks, a line on standard error warns of it, and nothing is held.
+    On a disk without locks, nothing is locked, and a line on standard error warns of that.
 
     Raises:
         BusyError: another process holds it; the message ends with `remedy`.
@@ -96,10 +98,10 @@ def sole_owner(path: Path, what: str, remedy: str) -> Iterator[None]:
 
 
 def sole_writer(folder: Path, what: str, remedy: str) -> AbstractContextManager[None]:
-    """Own a folder that exists or is to be made; the arguments and errors are those of `sole_owner`.
+    """Hold the lock of a folder that exists or will be made; the arguments and errors are those of `sole_owner`.
 
-    The lock lies beside a folder that is new, and in one that exists: containers may share a volume, but not the folder
-    that it is mounted in.
+    The lock file is beside a new folder, but inside an existing one, because containers may share a volume without
+    sharing the folder that it is mounted in.
     """
     if folder.is_dir():
         return sole_owner(folder / LOCK_FILE, what, remedy)
@@ -120,7 +122,7 @@ def _take(lock: OwnedLock, what: str, remedy: str) -> bool:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            missing = f"{lock.path.parent} has no locks ({error.strerror}): a second process there is not refused"
+            missing = f"{lock.path.parent} has no locks ({error.strerror}): a second process there will not be refused"
             print(f"transrec: {missing}", file=sys.stderr, flush=True)
             return False
     return True

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 
 def places_of(wanted: NDArray[Any], keys: NDArray[np.int64], size: int) -> NDArray[Any]:
-    """The place in `keys` of each of `wanted`, (n,); -1 for one that is not there.
+    """The index in `keys` of each number in `wanted`, (n,); -1 for numbers that are not in `keys`.
 
-    Reading a table of all numbers takes a fraction of the time of a search, but making it takes time that grows with
-    `size`: it is made for at least as many `wanted`.
+    Reading from a table of all numbers takes a fraction of the time of a binary search, but building it takes time
+    proportional to `size`, so it is built only if `wanted` has at least `size` entries.
 
     Args:
         wanted: (n,) numbers from 0 to `size` - 1.

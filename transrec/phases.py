@@ -1,13 +1,13 @@
-"""The seconds that each phase of a run takes, and the work done in it.
+"""The time that each phase of a run takes, and the work done in it.
 
-Seconds are those of the clock, and those of the processor in all threads of this process, which hardly depend on what
-else the machine does. A second belongs to the innermost phase that is open, so that the seconds of all phases add up to
-those of the run.
+Both wall-clock time and the processor time of all threads of this process are recorded; the latter hardly depends on
+what else the machine does. Time counts for the innermost open phase only, so that the times of all phases add up to
+that of the run.
 
-Designs considered. An object handed down to whatever takes time: a parameter of the builder, the item store, the
-evaluator, the trainer and all that they call, which only a report reads. A profiler: it knows functions, not what they
-worked on. Taken: spans, as in tracing. Code that takes time opens a phase and counts what it did; that goes to the
-recording of the process, and nowhere if there is none.
+Designs considered. An object passed to all code that takes time: the builder, the item store, the evaluator, the
+trainer and everything that they call would have a parameter that only a report reads. A profiler: it knows functions,
+not the amount of work that they did. Chosen: spans, as in tracing. Code that takes time opens a phase and counts its
+work. Both are entered in the recording of the process; without a recording, they are ignored.
 """
 
 import sys
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-Recorded = dict[str, dict[str, float]]  # name -> its seconds, the times it was entered, its amounts of work
+Recorded = dict[str, dict[str, float]]  # phase -> its seconds, how often it was entered, its amounts of work
 
 _RECORDING: ContextVar["_Recording | None"] = ContextVar("phases", default=None)
 
@@ -49,7 +49,7 @@ class _Recording:
         return name in self._open
 
     def _turn(self) -> None:
-        """Give the time since the last turn to the phase that is open."""
+        """Add the time since the last call to the innermost open phase."""
         _wait_for_device()
         now, busy = time.monotonic(), time.process_time()
         if self._open:
@@ -60,7 +60,7 @@ class _Recording:
 
 
 def _wait_for_device() -> None:
-    """Wait for what the device still does for the phase that is over; PyTorch is not imported only for that."""
+    """Wait until the device has finished the work of the current phase; PyTorch is not imported just for that."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
@@ -77,7 +77,7 @@ def recording() -> Iterator[None]:
 
 
 def recorded() -> Recorded:
-    """The phases that are over, by name, of the recording that is open; none without one."""
+    """The finished phases of the current recording, by name; empty if there is no recording."""
     found = _RECORDING.get()
     if found is None:
         return {}
@@ -87,7 +87,7 @@ def recorded() -> Recorded:
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Time spent inside belongs to the phase `name`, but for that of phases inside."""
+    """Count the time spent inside for the phase `name`, except for the time of nested phases."""
     found = _RECORDING.get()
     if found is None:
         yield
@@ -100,7 +100,7 @@ def phase(name: str) -> Iterator[None]:
 
 
 def did(**amounts: float) -> None:
-    """Add amounts of work, by name, to the innermost phase that is open."""
+    """Add amounts of work, by name, to the innermost open phase."""
     found = _RECORDING.get()
     if found is not None:
         found.count(amounts)

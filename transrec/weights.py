@@ -49,7 +49,7 @@ def gathered(model: nn.Module, names: Iterable[str]) -> Iterator[tuple[str, Tens
     """Each of the named parameters and buffers while it is complete; every rank must go through all of them.
 
     Raises:
-        WeightsError: one is empty even so.
+        WeightsError: one of them is empty although it was gathered.
     """
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     for name in names:
@@ -132,7 +132,7 @@ def write(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write tensors to a safetensors file atomically."""
     with replace_atomically(path) as partial:
         partial.touch()
-        mode = partial.stat().st_mode  # as the umask wants it; safetensors lets only the owner read
+        mode = partial.stat().st_mode  # set by the umask; safetensors lets only the owner read
         try:
             save_file(dict(weights), partial)
             partial.chmod(mode)
@@ -152,9 +152,9 @@ def layout(tensors: Mapping[str, Tensor]) -> Layout:
 
 
 def write_in_turn(path: Path, described: Layout, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Write the `described` tensors, in that order, to the safetensors file that `write` would make of all of them.
+    """Write the `described` tensors, in that order, to a safetensors file equal to the one that `write` would write.
 
-    It holds one at a time, in host memory too, where safetensors takes them together.
+    Only one tensor at a time is held in memory, whereas safetensors needs all of them at once.
     """
     header, place = {}, 0
     for name, (dtype, shape) in described.items():
@@ -220,7 +220,7 @@ def size(folder: Path) -> dict[str, int]:
 
 
 def load_trained(folder: Path, model: nn.Module) -> None:
-    """Load the export into the model that was trained, whose frozen weights already are the base."""
+    """Load the export of a run into its model, whose frozen weights already are those of the base."""
     adapted = (folder / ADAPTER_FILE).exists()
     frozen = sorted(set(names(model)) - set(trainable_names(model)))
     load_strictly(model, read(folder / (ADAPTER_FILE if adapted else MODEL_FILE)), frozen if adapted else ())

@@ -62,10 +62,10 @@ def test_a_file_that_is_there_comes_before_a_name(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("quikstart", "no configuration quikstart: there is no such file, and the shipped ones like it are quickstart"),
-        ("text_sasrec", "like it are transrec/text_sasrec"),
-        ("my/text_sasrc.yaml", "like it are transrec/text_sasrec"),
-        ("/nowhere/zzzzzz", "and the shipped ones are defaults, em3/din, "),
+        ("quikstart", "no configuration quikstart: there is no such file; similar shipped configurations: quickstart"),
+        ("text_sasrec", "similar shipped configurations: transrec/text_sasrec"),
+        ("my/text_sasrc.yaml", "similar shipped configurations: transrec/text_sasrec"),
+        ("/nowhere/zzzzzz", "; shipped configurations: defaults, em3/din, "),
     ],
 )
 def test_a_name_of_none_is_answered_with_those_like_it(name: str, message: str) -> None:

@@ -143,6 +143,7 @@ def test_a_check_that_fails_does_not_end_the_others(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(doctor, "_memory", broken)
     answers(monkeypatch, PROBE)
     findings = list(doctor.examine(offline=True))
-    assert named(findings, "memory") == Finding("memory", "note", "not known: OSError: no /proc", "look into it")
+    advice = "find out why; the rest of this report is not affected"
+    assert named(findings, "memory") == Finding("memory", "note", "the check itself failed: OSError: no /proc", advice)
     assert named(findings, "extras").found.startswith("installed: ")
     assert os.sep in named(findings, "working folder").found

@@ -58,7 +58,7 @@ class ModalityContent:
 
     rows: Tensor  # (M,) int64, pool rows in the order of the chunks
     chunks: list[Chunk]  # contiguous runs of `rows`; none if no item has the modality
-    blank: Chunk  # one item: input of a pass that only keeps step with the other ranks
+    blank: Chunk  # one item: input of a pass that a rank runs only to keep step with the other ranks
     passes: int  # encoder passes every rank runs for this batch; at least one, and at least the number of own chunks
 
 
@@ -204,7 +204,7 @@ class ImpressionBatch:
     has_content: Tensor  # (U,) bool, pool items with content in any modality
     user_ids: list[str]  # of filled slots
     counts: dict[str, int]  # terms of each loss
-    log_kept: float = 0.0  # logarithm of the share of the impressions without an answer that are trained on
+    log_kept: float = 0.0  # logarithm of the share of the impressions without a response that are trained on
     digest: int = 0
 
     @property

@@ -48,7 +48,7 @@ class Lineage:
         return Step(windows, np.sort(batch.content.items.numpy()))
 
     def user(self, user_id: str) -> list[Sighting]:
-        """The user's windows in order of steps; empty for a user who does not train.
+        """The user's windows in order of steps; empty for a user who is not trained on.
 
         Raises:
             KeyError: no such user in the shards.

@@ -2,13 +2,13 @@
 
 Designs considered. A global permutation with random access has the best shuffle but reads shards at random, which is
 slow on remote storage. A shuffle buffer per worker reads sequentially, but its order depends on the number of workers.
-Taken: *lanes*. An epoch lays the blocks of users end to end (shards in a random order, each read front to back, the
+Chosen: *lanes*. An epoch lays the blocks of users end to end (shards in a random order, each read front to back, the
 ring rotated by a random amount) and cuts that line into lanes of equal length. Every global batch takes the same number
 of windows from each lane, so the data belong to lanes, not ranks; ranks and workers receive slots of the batch. Windows
 are shuffled within a block.
 
-Where the windows of an epoch do not fill its last batch, every batch leaves some slots empty, instead of the last one
-most of them: a step on a single window would have the learning rate and the noise of a whole one, and no negatives.
+If the windows of an epoch do not fill its last batch, the empty slots are spread over all batches instead of being left
+to the last one: a step on a single window would have the full learning rate, but a noisy gradient and no negatives.
 """
 
 from functools import lru_cache
@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 _MOST_LANES = 64
 _EMPTY = -1
-_LINE, _BLOCK = 1, 2  # purposes of random numbers, so that equal seeds do not give equal streams
+_LINE, _BLOCK = 1, 2  # seed components for each purpose, so that equal seeds do not give equal random numbers
 
 
 class EpochOrder:

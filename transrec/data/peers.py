@@ -11,7 +11,7 @@ Ints = NDArray[np.int64]
 
 
 class Peers(Protocol):
-    """Waiting for another process happens outside collectives, which would time out; every rank must call."""
+    """Ranks wait for each other outside collectives, which would time out; every rank must call these methods."""
 
     @property
     def rank(self) -> int: ...

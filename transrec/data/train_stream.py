@@ -1,7 +1,7 @@
 """Training batches by step number: `stream[step]` is a pure function, so a run can resume at any step.
 
 Designs considered for the interface: an iterator with `state_dict` (webdataset, torchdata), and random access by step.
-Taken: the second. It needs no state but the step, gives the same batches for any number of loader workers (the loader
+Chosen: the second. It needs no state but the step, gives the same batches for any number of loader workers (the loader
 hands out step numbers in order), and can list the users of a step afterwards.
 """
 
@@ -26,8 +26,8 @@ class TrainStream(Dataset[list[Batch]]):
     """`stream[step]`: the micro-batches of this rank for a global step, deterministic in (seed, step).
 
     The `batch_size` slots of a step are divided into `accumulation` contiguous runs, and each run among the ranks, so
-    that the ranks' micro-batches of a number hold the same examples together, however many ranks there are. The stream
-    handles order and slots; the examples fill slots and make batches.
+    that micro-batch n of all ranks together holds the same examples, however many ranks there are. The stream handles
+    order and slots; the examples fill slots and make batches.
 
     Args:
         collate: makes the batch for a run of slots.

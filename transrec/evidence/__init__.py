@@ -5,12 +5,12 @@ add each kind to its logits (a weight and a scale), and only these are carried o
 
 Designs considered for where scores are looked up. Tables in the model, as buffers: they would be exported, carried to
 other catalogues and copied to every GPU (16 GB for 10 million items). Dense (positions, items) matrices: a pass over
-them costs as much as the softmax itself. Taken: the loader looks scores up where it builds the batch, from
+them costs as much as the softmax itself. Chosen: the loader looks scores up where it builds the batch, from
 memory-mapped tables, and the batch carries the few nonzero scores.
 
 Designs considered against leaks, since the counts contain every training target. Counting without the newest target of
 each user: the model could be trained on only one position per user. A second table for training: it still holds the
-other targets. Taken: the counts hold everything, and each user's own pairs are subtracted when that user is trained on.
+other targets. Chosen: the counts hold everything, and a user's own pairs are subtracted when that user is trained on.
 """
 
 from typing import Annotated

@@ -1,7 +1,7 @@
-"""The closest vectors to each vector: all pairs are compared or, if there are too many, only those within cells.
+"""The closest vectors to each vector, found by comparing all pairs or, if there are too many, only nearby cells.
 
 Designs considered beyond all pairs. A graph (HNSW) finds more of the closest vectors in the same time, but takes many
-times as long to build, and here every vector is looked up only once. Taken: cells around centres; for each vector, the
+times as long to build, and here every vector is looked up only once. Chosen: cells around centres; for each vector, the
 nearest few cells are searched (FAISS's IVF; Douze et al., "The Faiss library", 2024).
 
 Shape letters: M unit vectors, W width, K closest, n vectors of a range.
@@ -53,7 +53,7 @@ def _in_cells(vectors: Vectors, most: int) -> Iterator[tuple[int, Ints, Vectors]
     index = _index(vectors)
     for start in range(0, len(vectors), _ASKED_AT_ONCE):
         cosines, places = index.search(vectors[start : start + _ASKED_AT_ONCE], most)
-        cosines[places < 0] = -np.inf  # the searched cells hold fewer vectors
+        cosines[places < 0] = -np.inf  # the searched cells hold fewer than `most` vectors
         yield start, np.maximum(places, 0), cosines
 
 

@@ -11,6 +11,6 @@ from transrec.evidence.pair_counts import PairCountsConfig
 
 
 class CoOccurrenceConfig(PairCountsConfig):
-    """Which items belong together."""
+    """How often two items occur in the same sequences."""
 
     name: Literal["co_occurrence"] = Field("co_occurrence", description="counts of pairs of items in users' sequences")

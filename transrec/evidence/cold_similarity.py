@@ -7,7 +7,7 @@ Recommender Systems", NeurIPS 2017).
 
 Designs considered. A constant for cold items, learned in the same way: it raises every cold item for every user, and an
 entry for each of them makes a batch dense. The counts of a cold item's content neighbours: they share the weight of
-counts, which was learned with exact counts, and rank worse than content_similarity. Taken: similarity, which is sparse
+counts, which was learned with exact counts, and rank worse than content_similarity. Chosen: similarity, which is sparse
 and tells which cold items to raise.
 """
 

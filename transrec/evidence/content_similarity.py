@@ -41,7 +41,9 @@ class ContentSimilarityConfig(EvidenceSettings):
     fields: list[str] = Field(
         ["text"], min_length=1, description="fields of an item's record to read; only with a backbone"
     )
-    max_tokens: int = Field(48, ge=3, description="longer texts are truncated; only with a backbone")
+    max_tokens: int = Field(
+        48, ge=3, description="maximum number of tokens; longer texts are truncated; only with a backbone"
+    )
     shrinkage: float = Field(
         0.3, ge=0, description="share of the mean variance that is added to each variance before features are whitened"
     )

@@ -2,7 +2,7 @@
 
 Designs considered for counting pairs. Adding the pairs of each block of users to one matrix: every block copies the
 whole matrix. Sorting all pairs in memory: 8 bytes or more for each. Reading all sequences once for each range of items:
-the less memory, the more passes, so time grows with the square of the interactions. Taken: files, so that time is
+the less memory, the more passes, so time grows with the square of the interactions. Chosen: files, so that time is
 linear in the pairs and memory is bounded.
 
 Shape letters: P pairs.
@@ -25,7 +25,7 @@ def deal(folder: Path, pairs: Iterable[tuple[Ints, ...]], ends: Ints) -> None:
     """Write each pair to the file of the range that its first item is in; range n ends before item `ends[n]`.
 
     Args:
-        pairs: columns (P,) of some pairs at a time: the first item, and any numbers that fit 32 bits.
+        pairs: columns (P,) of some pairs at a time: the first item, and any numbers that fit into 32 bits.
     """
     with ExitStack() as opened:
         files = [opened.enter_context((folder / str(number)).open("wb")) for number in range(len(ends))]

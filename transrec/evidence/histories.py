@@ -58,7 +58,7 @@ def held(points: HistoryPoints) -> Held:
 def weights(points: HistoryPoints, of: Held, recent: int, recency: float) -> sparse.csr_array:
     """(S, M) weight of each held item in each history: p^-recency for the item p places before the point, p <= recent.
 
-    An item that occurs more than once has the sum.
+    The weight of an item that occurs more than once is the sum over its occurrences.
     """
     counts = np.minimum(points.seen, recent)
     rows = np.repeat(np.arange(len(counts)), counts)

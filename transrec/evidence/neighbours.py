@@ -83,7 +83,7 @@ def strongest(table: sparse.csr_array, order_by: NDArray[np.float64], most: int)
     """`table` with only the `most` entries of each row that have the largest `order_by`.
 
     Args:
-        order_by: one number for each stored entry; of equal ones, that of the smaller column is kept.
+        order_by: one number for each stored entry; among equal numbers, entries of smaller columns are kept first.
     """
     kept = np.ones(table.nnz, np.bool_)
     for row in np.flatnonzero(np.diff(table.indptr) > most):

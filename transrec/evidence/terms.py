@@ -15,7 +15,7 @@ from transrec.protocols import EvidenceWeights
 
 
 class EvidenceSettings(Config):
-    """Settings that every kind of evidence has."""
+    """Settings shared by all kinds of evidence."""
 
     weight: float = Field(1.0, description="initial weight of the evidence in the logits; learned")
     scale: float = Field(30.0, gt=0, description="initial factor of the scores inside the logarithm; learned")
@@ -43,7 +43,7 @@ class EvidenceTerm(EvidenceWeights):
         self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Terms (E,) of scores (E,). Both are tensors: ZeRO-3 finds nothing else to gather parameters for backward."""
+        """Terms (E,) of scores (E,). Both are tensors, because ZeRO-3 gathers parameters for backward only by those."""
         return self.weight.float() * torch.log1p(self.log_scale.float().exp() * scores)
 
 

@@ -13,7 +13,7 @@ from transrec.evidence.pair_counts import PairCountsConfig
 
 
 class TransitionsConfig(PairCountsConfig):
-    """Which items follow which."""
+    """How often an item follows another in sequences."""
 
     name: Literal["transitions"] = Field("transitions", description="counts of later items in users' sequences")
     decay: float = Field(0.0, ge=0, description="a pair at distance d counts d^-decay")

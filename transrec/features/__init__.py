@@ -1,4 +1,4 @@
-"""Features: what a ranking model knows of an impression besides content. `of:` says whose each is.
+"""Features: what a ranking model reads about an impression besides content. `of:` says what each describes.
 
 A feature's values are strings, and its vocabulary maps each to a row of an embedding table; row 0 stands for all
 values that training has not seen. Vocabularies are counted from the training data alone and travel with the weights.

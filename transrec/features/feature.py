@@ -1,4 +1,4 @@
-"""The kinds of features, and the vocabulary that each counts."""
+"""The kinds of features, and how each builds its vocabulary."""
 
 from collections.abc import Iterable
 from typing import ClassVar, Literal
@@ -13,7 +13,7 @@ from transrec.features.vocabulary import Bands, Buckets, Values, Vocabulary
 
 _HOURS, _DAYS = 24, 7
 _SECONDS = 3600
-_SIZES = 24  # bands of request sizes, two to a doubling: the last begins at 3,000 items
+_SIZES = 24  # bands of request sizes, two per doubling: the last begins at 3,000 items
 
 
 class Feature(Config):
@@ -45,14 +45,14 @@ class IdFeature(Feature):
 
 
 class UserIdFeature(IdFeature):
-    """The user."""
+    """The user's id."""
 
     of: Literal["user_id"] = Field("user_id", description="what the feature describes")
     owner = "user"
 
 
 class ItemIdFeature(IdFeature):
-    """The item."""
+    """The item's id."""
 
     of: Literal["item_id"] = Field("item_id", description="what the feature describes")
     owner = "item"
@@ -131,14 +131,14 @@ class TimeFeature(Feature):
         return Buckets(size=_HOURS if self.part == "hour" else _DAYS)
 
     def rows(self, timestamps: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows of moments in seconds since 1970, 1..24 or 1..7."""
+        """The rows, 1..24 or 1..7, of timestamps in seconds since 1970."""
         hours = timestamps // _SECONDS
         found: NDArray[np.int64] = 1 + (hours % _HOURS if self.part == "hour" else hours // _HOURS % _DAYS)
         return found
 
 
 class RequestFeature(Feature):
-    """How many items a request showed, in bands of which two make a doubling; the more, the fewer are clicked."""
+    """The number of items that a request showed, in bands, two per doubling; in large requests, clicks are rarer."""
 
     of: Literal["request"] = Field("request", description="what the feature describes")
     owner = "impression"
@@ -148,6 +148,6 @@ class RequestFeature(Feature):
         return Buckets(size=_SIZES)
 
     def rows(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows 1.._SIZES of numbers of items from 1 on."""
+        """The rows, 1.._SIZES, of request sizes, which are at least 1."""
         found: NDArray[np.int64] = 1 + np.floor(2 * np.log2(sizes)).astype(np.int64).clip(max=_SIZES - 1)
         return found

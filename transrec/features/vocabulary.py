@@ -49,7 +49,7 @@ class Values(Config):
 
 
 class Bands(Config):
-    """A row for each band of numbers; what is not a number has row 0."""
+    """A row for each band of numbers; values that are not numbers have row 0."""
 
     kind: Literal["bands"] = Field("bands", description="a row for each band of numbers")
     ends: list[float] = Field(description="upper ends of the bands, ascending; a band holds its upper end")
@@ -68,7 +68,7 @@ class Bands(Config):
 
 
 class Buckets(Config):
-    """Rows chosen by a hash of the value, so that values share them; nothing is counted."""
+    """Rows chosen by a hash of the value, so that values may share a row; nothing is counted."""
 
     kind: Literal["buckets"] = Field("buckets", description="rows chosen by a hash")
     size: int = Field(ge=1, description="number of rows, besides the one for unknown values")

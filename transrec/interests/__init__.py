@@ -1,8 +1,8 @@
-"""Interests: a user's history read for one candidate. `name:` chooses each.
+"""Interests, which summarise a user's history with respect to one candidate. `name:` chooses one.
 
 An interest maps vectors of candidates (B, D) and of the items of histories (B, L, D), with their mask (B, L), to one
-vector (B, D) for each candidate. It knows neither batches nor where the vectors come from: ids, content or both. A user
-without a history has the zero vector.
+vector (B, D) for each candidate. It depends neither on batches nor on the source of the vectors: ids, content or both.
+The result for a user without a history is the zero vector.
 """
 
 from typing import Annotated

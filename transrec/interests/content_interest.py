@@ -28,8 +28,8 @@ class ContentInterestConfig(Config):
 class ContentInterest(Interest):
     """Σ_l a_l e_l with a = softmax_l(c · W e_l / √D).
 
-    Paper: EM3 (arXiv 2404.06078), section 3.3: W costs L D² for each candidate, so a long history trains a low-rank
-    change of it while W is frozen, which is LoRA at the site `interest_key`. The scale 1/√D is ours.
+    Paper: EM3 (arXiv 2404.06078), section 3.3. W costs L D² for each candidate, so with long histories the paper
+    freezes W and trains a low-rank update of it, which is LoRA at the site `interest_key`. The scale 1/√D is ours.
     """
 
     num_layers = 1

@@ -1,4 +1,4 @@
-"""DIN: each item of the history weighs what a small network makes of it and the candidate.
+"""DIN: a small network computes the weight of each item of the history from that item and the candidate.
 
 Shape letters: B candidates, L items of their histories, D width.
 """

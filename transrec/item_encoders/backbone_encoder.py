@@ -46,7 +46,7 @@ class BackboneEncoder(ItemEncoder):
         self.pooling = pooling
         self.frozen_prefix: Any = None  # a FrozenPrefix, if chunks hold its states instead of raw content
         self._compiled: Callable[[Chunk], Tensor] | None = None  # `_features`, if training runs it compiled
-        self._recomputes = False  # whole passes in the backward pass
+        self._recomputes = False  # whether whole passes are recomputed in the backward pass
         self.num_layers = families.num_layers(backbone)
         self.hidden_size = families.hidden_size(backbone)
         paths = families.site_paths(backbone)
@@ -63,7 +63,7 @@ class BackboneEncoder(ItemEncoder):
         return self.vectors(self.features(content))
 
     def features(self, content: ItemContent) -> "Features":
-        """Read the features of a batch's items off the backbone.
+        """Compute the backbone features of a batch's items.
 
         Raises:
             ValueError: the batch was built without this modality.
@@ -79,7 +79,7 @@ class BackboneEncoder(ItemEncoder):
         return Features(len(content.items), rows_M, _keeping(torch.cat(features)[order_M], blanks))
 
     def project_components(self, known: Axes) -> None:
-        """Project the principal components of the features, by a new projection, in place of the features."""
+        """Replace the projection of the features with a new one of their principal components."""
         (kind, width), self.components = self._projection, PrincipalComponents(known)
         self.projection = build_projection(kind, self.components.count, width)
 
@@ -98,7 +98,7 @@ class BackboneEncoder(ItemEncoder):
             layer_by_layer.enable_gradient_checkpointing(self.backbone)
 
     def compile_passes(self) -> None:
-        """Compile the pass of a chunk in training; evaluation keeps the numbers of a process that compiles nothing."""
+        """Compile the pass of a chunk in training; evaluation stays uncompiled, so that its results do not change."""
         self._compiled = compiled(self._features)
 
     def encode(self, chunk: Chunk) -> Tensor:
@@ -106,7 +106,7 @@ class BackboneEncoder(ItemEncoder):
         return self._vectors(self._features(chunk))
 
     def _pass(self, chunk: Chunk) -> Tensor:
-        """`_features` as training runs it."""
+        """`_features`; in training, compiled or recomputed in the backward pass if that is enabled."""
         run = self._compiled if self._compiled is not None and self.training else self._features
         if not (self._recomputes and self.training):
             return run(chunk)
@@ -183,7 +183,7 @@ class Features:
     values: Tensor  # (M, W); (1, W), from a blank input, if no item has the modality
 
     def spread(self, values: Tensor) -> Tensor:
-        """Scatter `values` (M, …) to (U, …), zeros for the other items; a blank contributes its graph only."""
+        """Scatter `values` (M, …) to (U, …), zeros elsewhere; a blank input contributes only its graph."""
         return values.new_zeros(self.items, values.shape[1]).index_copy(0, self.rows, values[: len(self.rows)])
 
 
@@ -197,8 +197,8 @@ def _keeping(features_nW: Tensor, blanks: Sequence[Tensor]) -> Tensor:
     ZeRO-3 gathers a layer's parameters on all ranks together, forward and backward, so a rank with fewer chunks has to
     run as many passes as the others, in the same order, and a rank without chunks has to join the gradient reduction.
     Multiplying by zero keeps a pass in the graph (autograd does not look at values) and leaves outputs and gradients
-    unchanged. 0 * inf would be nan, but a rank that has items repeats its first one in these passes: if that overflows,
-    the batch has already overflowed.
+    unchanged. 0 * inf would be nan, but a rank that has items repeats its first one in these passes: if that item
+    overflows here, it has already overflowed in the batch.
     """
     for blank_1W in blanks:
         features_nW = features_nW + 0 * blank_1W

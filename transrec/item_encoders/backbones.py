@@ -1,7 +1,7 @@
 """Loading and saving of pretrained backbones, with their tokenizers or image preprocessing.
 
-Types of transformers are quoted in this package: naming one loads the code of models, which takes seconds, and an error
-in a configuration need not wait for it.
+Type annotations of transformers are quoted in this package: evaluating one imports model code, which takes seconds, and
+configuration errors should be reported without that delay.
 """
 
 import importlib.util
@@ -155,7 +155,7 @@ def load_tokenizer(name: str) -> Any:
         tokenizer = getattr(transformers, kind.tokenizer).from_pretrained(
             resolve(name), use_fast=True, trust_remote_code=False
         )
-    # If the files are missing, transformers builds a tokenizer that knows the special tokens only.
+    # If the files are missing, transformers builds a tokenizer with only the special tokens.
     if not tokenizer.is_fast or tokenizer.vocab_size <= len(tokenizer.all_special_ids):
         raise ConfigError(f"`backbone`: {name!r} has no fast tokenizer; its folder needs a tokenizer.json")
     token, number = max(tokenizer.get_vocab().items(), key=itemgetter(1))
@@ -232,9 +232,9 @@ def set_image_size(backbone: "transformers.PreTrainedModel", size: int) -> None:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turn the loading errors of a wrong name or of damaged files into one ConfigError that lists the valid settings.
+    """Turn loading errors caused by a wrong name or damaged files into one ConfigError that lists the valid settings.
 
-    The readers of weights and tokenizers raise errors of any class.
+    The readers of weights and tokenizers may raise errors of any class.
     """
     try:
         yield

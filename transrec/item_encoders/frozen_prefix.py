@@ -1,7 +1,7 @@
-"""The frozen prefix of an item tower: the first layers, which never train, are computed only once per item.
+"""The frozen prefix of an item tower: its first layers, which are never trained and are computed only once per item.
 
-Designs considered: caching item vectors is correct only if nothing in the tower trains. A copy of the backbone cut at
-layer k changes parameter names, and so checkpoints. Chosen: the backbone stays whole, and a pass that is given the
+Designs considered: caching item vectors is correct only if nothing in the tower is trained. A copy of the backbone cut
+at layer k changes parameter names, and so checkpoints. Chosen: the backbone stays whole, and a pass that is given the
 input of layer k starts there; the layers below keep their weights and names and are not run.
 
 Shape letters: n items of a chunk, P positions kept per item, W numbers kept per position, T positions, H width,
@@ -75,7 +75,7 @@ class FrozenPrefix:
 
 
 def frozen_prefix(encoder: BackboneEncoder) -> FrozenPrefix | None:
-    """Longest frozen prefix of `encoder`; None if the embeddings or the first layer train."""
+    """Longest frozen prefix of `encoder`; None if the embeddings or the first layer are trained."""
     training = [_trains(modules) for modules in layer_by_layer.stages(encoder.backbone)]
     if not any(training):
         return FrozenPrefix(None, features=encoder.readout.reads_pooled)
@@ -85,7 +85,7 @@ def frozen_prefix(encoder: BackboneEncoder) -> FrozenPrefix | None:
 
 
 def why_not_exact(encoder: BackboneEncoder) -> str | None:
-    """Reason why the frozen layers' states differ between passes, with the setting that prevents it; None if equal."""
+    """Reason why the frozen layers' outputs differ between passes, with the setting that prevents it; None if equal."""
     backbone, prefix = encoder.backbone, frozen_prefix(encoder)
     random = first_random(backbone, [] if prefix is None else prefix.modules(encoder))
     if random is not None:

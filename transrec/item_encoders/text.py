@@ -37,7 +37,9 @@ class TextEncoderConfig(Config):
         description="projection: linear with a GELU (as released), linear, or an MLP of normalised features",
     )
     fields: list[str] = Field(["text"], min_length=1, description="fields of an item's record, joined by a space")
-    max_tokens: int = Field(30, ge=3, description="longer texts are truncated; special tokens count")
+    max_tokens: int = Field(
+        30, ge=3, description="maximum number of tokens, special tokens included; longer texts are truncated"
+    )
     lowercase: bool = Field(True, description="convert the text to lower case first")
     chunk_tokens: Annotated[int, MayDiffer()] = Field(
         16384, ge=1, description="tokens per encoder pass, padding included"

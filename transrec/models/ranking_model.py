@@ -1,8 +1,8 @@
-"""Ranking model: the probability that a user answers an item, from ids, content and the history.
+"""Ranking model: predicts the probability that a user responds to an item from ids, content and the history.
 
-A recommender is item encoder, user encoder, objective; here the candidate is known before the history is read, so an
-interest takes the place of the user encoder: item encoder, interest, network, objective. Items are encoded once for a
-batch, as in the sequential recommender.
+The sequential recommender chains an item encoder, a user encoder and an objective. Here the candidate is known before
+the history is read, so an interest and a network replace the user encoder. As in the sequential recommender, each
+distinct item of a batch is encoded once.
 
 Shape letters: U distinct items of a batch, B impressions, L items of a history, D width of content, E width of the id
 features of an item, W width of the frozen features, H heads, N items of the catalogue.
@@ -34,11 +34,11 @@ from transrec.protocols import Interest, Model, ModelSettings, Scorer, Tower
 
 FEATURES_FILE = "features.json"
 CONTRAST = "content_id_contrast"
-_AT_ONCE = 16384  # items of histories that are read at a time
+_AT_ONCE = 16384  # history items read at a time
 
 
 class DnnConfig(Config):
-    """The network that reads all of it."""
+    """The network that reads all features, interests and content vectors."""
 
     widths: list[int] = Field([64, 32], min_length=1, description="widths of its layers")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout after each layer")
@@ -56,22 +56,22 @@ class RankingModelConfig(ModelSettings):
         None, description="maps an item's content to its vector; null: ids only"
     )
     principal_components: bool = Field(
-        False, description="the item encoder projects the principal components of the frozen features, not the features"
+        False, description="project the principal components of the frozen features instead of the features themselves"
     )
     features: dict[str, FeatureConfig] = Field({}, description="features of users, items and impressions, by name")
     id_interest: InterestConfig | None = Field(None, description="interest over the id features of items; null: none")
     content_interest: InterestConfig | None = Field(None, description="interest over content vectors; null: none")
-    pooled_content: bool = Field(True, description="the network reads the candidate's content vector")
+    pooled_content: bool = Field(True, description="whether the network reads the candidate's content vector")
     similarity: bool = Field(
-        False, description="the network reads how similar the candidate is to the history in the frozen features"
+        False, description="whether the network reads the similarity of candidate and history in the frozen features"
     )
     dnn: DnnConfig = Field(DnnConfig(), description="the network")
     objective: ClickConfig = Field(ClickConfig(), description="training losses")
     vocabularies: dict[str, Vocabulary] = Field(
-        {}, exclude=True, description="rows of the features' values; set by the run"
+        {}, exclude=True, description="table rows of the features' values; set by the run"
     )
     rates: list[float] = Field(
-        [], exclude=True, description="share of answers of each head, where it starts; set by the run"
+        [], exclude=True, description="response rate of each head in training, its initial output; set by the run"
     )
     centres: dict[str, list[float]] = Field(
         {}, exclude=True, description="mean of the frozen features of all items, by modality; set by the run"
@@ -203,7 +203,7 @@ class RankingModel(Model):
         """The summed losses of each head, and of the contrast of content and ids."""
         vectors = self.encode_items(batch.content)
         ids = self._ids(batch.shown)
-        logits = self._logits(batch.shown, vectors, ids) - batch.log_kept  # the odds among those that are kept
+        logits = self._logits(batch.shown, vectors, ids) - batch.log_kept  # log-odds after negatives are down-sampled
         losses_H = click_losses(logits, batch.labels, batch.observed)
         losses = dict(zip(self.heads, losses_H.unbind(), strict=True))
         if self.content_id_contrast is not None:
@@ -215,7 +215,7 @@ class RankingModel(Model):
         return losses
 
     def encode_items(self, content: ItemContent) -> Tensor:
-        """(U, D) content vectors; if similarity is asked for, (U, D + 1 + W): also whether an item has content, and its
+        """Content vectors (U, D); with `similarity`, (U, D + 1 + W): followed by whether an item has content, and its
         frozen features."""
         if self.item_encoder is None:
             return torch.zeros((len(content.items), 0), device=content.items.device)
@@ -230,7 +230,7 @@ class RankingModel(Model):
         return torch.cat([vectors.float(), known, frozen], dim=-1)
 
     def _centred(self, modality: str, features: Any) -> Tensor:
-        """(U, W) frozen features as unit vectors from their mean; zeros where an item lacks the modality."""
+        """Frozen features (U, W) minus their mean, scaled to unit length; zeros where an item lacks the modality."""
         centre = getattr(self, f"centre_of_{modality}", 0.0)
         values = features.values.float() - centre
         spread: Tensor = features.spread(nn.functional.normalize(values, dim=-1))
@@ -287,10 +287,10 @@ class RankingModel(Model):
 
 
 class SimilarityTerm(nn.Linear):
-    """A linear term of the similarity statistics beside the network.
+    """A linear term in the similarity statistics, added to the network's output.
 
-    It starts at their kernel, so that a model begins where similarity alone stands and learns the rest; a network of a
-    few thousand impressions does not find that by itself.
+    Its initial weights select the kernel, so that training starts from the ranking by similarity alone; a network
+    trained on a few thousand impressions does not find that ranking by itself.
     """
 
     def __init__(self, heads: int) -> None:
@@ -301,8 +301,8 @@ class SimilarityTerm(nn.Linear):
 
 
 def _dnn(inputs: int, config: DnnConfig, heads: int, rates: Sequence[float]) -> nn.Sequential:
-    """The network; it starts at the rates, or all weights would first learn how rare an answer is, and the largest
-    inputs would turn against it."""
+    """The network. Its initial outputs are `rates`; otherwise all weights would first learn how rare responses are,
+    and those of the largest inputs would become negative."""
     layers: list[nn.Module] = []
     for width in config.widths:
         layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(config.dropout)]

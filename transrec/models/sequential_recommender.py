@@ -39,7 +39,7 @@ class SequentialRecommenderConfig(ModelSettings):
     objective: ObjectiveConfig = Field(description="training loss on states and item vectors")
     similarity: Literal["dot", "cosine"] = Field(
         "dot",
-        description="compares user states and item vectors: inner product, or cosine, which needs a small temperature",
+        description="score of a user state and an item: inner product, or cosine, which needs a small temperature",
     )
     evidence: list[EvidenceConfig] = Field(
         [], description="scores from counts and content that are added to the logits with learned weights"
@@ -49,7 +49,7 @@ class SequentialRecommenderConfig(ModelSettings):
     )
 
     never_inherited: ClassVar[tuple[str, ...]] = ("objective",)
-    # modules for predicting items or another task's targets
+    # modules that depend on what the source run predicts: items, or the targets of another task
     replaced_by_targets: ClassVar[tuple[str, ...]] = ("output", "mask_token", "task")
 
     @property
@@ -86,8 +86,8 @@ class SequentialRecommenderConfig(ModelSettings):
     def _can_score_by_cosines(self) -> Self:
         if self.similarity == "cosine" and "temperature" not in type(self.objective).model_fields:
             raise ValueError(
-                f"similarity=cosine: cosines are too close for {self.objective.name}, which has no temperature: choose "
-                "a softmax objective, or similarity=dot"
+                f"similarity=cosine: cosines differ too little for {self.objective.name}, which has no temperature: "
+                "choose a softmax objective, or similarity=dot"
             )
         if self.similarity == "cosine" and self.output == "untied":
             raise ValueError("similarity=cosine: an untied output has biases, which cosines ignore: set output=tied")
@@ -97,8 +97,8 @@ class SequentialRecommenderConfig(ModelSettings):
     def _has_evidence_of_its_negatives(self) -> Self:
         if self.evidence and self.sampling.across_ranks:
             raise ValueError(
-                "objective.negatives_from=world: a rank looks up the evidence of its own items only: set it to rank, "
-                "or leave out evidence"
+                "objective.negatives_from=world: a rank looks up the evidence of its own items only: set "
+                "objective.negatives_from to rank, or leave out evidence"
             )
         return self
 

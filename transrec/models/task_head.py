@@ -14,11 +14,11 @@ class TaskHead(nn.Module):
     """Scores target k for user u by ⟨h_u, t_k⟩; h_u is the state at the task token.
 
     Paper: Yuan et al., "Parameter-Efficient Transfer from Sequential Behaviors for User Modeling and Recommendation"
-    (PeterRec), SIGIR 2020. The token, its [TCL], follows the items, where a causal user encoder has seen them all;
-    for a bidirectional one it stands at both ends, and h_u is the sum of both states. It replaces the oldest items, so
-    that the number of positions does not change. Weights ~ N(0, 0.02²), truncated at two standard deviations.
-    Deviation: the token has its own vector, which trains; in the released code it has the padding's vector, which is
-    frozen.
+    (PeterRec), SIGIR 2020. The token, [TCL] in the paper, follows the items, so that a causal user encoder has read
+    them all; with a bidirectional encoder, there is a token at both ends, and h_u is the sum of both states. Tokens
+    replace the oldest items, so that the number of positions does not change. Weights ~ N(0, 0.02²), truncated at two
+    standard deviations. Deviation: the token has its own, trained vector; in the released code it has the vector of the
+    padding, which is frozen.
     """
 
     def __init__(self, width: int, num_targets: int, causal: bool):

@@ -1,4 +1,4 @@
-"""torch.compile, for what training runs over and over."""
+"""torch.compile, for functions that training runs over and over."""
 
 from collections.abc import Callable
 from typing import Any

@@ -16,7 +16,7 @@ from transrec.nn.sparse_terms import JoinedTerm, SparseTerm
 from transrec.protocols import BoundedScore
 
 _ROUNDOFF = 2.0**-24  # of float32
-# The error, in the same unit, of products whose inputs are cut to TF32 or bfloat16, which PyTorch may be told to do.
+# The error, in the same unit, of products whose inputs are cut to TF32 or bfloat16, by PyTorch's precision setting.
 _CUT_INPUTS = {"highest": 0.0, "high": 2.0**14, "medium": 2.0**17}
 _PAIRS_AT_ONCE = 2**22  # numbers of vectors held in float64: 64 MiB of users and items
 
@@ -29,7 +29,7 @@ class InnerProducts(BoundedScore):
 
     Args:
         unit: scale the item rows to length 1, a chunk at a time, so that the matrix is not copied.
-        lengths: (N + 1,) those of `item_lengths`, if they are known from other users.
+        lengths: (N + 1,) the result of `item_lengths`, if it is already known.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class InnerProducts(BoundedScore):
 
     @cached_property
     def lengths(self) -> Tensor:
-        """(N + 1,)."""
+        """(N + 1,) the length of each item row."""
         return item_lengths(self.items, self.unit) if self._known_lengths is None else self._known_lengths
 
     @cached_property
@@ -77,7 +77,7 @@ class InnerProducts(BoundedScore):
 
     @cached_property
     def _margin_of_terms(self) -> Tensor:
-        """()."""
+        """() the part of the bound that is due to the terms."""
         return self._roundings * sum((term.largest for term in self.terms), self._users.new_zeros(()))
 
     @property

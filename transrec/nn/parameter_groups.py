@@ -59,7 +59,7 @@ def members(model: Model) -> list[Member]:
 def parameter_groups(model: Model) -> dict[Group, list[Member]]:
     """Every parameter of `model` in exactly one group, in the model's order.
 
-    task        new modules that always train: a task's head, with its token
+    task        new modules that are always trained: a task's head, with its token
     adapter     modules added by adaptation
     layer_norm  every LayerNorm, of the backbone and elsewhere
     backbone    the rest of the pretrained modules
@@ -73,7 +73,7 @@ def parameter_groups(model: Model) -> dict[Group, list[Member]]:
 
 
 def train_only(model: Model, trains: Callable[[Member], bool]) -> None:
-    """Freeze every parameter except those of the group `task` and those for which `trains` is true."""
+    """Freeze every parameter except those in the group `task` and those for which `trains` returns true."""
     for member in members(model):
         member.parameter.requires_grad_(member.group == "task" or trains(member))
 

@@ -35,10 +35,10 @@ def axes_of(features: NDArray[np.float32]) -> Axes | None:
 
 
 class PrincipalComponents(nn.Module):
-    """A (x - c): components of mean 0 and variance 1 over the items that gave the axes.
+    """A (x - c): components of mean 0 and variance 1 over the items from which the axes were computed.
 
-    What all features share, and directions in which they hardly differ, would otherwise take part in every step of a
-    projection: a step of Adam moves each of its weights equally far.
+    Without it, the part that all features share, and directions in which they hardly differ, would affect every step of
+    a projection, because Adam moves each of its weights equally far.
     """
 
     centre: Tensor

@@ -17,13 +17,13 @@ def similarity_statistics(vectors: Tensor, known: Tensor, candidates: Tensor, hi
     """(B, 4): whether there is anything to compare, the mean and the maximum of the cosines, and their kernel.
 
     Cosines are divided by τ = 0.2, which makes them as large as logits. The kernel is log((1 + Σ exp(cos / τ)) /
-    (1 + n)) over the n items of the history that have content. Without a single cosine, all four are 0.
+    (1 + n)) over the n items of the history that have content. If there is nothing to compare, all four are 0.
 
     Papers: the kernel over frozen vectors as in `evidence.content_similarity`; statistics of a candidate's cosines as
     inputs of a ranking model as in SimTier (arXiv 2407.19467), which counts them in bins instead.
 
     Args:
-        vectors: (U, W) unit vectors from the mean of all items, for what they share says nothing.
+        vectors: (U, W) features minus their mean over all items, which tells nothing, scaled to unit length.
         known: (U,) bool, items with content.
         candidates: (B,) rows.
         history: (B, L) rows.

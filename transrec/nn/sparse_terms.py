@@ -57,9 +57,9 @@ def _key(rows: Tensor, items: Tensor) -> Tensor:
 
 
 class JoinedTerm:
-    """The term of the users of several terms, one after the other.
+    """One term over the users of several terms, in their order.
 
-    Their entries stay where they are: putting them into one order would take longer than all that is done with them.
+    The entries are not merged: sorting them would take longer than all later work on them.
 
     Args:
         firsts: the row of each term's first user.
@@ -82,7 +82,7 @@ class JoinedTerm:
     def at(self, rows: Tensor, items: Tensor) -> Tensor:
         """(P,) the values of users `rows` and `items`, 0 where there are none."""
         pieces = [term.at(rows - first, items) for term, first in zip(self._terms, self._firsts, strict=True)]
-        return torch.stack(pieces).sum(dim=0)  # a user has entries in one term only
+        return torch.stack(pieces).sum(dim=0)  # each user has entries in only one term
 
 
 def with_terms(score: Score, terms: Sequence[SparseScores]) -> Score:

@@ -27,12 +27,12 @@ def _off(value: Any) -> Any:
 class PrefixCacheConfig(Config):
     """Start every pass of an item tower at its first trained layer, from states stored in `data.cache`.
 
-    They are computed in the precision of training and also used by the run's validations, which otherwise compute the
-    frozen layers in fp32.
+    The states are computed in the precision of training. The run's validations use them too; without stored states,
+    they compute the frozen layers in fp32.
     """
 
     mode: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = Field(
-        "auto", description="auto: store states wherever that does not change them; off: never"
+        "auto", description="auto: store the states of frozen layers whose output never changes; off: never"
     )
     precision: KeptPrecision = Field(
         "fp32", description="precision of the states on disk; bf16 halves their size but rounds them"
@@ -53,7 +53,7 @@ def keep_prefixes(
         reason = why_not_exact(encoder)
         if reason is not None:
             if world.is_main:
-                messages().print(f"{modality}: its states are not stored, {reason}")
+                messages().print(f"the outputs of the {modality} encoder's frozen layers are not cached: {reason}")
             continue
         kept = kept_states(encoder, prefix, store, cache, precision, config.precision, world)
         store.replace(modality, kept)

@@ -1,4 +1,4 @@
-"""BERT4Rec: a transformer that sees a user's items on both sides.
+"""BERT4Rec: a transformer that attends to the items on both sides of a position.
 
 Shape letters: B users, L positions, D width.
 """

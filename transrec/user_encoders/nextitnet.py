@@ -34,7 +34,7 @@ class NextItNetConfig(Config):
         [1, 4] * 4, min_length=1, description="dilation of each block's first convolution; the second has twice that"
     )
     kernel: int = Field(3, ge=2, description="width of a convolution's kernel in positions")
-    causal: bool = Field(True, description="see earlier items only; false: later ones too")
+    causal: bool = Field(True, description="a position reads earlier items only; false: later ones too")
 
     def build(self, width: int, max_length: int) -> "NextItNet":
         return NextItNet(self, width)

@@ -2,7 +2,7 @@
 
 A resumed run therefore draws the same numbers, on any number of ranks and whatever else is in the batch. Considered:
 drawing on the device from its generator (depends on rank and pass instead), and cropping in the loader (the pixels are
-transferred either way, and resizing suits the device). Taken: the loader draws six numbers, the device resamples.
+transferred either way, and resizing suits the device). Chosen: the loader draws six numbers, the device resamples.
 """
 
 from dataclasses import replace

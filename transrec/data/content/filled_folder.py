@@ -1,14 +1,14 @@
 """Folders in the node's cache that the first processes to arrive fill together, and that are only read afterwards.
 
 Designs considered. No lock: two runs that start together both decode the catalogue. One process of a node fills and the
-others wait: a node's other cores and devices are idle for hours, and a killed process loses everything. Taken: the work
-is cut into parts (`parts`), which all processes that want the folder claim one by one, of whatever run and, where nodes
-share a file system, of whatever node. One of them holds the lock on the folder: it begins, checks what was finished
-before, shows progress and completes the folder. If it dies, its lock is free and another takes charge.
+others wait: a node's other cores and devices are idle for hours, and a killed process loses everything. Chosen: the
+work is cut into parts (`parts`), which all processes that need the folder claim one by one, whatever their run and,
+where nodes share a file system, whatever their node. One of them holds the lock on the folder: it begins, checks what
+was finished before, shows progress and completes the folder. If it dies, its lock is free and another takes charge.
 
-Finished parts are kept in `NAME.partial-UID`, and the next process of that user goes on with them. A partial folder
-that nobody goes on with is removed after a week. If another user left a lock file that cannot be opened, the processes
-of this user share a lock of their own, and the first to complete the folder wins.
+Finished parts are kept in `NAME.partial-UID`, and the next process of that user continues from there. A partial folder
+that nobody continues is removed after a week. If another user left a lock file that cannot be opened, the processes of
+this user share a lock of their own, and the first to complete the folder wins.
 """
 
 import os
@@ -30,7 +30,7 @@ from transrec.phases import did, phase
 
 POLL_SECONDS = 0.2
 SILENT_SECONDS = 5.0  # before a waiting process prints a line; the interval doubles each time
-KEPT_SECONDS = 7 * 24 * 3600.0  # that a partial folder is kept after its last part
+KEPT_SECONDS = 7 * 24 * 3600.0  # for which a partial folder is kept after its last part
 _LONGEST_FAULT = 300  # characters
 _RANDOM = "[a-z0-9_]{8}"  # suffix that `mkdtemp` appends to a name
 _LEFTOVER = re.compile(
@@ -39,7 +39,7 @@ _LEFTOVER = re.compile(
 
 
 class Whole:
-    """The work of a folder that one process fills at once, by a call of `fill`."""
+    """The work of filling a folder in one process, by a single call of `fill`."""
 
     sizes, total_bytes = (), 0
 
@@ -93,7 +93,7 @@ def intact(folder: Path) -> Iterator[None]:
     """Context that reads the files of a filled folder.
 
     Raises:
-        DamagedError: one is missing, or is not what was written.
+        DamagedError: a file is missing, or has changed since it was written.
     """
     try:
         yield
@@ -137,7 +137,7 @@ def _begin(target: Path, work: Work, known: set[str]) -> tuple[Path, Parts]:
             if parts.unchecked():
                 _say(f"resuming {partial}: {len(parts.unchecked())} of {len(work.sizes)} parts are finished")
             return partial, parts
-        shutil.rmtree(partial, ignore_errors=True)  # of another version of the work
+        shutil.rmtree(partial, ignore_errors=True)  # it belongs to another version of the work
         _check_room(target, work.total_bytes)
         begun = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
         try:
@@ -165,7 +165,7 @@ def _do_all(parts: Parts, work: Work) -> None:
 
 
 def _help(target: Path, work: Work, known: set[str]) -> bool:
-    """Finish a part of a folder that another process is in charge of; false if there is none to do."""
+    """Finish a part of a folder that another process is in charge of; false if no part is left."""
     partial = partial_folder(target)
     parts = Parts(partial, work)
     try:
@@ -275,14 +275,14 @@ def _sweep(target: Path) -> None:
 
 
 def _remove_partials(target: Path) -> None:
-    """Remove folders that were being begun."""
+    """Remove folders whose creation was cut off."""
     for path in target.parent.iterdir():
         if re.fullmatch(re.escape(target.name) + rf"\.{_RANDOM}", path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_unwanted(target: Path) -> None:
-    """Remove a partial folder that another user's processes overtook, or that nobody has gone on with for long."""
+    """Remove a partial folder that another user's processes overtook, or that nobody has continued for a long time."""
     partial = partial_folder(target)
     with suppress(OSError):
         if target.exists() or time.time() - (partial / PARTS_FOLDER).stat().st_mtime > KEPT_SECONDS:

@@ -35,7 +35,7 @@ class ModalityStore(Protocol):
 
     @property
     def positions(self) -> NDArray[np.int64]:
-        """(N,) number of positions of each item's content, or 1 if all have as many; 0: none."""
+        """(N,) number of positions of each item's content, or 1 if all items have the same number; 0: no content."""
         ...
 
     def positions_in_pass(self, of_an_item: int) -> int:

@@ -57,7 +57,7 @@ class Work(Protocol):
         ...
 
     def finish(self, folder: Path) -> None:
-        """Complete the folder once all parts are finished; it may have been cut off before."""
+        """Complete the folder once all parts are finished; an earlier call may have been cut off."""
         ...
 
 
@@ -105,10 +105,10 @@ class Parts:
         self._session = ""
 
     def begin_session(self, known: set[str]) -> bool:
-        """Take charge of the folder; false if its parts are those of another work.
+        """Take charge of the folder; false if its parts belong to other work.
 
         Args:
-            known: sessions in which this process took part, which need not end.
+            known: sessions in which this process took part; such a session is continued.
         """
         before, plan = self._read_session()
         if plan not in ("", self._plan):
@@ -163,7 +163,7 @@ class Parts:
         write_text(self._note(part), json.dumps(out.pieces))
 
     def _holds(self, note: Path) -> bool:
-        """Whether the pieces of a finished part are as they were written."""
+        """Whether the pieces of a finished part are unchanged."""
         with suppress(OSError, ValueError, TypeError):
             pieces = read_json(note)
             return bool(pieces) and all(

@@ -105,7 +105,7 @@ class _Tokenising:
     def __init__(self, shards: ItemShards, text: TextContent) -> None:
         self._shards, self._text = shards, text
         self.sizes = part_sizes(len(shards.numbers), ITEMS_OF_A_PART)
-        self.total_bytes = shards.total_bytes  # a token has four bytes here, and about four letters there
+        self.total_bytes = shards.total_bytes  # a token takes four bytes here, and about four letters in the shards
 
     def begin(self, folder: Path) -> None: ...
 

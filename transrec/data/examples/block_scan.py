@@ -1,9 +1,9 @@
 """One pass over the blocks of users at the start of a run, shared by its ranks.
 
-Designs considered. Every rank reads all blocks: as many passes over the data as there are ranks. The results are
-written when the shards are built: they depend on the split, the fraction and the least number of interactions of each
-run. Taken: rank r reads blocks r, r + R, r + 2R, … of R ranks, and the ranks add up what they counted. What grows with
-the number of users is counted per block and not kept per user, so that the memory of a rank does not grow with it.
+Designs considered. Every rank reads all blocks: as many passes over the data as there are ranks. The counts are stored
+when the shards are built: they depend on the split, the fraction and the minimum number of interactions of each run.
+Chosen: rank r reads blocks r, r + R, r + 2R, … of R ranks, and the ranks add up their counts. Counts are kept per block
+and not per user, so that the memory of a rank does not grow with the number of users.
 
 The time is linear in the interactions: the items of a block are added where they are, without an array of the
 catalogue's length for each block.
@@ -24,7 +24,7 @@ _WHAT = "scan its blocks of users"
 class BlockCounts(NamedTuple):
     """What is counted in one block."""
 
-    numbers: tuple[int, ...]  # any, as many in each block
+    numbers: tuple[int, ...]  # any numbers, equally many in each block
     trained: NDArray[np.integer[Any]]  # the item of each training interaction
     occurring: NDArray[np.integer[Any]]  # items, which may repeat, of the users who take part
 

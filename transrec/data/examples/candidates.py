@@ -17,8 +17,8 @@ class CandidateSampler:
     """Draws items until enough are distinct; P(r) = log((r + 2) / (r + 1)) / log(N + 1) for popularity rank r.
 
     The log-uniform distribution, close to Zipf's, needs no table and only the order of the counts. N is the number of
-    `items` that can be drawn; the most popular has rank 0. Repeated draws are found with one place for each item, since
-    sorting the draws costs far more than drawing them.
+    `items` that can be drawn; the most popular has rank 0. An array with an entry for each item finds repeated draws,
+    because sorting the draws costs far more than drawing them.
     """
 
     def __init__(self, items: NDArray[np.int64], popularity: NDArray[np.int64]) -> None:
@@ -48,9 +48,9 @@ class CandidateSampler:
         return found
 
     def _first_draws(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Places in `ranks` of those that stand nowhere before, in order."""
+        """Indices in `ranks` at which a rank occurs for the first time, in order."""
         places = np.arange(len(ranks), dtype=np.int32)
-        self._first[ranks[::-1]] = places[::-1]  # of several values, the last stays
+        self._first[ranks[::-1]] = places[::-1]  # the last assignment to an entry counts
         return np.flatnonzero(self._first[ranks] == places)
 
     def _draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:

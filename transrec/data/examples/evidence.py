@@ -1,4 +1,4 @@
-"""The evidence that batches of windows and questions carry.
+"""The evidence scores in batches of windows and in questions.
 
 Shape letters: B windows or questions, P scored positions of a window, L its input positions, S scored positions of all
 windows, N items of the catalogue, U items of the pool.
@@ -71,14 +71,14 @@ def _at_positions(evidence: Evidence, points: HistoryPoints, kept: NDArray[np.bo
 
 @dataclass(frozen=True)
 class Hidden:
-    """A random share of all items, the same in every process; no array has a place for each item of the catalogue."""
+    """A random share of all items, the same in every process, without an array over the whole catalogue."""
 
     share: float
     seed: int
     step: int
 
     def __call__(self, items: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-        """Which of the `items` are in it."""
+        """Which of the `items` are in the share."""
         found: NDArray[np.bool_] = _random(items, _HIDDEN, self.seed, self.step) < self.share
         return found
 
@@ -98,7 +98,7 @@ def of_questions(
     """The scores (B, N + 1) of all items after each of the `histories`, in the order of the items.
 
     Args:
-        interactions: (N + 1,) of each item in training.
+        interactions: (N + 1,) number of training interactions of each item.
     """
     points = replace(_after(histories, len(interactions) - 1), cold=lambda items: interactions[items] == 0)
     return tuple(by_column(one.scores(points)) for one in evidence)
@@ -117,7 +117,7 @@ def _after(histories: Sequence[NDArray[Any]], catalogue_size: int) -> HistoryPoi
 
 
 def of_nobody(evidence: Sequence[Evidence]) -> tuple[SparseScores, ...]:
-    """No scores at all, of each kind of evidence."""
+    """Empty scores for each kind of evidence."""
     nothing = torch.zeros(0, dtype=torch.int64)
     return tuple(SparseScores(nothing, nothing, torch.zeros(0)) for _ in evidence)
 

@@ -30,7 +30,8 @@ class Histories:
     def stops(self, users: Ints, times: Ints) -> Ints:
         """(I,) how many items each user had before a time; an item with the same time is not before it."""
         owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-        moments, ranks = np.unique(np.concatenate([self.times, times]), return_inverse=True)  # no unit is too fine
+        # Ranks instead of times, so that keys fit into 64 bits however fine the unit of the times is.
+        moments, ranks = np.unique(np.concatenate([self.times, times]), return_inverse=True)
         keys = owners * len(moments) + ranks[: len(owners)]  # ascending, because times ascend within a user
         found: Ints = np.searchsorted(keys, users * len(moments) + ranks[len(owners) :]) - self.offsets[users]
         return found
@@ -43,8 +44,8 @@ class Exposures:
     users: Ints  # (I,) position in the block, ascending
     items: Ints  # (I,) catalogue indices 1..N
     times: Ints  # (I,) seconds since 1970, ascending within a user
-    requests: Ints  # (I,) number within the user of the request that showed it
-    labels: NDArray[np.float32]  # (I, H) 0 or 1; NaN where it was not observed
+    requests: Ints  # (I,) number, within the user, of the request that showed the item
+    labels: NDArray[np.float32]  # (I, H) 0 or 1; NaN where the response was not observed
     context: Mapping[str, pa.StringArray]  # columns (I,)
     histories: Histories
     shown_with: Ints | None = None  # (I,) items of each request, where not all of them are here
@@ -61,7 +62,7 @@ class Exposures:
 
 
 class ShownConfig(Config):
-    """The impressions that the shards recorded; the history is every interaction before."""
+    """The impressions that the shards recorded; the history consists of all earlier interactions."""
 
     name: Literal["shown"] = Field("shown", description="where impressions come from")
 

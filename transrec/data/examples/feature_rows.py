@@ -52,7 +52,7 @@ class FeatureRows:
     def of(
         cls, folder: ShardFolder, settings: Mapping[str, FeatureConfig], vocabularies: Mapping[str, Vocabulary]
     ) -> "FeatureRows":
-        """The rows of every item, read once; those of users and impressions are looked up as they come."""
+        """The rows of every item, read once; those of users and impressions are looked up block by block."""
         values = item_values(folder, settings)
         items = {name: _rows(settings[name], vocabularies[name], column) for name, column in values.items()}
         pad = {name: np.concatenate([np.zeros((1, rows.shape[1]), np.int64), rows]) for name, rows in items.items()}
@@ -80,7 +80,7 @@ class FeatureRows:
         return {name: self._of_block(name, users, shown).astype(np.int32) for name in self.of_shown}
 
     def with_unknown(self, rows: dict[str, Ints], dropped: Dropped | None) -> dict[str, Ints]:
-        """Rows (B, k) of users, context and time, with the users that are dropped unknown."""
+        """Rows (B, k) of users, context and time, in which dropped users count as unknown."""
         for name, values in rows.items():
             feature = self.settings[name]
             if feature.owner == "user" and feature.unknown and dropped is not None:
@@ -173,7 +173,7 @@ def _column(name: str, owners: str, column: str, known: Mapping[str, pa.StringAr
 
 
 def _rows(feature: FeatureConfig, vocabulary: Vocabulary, values: pa.StringArray) -> Ints:
-    """(B, k) rows of the values; k is 1 but for features of several values, which 0 fills up."""
+    """(B, k) rows of the values; k is 1 except for features with several values, whose rows are padded with 0."""
     if not isinstance(feature, ColumnFeature):
         return vocabulary.rows(values)[:, None]
     distinct = values.dictionary_encode()  # columns have few distinct values, and cutting them up is slow
@@ -189,7 +189,7 @@ def _rows(feature: FeatureConfig, vocabulary: Vocabulary, values: pa.StringArray
 
 
 def dropped_at(seed: int, step: int) -> Dropped:
-    """Function that finds the numbers dropped at a step: the same on every rank, whatever else is asked for."""
+    """Function that finds the numbers dropped at a step: the same on every rank and in every batch."""
     base = np.random.default_rng((_UNKNOWN, seed, step)).integers(2**63, dtype=np.uint64)
 
     def dropped(numbers: Ints, share: float) -> NDArray[np.bool_]:

@@ -1,8 +1,9 @@
 """Examples cut from users' histories: the code that all kinds of examples share.
 
 Designs considered for the kinds. A flag that every reader checks ("are there labels?"), which took 42 lines in nine
-files before. A loader, a stream and an evaluation for each kind, which soon differ where they should not. Taken: one
-object per kind, which decides who trains, on what, and who is evaluated; order, slots, batches and ranking use it.
+files before. A loader, a stream and an evaluation for each kind, which soon differ where they should not. Chosen: one
+object per kind, which decides which users and targets are for training and for evaluation; order, slots, batches and
+ranking use it.
 """
 
 from abc import ABC, abstractmethod
@@ -72,10 +73,10 @@ class HistoriesConfig(Config):
     cache_bytes: Annotated[int, MayDiffer()] = Field(
         DEFAULT_CACHE_BYTES,
         ge=0,
-        description="size limit in bytes of the cache of remote shards; the least recently used are removed first",
+        description="size limit of the cache of remote shards in bytes; least recently used files are removed first",
     )
     on_bad_sample: Literal["stop", "skip"] = Field(
-        "stop", description="stop the run at an unreadable item or block of users, or leave it out"
+        "stop", description="at an unreadable item or block of users, stop the run, or leave it out"
     )
     most_bad_share: Annotated[float, MayDiffer()] = Field(
         0.01, ge=0, le=1, description="largest share of users or items that may be left out before the run stops"
@@ -94,16 +95,16 @@ class HistoryExamples(ABC):
         ShardSetError: a block of users cannot be read.
     """
 
-    shortest_history: int  # least number of training interactions from which a user trains
+    shortest_history: int  # least number of training interactions of a user who is trained on
 
     def __init__(self, shards: UserShards, config: HistoriesConfig, max_length: int, peers: Peers) -> None:
         self.shards, self.config, self.max_length = shards, config, max_length
-        self.evidence: Sequence[Evidence] = ()  # carried by batches and questions
+        self.evidence: Sequence[Evidence] = ()  # whose scores are part of batches and questions
         users = shards.block_users
         self._training_left = int(np.ceil(config.fraction * users.sum())) - (np.cumsum(users) - users)
         self._cache()
         scanned = scan_blocks(len(shards), self.num_items, 3, self._count, peers)
-        self._windows, self._users, self._interactions = scanned.numbers.T  # (blocks,) that train
+        self._windows, self._users, self._interactions = scanned.numbers.T  # (blocks,) those that are trained on
         self.popularity = scanned.popularity  # (N + 1,) training interactions of each item
         self._occurring = scanned.occurring  # (N + 1,) whether a user who takes part has the item
 
@@ -113,9 +114,9 @@ class HistoryExamples(ABC):
 
     @abstractmethod
     def taking_part(self, number: int, block: UserBlock) -> tuple[Ints, NDArray[np.bool_]]:
-        """Two columns over the users of a block: the length of history that trains, and whether the user takes part.
+        """For each user of a block: the length of the history for training, and whether the user takes part.
 
-        Only the first `_training_left[number]` users of the block may train (`data.fraction`).
+        Only the first `_training_left[number]` users of the block may be trained on (`data.fraction`).
         """
 
     @abstractmethod
@@ -234,7 +235,7 @@ class HistoryExamples(ABC):
         return SequenceCollation(self, store, sampling, seed)
 
     def sample_users(self, part: Part, most: int) -> UserSample | None:
-        """A sample of `most` users who have a question of `part`; None if there are no more."""
+        """A sample of `most` users who have a question of `part`; None if at most that many users have one."""
         return draw_users(self.shards.block_users, lambda n: len(np.unique(self.asked_users(n, part))), most)
 
     def questions(
@@ -267,7 +268,7 @@ class HistoryExamples(ABC):
     def _cache(self) -> None:
         """Keep what was computed for the latest blocks.
 
-        `train_stops(number)` is, for each user of a block (users,), the length of the history that trains; 0: none.
+        `train_stops(number)` is the length of the history for training of each user of a block, (users,); 0: none.
         """
         self._cut = lru_cache(maxsize=CACHED_BLOCKS)(self._cut_block)
         self.train_stops = lru_cache(maxsize=CACHED_BLOCKS)(self._train_stops)
@@ -280,7 +281,7 @@ class HistoryExamples(ABC):
         return self.block(number), self.windows(number)
 
     def _count(self, number: int) -> BlockCounts:
-        """Windows, users and interactions of a block that train, and its items."""
+        """Windows, users and interactions of a block that are trained on, and its items."""
         block = self.block(number)
         train_stop, kept = self.taking_part(number, block)
         trains = train_stop[train_stop >= self.shortest_history]

@@ -1,8 +1,8 @@
 """Blocks of impressions, and batches gathered from them column by column.
 
-Designs considered. An object for each impression with its history, profile and features, put together again in a batch:
-ten times the cost of what follows. Taken: an example is a place in a block, and a batch takes the places of each block
-at once. The features of a block are looked up when it is read.
+Designs considered. An object for each impression with its history, profile and features, from which batches are
+assembled: ten times the cost of the chosen design. Chosen: an example is a place in a block, and a batch gathers its
+places in each block at once. The features of a block are looked up when it is read.
 
 Shape letters: I impressions of a block, B slots of a batch, L items of a history, H heads, k values of a feature.
 """
@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class ImpressionBlock:
-    """A block of users with its impressions, what each is for, and the rows of its features."""
+    """A block of users with its impressions, the part of the split of each, and the rows of their features."""
 
     users: UserBlock
     shown: Exposures
@@ -34,7 +34,7 @@ class ImpressionBlock:
 
     @cached_property
     def stops(self) -> Ints:
-        """(I,) length of the history before each."""
+        """(I,) length of the history before each impression."""
         return self.shown.histories.stops(self.shown.users, self.shown.times)
 
     @cached_property
@@ -44,7 +44,7 @@ class ImpressionBlock:
 
     @cached_property
     def kept(self) -> Ints:
-        """Those of the training part that are trained on."""
+        """The impressions of the training part that are trained on, all but thinned negatives."""
         return self.trains if self.thinned is None else self.trains[~self.thinned[self.trains]]
 
     @cached_property
@@ -64,7 +64,7 @@ class ImpressionBlock:
 
 
 class ImpressionExample(NamedTuple):
-    """An impression that trains, by its place in a block."""
+    """A training impression, identified by its place in a block."""
 
     block: ImpressionBlock
     place: int
@@ -81,11 +81,11 @@ class ImpressionExample(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """B impressions column by column; in an empty slot all is 0, and no label was observed."""
+    """B impressions column by column; in an empty slot, everything is 0 and no label is observed."""
 
     candidates: Ints  # (B,) catalogue indices
     history: Ints  # (B, L) catalogue indices, right-aligned
-    labels: NDArray[np.float32]  # (B, H), NaN where it was not observed
+    labels: NDArray[np.float32]  # (B, H), NaN where the response was not observed
     features: dict[str, Ints]  # of user, context and time, (B, k)
 
     @classmethod
@@ -95,7 +95,7 @@ class Columns:
         return cls(block.shown.items[places], block.history(places, length), block.shown.labels[places], features)
 
     def shown_alike(self, candidates: Ints) -> "Columns":
-        """These candidates, each in the place of the only impression."""
+        """One copy of the only impression for each of these candidates."""
         each = np.zeros(len(candidates), np.int64)
         features = {name: rows[each] for name, rows in self.features.items()}
         return replace(

@@ -68,7 +68,7 @@ class ImpressionCollation:
         )
 
     def _drawn(self, step: int) -> Ints:
-        """Items drawn for all parts of a step alike."""
+        """The items drawn for a step, the same for all of its parts."""
         rng = np.random.default_rng((_DRAWN, self.seed, step))
         return rng.integers(1, self.catalogue_size + 1, self.sampling.drawn)
 
@@ -108,11 +108,11 @@ class Impression(NamedTuple):
     place: int
     item: int
     time: int  # seconds since 1970
-    history: NDArray[np.int32]  # what the user did before, oldest first
+    history: NDArray[np.int32]  # items of the user's earlier interactions, oldest first
     labels: NDArray[np.float32]  # (H,)
     context: Mapping[str, str | None]
     profile: Mapping[str, str | None]
-    shown_with: int = 1  # items of its request
+    shown_with: int = 1  # number of items in its request
 
 
 def columns_of(impressions: Sequence[Impression], features: FeatureRows, max_length: int) -> Columns:

@@ -1,7 +1,7 @@
 """Impressions: whether a user responds to an item that is shown, given what the user did before.
 
 Designs considered. A set of shards for impressions beside that of users: two readers, and a join in memory. A row for
-each impression with a copy of its history: a request that shows 40 items copies one history 40 times. Taken: lists
+each impression with a copy of its history: a request that shows 40 items copies one history 40 times. Chosen: lists
 beside the history in a user's record, or impressions derived from ratings. The history of each is found when a block
 is read, and each is an example like any other, so order, slots, resuming and lineage need no special code.
 
@@ -46,19 +46,19 @@ class ImpressionsConfig(Config):
 
     name: Literal["impressions"] = Field("impressions", description="the kind of example")
     exposures: ExposuresConfig = Field(ShownConfig(), description="where impressions come from")
-    heads: list[str] = Field(["click"], min_length=1, description="the answers to predict, such as click")
+    heads: list[str] = Field(["click"], min_length=1, description="the responses to predict, such as click")
     keep_negatives: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="share of the training impressions without an answer that are trained on, the same ones in every "
+        description="share of the training impressions without a response that are trained on, the same ones in every "
         "epoch; predicted probabilities are corrected for it",
     )
 
     @model_validator(mode="after")
     def _thins_one_head(self) -> Self:
         if self.keep_negatives < 1 and len(self.heads) > 1:
-            raise ValueError("keep_negatives corrects the probability of a single head: list one of them in `heads`")
+            raise ValueError("keep_negatives corrects the probability of a single head: list only one in `heads`")
         return self
 
     def scan(self, config: HistoriesConfig, max_length: int, peers: Peers) -> "ImpressionExamples":
@@ -74,14 +74,15 @@ class Asked:
     users: torch.Tensor  # (I,) number of the user, over all blocks
     requests: torch.Tensor  # (I,) number of the request, over all blocks
     items: torch.Tensor  # (I,) catalogue indices
-    labels: torch.Tensor  # (I, H) float32; NaN where it was not observed
+    labels: torch.Tensor  # (I, H) float32; NaN where the response was not observed
 
 
 class ImpressionExamples:
     """The impressions of all users, each with the user's history before it.
 
     Raises:
-        ConfigError: the shards hold no impressions or none with the heads, or the split is one of histories.
+        ConfigError: the shards hold no impressions or none with these heads, or the split cannot be used for
+            impressions.
     """
 
     name = "impressions"
@@ -137,12 +138,12 @@ class ImpressionExamples:
 
     @property
     def ranked(self) -> Ints:
-        """Every item: a model may be asked for any."""
+        """Every item, because any of them may be a candidate."""
         return np.arange(1, self.targets.size + 1)
 
     @property
     def features(self) -> FeatureRows:
-        """The features that batches and questions carry."""
+        """The features in batches and questions."""
         return self._features
 
     @features.setter
@@ -177,7 +178,7 @@ class ImpressionExamples:
         )
 
     def sample_users(self, part: Part, most: int) -> UserSample | None:
-        """A sample of `most` users who have an impression of `part`; None if there are no more."""
+        """A sample of `most` users who have an impression of `part`; None if at most that many users have one."""
 
         def having_questions(number: int) -> int:
             block = self._block(number)
@@ -219,7 +220,7 @@ class ImpressionExamples:
         return self.folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id"])["item_id"].combine_chunks()
 
     def training_size(self) -> dict[str, int]:
-        """Numbers of users and impressions that train, and of clicks, which are those of the first head."""
+        """Numbers of training users, of training impressions, and of clicks, which are those of the first head."""
         impressions = int(self.popularity.sum())
         sizes = {"users": self._users, "impressions": impressions, "clicks": self._clicks}
         return sizes | {"windows": sum(self.counts)}
@@ -266,7 +267,8 @@ class ImpressionExamples:
         left = int(np.ceil(self.config.fraction * self.shards.block_users.sum())) - int(self._first_users[number])
         part = self._part_of(shown)
         part[(part == TRAIN) & (shown.users >= left)] = UNUSED
-        few = np.maximum(users.lengths, 1) < self.config.min_interactions  # who was shown something did one thing
+        # Users who were shown items but did not interact count as having one interaction.
+        few = np.maximum(users.lengths, 1) < self.config.min_interactions
         part[few[shown.users]] = UNUSED
         part[np.isnan(shown.labels).all(axis=1)] = UNUSED
         thinned = thinned_negatives(shown.labels[:, 0], number, self.settings.keep_negatives)
@@ -293,7 +295,7 @@ class ImpressionExamples:
         return split.moments(times, peers)
 
     def _count(self, number: int) -> BlockCounts:
-        """Impressions of a block that are trained on, all of them, users and clicks that train, and the items shown."""
+        """The training impressions of a block, all its impressions, its training users and clicks, and its items."""
         block = self._block(number)
         users, clicks = block.shown.users[block.trains], block.shown.labels[block.trains, 0]
         return BlockCounts(
@@ -332,10 +334,10 @@ class ImpressionExamples:
 
 
 def thinned_negatives(labels: NDArray[np.float32], block: int, kept: float) -> NDArray[np.bool_] | None:
-    """(I,) the impressions of a block without an answer that are not trained on; None if all are."""
+    """(I,) the impressions of a block without a response that are not trained on; None if all are trained on."""
     if kept == 1:
         return None
-    draws = np.random.default_rng((_THINNED, block)).random(len(labels))  # another seed of the run changes nothing
+    draws = np.random.default_rng((_THINNED, block)).random(len(labels))  # does not depend on the run's seed
     found: NDArray[np.bool_] = (labels == 0) & (draws >= kept)
     return found
 

@@ -41,7 +41,7 @@ class Labels:
     def read(
         cls, source: TargetsConfig, users: UserShards, open_folder: OpenFolder, min_interactions: int, fraction: float
     ) -> "Labels":
-        """Read the labels: users with fewer interactions are left out, the first `fraction` of training users train.
+        """Read the labels of users with enough interactions; only the first `fraction` of training users is trained on.
 
         Raises:
             ConfigError: fewer than two targets.
@@ -80,7 +80,7 @@ class Labels:
         return digest.hexdigest()
 
     def taking_part(self, number: int, lengths: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """For each user of a block: the length of history that trains, and whether the user has a target."""
+        """For each user of a block: the length of the history for training, and whether the user has a target."""
         instances = self.blocks[number]
         trains, has = np.zeros(len(lengths), bool), np.zeros(len(lengths), bool)
         trains[instances.of(TRAIN).user] = True
@@ -90,9 +90,9 @@ class Labels:
     def windows(self, number: int, block: UserBlock, max_length: int, stride: int | None, shortest: int) -> Windows:
         """The newest items of the user and the target, for each training instance.
 
-        Designs considered for few labels: hiding items at random (the remaining items are nobody's history). Taken,
-        with a `stride`: earlier states of the user as well, in windows that end every `stride` items before the newest
-        one, as long as at least `shortest` items remain.
+        Designs considered for few labels: hiding items at random (the remaining items are nobody's history). Chosen:
+        with a `stride`, earlier states of the user are trained on as well, in windows that end every `stride` items
+        before the newest one, as long as at least `shortest` items remain.
         """
         user, target, _ = self.blocks[number].of(TRAIN)
         length = block.lengths[user].astype(np.int64)

@@ -20,7 +20,7 @@ class NegativeSampler:
     def __call__(self, rng: np.random.Generator, own: NDArray[np.int32], count: int) -> NDArray[np.int64]:
         """Draw `count` candidates, without the user's `own` training items.
 
-        The user's validation and test items can be drawn, because training must not know them. For a user who owns
+        The user's validation and test items can be drawn, because training must not use them. For a user who owns
         (almost) every candidate, the last draw is kept after 100 rounds of rejection.
         """
         self._owned[own] = True

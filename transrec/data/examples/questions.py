@@ -24,7 +24,7 @@ class Asked(NamedTuple):
     left_out: list[NDArray[np.int32]]  # targets excluded from the ranking: the history, or the user's other targets
 
     def only(self, which: NDArray[np.bool_]) -> "Asked":
-        """The questions of a mask (questions,)."""
+        """The questions for which the mask `which` (questions,) is true."""
         rows = np.flatnonzero(which).tolist()
         histories = [self.histories[row] for row in rows]
         left_out = histories if self.left_out is self.histories else [self.left_out[row] for row in rows]

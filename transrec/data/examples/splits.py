@@ -80,7 +80,7 @@ class TemporalConfig(Config):
 class LastShareConfig(Config):
     """The last share of a user's requests is for the test, the share before it for validation, the rest for training.
 
-    A rating is a request of its own.
+    Each rating counts as a request of its own.
     """
 
     name: Literal["last_share"] = Field("last_share", description="the kind of split")

@@ -2,7 +2,7 @@
 
 Designs considered. A loader, a loss and an evaluation for each task, as in the released scripts of PeterRec: a second
 path from shards to metrics soon differs from the first. A column of labels beside the batch: all code between shard and
-metric has to pass it on. Taken: the target takes the place of the next item after the history, and is a number of
+metric has to pass it on. Chosen: the target takes the place of the next item after the history, and is a number of
 another vocabulary. Windows, order, batches, objectives and ranking are the same as for the next item. Only the source
 of targets (`task_targets.py`), the split of users (`labels.py`) and the target vectors (`models/task_head.py`) are
 new.
@@ -65,7 +65,7 @@ class TaskExamples(HistoryExamples):
             )
 
     def remarks(self, part: Part) -> list[str]:
-        """None: a target has no place in the history."""
+        """No remarks: a target has no position in the history."""
         return []
 
     def taking_part(self, number: int, block: UserBlock) -> tuple[Ints, NDArray[np.bool_]]:

@@ -148,7 +148,7 @@ class FileConfig(Config):
 
 
 def _to_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The values as texts, whole floats as the integers that they were before one was missing; null for NaN.
+    """The values as texts; null for NaN. Whole floats become integers again, which missing values turn into floats.
 
     Raises:
         pa.ArrowInvalid: a float too large to tell whole numbers apart.

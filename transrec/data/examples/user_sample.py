@@ -1,8 +1,8 @@
-"""A sample of the users that an evaluation asks about: the same on any number of ranks, in every run and trial.
+"""A sample of the users to evaluate: the same on any number of ranks, in every run and trial.
 
 Designs considered. Users drawn one by one: nearly every one of them lies in another block, which has to be read whole.
-The first users of the data: `data.fraction` trains on these. Taken: whole blocks in a random order, and the first users
-of the last one. Users are stored in the order of a hash, so that a block is a random sample itself.
+The first users of the data: `data.fraction` trains on these. Chosen: whole blocks in a random order, of which the last
+one contributes only its first users. Users are stored in the order of a hash, so that each block is a random sample.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-_SEED = 2718  # not the run's: trials with different seeds are compared user by user
+_SEED = 2718  # not the run's seed, because trials with different seeds are compared user by user
 
 
 @dataclass(frozen=True)
 class UserSample:
-    """`users` users, who have a question, of the `of` users of the data."""
+    """A sample of `users` users who have a question, from the `of` users of the data."""
 
     blocks: Ints  # (blocks,) ascending
-    kept: Ints  # (blocks,) number of users of each block, counted from its first, who are asked
+    kept: Ints  # (blocks,) number of users of each block in the sample, counted from the block's first user
     users: int
     of: int
 
@@ -34,18 +34,18 @@ class UserSample:
 
 
 class AskedBlock(NamedTuple):
-    """A block whose users are asked: all of them, or the first `kept` who have a question."""
+    """A block whose users are evaluated: all of them, or the first `kept` who have a question."""
 
     number: int
     kept: int | None
 
     def of(self, users: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which questions are asked, (questions,), given the position in the block of the user of each."""
+        """Which questions are asked, (questions,), given the position in the block of each question's user."""
         return np.isin(users, np.unique(users)[: self.kept])
 
 
 def draw_users(block_users: Ints, having_questions: Callable[[int], int], most: int) -> UserSample | None:
-    """A sample of `most` users; None if there are no more than that, so all are asked.
+    """A sample of `most` users; None if at most that many users have a question, so that all are evaluated.
 
     Args:
         block_users: (blocks,) users of each block.
@@ -74,7 +74,7 @@ def _sample(blocks: list[int], kept: list[int], last: int, left: int, users: int
 
 
 def asked_blocks(blocks: int, sample: UserSample | None) -> list[AskedBlock]:
-    """The blocks that are asked, in the order of the data."""
+    """The blocks whose users are evaluated, in the order of the data."""
     if sample is None:
         return [AskedBlock(number, None) for number in range(blocks)]
     return [AskedBlock(*pair) for pair in zip(sample.blocks.tolist(), sample.kept.tolist(), strict=True)]

@@ -2,21 +2,20 @@
 
     index.json            written last; `ShardIndex` below
     items.parquet         the catalogue, one row per item in index order, and the random-access index of the item shards
-    user_blocks.parquet   one row per block of users: its location, the lengths of its histories and of what was shown
+    user_blocks.parquet   one row per block of users: its location, and its users' numbers of interactions, impressions
     items-{000000}.tar    webdataset samples: `{index:09d}.json` (item_id, title, text, …) and `.jpg`
     users-{000000}.tar    webdataset samples: `{block:09d}.arrow`, an Arrow IPC stream with one record batch of users
     rejects.jsonl         rows that could not be used: file, line, reason
-    README.md             a card for people, not listed in index.json; sets from before it lack it
+    README.md             a card for people, not listed in index.json; older sets have none
 
 An item is identified by its index, 1..N in catalogue order; 0 is always padding. Users are sorted by a hash of their
 id, so a prefix of the stream is a uniform sample and smaller prefixes nest in larger ones.
 
-Sets of version 3, which was the last without impressions (what users were shown, and whether they clicked), are read as
-well.
+Sets of version 3, the last one without impressions (what users were shown, and whether they clicked), can be read too.
 
 Designs considered for impressions. Shards of their own: two readers, and a join with the users while training. A row
 per impression with a copy of the history: a request that shows 37 items copies the history 37 times, and its length is
-fixed when the shards are built. Taken: lists beside the history in the user's record, which is stored once.
+fixed when the shards are built. Chosen: lists beside the history in the user's record, which is stored once.
 """
 
 import hashlib
@@ -137,7 +136,7 @@ class Counts(Strict):
     images: int
     rejects: dict[str, int]  # reason -> rows
     dropped: dict[str, int]  # filter -> interactions; `FILTER (impressions)` -> impressions
-    cleaned: dict[str, int] = {}  # text field -> items that markup was removed from; sets before this count lack it
+    cleaned: dict[str, int] = {}  # text field -> items that markup was removed from; older sets lack this count
 
 
 class ShardIndex(Strict):
@@ -279,7 +278,7 @@ def _first(error: ValidationError) -> str:
 
 
 def _what_else_it_is(data: bytes, error: Exception) -> str:
-    """What bytes are that are not an index: without their content, which may be long."""
+    """A description of bytes that are not an index; it does not quote them, because they may be long."""
     if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
         return (
             "is a web page, not an index: open it in a browser; the server may require a login, or may not have the set"

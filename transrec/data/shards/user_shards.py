@@ -34,7 +34,7 @@ class Shown:
     offsets: NDArray[np.int64]  # (users + 1,)
     items: NDArray[np.int32]  # catalogue indices 1..N
     timestamps: NDArray[np.int64]  # seconds since 1970, ascending within a user
-    requests: NDArray[np.int32]  # number, within the user, of the request that showed it
+    requests: NDArray[np.int32]  # number, within the user, of the request that showed the item
     labels: Mapping[str, NDArray[np.float32]]  # head (click, …) -> 0 or 1; NaN: not observed
     context: Mapping[str, pa.StringArray]  # column (position, …) -> value; null: unknown
 

@@ -79,7 +79,7 @@ TEXT_FAMILIES = {
     "modernbert": Family(
         modality="text",
         model="ModernBertModel",
-        sites={  # one matrix computes queries, keys and values, so these are not sites
+        sites={  # a single matrix computes queries, keys and values, so they are not sites of their own
             "attention_input": "attn",
             "attention_output": "attn.Wo",
             "ffn_input": "mlp",

@@ -1,7 +1,8 @@
-"""Fusions: one vector for an item from the vectors of its modalities. `name:` chooses each.
+"""Fusions, which combine the vectors of an item's modalities into one. `name:` chooses one.
 
-A missing modality is masked, never read: what stands in its place changes no bit of the result. `concat` and `gated`
-read the zeros that the encoder puts there instead; a new fusion should mask. An item without any has the zero vector.
+A missing modality is masked, never read, so the values in its place do not affect the result. The exceptions `concat`
+and `gated` read the zeros that the encoder puts there; a new fusion should use the mask. An item without any modality
+has the zero vector.
 """
 
 from typing import Annotated, Any

@@ -34,8 +34,8 @@ class FusionQFormer(TokenFusion):
 
     Paper: EM3 (arXiv 2404.06078), with the layers of its public code: no cross-attention and no feed-forward network.
     Deviations: missing modalities are masked, which the public code never does; the attention has no biases; the last
-    term, over the modalities present, is ours. It passes what each modality tells by itself, so that the queries have
-    to learn only what they tell together (`docs/results/ranking.md` has what it brings).
+    term, over the modalities present, is ours. It passes on the information in each modality by itself, so that the
+    queries have to learn only what the modalities tell together (`docs/results/ranking.md` shows its effect).
     """
 
     def __init__(self, config: FusionQFormerConfig, width: int) -> None:

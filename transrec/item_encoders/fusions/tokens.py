@@ -34,7 +34,7 @@ class TokenFusion(nn.Module):
 
     @staticmethod
     def attendable(present: Tensor, before: int) -> Tensor:
-        """Mask (U, 1, 1, A + S), True for the vectors of `before` (A) others and of modalities that are present."""
+        """Mask (U, 1, 1, A + S), True for the first `before` (A) vectors and for the modalities that are present."""
         return F.pad(present, (before, 0), value=True)[:, None, None, :]
 
 

@@ -27,7 +27,7 @@ class TwoStream(TokenFusion):
     """In each layer and modality e_s = LN(e_s + MHA(e_s, others)), e_s = LN(e_s + FFN(e_s)); the result is the mean.
 
     Paper: the co-attention of ViLBERT (Lu et al., NeurIPS 2019); here each modality is one vector, and there may be
-    more than two. A modality whose others are all missing passes the attention unchanged.
+    more than two. The attention does not change a modality if all others are missing.
     """
 
     def __init__(self, config: TwoStreamConfig, modalities: int, width: int) -> None:

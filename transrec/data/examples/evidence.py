@@ -89,7 +89,8 @@ def _random(places: NDArray[Any], *seed: int) -> NDArray[np.float64]:
     numbers = (places.astype(np.uint64) + start) * np.uint64(0x9E3779B97F4A7C15)
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (numbers ^ (numbers >> np.uint64(31))) * 2.0**-64
+    random: NDArray[np.float64] = (numbers ^ (numbers >> np.uint64(31))) * 2.0**-64
+    return random
 
 
 def of_questions(

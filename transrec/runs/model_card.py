@@ -1,4 +1,4 @@
-"""The card of a model: README.md in the export of its run, with the front matter that Hugging Face reads."""
+"""The model card: README.md in the export of a run, with the front matter that Hugging Face reads."""
 
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ _UNKNOWN = "unknown"
 
 
 def write_model_card(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -> None:
-    """Write the card of a run into its export; once more when the baselines are in the summary.
+    """Write the model card of a run into its export; called again when the summary has the baselines.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the card cannot be written.
     """
     write_text(experiment.run_dir / EXPORT_FOLDER / CARD_FILE, model_card(experiment, examples, summary))
 

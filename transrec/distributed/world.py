@@ -89,7 +89,7 @@ class World:
         return total.numpy()
 
     def gather_rows(self, rows: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """Concatenated rows (n_r, ...) of all ranks, in rank order; n_r may differ, and are `counts` if known."""
+        """Concatenated rows (n_r, ...) of all ranks, in rank order; `counts` are their numbers n_r, if known."""
         if self.size == 1:
             return rows
         counts = self.gather_ints([len(rows)])[:, 0].tolist() if counts is None else counts
@@ -100,7 +100,7 @@ class World:
         return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
     def sent(self, value: Tensor | None, shape: tuple[int, ...], source: int) -> Tensor:
-        """The float32 tensor of a `shape` that rank `source` has as `value`, on the CPU of every rank."""
+        """The `value` of rank `source`, a tensor of this `shape`, as float32 on the CPU of every rank."""
         if self.size == 1:
             assert value is not None
             return value
@@ -179,7 +179,7 @@ def _watch(rank: int, size: int) -> Watchdog:
 
 
 def join() -> World:
-    """As `start`, but without a launcher, no process group is created, since inference does not need one."""
+    """Like `start`, except that without a launcher no process group is created, because inference needs none."""
     return World(device=_own_device(None)) if launchers.find(os.environ) is None else start()
 
 

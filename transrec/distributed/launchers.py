@@ -26,7 +26,7 @@ from transrec.errors import TransRecError
 
 _PORT = 29500  # torch's default
 _FIRST_PORT, _PORTS = 20000, 10000  # below those that the system gives to outgoing connections
-_SHELLS = 0xFFFFFFF0  # SLURM gives the steps of batch scripts and interactive shells ids above
+_SHELLS = 0xFFFFFFF0  # SLURM gives higher ids to the steps of batch scripts and interactive shells
 
 
 class RendezvousError(TransRecError, RuntimeError):

@@ -43,7 +43,7 @@ class World:
         return self.rank == 0
 
     def meet(self, what: str) -> None:
-        """Wait until every rank has arrived, however long some of them take to `what` (a verb and its object).
+        """Wait until every rank has arrived, however long some take; `what` (a verb and its object) names their work.
 
         Call it before the first collective after work of unknown duration, because collectives time out.
         """
@@ -52,8 +52,8 @@ class World:
             self.meetings.meet(what)
 
     def together(self, what: str, work: Callable[[], Done]) -> Done:
-        """The result of `work`, once all ranks have theirs; they may take as long as they like to `what` (a verb and
-        its object)."""
+        """The result of `work`, once all ranks have theirs, however long they take; `what` (a verb and its object)
+        names the work."""
         done = work()
         self.meet(what)
         return done
@@ -78,8 +78,8 @@ class World:
         return set(self.gather_ints([*own, *[-1] * (most - len(own))]).flatten().tolist()) - {-1}
 
     def total(self, what: str, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sum over ranks of arrays of equal shape, however long each rank takes to `what` (a verb and its
-        object)."""
+        """The sum over ranks of arrays of equal shape, however long some ranks take; `what` (a verb and its object)
+        names their work."""
         if self.size == 1:
             return numbers
         self.meet(what)

@@ -30,7 +30,7 @@ _NAMES |= {
     for name in ("transitions", "co_occurrence", "content_similarity", "cold_similarity")
 }
 _FILLS = {"text": "tokenising", "image": "decoding"}
-_TOO_SHORT = 0.5  # seconds below which a check of a law means nothing
+_TOO_SHORT = 0.5  # seconds; shorter times are not compared with a law
 WITHIN = 1.5  # factor by which a prediction may be off
 
 
@@ -74,7 +74,7 @@ class Plan:
     """The plan of a run at a size that nobody has run yet."""
 
     setting: Setting
-    device: str  # of the rehearsals; empty without any
+    device: str  # of the rehearsals; empty if there are none
     pieces: list[Piece]
     memory: dict[int, dict[str, int]]  # by ZeRO stage: bytes of a rank by what they hold
     checks: list[Check]
@@ -258,8 +258,8 @@ def _remarks(setting: Setting, largest: Rehearsal | None) -> list[str]:
         now, then = setting.experiment.train.batch_size / setting.ranks, largest.windows_of_a_rank()
         if not 1 / 2 <= now / then <= 2:
             found.append(
-                f"A rank trains {now:,.3g} windows a step, and {then:,.3g} in the rehearsal: the time of a step is not "
-                f"in proportion then. Set train.batch_size={round(then * setting.ranks)}, or rehearse with "
+                f"A rank trains on {now:,.3g} windows per step, but on {then:,.3g} in the rehearsal: the time of a "
+                f"step is then not proportional. Set train.batch_size={round(then * setting.ranks)}, or rehearse with "
                 f"train.batch_size={max(1, round(now * largest.setting.ranks))}."
             )
     if setting.ranks > 1 and (largest is None or largest.setting.ranks != setting.ranks):

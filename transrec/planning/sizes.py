@@ -88,7 +88,7 @@ def state_bytes(setting: Setting, stage: int) -> dict[str, int]:
 
 
 def _state_of_tables(setting: Setting) -> int:
-    """Bytes of the state of tables beside DeepSpeed, which every rank holds whole."""
+    """Bytes of the optimizer state of tables updated outside DeepSpeed, which every rank holds whole."""
     embedding, beside = setting.experiment.optimizer.embedding, setting.parameters.beside
     if embedding is None:
         return 0

@@ -60,7 +60,7 @@ def output_folder(
 
 
 def _is_free(place: Path) -> bool:
-    """Whether the folder is missing, empty, or holds only a lock and what a killed export left."""
+    """Whether the folder is missing or empty, or holds only a lock and what a killed export left."""
     if not place.exists():
         return True
     others = (path.name for path in place.iterdir() if not path.name.startswith(LOCK_FILE))

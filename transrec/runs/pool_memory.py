@@ -48,8 +48,8 @@ def check_pool(
     if needed > available:
         raise ConfigError(
             f"`model.objective`: {sampling.loss} over {items:,} items takes at least {needed:,.1f} GiB on each rank, "
-            f"{kept / _GIB:,.1f} to encode them and the rest for their scores at {scored:,} positions, and there are "
-            f"{available:,.1f} GiB (`train.pool_memory`): {_remedy(sampling)}"
+            f"{kept / _GIB:,.1f} to encode them and the rest for their scores at {scored:,} positions, but only "
+            f"{available:,.1f} GiB are available (`train.pool_memory`): {_remedy(sampling)}"
         )
 
 

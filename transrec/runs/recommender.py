@@ -113,7 +113,7 @@ class Recommender:
 
     @property
     def max_length(self) -> int:
-        """The maximum number of items that the model reads, the newest of a history."""
+        """The maximum number of items that the model reads from a history, the newest ones."""
         return self._channel.experiment.model.max_length
 
     @property
@@ -126,7 +126,7 @@ class Recommender:
         _ = self.catalogue
 
     def prepare(self) -> None:
-        """Load and compute now what recommendations need, instead of on first use.
+        """Load and compute everything that recommendations need in advance, instead of on first use.
 
         The catalogue may then be moved or replaced; only pictures are still read from it.
         """
@@ -411,7 +411,7 @@ class Recommender:
 
     @property
     def needs_history(self) -> bool:
-        """Whether users need a history to get recommendations; a ranking model can do without, using other features."""
+        """Whether users need a history to get recommendations; not for a ranking model, which has other features."""
         return self._ranking is None
 
     @cached_property

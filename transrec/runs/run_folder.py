@@ -31,7 +31,7 @@ E = TypeVar("E", bound=Experiment)
 _FROM_THE_LAUNCHER = "--local_rank="  # added to the command of each rank by the launcher
 
 _NOT_COMPARED = "run_dir"  # moving its folder does not change a run
-_ABOUT_LENGTH = " A run can only be trained longer, and only once it has finished: resume it, then ask for more."
+_ABOUT_LENGTH = " A run can only be trained for longer, and only once it has finished: resume it, then ask for more."
 
 
 def load(run_dir: Path) -> Experiment:

@@ -134,11 +134,11 @@ def _begin(experiment: Experiment, world: World) -> _Begun:
     check_pool(experiment, parts.model, parts.examples, parts.store, world.size, world.device)
     stream = build_stream(experiment, parts.examples, parts.store, world)
     cost = measure(parts.model, stream[0], world.device, experiment.train.precision != "fp32")
-    if experiment.train.compile:  # only now: operations are not counted in a compiled pass
+    if experiment.train.compile:  # only after `measure`, which cannot count operations in a compiled pass
         parts.model.compile_passes()
     trainer = build_trainer(experiment, parts, stream, evaluator, world, stop)
     trainer.resume()
-    if world.is_main:  # only now, so that a run that cannot start changes nothing on disk
+    if world.is_main:  # only here, so that a run that cannot start changes nothing on disk
         write_run_dir(experiment)
         bad_samples.write_skipped(experiment.run_dir, *parts.skipped)
         bad_samples.warn(*parts.skipped)

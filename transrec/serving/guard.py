@@ -65,9 +65,9 @@ class Guard:
         host, origin, length = headers.get("host", ""), headers.get("origin"), headers.get("content-length", "")
         if self._settings.token is None:  # pages of other sites lack a token, and a proxy may change names
             if name_of(host) not in (*_LOCAL_NAMES, self._settings.host):
-                return 421, f"this service is not {name_of(host)}"
+                return 421, f"the `Host` header names {name_of(host)}, which is not this service"
             if origin is not None and scope["method"] != "GET" and origin.partition("://")[2] != host:
-                return 403, "a page of another site may not ask this service"
+                return 403, "pages of other sites may not send requests to this service"
         if length.isdecimal() and int(length[:20]) > self._settings.most_body_bytes:
             return 413, f"the body is over {self._settings.most_body_bytes} bytes"
         path: str = scope["path"]

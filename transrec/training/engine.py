@@ -117,8 +117,8 @@ _SET_BY = {
 def check_extra(extra: dict[str, Any], stage: int) -> None:
     """Check additional settings against DeepSpeed's own schema, without a process group.
 
-    DeepSpeed has no list of its top-level keys and silently ignores unknown ones. It therefore reads a dictionary that
-    records which keys are looked up; all other keys are unknown.
+    DeepSpeed has no list of its top-level keys and silently ignores unknown ones. This check therefore lets it
+    read a dictionary that records which keys are looked up; all other keys are unknown.
 
     Raises:
         ConfigError: a key is unknown or set by a typed field, or DeepSpeed refuses a value.

@@ -144,7 +144,7 @@ class Trainer:
     def resume(self) -> None:
         """Load the latest checkpoint, if there is one; writes nothing.
 
-        A finished run continues if the configuration now asks for more steps, unless its patience ended it.
+        A finished run continues if the configuration now asks for more steps, unless `train.patience` ended it.
 
         Raises:
             CheckpointError: the checkpoint cannot be used.

@@ -36,7 +36,8 @@ class LearningRates(Config):
 
 
 class OptimizerConfig(Config):
-    """AdamW, without weight decay the Adam of the reference implementation; tables can have their own optimizer."""
+    """AdamW. Without weight decay, it is the Adam optimizer of the reference implementation. Tables can have their own
+    optimizer."""
 
     lr: LearningRates = Field(LearningRates(), description="peak learning rates")
     weight_decay: NonNegativeFloat = Field(0.0, description="weight decay of matrices; biases and norms do not decay")

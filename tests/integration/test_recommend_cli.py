@@ -277,7 +277,7 @@ def test_no_results_cannot_be_asked_for(run: Path, top: str, capsys: pytest.Capt
 
 
 def test_a_text_is_not_a_history_nor_a_list_of_runs(run: Path) -> None:
-    with pytest.raises(ConfigError, match="a history is a list of item ids, found the text '12'"):
+    with pytest.raises(ConfigError, match="a history is a list of item ids, found the string '12'"):
         load_run(run).recommend("12")
     with pytest.raises(ConfigError, match="give a list of runs"):
         load_adapters(str(run))

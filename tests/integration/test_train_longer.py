@@ -52,7 +52,7 @@ def test_four_steps_and_four_more_are_eight(
     assert "steps: 8" in (run_dir / "config.yaml").read_text()
     shorter = refused(train(commands, tiny, run_dir, "train.steps=6"))
     assert "train.steps: 8 there, 6 now" in shorter
-    assert "A run can only be trained longer" in shorter
+    assert "A run can only be trained for longer" in shorter
 
 
 def test_a_schedule_is_planned_for_all_steps(

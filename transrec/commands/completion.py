@@ -82,7 +82,7 @@ def script(shell: str) -> str:
 
 
 def every_command() -> argparse.ArgumentParser:
-    """A parser of which every command is a subcommand, with all its options."""
+    """A parser in which every command is a subcommand with all its options."""
     parser = argparse.ArgumentParser(prog="transrec")
     parser.add_argument("--version", action="version", version=__version__, help="show the version")
     commands = parser.add_subparsers()
@@ -115,7 +115,7 @@ def _offer(shell: str, name: str, words: Sequence[str]) -> str:
 
 
 def _calls(name: str) -> dict[str, str]:
-    """A call of a function of the script, as each shell writes it."""
+    """A call of a function of the script, in the syntax of each shell."""
     return {"bash": f"_transrec_{name}", "zsh": f"_transrec_{name}", "fish": f"(_transrec_{name})"}
 
 

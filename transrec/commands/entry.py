@@ -84,12 +84,12 @@ def positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add `--json`, by which a command prints one JSON document instead of tables and lines."""
+    """Add `--json`, with which a command prints one JSON document instead of tables and lines."""
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables and lines")
 
 
 def values_joined(argv: Sequence[str] | None, *options: str) -> list[str]:
-    """The arguments with `--option VALUE` as `--option=VALUE`: argparse takes a VALUE such as `-x7` for an option."""
+    """The arguments with `--option VALUE` as `--option=VALUE`: argparse would read a VALUE like `-x7` as an option."""
     found: list[str] = []
     for argument in sys.argv[1:] if argv is None else argv:
         if found and found[-1] in options and not argument.startswith("--"):

@@ -70,7 +70,7 @@ def of_step(run: RunLineage, number: int) -> tuple[Table, dict[str, Any]]:
 
 
 def of_all_steps(run: RunLineage, name: str, windows: Sequence[SeenWindow]) -> tuple[Table, dict[str, Any]]:
-    """As `of_step`, for a user or an item."""
+    """Like `of_step`, for a user or an item."""
     steps = len({window.step for window in windows})
     table = Table("step", "slot", "user", "from", "items", title=f"{shortened(name)}: in {steps} of {run.steps} steps")
     for w in windows[:MOST_ROWS]:

@@ -117,14 +117,14 @@ def one_history(arguments: argparse.Namespace) -> list[str] | None:
 
 
 def asked_users(place: str, several: bool) -> Iterable[UserHistory]:
-    """The users of a file, read whole so that its faults come before the first answer; standard input is a stream.
+    """The users of a file, read completely so that its errors come before the first answer; standard input is streamed.
 
     Args:
         several: the users are needed more than once.
 
     Raises:
         ConfigError: the file cannot be read.
-        TransRecError: as `read_histories`.
+        TransRecError: see `read_histories`.
     """
     if place == STANDARD_INPUT:
         stream = read_histories(sys.stdin.buffer, "standard input")
@@ -138,7 +138,7 @@ def answer(
     """Print a JSON line for each user; `"unknown"` lists the items that were left out, if there are any."""
     catalogue, left_out, concerned = recommender.catalogue, 0, 0
     if isinstance(users, list):
-        for user in users:  # before the first answer
+        for user in users:  # so that errors come before the first answer
             check(recommender, user, unknown)
     for user in users:
         check(recommender, user, unknown)

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = parse(argv)
     needed("serve", "transrec serve", "fastapi", "fastapi_offline", "uvicorn", "prometheus_client")
-    from transrec.serving.server import serve  # which imports what the extra installs
+    from transrec.serving.server import serve  # imports the libraries of the extra
 
     token = os.environ.get(TOKEN_VARIABLE)
     settings = Settings(arguments.host, arguments.port, token, most_results=arguments.most)

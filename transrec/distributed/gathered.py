@@ -1,4 +1,4 @@
-"""Rows of all ranks, with gradients.
+"""Gathers the rows of all ranks, with gradients.
 
 Shape letters: M rows of each rank, W = M · ranks.
 """
@@ -21,8 +21,8 @@ def rank() -> int:
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """The rows (M, …) of all ranks, in rank order, (W, …). A row's gradient, summed over
-    the losses of all ranks, goes back to its rank. Every rank must call this, and its backward, in the same order."""
+    """The rows (M, …) of all ranks, in rank order, (W, …). A row's gradient, summed over the losses of all ranks, goes
+    back to its rank. Every rank must call this, and its backward pass, in the same order."""
     if ranks() == 1:
         return rows
     found: Tensor = _Gathered.apply(rows)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The place of a process among the processes of a run, from the variables that its launcher has set.
+"""The place of a process among the processes of a run, from the environment variables set by its launcher.
 
 | launcher                             | variables                                                                  |
 | ------------------------------------ | -------------------------------------------------------------------------- |
@@ -8,11 +8,12 @@
 | MPICH's and Intel MPI's mpirun       | `PMI_RANK`, `PMI_SIZE`, `MPI_LOCALRANKID`, `MPI_LOCALNRANKS`               |
 | srun                                 | `SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`, `SLURM_LOCALID` and those of nodes |
 
-The first launcher in this order counts: mpirun starts its daemons by srun, and torchrun may be a task of srun itself.
-`MASTER_ADDR` and `MASTER_PORT` are used if they are set, whichever launcher started the process.
+The first launcher in this order whose variables are set is used, because mpirun starts its daemons with srun, and
+torchrun may itself be a task of srun. `MASTER_ADDR` and `MASTER_PORT` are used if they are set, whichever launcher
+started the process.
 
 Designs considered. mpi4py, as DeepSpeed does: one more library to compile, and it does not help under srun without MPI.
-Environment plugins as in Lightning: a class for each launcher, although only the names differ. Taken: a table of
+Environment plugins as in Lightning: a class for each launcher, although only the names differ. Chosen: a table of
 names, and a function for what only SLURM has.
 """
 
@@ -25,7 +26,7 @@ from transrec.errors import TransRecError
 
 _PORT = 29500  # torch's default
 _FIRST_PORT, _PORTS = 20000, 10000  # below those that the system gives to outgoing connections
-_SHELLS = 0xFFFFFFF0  # SLURM gives the steps of batch scripts and interactive shells ids above
+_SHELLS = 0xFFFFFFF0  # SLURM gives higher ids to the steps of batch scripts and interactive shells
 
 
 class RendezvousError(TransRecError, RuntimeError):
@@ -46,7 +47,7 @@ class Place:
     def variables(self) -> dict[str, str]:
         """The place as torch and DeepSpeed read it."""
         numbers = {"RANK": self.rank, "WORLD_SIZE": self.size, "LOCAL_RANK": self.local_rank, "MASTER_PORT": self.port}
-        # Where mpirun starts torchrun, DeepSpeed would refuse this one as different.
+        # If mpirun starts torchrun, mpirun's own value differs, which DeepSpeed would refuse.
         numbers["OMPI_COMM_WORLD_LOCAL_RANK"] = self.local_rank
         return {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": self.address}
 
@@ -96,7 +97,7 @@ def find(variables: Mapping[str, str]) -> Place | None:
 
 
 def forget(variables: MutableMapping[str, str]) -> None:
-    """Remove the ranks of srun and mpirun, for a process that only descends from one of theirs, such as Ray's."""
+    """Remove the ranks of srun and mpirun, for a process that only inherits them from a parent, such as Ray's."""
     for launcher in (*_MPI, _SRUN):
         variables.pop(launcher.rank, None)
         variables.pop(launcher.local_rank, None)
@@ -110,7 +111,7 @@ def _of_torch(variables: Mapping[str, str]) -> Place:
 
 
 def _of_another(variables: Mapping[str, str]) -> Place | None:
-    """The place given by mpirun, or else by srun."""
+    """The place given by mpirun or, otherwise, by srun."""
     in_step = _SRUN.rank in variables and any(name in variables for name in _OF_A_STEP)
     for launcher in _MPI:
         by_srun = in_step and launcher is _PMI and launcher.local_rank not in variables  # `srun --mpi=pmi2`
@@ -144,8 +145,9 @@ def _of_mpi(variables: Mapping[str, str], launcher: _Launcher) -> Place | None:
 def _of_step(variables: Mapping[str, str]) -> Place | None:
     """The place of a task of srun.
 
-    A step has its own number of tasks: that of the job, SLURM_NTASKS, also stands in the shells of sbatch and salloc,
-    which are one process. SLURM_LAUNCH_NODE_IPADDR is not the master's address: it may be that of the login node.
+    The number of tasks is that of the step: the job's number, SLURM_NTASKS, is also set in the shells of sbatch and
+    salloc, which are single processes. SLURM_LAUNCH_NODE_IPADDR is not the master's address: it may be that of the
+    login node.
     """
     srun = _SRUN if _SRUN.size in variables else replace(_SRUN, size="SLURM_NTASKS")
     step = variables.get("SLURM_STEP_ID", "")
@@ -195,7 +197,7 @@ def _require(variables: Mapping[str, str], launcher: _Launcher, *names: str) -> 
 def _place(
     variables: Mapping[str, str], launcher: _Launcher, local_size: int | None, address: str = "", port: int = _PORT
 ) -> Place:
-    """The place by the launcher's numbers; `address` and `port` count unless MASTER_ADDR and MASTER_PORT are set."""
+    """The place from the launcher's numbers; MASTER_ADDR and MASTER_PORT, if set, override `address` and `port`."""
     size = _number(variables, launcher.size)
     for name in (launcher.rank, launcher.local_rank):
         if _number(variables, name) >= size:

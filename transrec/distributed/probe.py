@@ -1,4 +1,4 @@
-"""The devices and the ways of communication that PyTorch has on this machine, printed as JSON for `transrec doctor`."""
+"""Prints the devices and communication backends that PyTorch has on this machine, as JSON for `transrec doctor`."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def fault(backend: str) -> str:
-    """Why a process cannot exchange tensors by a backend; "" if it can."""
+    """Why a process cannot exchange tensors with a backend; "" if it can."""
     with tempfile.TemporaryDirectory() as folder:
         store = torch.distributed.FileStore(str(Path(folder) / "store"), 1)
         try:

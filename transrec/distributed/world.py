@@ -43,7 +43,7 @@ class World:
         return self.rank == 0
 
     def meet(self, what: str) -> None:
-        """Wait until every rank has arrived, however long some of them take to `what` (a verb and its object).
+        """Wait until every rank has arrived, however long some take; `what` (a verb and its object) names their work.
 
         Call it before the first collective after work of unknown duration, because collectives time out.
         """
@@ -52,8 +52,8 @@ class World:
             self.meetings.meet(what)
 
     def together(self, what: str, work: Callable[[], Done]) -> Done:
-        """The result of `work`, once all ranks have theirs; they may take as long as they like to `what` (a verb and
-        its object)."""
+        """The result of `work`, once all ranks have theirs, however long they take; `what` (a verb and its object)
+        names the work."""
         done = work()
         self.meet(what)
         return done
@@ -78,8 +78,8 @@ class World:
         return set(self.gather_ints([*own, *[-1] * (most - len(own))]).flatten().tolist()) - {-1}
 
     def total(self, what: str, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sum over ranks of arrays of equal shape, however long each rank takes to `what` (a verb and its
-        object)."""
+        """The sum over ranks of arrays of equal shape, however long some ranks take; `what` (a verb and its object)
+        names their work."""
         if self.size == 1:
             return numbers
         self.meet(what)
@@ -89,7 +89,7 @@ class World:
         return total.numpy()
 
     def gather_rows(self, rows: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """Concatenated rows (n_r, ...) of all ranks, in rank order; n_r may differ, and are `counts` if known."""
+        """Concatenated rows (n_r, ...) of all ranks, in rank order; `counts` are their numbers n_r, if known."""
         if self.size == 1:
             return rows
         counts = self.gather_ints([len(rows)])[:, 0].tolist() if counts is None else counts
@@ -100,7 +100,7 @@ class World:
         return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
     def sent(self, value: Tensor | None, shape: tuple[int, ...], source: int) -> Tensor:
-        """The float32 tensor of a `shape` that rank `source` has as `value`, on the CPU of every rank."""
+        """The `value` of rank `source`, a tensor of this `shape`, as float32 on the CPU of every rank."""
         if self.size == 1:
             assert value is not None
             return value
@@ -179,7 +179,7 @@ def _watch(rank: int, size: int) -> Watchdog:
 
 
 def join() -> World:
-    """As `start`, but without a launcher, no process group is created, since inference does not need one."""
+    """Like `start`, except that without a launcher no process group is created, because inference needs none."""
     return World(device=_own_device(None)) if launchers.find(os.environ) is None else start()
 
 

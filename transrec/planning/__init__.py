@@ -1,1 +1,1 @@
-"""The cost of a run at a size that nobody has run, from small runs of the same configuration."""
+"""Estimates the cost of a run at a size that nobody has run yet, from small runs of the same configuration."""

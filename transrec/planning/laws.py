@@ -1,15 +1,16 @@
-"""The law of each phase of a run, and its constants, measured in rehearsals.
+"""The scaling law of each phase of a run, whose constants are fitted to rehearsals.
 
-A law names the amounts of work that a phase takes time for, such as the items that a rank encodes; its constants are
-the seconds for each. They are fitted to the rehearsals, with equal weight on the relative error of each, and none is
-below 0. As many amounts count as the rehearsals can tell apart: the one that grows most on the way to the size that is
-asked for, then a fixed cost, then the others. So a single rehearsal gives all its time to the amount that grows most,
-which is at least what it will be.
+A law names the amounts of work that determine the time of a phase, such as the items that a rank encodes; its constants
+are the seconds per unit of each amount. They are fitted to the rehearsals, with equal weight on the relative error of
+each rehearsal, and none is below 0. Only as many amounts are used as the rehearsals can tell apart: first the one that
+grows most from the largest rehearsal to the requested size, then a fixed cost, then the others. A single rehearsal
+therefore attributes all its time to the amount that grows most, so that the estimate is an upper bound.
 
-Designs considered. Speeds of devices from a table: nobody has measured them for this model. Operations over the peak
-of a device: a step over few items is bound by launches, not by arithmetic. A free exponent for each phase: from two
-sizes it takes a fixed cost for a law. Taken: the laws of the code, and a check of each, its prediction for the largest
-rehearsal from the others. They are linear, but for content similarity, which compares items with each other.
+Designs considered. A table of device speeds: nobody has measured them for this model. The operations divided by the
+peak speed of a device: a step over few items is limited by kernel launches, not by arithmetic. A free exponent for each
+phase: with two sizes, the fit mistakes a fixed cost for a law. Chosen: laws that follow from the code, each checked by
+predicting the largest rehearsal from the others. The laws are linear, except for content similarity, which compares
+items with each other.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +25,12 @@ from transrec.planning.setting import Setting, known_number
 Amounts = Mapping[str, float]  # the work of a phase that is entered once, by name
 FIXED = "fixed"
 REPEATED = frozenset({"validation", "encoding", "checkpoint", "export"})  # phases that a run may enter several times
-_TELLS_APART = 0.05  # least singular value of the rehearsals' amounts, of which each column has length 1
+_TELLS_APART = 0.05  # smallest allowed singular value of the rehearsals' amounts, whose columns have length 1
 
 
 @dataclass(frozen=True)
 class Law:
-    """The amounts of work that a phase takes time for, and the words for them."""
+    """The amounts of work that determine the time of a phase, and the words for them."""
 
     phase: str
     amounts: Callable[[Setting], Amounts]
@@ -41,7 +42,7 @@ class Estimate:
     """Seconds of a phase that is entered once."""
 
     seconds: float
-    at_most: float  # as if the time of the largest rehearsal grew as the amount that grows most
+    at_most: float  # if all time of the largest rehearsal grew like the amount that grows most
 
 
 def estimate(wanted: Amounts, known: Sequence[tuple[Amounts, float]]) -> Estimate:
@@ -58,7 +59,7 @@ def estimate(wanted: Amounts, known: Sequence[tuple[Amounts, float]]) -> Estimat
 
 
 def _told_apart(wanted: Amounts, known: Sequence[tuple[Amounts, float]]) -> list[str]:
-    """The amounts that the rehearsals can tell apart: the one that grows most, then what is fixed, then the others."""
+    """The amounts that the rehearsals can tell apart: the one that grows most, then the fixed cost, then the others."""
     largest = known[-1][0]
     ordered = sorted(wanted, key=lambda name: -_growth(name, wanted, largest))
     ordered[1:] = sorted(ordered[1:], key=lambda name: name != FIXED)
@@ -139,6 +140,6 @@ LAWS = {
 
 
 def exported(setting: Setting) -> int:
-    """Number of parameters in the export."""
+    """The number of parameters in the export."""
     parameters = setting.parameters
     return parameters.total if parameters.trainable == parameters.total else parameters.trainable

@@ -1,6 +1,6 @@
-"""The plan of a run: its pieces, how often each is entered, what one takes, and how far its law holds.
+"""The plan of a run: its pieces, how often each is entered, the time and bytes that it takes, and a check of its law.
 
-Time comes from rehearsals alone, see `laws`; bytes are those of `sizes`.
+Times come only from rehearsals (see `laws`), bytes from `sizes`.
 """
 
 import math
@@ -30,30 +30,30 @@ _NAMES |= {
     for name in ("transitions", "co_occurrence", "content_similarity", "cold_similarity")
 }
 _FILLS = {"text": "tokenising", "image": "decoding"}
-_TOO_SHORT = 0.5  # seconds below which a check of a law means nothing
-WITHIN = 1.5  # times, by which a prediction may be off
+_TOO_SHORT = 0.5  # seconds; shorter times are not compared with a law
+WITHIN = 1.5  # factor by which a prediction may be off
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One piece of a run; None where nothing is known."""
+    """One piece of a run; unknown values are None."""
 
     name: str
     phase: str
-    times: float | None  # that it is entered, at most
-    time: Estimate | None  # of one
+    times: float | None  # how often the phase is entered, at most
+    time: Estimate | None  # of entering it once
     law: str  # amounts that its time grows with
     bytes: Places
 
 
 @dataclass(frozen=True)
 class Check:
-    """The largest rehearsal as predicted from the others."""
+    """The time of a piece in the largest rehearsal, as measured and as predicted from the other rehearsals."""
 
     name: str
     predicted: float  # seconds
     measured: float
-    processor_ratio: float  # predicted over measured, in seconds of the processor
+    processor_ratio: float  # predicted over measured, in processor seconds
 
     @property
     def ratio(self) -> float:
@@ -71,10 +71,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run at a size that nobody has run."""
+    """The plan of a run at a size that nobody has run yet."""
 
     setting: Setting
-    device: str  # of the rehearsals; empty without any
+    device: str  # of the rehearsals; empty if there are none
     pieces: list[Piece]
     memory: dict[int, dict[str, int]]  # by ZeRO stage: bytes of a rank by what they hold
     checks: list[Check]
@@ -90,14 +90,14 @@ def make_plan(
     interactions_of_a_user: float | None = None,
     runs: Sequence[Path] = (),
 ) -> Plan:
-    """The plan of a run over that many users and items.
+    """The plan of a run with this many users and items.
 
     Args:
-        interactions_of_a_user: None: as many as in the largest rehearsal.
+        interactions_of_a_user: on average; None: as many as in the largest rehearsal.
         runs: folders of rehearsals.
 
     Raises:
-        ConfigError: a run is no rehearsal of the configuration.
+        ConfigError: a run is not a rehearsal of this configuration.
     """
     model = experiment.model.known_from(runs[0] / "export") if runs else experiment.model
     parameters = ParameterCount(model, experiment)
@@ -120,8 +120,8 @@ def plan_of(setting: Setting, rehearsals: Sequence[Rehearsal]) -> Plan:
 
 
 def full_size(bare: Setting, interactions_of_a_user: float | None, rehearsals: Sequence[Rehearsal]) -> Setting:
-    """The size that is asked for, with what follows from it; a user has as many interactions as in the largest
-    rehearsal, or those given."""
+    """The requested size, with the numbers that follow from it; users have as many interactions as given or, by
+    default, as in the largest rehearsal."""
     experiment, users = bare.experiment, bare.users
     if not rehearsals:
         known = set_of(experiment)
@@ -142,15 +142,15 @@ def full_size(bare: Setting, interactions_of_a_user: float | None, rehearsals: S
 
 
 def _windows(experiment: Experiment, interactions: float) -> float:
-    """Windows of a user with that many interactions, of which two are held out, about."""
+    """The approximate number of windows of a user with this many interactions, two of which are held out."""
     if experiment.data.windows == "last":
         return 1.0
     return max(1.0, (interactions - 2) / (experiment.data.stride or experiment.model.max_length))
 
 
 def _asked(experiment: Experiment, users: int, small: Rehearsal) -> tuple[int, int]:
-    """Questions of a validation and the test: as many for each user as in the rehearsal if that asked all of them,
-    else at most one."""
+    """The numbers of questions of a validation and of the test: as many per user as in the rehearsal if it asked about
+    all users, otherwise at most one."""
     evaluation, then = experiment.evaluation, small.setting
     assert then.asked is not None
     limits = (evaluation.validation_users or evaluation.users, evaluation.users)
@@ -163,8 +163,8 @@ def _asked(experiment: Experiment, users: int, small: Rehearsal) -> tuple[int, i
 
 
 def _operations(experiment: Experiment, items: int, small: Rehearsal) -> float | None:
-    """Operations for a window, at most: no two windows share an item. A pool that grows with the catalogue has all of
-    them grow with it."""
+    """The operations for a window, at most, as if no two windows shared an item. If the pool grows with the catalogue,
+    all operations are assumed to grow with it."""
     sampling, then = experiment.model.sampling, small.summary
     if sampling.pool == "catalogue" or sampling.candidates:
         found = operations(then, encoded_for_a_window(then))
@@ -173,7 +173,7 @@ def _operations(experiment: Experiment, items: int, small: Rehearsal) -> float |
 
 
 def _phases(setting: Setting, rehearsals: Sequence[Rehearsal]) -> list[str]:
-    """The phases of the run, in their order: those rehearsed, and those that every run has."""
+    """The phases of the run, in order: those that were rehearsed, and those that every run has."""
     optional = {phase for phase, name in _NAMES.items() if name.startswith("fill: ")}
     expected = {_FILLS[modality] for modality in setting.experiment.model.content()}
     rehearsed = {phase for one in rehearsals for phase in one.phases}
@@ -203,7 +203,7 @@ def _known(
 
 
 def _alike(phase: str, setting: Setting, rehearsals: Sequence[Rehearsal]) -> Sequence[Rehearsal]:
-    """The rehearsals that measured what the run will: of baselines, the same ones."""
+    """The rehearsals whose phase is comparable with the run's: for `baselines`, those with the same baselines."""
     asked = setting.experiment.evaluation.baselines
     if phase != "baselines" or not rehearsals:
         return rehearsals
@@ -258,8 +258,8 @@ def _remarks(setting: Setting, largest: Rehearsal | None) -> list[str]:
         now, then = setting.experiment.train.batch_size / setting.ranks, largest.windows_of_a_rank()
         if not 1 / 2 <= now / then <= 2:
             found.append(
-                f"A rank trains {now:,.3g} windows a step, and {then:,.3g} in the rehearsal: the time of a step is not "
-                f"in proportion then. Set train.batch_size={round(then * setting.ranks)}, or rehearse with "
+                f"A rank trains on {now:,.3g} windows per step, but on {then:,.3g} in the rehearsal: the time of a "
+                f"step is then not proportional. Set train.batch_size={round(then * setting.ranks)}, or rehearse with "
                 f"train.batch_size={max(1, round(now * largest.setting.ranks))}."
             )
     if setting.ranks > 1 and (largest is None or largest.setting.ranks != setting.ranks):

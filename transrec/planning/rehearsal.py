@@ -1,4 +1,4 @@
-"""A finished run, read for what its phases took."""
+"""Reads from a finished run what its phases took."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,10 @@ def kind_of(experiment: Experiment) -> str:
 
 
 def training_speed(summary: Mapping[str, Any]) -> float:
-    """Windows per second of the steps of a run; of a run that did not record its phases, with its validations.
+    """Windows per second of a run's training steps, including validations if the run did not record its phases.
 
     Raises:
-        KeyError, TypeError, ValueError: the summary is of another version, or damaged.
+        KeyError, TypeError, ValueError: the summary is from another version, or damaged.
     """
     steps = summary.get("phases", {}).get("steps", {})
     if steps.get("windows") and steps["seconds"]:
@@ -57,8 +57,8 @@ class Rehearsal:
         return {kind: self.phases["scan"].get(f"bytes_of_{kind}", 0.0) for kind in kinds}
 
     def measured(self, phase: str, clock: str = "seconds") -> float | None:
-        """The seconds of a phase: of an epoch of steps, of one time if the run may enter it several times, else of all
-        of it; None if there was none.
+        """The seconds of a phase: for `steps`, of one epoch; for a phase that a run may enter several times, of one
+        time; for others, of the whole phase. None if the run did not have this phase.
 
         Args:
             clock: `seconds`, or `processor_seconds` of the main process.
@@ -71,16 +71,16 @@ class Rehearsal:
         return found[clock] / (found["times"] if phase in REPEATED else 1)
 
     def amounts(self, phase: str) -> Amounts:
-        """The work of that phase."""
+        """The amounts of work of a phase."""
         return LAWS[phase].amounts(self.setting)
 
     @property
     def baselines(self) -> set[str]:
-        """The names of the baselines that it measured."""
+        """The names of the baselines that the run evaluated."""
         return set(self.summary.get("baselines", ()))
 
     def windows_of_a_rank(self) -> float:
-        """Windows that a rank trains on in a step."""
+        """The number of windows that a rank trains on in a step."""
         return self.setting.experiment.train.batch_size / self.setting.ranks
 
 
@@ -90,10 +90,10 @@ def read_rehearsals(
     """Finished runs, the smallest first.
 
     Args:
-        parameters: those of a run over that many items.
+        parameters: returns the parameters of a run with a given number of items.
 
     Raises:
-        ConfigError: one is not finished, did not measure its phases, or has another configuration or device.
+        ConfigError: a run is not finished, did not measure its phases, or has another configuration or device.
     """
     found = [_read(folder, parameters) for folder in folders]
     for one in found:
@@ -152,21 +152,21 @@ def _setting(experiment: Experiment, summary: Mapping[str, Any], parameters: Cal
 
 
 def encoded_for_a_window(summary: Mapping[str, Any]) -> float:
-    """Items encoded for a window, on average over the steps of a run."""
+    """The number of items encoded per window, on average over the steps of a run."""
     steps = summary["phases"]["steps"]
     return float(steps["items_encoded"] / steps["windows"])
 
 
 def occurrences_in_a_window(summary: Mapping[str, Any]) -> float:
-    """Items that a window has, on average: as many are encoded for it where no two windows share any."""
+    """The average number of items in a window; as many are encoded for it if no two windows share an item."""
     steps = summary["phases"]["steps"]
     return float(steps["item_occurrences"] / steps["windows"])
 
 
 def operations(summary: Mapping[str, Any], encoded: float) -> float | None:
-    """Floating-point operations for a window if that many items are encoded for it; None if they were not counted.
+    """Floating-point operations for a window if `encoded` items are encoded for it; None if they were not counted.
 
-    They were counted on one micro-batch. The share of the item encoder grows with the items encoded for a window.
+    They were counted on one micro-batch; the share of the item encoder is scaled to the items encoded for a window.
     """
     if "flops_per_user" not in summary:
         return None

@@ -1,4 +1,4 @@
-"""The size of a run: what its time and its memory depend on.
+"""The size of a run, which determines its time and memory.
 
 Shape letters: N items of the catalogue.
 """
@@ -9,7 +9,7 @@ from transrec.experiment import Experiment
 from transrec.nn.parameter_groups import members
 from transrec.protocols import ModelSettings
 
-_FEW, _MORE = 2, 3  # items of the catalogues for which a model is built, to count its parameters for any number
+_FEW, _MORE = 2, 3  # items of two tiny catalogues, whose parameters are extrapolated to any catalogue
 
 
 @dataclass(frozen=True)
@@ -22,26 +22,26 @@ class Parameters:
 
     @property
     def dense(self) -> int:
-        """Those that every step updates."""
+        """The number of parameters that every step updates."""
         return self.trainable - self.beside
 
 
 class ParameterCount:
-    """The parameters of a run over a catalogue of any size, without the head of a task.
+    """The number of parameters of a run with a catalogue of any size, without the head of a task.
 
-    Designs considered. Closed forms by kind of model, which cover only the models they were written for. The model on
-    the meta device, which pretrained backbones do not load to. Taken: the model itself, for two tiny catalogues, as
-    each item adds equally many parameters.
+    Designs considered. Closed forms by kind of model: they cover only the models that they were written for. Building
+    the model on the meta device: pretrained backbones cannot be loaded there. Chosen: building the model for two tiny
+    catalogues, because each item adds the same number of parameters.
 
     Args:
-        model: the settings of its model, with what training counts, if it counts anything.
+        model: the settings of the run's model, including any that training counts, such as vocabularies.
     """
 
     def __init__(self, model: ModelSettings, experiment: Experiment) -> None:
         self._few, self._more = (_count(model, experiment, items) for items in (_FEW, _MORE))
 
     def __call__(self, items: int) -> Parameters:
-        """Those of a catalogue of `items`."""
+        """The parameters for a catalogue of `items` items."""
         pairs = zip(vars(self._few).values(), vars(self._more).values(), strict=True)
         return Parameters(*(few + (items - _FEW) * (more - few) // (_MORE - _FEW) for few, more in pairs))
 
@@ -60,7 +60,7 @@ def _count(settings: ModelSettings, experiment: Experiment, items: int) -> Param
 
 @dataclass(frozen=True)
 class Setting:
-    """The size of a run; what is not known is None."""
+    """The size of a run; unknown values are None."""
 
     experiment: Experiment
     users: int
@@ -97,6 +97,6 @@ class Setting:
 
 
 def known_number(value: float | None) -> float:
-    """A number of a setting that a rehearsal gives."""
+    """A number that is known because there is a rehearsal."""
     assert value is not None, "only a plan without a rehearsal lacks it"
     return value

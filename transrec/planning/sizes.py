@@ -1,8 +1,8 @@
-"""Bytes of a run: memory of a rank, disk, and what is read from storage.
+"""The bytes of a run: memory of a rank, disk space, and reads from storage.
 
 The state of the model by ZeRO stage, the vectors of the catalogue, checkpoints, exports and decoded images follow from
-the configuration. The rest is that of a rehearsal: what activations and libraries take, and the bytes of users and
-items.
+the configuration. The rest is taken from a rehearsal: the memory of activations and libraries, and the bytes of users
+and items.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from transrec.runs.build import size_of_set
 
 BYTES_OF_A_NUMBER = 4
 _MOMENTS = 2  # numbers of Adam's state for each parameter
-_OFFSET = 8  # bytes of the place of an item's tokens
+_OFFSET = 8  # bytes of the offset of an item's tokens
 _COUNTS_OF_THE_SCAN = 4 * 8  # bytes for each item: two counts, and two more while ranks add them up
 _KEPT = 3  # checkpoints: the last, the best, and the one being written
 
@@ -33,11 +33,11 @@ _COUNTED: dict[str, PairCountsConfig] = {
 
 @dataclass(frozen=True)
 class Places:
-    """Bytes that a phase takes; None where nothing is known, or it takes none."""
+    """The bytes that a phase takes; None if they are unknown, or if it takes none."""
 
     memory: int | None = None  # of a rank
     disk: int | None = None  # in the cache of a node, or in the run folder
-    storage: int | None = None  # that all nodes read
+    storage: int | None = None  # read by all nodes together
 
 
 def places(phase: str, setting: Setting, largest: Rehearsal | None) -> Places:
@@ -88,7 +88,7 @@ def state_bytes(setting: Setting, stage: int) -> dict[str, int]:
 
 
 def _state_of_tables(setting: Setting) -> int:
-    """Bytes of the state of tables beside DeepSpeed, which every rank holds whole."""
+    """Bytes of the optimizer state of tables updated outside DeepSpeed, which every rank holds whole."""
     embedding, beside = setting.experiment.optimizer.embedding, setting.parameters.beside
     if embedding is None:
         return 0
@@ -96,8 +96,8 @@ def _state_of_tables(setting: Setting) -> int:
 
 
 def _files(setting: Setting, largest: Rehearsal | None) -> dict[str, float] | None:
-    """Bytes of each kind of files of the set: those of the rehearsal's set, or that of the configuration, in
-    proportion to its interactions, users and items."""
+    """The bytes of each kind of file in the data set, in proportion to interactions, users and items: scaled from the
+    rehearsal's set or, without a rehearsal, from the configured set."""
     if largest is not None:
         then, of = largest.bytes_of, largest.phases["scan"]
     else:
@@ -115,7 +115,7 @@ def _files(setting: Setting, largest: Rehearsal | None) -> dict[str, float] | No
 
 
 def _filled(phase: str, setting: Setting, largest: Rehearsal | None) -> int | None:
-    """Bytes that a fill leaves in the cache of a node: as in the rehearsal, or the most that the settings allow."""
+    """Bytes that a fill leaves in the cache of a node: scaled from the rehearsal, or the most that settings allow."""
     found = None if largest is None else largest.phases.get(phase)
     if found is not None and largest is not None:
         return round(found.get("bytes", 0) * setting.items / largest.setting.items) + _dealt(phase, setting)

@@ -1,7 +1,7 @@
-"""Baselines: untrained or simple answers to the questions of an evaluation, which a model must beat.
+"""Baselines: untrained or simple methods that answer the same evaluation questions as a model, which must beat them.
 
-They are measured as the model is: every rank answers its share of the questions, and rankings are scored on its device.
-What they count or fit is kept in the node's cache, so that the runs of a sweep do it once.
+They are evaluated like the model: every rank answers its share of the questions and scores rankings on its own device.
+Counts and fitted parameters are kept in the node's cache, so that the runs of a sweep compute them only once.
 
 Shape letters: B users of a call, N items (indices 1..N; 0 pads), n items of a chunk.
 """
@@ -44,7 +44,7 @@ from transrec.protocols import Evidence, Examples, ModelSettings, Part, Score
 from transrec.runs.evidence import CountedEvidence, RunSources, attempt, kept_arrays
 
 _BLENDED = ("co_occurrence", "content_similarity")
-_SHARES = (0.25, 0.5, 0.75, 0.9)  # of the first of them in a blend
+_SHARES = (0.25, 0.5, 0.75, 0.9)  # weights of the first one in a blend
 
 SparseMatrix = Any  # a matrix of scipy in CSR form
 
@@ -69,13 +69,13 @@ def baselines(
 
 @dataclass(frozen=True)
 class Untrained:
-    """Scores that are the same for everybody, plus scores that follow from a user's history."""
+    """Scores that are the same for all users, plus scores that depend on a user's history."""
 
     base: Tensor  # (N + 1,) float32, on the device of the ranking
     scores: Callable[[Sequence[NDArray[Any]]], SparseMatrix] | None = None  # histories -> (B, N + 1)
 
     def __call__(self, question: Any) -> Score:
-        """Scores for the users with the `history` (B, H) of the question, 0 where padded."""
+        """Scores for the users whose histories are `question.history` (B, H), 0 where padded."""
         users = len(question.history)
         terms = []
         if self.scores is not None:
@@ -99,13 +99,13 @@ def _item_baselines(evaluator: Evaluator, known: RunSources, part: Part) -> Iter
             yield name, evaluator.baseline(Untrained(popularity.to(device)), part)
         elif name == "blend" and lookups.keys() >= {*_BLENDED}:
             yield name, evaluator.baseline(_best_blend(evaluator, nothing.to(device), lookups), part)
-        elif name in lookups:  # popularity, below 1, orders only what equally many transitions lead to
+        elif name in lookups:  # popularity, scaled to below 1, only breaks ties between integer counts
             base = popularity / (popularity.max() + 1) if name == ItemToItemConfig.name else nothing
             yield name, evaluator.baseline(Untrained(base.to(device), lookups[name]), part)
 
 
 def _evidence(model: ModelSettings) -> dict[str, CountedEvidence]:
-    """Evidence with its default settings, each kind a baseline for every model."""
+    """Every kind of evidence with its default settings, as a baseline for any model."""
     kinds: list[CountedEvidence] = [ItemToItemConfig(), TransitionsConfig(), CoOccurrenceConfig()]
     kinds += [ContentSimilarityConfig(modality=modality) for modality in model.content()][:1]
     return {one.name: one for one in kinds}
@@ -116,7 +116,7 @@ def _after(evidence: Evidence, catalogue_size: int, histories: Sequence[NDArray[
 
 
 def _best_blend(evaluator: Evaluator, base: Tensor, lookups: Mapping[str, Any]) -> Untrained:
-    """The blend that is best in validation by the first metric."""
+    """The blend with the best validation result on the first metric of ranks."""
     asked = next((m for m in evaluator.metrics if m.reads == ("rank",)), metric("NDCG@10"))
     config = evaluator.config.model_copy(update={"metrics": [asked.name]})
     ranking = Evaluator(config, evaluator.examples, evaluator.world)
@@ -126,7 +126,7 @@ def _best_blend(evaluator: Evaluator, base: Tensor, lookups: Mapping[str, Any]) 
 
 
 def blended(one: Any, other: Any, share: float) -> Callable[[Sequence[NDArray[Any]]], SparseMatrix]:
-    """`share` times one and the rest of the other, each divided by its largest score of the user."""
+    """`share` times `one` plus `1 - share` times `other`, after dividing each by its largest score for the user."""
     return lambda histories: share * _relative(one(histories)) + (1 - share) * _relative(other(histories))
 
 
@@ -134,7 +134,7 @@ def _relative(scores: SparseMatrix) -> SparseMatrix:
     most = scores.max(axis=1).toarray().ravel()
     relative = scores.copy()
     relative.data = relative.data / np.repeat(np.where(most > 0, most, 1), np.diff(relative.indptr))
-    relative.sort_indices()  # otherwise a sum of two takes time that grows with N
+    relative.sort_indices()  # otherwise adding two of them takes time that grows with N
     return relative
 
 

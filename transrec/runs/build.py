@@ -31,7 +31,7 @@ class Parts:
     """The data, content and model of a run."""
 
     examples: Examples
-    settings: ModelSettings  # of the model, with what was counted in the examples
+    settings: ModelSettings  # of the model, including statistics of the examples
     store: ItemStore
     model: Model
     rates: Rates  # learning rates of the adapters
@@ -39,7 +39,7 @@ class Parts:
 
     @property
     def skipped(self) -> tuple[Skipped, Skipped]:
-        """The blocks of users and the items that are skipped."""
+        """The skipped blocks of users, and the skipped items."""
         return self.examples.skipped, self.store.skipped
 
 
@@ -66,7 +66,7 @@ def build(experiment: Experiment, world: World) -> Parts:
 
 
 def size_of_set(index: ShardIndex) -> dict[str, int]:
-    """Numbers of users, items and interactions of a set of shards, and the bytes of each kind of its files."""
+    """The numbers of users, items and interactions in a set of shards, and the total bytes of each kind of file."""
     counts = index.counts
     kinds = {file.kind for file in index.files}
     sizes = {f"bytes_of_{kind}": sum(file.bytes for file in index.of_kind(kind)) for kind in sorted(kinds)}
@@ -77,7 +77,8 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
     """Load the weights of `experiment.init_from` strictly into `model`, before adapters are attached.
 
     Raises:
-        ConfigError: that run was trained with adapters, embeds the items of another catalogue, or has other shapes.
+        ConfigError: that run was trained with adapters, embeds the item ids of another catalogue, or has weights of
+            other shapes.
     """
     assert experiment.init_from is not None
     source, fresh = experiment.init_from, left_out(model, experiment.fresh_modules)

@@ -1,4 +1,4 @@
-"""The items of a set of shards: ids, titles, the columns they are filtered by, and pictures.
+"""The items of a set of shards: ids, titles, columns to filter by, and pictures.
 
 Shape letters: N items of the catalogue (indices 1..N).
 """
@@ -52,7 +52,7 @@ class Catalogue:
     def check(self, history: Sequence[str], where: str = "") -> None:
         """
         Args:
-            where: begins the message.
+            where: the beginning of the error message.
 
         Raises:
             ConfigError: an id is not in the catalogue, or the history is empty.
@@ -68,18 +68,18 @@ class Catalogue:
     def indices(self, history: Sequence[str]) -> list[int]:
         """
         Raises:
-            ConfigError: as `check`.
+            ConfigError: see `check`.
         """
         self.check(history)
         return [self.index_of[item_id] for item_id in history]
 
     @property
     def columns(self) -> list[str]:
-        """The names of the text fields of its items, by which they can be filtered."""
+        """The names of the items' text fields, by which they can be filtered."""
         return list(self.folder.index.text_fields)
 
     def where(self, filters: Filters) -> NDArray[np.bool_]:
-        """(N + 1,) whether each item has one of the allowed values in every column; entry 0 is False.
+        """(N + 1,) a mask of the items that have an allowed value in every given column; entry 0 is False.
 
         The first call reads the records of all items.
 
@@ -95,12 +95,12 @@ class Catalogue:
         return allowed
 
     def prepare(self) -> None:
-        """Read what filters and searches need now, instead of on first use."""
+        """Read the data for filters and searches now instead of on first use."""
         _ = self._values, self._images, self._folded
 
     @cached_property
     def _values(self) -> dict[str, NDArray[np.object_]]:
-        """Column -> (N,) the texts of the items; empty where an item has none, or its record is unreadable."""
+        """Column -> (N,) texts of the items; a text is empty if the item has none or its record is unreadable."""
         records, values = ItemShards(self.folder), {name: [""] * len(self.item_ids) for name in self.columns}
         for item in records.numbers:
             try:
@@ -119,7 +119,7 @@ class Catalogue:
         return bool(self._images.present[self.index_of[item_id] - 1])
 
     def picture(self, item_id: str) -> bytes:
-        """The JPEG of an item that has one.
+        """The JPEG picture of an item that has one.
 
         Raises:
             BadSample: the shards cannot be read.
@@ -127,9 +127,10 @@ class Catalogue:
         return self._images.read(self.index_of[item_id])
 
     def find(self, text: str, most: int) -> list[str]:
-        """Ids of the items whose id is `text` or whose title contains it, regardless of case; at most `most`.
+        """Ids of at most `most` items whose id is `text` or whose title contains it, ignoring case in titles.
 
-        Titles that begin with it come first, then those in which a word does, in the order of the catalogue.
+        An item with this id comes first, then titles that begin with the text, then titles with a word that begins
+        with it, then all others; each group is in the order of the catalogue.
         """
         wanted = text.casefold().strip()
         if not wanted:
@@ -151,22 +152,22 @@ class Catalogue:
 def check_ids(history: Sequence[str]) -> None:
     """
     Raises:
-        ConfigError: it is not a list of texts.
+        ConfigError: `history` is not a list of strings.
     """
-    if isinstance(history, str):  # a sequence of its characters
-        raise ConfigError(f"a history is a list of item ids, found the text {history!r}")
+    if isinstance(history, str):  # also a sequence: of its characters
+        raise ConfigError(f"a history is a list of item ids, found the string {history!r}")
     try:
         others = [item for item in history if not isinstance(item, str)]
     except TypeError:
         raise ConfigError(f"a history is a list of item ids, found {history!r}") from None
     if others:
-        raise ConfigError(f"item ids are texts, found {shortened(repr(others[0]))}")
+        raise ConfigError(f"item ids are strings, found {shortened(repr(others[0]))}")
 
 
 def check_top(top: int) -> None:
     """
     Raises:
-        ConfigError: it is not a number of results.
+        ConfigError: `top` is not a whole number of at least 1.
     """
     if not isinstance(top, Integral) or isinstance(top, bool):
         raise ConfigError(f"top {top!r}: expected a whole number")

@@ -45,7 +45,7 @@ class Channels:
     """The channels given to a command, in order.
 
     Args:
-        run: without adapters, the run to use; with adapters, their base (None: the `init_from` of the first one).
+        run: the run to use; with adapters, their base run (None: the `init_from` of the first adapter).
         adapters: run folders or exports.
 
     Raises:

@@ -25,13 +25,13 @@ LATEST_SECOND = 253_402_300_799  # of the year 9999
 
 @dataclass(frozen=True)
 class Visit:
-    """What is known when a user asks for items: for whom, when, and where they will be shown.
+    """What is known about a request besides the history: the user, the time, and where the items will be shown.
 
     Raises:
         ConfigError: the time is not a date before the year 10000.
     """
 
-    user_id: str = ""  # one that training has not seen counts as unknown
+    user_id: str = ""  # an id that was not seen in training counts as unknown
     time: int = 0  # seconds since 1970
     context: Mapping[str, str | float | None] | None = None  # columns of impressions
     profile: Mapping[str, str | float | None] | None = None  # columns of users
@@ -56,14 +56,14 @@ def click_scores(
     max_length: int,
     heads: int,
 ) -> Score:
-    """Function from a..b to the logits (1, n) of the first head for the items a..b-1, shown to this user now.
+    """A function of a and b that returns the first head's logits (1, n) for the items a..b-1, shown on this visit.
 
     Args:
         history: catalogue indices, oldest first.
         choices: number of items that are ranked.
 
     Raises:
-        ConfigError: as `check_visit`.
+        ConfigError: see `check_visit`.
     """
     check_visit(visit, features.settings)
     before, unknown = np.array(history, np.int32), np.full(heads, np.nan, np.float32)
@@ -82,15 +82,17 @@ def click_scores(
 
 
 def probability(logit: float) -> float:
-    """Of a click, to six digits."""
+    """The probability of a click, rounded to six decimal places."""
     return round(float(torch.sigmoid(torch.tensor(logit))), 6)
 
 
 def check_visit(visit: Visit, features: Mapping[str, FeatureConfig]) -> None:
-    """Refuse columns that look misspelt, which would count as unknown; columns that nothing reads may be given.
+    """Refuse columns whose names look misspelt, because the intended columns would count as unknown.
+
+    Other columns that the model does not read are allowed.
 
     Raises:
-        ConfigError: a column is almost named as one that the model reads and the visit lacks.
+        ConfigError: the name of a column is similar to one that the model reads and the visit lacks.
     """
     _check_names("context", visit.context, features, ContextFeature)
     _check_names("profile", visit.profile, features, UserColumnFeature)
@@ -112,12 +114,12 @@ def _check_names(
 
 
 def _as_text(columns: Mapping[str, str | float | None] | None) -> dict[str, str | None]:
-    """Columns as shards hold them."""
+    """The columns as shards store them."""
     return {name: None if value is None else _in_utf8(str(value)) for name, value in (columns or {}).items()}
 
 
 def _in_utf8(text: str) -> str | None:
-    """The text; None for half a surrogate pair, which JSON can hold and shards cannot, so that it is unknown."""
+    """The text, or None (unknown) if it has an unpaired surrogate, which JSON can hold but shards cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

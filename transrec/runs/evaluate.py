@@ -34,14 +34,14 @@ class Result:
     data: DataConfig
     examples: Examples
     estimates: Mapping[str, Estimate]  # by metric of the run's configuration, and "loss"
-    sample: str  # the users that were asked; empty: all
+    sample: str  # description of the evaluated users; empty: all users
 
     @property
     def evaluation(self) -> EvaluationConfig:
         return self.channel.experiment.evaluation
 
     def as_json(self) -> dict[str, Any]:
-        """`{"run": …, "data": …, "test": {"HR@10": value, "HR@10_interval": [low, high], …}}`, and "of" of a sample."""
+        """`{"run": …, "data": …, "test": {"HR@10": value, "HR@10_interval": [low, high], …}}`, and "of" if sampled."""
         place = {"run": str(self.channel.folder), "data": str(self.examples.folder)}
         place |= {"of": self.sample} if self.sample else {}
         return place | {self.part: as_json(self.estimates)}
@@ -97,8 +97,10 @@ def check_shards(run: Path, data: DataConfig, option: str) -> None:
 
 
 def tables(results: Sequence[Result], world: World) -> list[tuple[str, list[Mapping[str, Mapping[str, Estimate]]]]]:
-    """For each set of metrics, in the order of the results: the users that were asked, if they are a sample, and the
-    sections of a table; see `sections`."""
+    """One table for each combination of metrics and sample of users, in the order of the results.
+
+    Each has a description of the sample, which is empty for all users, and its `sections`.
+    """
     alike: dict[str, list[Result]] = {}
     for result in results:
         alike.setdefault(repr((result.evaluation, result.sample)), []).append(result)

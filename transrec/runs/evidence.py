@@ -1,4 +1,4 @@
-"""The evidence of a run, made once per set of shards and node, and kept in the node's cache."""
+"""The evidence of a run, computed once per node and set of shards, and kept in the node's cache."""
 
 import hashlib
 import json
@@ -30,18 +30,18 @@ from transrec.nn.principal_components import axes_of
 from transrec.protocols import Evidence, Examples, ModelSettings
 from transrec.training.prefix_cache import kept_states
 
-_CUTS_HISTORIES = {"fraction", "min_interactions", "windows", "split"}  # settings that decide what is counted
+_CUTS_HISTORIES = {"fraction", "min_interactions", "windows", "split"}  # settings that determine what is counted
 _FEATURES_AT_ONCE = 4096  # items
-_FORMAT = 2  # version of the tables; increment when the same data give different ones
+_FORMAT = 2  # version of the tables; increment it when the same data yield different tables
 
 BackboneConfig = TextEncoderConfig | ImageEncoderConfig
 CountedEvidence = EvidenceConfig | ItemToItemConfig
 
 
 def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
-    """Let the batches and questions of `examples` carry the evidence that `model` asks for.
+    """Add the evidence that `model` asks for to the batches and questions of `examples`.
 
-    The first process of a node makes it while the others wait; every rank must call this.
+    The first process of each node computes the evidence while the others wait; every rank must call this.
     """
     settings = model.looked_up()
     if settings:
@@ -50,10 +50,10 @@ def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
 
 
 def with_statistics(model: Any, examples: Examples, world: World) -> Any:
-    """The settings of a model with what it needs to know of the items' frozen features: the mean, where it compares
-    candidates with histories, and the axes of the principal components, unless it has them from the run before.
+    """The settings of a model with the statistics of the items' frozen features that it needs.
 
-    Called by all processes together.
+    These are the mean, if it compares candidates with histories, and the axes of the principal components, unless it
+    took these over from `init_from`. Every rank must call this.
     """
     if not isinstance(model, RankingModelConfig) or not (model.similarity or model.principal_components):
         return model
@@ -68,9 +68,10 @@ def with_statistics(model: Any, examples: Examples, world: World) -> Any:
 
 
 def attempt(settings: CountedEvidence, known: "RunSources") -> Evidence | None:
-    """The evidence, or None on all ranks if it cannot be made, for which the main process then prints the reason.
+    """The evidence, or None on all ranks if it cannot be computed; the main process then prints the reason.
 
-    Its backbone is gone, or the catalogue is too large to compare all pairs. Every rank must call it.
+    For example, its backbone is missing, or the catalogue is too large to compare all pairs of items. Every rank must
+    call this.
     """
     reasons: list[str] = []
 
@@ -91,19 +92,19 @@ def attempt(settings: CountedEvidence, known: "RunSources") -> Evidence | None:
         with intact(place):
             return settings.load(place)
     if known.world.is_main:
-        print(f"transrec: no baseline {settings.name}: {'; '.join(reasons)}", file=sys.stderr)
+        print(f"transrec: skipping the baseline {settings.name}: {'; '.join(reasons)}", file=sys.stderr)
     return None
 
 
 def kept_arrays(
     name: str, count: Callable[[], Mapping[str, NDArray[Any]]], examples: Any, world: World
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of `count`, by name, which one process of a node makes and stores in the node's cache.
+    """The arrays that `count` returns, by name; one process of each node computes them and fills the node's cache.
 
-    Every rank must call it.
+    Every rank must call this.
 
     Args:
-        name: unique among what is counted in the same `examples`.
+        name: unique among all counts of the same `examples`.
     """
     what = [_FORMAT, name, *_cut(examples), dict(examples.identity), examples.config.examples.model_dump(mode="json")]
     place = examples.config.cache.expanduser() / f"counts-{_hash(what)[:24]}"
@@ -148,7 +149,7 @@ def _hash(what: list[Any]) -> str:
 
 
 class RunSources:
-    """The histories and the content of a run, from which its evidence is made."""
+    """The histories and the content of a run, from which its evidence is computed."""
 
     def __init__(self, model: ModelSettings, examples: Any, world: World) -> None:
         self.model, self.examples, self.world = model, examples, world
@@ -161,17 +162,17 @@ class RunSources:
         return found
 
     def features(self, settings: ContentSimilarityConfig) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Items that have the modality (M,), ascending, and their frozen features (M, W)."""
+        """The items that have the modality (M,), in ascending order, and their frozen features (M, W)."""
         starts = range(1, self.catalogue_size + 1, _FEATURES_AT_ONCE)
         pieces = [_features(self.states(settings), start, self.catalogue_size) for start in starts]
         items, features = zip(*pieces, strict=True)
         return np.concatenate(items), np.concatenate(features)
 
     def states(self, settings: ContentSimilarityConfig) -> PrefixStore:
-        """Features of the items after the whole pretrained backbone, which the run's own may not be any more."""
+        """The items' features after all layers of the pretrained backbone, before any training by the run."""
         if settings.key not in self._states:
             config = encoder_of(settings, self.model)
-            with torch.random.fork_rng():  # the projection, which is not used, is drawn at random
+            with torch.random.fork_rng():  # the projection, which is not used, is initialised at random
                 encoder = config.build(1, self.catalogue_size).requires_grad_(False)
             data = self.examples.config
             store = open_store(self.examples.folder, config.content(), data, self.world)
@@ -190,7 +191,7 @@ class RunSources:
 
 
 def _features(store: PrefixStore, start: int, catalogue_size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Items from `start` on that have the modality, and their features."""
+    """The items of the chunk from `start` on that have the modality, and their features."""
     items = np.arange(start, min(catalogue_size + 1, start + _FEATURES_AT_ONCE))
     content = store.content(items)
     rows = content.rows.numpy()
@@ -201,7 +202,7 @@ def _features(store: PrefixStore, start: int, catalogue_size: int) -> tuple[NDAr
 
 
 def encoder_of(settings: ContentSimilarityConfig, model: Any) -> BackboneConfig:
-    """The encoder whose pretrained backbone reads the items: the one that is named, or that of the model.
+    """The encoder whose pretrained backbone reads the items: the one named in `settings`, or the model's own.
 
     Raises:
         ConfigError: none is named, and the model reads no content of that modality.

@@ -92,7 +92,7 @@ def _why_missing(export: Path) -> str:
         return f"{export} is neither a run folder nor an export: it has no {weights.CONFIG_FILE}"
     if any((run_dir / "checkpoints").glob("step-*")):
         return f"{run_dir} has no export: {_AGAIN}"
-    return f"{run_dir} has no export yet: train it until its first validation"
+    return f"{run_dir} has no export yet: train the run until its first validation"
 
 
 def damage(export: Path, model: nn.Module) -> str | None:

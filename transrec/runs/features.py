@@ -1,4 +1,4 @@
-"""The vocabularies of a run's features: those of the run that it starts from, or counted in its training data."""
+"""The vocabularies of a run's features, taken over from the run that it starts from or counted in its training data."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def count_features(experiment: Experiment, examples: Examples) -> Any:
 
 
 def _rates(examples: ImpressionExamples) -> list[float]:
-    """The share of answers among the training impressions in which each head was observed."""
+    """For each head, the share of positive labels among the training impressions in which it was observed."""
     labels = np.concatenate([shown.labels for _, shown in examples.training()])
     answers, observed = np.nansum(labels, axis=0), (~np.isnan(labels)).sum(axis=0)
     rates: list[float] = (answers / np.maximum(observed, 1)).tolist()
@@ -44,7 +44,7 @@ def _rates(examples: ImpressionExamples) -> list[float]:
 
 
 def use_features(model: Any, examples: Examples) -> None:
-    """Let the batches and questions of `examples` carry the features of a model whose vocabularies are known."""
+    """Add the features of a model whose vocabularies are known to the batches and questions of `examples`."""
     if isinstance(model, RankingModelConfig) and isinstance(examples, ImpressionExamples):
         examples.features = FeatureRows.of(examples.folder, model.features, model.vocabularies)
 

@@ -1,4 +1,4 @@
-"""Users to recommend for, as JSON lines: `{"user": …, "history": [item ids, oldest first]}`.
+"""Users to recommend items to, as JSON lines: `{"user": …, "history": [item ids, oldest first]}`.
 
 A line may also hold `candidates`, the ids of the items to rank, and for a ranking model `time` (seconds since 1970),
 `context` and `profile` (columns of impressions and users).
@@ -17,15 +17,15 @@ from transrec.runs.click_scores import Visit
 from transrec.terminal import shortened
 
 _KEYS = {"user", "history", "candidates", "time", "context", "profile"}  # of a line
-_OF_REQUESTS = {"k", "exclude", "filters"}  # of a request to a service: recommending without them would be wrong
+_OF_REQUESTS = {"k", "exclude", "filters"}  # of requests to `transrec serve`; ignoring them would give wrong results
 
 
 @dataclass(frozen=True)
 class UserHistory:
-    """A user of a file, and the items that the user has seen."""
+    """A user in a file, and the items that the user has seen."""
 
     where: str  # for messages: `users.jsonl, line 3, user "ann"`
-    user: Any  # as in the file; without one, the number of the line
+    user: Any  # as in the file; the line number if the line names no user
     history: list[str]  # item ids, oldest first
     candidates: list[str] | None = None  # ids of the items to rank; None: all
     visit: Visit = field(default_factory=Visit)
@@ -35,7 +35,7 @@ def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHis
     """The users of a file, one per line; `name` is the file, for messages.
 
     Raises:
-        TransRecError: a line is not JSON, or not an object with a list of ids; the message names line and user.
+        TransRecError: a line is not JSON, or not an object with a list of ids; the message names the line and user.
     """
     for number, record in json_lines(lines, name):
         where = f"{name}, line {number}"
@@ -50,7 +50,7 @@ def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHis
 
 
 def _check_keys(record: dict[str, Any], where: str) -> None:
-    """Refuse a key that looks misspelt, whose value would not count; others may be there."""
+    """Refuse keys of requests, and keys that look misspelt, because they would be ignored; allow other keys."""
     if others := sorted(record.keys() & _OF_REQUESTS):
         raise ConfigError(
             f"{where}: {others[0]!r} is for requests to `transrec serve`, and does nothing here: remove it"
@@ -65,7 +65,7 @@ def users_of(place: Path | str) -> list[UserHistory]:
 
     Raises:
         ConfigError: the file cannot be read.
-        TransRecError: as `read_histories`.
+        TransRecError: see `read_histories`.
     """
     try:
         with Path(place).open("rb") as file:
@@ -75,10 +75,10 @@ def users_of(place: Path | str) -> list[UserHistory]:
 
 
 def ids_of(history: Any, where: str, what: str = "the history") -> list[str]:
-    """The ids of a parsed JSON list; a number stands for the id of its digits.
+    """The ids of a parsed JSON list; a whole number stands for the id with these digits.
 
     Raises:
-        ConfigError: it is not a list, or holds anything but strings and whole numbers.
+        ConfigError: `history` is not a list, or holds anything but strings and whole numbers.
     """
     if not isinstance(history, list):
         raise ConfigError(f"{where}: {what} must be a list of item ids, found {_shown(history)}")
@@ -103,7 +103,7 @@ def _visit(record: dict[str, Any], where: str) -> Visit:
 
 
 def _text(value: Any) -> str | None:
-    """A column's value as the shards hold it."""
+    """A column's value as the shards store it."""
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

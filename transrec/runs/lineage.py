@@ -1,4 +1,4 @@
-"""Lineage of a run: the windows of a training step, and the steps that saw a user or an item."""
+"""Lineage of a run: the windows of a training step, and the steps that used a user or an item."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class SeenStep:
 
 
 class RunLineage:
-    """Looks up the steps that a run has completed, whose data order is recomputed from its seed.
+    """Looks up the steps that a run has completed; the order of the data is recomputed from the run's seed.
 
     Args:
         data: the shards that the run was trained on, if they have moved.

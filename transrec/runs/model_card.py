@@ -1,4 +1,4 @@
-"""The card of a model: README.md in the export of its run, with the front matter that Hugging Face reads."""
+"""The model card: README.md in the export of a run, with the front matter that Hugging Face reads."""
 
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ _UNKNOWN = "unknown"
 
 
 def write_model_card(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -> None:
-    """Write the card of a run into its export; once more when the baselines are in the summary.
+    """Write the model card of a run into its export; called again when the summary has the baselines.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the card cannot be written.
     """
     write_text(experiment.run_dir / EXPORT_FOLDER / CARD_FILE, model_card(experiment, examples, summary))
 
@@ -47,8 +47,8 @@ def model_card(experiment: Experiment, examples: Examples, summary: dict[str, An
         f'run = transrec.load_run("{name}")  # the run folder that holds this export\n'
         'run.recommend(["item id", "item id"], top=10)\n```',
         "## Licence",
-        "Not known: write the licence of the weights here, and its identifier at `license:` above, before you share "
-        "them. It depends on the data, and on the pretrained model that they began with.",
+        "Unknown: before you share the weights, write their licence here and its identifier at `license:` above. It "
+        "depends on the data, and on the pretrained model from which training started.",
     ]
     return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -71,7 +71,7 @@ def _front_matter(experiment: Experiment, summary: dict[str, Any]) -> dict[str, 
 
 
 def _place(place: Path | str) -> str:
-    """The name of a folder, without the folders of this machine that it lies in; a URL without its password."""
+    """The name of a folder, without its path on this machine; a URL without its password."""
     return place.name if isinstance(place, Path) else public(place)
 
 
@@ -96,7 +96,7 @@ def _data(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -
 
 def _sample(summary: dict[str, Any]) -> str:
     sample = summary["samples"].get("test")
-    return "" if sample is None else f", of which {sample['users']:,} of {sample['of']:,} were asked"
+    return "" if sample is None else f" ({sample['users']:,} of {sample['of']:,} were evaluated)"
 
 
 def _results(summary: dict[str, Any]) -> str:
@@ -132,7 +132,7 @@ def _cost(summary: dict[str, Any]) -> dict[str, str]:
 def _lineage(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -> dict[str, str]:
     started = experiment.init_from
     return {
-        "weights began from": f"`{_place(started)}`" if started else "the pretrained or random weights of its parts",
+        "initial weights": f"`{_place(started)}`" if started else "the pretrained or random weights of its parts",
         "best step": f"{summary['best_step']:,} of {summary['steps']:,}",
         "seed": str(experiment.seed),
         "SHA-256 of the shards' index": f"`{examples.folder.index_sha256}`",

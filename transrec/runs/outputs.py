@@ -1,8 +1,8 @@
-"""The output folder of an export: owned by one process, and complete or as it was before.
+"""The output folder of an export: only one process writes to it, and it ends up either complete or unchanged.
 
-The files are written to a folder beside an output that is new. In one that exists they are written to a folder of its
-own, and moved at the end, because a mount point, such as the volume of a container, cannot be replaced. A process that
-is killed among these moves leaves an output without the file that comes last.
+A new output is written to a temporary folder beside it, which is renamed at the end. For an existing folder, files are
+written to a subfolder and moved at the end, because a mount point, such as a container's volume, cannot be replaced. A
+process that is killed during these moves leaves an output without its last file.
 """
 
 import os
@@ -26,17 +26,17 @@ def output_folder(
     replaced: Collection[str] | None = None,
     remedy: str = "choose another --output",
 ) -> Iterator[Path]:
-    """Yield an empty folder, whose content is in `output` when the block ends without an error.
+    """Yield an empty folder whose contents are moved to `output` if the block ends without an error.
 
     Args:
-        last: the file that comes last.
+        last: the file to move last.
         replaced: the files of an earlier export that `output` may hold; None: it must be new or empty.
-        remedy: ends the messages of refusals.
+        remedy: the end of the error messages.
 
     Raises:
-        BusyError: another process writes there.
+        BusyError: another process is writing to `output`.
         ConfigError: `output` is a file or, without `replaced`, not empty.
-        StorageError: it cannot be written.
+        StorageError: `output` cannot be written.
     """
     place = Path(os.path.realpath(output))  # a link is followed, not replaced
     if place.exists() and not place.is_dir():
@@ -60,7 +60,7 @@ def output_folder(
 
 
 def _is_free(place: Path) -> bool:
-    """Whether there is nothing, or nothing but a lock and what an export that was killed left."""
+    """Whether the folder is missing or empty, or holds only a lock and what a killed export left."""
     if not place.exists():
         return True
     others = (path.name for path in place.iterdir() if not path.name.startswith(LOCK_FILE))

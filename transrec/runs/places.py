@@ -1,4 +1,4 @@
-"""Folders from which a run takes weights, compared by content: one that was moved or linked is the same."""
+"""The folders from which a run takes weights, compared by content: a moved or linked folder counts as the same."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -37,10 +37,10 @@ def as_recorded(found: Mapping[str, str]) -> dict[str, Any]:
 
 
 def same_content(run_dir: Path, key: str, old: Experiment, new: Experiment) -> bool:
-    """Whether a differing field only names another place of what the run in `run_dir` began with.
+    """Whether a field differs only because the weights that the run in `run_dir` started from are in another place.
 
-    Its content is compared with what was recorded when the run began or, for a run of an earlier version, with the
-    folder named there, if that still exists.
+    The folder is compared with the hash that was recorded when the run began or, for a run of an earlier version, with
+    the folder named in its configuration, if that still exists.
     """
     now = weight_folders(new).get(key)
     if now is None:
@@ -64,7 +64,7 @@ def _recorded(run_dir: Path) -> dict[str, str]:
 
 
 def hash_of_weights(folder: Path) -> str | None:
-    """SHA-256 of the files of a model, or of the exported weights of a run; None without any."""
+    """SHA-256 of the files of a model, or of the exported weights of a run; None if there are no such files."""
     digest, files = hashlib.sha256(), list(_files(folder))
     for path in files:
         with path.open("rb") as file:

@@ -1,12 +1,11 @@
-"""The memory that an objective needs for a pool of the whole catalogue, or a share of it, and its refusal if there is
-less.
+"""Checks that an objective whose pool is the whole catalogue, or a share of it, fits into memory.
 
-A softmax over the catalogue encodes every item in each step, and scores every position against all of them. For large
-catalogues that fails only after the start, with a message that names no setting.
+A softmax over the catalogue encodes every item in each step and scores every position against all of them. Without this
+check, a run with a large catalogue would fail only after its start, with a message that names no setting.
 
-Designs considered. A limit on the number of items: a table of ids holds millions where a text encoder holds hundreds.
-Trying a step and catching the failure: without a GPU, the system kills the process instead. Taken: the encoder's own
-memory for a few items, and the size of the scores.
+Designs considered. A limit on the number of items: memory that suffices for millions of embedded ids suffices for only
+hundreds of items of a text encoder. Trying a step and catching the failure: without a GPU, the operating system kills
+the process instead. Chosen: measuring the encoder's memory for a few items, and adding the size of the scores.
 """
 
 import math
@@ -21,7 +20,7 @@ from transrec.data.content.item_store import ItemStore
 from transrec.experiment import Experiment
 from transrec.protocols import Examples, Model
 
-_FEW, _MORE = 16, 48  # items that are encoded to measure one
+_FEW, _MORE = 16, 48  # numbers of items encoded to measure the memory of one item
 _SCORE_BYTES = 2 * 4  # of a score and its log-softmax in float32; the backward pass takes more
 _GIB = 2**30
 
@@ -32,7 +31,7 @@ def check_pool(
     """Check that the items of a pool and their scores fit into memory; call before the first batch is made.
 
     Raises:
-        ConfigError: they do not; the message names the objective to take instead.
+        ConfigError: they do not; the message names the setting to change.
     """
     sampling, train = experiment.model.sampling, experiment.train
     share = 1.0 if sampling.pool == "catalogue" else sampling.candidates
@@ -41,7 +40,7 @@ def check_pool(
     items, positions = round(share * len(examples.ranked)), _positions(sampling, experiment.model.max_length)
     scored = positions * train.batch_size // (ranks * train.accumulation)
     probes = (store.content(examples.ranked[:count]) for count in (_FEW, _MORE))
-    # The difference: both keep the same copies of weights in 16 bits.
+    # Only the difference counts, because both keep the same 16-bit copies of weights.
     few, more = (kept_bytes(model, probe, train.precision != "fp32") for probe in probes)
     kept = items * max(0, more - few) // (_MORE - _FEW)
     needed = (kept + _SCORE_BYTES * scored * items) / _GIB
@@ -49,8 +48,8 @@ def check_pool(
     if needed > available:
         raise ConfigError(
             f"`model.objective`: {sampling.loss} over {items:,} items takes at least {needed:,.1f} GiB on each rank, "
-            f"{kept / _GIB:,.1f} to encode them and the rest for their scores at {scored:,} positions, and there are "
-            f"{available:,.1f} GiB (`train.pool_memory`): {_remedy(sampling)}"
+            f"{kept / _GIB:,.1f} to encode them and the rest for their scores at {scored:,} positions, but only "
+            f"{available:,.1f} GiB are available (`train.pool_memory`): {_remedy(sampling)}"
         )
 
 
@@ -73,7 +72,7 @@ def kept_bytes(model: Model, content: ItemContent, autocast: bool) -> int:
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         vectors = model.encode_items(content)
-        del vectors  # only now: the storage of a tensor that is gone could be taken for that of another
+        del vectors  # not earlier: a new tensor could reuse the address of a freed one and be missed
     return kept
 
 
@@ -85,7 +84,7 @@ def memory(device: torch.device) -> int:
 
 
 def _positions(sampling: Sampling, max_length: int) -> int:
-    """The most scored positions of a window."""
+    """The maximum number of scored positions in a window."""
     if sampling.masked:
         return max(1, math.ceil(sampling.masked * max_length))
     return max_length if sampling.positions == "all" else 1

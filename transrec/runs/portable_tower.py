@@ -1,6 +1,6 @@
 """The user tower and the scorer of a model as files that need no TransRec: `torch.export` programs or ONNX.
 
-Every file is read back and compared with the live model before the export counts as written.
+Every file is read back and compared with the live model before the export is complete.
 
 Shape letters: B users, L positions, D width of item vectors, N items, W width of targets.
 """
@@ -24,14 +24,14 @@ from transrec.protocols import CatalogueTable, Model
 
 TowerKind = Literal["torch", "onnx"]
 SUFFIXES: dict[TowerKind, str] = {"torch": ".pt2", "onnx": ".onnx"}
-TOLERANCE = 1e-5  # of a difference to the live model, relative to its largest value if that is above 1
+TOLERANCE = 1e-5  # of differences from the live model, relative to its largest value if that is above 1
 _CHECKED = (1, 2, 64)  # numbers of users
 Inputs = tuple[Tensor, Tensor]
 Program = Callable[[Tensor, Tensor], Tensor]
 
 
 class PortabilityError(TransRecError):
-    """A file computes other numbers than the model that it was made from."""
+    """An exported file computes different values from the model that it was made from."""
 
 
 class UserTower(nn.Module):
@@ -69,11 +69,11 @@ def check_installed(kinds: Sequence[TowerKind]) -> None:
 
 
 def write_program(module: nn.Module, names: tuple[str, str], examples: Sequence[Inputs], path: Path) -> float:
-    """Write a module as a program, in the format of the file's suffix, and compare it with the module.
+    """Write a module as a program, in the format given by the file's suffix, and compare it with the module.
 
     Args:
-        names: of its inputs, whose first dimensions vary.
-        examples: inputs that are compared; the last one is traced.
+        names: names of the inputs, whose first dimensions are dynamic.
+        examples: inputs for which the outputs are compared; the last one is used for tracing.
 
     Returns:
         The largest error, relative to the largest value of an output if that is above 1.
@@ -149,7 +149,7 @@ def _error(found: Tensor, expected: Tensor) -> float:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the exporters' remarks about libraries that are not used, such as torchvision."""
+    """Suppress the exporters' remarks about libraries that are not used, such as torchvision."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -80,12 +80,12 @@ def rebuild_for(experiment: Experiment, run_dir: Path, index: ShardIndex) -> Mod
 
 
 def rebuild(experiment: Experiment, export: Path, num_items: int) -> Model:
-    """As `rebuild_for`, for a catalogue of `num_items` items that has been checked."""
+    """Like `rebuild_for`, for a catalogue of `num_items` items that has already been checked."""
     if is_adapted(export):
         return Base.load(experiment, export, num_items).with_adapter(experiment, export, num_items)
     model = experiment.model.from_export(export).build(num_items)
     answer(model, export)
-    experiment.adaptation.apply(model)  # adapters, where nothing was frozen beneath them
+    experiment.adaptation.apply(model)  # adapters of a run in which no weights were frozen
     weights.load_export(export, model)
     return model
 

@@ -1,4 +1,4 @@
-"""Recommendations from a trained run: the Python API, which the command `recommend` uses too.
+"""Recommendations from a trained run: the Python API, which `transrec recommend` also uses.
 
 Shape letters: N items of the catalogue, T targets of a task, L positions, D width.
 """
@@ -43,8 +43,8 @@ NOBODY = Visit()
 class ItemVectors(NamedTuple):
     """The item vectors of a model.
 
-    Without evidence a user's score for an item is the inner product of their vectors, or their cosine if
-    `model.similarity` is cosine, but for the objective's temperature; evidence is not part of a vector.
+    In a model without evidence, a user's score for an item is the inner product of their vectors, or their cosine if
+    `model.similarity` is cosine, up to the objective's temperature. Evidence is not part of a vector.
     """
 
     ids: list[str]
@@ -53,7 +53,7 @@ class ItemVectors(NamedTuple):
 
 @dataclass(frozen=True)
 class Query:
-    """A question to a recommender: the best items for a user; see `Recommender.recommend`."""
+    """A request for the best items for a user; see `Recommender.recommend`."""
 
     history: Sequence[str]
     top: int = 10
@@ -65,23 +65,23 @@ class Query:
 
 @dataclass(frozen=True)
 class KnownVectors:
-    """Item vectors that a model has computed, by the hash of the content that they were computed from."""
+    """Item vectors that a model has already computed; `rows` gives the row of each content hash."""
 
     rows: dict[str, int]
     vectors: Tensor  # (M, D)
 
 
 class Recommender:
-    """The trained model of a run with a catalogue, whose items are all encoded once, on first use.
+    """The trained model of a run, with a catalogue whose items are all encoded once, on first use.
 
     `transrec.load_run` and `transrec.load_adapters` create recommenders.
 
     Args:
         channels: the run, or the adapters over one base, that the model is built from.
-        channel: the one to use.
+        channel: the channel to use.
         catalogue: shards whose items are recommended, a folder or a URL; None: those that the run was trained on.
         world: the processes that share the work; all of them must make the same calls.
-        known: vectors of this model, which are used for items with the same content.
+        known: vectors that this model has already computed, which are reused for items with the same content.
     """
 
     def __init__(
@@ -109,17 +109,17 @@ class Recommender:
 
     @property
     def export(self) -> Path:
-        """The folder of the weights; those of an adapter without its base."""
+        """The folder of the exported weights; for an adapter, these do not include its base."""
         return self._channel.export
 
     @property
     def max_length(self) -> int:
-        """The number of newest items of a history that the model reads."""
+        """The maximum number of items that the model reads from a history, the newest ones."""
         return self._channel.experiment.model.max_length
 
     @property
     def embeds_ids(self) -> bool:
-        """Whether the model belongs to the items of one catalogue."""
+        """Whether the model embeds item ids, so that it fits only one catalogue."""
         return self._channel.experiment.model.embeds_ids
 
     def open(self) -> None:
@@ -127,7 +127,7 @@ class Recommender:
         _ = self.catalogue
 
     def prepare(self) -> None:
-        """Load and compute everything now that answers need, instead of on first use.
+        """Load and compute everything that recommendations need in advance, instead of on first use.
 
         The catalogue may then be moved or replaced; only pictures are still read from it.
         """
@@ -163,20 +163,21 @@ class Recommender:
     def recommend(
         self, history: Sequence[str], top: int = 10, candidates: Sequence[str] | None = None, visit: Visit = NOBODY
     ) -> list[dict[str, Any]]:
-        """The best items for a user, who need not be in the data; or the best targets of the run's task.
+        """The best items for a user, who need not be in the data, or the best targets of the run's task.
 
             >>> transrec.load_run("runs/x").recommend(["100001", "100002"], top=1)
             [{'item_id': '100017', 'title': 'Origem Merlot', 'score': 3.141593}]
 
         Args:
             history: item ids, oldest first; the model reads the newest `model.max_length` of them.
-            top: maximum number of results. Items of the history are excluded.
+            top: maximum number of results. Items of the history are excluded, unless they are `candidates` of a
+                ranking model.
             candidates: ids of the items to choose from, or to rank; None: the whole catalogue; []: none.
-            visit: for a ranking model, what it reads besides the history.
+            visit: for a ranking model, its inputs besides the history.
 
         Returns:
             `{"item_id", "title", "score"}` for each item, best first. A score is the model's logit and is comparable
-            only within one result; a ranking model has a `probability`, that of a click, in its place. For a task,
+            only within one result; a ranking model returns the `probability` of a click instead. For a task,
             `{"target", "probability"}`, from a softmax over all T targets.
 
         Raises:
@@ -186,10 +187,10 @@ class Recommender:
         return self.recommend_many([Query(history, top, candidates, visit)])[0]
 
     def recommend_many(self, queries: Sequence[Query]) -> list[list[dict[str, Any]]]:
-        """The answers of `recommend` to many queries, which a sequential model computes in one pass.
+        """Answer many queries as `recommend` does; a sequential model computes all answers in one pass.
 
-        Rounding may depend on the other queries of a pass, so a score can differ from that of `recommend` in its last
-        digits.
+        Rounding may depend on the other queries of the pass, so the last digits of a score can differ from those of
+        `recommend`.
 
         Raises:
             ConfigError: as for `recommend`, or the items have no column of that name to filter by.
@@ -216,12 +217,12 @@ class Recommender:
     def similar(
         self, item_id: str, top: int = 10, left_out: Sequence[str] = (), filters: Filters | None = None
     ) -> list[dict[str, Any]]:
-        """The items whose vectors are closest to that of an item, by their cosine.
+        """The items whose vectors are closest to that of the given item, by cosine similarity.
 
         Args:
             top: maximum number of results; the item itself is excluded.
             left_out: ids of other items to exclude.
-            filters: allowed values by column of the items.
+            filters: the allowed values for each column of the items.
 
         Returns:
             `{"item_id", "title", "similarity"}` for each item, best first.
@@ -267,7 +268,7 @@ class Recommender:
     def user_vectors(self, histories: Sequence[Sequence[str]]) -> Tensor:
         """Vectors (B, W), float32 on the CPU, whose inner products with `target_vectors` are the users' scores.
 
-        Evidence is not part of a vector; the scores are those of `recommend` for a model without it.
+        Evidence is not part of a vector, so the scores equal those of `recommend` only for a model without evidence.
 
         Args:
             histories: item ids of each user, oldest first.
@@ -284,7 +285,7 @@ class Recommender:
             return self.model.user_vectors(self._vectors[inputs], inputs > 0).cpu()
 
     def target_vectors(self) -> Tensor:
-        """Vectors (N, W), float32 on the CPU, of the items as targets; most models have them equal to `item_vectors`.
+        """Vectors (N, W), float32 on the CPU, of the items as targets; in most models, they equal `item_vectors`.
 
         Raises:
             ConfigError: the model has no user vectors.
@@ -296,7 +297,7 @@ class Recommender:
     def check_visit(self, visit: Visit) -> None:
         """
         Raises:
-            ConfigError: as `click_scores.check_visit`, of a ranking model; others read no visit.
+            ConfigError: see `click_scores.check_visit`; raised only for a ranking model, as others read no visit.
         """
         if self._ranking is not None:
             check_visit(visit, self._ranking.features)
@@ -304,7 +305,7 @@ class Recommender:
     def check_vectors(self) -> None:
         """
         Raises:
-            ConfigError: the scores of the model are not, even in part, inner products of users and items.
+            ConfigError: the model's scores are not, even in part, inner products of user and item vectors.
         """
         if self._ranking is not None:
             raise ConfigError(
@@ -321,23 +322,23 @@ class Recommender:
 
     @cached_property
     def content_hashes(self) -> list[str]:
-        """(N,) hashes of what the shards hold of each item; empty for an unreadable item."""
+        """(N,) hashes of the content that the shards hold for each item; empty for an unreadable item."""
         return content_hashes(self.catalogue.folder)
 
     def known(self) -> KnownVectors | None:
-        """All vectors computed by now, for a recommender over another catalogue; None if they belong to this one."""
+        """The vectors of all items, to reuse with another catalogue; None if the model embeds item ids."""
         if self.embeds_ids:
             return None
         rows = {digest: row for row, digest in enumerate(self.content_hashes, start=1) if digest}
         return KnownVectors(rows, self._vectors)
 
     def with_known(self, known: KnownVectors | None) -> "Recommender":
-        """The same recommender, which reads its catalogue anew and encodes only the items whose vectors are unknown."""
+        """A copy that reads its catalogue again and encodes only the items whose vectors are not in `known`."""
         return Recommender(self._channels, self._channel, self._place, self._world, known)
 
     @property
     def encoded(self) -> int:
-        """The number of items that had to be encoded, without those whose vectors were known."""
+        """The number of items that had to be encoded, excluding those whose vectors were known."""
         _ = self._vectors
         return self._encoded
 
@@ -412,7 +413,7 @@ class Recommender:
 
     @property
     def needs_history(self) -> bool:
-        """Whether nothing can be recommended to a user without a history; a ranking model has other features."""
+        """Whether users need a history to get recommendations; not for a ranking model, which has other features."""
         return self._ranking is None
 
     @cached_property
@@ -515,7 +516,7 @@ def load_adapters(
     Raises:
         ConfigError: one of them is not an adapter.
     """
-    if isinstance(runs, str | Path):  # a text is a sequence of its characters
+    if isinstance(runs, str | Path):  # a string is also a sequence: of its characters
         raise ConfigError(f"give a list of runs, as in load_adapters([{str(runs)!r}])")
     if not runs:
         return []

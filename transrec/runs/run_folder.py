@@ -31,7 +31,7 @@ E = TypeVar("E", bound=Experiment)
 _FROM_THE_LAUNCHER = "--local_rank="  # added to the command of each rank by the launcher
 
 _NOT_COMPARED = "run_dir"  # moving its folder does not change a run
-_ABOUT_LENGTH = " A run can only be trained longer, and only once it has finished: resume it, then ask for more."
+_ABOUT_LENGTH = " A run can only be trained for longer, and only once it has finished: resume it, then ask for more."
 
 
 def load(run_dir: Path) -> Experiment:
@@ -44,7 +44,7 @@ def load(run_dir: Path) -> Experiment:
 
 
 def load_as(schema: type[E], run_dir: Path) -> E:
-    """As `load`, for another experiment class."""
+    """Like `load`, for another experiment class."""
     path = run_dir / CONFIG_FILE
     if not run_dir.exists():
         raise ConfigError(f"{run_dir} does not exist: give the folder of a run")
@@ -66,14 +66,14 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def owned(run_dir: Path, world: World) -> Iterator[None]:
-    """Own a run folder, as two trainings in one folder would mix their checkpoints; every rank must enter it.
+    """Lock a run folder, because two trainings in one folder would mix their checkpoints; every rank must enter this.
 
-    A folder that is new and still empty at the end is removed again.
+    A new folder that is still empty at the end is removed again.
 
     Raises:
-        BusyError: another process trains in it.
-        StorageError: it cannot be written.
-        ConfigError: it is a file.
+        BusyError: another process is training in the folder.
+        StorageError: the folder cannot be written.
+        ConfigError: `run_dir` is a file.
     """
     with ExitStack() as stack:
         refusal: TransRecError | None = None
@@ -107,9 +107,9 @@ def _locked(run_dir: Path) -> Iterator[None]:
 
 
 def check_run_dir(experiment: Experiment) -> None:
-    """Check that the run folder is new or of the same experiment, except for fields marked with `MayDiffer`.
+    """Check that the run folder is new or holds the same experiment, except for fields marked with `MayDiffer`.
 
-    A finished run may also be trained longer than it was.
+    A finished run may also be trained for longer.
 
     Raises:
         ConfigError: the folder holds another experiment (the message lists the differences), or something else.
@@ -163,7 +163,7 @@ def absolute(experiment: E) -> E:
 
 
 def comparable(experiment: E) -> E:
-    """As `absolute`, with links resolved, so that different spellings of a path compare as equal."""
+    """Like `absolute`, with links resolved, so that different spellings of a path compare as equal."""
     return validate(type(experiment), _in_full(experiment.model_dump(), _resolved))
 
 
@@ -188,9 +188,9 @@ def _place_in_full(key: str, value: Any, how: Callable[[Path], Path]) -> Any:
 
 
 def relocated(values: dict[str, Any], run_dir: Path) -> dict[str, Any]:
-    """Update paths in the `values` of a run folder that moved along with it, keeping their relative position.
+    """Update the paths in the configuration `values` to files and folders that were moved together with the run folder.
 
-    A path that still exists is unchanged, and so is one that is not found: the error is raised when it is used.
+    A path that still exists is unchanged, and so is one that is not found, which causes an error when it is used.
     """
     began = Path(values["run_dir"]) if "run_dir" in values else run_dir
     return {key: _found(key, value, began, run_dir.absolute()) for key, value in values.items()}

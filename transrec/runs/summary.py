@@ -27,7 +27,7 @@ from transrec.training.checkpoint import TrainState
 from transrec.training.cost import Cost
 from transrec.training.records import flatten
 
-_ROWS_OF_A_GROUP = 2**18  # of a Parquet file; their ids and names fit into 2 GiB
+_ROWS_OF_A_GROUP = 2**18  # of a Parquet file; the ids and names of a group fit into 2 GiB
 
 _MEASURED = ("valid", "test", "baselines", "by_popularity")  # parts of a summary whose values may be undefined
 
@@ -63,7 +63,7 @@ def assemble(
 
 
 def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
-    """Write the summary, after everything else that a finished run has: its presence says that the run is finished."""
+    """Write the summary, after all other files of a finished run: its presence marks the run as finished."""
     write_text(run_dir / SUMMARY_FILE, json.dumps(plain_json(summary), indent=2) + "\n")
 
 
@@ -100,8 +100,8 @@ def save_users(path: Path, examples: Examples, results: UserResults) -> None:
 
 
 def save_ranks(path: Path, examples: Examples, baselines: Mapping[str, UserResults]) -> None:
-    """Write one row per test question, in the order of `save_users`: user_id, and the rank of its target by each
-    baseline that ranks."""
+    """Write one row per test question, in the order of `save_users`: user_id, and the rank that each ranking baseline
+    gives to the target."""
     ranking = {name: results.columns["rank"] for name, results in baselines.items() if "rank" in results.columns}
     sample = next((results.sample for results in baselines.values()), None)
     _write_rows(path, examples, sample, {name: _numbers(column) for name, column in ranking.items()}, {})
@@ -120,10 +120,10 @@ def _write_rows(
 ) -> None:
     """Write a column `user_id` and the `columns` of all test questions.
 
-    Rows are written a group at a time, because a column of text holds 2 GiB at most, and its ids may be more together.
+    Rows are written in groups, because a text column holds at most 2 GiB, and all ids together may exceed this.
 
     Args:
-        named: for columns that hold numbers from 1, the name of each.
+        named: for columns that hold numbers from 1, the names that replace the numbers.
     """
     schema = pa.schema(
         {"user_id": pa.string()} | {name: pa.string() if name in named else c.type for name, c in columns.items()}
@@ -164,10 +164,10 @@ def show(
     cost: Cost | None,
     of: str,
 ) -> None:
-    """Print the test results and baselines, in all and by popularity, the cost, and the paths and commands for more.
+    """Print the results of the run and its baselines, overall and by popularity, the cost, and where to find more.
 
     Args:
-        of: the users that were tested, if they are a sample.
+        of: description of the tested users if they are a sample, otherwise empty.
     """
     output, folder = console(), experiment.run_dir
     output.print(table(tested, of=of))
@@ -194,12 +194,12 @@ def show(
 
 
 def _question(experiment: Experiment) -> str:
-    """The option that asks for recommendations; a ranking model is told more than a history, in the lines of a file."""
+    """The option that passes histories to `transrec recommend`: a file for a ranking model, which has more inputs."""
     return "--history ID,ID,…" if experiment.model.name != "ranking_model" else "--histories users.jsonl"
 
 
 def untrained_ahead(experiment: Experiment, tested: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """Sentences that name the baselines that are better than the run, which is the last of `tested`; or nothing."""
+    """A message that names the baselines ahead of the run, which is the last of `tested`; empty if there are none."""
     name = experiment.train.monitor
     [*others, run] = tested
     own, values = tested[run][name], {o: tested[o][name].value for o in others if name in tested[o]}
@@ -207,13 +207,13 @@ def untrained_ahead(experiment: Experiment, tested: Mapping[str, Mapping[str, Es
     if not better:
         return ""
     listed = ", ".join(f"{other} ({value:.4f})" for other, value in better.items())
-    kind = "a baseline" if len(better) == 1 else "baselines"
+    kind = "a far simpler baseline" if len(better) == 1 else "far simpler baselines"
     near = " So small a difference can be chance." if all(own.low <= v <= own.high for v in better.values()) else ""
-    return f"{name}: this run ({own.value:.4f}) is behind {listed}, {kind} of far less effort.{near}"
+    return f"{name}: this run ({own.value:.4f}) is behind {kind}: {listed}.{near}"
 
 
 def energy(joules: Mapping[str, float]) -> str:
-    """The energy of a run in words; a part that was not counted is not named."""
+    """The energy of a run as text, without the devices that were not measured."""
     return ", ".join(f"{value / 1e3:,.1f} kJ of {part.upper()}s" for part, value in joules.items())
 
 

@@ -42,10 +42,10 @@ from transrec.training.trainer import Trainer, peak_memory
 
 
 def run(experiment: Experiment, document: bool = False) -> dict[str, Any]:
-    """Train (or resume), export the best weights, test them; returns the contents of `summary.json`.
+    """Train or resume a run, export its best weights and test them; returns the contents of `summary.json`.
 
     Args:
-        document: print the summary as one JSON document, instead of tables.
+        document: print the summary as one JSON document instead of tables.
     """
     check(experiment)
     world = distributed.start()
@@ -69,10 +69,10 @@ def run(experiment: Experiment, document: bool = False) -> dict[str, Any]:
 
 
 def check(experiment: Experiment) -> None:
-    """Check what the configuration's own schema does not.
+    """Check what the schema of the configuration does not.
 
     Raises:
-        ConfigError: DeepSpeed does not know one of its additional settings.
+        ConfigError: DeepSpeed does not know one of the settings in `deepspeed`.
         ExtraError: a tracker's library is not installed.
     """
     check_extra(experiment.deepspeed, experiment.zero.stage)
@@ -82,7 +82,7 @@ def check(experiment: Experiment) -> None:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained and evaluated run, whose baselines have not been evaluated."""
+    """A trained and evaluated run, without the results of its baselines."""
 
     examples: Examples
     trainer: Trainer
@@ -134,23 +134,26 @@ def _begin(experiment: Experiment, world: World) -> _Begun:
     check_pool(experiment, parts.model, parts.examples, parts.store, world.size, world.device)
     stream = build_stream(experiment, parts.examples, parts.store, world)
     cost = measure(parts.model, stream[0], world.device, experiment.train.precision != "fp32")
-    if experiment.train.compile:  # only now: operations are not counted in a compiled pass
+    if experiment.train.compile:  # only after `measure`, which cannot count operations in a compiled pass
         parts.model.compile_passes()
     trainer = build_trainer(experiment, parts, stream, evaluator, world, stop)
     trainer.resume()
-    if world.is_main:  # only now, so that a run that cannot start changes nothing on disk
+    if world.is_main:  # only here, so that a run that cannot start changes nothing on disk
         write_run_dir(experiment)
         bad_samples.write_skipped(experiment.run_dir, *parts.skipped)
         bad_samples.warn(*parts.skipped)
         if sample := evaluator.sample("valid"):
-            print(f"transrec: validations are of {sample}", file=sys.stderr, flush=True)
+            print(f"transrec: validation uses {sample}", file=sys.stderr, flush=True)
     world.barrier()
     restore_export(experiment, trainer, world)
     return _Begun(parts, parameters, evaluator, trainer, cost)
 
 
 def record(experiment: Experiment, trained: Trained) -> None:
-    """Write the results of the run, which its baselines may outlast; only the main process calls it."""
+    """Write the results of the run before its baselines are evaluated; only the main process calls it.
+
+    Evaluating the baselines may take longer than the run itself.
+    """
     tested, trainer = trained.results["test"], trained.trainer
     did(questions=len(tested.columns["user"]))
     add_baselines(experiment, trained, {})
@@ -167,7 +170,7 @@ def record(experiment: Experiment, trained: Trained) -> None:
 
 
 def finish(experiment: Experiment, trained: Trained, others: Mapping[str, UserResults], document: bool) -> None:
-    """Write the results of the baselines and print all, as tables or a `document`; only the main process calls it."""
+    """Write the results of the baselines, and print all results as tables or a `document`; only on the main process."""
     groups = add_baselines(experiment, trained, others)
     save_ranks(experiment.run_dir / "test_baselines.parquet", trained.examples, others)
     write_model_card(experiment, trained.examples, trained.summary)
@@ -184,7 +187,7 @@ def finish(experiment: Experiment, trained: Trained, others: Mapping[str, UserRe
 def add_baselines(
     experiment: Experiment, trained: Trained, others: Mapping[str, UserResults]
 ) -> Mapping[str, Mapping[str, Group]]:
-    """Put the baselines into the summary; returns all results by the popularity of targets."""
+    """Add the results of the baselines to the summary; returns all results grouped by the targets' popularity."""
     alone = Evaluator(experiment.evaluation, trained.examples, World())
     rows = {**others, "this run": trained.results["test"]}
     groups = {name: alone.by_popularity(results) for name, results in rows.items()}
@@ -267,10 +270,10 @@ def build_trainer(
 def restore_export(experiment: Experiment, trainer: Trainer, world: World) -> None:
     """Write the export of a resumed run again if it was removed or damaged; every rank must call it.
 
-    Otherwise a run would train to its end, and only then miss its best weights.
+    Otherwise the run would train to its end before failing because its best weights are missing.
 
     Raises:
-        CheckpointError: the checkpoint of the best weights is gone, too.
+        CheckpointError: the checkpoint of the best weights is missing too.
     """
     if trainer.state.best_step == 0:  # never validated: the export is written at the end
         return

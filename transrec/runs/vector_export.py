@@ -1,9 +1,9 @@
 """Exports the vectors of a run to a folder; `vector_files` describes its files.
 
-Designs considered for models with evidence, which adds scores from counts that are no inner product. Refusing them: the
-recommended configuration could not be searched at all. Appending the counts to the vectors: they depend on the whole
-history and all items. Chosen: the vectors leave evidence out, the manifest and the command say so, and the candidates
-that an index finds are ranked by `recommend` or `serve`, which know the evidence.
+Designs considered for models with evidence, whose scores from counts are not inner products. Refusing such models: the
+recommended configuration could not be searched at all. Appending the counts to the vectors: the counts depend on the
+whole history and on all items. Chosen: the vectors leave evidence out, the manifest and the command say so, and the
+candidates that an index finds are ranked by `recommend` or `serve`, which use the evidence.
 """
 
 import json
@@ -57,7 +57,7 @@ class Wanted:
     def check(self) -> None:
         """
         Raises:
-            ExtraError: a library that it needs is not installed.
+            ExtraError: a library that the export needs is not installed.
         """
         if self.index is not None:
             vector_index.faiss()
@@ -78,7 +78,7 @@ def export_vectors(
 
     Raises:
         BusyError: another process writes to `output`.
-        ConfigError: `output` is not empty or, with `new_items`, of another model; the model has no user vectors.
+        ConfigError: `output` is not empty or, with `new_items`, from another model; or the model has no user vectors.
         ExtraError: a library is not installed.
         PortabilityError: a tower differs from the model.
     """
@@ -153,7 +153,7 @@ def _write_towers(
 
 
 def _write_users(recommender: Recommender, users: Sequence[UserHistory], path: Path) -> UserCounts:
-    """Write the vectors of the users who have a known item."""
+    """Write the vectors of the users whose histories contain an item of the catalogue."""
     catalogue, names, found, unknown = recommender.catalogue, list[str](), list[Tensor](), 0
     for start in range(0, len(users), _USERS_AT_ONCE):
         some = users[start : start + _USERS_AT_ONCE]
@@ -170,12 +170,12 @@ def _write_users(recommender: Recommender, users: Sequence[UserHistory], path: P
 
 
 def _name(user: Any) -> str:
-    """The name of a user as a text that Parquet can hold: JSON, unless it is one already."""
+    """The name of a user as a string that Parquet can hold: as it is if it is such a string, otherwise as JSON."""
     if not isinstance(user, str):
         return json.dumps(user)
     try:
         user.encode("utf-8")
-    except UnicodeEncodeError:  # half a surrogate pair
+    except UnicodeEncodeError:  # an unpaired surrogate
         return json.dumps(user)
     return user
 

@@ -40,7 +40,7 @@ TOWER, SCORER = "user_tower", "scorer"
 
 
 class UserCounts(Config):
-    """The users of a file of histories."""
+    """Counts of the users in a file of histories, and of their unknown ids."""
 
     written: int
     left_out: int  # without an item of the catalogue
@@ -57,11 +57,11 @@ class Manifest(Config):
     shards_sha256: str  # of the index.json of the catalogue's shards
     item_ids_sha256: str
     items: int
-    width: int  # of what the user tower reads
+    width: int  # of the vectors that the user tower reads
     target_width: int
     max_length: int  # of a history
     leaves_out: list[str]  # evidence that the model adds to the products of these vectors
-    encoded_items: int  # without those whose vectors were taken from an earlier export
+    encoded_items: int  # excluding those whose vectors were taken from an earlier export
     index: Literal["flat", "hnsw"] | None
     largest_error: dict[str, float]  # of each tower and scorer file, relative to the live model
     users: UserCounts | None = None
@@ -75,7 +75,7 @@ def file_sha256(path: Path) -> str:
 
 
 def model_sha256(export: Path) -> str:
-    """Hash of the files of a run's export, but for its README."""
+    """Hash of the files of a run's export, except its README."""
     digest = hashlib.sha256()
     for path in sorted(export.rglob("*")):
         if path.is_file() and path.suffix != ".md":
@@ -121,7 +121,7 @@ class VectorFolder:
     def read(cls, folder: Path | str) -> "VectorFolder":
         """
         Raises:
-            ConfigError: the folder is no such export, or a file in it is missing, damaged or from another export.
+            ConfigError: the folder is not such an export, or a file in it is missing, damaged or from another export.
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
@@ -174,18 +174,18 @@ class VectorFolder:
     def nearest(
         self, users: Floats, top: int = 10, left_out: Sequence[Sequence[str]] | None = None
     ) -> list[list[dict[str, str | float]]]:
-        """The best items for each user vector (B, W), from the index if there is one, else from all items.
+        """The best items for each user vector (B, W), found with the index if there is one, otherwise among all items.
 
         With a flat index, or none, these are the items that `recommend` returns for a model without evidence.
 
         Args:
-            left_out: item ids for each user that are not returned, such as those of the history.
+            left_out: for each user, ids of items that are not returned, such as those of the history.
 
         Returns:
             `{"item_id", "title", "score"}` for each item, best first.
 
         Raises:
-            ConfigError: an id is unknown, or an argument has another shape.
+            ConfigError: an id is unknown, or an argument has the wrong shape.
             ExtraError: there is an index, and FAISS is not installed.
         """
         check_top(top)
@@ -226,7 +226,7 @@ def load_vectors(folder: Path | str) -> VectorFolder:
         >>> folder = transrec.load_vectors("exported/vectors")
 
     Raises:
-        ConfigError: the folder is no such export, or a file in it is missing, damaged or from another export.
+        ConfigError: the folder is not such an export, or a file in it is missing, damaged or from another export.
     """
     return VectorFolder.read(folder)
 
@@ -234,7 +234,7 @@ def load_vectors(folder: Path | str) -> VectorFolder:
 def read_manifest(folder: Path) -> Manifest:
     """
     Raises:
-        ConfigError: it is missing, or not a manifest that this version reads.
+        ConfigError: the manifest is missing, damaged, or not one that this version reads.
     """
     path = folder / MANIFEST_FILE
     try:

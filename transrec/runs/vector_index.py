@@ -1,7 +1,7 @@
-"""Nearest-neighbour indexes of target vectors, by FAISS (Douze et al., "The Faiss library", 2024).
+"""Nearest-neighbour indexes of target vectors, built with FAISS (Douze et al., "The Faiss library", 2024).
 
-FAISS computes inner products in float32, whose rounding depends on an item's place in the matrix. What it finds is
-therefore scored again as `recommend` scores it, in float64 rounded once, and ordered by that.
+FAISS computes inner products in float32, and the rounding depends on an item's place in the matrix. The items that it
+finds are therefore scored again as in `recommend`, in float64 and rounded once, and sorted by these scores.
 
 Shape letters: N items, W width, B users, K candidates.
 """
@@ -20,8 +20,8 @@ from transrec.files import writing
 Floats = NDArray[np.float32]
 IndexKind = Literal["flat", "hnsw"]
 INDEXES: tuple[IndexKind, ...] = get_args(IndexKind)
-LINKS, BUILD_WIDTH, SEARCH_WIDTH = 32, 200, 512  # of HNSW: neighbours of a node, and lists while building and searching
-_MARGIN = 16  # further candidates, whose rounded scores may come close to those of the best
+LINKS, BUILD_WIDTH, SEARCH_WIDTH = 32, 200, 512  # HNSW: neighbours per node, list sizes in building and searching
+_MARGIN = 16  # extra candidates, in case rounding changed the order of close scores
 _USERS_AT_ONCE = 256
 
 
@@ -75,8 +75,8 @@ def nearest(
     """Rows of `targets` (N, W) with the highest scores for each of `users` (B, W), and the scores, best first.
 
     Args:
-        left_out: rows that are not returned, for each user.
-        index: of the targets; None: all of them are scored.
+        left_out: for each user, rows that are not returned.
+        index: an index of the targets; None: all targets are scored.
     """
     found = []
     for start in range(0, len(users), _USERS_AT_ONCE):

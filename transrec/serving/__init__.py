@@ -1,1 +1,1 @@
-"""A trained run, or adapters over one base, as a web service: `transrec serve`; needs the extra `serve`."""
+"""Serves a trained run, or adapters over one base, as a web service: `transrec serve`; needs the extra `serve`."""

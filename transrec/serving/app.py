@@ -1,4 +1,4 @@
-"""The web application: the addresses of the routes, and how errors are answered."""
+"""The web application: the paths of the routes, and the responses to errors."""
 
 import json
 from typing import Any
@@ -17,12 +17,12 @@ from transrec.serving.service import Service
 
 _DESCRIPTION = "Recommendations of a trained run, or of adapters over one base. Each of them is a channel."
 _REFUSALS = {
-    401: "There is no token, or another one.",
-    403: "A page of another site asked.",
-    404: "There is none.",
-    409: "The old catalogue stays.",
+    401: "The token is missing or wrong.",
+    403: "The request comes from a page of another site.",
+    404: "There is no picture of this item.",
+    409: "The catalogue was not reloaded; the old one remains in use.",
     413: "The body is too large.",
-    421: "The service has another name.",
+    421: "The `Host` header names another service.",
     422: "The request cannot be understood or answered.",
     503: "Too many requests are waiting.",
 }
@@ -59,32 +59,32 @@ def application(service: Service) -> Guard:
 
 
 def content(kind: str) -> dict[str, Any]:
-    """Arguments of a route whose answer has this media type."""
+    """Arguments of a route whose response has this media type."""
     return {"response_class": Response, "responses": {200: {"content": {kind: {}}}}}
 
 
 async def not_understood(request: Request, error: Any) -> Response:
-    """The first fault of a body or a query; the values of the request are not repeated."""
+    """The response to an invalid body or query; it names the first error, without the values of the request."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
     return refusal(422, f"{place or 'the body'}: {first['msg']}")
 
 
 async def refused_by_a_route(request: Request, error: Any) -> Response:
-    """The answer that a route chose."""
+    """The response to a request that a route refused."""
     return refusal(error.status_code, str(error.detail))
 
 
 async def too_many(request: Request, error: Exception) -> Response:
-    """The answer when the queue is full."""
+    """The response when the queue is full."""
     return refusal(503, str(error), {"Retry-After": "1"})
 
 
 async def unanswerable(request: Request, error: Exception) -> Response:
-    """The answer to a request that names what there is not."""
+    """The response to a request that cannot be answered, for example because it names an unknown item."""
     return refusal(422, str(error))
 
 
 def refusal(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """An answer with a sentence; its JSON is ASCII, as a request may have sent half a surrogate pair."""
+    """A response with an error message; its JSON is ASCII, because a request may contain an unpaired surrogate."""
     return Response(json.dumps({"detail": detail}), status, headers, media_type="application/json")

@@ -1,10 +1,10 @@
-"""Answers queries that arrive at the same time together.
+"""Answers concurrent queries in batches.
 
-Designs considered. Waiting some milliseconds for more queries: a lone query waits for nobody. One thread per query: the
-threads compete for the same cores, and each pass has a single user. Chosen: whatever has arrived while the last batch
-was computed is the next batch. A batch holds the queries of all channels, with one pass for each channel over the
-weights that they share. One pass for all, with stacked adapters, would make the user encoder faster, but neither
-evidence nor ranking, which take most of the time (`tests/benchmarks/mixed_channels.py`).
+Designs considered. Waiting some milliseconds for more queries: a lone query would wait for nothing. One thread per
+query: the threads would compete for the same cores, and each pass would have a single user. Chosen: the queries that
+arrive while a batch is computed form the next batch. A batch holds the queries of all channels, with one pass for each
+channel over the weights that they share. One pass for all channels, with stacked adapters, would make the user encoder
+faster, but neither evidence nor ranking, which take most of the time (`tests/benchmarks/mixed_channels.py`).
 """
 
 import asyncio
@@ -38,8 +38,8 @@ class Batcher:
     """The queue of queries, and the one thread that uses the models.
 
     Args:
-        most: queries of a batch.
-        most_waiting: queries in the queue.
+        most: maximum number of queries in a batch.
+        most_waiting: maximum number of queries in the queue.
         observe: called with the number of queries of each batch.
     """
 
@@ -50,7 +50,7 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to answer; called in the event loop."""
+        """Start answering; must be called in the event loop."""
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self) -> None:
@@ -80,7 +80,7 @@ class Batcher:
         return await answer
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread of the models."""
+        """Call a function in the thread that uses the models."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     async def _work(self) -> None:

@@ -1,4 +1,4 @@
-"""The models that a service answers with, and how their catalogues are renewed while it answers."""
+"""The channels of a service, and how their catalogues are reloaded while the service keeps answering."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,21 +19,21 @@ class Served:
 
     @classmethod
     def load(cls, recommender: Recommender) -> "Served":
-        """Encode the items, look up the evidence and read the columns, so that no request waits for it."""
+        """Encode the items, look up the evidence and read the columns, so that no request waits for these."""
         recommender.prepare()
         return cls(recommender, model_sha256(recommender.export))
 
     @property
     def catalogue_sha256(self) -> str:
-        """Of the index.json of the shards."""
+        """The SHA-256 of the shards' index.json."""
         digest: str = self.recommender.catalogue.folder.index_sha256
         return digest
 
     def renewed(self) -> "Served":
-        """The channel with its catalogue read again; itself if that has not changed.
+        """The channel with its catalogue reloaded; the same object if the catalogue has not changed.
 
         Raises:
-            ConfigError: the weights of the run have changed, so that its vectors belong to another model.
+            ConfigError: the weights of the run have changed, so its vectors belong to another model.
             TransRecError: the shards cannot be read.
         """
         old = self.recommender
@@ -71,10 +71,10 @@ class Generation:
         return cls({recommender.name: Served.load(recommender) for recommender in recommenders})
 
     def renewed(self) -> "Generation":
-        """The next generation, with all catalogues read again; itself if none has changed.
+        """The next generation, with all catalogues reloaded; the same object if no catalogue has changed.
 
         Raises:
-            TransRecError: as `Served.renewed`.
+            TransRecError: see `Served.renewed`.
         """
         channels = {name: served.renewed() for name, served in self.channels.items()}
         if all(channels[name] is served for name, served in self.channels.items()):
@@ -84,7 +84,7 @@ class Generation:
     def channel(self, name: str | None) -> Served:
         """
         Raises:
-            ConfigError: there is no such channel, or no name and several channels.
+            ConfigError: there is no channel with this name, or there are several channels and no name is given.
         """
         if name is None and len(self.channels) == 1:
             return next(iter(self.channels.values()))
@@ -95,5 +95,5 @@ class Generation:
 
     @cached_property
     def items(self) -> int:
-        """Items of all catalogues."""
+        """The number of items in all catalogues."""
         return sum(len(served.recommender.catalogue.item_ids) for served in self.channels.values())

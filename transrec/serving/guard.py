@@ -1,7 +1,8 @@
-"""What every request passes before it is parsed: limits and refusals that no route can forget, and its figures.
+"""Checks every request before it is parsed, so that no route can forget a limit or refusal, and records metrics.
 
-Web pages of other sites can send requests to a service on this machine through a person's browser. Their `Origin`
-differs from the service's address, and a name that they point at this machine differs from its own names.
+Pages of other websites can send requests to a service on this machine through a user's browser. The `Origin` header of
+such requests differs from the service's address, and if a site lets a domain name of its own point to this machine, the
+`Host` header is not one of the service's names.
 """
 
 import hmac
@@ -19,13 +20,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-OPEN_PATHS = ("/", "/healthz", "/docs", "/redoc", "/openapi.json")  # they hold nothing of a model
+OPEN_PATHS = ("/", "/healthz", "/docs", "/redoc", "/openapi.json")  # need no token: they reveal nothing about a model
 OPEN_FOLDER = "/static-offline-docs/"
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class Guard:
-    """An ASGI application around another one."""
+    """An ASGI application that wraps another one."""
 
     def __init__(self, application: Application, settings: Settings, metrics: Metrics) -> None:
         self._application, self._settings, self._metrics = application, settings, metrics
@@ -46,7 +47,7 @@ class Guard:
         try:
             await self._answer(scope, receive, noted)
         finally:
-            path = getattr(scope.get("route"), "path", "other")  # of the route, as a label must not be any text
+            path = getattr(scope.get("route"), "path", "other")  # the route's path: a label must not be arbitrary text
             self._metrics.request(path, status, time.perf_counter() - started)
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -62,11 +63,11 @@ class Guard:
 
     def _fault(self, scope: Message, headers: dict[str, str]) -> tuple[int, str] | None:
         host, origin, length = headers.get("host", ""), headers.get("origin"), headers.get("content-length", "")
-        if self._settings.token is None:  # with one, a page of another site lacks it, and a proxy may change names
+        if self._settings.token is None:  # pages of other sites lack a token, and a proxy may change names
             if name_of(host) not in (*_LOCAL_NAMES, self._settings.host):
-                return 421, f"this service is not {name_of(host)}"
+                return 421, f"the `Host` header names {name_of(host)}, which is not this service"
             if origin is not None and scope["method"] != "GET" and origin.partition("://")[2] != host:
-                return 403, "a page of another site may not ask this service"
+                return 403, "pages of other sites may not send requests to this service"
         if length.isdecimal() and int(length[:20]) > self._settings.most_body_bytes:
             return 413, f"the body is over {self._settings.most_body_bytes} bytes"
         path: str = scope["path"]
@@ -95,7 +96,7 @@ async def read(receive: Receive, most: int) -> list[Message] | None:
 
 
 def replayed(messages: list[Message], receive: Receive) -> Receive:
-    """A `receive` that begins with messages that have been read."""
+    """A `receive` that first returns messages that have already been read."""
     left = iter(messages)
 
     async def again() -> Message:
@@ -106,7 +107,7 @@ def replayed(messages: list[Message], receive: Receive) -> Receive:
 
 
 async def refuse(send: Send, status: int, detail: str) -> None:
-    """Send an answer with a sentence."""
+    """Send a response with an error message."""
     body = json.dumps({"detail": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 401:

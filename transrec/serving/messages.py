@@ -1,4 +1,4 @@
-"""Bodies of requests and answers, as the OpenAPI page describes them."""
+"""The bodies of requests and responses, as described on the OpenAPI page."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ Text = Annotated[StrictStr, Field(max_length=LONGEST_TEXT)]
 
 
 def digits(value: Any) -> Any:
-    """The id that a whole number stands for, as in the files of `transrec recommend`; other values as they are."""
+    """The id that a whole number stands for, as in the files of `transrec recommend`; other values are unchanged."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -56,7 +56,7 @@ class RecommendRequest(_Message):
 
 
 class SimilarRequest(_Message):
-    """An item whose likes are asked for."""
+    """An item to find similar items for."""
 
     item_id: ItemId
     channel: Channel = None
@@ -69,13 +69,13 @@ class RecommendAnswer(BaseModel):
     """Items, best first, with `item_id`, `title`, `score` or `probability`, and `picture`; or targets of a task."""
 
     channel: str
-    generation: int = Field(description="number of the catalogue, which each reload increases")
+    generation: int = Field(description="generation of the catalogues; each reload that finds changes increases it")
     recommendations: list[dict[str, Any]]
     unknown: list[str] = Field([], description="ids of the history and the candidates that the catalogue lacks")
 
 
 class SimilarAnswer(BaseModel):
-    """Items with similar vectors, best first, each with `item_id`, `title`, `similarity`, a cosine, and `picture`."""
+    """Items with similar vectors, best first, each with `item_id`, `title`, `similarity` (a cosine) and `picture`."""
 
     channel: str
     generation: int
@@ -87,11 +87,11 @@ class Found(BaseModel):
 
     item_id: str
     title: str
-    picture: bool = Field(description="whether `/picture` has one of this item")
+    picture: bool = Field(description="whether `/picture` has a picture of this item")
 
 
 class ChannelDescription(BaseModel):
-    """A channel, and what its items can be filtered by."""
+    """A channel, and the columns by which its items can be filtered."""
 
     name: str
     items: int

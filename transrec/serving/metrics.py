@@ -1,4 +1,4 @@
-"""Figures about the service, in Prometheus' text format."""
+"""Metrics of the service, in Prometheus' text format."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """The figures of one service, in a registry of its own."""
+    """The metrics of one service, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -24,7 +24,7 @@ class Metrics:
         )
         self._waiting = Gauge("transrec_waiting", "Queries in the queue", registry=self._registry)
         self._items = Gauge("transrec_items", "Items of all catalogues", registry=self._registry)
-        self._generation = Gauge("transrec_generation", "Number of the catalogue", registry=self._registry)
+        self._generation = Gauge("transrec_generation", "Generation of the catalogues", registry=self._registry)
         self._reloads = Counter("transrec_reloads", "Reloads by result", ["result"], registry=self._registry)
 
     def request(self, path: str, status: int, seconds: float) -> None:
@@ -37,7 +37,7 @@ class Metrics:
         self._batches.observe(size)
 
     def waiting(self, number: Callable[[], int]) -> None:
-        """Ask `number` for the queries in the queue from now on."""
+        """From now on, call `number` to get the number of queries in the queue."""
         self._waiting.set_function(number)
 
     def reloaded(self, result: str) -> None:
@@ -45,11 +45,11 @@ class Metrics:
         self._reloads.labels(result).inc()
 
     def catalogue(self, items: int, generation: int) -> None:
-        """Set the size and number of the catalogue."""
+        """Set the number of items and the generation of the catalogues."""
         self._items.set(items)
         self._generation.set(generation)
 
     def text(self) -> bytes:
-        """All figures."""
+        """All metrics."""
         text: bytes = generate_latest(self._registry)
         return text

@@ -1,4 +1,4 @@
-"""Runs the web application until it is stopped; SIGHUP reads the catalogues again."""
+"""Runs the web application until it is stopped; SIGHUP reloads the catalogues."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ def listening(settings: Settings) -> socket.socket:
     """A socket at the address of the settings, opened before the models are loaded.
 
     Raises:
-        ConfigError: it cannot be opened.
+        ConfigError: the socket cannot be opened.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
@@ -50,7 +50,7 @@ def listening(settings: Settings) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {settings.host}, port {settings.port} ({reason}): choose another --port or --host"
         ) from None
-    # Its connections inherit this. Else the body of an answer waits for the client to acknowledge the headers: 40 ms.
+    # Connections inherit this. Without it, a response's body waits 40 ms for the client to acknowledge the headers.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -84,7 +84,7 @@ def in_background(service: Service) -> None:
 
 
 async def reload(service: Service) -> None:
-    """Reload the catalogues, and log how it went."""
+    """Reload the catalogues and log the result."""
     try:
         found = await service.reload()
         _log.warning("generation %d of the catalogue has %d items", found.generation, found.items)

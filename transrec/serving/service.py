@@ -1,4 +1,4 @@
-"""What the routes of the web application answer."""
+"""The routes of the web application."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -54,7 +54,7 @@ class Service:
         await self.batcher.stop()
 
     async def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-        """The best items for a user, but for those of the history."""
+        """The best items for a user, without those of the history, unless they are `candidates` of a ranking model."""
         generation = self.generation
         recommender = generation.channel(request.channel).recommender
         self._check_results(request.k)
@@ -77,7 +77,7 @@ class Service:
         )
 
     async def similar(self, request: SimilarRequest) -> SimilarAnswer:
-        """The items whose vectors are closest to that of an item, by their cosine."""
+        """The items whose vectors are closest to that of an item, by cosine similarity."""
         generation = self.generation
         recommender = generation.channel(request.channel).recommender
         self._check_results(request.k)
@@ -100,7 +100,7 @@ class Service:
         ]
 
     def items(self, text: Searched, channel: ChannelName = None, k: Most = 10) -> list[Found]:
-        """The items with this id, or whose titles contain this text."""
+        """The items whose id is this text or whose title contains it."""
         catalogue = self.generation.channel(channel).recommender.catalogue
         return [
             Found(item_id=item_id, title=catalogue.title(item_id), picture=catalogue.has_picture(item_id))
@@ -119,7 +119,7 @@ class Service:
         return Response(content, media_type="image/jpeg", headers={"X-Content-Type-Options": "nosniff"})
 
     async def reload(self) -> Reloaded:
-        """Read the catalogues again, and encode what is new. Until then, the old ones answer."""
+        """Read the catalogues again and encode new items. Until this is done, the old catalogues remain in use."""
         if self._reloading.locked():
             raise HTTPException(409, "a reload is under way")
         async with self._reloading:
@@ -139,11 +139,11 @@ class Service:
         return {"status": "ok", "version": __version__}
 
     def figures(self) -> Response:
-        """Figures about the service, in Prometheus' text format."""
+        """Metrics of the service, in Prometheus' text format."""
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def page(self) -> Response:
-        """A page where a person can try the channels."""
+        """A page for trying out the channels."""
         headers = {"Content-Security-Policy": self._policy, "X-Content-Type-Options": "nosniff"}
         return Response(self._page, media_type="text/html; charset=utf-8", headers=headers)
 
@@ -153,5 +153,5 @@ class Service:
 
 
 def pictured(catalogue: Catalogue, row: dict[str, Any]) -> dict[str, Any]:
-    """A row, with `picture` added if it is an item: whether `/picture` has one."""
+    """A row of an answer; for an item, with `picture`, which says whether `/picture` has a picture of it."""
     return row | {"picture": catalogue.has_picture(row["item_id"])} if "item_id" in row else row

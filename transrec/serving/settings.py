@@ -13,16 +13,16 @@ class Settings:
     """Where the service listens, and its limits.
 
     Raises:
-        ConfigError: other machines can reach it, and there is no token.
+        ConfigError: other machines can reach the service, and there is no token; or the token is empty.
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000  # 0: a free one
+    port: int = 8000  # 0: any free port
     token: str | None = None  # that requests must carry; None: no request needs one
-    most_results: int = 100  # of one request
+    most_results: int = 100  # results of one request
     most_body_bytes: int = 2**20
     most_at_once: int = 64  # requests that are answered in one pass
-    most_waiting: int = 1024  # requests; further ones are turned away
+    most_waiting: int = 1024  # requests in the queue; further ones are refused
 
     def __post_init__(self) -> None:
         if self.token is None and not self.is_local:

@@ -1,9 +1,9 @@
 """Training checkpoints: one folder per step, complete or absent, for any number of ranks and any ZeRO stage.
 
-    checkpoints/step-00000100/rank-00000-of-00002.safetensors  every other trained parameter, whole and in fp32:
+    checkpoints/step-00000100/rank-00000-of-00002.safetensors  half of the trained parameters, whole and in fp32:
                                                                `weight:NAME`, `exp_avg:NAME`, `exp_avg_sq:NAME`, or
                                                                the state of a table's optimizer
-    checkpoints/step-00000100/rank-00001-of-00002.safetensors  the others
+    checkpoints/step-00000100/rank-00001-of-00002.safetensors  the other half
     checkpoints/step-00000100/state.json                       written last: the trainer's state, Adam's step, the loss
                                                                scale, and the hash of every file
 
@@ -12,9 +12,9 @@ Frozen weights are not saved: they are rebuilt from the configuration, and their
 Designs considered. DeepSpeed's own files are pickles, partitioned by the ranks and stage that wrote them;
 `ds_to_universal` makes them readable for other topologies, in a separate step, and not at stage 0. torch's distributed
 checkpoints are independent of topology, but DeepSpeed's flat partitions are not DTensors, and their metadata is a
-pickle. Taken: parameters by name, each gathered whole and written by one rank. That takes host memory for a rank's
-share, 12 bytes per parameter, and gathers every parameter; in return, resuming with the same or another topology is one
-code path: each file is checked and read by one rank, which sends its parameters to the others.
+pickle. Chosen: parameters by name, each gathered whole and written by one rank. This takes host memory for a rank's
+share, 12 bytes per parameter, and gathers every parameter; in return, one code path resumes with the same or another
+topology: each file is checked and read by one rank, which sends its parameters to the others.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ from transrec.training import engine_state
 from transrec.training.engine_state import BYTES_PER_PARAMETER, WEIGHT
 
 STATE_FILE = "state.json"
-FORMAT = 2  # 1: another order of the windows, where the last step of an epoch took what was left
+FORMAT = 2  # 1 had another order of windows, in which the last step of an epoch took the remaining ones
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class CheckpointError(TransRecError, RuntimeError):
 
 @dataclass
 class TrainState:
-    """Training state besides weights and optimizer; order and random numbers are functions of the step."""
+    """Training state besides weights and optimizer; data order and random numbers are functions of the step."""
 
     step: int = 0  # completed steps
     best: float | None = None  # validation metric of the exported weights; None: never validated
@@ -58,13 +58,13 @@ class TrainState:
     windows: int = 0  # windows trained on
     seconds: float = 0.0  # including validation
     finished: bool = False
-    energy: dict[str, float] = field(default_factory=dict)  # joules by part, of what was counted from the first step
+    energy: dict[str, float] = field(default_factory=dict)  # joules by part, for parts measured since the first step
 
 
 def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, str], world: World) -> None:
     """Write the checkpoint of `state.step`; every rank must call it.
 
-    `identity` maps the inputs that the checkpoint depends on to their hashes: the frozen weights, the shards.
+    `identity` holds the hashes of the inputs that the checkpoint depends on, such as the frozen weights.
 
     Raises:
         StorageError: the disk is full or read-only; the previous checkpoint is unchanged.
@@ -105,19 +105,19 @@ def has_finished(folder: Path) -> bool:
     """Whether the newest checkpoint is that of a finished run.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the checkpoint is damaged.
     """
     newest = latest(folder)
     return newest is not None and _read_state(_read_manifest(newest)["state"]).finished
 
 
 def of_step(folder: Path, step: int) -> Path:
-    """The checkpoint of a step, which `load` refuses if it is gone."""
+    """The folder of a step's checkpoint; if it is missing, `load` raises an error."""
     return folder / _name(step)
 
 
 def load(engine: Any, checkpoint: Path, identity: Mapping[str, str], world: World) -> TrainState:
-    """Restore `engine` from `checkpoint`, written by any ranks and stage; every rank must call it.
+    """Restore `engine` from `checkpoint`, written with any number of ranks and any ZeRO stage; every rank must call it.
 
     Raises:
         CheckpointError: files changed or are missing, or the format, identity or model differs.
@@ -145,7 +145,7 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str], world: Worl
 
 
 def _check_files(checkpoint: Path, own: Mapping[str, str], written: Collection[str]) -> None:
-    """Check the hashes of this rank's `own` files, and that there are no files but those `written`."""
+    """Check the hashes of this rank's `own` files, and that the files are exactly those `written`."""
     present = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file()}
     changed = {name for name, digest in own.items() if _hash(checkpoint / name) != digest}
     changed |= present.symmetric_difference({*written, STATE_FILE})
@@ -157,7 +157,7 @@ def _check_files(checkpoint: Path, own: Mapping[str, str], written: Collection[s
 
 
 def _on_all(world: World, action: Callable[[], T], verb: str = "write") -> T:
-    """Run `action` on every rank; if it fails on one rank, it fails on all, so that none waits for another."""
+    """Run `action` on every rank; if it fails on one rank, raise an error on all, so that no rank waits for another."""
     failure = result = None
     try:
         result = action()
@@ -175,7 +175,7 @@ def _make_partial(partial: Path, model: nn.Module) -> None:
     with writing(partial):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-    trained = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)  # of ZeRO-3, whole
+    trained = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)  # ds_numel: ZeRO-3
     needed, free = BYTES_PER_PARAMETER * trained, shutil.disk_usage(partial).free
     if free < needed:
         raise StorageError(
@@ -267,9 +267,9 @@ def _gather_share(engine: Any, world: World) -> dict[str, Tensor]:
 
 
 def _restore(engine: Any, checkpoint: Path, owners: Mapping[str, int], world: World) -> None:
-    """Set the parameters and their state; the names and shapes in all files are read by all ranks, the numbers by one.
+    """Set the parameters and their state; every rank reads the names and shapes in all files.
 
-    `owners` maps each file to the rank that reads it.
+    `owners` maps each file to the only rank that reads its values.
     """
     parameters = engine_state.trained(engine)
     with ExitStack() as stack:

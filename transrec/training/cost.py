@@ -29,9 +29,9 @@ class Cost:
 
     users: int
     forward: int
-    backward: int  # without the forward pass, with the recomputation of checkpointing
-    towers: dict[str, int]  # forward operations by child module of the model, and of the backbones by modality
-    occurrences: int  # item slots an encoder without a pool would run
+    backward: int  # without the forward pass, but with the recomputation of gradient checkpointing
+    towers: dict[str, int]  # forward operations by child module of the model, and for backbones by modality
+    occurrences: int  # item slots: the items that would be encoded without removing duplicates
     encoded: int  # distinct items
     tokens: int  # tokens of text
     tokens_computed: int
@@ -72,7 +72,7 @@ class Cost:
         }
 
     def advice(self) -> list[str]:
-        """A line for each large share of wasted work that a setting would lower; padded tokens are bounded anyway."""
+        """A line for each large share of wasted work that a setting can lower; padded tokens are bounded anyway."""
         settings = {
             "empty_positions": "positions that histories do not fill: lower model.max_length",
             "repeated_items": "items that another micro-batch of the step encodes too: lower train.accumulation",
@@ -136,7 +136,7 @@ def _count(model: Model, batch: Batch) -> tuple[int, int, dict[str, int]]:
     finally:
         model.zero_grad(set_to_none=True)
         for _, module, step in steps:
-            delattr(module, step)  # the class has its own
+            delattr(module, step)  # uncovers the class's own method
     return forward, counter.get_total_flops() - forward, towers
 
 
@@ -155,7 +155,7 @@ def _counting(step: Callable[..., Any], counter: FlopCounterMode, towers: dict[s
 
 @contextmanager
 def _unnoticed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Context of training mode that restores random numbers, mode and peak memory afterwards."""
+    """Context in training mode; afterwards, restores the random state and the mode, and resets the peak memory."""
     cuda, was_training = device.type == "cuda", model.training
     # Without cuDNN, a recurrent layer consists of matrix products, which can be counted.
     with torch.random.fork_rng([device] if cuda else []), torch.backends.cudnn.flags(enabled=False):

@@ -1,12 +1,12 @@
-"""The energy that training takes, as far as the machine counts it. Nothing is estimated.
+"""The energy that training takes, as far as the machine measures it. Nothing is estimated.
 
 GPUs count millijoules since their driver was loaded (NVML). CPUs count microjoules for each package (RAPL, which Linux
-shows below /sys/class/powercap, often to root alone). A package's counter holds some 262 kJ and then begins again at 0,
-after minutes under load, so the counters are read twice a minute. Both count all that the device does, for other
-programs too.
+shows below /sys/class/powercap, often only to root). A package's counter wraps around to 0 after some 262 kJ, that is,
+after minutes under load, so the counters are read twice a minute. Both counters include the energy that other programs
+use on the device.
 
-Designs considered: samples of the power, multiplied by time, which miss what happens between them; and CodeCarbon,
-which estimates where nothing is counted.
+Designs considered: sampling the power and multiplying it by time, which misses what happens between the samples; and
+CodeCarbon, which estimates what is not measured.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from transrec.distributed.world import World
 
 POWERCAP = Path("/sys/class/powercap")
 PARTS = ("cpu", "gpu")
-_BETWEEN_READINGS = 30.0  # seconds, in which no package uses half of what its counter holds
+_BETWEEN_READINGS = 30.0  # seconds; no package uses half of its counter's range in this time
 
 
 class CounterError(Exception):
@@ -35,8 +35,8 @@ class Counter:
     """A counter of energy, and what it has counted so far.
 
     Args:
-        read: the present value in microjoules; raises `CounterError`.
-        limit: the value after which it begins again at 0; None: it has none.
+        read: returns the current value in microjoules, or raises `CounterError`.
+        limit: the value after which the counter wraps around to 0; None: it does not wrap around.
     """
 
     read: Callable[[], int]
@@ -53,17 +53,17 @@ class Counter:
         since = now - self._last
         if since < 0:
             begun_again = since + (self.limit or 0)
-            # Less than half of the range is a full round; anything else a reset, since which it has counted `now`.
+            # Less than half of the range: the counter wrapped around. Otherwise it was reset, and has counted `now`.
             since = begun_again if self.limit is not None and 0 <= begun_again < self.limit / 2 else now
         self.counted, self._last = self.counted + since, now
 
 
 class EnergyMeter:
-    """Adds up the energy of a run: on each rank that of its GPU, on the first of each node that of the node's CPUs."""
+    """Adds up the energy of a run: each rank measures its GPU, and the first rank of each node also the node's CPUs."""
 
     def __init__(self, world: World) -> None:
         self._world, self._lock = world, threading.Lock()
-        self._counters: dict[str, Sequence[Counter] | None] = {}  # None: it belongs to this rank, but is not counted
+        self._counters: dict[str, Sequence[Counter] | None] = {}  # None: belongs to this rank, but cannot be measured
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -86,8 +86,8 @@ class EnergyMeter:
             thread.join()
 
     def joules(self) -> dict[str, float]:
-        """The energy of all ranks by part, `cpu` and `gpu`; without a part that is not counted on every rank that has
-        it. Every rank must call it."""
+        """The energy of all ranks by part, `cpu` and `gpu`; a part is left out unless every rank that has it can
+        measure it. Every rank must call this."""
         own = []
         for part in PARTS:
             counters = self._update(part)
@@ -106,22 +106,22 @@ class EnergyMeter:
                 self._update(part)
 
     def _update(self, part: str) -> Sequence[Counter] | None:
-        """The counters of a part after a reading; None if there are none, or one has failed by now."""
+        """Read the counters of a part and return them; None if there are none, or one has failed."""
         with self._lock:
             counters = self._counters.get(part)
             try:
                 for counter in counters or ():
                     counter.update()
             except CounterError:
-                self._counters[part] = counters = None  # from here on, a sum would lack something
+                self._counters[part] = counters = None  # a sum would be incomplete from now on
             return counters
 
 
 def added(before: Mapping[str, float] | None, now: Mapping[str, float]) -> dict[str, float]:
-    """The energy by part of a run that goes on, without parts that were not counted before.
+    """The energy of a resumed run by part, without parts that were not measured before.
 
     Args:
-        before: what its checkpoint has; None: the run begins.
+        before: the energy in the run's checkpoint; None: the run is new.
     """
     if before is None:
         return dict(now)
@@ -132,7 +132,7 @@ def packages(powercap: Path) -> list[Counter]:
     """The counters of all CPU packages.
 
     Raises:
-        CounterError: there is none, or one cannot be read.
+        CounterError: there are no counters, or one cannot be read.
     """
     # `intel-rapl:0:1` is a part of the package `intel-rapl:0`; the zone `psys` contains the packages.
     zones = [zone for zone in sorted(powercap.glob("intel-rapl:*")) if zone.name.count(":") == 1]

@@ -1,4 +1,4 @@
-"""The DeepSpeed dictionary built from typed fields, with every relevant default written out."""
+"""Builds the DeepSpeed configuration from typed fields, with every relevant default written out."""
 
 import difflib
 from collections.abc import Iterator, KeysView
@@ -117,8 +117,8 @@ _SET_BY = {
 def check_extra(extra: dict[str, Any], stage: int) -> None:
     """Check additional settings against DeepSpeed's own schema, without a process group.
 
-    DeepSpeed has no list of its top-level keys, and silently ignores others. So its own reader is run over a dictionary
-    that records the keys that are looked up: those that are not are unknown.
+    DeepSpeed has no list of its top-level keys and silently ignores unknown ones. This check therefore lets it
+    read a dictionary that records which keys are looked up; all other keys are unknown.
 
     Raises:
         ConfigError: a key is unknown or set by a typed field, or DeepSpeed refuses a value.
@@ -138,7 +138,7 @@ def _read_by_deepspeed(settings: dict[str, Any], where: str) -> None:
         inside = ".".join(str(part) for part in fault["loc"] if f"deepspeed.{part}" != where)
         problem = "DeepSpeed has no such key" if fault["type"] == "extra_forbidden" else fault["msg"]
         raise ConfigError(f"`{where}{'.' if inside else ''}{inside}`: {problem}") from None
-    except Exception as error:  # its readers raise any class
+    except Exception as error:  # DeepSpeed raises exceptions of any class
         raise ConfigError(f"`{where}`: DeepSpeed refuses it ({' '.join(str(error).split())})") from None
     for key, near in known.never_read():
         hint = f"; did you mean `deepspeed.{near}`?" if near else ""
@@ -146,7 +146,7 @@ def _read_by_deepspeed(settings: dict[str, Any], where: str) -> None:
 
 
 class _Recorder(dict[str, Any]):
-    """A dictionary, and those nested in it, that remember the keys that were looked up."""
+    """A dictionary that remembers which keys were looked up, as do the dictionaries nested in it."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         super().__init__({key: _Recorder(v) if isinstance(v, dict) else v for key, v in values.items()})

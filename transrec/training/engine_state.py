@@ -1,7 +1,8 @@
 """The trained state of an engine: weights and Adam's state by parameter, whole and in fp32, for any ZeRO stage.
 
-DeepSpeed stores them differently for each stage: as parameters, flat partitions of many, or both, in several
-precisions. Here each is read and written by name; every rank must take part, because the parts are spread over all.
+DeepSpeed stores this state differently for each stage: as parameters, as flat partitions of many parameters, or both,
+in several precisions. This module reads and writes the state of each parameter by name; every rank must take part,
+because the partitions are spread over all ranks.
 """
 
 from collections.abc import Mapping
@@ -34,13 +35,13 @@ def trained(engine: Any) -> dict[str, nn.Parameter]:
 
 
 def kinds(engine: Any, parameter: nn.Parameter) -> tuple[str, ...]:
-    """The names of a parameter's weight and the tensors of its optimizer."""
+    """The names of a parameter's tensors: its weight, and those of its optimizer state."""
     tables = tables_beside(engine)
     return (WEIGHT, *tables.kinds) if tables is not None and parameter in tables else KINDS
 
 
 def read(engine: Any, parameter: nn.Parameter, kind: str) -> Tensor:
-    """One of its `kinds` for a parameter; all of `KINDS` have the parameter's shape."""
+    """The tensor of one of a parameter's `kinds`; all of `KINDS` have the parameter's shape."""
     tables = tables_beside(engine)
     if tables is not None and parameter in tables:
         return parameter if kind == WEIGHT else tables.optimizer.state[parameter][kind]
@@ -55,7 +56,7 @@ def read(engine: Any, parameter: nn.Parameter, kind: str) -> Tensor:
 
 @torch.no_grad()
 def write(engine: Any, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
-    """Set one of its `kinds` for a parameter; `value` is whole and the same on every rank."""
+    """Set the tensor of one of a parameter's `kinds`; `value` is whole and the same on every rank."""
     tables = tables_beside(engine)
     if tables is not None and parameter in tables:
         read(engine, parameter, kind).copy_(value)
@@ -75,7 +76,7 @@ def write(engine: Any, parameter: nn.Parameter, kind: str, value: Tensor) -> Non
 
 
 def _set_partition(parameter: Any, kind: str, value: Tensor) -> None:
-    """Set this rank's part under ZeRO-3, padded: DeepSpeed's own setter fails if ranks do not divide the size."""
+    """Set this rank's part under ZeRO-3, padded: DeepSpeed's setter needs sizes divisible by the ranks."""
     size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
     own = value.new_zeros(size)
     part = value.flatten()[rank * size : (rank + 1) * size]
@@ -102,7 +103,7 @@ def _masters(engine: Any) -> list[Tensor]:
 
 
 def complete(engine: Any) -> None:
-    """Create the state that Adam creates in its first step, by a step with zero rate and zero gradient."""
+    """Create the state that Adam creates in its first step, with a step whose learning rate and gradients are zero."""
     adam, masters = engine.basic_optimizer, _masters(engine)
     new = [master for master in masters if not adam.state[master]]
     if new:
@@ -134,7 +135,7 @@ def set_numbers(engine: Any, numbers: Mapping[str, Any]) -> None:
     """Set the numbers that `read_numbers` returned."""
     _set_adam_step(engine.basic_optimizer, _masters(engine), numbers["step"])
     tables = tables_beside(engine)
-    if tables is not None:  # they step when Adam does
+    if tables is not None:  # tables step when Adam does
         tables.set_step(numbers["step"])
     scaler = _loss_scaler(engine)
     for name, value in numbers["loss_scaler"].items():
@@ -151,7 +152,8 @@ def _set_adam_step(adam: torch.optim.Optimizer, masters: list[Tensor], step: int
 def _loss_scaler(engine: Any) -> Any:
     """The object that holds the numbers of `SCALER`, or none of them if the loss is not scaled.
 
-    With ZeRO it is a separate object; without, it is beside the fp16 optimizer, or in DeepSpeed 0.17 that optimizer.
+    With ZeRO, it is a separate object. Without ZeRO, it is an attribute of the fp16 optimizer, or that optimizer itself
+    in DeepSpeed 0.17.
     """
     optimizer = engine.optimizer
     return getattr(optimizer, "loss_scaler", getattr(optimizer, "loss_scale_config", optimizer))

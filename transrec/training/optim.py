@@ -18,7 +18,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LearningRates(Config):
-    """Peak learning rate of each parameter group; the defaults are the reference's for text.
+    """Peak learning rate of each parameter group; the defaults are those of the reference implementation for text.
 
     Without a rate here, adapters use the rate of their method for the modality of the items.
     """
@@ -36,7 +36,8 @@ class LearningRates(Config):
 
 
 class OptimizerConfig(Config):
-    """AdamW, which without weight decay is the reference's Adam; tables can have an optimizer of their own."""
+    """AdamW. Without weight decay, it is the Adam optimizer of the reference implementation. Tables can have their own
+    optimizer."""
 
     lr: LearningRates = Field(LearningRates(), description="peak learning rates")
     weight_decay: NonNegativeFloat = Field(0.0, description="weight decay of matrices; biases and norms do not decay")
@@ -74,9 +75,9 @@ def set_learning_rates(groups: Sequence[dict[str, Any]], factor: float) -> dict[
 def build_optimizer(
     config: OptimizerConfig, model: Model, rates: Mapping[nn.Parameter, float], offload: bool
 ) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters, without the tables if they have an optimizer of their own.
+    """AdamW over the trainable parameters, without the tables if they have their own optimizer.
 
-    Matrices decay, vectors (biases, norms) and tables of features do not.
+    Weight decay applies to matrices, but not to vectors (biases, norms) and tables of features.
 
     Args:
         rates: peak learning rates of adapter parameters, used if the configuration sets none.
@@ -105,10 +106,10 @@ def build_optimizer(
 
 
 def build_table_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.Optimizer | None:
-    """The optimizer of the trained tables, whose gradients become sparse; None: they have none of their own.
+    """The tables' own optimizer, for which their gradients become sparse; None: the configuration asks for none.
 
     Raises:
-        ConfigError: it was asked for, and no table is trained.
+        ConfigError: the configuration asks for one, but no table is trained.
     """
     if config.embedding is None:
         return None

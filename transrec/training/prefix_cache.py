@@ -42,7 +42,7 @@ class PrefixCacheConfig(Config):
 def keep_prefixes(
     config: PrefixCacheConfig, model: Model, store: ItemStore, cache: Path, precision: Precision, world: World
 ) -> None:
-    """Replace content in `store` by the states after the frozen layers of `model`.
+    """Replace the content in `store` with the states after the frozen layers of `model`.
 
     Call this before the model is wrapped. The processes of a node compute the states together.
     """
@@ -69,7 +69,7 @@ def kept_states(
     kept_precision: KeptPrecision,
     world: World,
 ) -> PrefixStore:
-    """The states after the prefix of an encoder, for the content in `store`, from the cache if they are there."""
+    """The states after the prefix of an encoder for the content in `store`, computed unless the cache has them."""
     modality = encoder.modality
     parts = [store.of(modality).key, prefix.digest(encoder), precision, kept_precision]
     target = cache.expanduser() / f"states-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"

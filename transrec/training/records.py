@@ -16,18 +16,18 @@ from transrec.training.trackers.tensorboard_log import TensorBoardConfig
 from transrec.training.trackers.tracker import Row, ShownItems, TrackedRun, Tracker, TrackerError, finite
 
 METRICS_FILE = "metrics.jsonl"
-_CURVES, _RESULTS = "curves", "results"  # kinds of records that hold a row of trackers
+_CURVES, _RESULTS = "curves", "results"  # kinds of records that hold a row for trackers
 _SECONDS_BETWEEN_LINES = 30.0
 
 
 class Records:
-    """Records of a run from `start_step` on; later records of an interrupted run are dropped.
+    """Writes the records of a run from `start_step` on; later records of an interrupted run are dropped.
 
-    A tracker that fails is left out from then on, with a warning: metrics.jsonl has all of it, and the tracker is
-    brought up to date when the run resumes.
+    A tracker that fails is no longer used, with a warning: metrics.jsonl has all curves, and the tracker is brought up
+    to date when the run resumes.
 
     Args:
-        finished: the run has ended before, with results that will be written again.
+        finished: whether the run had already finished, so that its results are written again.
 
     Raises:
         TrackerError, ExtraError: a tracker cannot be opened.
@@ -79,7 +79,7 @@ class Records:
         self._each(lambda tracker: tracker.scalars(Row(step, values)))
 
     def results(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add the test metrics of the run, by which it is compared with others."""
+        """Add the test metrics of the run, by which trackers compare it with other runs."""
         self.record(_RESULTS, step, {"values": _finite(metrics)})
         self._each(lambda tracker: tracker.results(Row(step, metrics)))
 
@@ -88,7 +88,7 @@ class Records:
         self._each(lambda tracker: tracker.items(items))
 
     def advance(self, step: int, loss: float, users_per_second: float, seconds_a_step: float) -> None:
-        """Update the progress bar; off a terminal, print a line now and then."""
+        """Update the progress bar; without a terminal, print a line from time to time."""
         with writing(self._path):
             self._file.flush()
         self._progress.update(self._task, completed=step, loss=f"{loss:.4f}", rate=f"{users_per_second:.0f}")
@@ -133,7 +133,7 @@ def steps_done(run_dir: Path) -> int:
 
 
 def last_batch(run_dir: Path) -> tuple[int, str]:
-    """The last step that a run has recorded, and the hash of its batch; without any, step 0."""
+    """The last step that a run has recorded, and the hash of its batch; step 0 and "" if there is none."""
     records = reversed(_records(run_dir / METRICS_FILE))
     return next(((record["step"], record.get("batch", "")) for record in records if record["kind"] == "step"), (0, ""))
 
@@ -169,7 +169,7 @@ def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    """The records of a file whose last line may be incomplete, as its writing may have been interrupted.
+    """The records of a file; its last line is dropped if writing it was interrupted.
 
     Raises:
         LinesError: another line is not a record.

@@ -1,4 +1,4 @@
-"""Optimizers of tables that update only the rows that a step has looked up, from sparse gradients.
+"""Optimizers for tables that use sparse gradients to update only the rows that a step has looked up.
 
 Shape letters: N rows of a table, R rows with a gradient, D width.
 """
@@ -18,8 +18,8 @@ _EPS = 1e-8
 class LazyAdamConfig(Config):
     """`torch.optim.SparseAdam`: Adam in which the moments and the vector of a row change only in steps that look it up.
 
-    A row's moments do not decay between its steps, and the bias correction counts all steps. So it equals Adam where
-    every step looks up every row, and is another optimizer elsewhere.
+    A row's moments do not decay in other steps, and the bias correction counts all steps. This optimizer therefore
+    equals Adam only if every step looks up every row.
     """
 
     name: Literal["lazy_adam"] = Field(
@@ -28,7 +28,7 @@ class LazyAdamConfig(Config):
 
     def build(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.Optimizer:
         optimizer = torch.optim.SparseAdam(groups, betas=betas)
-        for table in tables_of(optimizer):  # as its first step would do; a checkpoint may come before
+        for table in tables_of(optimizer):  # as its first step would do: a checkpoint may be written before it
             moments = {"exp_avg": torch.zeros_like(table), "exp_avg_sq": torch.zeros_like(table)}
             optimizer.state[table] = {"step": 0, **moments}
         return optimizer
@@ -51,7 +51,7 @@ TableOptimizerConfig = Annotated[LazyAdamConfig | RowwiseAdagradConfig, Field(di
 class RowwiseAdagrad(torch.optim.Optimizer):
     """s_r ← s_r + mean_d g_rd²;  w_r ← w_r − lr · g_r / (√s_r + ε), for the rows r of a sparse gradient g.
 
-    The state is one number per row, (N,). As EXACT_ROWWISE_ADAGRAD of FBGEMM and RWSAdagrad of DLRM (Naumov et al.,
+    The state is one number per row, (N,), as in FBGEMM's EXACT_ROWWISE_ADAGRAD and in DLRM's RWSAdagrad (Naumov et al.,
     arXiv 1906.00091).
     """
 

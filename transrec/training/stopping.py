@@ -1,7 +1,7 @@
 """Requests to stop a run before its end: signals, and the time limit of a job.
 
-Every rank has its own requests; the trainer finds the strongest of all ranks in each step, so that all stop after the
-same one.
+Every rank has its own requests; in each step, the trainer finds the strongest request of all ranks, so that all ranks
+stop after the same step.
 """
 
 import re
@@ -21,10 +21,10 @@ _DURATION = re.compile("".join(rf"(?:(\d+){unit})?" for unit in _UNITS))
 
 
 class Stop(IntEnum):
-    """A request to stop; of several, the largest counts."""
+    """A request to stop; if there are several, the largest takes effect."""
 
     NO = 0
-    PAUSE = 1  # SIGUSR1, or the time limit: the run is started again
+    PAUSE = 1  # SIGUSR1, or the time limit: the run will be started again
     END = 2  # SIGTERM or Ctrl-C
 
 
@@ -36,14 +36,14 @@ class Interrupted(Exception):
 
 
 class Paused(Interrupted):
-    """SIGUSR1 or the time limit stopped the run after it was saved; the same command goes on."""
+    """SIGUSR1 or the time limit stopped the run after it was saved; the same command resumes it."""
 
 
 def seconds(duration: str) -> int:
     """Seconds of a duration such as `1d`, `3h50m` or `90s`.
 
     Raises:
-        ValueError: it is no such text, or zero.
+        ValueError: `duration` has another form, or is zero.
     """
     found = _DURATION.fullmatch(duration)
     total = (
@@ -66,10 +66,10 @@ Duration = Annotated[str, BeforeValidator(_as_written)]
 
 
 class StopRequest:
-    """The request of this rank.
+    """The requests to stop that this rank has received.
 
     Args:
-        time_limit: after which the run pauses, from now on; None: no limit.
+        time_limit: the time from now after which the run pauses; None: no limit.
     """
 
     def __init__(self, time_limit: str | None) -> None:
@@ -83,7 +83,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take signals for requests, in the main thread; in another, as under Ray, signals keep their meaning."""
+        """Treat signals as requests, if in the main thread; in another thread, as under Ray, handlers are unchanged."""
         handled = _STOP_BY if threading.current_thread() is threading.main_thread() else ()
         previous = {number: signal.signal(number, self._hear) for number in handled}
         try:

@@ -1,17 +1,17 @@
-"""Embedding tables beside DeepSpeed: a step costs what its rows cost, however many rows the tables have.
+"""Embedding tables updated outside DeepSpeed, so that the cost of a step depends only on the rows that it looks up.
 
-DeepSpeed flattens all parameters of its optimizer, and clears, reduces, clips and updates every element of them. A step
-looks up a few thousand of a million rows.
+DeepSpeed flattens all parameters of its optimizer, and clears, reduces, clips and updates every element of them. But a
+step looks up only a few thousand of, say, a million rows.
 
-Designs considered. DeepSpeed's own sparse gradients exist without ZeRO only, and its optimizers update all rows anyway.
-Tables as modules outside of the model that DeepSpeed wraps would lose their names in checkpoints and exports, and
-lookups that return leaves need their own treatment of padding, repeated lookups and micro-batches. A table split by
-rows over ranks saves memory and costs two all-to-all exchanges per lookup; a million rows fit every device. Taken:
-tables stay parameters of the model, whole on every rank, with the sparse gradients of `nn.Embedding(sparse=True)`. A
-hook takes each gradient off its parameter in the backward pass, before DeepSpeed reduces gradients; at the end of a
-step the rows of all ranks are gathered and added in the order of ranks, so that all ranks make the same update, and an
-optimizer of sparse gradients applies it. `EngineWithTables` does this inside `backward` and `step`, as DeepSpeed does
-for the other parameters, so that the loop knows nothing of it.
+Designs considered. DeepSpeed's own sparse gradients exist only without ZeRO, and its optimizers update all rows anyway.
+Tables as modules outside the model that DeepSpeed wraps would lose their names in checkpoints and exports, and lookups
+that return leaves would need their own treatment of padding, repeated lookups and micro-batches. Splitting a table by
+rows over ranks would save memory but cost two all-to-all exchanges per lookup, and a million rows fit every device.
+Chosen: tables stay parameters of the model, whole on every rank, with the sparse gradients of
+`nn.Embedding(sparse=True)`. A hook takes each gradient off its parameter in the backward pass, before DeepSpeed reduces
+gradients; at the end of a step, the rows of all ranks are gathered and added in the order of ranks, so that all ranks
+make the same update, and an optimizer for sparse gradients applies it. `EngineWithTables` does this inside `backward`
+and `step`, as DeepSpeed does for the other parameters, so that the training loop does not handle tables.
 
 Shape letters: R rows with a gradient, D width.
 """
@@ -46,7 +46,7 @@ class Tables:
         assert gradient is not None
         taken = self._taken.get(table)
         self._taken[table] = gradient if taken is None else taken + gradient
-        table.requires_grad_(False)  # or DeepSpeed, without ZeRO, reduces zeros in place of the gradient
+        table.requires_grad_(False)  # otherwise DeepSpeed without ZeRO would reduce zeros instead of the gradient
 
     def after_backward(self, last: bool) -> None:
         """Make the tables trainable again; after the last micro-batch of a step, average gradients over ranks."""
@@ -59,8 +59,8 @@ class Tables:
                 self._taken[table] = gradient
 
     def _averaged(self, own: Sequence[Tensor]) -> list[Tensor]:
-        """Each table's gradient, averaged over ranks, without rows of zeros: which rows those are depends on how a
-        batch is divided among ranks."""
+        """Each table's gradient, averaged over ranks, without rows of zeros, because which rows are zero depends on
+        how a batch is divided among ranks."""
         counts = self._world.gather_ints([gradient.indices().shape[1] for gradient in own])
         averaged = []
         for gradient, of_ranks in zip(own, counts.T.tolist(), strict=True):
@@ -92,7 +92,7 @@ class Tables:
 
 
 class EngineWithTables:
-    """A DeepSpeed engine whose steps include the tables, with their share of the gradient's norm.
+    """A DeepSpeed engine whose steps also update the tables; their gradients count towards the gradient norm.
 
     Args:
         clipping: largest norm of the gradient; 0: no clipping.
@@ -127,7 +127,7 @@ class EngineWithTables:
             self.tables.step(self._clipping_factor())
 
     def get_global_grad_norm(self) -> Tensor | None:
-        """The norm of all gradients before clipping; None without ZeRO and clipping, where nobody needs it."""
+        """The norm of all gradients before clipping; None if there is neither ZeRO nor clipping to compute it for."""
         return self._norm
 
     def _clipping_factor(self) -> Tensor | float:
@@ -147,26 +147,26 @@ class EngineWithTables:
 
 
 def tables_beside(engine: Any) -> Tables | None:
-    """The tables beside an engine, if there are any."""
+    """The tables that an engine updates outside DeepSpeed, if there are any."""
     return engine.tables if isinstance(engine, EngineWithTables) else None
 
 
 def learning_groups(engine: Any) -> list[dict[str, Any]]:
-    """The parameter groups of an engine, with those of its tables."""
+    """The parameter groups of an engine, including those of its tables."""
     tables = tables_beside(engine)
     found: list[dict[str, Any]] = [*engine.optimizer.param_groups]
     return found if tables is None else [*found, *tables.optimizer.param_groups]
 
 
 def reduced_gradients(engine: Any) -> list[Tensor]:
-    """The averaged gradients between `backward` and `step` without ZeRO; of a table, its rows."""
+    """The averaged gradients between `backward` and `step` without ZeRO; for a table, only rows with a gradient."""
     tables = tables_beside(engine)
     dense = [p.grad for p in engine.module.parameters() if p.grad is not None]
     return dense if tables is None else [*dense, *tables.gradients()]
 
 
 def _rows(gradient: Tensor | None, table: nn.Parameter) -> Tensor:
-    """A coalesced gradient; without one, a gradient without rows."""
+    """The coalesced gradient of a table; if there is none, a gradient without rows."""
     if gradient is None:
         none = torch.empty(0, dtype=torch.int64, device=table.device)
         return _sparse(none, table.new_empty((0, table.shape[1])), table)

@@ -137,14 +137,14 @@ class Trainer:
         self._window = _Window()
         self._rates: dict[str, float] = {}
         self._gradient_norm: float | None = None
-        self._trains_on = False  # after an end that was earlier
+        self._trains_on = False  # the run had finished and is now trained for longer
         self._energy = EnergyMeter(world)
-        self._energy_before: dict[str, float] | None = None  # of the checkpoint; None: the run begins
+        self._energy_before: dict[str, float] | None = None  # energy in the checkpoint; None: the run is new
 
     def resume(self) -> None:
         """Load the latest checkpoint, if there is one; writes nothing.
 
-        A run that had finished goes on if it is to have more steps now, unless its patience was what ended it.
+        A finished run continues if the configuration now asks for more steps, unless `train.patience` ended it.
 
         Raises:
             CheckpointError: the checkpoint cannot be used.
@@ -159,7 +159,7 @@ class Trainer:
         """Call `save_best` with the weights of the best validation, from their checkpoint; every rank must call it.
 
         Raises:
-            CheckpointError: that checkpoint is gone or cannot be used.
+            CheckpointError: that checkpoint is missing or cannot be used.
         """
         folder = self.run_dir / "checkpoints"
         best, newest = checkpoint.of_step(folder, self.state.best_step), checkpoint.latest(folder)
@@ -172,8 +172,8 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            Interrupted: SIGTERM or Ctrl-C arrived, and a checkpoint of the last step is written.
-            Paused: the same by SIGUSR1 or the time limit.
+            Interrupted: SIGTERM or Ctrl-C stopped the run, after a checkpoint of the last step was written.
+            Paused: the same, caused by SIGUSR1 or the time limit.
             TrainingError: the loss is not finite.
             StorageError: the disk is full or read-only.
         """
@@ -352,7 +352,7 @@ class Trainer:
         return agreed, normalisers, Stop(int(everyone[:, 0].max()))
 
     def _flush(self) -> None:
-        """Record the steps since the last flush; only here does the host wait for the device."""
+        """Record the steps since the last flush; the host waits for the device only here."""
         window, self._window = self._window, _Window()
         if not window.losses:
             return
@@ -451,7 +451,7 @@ def _means(losses: Mapping[str, Tensor], normalisers: Mapping[str, float]) -> Te
 
 
 def peak_memory() -> int:
-    """Peak memory in bytes: of the device if there is one, else the resident memory of this process."""
+    """Peak memory in bytes: of the device if there is one, otherwise the resident memory of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

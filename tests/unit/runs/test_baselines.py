@@ -134,7 +134,7 @@ def test_evidence_that_cannot_be_made_leaves_the_others(
 
     monkeypatch.setattr("transrec.evidence.pair_counts.PairCountsConfig.fill", fail)
     assert [*measured(examples)] == ["most_popular", "item_to_item"]
-    assert "transrec: no baseline transitions: too many items to compare" in capsys.readouterr().err
+    assert "transrec: skipping the baseline transitions: too many items to compare" in capsys.readouterr().err
 
 
 def test_lookups_of_a_block_of_users_do_not_grow_with_the_catalogue() -> None:

@@ -66,7 +66,7 @@ def test_the_limit_is_the_memory_of_the_device(
     assert pool_memory.memory(torch.device("cpu")) > 2**28
     check(experiment)
     monkeypatch.setattr(pool_memory, "memory", lambda device: 2**10)
-    with pytest.raises(ConfigError, match=r"there are 0\.0 GiB"):
+    with pytest.raises(ConfigError, match=r"only 0\.0 GiB are available"):
         check(experiment)
 
 

@@ -68,7 +68,7 @@ def test_a_missing_export_is_explained_by_what_is_there(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert told(run_dir / "export").startswith(f"{run_dir} does not exist: give the folder to which it was moved")
     run_dir.mkdir()
-    assert told(run_dir / "export").startswith(f"{run_dir} has no export yet: train it until its first validation")
+    assert told(run_dir / "export").startswith(f"{run_dir} has no export yet: train the run until its first validation")
     (run_dir / "checkpoints" / "step-00000004").mkdir(parents=True)
     assert told(run_dir / "export").startswith(f"{run_dir} has no export: start its training command again")
     assert told(run_dir).startswith(f"{run_dir} is neither a run folder nor an export")

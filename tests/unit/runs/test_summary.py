@@ -42,12 +42,12 @@ def results_of(metric, **values):
         (
             "HR@10",
             {"most_popular": 0.1, "blend": 0.3, "item_to_item": 0.25, "this run": 0.2},
-            "HR@10: this run (0.2000) is behind blend (0.3000), item_to_item (0.2500), baselines of far less effort.",
+            "HR@10: this run (0.2000) is behind far simpler baselines: blend (0.3000), item_to_item (0.2500).",
         ),
         (
             "loss",
             {"one": 1.0, "other": 3.0, "this run": 2.0},
-            "loss: this run (2.0000) is behind one (1.0000), a baseline of far less effort.",
+            "loss: this run (2.0000) is behind a far simpler baseline: one (1.0000).",
         ),
     ],
 )

@@ -61,7 +61,7 @@ def test_what_cannot_be_searched_for_is_a_sentence(recommender: Recommender, tmp
     for left_out in ([folder.ids[:1]], "12"):
         with pytest.raises(ConfigError, match="left_out: expected a list of item ids for each of 2 users"):
             folder.nearest(users, 3, left_out)
-    with pytest.raises(ConfigError, match="a history is a list of item ids, found the text"):
+    with pytest.raises(ConfigError, match="a history is a list of item ids, found the string"):
         folder.nearest(users, 3, [folder.ids[0], folder.ids[1]])
 
 

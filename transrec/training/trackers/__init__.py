@@ -1,4 +1,4 @@
-"""Trackers: programs in which people watch and compare the curves of runs. `name:` chooses each."""
+"""Trackers: programs for watching and comparing the curves of runs, each chosen by `name:`."""
 
 from typing import Annotated, Any
 

@@ -23,11 +23,11 @@ class CsvConfig(Config):
         return CsvTable(run)
 
     def check(self) -> None:
-        """Everything that it needs is installed."""
+        """Does nothing: this tracker needs no other library."""
 
 
 class CsvTable(Tracker):
-    """Appends to `curves.csv`, which it first makes anew from the earlier rows."""
+    """Rewrites `curves.csv` with the earlier rows, then appends to it."""
 
     def __init__(self, run: TrackedRun) -> None:
         self._path = run.folder / FILE

@@ -40,7 +40,7 @@ class MlflowConfig(Config):
 class MlflowRun(Tracker):
     """A run of MLflow whose id is kept in `mlflow/` of the run folder.
 
-    MLflow keeps every point that it is given, so a point that it has already is not sent again.
+    MLflow keeps every point that it receives, so points that it already has are not sent again.
     """
 
     def __init__(self, config: MlflowConfig, run: TrackedRun) -> None:
@@ -68,14 +68,14 @@ class MlflowRun(Tracker):
         self._finished = True
 
     def flush(self) -> None:
-        """Every point was written when it was added."""
+        """Does nothing: every point was written when it was added."""
 
     def close(self) -> None:
         with reporting("mlflow", _REMEDY):
             self._client.set_terminated(self._id, "FINISHED" if self._finished else "KILLED")
 
     def _opened(self, file: Path, experiment: str, artifacts: str | None, name: str) -> str:
-        """The id of the run, which is made if the store does not have it."""
+        """The id of the run, which is created if the store does not have it."""
         known = file.read_text(encoding="utf-8").strip() if file.exists() else ""
         found = self._client.get_experiment_by_name(experiment)
         place = found.experiment_id if found else self._client.create_experiment(experiment, artifacts)
@@ -87,7 +87,7 @@ class MlflowRun(Tracker):
         return identity
 
     def _has(self, run: str) -> bool:
-        """Whether the store has a run, which it lacks if the tracker now has another store."""
+        """Whether the store has a run; it does not if the tracker now uses another store."""
         (exceptions,) = needed("mlflow", "the tracker mlflow", "mlflow.exceptions")
         try:
             self._client.get_run(run)
@@ -103,7 +103,7 @@ class MlflowRun(Tracker):
         return {(name, point.step) for name in names for point in self._client.get_metric_history(self._id, name)}
 
     def _add_parameters(self, hyperparameters: Mapping[str, Any]) -> None:
-        """Add the settings that the store does not have; it refuses to change one."""
+        """Add the settings that the store does not have; MLflow refuses to change existing ones."""
         known = self._client.get_run(self._id).data.params
         new = [
             self._entities.Param(key, str(plain(value))[:_LONGEST_PARAMETER])
@@ -126,5 +126,5 @@ class MlflowRun(Tracker):
 
 
 def metric_name(tag: str) -> str:
-    """`valid/HR@10` -> `valid/HR_at_10`: MLflow has no `@` in names."""
+    """`valid/HR@10` -> `valid/HR_at_10`: MLflow does not allow `@` in names."""
     return tag.replace("@", "_at_")

@@ -42,16 +42,16 @@ class TensorBoardConfig(Config):
         return TensorBoardLog(run)
 
     def check(self) -> None:
-        """Everything that it needs is installed."""
+        """Does nothing: TensorBoard is always installed."""
 
 
 class TensorBoardLog(Tracker):
-    """Event files. A reader drops what earlier files have from the step on that a later one begins with."""
+    """Writes event files. From the first step of a later file on, TensorBoard ignores the points of earlier files."""
 
     def __init__(self, run: TrackedRun) -> None:
         self._run, self._folder = run, run.folder / FOLDER
         threading.excepthook = _without_tensorboard
-        # The last step may have results, which a run that is started again after its end writes again.
+        # The last step may have results; a run that is started again after its end writes them again.
         last = [row for row in run.earlier if row.step == run.start_step]
         missing = last if self._folder.exists() else run.earlier
         with writing(self._folder):
@@ -66,9 +66,9 @@ class TensorBoardLog(Tracker):
                 self._board.add_scalar(tag, value, row.step, new_style=True)
 
     def results(self, row: Row) -> None:
-        """Show the run in the HParams tab, and the metrics.
+        """Add the hyperparameters, for the HParams tab, and the metrics.
 
-        They go into the run's own event file: `SummaryWriter.add_hparams` would create a new run for every call.
+        Both go into the run's own event file: `SummaryWriter.add_hparams` would create a new run for every call.
         """
         flat = {key: plain(value) for key, value in self._run.hyperparameters.items()}
         with writing(self._folder):
@@ -77,7 +77,7 @@ class TensorBoardLog(Tracker):
         self.scalars(row)
 
     def items(self, items: ShownItems) -> None:
-        """Write the files of the projector: vectors (I, D), what they belong to, and where both are.
+        """Write the files of the projector: the vectors (I, D), the texts of their items, and a list of both files.
 
         `SummaryWriter.add_embedding` would add another set of files whenever a finished run is started again.
         """

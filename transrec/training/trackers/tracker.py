@@ -4,9 +4,9 @@ A run may be killed at any time, and resumes from its last checkpoint. `metrics.
 checkpoint; every tracker is made to show the same points, each once.
 
 Designs considered for trackers of other programs, which can neither take back a point nor tell when it is safe on
-disk. Holding points back until the next checkpoint: nobody could watch a run. Appending whatever comes: a killed run
-shows some steps twice, and lacks those that the program had in memory (an offline run of W&B lost 5 of 5). Taken:
-metrics.jsonl has every point, and a tracker that opens is given those so far, compares, and adds what it lacks.
+disk. Holding points back until the next checkpoint: nobody could watch a run live. Appending all points: a killed run
+would show some steps twice and lack those that the program held in memory (an offline run of W&B lost 5 of 5). Chosen:
+metrics.jsonl has every point; when a tracker is opened, it gets all points so far and adds those that it lacks.
 """
 
 import math
@@ -63,7 +63,7 @@ class ShownItems:
 
 
 class Tracker(ABC):
-    """Shows one run. It lives on rank 0 only, and after `open` it holds all earlier rows, each once."""
+    """Shows one run. It exists only on rank 0, and after `open` it holds all earlier rows, each once."""
 
     @abstractmethod
     def scalars(self, row: Row) -> None:
@@ -98,12 +98,12 @@ def reporting(tracker: str, remedy: str) -> Iterator[None]:
 
 
 def plain(value: Any) -> bool | int | float | str:
-    """A hyperparameter as trackers take it."""
+    """A hyperparameter in a type that trackers accept."""
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def kept_id(path: Path, new: str) -> str:
-    """The id that a tracker has for a run, from `path` in the run folder; at first, `new` is written there."""
+    """A tracker's id of a run, from `path` in the run folder; if there is none yet, `new`, which is written there."""
     if path.exists():
         return path.read_text(encoding="utf-8").strip()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """The curves of a run in Weights & Biases.
 
-W&B numbers rows by itself, and a run that resumes goes on with the number after its last row. Row i of the run is row
-i of its `metrics.jsonl`, so a resumed run knows which rows are there: those below the number that W&B begins with.
-An offline run begins with 0: its rows are written again, all of them, to a new file that replaces the old one.
+W&B numbers rows itself, and a resumed run continues with the number after its last row. Row i in W&B is row i of the
+run's `metrics.jsonl`, so a resumed run knows which rows W&B has: those below the number that W&B begins with. An
+offline run begins with 0: all of its rows are written again, to a new file that replaces the old one.
 """
 
 import shutil
@@ -55,7 +55,7 @@ class WandbRun(Tracker):
                 resume="allow",
                 dir=str(run.folder),
                 config={key: plain(value) for key, value in run.hyperparameters.items()},
-                # Its output would break the progress bar; environment.yaml has versions, and code is not asked for.
+                # Its output would break the progress bar; environment.yaml has the versions, and code is not needed.
                 settings=wandb.Settings(
                     silent=True, console="off", disable_git=True, disable_code=True, x_save_requirements=False
                 ),
@@ -75,7 +75,7 @@ class WandbRun(Tracker):
             self._row += 1
 
     def flush(self) -> None:
-        """W&B writes on its own, and what it loses when a run is killed is written again when the run resumes."""
+        """Does nothing: W&B writes by itself, and what it loses in a killed run is written again on resuming."""
 
     def close(self) -> None:
         with reporting("wandb", _REMEDY):

@@ -77,6 +77,11 @@ class Experiment(Config):
                 "train.gradient_checkpointing=passes: a pass recomputed as a whole cannot gather the weights of each "
                 "layer as zero.stage=3 does: set zero.stage to 0, 1 or 2, or train.gradient_checkpointing=true"
             )
+        if self.train.precision == "bf16_weights" and self.zero.stage == 0:
+            raise ValueError(
+                "train.precision=bf16_weights needs the fp32 master weights of zero.stage 1, 2 or 3: set zero.stage, "
+                "or train.precision=bf16"
+            )
         if self.optimizer.embedding is not None:
             self._check_tables(self.optimizer.embedding.name)
         if self.init_except and self.init_from is None:
@@ -89,8 +94,11 @@ class Experiment(Config):
                 f"optimizer.embedding.name={name} keeps tables whole on every rank, but zero.stage=3 splits them: "
                 "set zero.stage to 0, 1 or 2"
             )
-        if self.train.precision == "fp16":
-            raise ValueError(f"optimizer.embedding.name={name} has no loss scale: set train.precision to bf16 or fp32")
+        if self.train.precision in ("fp16", "bf16_weights"):
+            raise ValueError(
+                f"optimizer.embedding.name={name} keeps no fp32 copy of 16-bit weights: set train.precision to bf16 or "
+                "fp32"
+            )
         if name == "rowwise_adagrad" and self.optimizer.lr.embedding is None:
             raise ValueError(
                 "optimizer.embedding.name=rowwise_adagrad needs its own learning rate, because Adagrad needs a larger "

@@ -128,6 +128,7 @@ def test_other_ranks_and_another_stage_go_on_with_the_state_of_rows(
     [
         (["zero.stage=3"], "set zero.stage to 0, 1 or 2"),
         (["train.precision=fp16"], "set train.precision to bf16 or fp32"),
+        (["train.precision=bf16_weights", "zero.stage=1"], "set train.precision to bf16 or fp32"),
         (["optimizer.lr.embedding=null"], "set optimizer.lr.embedding"),
     ],
 )

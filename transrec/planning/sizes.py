@@ -77,7 +77,7 @@ def memory(setting: Setting, stage: int, largest: Rehearsal | None) -> dict[str,
 def state_bytes(setting: Setting, stage: int) -> dict[str, int]:
     """Bytes of weights, gradients and optimizer state on a rank (Rajbhandari et al., 2020)."""
     parameters, experiment = setting.parameters, setting.experiment
-    half = experiment.train.precision == "fp16"
+    half = experiment.train.precision in ("fp16", "bf16_weights")
     number = BYTES_OF_A_NUMBER // 2 if half else BYTES_OF_A_NUMBER
     share = [setting.ranks if stage >= least else 1 for least in (3, 2, 1)]
     return {

@@ -25,7 +25,7 @@ class ZeroConfig(Config):
     offload_parameters: bool = Field(False, description="keep parameters in host memory between uses (stage 3)")
 
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "bf16_weights", "fp16"]
 
 
 def deepspeed_config(
@@ -38,9 +38,10 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """The complete dictionary for `deepspeed.initialize`.
 
-    bf16 means autocast: weights and optimizer state stay fp32, and matrix products run in 16 bits. fp16 is DeepSpeed's
-    own mode: fp16 weights over fp32 master weights with a dynamic loss scale, which autocast lacks under ZeRO (its
-    scaler neither backs off nor is saved there). An export then holds the fp16 values.
+    bf16 means autocast: weights and optimizer state stay fp32, and matrix products run in 16 bits. bf16_weights and
+    fp16 are DeepSpeed's own modes: 16-bit weights and gradients over fp32 master weights. fp16 has a dynamic loss
+    scale, which autocast lacks under ZeRO (its scaler neither backs off nor is saved there). An export then holds the
+    16-bit values.
 
     Raises:
         ConfigError: `extra` has a key that the typed fields set, the stage does not support the offload, or the device
@@ -66,6 +67,8 @@ def deepspeed_config(
     }
     if precision == "bf16":
         ours["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    if precision == "bf16_weights":
+        ours["bf16"] = {"enabled": True}
     if precision == "fp16":
         if not get_accelerator().is_fp16_supported():
             raise ConfigError("`train.precision=fp16` is not supported on this device: use bf16 or fp32")

@@ -91,7 +91,7 @@ class _Compute:
 
     def __init__(self, encoder: Any, prefix: FrozenPrefix, precision: Precision, device: torch.device) -> None:
         self.encoder, self.prefix, self.device = encoder, prefix, device
-        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision in ("bf16", "bf16_weights"))
 
     def __call__(self, chunk: Chunk) -> Tensor:
         was_training = self.encoder.training

@@ -47,7 +47,9 @@ class TrainConfig(Config):
     accumulation: Annotated[int, MayDiffer()] = Field(
         1, ge=1, description="micro-batches that a rank's share of a step is divided into"
     )
-    precision: Precision = Field("fp32", description="precision of matrix products (bf16), or of all weights (fp16)")
+    precision: Precision = Field(
+        "fp32", description="precision of matrix products (bf16), or of weights and gradients too (bf16_weights, fp16)"
+    )
     clipping: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
     gradient_checkpointing: Annotated[bool | Literal["passes"], MayDiffer()] = Field(
         False,

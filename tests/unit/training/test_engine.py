@@ -41,10 +41,11 @@ def test_clipping_is_written_where_it_is_off_too() -> None:
     [
         ("fp32", {}),
         ("bf16", {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}),
+        ("bf16_weights", {"bf16": {"enabled": True}}),
         ("fp16", {"fp16": {"enabled": True, "initial_scale_power": 16, "loss_scale_window": 1000, "hysteresis": 2}}),
     ],
 )
-def test_bf16_is_autocast_and_fp16_deepspeeds_own_mode(
+def test_bf16_is_autocast_and_16_bit_weights_are_deepspeeds_own_modes(
     precision: str, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transrec.training.engine, "get_accelerator", lambda: Device(fp16=True))

@@ -18,6 +18,7 @@ BF16, FP16 = (
     {f"{name} stage {stage}": [f"train.precision={name}", f"zero.stage={stage}"] for stage in (0, 2)}
     for name in ("bf16", "fp16")
 )
+BF16 |= {f"bf16 weights stage {stage}": ["train.precision=bf16_weights", f"zero.stage={stage}"] for stage in (1, 3)}
 MODELS = {
     **{f"adapted {name}": [setting] for name, setting in ADAPTATIONS.items()},
     "lora in stage 3": [ADAPTATIONS["lora"], "zero.stage=3"],

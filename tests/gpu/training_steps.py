@@ -40,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
     "stage 3": {"zero": {"stage": 3}},
     "checkpointing": {"train": {"gradient_checkpointing": True}},
     "checkpointing by passes": {"train": {"gradient_checkpointing": "passes"}},
+    "bf16 weights": {"train": {"precision": "bf16_weights"}, "zero": {"stage": 1}},
     "compiled": {"train": {"compile": True}},
     "houlsby": {"adaptation": {"name": "houlsby", "also_train": ["head"]}},
     "lora": {"adaptation": {"name": "lora", "also_train": ["head"]}},

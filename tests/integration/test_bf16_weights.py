@@ -46,7 +46,8 @@ def test_a_run_that_goes_on_has_lost_nothing_of_its_master_weights(
     at_once = train(commands, tiny, tmp_path / "at_once", *basics, f"zero.stage={after}")
     in_two = train(commands, tiny, tmp_path / "in_two", *basics, f"zero.stage={before}", "train.steps=6")
     train(commands, tiny, in_two, *basics, f"zero.stage={after}", "train.steps=12")
-    np.testing.assert_allclose(losses(in_two), losses(at_once), rtol=0 if before == after else 3e-3)  # stages round sums differently
+    rounding = 0 if before == after else 3e-3  # stages add in another order
+    np.testing.assert_allclose(losses(in_two), losses(at_once), rtol=rounding)
 
 
 def test_stage_0_is_refused_because_it_keeps_no_master_weights(

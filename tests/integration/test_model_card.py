@@ -53,3 +53,15 @@ def test_the_card_names_the_data_and_where_the_weights_come_from(run: tuple[Path
     assert str(tiny.shards.parent) not in text, "a card is shared"
     assert "| source | `synthetic` |" in text
     assert "SHA-256 of the shards' index" in text
+
+
+def test_the_card_of_an_adapter_says_how_to_load_it_and_which_weights_it_holds(
+    run: tuple[Path, dict[str, Any]], commands: ForkedCommands, tiny: Tiny, tmp_path: Path
+) -> None:
+    arguments = ["--config", tiny.config, f"run_dir={tmp_path / 'lora'}", f"init_from={run[0]}", "adaptation.name=lora"]
+    finished = commands.run("train", *arguments, "train.steps=2", "train.evaluate_every=never")
+    assert "trained for 2 steps; without validations, the last weights are exported." in finished.stdout
+    text = (tmp_path / "lora" / "export" / "README.md").read_text("utf-8")
+    assert '(run,) = transrec.load_adapters(["lora"], base="red wines")' in text
+    assert "| steps | 2; without validations, the last weights are exported |" in text
+    assert "transrec.load_run" in (run[0] / "export" / "README.md").read_text("utf-8")

@@ -9,8 +9,8 @@ from transrec.data.shards.remote import public
 from transrec.experiment import Experiment
 from transrec.files import write_text
 from transrec.protocols import Examples
-from transrec.runs.export import EXPORT_FOLDER
-from transrec.runs.summary import energy
+from transrec.runs.export import EXPORT_FOLDER, is_adapted
+from transrec.runs.summary import chosen, energy
 
 CARD_FILE = "README.md"
 _INTERVAL = "_interval"
@@ -43,14 +43,21 @@ def model_card(experiment: Experiment, examples: Examples, summary: dict[str, An
         "## Lineage",
         _table("", "", _lineage(experiment, examples, summary)),
         "## Use",
-        "```python\nimport transrec\n\n"
-        f'run = transrec.load_run("{name}")  # the run folder that holds this export\n'
-        'run.recommend(["item id", "item id"], top=10)\n```',
+        _use(experiment),
         "## Licence",
         "Unknown: before you share the weights, write their licence here and its identifier at `license:` above. It "
         "depends on the data, and on the pretrained model from which training started.",
     ]
     return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _use(experiment: Experiment) -> str:
+    name = experiment.run_dir.absolute().name
+    loaded = f'run = transrec.load_run("{name}")  # the run folder that holds this export'
+    if is_adapted(experiment.run_dir / EXPORT_FOLDER):
+        base = f'base="{_place(experiment.init_from)}"' if experiment.init_from else "base=…"
+        loaded = f'(run,) = transrec.load_adapters(["{name}"], {base})  # this export, or its run folder'
+    return f'```python\nimport transrec\n\n{loaded}\nrun.recommend(["item id", "item id"], top=10)\n```'
 
 
 def _front_matter(experiment: Experiment, summary: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +140,7 @@ def _lineage(experiment: Experiment, examples: Examples, summary: dict[str, Any]
     started = experiment.init_from
     return {
         "initial weights": f"`{_place(started)}`" if started else "the pretrained or random weights of its parts",
-        "best step": f"{summary['best_step']:,} of {summary['steps']:,}",
+        "steps": f"{summary['steps']:,}; {chosen(summary)}",
         "seed": str(experiment.seed),
         "SHA-256 of the shards' index": f"`{examples.folder.index_sha256}`",
         "SHA-256 of the item ids": f"`{examples.folder.index.item_ids_sha256}`",

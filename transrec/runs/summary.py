@@ -181,7 +181,7 @@ def show(
         output.print(remark, highlight=False)
     output.print(
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained for {summary['steps']} steps; "
-        f"best at step {summary['best_step']}.",
+        f"{chosen(summary)}.",
         *(cost.advice() if cost is not None else ["Operations were not counted: one device cannot hold the model."]),
         f"Results    {folder}/summary.json",
         *([f"Curves     tensorboard --logdir {folder}/tensorboard"] if (folder / "tensorboard").exists() else []),
@@ -191,6 +191,12 @@ def show(
         highlight=False,
     )
     print(json.dumps(plain_json({"run": str(folder), "test": summary["test"]})))
+
+
+def chosen(summary: Mapping[str, Any]) -> str:
+    """Which weights of a run are exported and tested."""
+    best = summary["best_step"]
+    return f"best at step {best}" if best else "without validations, the last weights are exported"
 
 
 def _question(experiment: Experiment) -> str:

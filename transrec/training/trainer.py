@@ -59,7 +59,9 @@ class TrainConfig(Config):
     compile: Annotated[bool, MayDiffer()] = Field(
         False, description="compile the training passes of text and image encoders with torch.compile"
     )
-    evaluate_every: Every = Field("epoch", description="steps between validations")
+    evaluate_every: Every = Field(
+        "epoch", description="steps between validations; never: the last weights are exported, not the best"
+    )
     checkpoint_every: Annotated[Every, MayDiffer()] = Field("epoch", description="steps between checkpoints")
     patience: int | None = Field(
         5, ge=1, description="validations without improvement before training stops; null: never stop"

@@ -6,6 +6,7 @@ import re
 import shutil
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from commands import REPOSITORY
@@ -13,6 +14,8 @@ from pages import EXTENDING, PAGES, README, Block, blocks, command_of, recorded
 
 import data_tools.__main__
 from transrec import __version__
+from transrec.adaptation import MethodConfig
+from transrec.adaptation.method import AdapterMethod
 from transrec.commands import completion, evaluate, fill, lineage, plan, recommend, serve, sweep, train
 from transrec.config import find, load, validate
 from transrec.experiment import Experiment
@@ -162,3 +165,14 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_pages_speak_of_no_machine() -> None:
     for page in PAGES:
         assert os.path.expanduser("~") + "/" not in (REPOSITORY / page).read_text("utf-8")
+
+
+def test_the_default_rates_of_adapters_on_the_page_are_those_of_the_methods() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\de.-]+) \| ([\de.-]+) \|$", (REPOSITORY / "docs" / "adaptation.md").read_text("utf-8"), re.M
+    )
+    methods = {kind.model_fields["name"].default: kind for kind in get_args(get_args(MethodConfig)[0])}
+    rated = {name: kind.rates for name, kind in methods.items() if issubclass(kind, AdapterMethod)}
+    assert {name: (float(text), float(image)) for name, text, image in rows} == {
+        name: (rates.of("text"), rates.of("image")) for name, rates in rated.items()
+    }

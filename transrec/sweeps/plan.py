@@ -251,7 +251,7 @@ class _Hashes:
 def _of_export(run_dir: Path) -> str:
     files = sorted((run_dir / "export").glob("*.safetensors"))
     if not files:
-        raise ConfigError(f"`target.init_from`: {run_dir} has no exported weights")
+        raise ConfigError(f"`target.init_from`: {run_dir} has no exported weights: let that run finish first")
     return _of_files(files)
 
 

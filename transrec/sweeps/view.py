@@ -41,7 +41,8 @@ class View:
             self.console.print(self.table())
 
     def table(self) -> Table:
-        view = Table("stage", "runs", "done", "failed", "stopped", "best", title=f"sweep {self.driver.sweep.name}")
+        columns = ("stage", "runs", "done", "failed", "stopped", "best in validation")
+        view = Table(*columns, title=f"sweep {self.driver.sweep.name}")
         for stage in STAGES:
             runs = self.driver.plan.of(stage)
             status = [self.driver.states[run.hash].status for run in runs]
@@ -52,8 +53,8 @@ class View:
         return view
 
     def _best(self, runs: list[Run]) -> str:
-        """The best test result among finished runs, and its axes."""
-        values = {run.hash: value for run in runs if (value := _test(run)) is not None}
+        """The best validation result among finished runs, and its axes: choosing by the test would use it up."""
+        values = {run.hash: value for run in runs if (value := _valid(run)) is not None}
         if not values:
             return "-"
         monitor = runs[0].experiment.train.monitor
@@ -98,7 +99,7 @@ def _label(axes: dict[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in axes.items())
 
 
-def _test(run: Run) -> float | None:
-    tested = (read_summary(run.experiment.run_dir) or {}).get("test")
-    value = tested.get(run.experiment.train.monitor) if isinstance(tested, dict) else None
+def _valid(run: Run) -> float | None:
+    found = (read_summary(run.experiment.run_dir) or {}).get("valid")
+    value = found.get(run.experiment.train.monitor) if isinstance(found, dict) else None
     return float(value) if isinstance(value, int | float) else None

@@ -42,7 +42,8 @@ def test_the_best_run_is_the_best_by_its_monitor(driver: Any, tmp_path: Path, mo
     runs = []
     for name, value in (("a", 0.1), ("b", 0.9)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "summary.json").write_text(json.dumps({"test": {monitor: value}}))
+        summary = {"valid": {monitor: value}, "test": {monitor: 1 - value}}
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
         experiment = SimpleNamespace(run_dir=tmp_path / name, train=SimpleNamespace(monitor=monitor))
         runs.append(SimpleNamespace(hash=name, experiment=experiment))
     driver.plan.trials = [SimpleNamespace(run=n, source=None, axes={"lr": i}) for i, n in enumerate("ab", start=1)]

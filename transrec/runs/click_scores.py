@@ -25,7 +25,7 @@ LATEST_SECOND = 253_402_300_799  # of the year 9999
 
 @dataclass(frozen=True)
 class Visit:
-    """What is known about a request besides the history: the user, the time, and where the items will be shown.
+    """The inputs of a request besides the history: the user, the time, and where the items will be shown.
 
     Raises:
         ConfigError: the time is not a date before the year 10000.

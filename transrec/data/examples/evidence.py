@@ -23,7 +23,7 @@ _HIDDEN, _LEFT_OUT = 7, 8  # seed components that separate these draws from othe
 
 
 class Draw(NamedTuple):
-    """What the random choices of a batch depend on, so that they are the same on any number of ranks."""
+    """The seed of the random choices in a batch, which are the same on any number of ranks."""
 
     seed: int
     step: int

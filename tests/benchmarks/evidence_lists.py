@@ -1,47 +1,75 @@
-"""Time and peak memory of counting co-occurrences: `python tests/benchmarks/evidence_lists.py [ITEMS] [INTERACTIONS]`.
+"""Time and peak memory of counting co-occurrences by several processes.
+
+    python tests/benchmarks/evidence_lists.py [--items N] [--interactions N] [--processes N]
 
 Users of twenty interactions on average, in blocks of 2,048 as shards have them; items by a power law.
 """
 
+import argparse
+import multiprocessing
 import resource
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transrec.data.content.filled_folder import filled_folder
 from transrec.evidence.co_occurrence import CoOccurrenceConfig
 
-USERS_IN_A_BLOCK = 2048
+USERS_IN_A_BLOCK, INTERACTIONS_OF_A_USER = 2048, 20
 
 
 class Synthetic:
     """Sequences that are drawn anew, alike, whenever they are read."""
 
     def __init__(self, items: int, interactions: int) -> None:
-        self.catalogue_size, self._interactions = items, interactions
+        self.catalogue_size = items
+        blocks = range(max(1, interactions // (USERS_IN_A_BLOCK * INTERACTIONS_OF_A_USER)))
+        self.popularity, sizes = np.zeros(items + 1, np.int64), []
+        for found, _ in self.sequences(blocks):
+            np.add.at(self.popularity, found, 1)
+            sizes.append(len(found))
+        self.block_sizes = np.array(sizes)
 
-    def sequences(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        generator, left = np.random.default_rng(0), self._interactions
-        while left > 0:
-            lengths = generator.geometric(1 / 20, USERS_IN_A_BLOCK)
-            ranks = generator.power(0.5, int(lengths.sum())) * self.catalogue_size
-            left -= len(ranks)
-            yield ranks.astype(np.int64) + 1, lengths
+    def sequences(self, blocks: Iterable[int]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        for block in blocks:
+            generator = np.random.default_rng(block)
+            lengths = generator.geometric(1 / INTERACTIONS_OF_A_USER, USERS_IN_A_BLOCK)
+            yield (generator.power(0.5, int(lengths.sum())) * self.catalogue_size).astype(np.int64) + 1, lengths
+
+
+def take_part(folder: Path, sources: Synthetic, peaks: "SimpleQueue[float]") -> None:
+    """Count in this process, and report its peak memory in GiB."""
+    filled_folder(folder / "counts", lambda: CoOccurrenceConfig().work(sources, folder / "pairs"))
+    peaks.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 def main() -> None:
-    items, interactions = (int(argument) for argument in (*sys.argv[1:], "1000000", "10000000")[:2])
-    with tempfile.TemporaryDirectory() as folder:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--interactions", type=int, default=10_000_000)
+    parser.add_argument("--processes", type=int, default=1)
+    given = parser.parse_args()
+    sources, context = Synthetic(given.items, given.interactions), multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as name:
+        folder, peaks = Path(name), context.SimpleQueue()
         start = time.monotonic()
-        CoOccurrenceConfig().fill(Path(folder), Synthetic(items, interactions))
+        processes = [context.Process(target=take_part, args=(folder, sources, peaks)) for _ in range(given.processes)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
         seconds = time.monotonic() - start
-        size = sum(path.stat().st_size for path in Path(folder).iterdir())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{items:,} items, {interactions:,} interactions: {seconds:.0f} s, peak {peak:.2f} GiB, {size / 1e9:.2f} GB")
+        table, pairs = (sum(p.stat().st_size for p in (folder / one).iterdir()) for one in ("counts", "pairs"))
+    print(
+        f"{given.items:,} items, {sources.block_sizes.sum():,} interactions, {given.processes} processes: "
+        f"{seconds:.0f} s, peak {max(peaks.get() for _ in processes):.2f} GiB each, "
+        f"table {table / 1e9:.2f} GB, pairs {pairs / 1e9:.2f} GB"
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ OF_A_PART = 10
 class CountedWork:
     """Calls `before` with the number of each part that is filled."""
 
-    name = "counting"
+    name, unit = "counting", "items"
 
     def __init__(self, parts: int, before: Callable[[int], None], total_bytes: int | None = None) -> None:
         self.sizes = [OF_A_PART] * parts

@@ -22,17 +22,18 @@ SECONDS_BEFORE, SECONDS_BETWEEN_LINES = 2.0, 30.0
 
 
 @contextmanager
-def progress(name: str, total: int, shown: bool | None = None) -> Iterator[Advance]:
+def progress(name: str, total: int, shown: bool | None = None, unit: str = "items") -> Iterator[Advance]:
     """Show progress of the work `name` on `total` items; call the yielded function with the number just done.
 
     Args:
         shown: whether this process shows it; by default, the first of a node does.
+        unit: what is counted.
     """
     if not (os.environ.get("LOCAL_RANK", "0") == "0" if shown is None else shown):
         yield lambda done: None
         return
     console = messages()
-    display = _Bar(name, total, console) if console.is_terminal else _Lines(name, total, console)
+    display = _Bar(name, total, console) if console.is_terminal else _Lines(name, total, unit, console)
     try:
         yield display.advance
     finally:
@@ -50,8 +51,8 @@ def tracked(name: str, things: Collection[Thing]) -> Iterator[Thing]:
 class _Lines:
     """A line after the first seconds, then one every half minute, and one at the end if the work took that long."""
 
-    def __init__(self, name: str, total: int, console: Console) -> None:
-        self._name, self._total, self._console = name, total, console
+    def __init__(self, name: str, total: int, unit: str, console: Console) -> None:
+        self._name, self._total, self._unit, self._console = name, total, unit, console
         self._done, self._start = 0, time.monotonic()
         self._next_line = self._start + SECONDS_BEFORE
 
@@ -60,19 +61,24 @@ class _Lines:
         now = time.monotonic()
         if now >= self._next_line and self._done < self._total:
             self._next_line = now + SECONDS_BETWEEN_LINES
-            self._console.print(line(self._name, self._done, self._total, now - self._start), highlight=False)
+            self._console.print(
+                line(self._name, self._done, self._total, now - self._start, self._unit), highlight=False
+            )
 
     def close(self) -> None:
         seconds = time.monotonic() - self._start
         if self._done >= self._total and seconds > SECONDS_BEFORE:
-            self._console.print(line(self._name, self._done, self._total, seconds), highlight=False)
+            self._print(seconds)
+
+    def _print(self, seconds: float) -> None:
+        self._console.print(line(self._name, self._done, self._total, seconds, self._unit), highlight=False)
 
 
-def line(name: str, done: int, total: int, seconds: float) -> str:
+def line(name: str, done: int, total: int, seconds: float, unit: str = "items") -> str:
     """`tokenising: 4,096 of 20,000 items  512/s  0.5 min left`; at the end, the time taken instead."""
     rate = done / max(1e-9, seconds)
     left = f"{(total - done) / max(1e-9, rate) / 60:,.1f} min left" if done < total else f"took {seconds / 60:,.1f} min"
-    return f"{name}: {done:,} of {total:,} items  {rate:,.{0 if rate >= 10 else 1}f}/s  {left}"
+    return f"{name}: {done:,} of {total:,} {unit}  {rate:,.{0 if rate >= 10 else 1}f}/s  {left}"
 
 
 class _Bar:

@@ -8,66 +8,99 @@ Shape letters: M unit vectors, W width, K closest, n vectors of a range.
 """
 
 import math
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transrec.config import ConfigError
+from transrec.data.content.filled_folder import Whole, filled_folder, intact
 
 Ints = NDArray[np.int64]
 Vectors = NDArray[np.float32]
-Closest = tuple[Ints, Vectors]  # places (n, K) of the closest vectors, ascending, and their cosines (n, K)
+Closest = tuple[Ints, Vectors]  # places (n, K) of the closest vectors, and their cosines (n, K)
 
 MOST_COMPARED = 200_000  # vectors: 4 · 10¹⁰ pairs
-_CELLS_AT_ONCE = 2**25  # similarities in memory, 128 MiB; sorting them takes some 400 MiB more
-_ASKED_AT_ONCE = 2**13
+_SIMILARITIES_AT_ONCE = 2**25  # in memory, 128 MiB; sorting them takes some 400 MiB more
 _TRAINED_ON = 64  # vectors for each centre
 _PROBED = 32  # cells searched for each vector
+_INDEX = "cells.faiss"
 
 
-def closest(vectors: Vectors, most: int) -> Iterator[Closest]:
-    """Yield the closest vectors to each of `vectors` (M, W) except itself, range by range; K is min(most, M - 1).
+class AllPairs:
+    """Compares every vector with all others."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self.vectors = vectors
+        self.at_once = max(1, _SIMILARITIES_AT_ONCE // max(1, len(vectors)))
+
+    def search(self, asked: Vectors, most: int) -> Closest:
+        """The places and cosines (n, most) of the closest vectors, in no order."""
+        cosines = asked @ self.vectors.T
+        places = np.argpartition(-cosines, max(0, most - 1), axis=1)[:, :most]
+        return places, np.take_along_axis(cosines, places, axis=1)
+
+
+class Cells:
+    """Searches the cells around the nearest centres; the index is in a folder of its own."""
+
+    at_once = 2**13
+
+    def __init__(self, vectors: Vectors, folder: Path) -> None:
+        self.vectors, self._faiss = vectors, _faiss(len(vectors))
+        filled_folder(folder, lambda: Whole(self._build, "index of content"))
+        with intact(folder):
+            self._index = self._faiss.read_index(str(folder / _INDEX), self._faiss.IO_FLAG_MMAP)
+        self._index.nprobe = _PROBED
+
+    def search(self, asked: Vectors, most: int) -> Closest:
+        """The places and cosines (n, most) of the closest vectors; -inf where the cells hold fewer."""
+        cosines, places = self._index.search(asked, most)
+        cosines[places < 0] = -np.inf
+        return np.maximum(places, 0), cosines
+
+    def _build(self, folder: Path) -> None:
+        cells = int(4 * math.sqrt(len(self.vectors)))
+        index = self._faiss.index_factory(self.vectors.shape[1], f"IVF{cells},Flat", self._faiss.METRIC_INNER_PRODUCT)
+        sample = np.random.default_rng(0).permutation(len(self.vectors))[: _TRAINED_ON * cells]
+        index.train(self.vectors[sample])
+        index.add(self.vectors)
+        self._faiss.write_index(index, str(folder / _INDEX))
+
+
+def finder(vectors: Vectors, folder: Path) -> AllPairs | Cells:
+    """What finds the closest of `vectors` (M, W).
+
+    Args:
+        folder: for an index, in the node's cache; all processes that need it wait for it.
 
     Raises:
         ConfigError: there are too many vectors to compare all pairs, and FAISS is not installed.
     """
-    find = _among_all if len(vectors) <= MOST_COMPARED else _in_cells
-    for start, places, cosines in find(vectors, min(most + 1, len(vectors))):
-        cosines[places == start + np.arange(len(places))[:, None]] = -np.inf  # a vector itself does not count
-        kept = np.argsort(-cosines, axis=1, kind="stable")[:, : min(most, len(vectors) - 1)]
+    return AllPairs(vectors) if len(vectors) <= MOST_COMPARED else Cells(vectors, folder)
+
+
+def closest(find: AllPairs | Cells, first: int, last: int, most: int) -> Closest:
+    """The closest vectors to the vectors first..last-1, except itself, by ascending place; K is min(most, M - 1)."""
+    most = max(0, min(most, len(find.vectors) - 1))
+    found = [(np.zeros((0, most), np.int64), np.zeros((0, most), np.float32))]
+    for start in range(first, last, find.at_once):
+        stop = min(last, start + find.at_once)
+        places, cosines = find.search(find.vectors[start:stop], most + 1)
+        cosines[places == np.arange(start, stop)[:, None]] = -np.inf  # a vector itself does not count
+        kept = np.argsort(-cosines, axis=1, kind="stable")[:, :most]
         kept = np.take_along_axis(kept, np.argsort(np.take_along_axis(places, kept, axis=1), axis=1), axis=1)
-        yield np.take_along_axis(places, kept, axis=1), np.take_along_axis(cosines, kept, axis=1)
+        found.append((np.take_along_axis(places, kept, axis=1), np.take_along_axis(cosines, kept, axis=1)))
+    return np.concatenate([places for places, _ in found]), np.concatenate([cosines for _, cosines in found])
 
 
-def _among_all(vectors: Vectors, most: int) -> Iterator[tuple[int, Ints, Vectors]]:
-    step = max(1, _CELLS_AT_ONCE // max(1, len(vectors)))
-    for start in range(0, len(vectors), step):
-        cosines = vectors[start : start + step] @ vectors.T
-        places = np.argpartition(-cosines, max(0, most - 1), axis=1)[:, :most]
-        yield start, places, np.take_along_axis(cosines, places, axis=1)
-
-
-def _in_cells(vectors: Vectors, most: int) -> Iterator[tuple[int, Ints, Vectors]]:
-    index = _index(vectors)
-    for start in range(0, len(vectors), _ASKED_AT_ONCE):
-        cosines, places = index.search(vectors[start : start + _ASKED_AT_ONCE], most)
-        cosines[places < 0] = -np.inf  # the searched cells hold fewer than `most` vectors
-        yield start, np.maximum(places, 0), cosines
-
-
-def _index(vectors: Vectors) -> Any:
+def _faiss(vectors: int) -> Any:
     try:
         import faiss
     except ImportError:
         raise ConfigError(
-            f"`model.evidence`: there are {len(vectors):,} items, but without FAISS at most {MOST_COMPARED:,} can be "
+            f"`model.evidence`: there are {vectors:,} items, but without FAISS at most {MOST_COMPARED:,} can be "
             "compared: install faiss-cpu (`pip install 'transrec[faiss]'`), or leave out content_similarity"
         ) from None
-    cells = int(4 * math.sqrt(len(vectors)))
-    index: Any = faiss.index_factory(vectors.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
-    index.train(vectors[np.random.default_rng(0).permutation(len(vectors))[: _TRAINED_ON * cells]])
-    index.add(vectors)
-    index.nprobe = _PROBED
-    return index
+    return faiss

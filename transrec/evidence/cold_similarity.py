@@ -41,13 +41,13 @@ class ColdSimilarityConfig(ContentSimilarityConfig):
         return f"cold_{super().key}"
 
     def tables(self) -> dict[str, Any]:
-        """The settings that `fill` depends on; the table is that of content similarity."""
+        """The settings that the table depends on; the table is that of content similarity."""
         shared = super().tables()
         del shared["hidden"]
         return shared | {"name": ContentSimilarityConfig.model_fields["name"].default}
 
     def load(self, folder: Path) -> "ColdSimilarity":
-        """The evidence in a folder written by `fill`."""
+        """The evidence in a folder that was filled by `work`."""
         return ColdSimilarity(self, Neighbours(folder))
 
 

@@ -7,7 +7,6 @@ history, in place of tiers.
 Shape letters: N items of the catalogue (1..N), M items with the modality, W width of the features, S points.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,14 +16,17 @@ from pydantic import Field, model_validator
 from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
-from transrec.evidence.closest import MOST_COMPARED, closest
+from transrec.data.content.parts import Work, part_sizes
+from transrec.evidence.closest import MOST_COMPARED, AllPairs, Cells, closest, finder
 from transrec.evidence.histories import held, weights
-from transrec.evidence.neighbours import Neighbours, looked_up, write_neighbours
+from transrec.evidence.neighbours import Neighbours, NeighbourWork, looked_up
 from transrec.evidence.sources import Sources
 from transrec.evidence.terms import EvidenceSettings
 
 Ints = NDArray[np.int64]
 Vectors = NDArray[np.float32]
+
+_ROWS_OF_A_PART = 16_384  # a multiple of the vectors that are searched together beyond 200,000
 
 
 class ContentSimilarityConfig(EvidenceSettings):
@@ -68,41 +70,44 @@ class ContentSimilarityConfig(EvidenceSettings):
         return f"{self.modality}_similarity"
 
     def tables(self) -> dict[str, Any]:
-        """The settings that `fill` depends on."""
+        """The settings that the table depends on."""
         return self.model_dump(exclude={"recent", "recency", "weight", "scale", "dropout"})
 
     @staticmethod
     def comparisons(items: float) -> float:
-        """Approximate number of pairs of items that `fill` compares."""
+        """Approximate number of pairs of items that are compared."""
         return items**2 if items <= MOST_COMPARED else 8 * items**1.5
 
-    def fill(self, folder: Path, sources: Sources) -> None:
-        """Compare items and write the closest of each to `folder`.
+    def work(self, sources: Sources, index: Path) -> Work:
+        """The work of comparing items and filling a folder with the closest of each.
 
         It takes M² W multiplications, or about 32 √M³ W / 4 beyond 200,000 items. Memory holds the features two or
         three times, and about 0.5 GiB of similarities.
+
+        Args:
+            index: folder for an index of the features, if there are many.
 
         Raises:
             ConfigError: there are too many items to compare all pairs, and FAISS is not installed.
         """
         items, features = sources.features(self)
-        write_neighbours(folder, self._pieces(items, whitened(features, self.shrinkage), sources.catalogue_size))
+        find = finder(whitened(features, self.shrinkage), index)
+        lengths = part_sizes(sources.catalogue_size + 1, _ROWS_OF_A_PART)
+        return NeighbourWork(self.name, lengths, lambda part: self._rows(part, lengths[part], items, find, sources))
 
-    def _pieces(self, items: Ints, vectors: Vectors, catalogue_size: int) -> Iterator[sparse.csr_array]:
-        done = first = 0
-        for places, cosines in closest(vectors, self.neighbours):
-            some = items[first : first + len(places)]
-            counts = np.zeros(some[-1] + 1 - done, np.int64)
-            counts[some - done] = places.shape[1]
-            starts = np.concatenate([[0], np.cumsum(counts)])
-            kernel = np.exp((cosines - 1) / self.temperature)
-            shape = (len(counts), catalogue_size + 1)
-            yield sparse.csr_array((kernel.ravel(), items[places].ravel(), starts), shape=shape)
-            done, first = int(some[-1]) + 1, first + len(places)
-        yield sparse.csr_array((catalogue_size + 1 - done, catalogue_size + 1), dtype=np.float32)
+    def _rows(self, part: int, length: int, items: Ints, find: AllPairs | Cells, sources: Sources) -> sparse.csr_array:
+        """The rows of a part, one for each item of the catalogue."""
+        start = part * _ROWS_OF_A_PART
+        first, last = np.searchsorted(items, [start, start + length]).tolist()
+        places, cosines = closest(find, first, last, self.neighbours)
+        counts = np.zeros(length, np.int64)
+        counts[items[first:last] - start] = places.shape[1]
+        kernel = np.exp((cosines - 1) / self.temperature)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        return sparse.csr_array((kernel.ravel(), items[places].ravel(), starts), (length, sources.catalogue_size + 1))
 
     def load(self, folder: Path) -> "ContentSimilarity":
-        """The evidence in a folder written by `fill`."""
+        """The evidence in a folder that was filled by `work`."""
         return ContentSimilarity(self, Neighbours(folder))
 
 

@@ -25,12 +25,14 @@ class Pairs(NamedTuple):
     later: Ints
 
 
-def pairs(items: Ints, lengths: Ints, window: int) -> Iterator[Pairs]:
-    """Pairs of different items at distances 1..window, one distance at a time."""
+def pairs(items: Ints, lengths: Ints, window: int, repeats: bool = False) -> Iterator[Pairs]:
+    """Pairs of items at distances 1..window, one distance at a time; with `repeats`, also of an item with itself."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
     for distance in range(1, min(window, int(lengths.max(initial=1)) - 1) + 1):
-        alike = (owner[distance:] == owner[:-distance]) & (items[distance:] != items[:-distance])
-        earlier = np.flatnonzero(alike)
+        together = owner[distance:] == owner[:-distance]
+        if not repeats:
+            together &= items[distance:] != items[:-distance]
+        earlier = np.flatnonzero(together)
         yield Pairs(distance, earlier, earlier + distance)
 
 

@@ -3,31 +3,23 @@
 The item p places from the end has weight 1/p, which beat equal weights on ml-100k and movietweetings. Weights are
 scaled to integers, so sums are exact and equal scores tie.
 
-Shape letters: N items of the catalogue (1..N), S points, P pairs.
+Shape letters: N items of the catalogue, S points.
 """
 
 import math
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
-from transrec.evidence.dealt_pairs import MOST_FILES, deal, read_dealt
+from transrec.data.content.parts import Work
 from transrec.evidence.histories import held, weights
-from transrec.evidence.neighbours import Neighbours, looked_up, write_neighbours
-from transrec.evidence.pair_counts import Sequences, check_block, merged, ranges
+from transrec.evidence.neighbours import Neighbours, NeighbourWork, looked_up
+from transrec.evidence.pair_files import PairKind, counted_pairs
 from transrec.evidence.sources import Sources
-
-Ints = NDArray[np.int64]
-
-_PAIRS_AT_ONCE = 16_000_000  # counted together, some 40 bytes each
-_INTERACTIONS_AT_ONCE = 2**20  # dealt to the files together
 
 
 @dataclass(frozen=True)
@@ -39,20 +31,16 @@ class ItemToItemConfig:
     name = key = "item_to_item"
 
     def tables(self) -> dict[str, Any]:
-        """The settings that `fill` depends on."""
+        """The settings that the table depends on."""
         return {"name": self.name}
 
-    def fill(self, folder: Path, sources: Sources) -> None:
-        """Count the direct successors of every item and write them to `folder`.
-
-        Raises:
-            ValueError: lengths do not add up to the items of their block, or an index is outside 1..N.
-        """
-        with tempfile.TemporaryDirectory(dir=folder) as pairs:
-            write_neighbours(folder, _counted(Path(pairs), sources.sequences, sources.catalogue_size))
+    def work(self, sources: Sources, pairs: Path) -> Work:
+        """The work of counting the direct successors of every item; `pairs` is a folder for `counted_pairs`."""
+        counted = counted_pairs(self.name, PairKind(1, 0.0, forward=True, repeats=True), sources, pairs)
+        return NeighbourWork(self.name, counted.lengths, counted.rows)
 
     def load(self, folder: Path) -> "ItemToItem":
-        """The counts in a folder written by `fill`."""
+        """The counts in a folder that was filled by `work`."""
         return ItemToItem(self, Neighbours(folder))
 
 
@@ -74,27 +62,3 @@ class ItemToItem:
         of_histories.data = np.rint(of_histories.data * math.lcm(*range(1, recent + 1)))
         used = np.unique(of_histories.indices)
         return looked_up(of_histories[:, used], self.counts.rows(holds.items[used]))
-
-
-def _counted(folder: Path, sequences: Sequences, catalogue_size: int) -> Iterator[sparse.csr_array]:
-    """The rows 0..N of the counts, in pieces."""
-    followed = np.zeros(catalogue_size + 1, np.int64)
-    for items, _ in _pairs(sequences, catalogue_size):
-        np.add.at(followed, items, 1)
-    parts = list(ranges(followed, max(_PAIRS_AT_ONCE, int(followed.sum()) // MOST_FILES)))
-    deal(folder, _pairs(sequences, catalogue_size), np.array([last for _, last in parts]))
-    for number, (first, last) in enumerate(parts):
-        one, other = read_dealt(folder, number, 2)
-        keys, counts = np.unique((one - first) * (catalogue_size + 1) + other, return_counts=True)
-        rows, columns = np.divmod(keys, catalogue_size + 1)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=last - first))])
-        yield sparse.csr_array((counts, columns, starts), shape=(last - first, catalogue_size + 1))
-
-
-def _pairs(sequences: Sequences, catalogue_size: int) -> Iterator[tuple[Ints, Ints]]:
-    """Items and their direct successors, (P,) each, of some users at a time."""
-    for items, lengths in merged(sequences, _INTERACTIONS_AT_ONCE):
-        check_block(items, lengths, catalogue_size)
-        owner = np.repeat(np.arange(len(lengths)), lengths)
-        within = owner[1:] == owner[:-1]
-        yield items[:-1][within], items[1:][within]

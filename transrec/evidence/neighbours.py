@@ -4,7 +4,8 @@ Shape letters: N items of the catalogue (1..N; row and column 0 are empty), E st
 S histories.
 """
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from transrec.data.batch import ItemSet
+from transrec.data.content.parts import PARTS_FOLDER, PartWriter
+from transrec.data.progress import Advance
 
 _STARTS, _COLUMNS, _VALUES = "starts.npy", "columns.int32", "values.float32"
 
@@ -67,29 +70,57 @@ def of_items(scores: sparse.csr_array, among: ItemSet) -> sparse.csr_array:
     return sparse.csr_array((scores.data[kept], scores.indices[kept], starts), shape=scores.shape)
 
 
-def write_neighbours(folder: Path, pieces: Iterable[sparse.csr_array]) -> None:
-    """Write a table whose rows are those of `pieces`, one after the other from row 0."""
-    starts = [np.zeros(1, np.int64)]
-    with (folder / _COLUMNS).open("wb") as columns, (folder / _VALUES).open("wb") as values:
-        for piece in pieces:
-            piece.sort_indices()
-            starts.append(starts[-1][-1] + piece.indptr[1:].astype(np.int64))
-            piece.indices.astype(np.int32).tofile(columns)
-            piece.data.astype(np.float32).tofile(values)
-    np.save(folder / _STARTS, np.concatenate(starts))
+class NeighbourWork:
+    """The work of filling the folder of a table, by parts that are ranges of its rows."""
+
+    unit, total_bytes = "items", 0  # the size is unknown before the table is made
+
+    def __init__(self, name: str, lengths: Sequence[int], rows: Callable[[int], sparse.csr_array]) -> None:
+        """
+        Args:
+            lengths: number of rows of each part; the parts follow each other from row 0 to row N.
+            rows: returns the rows of a part.
+        """
+        self.name, self.sizes, self._rows = f"evidence {name}", lengths, rows
+
+    def begin(self, folder: Path) -> None: ...
+
+    def fill(self, part: int, out: PartWriter, advance: Advance) -> None:
+        """Write the rows of a part to files of its own."""
+        rows = self._rows(part)
+        rows.sort_indices()
+        counts, columns, values = np.diff(rows.indptr).astype(np.int64), rows.indices.astype(np.int32), rows.data
+        for name, numbers in ((_STARTS, counts), (_COLUMNS, columns), (_VALUES, values.astype(np.float32))):
+            with out.file(_of_part(part, name)) as write:
+                write(numbers.data)
+        advance(self.sizes[part])
+
+    def finish(self, folder: Path) -> None:
+        parts = range(len(self.sizes))
+        counts = [np.fromfile(folder / _of_part(part, _STARTS), np.int64) for part in parts]
+        np.save(folder / _STARTS, np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts])))
+        for name in (_COLUMNS, _VALUES):
+            with (folder / name).open("wb") as whole:
+                for part in parts:
+                    with (folder / _of_part(part, name)).open("rb") as file:
+                        shutil.copyfileobj(file, whole)
 
 
 def strongest(table: sparse.csr_array, order_by: NDArray[np.float64], most: int) -> sparse.csr_array:
     """`table` with only the `most` entries of each row that have the largest `order_by`.
 
     Args:
+        table: with ascending columns in each row.
         order_by: one number for each stored entry; among equal numbers, entries of smaller columns are kept first.
     """
     kept = np.ones(table.nnz, np.bool_)
     for row in np.flatnonzero(np.diff(table.indptr) > most):
         first, last = table.indptr[row], table.indptr[row + 1]
-        order = np.lexsort((table.indices[first:last], -order_by[first:last]))
-        kept[first + order[most:]] = False
+        numbers = order_by[first:last]
+        least = np.partition(numbers, len(numbers) - most)[len(numbers) - most]
+        equal = np.flatnonzero(numbers == least)
+        kept[first:last] = numbers >= least
+        kept[first + equal[most - np.count_nonzero(numbers > least) :]] = False
     lengths = np.add.reduceat(np.append(kept, False), table.indptr[:-1]) * (np.diff(table.indptr) > 0)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     return sparse.csr_array((table.data[kept], table.indices[kept], starts), shape=table.shape)
@@ -99,3 +130,7 @@ def _mapped(path: Path, dtype: type) -> NDArray[np.generic]:
     if path.stat().st_size == 0:
         return np.zeros(0, dtype)
     return np.memmap(path, dtype=dtype, mode="r")
+
+
+def _of_part(part: int, name: str) -> str:
+    return f"{PARTS_FOLDER}/{part:06d}.{name}"

@@ -7,8 +7,7 @@ Shape letters: N items of the catalogue (1..N), B users, S scored positions of a
 and an item.
 """
 
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,19 +17,17 @@ from pydantic import Field
 from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
-from transrec.evidence.dealt_pairs import MOST_FILES, deal, read_dealt
+from transrec.data.content.parts import Work
 from transrec.evidence.histories import Held, held, pairs, weights
-from transrec.evidence.neighbours import Neighbours, looked_up, of_items, strongest, write_neighbours
+from transrec.evidence.neighbours import Neighbours, NeighbourWork, looked_up, of_items, strongest
+from transrec.evidence.pair_files import PairKind, counted_pairs
 from transrec.evidence.sources import Sources
 from transrec.evidence.terms import EvidenceSettings
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Sequences = Callable[[], Iterable[tuple[Ints, Ints]]]  # blocks of (items of whole sequences, their lengths)
 
 _TOTALS = "totals.npy"
-_INTERACTIONS_AT_ONCE = 2**20  # counted together
-_PAIRS_AT_ONCE = 16_000_000  # held in memory while counting, 60 bytes each at most
 
 
 class PairCountsConfig(EvidenceSettings):
@@ -47,32 +44,34 @@ class PairCountsConfig(EvidenceSettings):
     forward: ClassVar[bool] = False  # whether only candidates after an item count as its pairs
 
     def tables(self) -> dict[str, Any]:
-        """The settings that `fill` depends on."""
+        """The settings that the table depends on."""
         return self.model_dump(exclude={"recent", "recency", "weight", "scale", "dropout"})
 
     def pairs(self, interactions: float, users: float) -> float:
-        """Upper bound of the number of pairs that `fill` counts, if all users have equally many interactions."""
+        """Upper bound of the number of pairs that are counted, if all users have equally many interactions."""
         length = interactions / users
         near = max(0.0, min(self.window, length - 1))
         return users * near * (length - (near + 1) / 2) * (1 if self.forward else 2)
 
-    def fill(self, folder: Path, sources: Sources) -> None:
-        """Count the pairs of all sequences and write the table to `folder`.
+    @property
+    def kind(self) -> PairKind:
+        """The pairs that are counted."""
+        return PairKind(self.window, self.decay, self.forward, repeats=False)
 
-        The sequences are read twice. Memory holds some 16 million pairs, or one in two hundred, and, for each item of
-        the catalogue, an interaction and two totals, whatever the number of users; while they are counted, the folder
-        holds 12 bytes for each pair.
-        """
-        totals, pairs_of = _totals(sources.sequences, sources.catalogue_size, self)
-        np.save(folder / _TOTALS, totals)
+    def work(self, sources: Sources, pairs: Path) -> Work:
+        """The work of counting pairs and filling a folder with the table; `pairs` is a folder for `counted_pairs`."""
+        counted = counted_pairs(self.key, self.kind, sources, pairs)
+        totals = counted.totals()
         columns = np.maximum(totals[1], 1e-9) ** -self.column_power
-        with tempfile.TemporaryDirectory(dir=folder) as dealt:
-            pieces = _counted(Path(dealt), sources.sequences, self, pairs_of)
-            kept = (strongest(one, one.data * columns[one.indices], self.neighbours) for one in pieces)
-            write_neighbours(folder, kept)
+
+        def rows(part: int) -> sparse.csr_array:
+            table = counted.rows(part)
+            return strongest(table, table.data * columns[table.indices], self.neighbours)
+
+        return _CountsWork(self.key, counted.lengths, rows, totals)
 
     def load(self, folder: Path) -> "PairCounts":
-        """The evidence in a folder written by `fill`."""
+        """The evidence in a folder that was filled by `work`."""
         return PairCounts(self, Neighbours(folder), np.load(folder / _TOTALS))
 
 
@@ -141,76 +140,19 @@ class PairCounts:
         return np.where(totals < self._least, 0, np.maximum(totals, self._least) ** -power)
 
 
-def merged(sequences: Sequences, least: int) -> Iterator[tuple[Ints, Ints]]:
-    """Merge blocks into blocks of at least `least` interactions (except the last), because each block costs time."""
-    items, lengths, waiting = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
-    for some, their_lengths in sequences():
-        items.append(some)
-        lengths.append(their_lengths)
-        waiting += len(some)
-        if waiting >= least:
-            yield np.concatenate(items), np.concatenate(lengths)
-            items, lengths, waiting = items[:1], lengths[:1], 0
-    yield np.concatenate(items), np.concatenate(lengths)
+class _CountsWork(NeighbourWork):
+    """Adds the totals of the items to the table."""
 
+    def __init__(
+        self, name: str, lengths: Sequence[int], rows: Callable[[int], sparse.csr_array], totals: Floats
+    ) -> None:
+        super().__init__(name, lengths, rows)
+        self._totals = totals
 
-def _totals(sequences: Sequences, catalogue_size: int, config: PairCountsConfig) -> tuple[Floats, Ints]:
-    """For each item, the weighted number of its pairs, (2, N + 1): as the one that is looked up, and as the candidate;
-    and the plain number of the former (N + 1,)."""
-    weighted, plain = np.zeros((2, catalogue_size + 1)), np.zeros(catalogue_size + 1, np.int64)
-    for items, lengths in merged(sequences, max(_INTERACTIONS_AT_ONCE, catalogue_size)):
-        check_block(items, lengths, catalogue_size)
-        for distance, earlier, later in pairs(items, lengths, config.window):
-            for one, other in _directions(earlier, later, config):
-                found = np.bincount(items[one], minlength=catalogue_size + 1)
-                plain += found
-                weighted[0] += found * distance**-config.decay
-                weighted[1] += np.bincount(items[other], minlength=catalogue_size + 1) * distance**-config.decay
-    return weighted, plain
+    def begin(self, folder: Path) -> None:
+        np.save(folder / _TOTALS, self._totals)
 
 
 def _directions(earlier: Ints, later: Ints, config: PairCountsConfig) -> list[tuple[Ints, Ints]]:
     """Positions of items and of their candidates in pairs."""
     return [(earlier, later)] if config.forward else [(earlier, later), (later, earlier)]
-
-
-def ranges(pairs_of: Ints, most: int) -> Iterator[tuple[int, int]]:
-    """Ranges of items (first, last + 1) that have `most` pairs together, or a single item that has more."""
-    ends = np.cumsum(pairs_of)
-    first = 0
-    while first < len(ends):
-        before = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
-        yield first, last
-        first = last
-
-
-def _counted(
-    folder: Path, sequences: Sequences, config: PairCountsConfig, pairs_of: Ints
-) -> Iterator[sparse.csr_array]:
-    """Weighted pairs of all items, as the rows 0..N in pieces."""
-    parts = list(ranges(pairs_of, max(_PAIRS_AT_ONCE, int(pairs_of.sum()) // MOST_FILES)))
-    deal(folder, _pairs(sequences, config), np.array([last for _, last in parts]))
-    for number, (first, last) in enumerate(parts):
-        one, other, distance = read_dealt(folder, number, 3)
-        shape = (last - first, len(pairs_of))
-        yield sparse.coo_array((distance**-config.decay, (one - first, other)), shape=shape).tocsr()
-
-
-def _pairs(sequences: Sequences, config: PairCountsConfig) -> Iterator[tuple[Ints, Ints, Ints]]:
-    """Items, their candidates and the distances between them, (P,) each, of some users at a time."""
-    for items, lengths in merged(sequences, _INTERACTIONS_AT_ONCE):
-        for distance, earlier, later in pairs(items, lengths, config.window):
-            for one, other in _directions(earlier, later, config):
-                yield items[one], items[other], np.full(len(one), distance)
-
-
-def check_block(items: Ints, lengths: Ints, catalogue_size: int) -> None:
-    """
-    Raises:
-        ValueError: lengths do not add up to the items of their block, or an index is outside 1..N.
-    """
-    if lengths.sum() != len(items):
-        raise ValueError(f"lengths add up to {lengths.sum()}, but the block holds {len(items)} items")
-    if len(items) and (items.min() < 1 or items.max() > catalogue_size):
-        raise ValueError(f"sequences: expected item indices 1..{catalogue_size}")

@@ -17,8 +17,18 @@ class Sources(Protocol):
         """N; items are 1..N."""
         ...
 
-    def sequences(self) -> Iterable[tuple[Ints, Ints]]:
-        """Blocks of users: the items of their training histories, concatenated, and the length of each history."""
+    @property
+    def popularity(self) -> Ints:
+        """(N + 1,) training interactions of each item."""
+        ...
+
+    @property
+    def block_sizes(self) -> Ints:
+        """(blocks,) training interactions of each block of users."""
+        ...
+
+    def sequences(self, blocks: Iterable[int]) -> Iterable[tuple[Ints, Ints]]:
+        """For each of `blocks`: the items of its users' training histories, concatenated, and the length of each."""
         ...
 
     def features(self, settings: Any) -> tuple[Ints, NDArray[np.float32]]:

@@ -90,8 +90,16 @@ def _of_interactions(setting: Setting) -> Amounts:
     return {FIXED: 1, "interactions": known_number(setting.interactions)}
 
 
+def _of_shared_interactions(setting: Setting) -> Amounts:
+    return {FIXED: 1, "interactions": known_number(setting.interactions) / setting.ranks_of_a_node}
+
+
 def _of_comparisons(setting: Setting) -> Amounts:
     return {FIXED: 1, "comparisons": ContentSimilarityConfig.comparisons(setting.items)}
+
+
+def _of_shared_comparisons(setting: Setting) -> Amounts:
+    return {FIXED: 1, "comparisons": ContentSimilarityConfig.comparisons(setting.items) / setting.ranks_of_a_node}
 
 
 def _answers(setting: Setting, questions: int) -> Amounts:
@@ -120,11 +128,14 @@ LAWS = {
         Law("tokenising", _over_node, "items / process"),
         Law("decoding", _over_node, "items / process"),
         Law("computing states", _over_node, "items / process"),
-        Law("evidence item_to_item", _of_interactions, "interactions"),
-        Law("evidence transitions", _of_interactions, "interactions"),
-        Law("evidence co_occurrence", _of_interactions, "interactions"),
-        Law("evidence content_similarity", _of_comparisons, "items^1.5"),
-        Law("evidence cold_similarity", _of_comparisons, "items^1.5"),
+        *(
+            Law(f"{step} {name}", _of_shared_interactions, "interactions / process")
+            for name in ("item_to_item", "transitions", "co_occurrence")
+            for step in ("pairs", "evidence")
+        ),
+        Law("index of content", _of_comparisons, "items^1.5"),
+        Law("evidence content_similarity", _of_shared_comparisons, "items^1.5 / process"),
+        Law("evidence cold_similarity", _of_shared_comparisons, "items^1.5 / process"),
         Law("counts", _of_interactions, "interactions"),
         Law("first step", lambda s: {FIXED: 1}, "nothing"),
         Law("steps", _epoch, "operations / rank"),

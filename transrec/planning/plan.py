@@ -24,10 +24,11 @@ from transrec.planning.sizes import BYTES_OF_A_NUMBER, Places, memory, places, s
 STAGES = (0, 1, 2, 3)
 _NAMES = {"steps": "epoch", "encoding": "catalogue"}
 _NAMES |= {"tokenising": "fill: tokens", "decoding": "fill: pixels", "computing states": "fill: states"}
-_NAMES |= {"counts": "fill: counts", "evidence item_to_item": "fill: item_to_item"}
+_NAMES |= {"counts": "fill: counts", "index of content": "fill: index of content"}
+_NAMES |= {f"pairs {name}": f"fill: pairs of {name}" for name in ("item_to_item", "transitions", "co_occurrence")}
 _NAMES |= {
     f"evidence {name}": f"fill: {name}"
-    for name in ("transitions", "co_occurrence", "content_similarity", "cold_similarity")
+    for name in ("item_to_item", "transitions", "co_occurrence", "content_similarity", "cold_similarity")
 }
 _FILLS = {"text": "tokenising", "image": "decoding"}
 _TOO_SHORT = 0.5  # seconds; shorter times are not compared with a law
@@ -179,12 +180,16 @@ def _phases(setting: Setting, rehearsals: Sequence[Rehearsal]) -> list[str]:
     rehearsed = {phase for one in rehearsals for phase in one.phases}
     asked = setting.experiment.evaluation.baselines
     if asked is not None and "blend" not in asked:
-        made = {f"evidence {name}" for name in (*asked, *(one.name for one in setting.experiment.model.looked_up()))}
-        rehearsed = {phase for phase in rehearsed if not phase.startswith("evidence ") or phase in made}
+        made = {*asked, *(one.name for one in setting.experiment.model.looked_up())}
+        rehearsed = {phase for phase in rehearsed if not _makes_evidence(phase) or phase.split()[1] in made}
     if asked == []:
         optional.add("baselines")
         rehearsed -= {"baselines"}
     return [phase for phase in LAWS if phase not in optional or phase in expected | rehearsed]
+
+
+def _makes_evidence(phase: str) -> bool:
+    return phase.startswith(("pairs ", "evidence "))
 
 
 def _piece(phase: str, setting: Setting, rehearsals: Sequence[Rehearsal]) -> Piece:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from transrec.data.shards.schema import ShardSetError
 from transrec.data.shards.shard_folder import ShardFolder
 from transrec.evidence.co_occurrence import CoOccurrenceConfig
-from transrec.evidence.dealt_pairs import BYTES
 from transrec.evidence.pair_counts import PairCountsConfig
+from transrec.evidence.pair_files import BYTES
 from transrec.evidence.transitions import TransitionsConfig
 from transrec.experiment import Experiment
 from transrec.planning.laws import exported
@@ -26,8 +26,8 @@ _COUNTS_OF_THE_SCAN = 4 * 8  # bytes for each item: two counts, and two more whi
 _KEPT = 3  # checkpoints: the last, the best, and the one being written
 
 _COUNTED: dict[str, PairCountsConfig] = {
-    "evidence transitions": TransitionsConfig(),
-    "evidence co_occurrence": CoOccurrenceConfig(),
+    "pairs transitions": TransitionsConfig(),
+    "pairs co_occurrence": CoOccurrenceConfig(),
 }
 
 
@@ -51,6 +51,8 @@ def places(phase: str, setting: Setting, largest: Rehearsal | None) -> Places:
         return Places(_COUNTS_OF_THE_SCAN * (setting.items + 1), None, round(files["users"]) if files else None)
     if phase in {"tokenising", "decoding"}:
         return Places(None, _filled(phase, setting, largest), round(files["items"] * setting.nodes) if files else None)
+    if phase in _COUNTED:
+        return Places(None, _pairs(phase, setting))
     if phase in {"computing states", "counts"} or phase.startswith("evidence "):
         return Places(None, _filled(phase, setting, largest))
     if phase == "steps":
@@ -118,7 +120,7 @@ def _filled(phase: str, setting: Setting, largest: Rehearsal | None) -> int | No
     """Bytes that a fill leaves in the cache of a node: scaled from the rehearsal, or the most that settings allow."""
     found = None if largest is None else largest.phases.get(phase)
     if found is not None and largest is not None:
-        return round(found.get("bytes", 0) * setting.items / largest.setting.items) + _dealt(phase, setting)
+        return round(found.get("bytes", 0) * setting.items / largest.setting.items)
     content = setting.experiment.model.content()
     if phase == "tokenising":
         return setting.items * (BYTES_OF_A_NUMBER * int(content["text"].config.max_tokens) + _OFFSET)
@@ -127,15 +129,15 @@ def _filled(phase: str, setting: Setting, largest: Rehearsal | None) -> int | No
     return None
 
 
-def _dealt(phase: str, setting: Setting) -> int:
+def _pairs(phase: str, setting: Setting) -> int | None:
     """Bytes of the pairs of items that evidence keeps on disk while it counts them."""
-    if phase not in _COUNTED or setting.interactions is None:
-        return 0
+    if setting.interactions is None:
+        return None
     kind = type(_COUNTED[phase])
     asked: PairCountsConfig = next(
         (one for one in setting.experiment.model.looked_up() if isinstance(one, kind)), _COUNTED[phase]
     )
-    return round(3 * BYTES * asked.pairs(setting.interactions, setting.users))
+    return round(BYTES * asked.pairs(setting.interactions, setting.users))
 
 
 def set_of(experiment: Experiment) -> dict[str, int]:

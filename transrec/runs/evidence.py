@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from transrec.config import ConfigError
-from transrec.data.content.filled_folder import Whole, filled_folder, intact
+from transrec.data.content.filled_folder import DamagedError, Whole, filled_folder, intact, interim_folder
 from transrec.data.content.opening import open_store
 from transrec.data.content.prefix_store import PrefixStore
 from transrec.data.examples.next_item import NextItemExamples
@@ -41,7 +42,7 @@ CountedEvidence = EvidenceConfig | ItemToItemConfig
 def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
     """Add the evidence that `model` asks for to the batches and questions of `examples`.
 
-    The first process of each node computes the evidence while the others wait; every rank must call this.
+    The processes of a node compute the evidence together; every rank must call this.
     """
     settings = model.looked_up()
     if settings:
@@ -134,7 +135,14 @@ def _place(settings: CountedEvidence, known: "RunSources") -> Path:
 
 
 def _filled(place: Path, settings: CountedEvidence, known: "RunSources") -> None:
-    filled_folder(place, lambda: Whole(lambda folder: settings.fill(folder, known), f"evidence {settings.name}"))
+    """Take part in filling the folder of the evidence, and remove the intermediate results."""
+    interim = interim_folder(place)
+    try:
+        filled_folder(place, lambda: settings.work(known, interim))
+    except (FileNotFoundError, DamagedError):
+        if not place.exists():  # otherwise another run has filled it meanwhile, and removed the intermediate results
+            raise
+    shutil.rmtree(interim, ignore_errors=True)
 
 
 def _cut(examples: Any) -> list[Any]:
@@ -156,9 +164,21 @@ class RunSources:
         self.catalogue_size = examples.targets.size
         self._states: dict[str, PrefixStore] = {}
 
-    def sequences(self) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Blocks of users: the items of their training histories, concatenated, and the length of each history."""
-        found: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]] = self.examples.training_sequences()
+    @property
+    def popularity(self) -> NDArray[np.int64]:
+        """(N + 1,) training interactions of each item."""
+        found: NDArray[np.int64] = self.examples.popularity
+        return found
+
+    @property
+    def block_sizes(self) -> NDArray[np.int64]:
+        """(blocks,) training interactions of each block of users."""
+        found: NDArray[np.int64] = self.examples.block_sizes
+        return found
+
+    def sequences(self, blocks: Iterable[int]) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """For each of `blocks`: the items of its users' training histories, concatenated, and the length of each."""
+        found: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]] = self.examples.training_sequences(blocks)
         return found
 
     def features(self, settings: ContentSimilarityConfig) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

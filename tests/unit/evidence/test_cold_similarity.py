@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from evidence_tables import made
 
 from transrec.data.batch import HistoryPoints
 from transrec.evidence.cold_similarity import ColdSimilarityConfig
@@ -22,8 +23,8 @@ def folder(tmp_path):
     """The table of content similarity."""
     features = np.random.default_rng(0).normal(size=(ITEMS, 4)).astype(np.float32)
     sources = SimpleNamespace(catalogue_size=ITEMS, features=lambda _: (np.arange(1, ITEMS + 1), features))
-    ContentSimilarityConfig().fill(tmp_path, sources)
-    return tmp_path
+    made(ContentSimilarityConfig(), sources, tmp_path / "table")
+    return tmp_path / "table"
 
 
 def test_cold_candidates_have_their_content_similarity_and_others_nothing(folder):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from evidence_tables import made
 
 from transrec.config import ConfigError
 from transrec.data.batch import HistoryPoints
@@ -20,9 +21,7 @@ def features(items):
 
 
 def filled(config, items, folder):
-    folder.mkdir()
-    config.fill(folder, SimpleNamespace(catalogue_size=ITEMS, features=lambda _: (items, features(items))))
-    return config.load(folder)
+    return made(config, SimpleNamespace(catalogue_size=ITEMS, features=lambda _: (items, features(items))), folder)
 
 
 def dense(config, items, history):
@@ -48,7 +47,7 @@ def points(histories):
 @pytest.mark.parametrize("cells", [2**25, 100], ids=["at once", "in ranges"])
 @pytest.mark.parametrize("missing", [[], [1, 2, 7, 40]], ids=["all items", "some without text"])
 def test_scores_by_the_definition(tmp_path, missing, cells, monkeypatch):
-    monkeypatch.setattr(closest, "_CELLS_AT_ONCE", cells)
+    monkeypatch.setattr(closest, "_SIMILARITIES_AT_ONCE", cells)
     items = np.array([item for item in range(1, ITEMS + 1) if item not in missing])
     found = filled(EVERYTHING, items, tmp_path / "kernel").scores(points(HISTORIES)).toarray()
     expected = [dense(EVERYTHING, items, np.array(history)) for history in HISTORIES]

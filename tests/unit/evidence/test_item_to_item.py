@@ -1,22 +1,20 @@
 """Counting direct successors by hand: users 1-2-3, 1-2-4 and 4-2, five items, item 5 never seen."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
+from evidence_tables import GivenSequences, made
 
 from transrec.data.batch import HistoryPoints
-from transrec.evidence import item_to_item
+from transrec.evidence import pair_files
 from transrec.evidence.item_to_item import ItemToItemConfig
 
 BLOCK = (np.array([1, 2, 3, 1, 2, 4, 4, 2]), np.array([3, 3, 2]))
 
 
 def counted(folder, *blocks, size=5):
-    folder.mkdir()
-    ItemToItemConfig().fill(folder, SimpleNamespace(catalogue_size=size, sequences=lambda: iter(blocks)))
+    evidence = made(ItemToItemConfig(), GivenSequences(blocks, size), folder)
     assert sorted(path.name for path in folder.iterdir()) == ["columns.int32", "starts.npy", "values.float32"]
-    return ItemToItemConfig().load(folder)
+    return evidence
 
 
 def scores(evidence, *histories, size=5):
@@ -43,13 +41,15 @@ def test_blocks_add_up(tmp_path):
     np.testing.assert_array_equal(table(split), table(whole))
 
 
-@pytest.mark.parametrize("files", [1, 3, 200])
-@pytest.mark.parametrize("interactions", [1, 50, 2**20])
-def test_dealing_pairs_to_files_changes_nothing(tmp_path, monkeypatch, files, interactions):
+@pytest.mark.parametrize("ranges", [1, 3, 200])
+@pytest.mark.parametrize("at_once", [1, 50, 2**20])
+@pytest.mark.parametrize("part", [1, 2**20])
+def test_writing_pairs_in_parts_changes_nothing(tmp_path, monkeypatch, ranges, at_once, part):
     """Against a matrix that every pair is added to; an item may follow itself."""
-    monkeypatch.setattr(item_to_item, "_PAIRS_AT_ONCE", 10)
-    monkeypatch.setattr(item_to_item, "MOST_FILES", files)
-    monkeypatch.setattr(item_to_item, "_INTERACTIONS_AT_ONCE", interactions)
+    monkeypatch.setattr(pair_files, "_PAIRS_AT_ONCE", 10)
+    monkeypatch.setattr(pair_files, "MOST_RANGES", ranges)
+    monkeypatch.setattr(pair_files, "_INTERACTIONS_AT_ONCE", at_once)
+    monkeypatch.setattr(pair_files, "_INTERACTIONS_OF_A_PART", part)
     generator = np.random.default_rng(0)
     users = [generator.integers(1, 21, generator.integers(0, 12)) for _ in range(40)]
     expected = np.zeros((21, 21))

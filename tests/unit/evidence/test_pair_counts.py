@@ -1,14 +1,16 @@
 """Co-occurrence and transitions against counting by hand, and a user's own pairs against counting without the user."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from evidence_tables import GivenSequences, made
+from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
-from transrec.evidence import pair_counts
+from transrec.evidence import pair_files
 from transrec.evidence.co_occurrence import CoOccurrenceConfig
+from transrec.evidence.neighbours import strongest
 from transrec.evidence.transitions import TransitionsConfig
 
 ITEMS = 30
@@ -23,11 +25,9 @@ def sequences(seed=0, users=40):
 
 
 def counted(config, users, folder, blocks=1):
-    folder.mkdir()
     cuts = np.array_split(np.arange(len(users)), blocks)
     lists = [(np.concatenate([users[i] for i in cut]), np.array([len(users[i]) for i in cut])) for cut in cuts]
-    config.fill(folder, SimpleNamespace(catalogue_size=ITEMS, sequences=lambda: iter(lists)))
-    return config.load(folder)
+    return made(config, GivenSequences(lists, ITEMS), folder)
 
 
 def points(users, counted, hidden=None):
@@ -58,7 +58,7 @@ def by_hand(config, users, history):
 @pytest.mark.parametrize("blocks", [1, 7])
 @BOTH_KINDS
 def test_scores_by_hand(tmp_path, config, blocks, at_once, monkeypatch):
-    monkeypatch.setattr(pair_counts, "_INTERACTIONS_AT_ONCE", at_once)
+    monkeypatch.setattr(pair_files, "_INTERACTIONS_AT_ONCE", at_once)
     users, others = sequences(), sequences(1, 5)
     found = counted(config, users, tmp_path / "counts", blocks).scores(points(others, counted=False)).toarray()
     expected = [by_hand(config, users, user[:seen]) for user in others for seen in range(1, len(user) + 1)]
@@ -112,25 +112,19 @@ def test_hidden_items_belong_to_no_history(tmp_path):
 def test_counting_in_ranges_of_items_changes_nothing(tmp_path, monkeypatch):
     users = sequences()
     at_once = counted(EVERYTHING, users, tmp_path / "once").scores(points(users, counted=True))
-    monkeypatch.setattr(pair_counts, "_PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr(pair_files, "_PAIRS_AT_ONCE", 50)
     in_ranges = counted(EVERYTHING, users, tmp_path / "ranges").scores(points(users, counted=True))
     np.testing.assert_array_equal(at_once.toarray(), in_ranges.toarray())
 
 
 @pytest.mark.parametrize("at_once", [20, 2**20])
 @BOTH_KINDS
-def test_the_sequences_are_read_twice_however_many_pairs_there_are(tmp_path, config, at_once, monkeypatch):
-    monkeypatch.setattr(pair_counts, "_PAIRS_AT_ONCE", at_once)
-    users, readings = sequences(), []
-    block = np.concatenate(users), np.array([len(user) for user in users])
-
-    def read():
-        readings.append(block)
-        return iter([block])
-
-    config.fill(tmp_path, SimpleNamespace(catalogue_size=ITEMS, sequences=read))
-    assert len(readings) == 2
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()], "the pairs are removed"
+def test_each_sequence_is_read_once_however_many_pairs_there_are(tmp_path, config, at_once, monkeypatch):
+    monkeypatch.setattr(pair_files, "_PAIRS_AT_ONCE", at_once)
+    blocks = [(user, np.array([len(user)])) for user in sequences()]
+    sources = GivenSequences(blocks, ITEMS)
+    made(config, sources, tmp_path / "counts")
+    assert sources.read == list(range(len(blocks)))
 
 
 @BOTH_KINDS
@@ -170,3 +164,9 @@ def test_items_that_pass_for_cold_have_no_counts(tmp_path, config):
     expected[:, ::3] = 0
     np.testing.assert_array_equal(found, expected)
     assert found.any()
+
+
+def test_of_equally_strong_neighbours_the_first_are_kept():
+    table = sparse.csr_array(np.array([[5.0, 1, 2, 2, 2], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0], [2, 2, 1, 1, 3]]))
+    kept = strongest(table, table.data, 3).toarray()
+    assert kept.tolist() == [[5, 0, 2, 2, 0], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0], [2, 2, 0, 0, 3]]

@@ -1,10 +1,9 @@
 """The learned terms: what they add, and what they learn from evidence that tells nothing."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from evidence_tables import GivenSequences, made
 from pydantic import TypeAdapter
 
 from transrec.data.batch import HistoryPoints, SparseScores
@@ -64,10 +63,10 @@ def weight_learned(users, counted, folder):
     """The weight of co-occurrence alone, fitted by a full softmax to the items of all users."""
     config = CoOccurrenceConfig(neighbours=ITEMS)
     items, lengths = np.concatenate(users), np.array([len(user) for user in users])
-    config.fill(folder, SimpleNamespace(catalogue_size=ITEMS, sequences=lambda: [(items, lengths)]))
+    evidence = made(config, GivenSequences([(items, lengths)], ITEMS), folder / "counts")
     numbers = np.repeat(np.arange(len(users)), lengths - 1)
     seen = np.concatenate([np.arange(1, length) for length in lengths])
-    scores = config.load(folder).scores(HistoryPoints(items, lengths, numbers, seen, ITEMS, counted))
+    scores = evidence.scores(HistoryPoints(items, lengths, numbers, seen, ITEMS, counted))
     rows = np.repeat(np.arange(len(seen)), np.diff(scores.indptr))
     targets = torch.from_numpy(np.concatenate([user[1:] for user in users]))
     known = SparseScores(

@@ -129,10 +129,10 @@ def test_arrays_are_kept_by_name(examples: NextItemExamples) -> None:
 def test_evidence_that_cannot_be_made_leaves_the_others(
     examples: NextItemExamples, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(self: Any, folder: Path, sources: Any) -> None:
+    def work(self: Any, sources: Any, pairs: Path) -> None:
         raise ConfigError("too many items to compare")
 
-    monkeypatch.setattr("transrec.evidence.pair_counts.PairCountsConfig.fill", fail)
+    monkeypatch.setattr("transrec.evidence.pair_counts.PairCountsConfig.work", work)
     assert [*measured(examples)] == ["most_popular", "item_to_item"]
     assert "transrec: skipping the baseline transitions: too many items to compare" in capsys.readouterr().err
 

@@ -31,6 +31,7 @@ from transrec.phases import did, phase
 POLL_SECONDS = 0.2
 SILENT_SECONDS = 5.0  # before a waiting process prints a line; the interval doubles each time
 KEPT_SECONDS = 7 * 24 * 3600.0  # for which a partial folder is kept after its last part
+_INTERIM = "interim-"
 _LONGEST_FAULT = 300  # characters
 _RANDOM = "[a-z0-9_]{8}"  # suffix that `mkdtemp` appends to a name
 _LEFTOVER = re.compile(
@@ -41,7 +42,7 @@ _LEFTOVER = re.compile(
 class Whole:
     """The work of filling a folder in one process, by a single call of `fill`."""
 
-    sizes, total_bytes = (), 0
+    unit, sizes, total_bytes = "items", (), 0
 
     def __init__(self, fill: Callable[[Path], None], name: str = "filling") -> None:
         self.finish, self.name = fill, name
@@ -67,7 +68,7 @@ def filled_folder(target: Path, prepare: Callable[[], Work]) -> Path:
     work = prepare()
     with phase(work.name):
         _fill(target, work)
-        did(items=sum(work.sizes), bytes=_size_on_disk(target))
+        did(**{work.unit: sum(work.sizes)}, bytes=_size_on_disk(target))
     return target
 
 
@@ -107,6 +108,14 @@ def intact(folder: Path) -> Iterator[None]:
 def partial_folder(target: Path) -> Path:
     """The folder with what this user's processes have filled so far."""
     return target.with_name(f"{target.name}.partial-{os.getuid()}")
+
+
+def interim_folder(target: Path) -> Path:
+    """A folder for intermediate results, from which `target` is filled; the caller removes it afterwards.
+
+    If no caller does, it is removed after a week.
+    """
+    return target.with_name(f"{_INTERIM}{target.name.rpartition('-')[2]}")
 
 
 def _lead(target: Path, work: Work, known: set[str]) -> None:
@@ -154,7 +163,7 @@ def _do_all(parts: Parts, work: Work) -> None:
     """Check the parts finished earlier, then fill those that no other process has claimed, and wait for the rest."""
     for name, wanted in (("checking", parts.unchecked()), (work.name, set(range(len(work.sizes))))):
         left = wanted - parts.finished()
-        with progress(name, sum(work.sizes[part] for part in left), shown=True) as advance:
+        with progress(name, sum(work.sizes[part] for part in left), shown=True, unit=work.unit) as advance:
             while left:
                 done = parts.do_one(sorted(left), advance)
                 finished = left & parts.finished()
@@ -255,12 +264,21 @@ def _check_room(target: Path, needed: int) -> None:
 
 
 def _size_on_disk(folder: Path) -> int:
-    return sum(512 * path.stat().st_blocks for path in folder.rglob("*"))
+    """The bytes of all files, except those that another process removes meanwhile."""
+    found = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            found += 512 * path.stat().st_blocks
+    return found
 
 
 def _sweep(target: Path) -> None:
     """Remove what killed processes left behind while filling `target`, which this process owns, or other folders."""
     _remove_partials(target)
+    for path in target.parent.glob(f"{_INTERIM}*"):
+        with suppress(OSError):
+            if path != target and time.time() - path.stat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
     names = [path.name for path in target.parent.iterdir()]
     for name in {found[1] for found in map(_LEFTOVER.fullmatch, names) if found} - {target.name}:
         lock = _lock(target.with_name(name))

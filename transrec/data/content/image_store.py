@@ -103,7 +103,7 @@ class _Decoding:
     Written, not mapped: on a full disk a map kills the process, a write raises an error.
     """
 
-    name = "decoding"
+    name, unit = "decoding", "items"
 
     def __init__(self, images: ItemImages) -> None:
         self._images, self._numbers = images, images.numbers

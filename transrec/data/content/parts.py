@@ -39,6 +39,11 @@ class Work(Protocol):
         ...
 
     @property
+    def unit(self) -> str:
+        """What `sizes` counts: "items"."""
+        ...
+
+    @property
     def sizes(self) -> Sequence[int]:
         """Number of items of each part."""
         ...

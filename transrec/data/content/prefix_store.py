@@ -80,7 +80,7 @@ _DTYPES = {"fp32": np.float32, "bf16": np.uint16}  # numpy has no bfloat16
 class _Computing:
     """Writes `states.bin` (a blank item, then all items, concatenated), `offsets.npy` (N + 1) and `how.json`."""
 
-    name = "computing states"
+    name, unit = "computing states", "items"
 
     def __init__(
         self, store: ModalityStore, items: int, compute: Compute, precision: KeptPrecision, masked: bool

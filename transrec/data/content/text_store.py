@@ -100,7 +100,7 @@ class TextStore:
 class _Tokenising:
     """Writes the tokens of each part, and the number of tokens of its items, to files of their own."""
 
-    name = "tokenising"
+    name, unit = "tokenising", "items"
 
     def __init__(self, shards: ItemShards, text: TextContent) -> None:
         self._shards, self._text = shards, text

@@ -1,6 +1,6 @@
 """Next item: each item of a user's history is predicted from the items before it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -131,9 +131,15 @@ class NextItemExamples(HistoryExamples):
         share = f"{tied:,} of {asked:,} targets of this {part} ({tied / asked:.0%})"
         return [f"{share} have the same time as the item before, so the two are in the order of the rows."]
 
-    def training_sequences(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """(concatenated items, length of each user's training history) of each block, for the baselines to count."""
-        for number in range(len(self.shards)):
+    @property
+    def block_sizes(self) -> Ints:
+        """(blocks,) number of training interactions of each block."""
+        found: Ints = self._interactions
+        return found
+
+    def training_sequences(self, blocks: Iterable[int]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """(concatenated items, length of each user's training history) of some blocks, for evidence to count."""
+        for number in blocks:
             block, stops = self.block(number), self.train_stops(number)
             trained = positions(block) < np.repeat(stops, block.lengths)
             yield block.items[trained].astype(np.int64), stops

@@ -192,3 +192,10 @@ def test_a_damaged_folder_is_named_with_what_to_do(tmp_path: Path, error: Except
         intact(tmp_path),
     ):
         raise error
+
+
+def test_a_folder_may_be_measured_while_its_leader_tidies_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that helped may find notes of the parts that the process in charge removes just then."""
+    (tmp_path / "kept").write_bytes(bytes(5000))
+    monkeypatch.setattr(Path, "rglob", lambda self, _: iter([self / "kept", self / "removed"]))
+    assert module._size_on_disk(tmp_path) >= 5000

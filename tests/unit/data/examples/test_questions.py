@@ -83,7 +83,9 @@ def test_training_sequences_are_the_training_histories(
     scan: Callable[..., HistoryExamples], given_shards: Path
 ) -> None:
     interactions = scan(path=given_shards)
-    found = [(items.tolist(), lengths.tolist()) for items, lengths in interactions.training_sequences()]
+    found = [(items.tolist(), lengths.tolist()) for items, lengths in interactions.training_sequences(range(3))]
+    assert interactions.block_sizes.tolist() == [sum(lengths) for _, lengths in found]
+    assert [*interactions.training_sequences([])] == []
     expected = {"long": ([1, 2, 3, 4, 5, 6], [6]), "plain": ([2, 3, 2], [3]), "short": ([], [0])}
     users = [interactions.block(n).user_ids.to_pylist()[0] for n in range(3)]
     assert found == [expected[user] for user in users]

@@ -97,15 +97,16 @@ def test_what_is_counted_is_counted_once_for_the_same_histories(
     examples: NextItemExamples, synthetic_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[Path] = []
-    fill = ItemToItemConfig.fill
+    work = ItemToItemConfig.work
 
-    def counting(self: ItemToItemConfig, folder: Path, sources: Any) -> None:
-        counted.append(folder)
-        fill(self, folder, sources)
+    def counting(self: ItemToItemConfig, sources: Any, pairs: Path) -> Any:
+        counted.append(pairs)
+        return work(self, sources, pairs)
 
-    monkeypatch.setattr(ItemToItemConfig, "fill", counting)
+    monkeypatch.setattr(ItemToItemConfig, "work", counting)
     first, again = (measured(examples, ["item_to_item"])["item_to_item"] for _ in range(2))
     assert len(counted) == 1
+    assert not counted[0].exists(), "the pairs are removed"
     assert torch.equal(first.columns["rank"], again.columns["rank"])
     for settings, fills in (({"min_interactions": 7}, 2), ({"split": {"name": "temporal"}}, 3), ({"workers": 3}, 3)):
         measured(scanned(synthetic_shards, tmp_path, **settings), ["item_to_item"])

@@ -9,7 +9,7 @@ and an item.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,8 +97,8 @@ class PairCounts:
         used = np.unique(of_histories.indices)
         table, totals = self.counts.rows(holds.items[used]), self.row_totals[holds.items[used]]
         if points.counted:
-            own, column_totals = self._own_pairs(points, holds), self.column_totals[table.indices]
-            totals = totals - own.sum(axis=1)[used]
+            own, column_totals = self._own_pairs(points, holds, used), self.column_totals[table.indices]
+            totals = totals - own.row_totals[used]
             self._subtract(own, holds, used, table, column_totals)
             table.data = table.data * self._power(column_totals, self.config.column_power)
         else:
@@ -108,27 +108,34 @@ class PairCounts:
             table = of_items(table, lambda items: ~cold(items))
         return looked_up(of_histories[:, used] * self._power(totals, self.config.row_power), table)
 
-    def _own_pairs(self, points: HistoryPoints, holds: Held) -> sparse.csr_array:
-        """(M, M) weighted pairs of an item and a candidate among the items of each user."""
-        rows, columns, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
+    def _own_pairs(self, points: HistoryPoints, holds: Held, used: Ints) -> "_OwnPairs":
+        """The weighted pairs of an item and a candidate among the items of each user."""
+        size = len(holds.items)
+        number = np.full(size, -1)
+        number[used] = np.arange(len(used))
+        totals, kept = np.zeros((2, size)), [(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))]
         for distance, earlier, later in pairs(points.items, points.lengths, self.config.window):
-            for one, other in _directions(earlier, later, self.config):
-                rows.append(holds.of_position[one])
-                columns.append(holds.of_position[other])
-                values.append(np.full(len(one), distance**-self.config.decay))
-        places = (np.concatenate(rows), np.concatenate(columns))
-        return sparse.coo_array((np.concatenate(values), places), shape=(len(holds.items), len(holds.items))).tocsr()
+            weight = distance**-self.config.decay
+            for first, candidate in _directions(earlier, later, self.config):
+                one, other = holds.of_position[first], holds.of_position[candidate]
+                totals[0] += np.bincount(one, minlength=size) * weight
+                totals[1] += np.bincount(other, minlength=size) * weight
+                rows = number[one]
+                looked_up = rows >= 0
+                kept.append((np.full(np.count_nonzero(looked_up), weight), rows[looked_up], other[looked_up]))
+        values, rows, columns = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        return _OwnPairs(sparse.coo_array((values, (rows, columns)), shape=(len(used), size)).tocsr(), *totals)
 
     def _subtract(
-        self, own: sparse.csr_array, holds: Held, used: Ints, table: sparse.csr_array, column_totals: Floats
+        self, own: "_OwnPairs", holds: Held, used: Ints, table: sparse.csr_array, column_totals: Floats
     ) -> None:
         """Take each user's own pairs out of the counts in `table` (a row for each of `used`) and out of the totals."""
-        rows = np.repeat(used, np.diff(table.indptr))
-        places = holds.places(holds.users[rows], table.indices, self.counts.size)
+        rows = np.repeat(np.arange(len(used)), np.diff(table.indptr))
+        places = holds.places(holds.users[used][rows], table.indices, self.counts.size)
         (known,) = np.nonzero(places >= 0)
-        left = table.data[known] - own[rows[known], places[known]]
+        left = table.data[known] - own.pairs[rows[known], places[known]]
         table.data[known] = np.where(left < self._least, 0, left)
-        column_totals[known] -= own.sum(axis=0)[places[known]]
+        column_totals[known] -= own.column_totals[places[known]]
 
     @property
     def _least(self) -> float:
@@ -138,6 +145,14 @@ class PairCounts:
     def _power(self, totals: Floats, power: float) -> Floats:
         """totals^-power; 0 where there is nothing."""
         return np.where(totals < self._least, 0, np.maximum(totals, self._least) ** -power)
+
+
+class _OwnPairs(NamedTuple):
+    """Pairs of the users whose histories are scored."""
+
+    pairs: sparse.csr_array  # of the items that are looked up, with each candidate
+    row_totals: Floats  # (M,)
+    column_totals: Floats  # (M,)
 
 
 class _CountsWork(NeighbourWork):

@@ -43,12 +43,11 @@ def main() -> None:
     given = parser.parse_args()
     folder = given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    build(folder / "words", 1000, 10_000)
+    build_backbone(folder / "backbone", folder / "words")  # each item has a word of its own: too many for one model
     start = time.monotonic()
-    sizes = ["--users", given.interactions // INTERACTIONS_OF_A_USER, "--items", given.items]
-    build = ["-m", "data_tools", "build", "--source", "synthetic", *sizes, "--interactions", given.interactions]
-    [peak] = watched([sys.executable, *build, "--output", folder / "shards"]).values()
+    peak = build(folder / "shards", given.items, given.interactions)
     print(f"build: {time.monotonic() - start:.0f} s, peak {peak / 2**20:.0f} MiB", flush=True)
-    build_backbone(folder / "backbone", folder / "shards")
     places = [f"data.path={folder / 'shards'}", f"data.cache={folder / 'cache'}", f"run_dir={folder / 'run'}"]
     asked = [*places, f"model.item_encoder.backbone={folder / 'backbone'}", f"train.steps={given.steps}", *SETTINGS]
     launcher = [Path(sys.executable).with_name("deepspeed"), "-q", "--num_gpus", given.ranks]  # processes, without GPUs
@@ -59,6 +58,13 @@ def main() -> None:
         print(f"{phase:>32} {spent['seconds']:8.1f} s {spent['processor_seconds']:8.1f} s of processor time")
     for rank, peak in sorted(peaks.items()):
         print(f"rank {rank}: peak {peak / 2**20:.0f} MiB")
+
+
+def build(shards: Path, items: int, interactions: int) -> int:
+    """Build synthetic shards; the peak memory in bytes."""
+    sizes = ["--users", interactions // INTERACTIONS_OF_A_USER, "--items", items, "--interactions", interactions]
+    command = [sys.executable, "-m", "data_tools", "build", "--source", "synthetic", *sizes, "--output", shards]
+    return max(watched(command).values())
 
 
 def watched(command: list[object]) -> dict[str, int]:

@@ -70,6 +70,37 @@ def test_every_trial_has_a_row(folder: Path, printed: str) -> None:
     assert rows[0]["method"] == "full"
 
 
+def section(folder: Path, title: str) -> list[list[str]]:
+    """The cells of a table of report.md, by row, the header first."""
+    text = (folder / "report/report.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+
+
+def test_every_setting_has_its_costs(folder: Path, printed: str) -> None:
+    """Of the largest source: full fine-tuning, and adapters of which less is trained and saved."""
+    header, *rows = section(folder, "Costs")
+    names = ["trained parameters", "seconds of training", "MiB of weights saved", "peak memory in MiB", "seeds"]
+    assert header == ["source_fraction", "method", *names]
+    assert rows[0][:3] == ["0.01", "full", "20,000,000"]
+    assert rows[-2] == ["1.0", "full", "20,000,000", "621.5", "76.29", "485", "3"]
+    assert rows[-1] == ["1.0", "houlsby", "600,000", "217.1", "2.29", "263", "3"]
+    assert "wall-clock" in (folder / "report/report.md").read_text().split("\n## Costs\n")[1].split("|")[0]
+    rows_of_csv = list(csv.DictReader((folder / "report/results.csv").open()))
+    assert rows_of_csv[0]["export_bytes"] == "80000000.0"
+
+
+def test_costs_that_a_run_did_not_record_are_left_open(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    write_sweep(folder, {"method": ["full", "houlsby"], "seed": [0, 1]}, lambda axes: 2.0)
+    for path in folder.glob("runs/*/summary.json"):
+        summary = json.loads(path.read_text())
+        del summary["export_bytes"]
+        path.write_text(json.dumps(summary))
+    assert main([str(folder)]) == 0
+    assert [row[-3] for row in section(folder, "Costs")] == ["MiB of weights saved", "–", "–"]
+
+
 def test_figures_can_be_printed(folder: Path, printed: str) -> None:
     figures = sorted(path.name for path in (folder / "report").glob("*.png"))
     assert figures == [

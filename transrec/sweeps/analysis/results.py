@@ -52,6 +52,7 @@ QUANTITIES = {
     "flops": "FLOPs of training",
     "seconds": "seconds of training",
     "peak_memory_bytes": "peak memory in bytes",
+    "export_bytes": "bytes of the weights saved",
 }
 
 
@@ -84,6 +85,7 @@ class _Summary(BaseModel):
     baselines: dict[str, _Measures]
     flops_per_user: _Operations | None = None
     samples: dict[str, _Tested] = {}
+    export_bytes: dict[str, float] = {}
 
 
 _SUMMARY = TypeAdapter(_Summary)
@@ -310,6 +312,7 @@ def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
         "trainable_parameters": summary["parameters"]["trainable"],
         "seconds": summary["seconds"],
         "peak_memory_bytes": summary["peak_memory_bytes"],
+        "export_bytes": sum(summary.get("export_bytes", {}).values()),
     }
     if summary.get("flops_per_user"):
         of_window = summary["flops_per_user"]["forward"] + summary["flops_per_user"]["backward"]

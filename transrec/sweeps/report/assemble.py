@@ -16,6 +16,7 @@ from transrec.sweeps.report.draft import Draft
 from transrec.sweeps.report.figures import Drawing
 from transrec.sweeps.report.page import Block, Bullets, Heading, Paragraph, html, markdown
 from transrec.sweeps.report.sections.comparisons import add_comparisons
+from transrec.sweeps.report.sections.costs import add_costs
 from transrec.sweeps.report.sections.laws import add_joint_laws, add_laws
 from transrec.sweeps.report.sections.means import add_means
 from transrec.sweeps.report.sections.trials import add_trials, results_csv
@@ -54,6 +55,7 @@ def write(draft: Draft) -> list[Block]:
     results = draft.results
     draft.findings.trials(results)
     add_means(draft)
+    add_costs(draft)
     for axis in results.choice_axes:
         add_comparisons(draft, axis)
     for axis in results.size_axes:

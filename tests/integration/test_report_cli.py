@@ -49,6 +49,9 @@ def test_the_first_lines_say_what_was_found_and_what_not(folder: Path, printed: 
     found, unsaid = re.split(r"\n## Open questions\n", text.split("\n## Findings\n")[1])[:2]
     assert re.search(r"full: loss falls with interactions of pretraining as E \+ A·D\^-α with α = 0\.\d\d \[", found)
     assert "houlsby against full, NDCG@10" in found + unsaid
+    assert re.search(r"at the largest sizes [^;]*, p \(Holm\) (<?0\.\d{3}|1\.000)\.", found + unsaid)
+    assert re.search(r"- HR@10 agrees with NDCG@10 in (all|\d of) 5 comparisons of method", found)
+    assert "MRR" not in found + unsaid
     assert "Of 30 trials, 1 failed: these are left out of all numbers here." in unsaid
     assert "Found\n  " in printed
     assert f"{folder}/report/index.html" in printed
@@ -148,6 +151,8 @@ def test_methods_alone(tmp_path: Path) -> None:
     assert main([str(tmp_path / "methods"), "--margin", "0.2"]) == 0
     text = (tmp_path / "methods/report/report.md").read_text()
     assert "## method: compared with houlsby" in text
+    header, *_ = section(tmp_path / "methods", "method: compared with houlsby")
+    assert header[header.index("difference") + 1] == "p (Holm)"
     assert "the margin: 20% of the baseline's mean" in text
 
 
@@ -173,6 +178,8 @@ def test_every_task_is_a_question_of_its_own(tmp_path: Path) -> None:
     text = (tmp_path / "tasks/report/report.md").read_text()
     assert re.search(r"- gender: patch against full, accuracy: better \+0\.\d{4} \[", text)
     assert re.search(r"- age: patch against full, accuracy: better \+0\.\d{4} \[", text)
+    assert "- macro_F1 agrees with accuracy in all 2 comparisons of method." in text
+    assert "loss agrees" not in text
     assert "task: compared" not in text
     means = text.split("\n## Means\n")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in means.strip().splitlines()]

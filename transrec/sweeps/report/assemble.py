@@ -91,7 +91,8 @@ def _about(results: Results) -> str:
 def _how_to_read(margin: float, delta: float) -> str:
     return (
         "Brackets are 95 % intervals over resampled users and over seeds. Differences are paired by user and by seed; "
-        "p is twice the share of draws on the other side of zero. A table makes many comparisons: p (Holm) bounds the "
+        "p is twice the probability that the difference is on the other side of zero, by Student's distribution over "
+        "seeds or, with one seed, a normal distribution. A table makes many comparisons: p (Holm) bounds the "
         "probability of any false claim in it, p (Benjamini–Hochberg) the expected share of false claims. "
         "Verdicts use the intervals, which are not adjusted. Two choices are called equivalent if two one-sided "
         f"tests at 5 % put the difference within the margin: {margin:.0%} of the baseline's mean or, for a metric "

@@ -16,9 +16,8 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "peak memory in MiB": ("peak_memory_bytes", lambda size: f"{size / 2**20:,.0f}"),
 }
 EXPLAINED = (
-    "Seconds are wall-clock time from the first step to the last, with validations and checkpoints, but without filling "
-    "caches and without the test. "
-    "The weights saved are those of `export/`: for an adapted run, only what was trained."
+    "Seconds are wall-clock time from the first step to the last, with validations and checkpoints, without filling "
+    "caches and the test. The weights saved are those of `export/`: for an adapted run, only what was trained."
 )
 
 

@@ -201,6 +201,11 @@ def test_runs_that_were_trained(tiny: Tiny, commands: ForkedCommands, tmp_path: 
         adaptation = ADAPTATIONS[method]
         finished = commands.run("train", "--config", tiny.config, f"run_dir={run}", adaptation)
         assert finished.code == 0, finished.stderr
+        told = re.findall(r"^learning rates: (.*)$", finished.stderr, re.MULTILINE)
+        assert len(told) == 1
+        assert re.fullmatch(
+            rf"(\w+ \S+, )*{'houlsby' if method == 'houlsby' else 'head'} [\de.-]+(, \w+ \S+)*", told[0]
+        )
         records.append(Record(f"{number:05d}", {"method": method}, f"runs/{method}", None, "done"))
     write(tmp_path, records)
     assert main([str(tmp_path)]) == 0

@@ -27,6 +27,7 @@ from transrec.protocols import Examples
 from transrec.runs.baselines import baselines
 from transrec.runs.build import Parts, build
 from transrec.runs.export import damage, describe
+from transrec.runs.learning_rates import told
 from transrec.runs.model_card import write_model_card
 from transrec.runs.pool_memory import check_pool
 from transrec.runs.run_folder import check_run_dir, owned, write_run_dir
@@ -144,6 +145,9 @@ def _begin(experiment: Experiment, world: World) -> _Begun:
         bad_samples.warn(*parts.skipped)
         if sample := evaluator.sample("valid"):
             print(f"transrec: validation uses {sample}", file=sys.stderr, flush=True)
+        if not trainer.state.finished:
+            rates = peak_rates(learning_groups(trainer.engine))
+            print(told(experiment.adaptation, rates), file=sys.stderr, flush=True)
     world.barrier()
     restore_export(experiment, trainer, world)
     return _Begun(parts, parameters, evaluator, trainer, cost)

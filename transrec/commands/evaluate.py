@@ -13,7 +13,7 @@ from transrec.commands.entry import add_json, command, print_json
 from transrec.distributed import world as distributed
 from transrec.evaluation.report import table
 from transrec.runs.channels import Channels
-from transrec.runs.evaluate import check_own_folders, data_of, evaluate, save_tests, tables
+from transrec.runs.evaluate import check_own_tests, data_of, evaluate, save_tests, tables
 from transrec.terminal import console
 
 
@@ -23,9 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     world = distributed.join()
     channels = Channels(arguments.run, arguments.adapter, world.device)
-    if arguments.save_users:
-        check_own_folders(channels)
     places = [data_of(channel, arguments.data) for channel in channels.members]  # raises before the work begins
+    if arguments.save_users:
+        check_own_tests(channels, places)
     pairs = zip(channels.members, places, strict=True)
     results = [evaluate(channels, channel, config, arguments.split, world) for channel, config in pairs]
     shown = tables(results, world)
@@ -46,8 +46,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
     parser = argument_parser()
     arguments = parser.parse_args(argv)
-    if arguments.save_users and (arguments.split != "test" or arguments.data is not None):
-        parser.error("--save-users saves the test of a run on its own data: leave out --split valid and --data")
+    if arguments.save_users and arguments.split != "test":
+        parser.error("--save-users saves the results of the test: leave out --split valid")
     return arguments
 
 

@@ -78,14 +78,24 @@ def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Par
     return Result(channel, part, config, examples, found)
 
 
-def check_own_folders(channels: Channels) -> None:
-    """
+def check_own_tests(channels: Channels, places: Sequence[DataConfig]) -> None:
+    """Refuse to save results by user that are not those of the runs' own tests.
+
+    Args:
+        places: the data that each channel will be tested on.
+
     Raises:
-        ConfigError: a channel is an export without its run folder, where results by user would be saved.
+        ConfigError: a channel is an export without its run folder, or was trained on other data.
     """
-    for channel in channels.members:
+    for channel, config in zip(channels.members, places, strict=True):
         if not channel.has_data:
             raise ConfigError(f"{channel.folder} is not in its run folder, which --save-users writes to")
+        trained_on, place = read_export(channel.export).shards_sha256, open_folder(config)
+        if trained_on not in (None, place.index_sha256):
+            raise ConfigError(
+                f"{channel.folder} was trained on shards other than {place}, so --save-users cannot save this test in "
+                "the run folder"
+            )
 
 
 def save_tests(results: Sequence[Result]) -> None:

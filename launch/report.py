@@ -1,4 +1,4 @@
-"""Write the report of a sweep: `python launch/report.py SWEEP`."""
+"""Write the report of a sweep, or compare runs: `python launch/report.py SWEEP`, `… RUN RUN`."""
 
 import sys
 

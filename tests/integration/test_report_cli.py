@@ -49,6 +49,9 @@ def test_the_first_lines_say_what_was_found_and_what_not(folder: Path, printed: 
     found, unsaid = re.split(r"\n## Open questions\n", text.split("\n## Findings\n")[1])[:2]
     assert re.search(r"full: loss falls with interactions of pretraining as E \+ A·D\^-α with α = 0\.\d\d \[", found)
     assert "houlsby against full, NDCG@10" in found + unsaid
+    assert re.search(r"at the largest sizes [^;]*, p \(Holm\) (<?0\.\d{3}|1\.000)\.", found + unsaid)
+    assert re.search(r"- HR@10 agrees with NDCG@10 in (all|\d of) 5 comparisons of method", found)
+    assert "MRR" not in found + unsaid
     assert "Of 30 trials, 1 failed: these are left out of all numbers here." in unsaid
     assert "Found\n  " in printed
     assert f"{folder}/report/index.html" in printed
@@ -68,6 +71,37 @@ def test_every_trial_has_a_row(folder: Path, printed: str) -> None:
     assert float(rows[0]["loss"]) > 0
     assert rows[0]["source_interactions"] == "10000.0"
     assert rows[0]["method"] == "full"
+
+
+def section(folder: Path, title: str) -> list[list[str]]:
+    """The cells of a table of report.md, by row, the header first."""
+    text = (folder / "report/report.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+
+
+def test_every_setting_has_its_costs(folder: Path, printed: str) -> None:
+    """Of the largest source: full fine-tuning, and adapters of which less is trained and saved."""
+    header, *rows = section(folder, "Costs")
+    names = ["trained parameters", "seconds of training", "MiB of weights saved", "peak memory in MiB", "seeds"]
+    assert header == ["source_fraction", "method", *names]
+    assert rows[0][:3] == ["0.01", "full", "20,000,000"]
+    assert rows[-2] == ["1.0", "full", "20,000,000", "621.5", "76.29", "485", "3"]
+    assert rows[-1] == ["1.0", "houlsby", "600,000", "217.1", "2.29", "263", "3"]
+    assert "wall-clock" in (folder / "report/report.md").read_text().split("\n## Costs\n")[1].split("|")[0]
+    rows_of_csv = list(csv.DictReader((folder / "report/results.csv").open()))
+    assert rows_of_csv[0]["export_bytes"] == "80000000.0"
+
+
+def test_costs_that_a_run_did_not_record_are_left_open(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    write_sweep(folder, {"method": ["full", "houlsby"], "seed": [0, 1]}, lambda axes: 2.0)
+    for path in folder.glob("runs/*/summary.json"):
+        summary = json.loads(path.read_text())
+        del summary["export_bytes"]
+        path.write_text(json.dumps(summary))
+    assert main([str(folder)]) == 0
+    assert [row[-3] for row in section(folder, "Costs")] == ["MiB of weights saved", "–", "–"]
 
 
 def test_figures_can_be_printed(folder: Path, printed: str) -> None:
@@ -117,6 +151,8 @@ def test_methods_alone(tmp_path: Path) -> None:
     assert main([str(tmp_path / "methods"), "--margin", "0.2"]) == 0
     text = (tmp_path / "methods/report/report.md").read_text()
     assert "## method: compared with houlsby" in text
+    header, *_ = section(tmp_path / "methods", "method: compared with houlsby")
+    assert header[header.index("difference") + 1] == "p (Holm)"
     assert "the margin: 20% of the baseline's mean" in text
 
 
@@ -142,6 +178,8 @@ def test_every_task_is_a_question_of_its_own(tmp_path: Path) -> None:
     text = (tmp_path / "tasks/report/report.md").read_text()
     assert re.search(r"- gender: patch against full, accuracy: better \+0\.\d{4} \[", text)
     assert re.search(r"- age: patch against full, accuracy: better \+0\.\d{4} \[", text)
+    assert "- macro_F1 agrees with accuracy in all 2 comparisons of method." in text
+    assert "loss agrees" not in text
     assert "task: compared" not in text
     means = text.split("\n## Means\n")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in means.strip().splitlines()]
@@ -163,6 +201,11 @@ def test_runs_that_were_trained(tiny: Tiny, commands: ForkedCommands, tmp_path: 
         adaptation = ADAPTATIONS[method]
         finished = commands.run("train", "--config", tiny.config, f"run_dir={run}", adaptation)
         assert finished.code == 0, finished.stderr
+        told = re.findall(r"^learning rates: (.*)$", finished.stderr, re.MULTILINE)
+        assert len(told) == 1
+        assert re.fullmatch(
+            rf"(\w+ \S+, )*{'houlsby' if method == 'houlsby' else 'head'} [\de.-]+(, \w+ \S+)*", told[0]
+        )
         records.append(Record(f"{number:05d}", {"method": method}, f"runs/{method}", None, "done"))
     write(tmp_path, records)
     assert main([str(tmp_path)]) == 0

@@ -13,7 +13,7 @@ from transrec.commands.entry import add_json, command, print_json
 from transrec.distributed import world as distributed
 from transrec.evaluation.report import table
 from transrec.runs.channels import Channels
-from transrec.runs.evaluate import data_of, evaluate, tables
+from transrec.runs.evaluate import check_own_tests, data_of, evaluate, save_tests, tables
 from transrec.terminal import console
 
 
@@ -24,9 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     world = distributed.join()
     channels = Channels(arguments.run, arguments.adapter, world.device)
     places = [data_of(channel, arguments.data) for channel in channels.members]  # raises before the work begins
+    if arguments.save_users:
+        check_own_tests(channels, places)
     pairs = zip(channels.members, places, strict=True)
     results = [evaluate(channels, channel, config, arguments.split, world) for channel, config in pairs]
     shown = tables(results, world)
+    if arguments.save_users and world.is_main:
+        save_tests(results)
     distributed.stop(world)
     if world.is_main and arguments.json:
         print_json({"results": [result.as_json() for result in results]})
@@ -40,7 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
-    return argument_parser().parse_args(argv)
+    parser = argument_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.save_users and arguments.split != "test":
+        parser.error("--save-users saves the results of the test: leave out --split valid")
+    return arguments
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -52,6 +60,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--adapter", type=Path, nargs="+", default=[], help="adapted runs, or their export folders")
     parser.add_argument("--split", choices=["valid", "test"], default="test")
     parser.add_argument("--data", metavar="DIR|URL", help="shards other than those a run was trained on")
+    parser.add_argument(
+        "--save-users", action="store_true", help="write test_users.parquet to the run folder, by which reports compare"
+    )
     add_json(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
     return parser

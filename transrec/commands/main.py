@@ -20,7 +20,7 @@ COMMANDS = {
     "serve": ("transrec.commands.serve", "serve recommendations over HTTP"),
     "export": ("transrec.commands.export", "write backbones, vectors and user towers for other programs"),
     "sweep": ("transrec.commands.sweep", "train a grid of runs on Ray"),
-    "report": ("transrec.commands.report", "compare the runs of a sweep"),
+    "report": ("transrec.commands.report", "compare the runs of a sweep, or any finished runs"),
     "lineage": ("transrec.commands.lineage", "show which users and items a step of a run used"),
     "completion": ("transrec.commands.completion", "print a completion script for a shell"),
     "data": ("data_tools.__main__", "build, inspect or verify a set of shards"),

@@ -14,7 +14,7 @@ from transrec.data.shards import bad_samples
 from transrec.data.shards.remote import parse_place
 from transrec.distributed.world import World
 from transrec.evaluation.estimates import Estimate
-from transrec.evaluation.evaluator import EvaluationConfig, Evaluator
+from transrec.evaluation.evaluator import EvaluationConfig, Evaluator, UserResults
 from transrec.evaluation.report import as_json
 from transrec.protocols import Examples, Part
 from transrec.runs.baselines import baselines
@@ -23,6 +23,7 @@ from transrec.runs.evidence import look_up
 from transrec.runs.export import read_export
 from transrec.runs.features import use_features
 from transrec.runs.rebuild import check_targets
+from transrec.runs.summary import USERS_FILE, save_users
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,17 @@ class Result:
     part: Part
     data: DataConfig
     examples: Examples
-    estimates: Mapping[str, Estimate]  # by metric of the run's configuration, and "loss"
-    sample: str  # description of the evaluated users; empty: all users
+    found: UserResults
+
+    @property
+    def estimates(self) -> Mapping[str, Estimate]:
+        """By metric of the run's configuration, and "loss"."""
+        return self.found.estimates
+
+    @property
+    def sample(self) -> str:
+        """A description of the evaluated users; empty: all users."""
+        return "" if self.found.sample is None else str(self.found.sample)
 
     @property
     def evaluation(self) -> EvaluationConfig:
@@ -65,7 +75,33 @@ def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Par
         bad_samples.warn(examples.skipped, store.skipped)
         for remark in examples.remarks(part):
             print(remark, file=sys.stderr)
-    return Result(channel, part, config, examples, found.estimates, "" if found.sample is None else str(found.sample))
+    return Result(channel, part, config, examples, found)
+
+
+def check_own_tests(channels: Channels, places: Sequence[DataConfig]) -> None:
+    """Refuse to save results by user that are not those of the runs' own tests.
+
+    Args:
+        places: the data that each channel will be tested on.
+
+    Raises:
+        ConfigError: a channel is an export without its run folder, or was trained on other data.
+    """
+    for channel, config in zip(channels.members, places, strict=True):
+        if not channel.has_data:
+            raise ConfigError(f"{channel.folder} is not in its run folder, which --save-users writes to")
+        trained_on, place = read_export(channel.export).shards_sha256, open_folder(config)
+        if trained_on not in (None, place.index_sha256):
+            raise ConfigError(
+                f"{channel.folder} was trained on shards other than {place}, so --save-users cannot save this test in "
+                "the run folder"
+            )
+
+
+def save_tests(results: Sequence[Result]) -> None:
+    """Save the results by user in the run folders, as a run does after its own test; only on the main process."""
+    for result in results:
+        save_users(result.channel.export.parent / USERS_FILE, result.examples, result.found)
 
 
 def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:

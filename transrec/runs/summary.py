@@ -31,6 +31,7 @@ _ROWS_OF_A_GROUP = 2**18  # of a Parquet file; the ids and names of a group fit 
 
 _MEASURED = ("valid", "test", "baselines", "by_popularity")  # parts of a summary whose values may be undefined
 
+USERS_FILE = "test_users.parquet"
 SUMMARY_FILE = "summary.json"  # its presence marks a finished run; baselines may be added to it later
 
 

@@ -27,11 +27,21 @@ from transrec.protocols import Examples
 from transrec.runs.baselines import baselines
 from transrec.runs.build import Parts, build
 from transrec.runs.export import damage, describe
+from transrec.runs.learning_rates import told
 from transrec.runs.model_card import write_model_card
 from transrec.runs.pool_memory import check_pool
 from transrec.runs.run_folder import check_run_dir, owned, write_run_dir
 from transrec.runs.shown_items import most_shown, shown_items
-from transrec.runs.summary import SUMMARY_FILE, assemble, hyperparameters, save_ranks, save_users, show, write_summary
+from transrec.runs.summary import (
+    SUMMARY_FILE,
+    USERS_FILE,
+    assemble,
+    hyperparameters,
+    save_ranks,
+    save_users,
+    show,
+    write_summary,
+)
 from transrec.training.cost import Cost, count_parameters, measure
 from transrec.training.engine import check_extra, deepspeed_config, initialize
 from transrec.training.optim import build_optimizer, build_table_optimizer, peak_rates
@@ -144,6 +154,9 @@ def _begin(experiment: Experiment, world: World) -> _Begun:
         bad_samples.warn(*parts.skipped)
         if sample := evaluator.sample("valid"):
             print(f"transrec: validation uses {sample}", file=sys.stderr, flush=True)
+        if not trainer.state.finished:
+            rates = peak_rates(learning_groups(trainer.engine))
+            print(told(experiment.adaptation, rates), file=sys.stderr, flush=True)
     world.barrier()
     restore_export(experiment, trainer, world)
     return _Begun(parts, parameters, evaluator, trainer, cost)
@@ -157,7 +170,7 @@ def record(experiment: Experiment, trained: Trained) -> None:
     tested, trainer = trained.results["test"], trained.trainer
     did(questions=len(tested.columns["user"]))
     add_baselines(experiment, trained, {})
-    save_users(experiment.run_dir / "test_users.parquet", trained.examples, tested)
+    save_users(experiment.run_dir / USERS_FILE, trained.examples, tested)
     write_model_card(experiment, trained.examples, trained.summary)
     write_summary(experiment.run_dir, trained.summary)
     metrics = {f"test/{name}": estimate.value for name, estimate in tested.estimates.items()}

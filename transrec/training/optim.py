@@ -128,6 +128,11 @@ def peak_rates(groups: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {group["name"]: group["peak_lr"] for group in groups}
 
 
+def holds_adapters(name: str) -> bool:
+    """Whether a parameter group of this name consists of adapters."""
+    return name.split("_")[0] == "adapter"
+
+
 def _rate_of(member: Member, rates: Mapping[nn.Parameter, float], lr: LearningRates) -> tuple[str, float]:
     """The name of a parameter's learning rate in the curves, and its peak."""
     if member.group == "adapter" and lr.adapter is None:

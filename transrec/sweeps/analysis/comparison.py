@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from transrec.sweeps.analysis.resampling import Resampled, interval, mean_draws
+from transrec.sweeps.analysis.resampling import Resampled, interval, mean_draws, p_value
 
 MARGIN = 0.05
 
@@ -20,7 +20,7 @@ class Comparison:
     baseline: float
     low: float  # bounds of the 95 % interval of the difference
     high: float
-    p: float  # p-value: twice the share of draws on the other side of zero, at least 2 / (draws + 1)
+    p: float  # p-value: twice the probability of the other side of zero
     margin: float  # largest difference that counts as equivalent, in the unit of the measure
     equivalent: bool  # two one-sided tests at 5 %: the 90 % interval lies within the margin
     seeds: int
@@ -49,7 +49,8 @@ def compare(
         margin: relative to the baseline's mean or, for a metric above one half, to one minus that mean: 0.975 has
             half the errors of 0.95.
     """
-    draws = mean_draws(trials.minus(baseline), np.random.default_rng(seed))
+    differences = trials.minus(baseline)
+    draws = mean_draws(differences, np.random.default_rng(seed))
     low, high = interval(draws)
     reference = float(baseline.values.mean())
     absolute = margin * (min(reference, 1 - reference) if higher_is_better else abs(reference))
@@ -59,7 +60,7 @@ def compare(
         baseline=reference,
         low=low,
         high=high,
-        p=min(1.0, 2 * (1 + int(min((draws <= 0).sum(), (draws >= 0).sum()))) / (1 + len(draws))),
+        p=p_value(differences),
         margin=absolute,
         equivalent=-absolute < inner[0] and inner[1] < absolute,
         seeds=len(trials.values),

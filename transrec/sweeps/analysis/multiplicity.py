@@ -6,6 +6,11 @@ import numpy as np
 from scipy import stats
 
 
+def written(p: float) -> str:
+    """A p-value as text: three digits, or <0.001."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """Adjusted p-values: below α, the probability of any false claim in the table is below α, for any dependence.
 

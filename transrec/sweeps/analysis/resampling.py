@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtr
 
 from transrec.evaluation.estimates import Counts, Statistic
 from transrec.sweeps.analysis.laws import Floats
@@ -98,6 +99,23 @@ def mean_draws(seeds: Resampled, rng: np.random.Generator) -> Floats:
     spread = np.sqrt(seeds.values.var(ddof=1) / count)
     found: NDArray[np.float64] = shared + spread * rng.standard_t(count - 1, size=len(shared))
     return found
+
+
+def p_value(seeds: Resampled) -> float:
+    """Twice the probability that the mean over runs is on the other side of zero, under the law of `mean_draws`.
+
+    Student's part of the law is integrated rather than drawn, and for a single run the draws are taken as normal: a
+    share of R draws is never below 2 / R, which an adjustment for many comparisons makes too large to conclude from.
+    """
+    count, shared = len(seeds.values), shared_draws(seeds)
+    spread = np.sqrt(seeds.values.var(ddof=1) / count) if count > 1 else 0.0
+    if spread > 0:
+        below = float(stdtr(count - 1, -shared / spread).mean())
+    elif shared.std() > 0:
+        below = float(ndtr(-seeds.values.mean() / shared.std()))
+    else:  # no draw differs from the value
+        below = float((np.sign(-seeds.values.mean()) + 1) / 2)
+    return 2 * min(below, 1 - below)
 
 
 def mean_interval(seeds: Resampled) -> tuple[float, float]:

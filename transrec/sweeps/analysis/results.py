@@ -19,7 +19,7 @@ from transrec.errors import TransRecError
 from transrec.evaluation.estimates import Counts, Statistic
 from transrec.evaluation.metric import MeanMetric, Metric
 from transrec.evaluation.metrics import metric
-from transrec.runs.summary import SUMMARY_FILE, read_summary
+from transrec.runs.summary import SUMMARY_FILE, USERS_FILE, read_summary
 from transrec.sweeps.analysis.laws import Floats
 from transrec.sweeps.analysis.resampling import Resampled, means, resample_statistic
 from transrec.sweeps.records import Record, read
@@ -52,6 +52,7 @@ QUANTITIES = {
     "flops": "FLOPs of training",
     "seconds": "seconds of training",
     "peak_memory_bytes": "peak memory in bytes",
+    "export_bytes": "bytes of the weights saved",
 }
 
 
@@ -84,6 +85,7 @@ class _Summary(BaseModel):
     baselines: dict[str, _Measures]
     flops_per_user: _Operations | None = None
     samples: dict[str, _Tested] = {}
+    export_bytes: dict[str, float] = {}
 
 
 _SUMMARY = TypeAdapter(_Summary)
@@ -101,6 +103,7 @@ class Outcome:
     summary: dict[str, Any]
     quantities: dict[str, float]  # the known ones among `QUANTITIES`
     monitor: str | None  # the metric that chose the run's best weights
+    protocol: dict[str, Any]  # settings by which the same test gives other ranks
     shards: str  # path of the shards it was trained on
     source_shards: str | None
     users: tuple[str, ...]  # the user of each target; with next items as targets, each user has one
@@ -229,7 +232,7 @@ def load_results(folder: Path) -> Results:
     for record in records:
         if record.status == "done":
             try:
-                outcomes.append(_outcome(folder, record))
+                outcomes.append(read_outcome(folder, record))
             except ResultsError as error:
                 unreadable[record.trial] = str(error)
     if not outcomes:
@@ -239,7 +242,12 @@ def load_results(folder: Path) -> Results:
     return Results(folder.resolve().name, records, outcomes, unreadable)
 
 
-def _outcome(folder: Path, record: Record) -> Outcome:
+def read_outcome(folder: Path, record: Record) -> Outcome:
+    """Read the results of a finished trial, whose run is relative to `folder`.
+
+    Raises:
+        ResultsError: the run cannot be read.
+    """
     summary = _summary(folder / record.run)
     quantities = _quantities(folder / record.run, summary)
     config, source_shards = _config(folder / record.run), None
@@ -248,7 +256,7 @@ def _outcome(folder: Path, record: Record) -> Outcome:
         source_shards = str(_config(source)["data"]["path"])
         of_source = _quantities(source, _summary(source))
         quantities |= {f"source_{name}": of_source[name] for name in ("interactions", "flops") if name in of_source}
-    path = folder / record.run / "test_users.parquet"
+    path = folder / record.run / USERS_FILE
     try:
         tested = pq.read_table(path)
     except (OSError, pa.ArrowException):
@@ -263,6 +271,10 @@ def _outcome(folder: Path, record: Record) -> Outcome:
         summary=summary,
         quantities=quantities,
         monitor=config["train"].get("monitor"),
+        protocol={
+            "data.candidates": config["data"].get("candidates"),
+            "evaluation.repeats": config.get("evaluation", {}).get("repeats"),
+        },
         shards=str(config["data"]["path"]),
         source_shards=source_shards,
         users=tuple(tested["user_id"].to_pylist()),
@@ -278,6 +290,9 @@ def _summary(run: Path) -> dict[str, Any]:
     path, found = run / SUMMARY_FILE, read_summary(run)
     if found is None:
         raise ResultsError(f"{path} is missing or unreadable")
+    data = found.get("data")
+    if isinstance(data, dict) and "impressions" in data:
+        raise ResultsError(f"{path} is about a test with impressions, which reports do not compare")
     try:
         summary = _SUMMARY.validate_python(found)
     except ValidationError as error:
@@ -310,6 +325,7 @@ def _quantities(run: Path, summary: dict[str, Any]) -> dict[str, float]:
         "trainable_parameters": summary["parameters"]["trainable"],
         "seconds": summary["seconds"],
         "peak_memory_bytes": summary["peak_memory_bytes"],
+        "export_bytes": sum(summary.get("export_bytes", {}).values()),
     }
     if summary.get("flops_per_user"):
         of_window = summary["flops_per_user"]["forward"] + summary["flops_per_user"]["backward"]

@@ -16,6 +16,7 @@ from transrec.sweeps.report.draft import Draft
 from transrec.sweeps.report.figures import Drawing
 from transrec.sweeps.report.page import Block, Bullets, Heading, Paragraph, html, markdown
 from transrec.sweeps.report.sections.comparisons import add_comparisons
+from transrec.sweeps.report.sections.costs import add_costs
 from transrec.sweeps.report.sections.laws import add_joint_laws, add_laws
 from transrec.sweeps.report.sections.means import add_means
 from transrec.sweeps.report.sections.trials import add_trials, results_csv
@@ -54,6 +55,7 @@ def write(draft: Draft) -> list[Block]:
     results = draft.results
     draft.findings.trials(results)
     add_means(draft)
+    add_costs(draft)
     for axis in results.choice_axes:
         add_comparisons(draft, axis)
     for axis in results.size_axes:
@@ -89,7 +91,8 @@ def _about(results: Results) -> str:
 def _how_to_read(margin: float, delta: float) -> str:
     return (
         "Brackets are 95 % intervals over resampled users and over seeds. Differences are paired by user and by seed; "
-        "p is twice the share of draws on the other side of zero. A table makes many comparisons: p (Holm) bounds the "
+        "p is twice the probability that the difference is on the other side of zero, by Student's distribution over "
+        "seeds or, with one seed, a normal distribution. A table makes many comparisons: p (Holm) bounds the "
         "probability of any false claim in it, p (Benjamini–Hochberg) the expected share of false claims. "
         "Verdicts use the intervals, which are not adjusted. Two choices are called equivalent if two one-sided "
         f"tests at 5 % put the difference within the margin: {margin:.0%} of the baseline's mean or, for a metric "

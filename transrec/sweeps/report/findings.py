@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from transrec.sweeps.analysis.comparison import Comparison
+from transrec.sweeps.analysis.comparison import Comparison, Verdict
 from transrec.sweeps.analysis.crossing import Crossing
 from transrec.sweeps.analysis.curves import Curve
 from transrec.sweeps.analysis.fits import Extrapolation, Scaling
+from transrec.sweeps.analysis.multiplicity import written
 from transrec.sweeps.analysis.results import QUANTITIES, SEED, Results
 from transrec.sweeps.report.figures import human
+
+_LEVEL = 0.05  # of the adjusted p-values that are counted
 
 
 @dataclass
@@ -134,9 +137,19 @@ class Findings:
             )
 
     def comparisons(
-        self, name: str, baseline: str, measure: str, found: Sequence[Comparison], by_size: bool = False
+        self,
+        name: str,
+        baseline: str,
+        measure: str,
+        found: Sequence[Comparison],
+        adjusted: Sequence[float],
+        by_size: bool = False,
     ) -> None:
-        """Compare a choice with the baseline in several settings; with `by_size`, the last has the largest sizes."""
+        """Compare a choice with the baseline in several settings; with `by_size`, the last has the largest sizes.
+
+        Args:
+            adjusted: Holm's p-value of each comparison.
+        """
         if not found:
             self.unsaid.append(
                 f"How {name} compares with {baseline}: no seed has test results of both for the same users."
@@ -146,9 +159,11 @@ class Findings:
         told = ", ".join(f"{verdict} at {count}" for verdict, count in counts.items() if count)
         undecided = len(found) - sum(counts.values())
         last = found[-1]
-        largest = f"{last.difference:+.4f} [{last.low:+.4f}, {last.high:+.4f}], margin {last.margin:.4f}"
+        p = f"p (Holm) {written(adjusted[-1])}"
+        largest = f"{last.difference:+.4f} [{last.low:+.4f}, {last.high:+.4f}], margin {last.margin:.4f}, {p}"
         if told and len(found) > 1:
-            told += f" of {len(found)} settings" + (f"; at the largest sizes {largest}" if by_size else "")
+            below = f"p (Holm) below {_LEVEL:g} at {sum(value < _LEVEL for value in adjusted)}"
+            told += f" of {len(found)} settings; {f'at the largest sizes {largest}' if by_size else below}"
         elif told:
             told = f"{last.verdict} {largest}"
         if told:
@@ -158,6 +173,22 @@ class Findings:
                 f"Whether {name} or {baseline} has the better {measure}"
                 + (f" at {undecided} of {len(found)} settings." if len(found) > 1 else f": {largest}.")
             )
+
+    def agreement(self, axis: str, measure: str, main: str, found: Sequence[tuple[str, Verdict, Verdict]]) -> None:
+        """Add whether a measure gives the same verdicts as the main one.
+
+        Args:
+            found: for each comparison of the axis, the name of the choice and the verdicts of `main` and `measure`.
+        """
+        same = sum(one == other for _, one, other in found)
+        told = f"{measure} agrees with {main} in "
+        if same == len(found):
+            told += f"{'the one comparison' if same == 1 else f'all {same} comparisons'} of {axis}"
+        else:
+            against = dict.fromkeys(name for name, *verdicts in found if {*verdicts} == {"better", "worse"})
+            told += f"{same} of {len(found)} comparisons of {axis} and contradicts it "
+            told += f"for {', '.join(against)}" if against else "in none"
+        self.found.append(f"{told}.")
 
     def trials(self, results: Results) -> None:
         statuses = [record.status for record in results.records]

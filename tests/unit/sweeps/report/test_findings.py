@@ -108,17 +108,43 @@ def test_the_margin_is_of_what_is_right_or_of_what_is_wrong_whichever_is_less(va
     assert found.margin == pytest.approx(margin)
     assert compare(same, same, higher_is_better=False).margin == pytest.approx(0.05 * value)
     findings = Findings()
-    findings.comparisons("head", "full", "HR@10", [found])
-    assert findings.found == [f"head against full, HR@10: equivalent +0.0000 [+0.0000, +0.0000], margin {margin:.4f}."]
+    findings.comparisons("head", "full", "HR@10", [found], [1.0])
+    assert findings.found == [
+        f"head against full, HR@10: equivalent +0.0000 [+0.0000, +0.0000], margin {margin:.4f}, p (Holm) 1.000."
+    ]
 
 
 def test_the_most_of_everything_is_told_where_settings_have_sizes() -> None:
     same = Resampled(np.full(2, 0.2), np.full((100, 2), 0.2))
     findings, found = Findings(), [compare(same, same, higher_is_better=True)] * 3
-    findings.comparisons("head", "full", "HR@10", found)
-    findings.comparisons("head", "full", "HR@10", found, by_size=True)
+    findings.comparisons("head", "full", "HR@10", found, [0.01, 0.04, 0.0001])
+    findings.comparisons("head", "full", "HR@10", found, [0.01, 0.06, 0.0001], by_size=True)
     assert findings.found == [
-        "head against full, HR@10: equivalent at 3 of 3 settings.",
+        "head against full, HR@10: equivalent at 3 of 3 settings; p (Holm) below 0.05 at 3.",
         "head against full, HR@10: equivalent at 3 of 3 settings; "
-        "at the largest sizes +0.0000 [+0.0000, +0.0000], margin 0.0100.",
+        "at the largest sizes +0.0000 [+0.0000, +0.0000], margin 0.0100, p (Holm) <0.001.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        ([("lora", "better", "better")], "HR@10 agrees with NDCG@10 in the one comparison of method."),
+        (
+            [("lora", "better", "better"), ("houlsby", "worse", "worse")],
+            "HR@10 agrees with NDCG@10 in all 2 comparisons of method.",
+        ),
+        (
+            [("lora", "better", "undecided"), ("houlsby", "worse", "worse")],
+            "HR@10 agrees with NDCG@10 in 1 of 2 comparisons of method and contradicts it in none.",
+        ),
+        (
+            [("lora", "better", "worse"), ("houlsby", "worse", "worse"), ("ia3", "undecided", "worse")],
+            "HR@10 agrees with NDCG@10 in 1 of 3 comparisons of method and contradicts it for lora.",
+        ),
+    ],
+)
+def test_the_other_metrics_agree_or_contradict(pairs: list[tuple[str, str, str]], told: str) -> None:
+    findings = Findings()
+    findings.agreement("method", "HR@10", "NDCG@10", pairs)
+    assert findings.found == [told]

@@ -23,6 +23,11 @@ FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799  # the years 1 to 9
 _YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 _LABELS = ", expected 1 or true, 0 or false, or nothing where it was not observed"
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
+_DATE = r"[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}"
+_AS_TEXT = (
+    ", not a number: the source csv reads times written as text with --time-format, such as "
+    "--time-format '%Y-%m-%d %H:%M:%S'"
+)
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
 
@@ -168,13 +173,21 @@ def to_seconds(column: pa.Array, time: str = "s") -> pa.Int64Array:
 
 
 def time_failures(seconds: pa.Int64Array, column: pa.Array, time: str, name: str = "timestamp") -> list[Failure]:
-    """The rows of `column` that `to_seconds` did not convert; a number in the wrong unit is called that."""
+    """The rows of `column` that `to_seconds` did not convert; remarks tell numbers in the wrong unit and texts in
+    another format."""
     missing = pc.is_null(seconds)
     failures = [Failure(Reason.BAD_TIMESTAMP, missing, name, column)]
-    if time in UNITS and not _has_unit(column.type) and pc.any(missing).as_py():
-        far = pc.and_(missing, pc.is_valid(_to_integers(column)))
-        remark = f", no date between the years 1 and 9999 in {time}: it is in another unit (--timestamp-unit)"
-        failures.insert(0, Failure(Reason.BAD_TIMESTAMP, far, name, column, remark))
+    if _has_unit(column.type) or not pc.any(missing).as_py():
+        return failures
+    if time not in UNITS:
+        written = pc.and_not(missing, is_empty(column))
+        return [Failure(Reason.BAD_TIMESTAMP, written, name, column, f", not in the time format {time!r}"), *failures]
+    far = pc.and_(missing, pc.is_valid(_to_integers(column)))
+    remark = f", no date between the years 1 and 9999 in {time}: it is in another unit (--timestamp-unit)"
+    failures.insert(0, Failure(Reason.BAD_TIMESTAMP, far, name, column, remark))
+    if pa.types.is_string(column.type):
+        dates = pc.and_(missing, pc.fill_null(pc.match_substring_regex(column, _DATE), False))
+        failures.insert(0, Failure(Reason.BAD_TIMESTAMP, dates, name, column, _AS_TEXT))
     return failures
 
 

@@ -23,8 +23,10 @@ from data_tools.reading.folder_source import TimedFolderSource
 from data_tools.reading.image_folder import ImageFolder
 from data_tools.reading.item_rows import BYTES_READ, to_items
 from data_tools.reading.row_files import IDS_READ, LeftOut, column_names, count_rows, find_row_file, read_rows
+from data_tools.reading.time_formats import READ_AS_CSV
 from data_tools.reading.typed_columns import (
     clicked,
+    not_read,
     remark_labels,
     require_labels,
     to_impressions,
@@ -65,7 +67,7 @@ class TablesSource(TimedFolderSource):
             _require_columns(self._users, {"user_id"})
 
     def options(self) -> dict[str, Any]:
-        return super().options() | self._left_out.options()
+        return super().options() | self._left_out.options() | not_read(self._unread())
 
     def totals(self) -> Totals:
         optional = (None if path is None else count_rows(path) for path in (self._interactions, self._impressions))
@@ -79,19 +81,23 @@ class TablesSource(TimedFolderSource):
         if self._interactions is None:
             yield from map(clicked, self.impressions(ignore))  # `impressions` reports its rejects itself
             return
-        others = set(column_names(self._interactions)) - set(INTERACTION_COLUMNS.names)
-        for batch in read_rows(self._interactions, reject, left_out=list(others)):
-            yield to_interactions(batch, reject, self.unit)
+        for batch in read_rows(self._interactions, reject, left_out=self._unread()):
+            yield to_interactions(batch, reject, self.unit, READ_AS_CSV)
 
     def impressions(self, reject: RejectSink) -> Iterator[Batch]:
         if self._impressions is not None:
             for batch in read_rows(self._impressions, reject, left_out=self._left_out.of(self._impressions)):
-                yield to_impressions(batch, reject, self.unit)
+                yield to_impressions(batch, reject, self.unit, READ_AS_CSV)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         if self._users is not None:
             for batch in read_rows(self._users, reject, left_out=self._left_out.of(self._users)):
                 yield to_strings(batch, "user_id", reject)
+
+    def _unread(self) -> list[str]:
+        """The columns of the interactions that are not read."""
+        found = [] if self._interactions is None else column_names(self._interactions)
+        return [name for name in found if name not in INTERACTION_COLUMNS.names]
 
 
 def _require_table(folder: Path, name: str, columns: set[str]) -> Path:

@@ -59,16 +59,6 @@ def test_bad_timestamp_names_line_and_value(text: str | None) -> None:
     assert rejects == [Reject("f", 11, Reason.BAD_TIMESTAMP, f"timestamp is {text!r}")]
 
 
-@pytest.mark.parametrize("text", ["2024-05-31", "2024-05-31T10:00:00Z", "31.05.2024", "5/31/24 10:00"])
-def test_a_date_where_a_number_is_expected_names_the_option_that_reads_it(text: str) -> None:
-    rows, rejects = interactions(timestamp=["7", text])
-    assert len(rows) == 1
-    assert rejects[0].detail == (
-        f"timestamp is {text!r}, not a number: the source csv reads times written as text with --time-format, such as "
-        "--time-format '%Y-%m-%d %H:%M:%S'"
-    )
-
-
 def test_a_text_in_another_format_than_the_one_given_names_that_one() -> None:
     rows, rejects = interactions("%Y-%m-%d", timestamp=["2024-05-31", "31.05.2024", ""])
     assert len(rows) == 1

@@ -88,7 +88,7 @@ def test_parquet_tables_with_columns_of_any_kind(tmp_path: Path) -> None:
     assert reading.items[0].fields == {"tags": '["a"]', "size": '{"cm": 3}'}
     assert reading.users == [{"user_id": "1", "tags": '["a"]', "size": '{"cm": 3}'}]
     assert reading.interactions == [("1", "7", 5, None)]
-    assert TablesSource(tmp_path).options() == {"left_out": ["photo"]}
+    assert TablesSource(tmp_path).options() == {"left_out": ["photo"], "not_read": ["photo", "size", "tags"]}
 
 
 def test_impressions_with_a_click_a_request_and_context(write_tables: Callable[..., Path]) -> None:

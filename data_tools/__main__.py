@@ -129,6 +129,8 @@ def _print_summary(index: ShardIndex, output: str, unused: int) -> None:
     print(f"{counts.interactions:,} interactions", end="")
     print(f", {counts.impressions:,} impressions" if index.heads else "", end="")
     print(f": {output}, {len(index.files)} files, {megabytes:,.1f} MB")
+    if not counts.interactions:
+        print("no interactions: a catalogue of items, to recommend from and to export, but not to train on")
     if left_out := index.build.get("left_out"):
         print(f"columns left out because they hold bytes, not text: {', '.join(left_out)}")
     if unread := index.build.get("not_read"):

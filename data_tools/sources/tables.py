@@ -2,7 +2,8 @@
 
 items.tsv|.parquet           item_id, title and/or text, image (a file under images/), any other columns
 interactions.tsv|.parquet    user_id, item_id, timestamp (since 1970, in --timestamp-unit), rating (optional); without
-                             this file, the clicks of the impressions are the interactions
+                             this file, the clicks of the impressions are the interactions; with only a header, the
+                             set is a catalogue of items without users
 impressions.tsv|.parquet     what was shown: user_id, item_id, timestamp, click (0, 1, false, true, or empty: not
                              observed), or instead of click several columns label_<head>; request_id (optional; without
                              it, what a user was shown at the same second is one request); any other columns are the
@@ -53,7 +54,8 @@ class TablesSource(TimedFolderSource):
         self._impressions = find_row_file(folder, "impressions")
         self._interactions = find_row_file(folder, "interactions")
         if self._interactions is not None or self._impressions is None:
-            self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"})
+            alone = ": for items alone, give an interactions.tsv with only its header, user_id, item_id and timestamp"
+            self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"}, alone)
             remark_labels(self._interactions, column_names(self._interactions))
         self._users = find_row_file(folder, "users")
         tables = {self._items: BYTES_READ, self._impressions: IDS_READ, self._users: IDS_READ}
@@ -100,10 +102,10 @@ class TablesSource(TimedFolderSource):
         return [name for name in found if name not in INTERACTION_COLUMNS.names]
 
 
-def _require_table(folder: Path, name: str, columns: set[str]) -> Path:
+def _require_table(folder: Path, name: str, columns: set[str], advice: str = "") -> Path:
     path = find_row_file(folder, name)
     if path is None:
-        raise SourceError(f"{folder} has no {name}.tsv or {name}.parquet")
+        raise SourceError(f"{folder} has no {name}.tsv or {name}.parquet{advice}")
     _require_columns(path, columns)
     return path
 

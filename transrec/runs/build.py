@@ -52,6 +52,11 @@ def build(experiment: Experiment, world: World) -> Parts:
     with phase("scan"):
         examples = experiment.data.scan(experiment.model.max_length, world)
         did(**size_of_set(examples.folder.index))
+    if not examples.folder.index.counts.users:
+        raise ConfigError(
+            f"{examples.folder} has items but no users: train on shards with interactions, and use these as the "
+            "`--catalogue` of the trained run"
+        )
     examples.check_training()
     look_up(experiment.model, examples, world)
     settings = with_statistics(count_features(experiment, examples), examples, world)

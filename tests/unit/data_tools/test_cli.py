@@ -68,6 +68,21 @@ def test_items_that_a_filter_leaves_without_interactions_are_counted(
     assert "items without interactions" not in capsys.readouterr().out
 
 
+def test_items_alone_are_built_and_inspected(
+    write_tables: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write_tables(interactions="user_id\titem_id\ttimestamp\n"), str(tmp_path / "out")
+    assert main(["build", "--source", "tables", "--input", str(folder), "--output", out]) == 0
+    assert "no interactions: a catalogue of items, to recommend from and to export" in capsys.readouterr().out
+    assert main(["inspect", out]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("0 users, 3 items, 0 interactions\n")
+    assert "Alpha" in text
+    assert main(["inspect", out, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["density"], found["history_length"]["longest"], found["first_timestamp"]) == (0, 0, None)
+
+
 def test_each_prints_one_document_with_its_numbers(
     write_tables: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

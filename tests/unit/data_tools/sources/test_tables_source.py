@@ -48,6 +48,7 @@ def test_image_outside_the_folder_is_rejected(write_tables: Callable[..., Path],
     ("tables", "message"),
     [
         ({"items": None}, r"has no items\.tsv or items\.parquet"),
+        ({"interactions": None}, r"for items alone, give an interactions\.tsv with only its header"),
         ({"interactions": "user_id\titem_id\n"}, r"interactions\.tsv: no column timestamp; it has user_id, item_id"),
         ({"items": "item_id\tname\n"}, r"items\.tsv: needs a column title or text"),
         ({"users": "id\n"}, r"users\.tsv: no column user_id"),

@@ -12,6 +12,7 @@ from data_tools.errors import DataToolsError
 from data_tools.executor import open_executor
 from data_tools.filters import Filters, positive
 from data_tools.inspection import facts, inspect
+from data_tools.shard_reader import read_catalogue
 from data_tools.sources import SOURCES
 from data_tools.upload import upload_after
 from data_tools.verify import verify
@@ -113,27 +114,34 @@ def _run_build(arguments: argparse.Namespace) -> int:
             filters=Filters.from_arguments(arguments),
             executor=open_executor(arguments.workers, arguments.ray),
         )
+        unused = int((read_catalogue(output)["interactions"].to_numpy() == 0).sum())
     if arguments.json:
         print_json({"output": public(arguments.output)} | index.model_dump(mode="json"))
     else:
-        _print_summary(index, public(arguments.output))
+        _print_summary(index, public(arguments.output), unused)
     return 0
 
 
-def _print_summary(index: ShardIndex, output: str) -> None:
+def _print_summary(index: ShardIndex, output: str, unused: int) -> None:
     counts = index.counts
     megabytes = sum(file.bytes for file in index.files) / 1e6
     print(f"{counts.users:,} users, {counts.items:,} items ({counts.images:,} with image), ", end="")
     print(f"{counts.interactions:,} interactions", end="")
     print(f", {counts.impressions:,} impressions" if index.heads else "", end="")
     print(f": {output}, {len(index.files)} files, {megabytes:,.1f} MB")
+    if not counts.interactions:
+        print("no interactions: a catalogue of items, to recommend from and to export, but not to train on")
     if left_out := index.build.get("left_out"):
         print(f"columns left out because they hold bytes, not text: {', '.join(left_out)}")
+    if unread := index.build.get("not_read"):
+        print(f"columns of interactions that are not read: {', '.join(unread)}")
     if counts.cleaned:
         fields = ", ".join(f"{name} {items:,}" for name, items in counts.cleaned.items())
         print(f"items with markup removed, by text field: {fields} (--raw-text keeps it)")
     for name, rows in counts.dropped.items():
         print(f"dropped by {name:<12} {rows:,}")
+    if unused and any(counts.dropped.values()):
+        print(f"items without interactions, which stay in the catalogue: {unused:,}")
     if counts.rejects:
         print(f"{sum(counts.rejects.values()):,} rejected rows, listed in {output}/{REJECTS_FILE}:")
         for reason, rows in counts.rejects.items():

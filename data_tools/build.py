@@ -36,6 +36,7 @@ from transrec.data.shards.schema import (
     REJECTS_FILE,
     SCHEMA_VERSION,
     Counts,
+    FileEntry,
     ShardIndex,
     hash_item_ids,
     user_schema,
@@ -69,6 +70,8 @@ def build(
     of shards or none. Every executor gives the same bytes. The executor is entered here so that no task is running when
     a failed build is cleaned up.
 
+    A source without any row of interactions or impressions, usable or not, gives a catalogue of items without users.
+
     Raises:
         DataToolsError: the output exists or cannot be written, nothing in the source is usable, or, with `strict`, one
             row is not usable.
@@ -81,10 +84,12 @@ def build(
             items = ItemShards(folder, shard_bytes, raw_text)
             _write_items(source, items, folder / "stage", LoadImages(image_size), tasks, reject)
             write_item_ids(items.item_ids, stage)
+            rejected_items = reject.counts.total()
             group, dropped = _stage_users(source, len(items.item_ids), filters, stage, tasks, reject)
+            without_rows = _has_no_rows(group, dropped) and reject.counts.total() == rejected_items
             users = _write_users(group, folder, shard_bytes, tasks, reject)
             dropped.update(users.dropped)
-            if not users.items.any():
+            if not users.items.any() and not without_rows:
                 raise _nothing_left(source, dropped, reject)
         shutil.rmtree(stage)
         pq.write_table(items.catalogue(users.items[1:]), folder / CATALOGUE_FILE, compression="zstd")
@@ -98,13 +103,7 @@ def build(
             context_columns=context_of(group.impressions),
             user_columns=columns_of(group.profiles),
             item_ids_sha256=hash_item_ids(items.item_ids),
-            files=[
-                *items.entries,
-                *users.entries,
-                describe_file(folder / CATALOGUE_FILE, "catalogue", samples=len(items.item_ids)),
-                describe_file(folder / BLOCKS_FILE, "blocks", samples=users.users),
-                describe_file(folder / REJECTS_FILE, "rejects", samples=reject.counts.total()),
-            ],
+            files=_files(folder, items, users, reject),
         )
         write_card(folder, index, _history_lengths(folder))
         _write_index(index, folder / INDEX_FILE)
@@ -250,6 +249,11 @@ def _write_users(
     return users
 
 
+def _has_no_rows(group: GroupUsers, dropped: Counter[str]) -> bool:
+    """Whether the source has no interactions and no impressions, as for a catalogue of items alone."""
+    return not (group.interactions.rows.any() or group.impressions.rows.any() or dropped.total())
+
+
 def _nothing_left(source: Source, dropped: Counter[str], reject: RejectLog) -> DataToolsError:
     rated = (len(batch.rows) > batch.rows["rating"].null_count for batch in source.interactions(ignore))
     if dropped["min_rating"] and not any(rated):
@@ -278,6 +282,16 @@ def _count(items: ItemShards, users: UserShards, reject: RejectLog, dropped: Cou
         dropped=dict(dropped),
         cleaned=dict(sorted(items.cleaned.items())),
     )
+
+
+def _files(folder: Path, items: ItemShards, users: UserShards, reject: RejectLog) -> list[FileEntry]:
+    return [
+        *items.entries,
+        *users.entries,
+        describe_file(folder / CATALOGUE_FILE, "catalogue", samples=len(items.item_ids)),
+        describe_file(folder / BLOCKS_FILE, "blocks", samples=users.users),
+        describe_file(folder / REJECTS_FILE, "rejects", samples=reject.counts.total()),
+    ]
 
 
 def _history_lengths(folder: Path) -> np.ndarray:

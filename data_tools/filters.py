@@ -35,7 +35,8 @@ class Filters:
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group(
             "filters",
-            "index.json records how many interactions and impressions each filter drops; items are never dropped",
+            "index.json records how many interactions and impressions each filter drops; items are never dropped, "
+            "because models that read content can recommend new and rare ones",
         )
         group.add_argument("--since", type=_date, metavar="DATE", help="only rows from this date on (UTC)")
         group.add_argument("--until", type=_date, metavar="DATE", help="only rows from before this date (UTC)")
@@ -45,7 +46,8 @@ class Filters:
             "--k-core",
             type=positive,
             metavar="K",
-            help="only users and items with K interactions or more, repeated until none has fewer",
+            help="only interactions of users and items that have K or more, repeated until none has fewer; "
+            "the other items stay in the catalogue, without interactions",
         )
 
     @classmethod

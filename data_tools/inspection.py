@@ -22,6 +22,7 @@ BAR_CELLS = 16
 SAMPLE_ITEMS = 3
 SAMPLE_HISTORY = 5
 _FIRST_YEAR = 366 * 86_400  # seconds: times in the year 1970 are assumed to be positions
+_NO_LENGTHS = np.zeros(0, np.int32)
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -37,11 +38,11 @@ class UserSummary(NamedTuple):
     """History lengths, range of times and one sample user of a folder of shards."""
 
     lengths: np.ndarray  # interactions of each user
-    first_time: int  # seconds since 1970
-    last_time: int
+    first_time: int | None  # seconds since 1970; None: no interactions
+    last_time: int | None
     tied: int  # interactions with the same time as the user's previous interaction
     shown: "ShownSummary"
-    sample: dict[str, Any]  # one user, as a row of USER_COLUMNS and profile columns
+    sample: dict[str, Any] | None  # one user, as a row of USER_COLUMNS and profile columns; None: no interactions
 
 
 def inspect(folder: Path, console: Console) -> None:
@@ -65,7 +66,8 @@ def inspect(folder: Path, console: Console) -> None:
         )
     )
     console.print(_sample_items(folder, catalogue))
-    console.print(_sample_user(catalogue, users.sample))
+    if users.sample is not None:
+        console.print(_sample_user(catalogue, users.sample))
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def facts(folder: Path) -> dict[str, Any]:
     popularity = read_catalogue(folder)["interactions"].to_numpy()
     fields = {"build", "counts", "text_fields", "heads", "context_columns", "user_columns"}
     return index.model_dump(mode="json", include=fields) | {
-        "density": index.counts.interactions / (index.counts.users * index.counts.items),
+        "density": _density(index),
         "history_length": length_figures(users.lengths) | {"users_by_length": dict(log_bins(users.lengths))},
         "items_by_interactions": dict(log_bins(popularity)),
         "first_timestamp": users.first_time,  # a small number if the data has positions instead of times
@@ -97,11 +99,15 @@ def facts(folder: Path) -> dict[str, Any]:
 
 def length_figures(lengths: np.ndarray) -> dict[str, float]:
     """Median, mean and maximum of the lengths of histories."""
+    if not len(lengths):
+        return {"median": 0.0, "mean": 0.0, "longest": 0}
     return {"median": float(np.median(lengths)), "mean": float(lengths.mean()), "longest": int(lengths.max())}
 
 
 def log_bins(values: np.ndarray) -> list[tuple[str, int]]:
     """(label, count) of the bins 0, 1, 2-3, 4-7, 8-15, …, from the first to the last that holds a value."""
+    if not len(values):
+        return []
     exponents = np.where(values > 0, np.floor(np.log2(np.maximum(values, 1))) + 1, 0).astype(int)
     counts = np.bincount(exponents)
     labels = ["0", "1", *[f"{2**power:,}-{2 ** (power + 1) - 1:,}" for power in range(1, len(counts))]]
@@ -126,7 +132,7 @@ def _facts(index: ShardIndex, users: UserSummary) -> Table:
     rows = {
         "source": f"{index.build.get('source')} ({options})",
         "images": f"{counts.images:,} items ({counts.images / counts.items:.1%})",
-        "density": f"{counts.interactions / (counts.users * counts.items):.3%}",
+        "density": f"{_density(index):.3%}",
         "history": "median {median:,.0f}, mean {mean:,.1f}, longest {longest:,}".format(
             **length_figures(users.lengths)
         ),
@@ -150,7 +156,7 @@ def _facts(index: ShardIndex, users: UserSummary) -> Table:
 
 def _histogram(values: np.ndarray, unit: str) -> Table:
     bins = log_bins(values)
-    most = max(count for _, count in bins)
+    most = max((count for _, count in bins), default=0)
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right", style="dim")
     table.add_column(width=BAR_CELLS, style="cyan")
@@ -207,8 +213,8 @@ def _summarise_users(folder: Path, heads: list[str]) -> UserSummary:
         if sample is None and len(seconds):
             enough = int(np.argmax(lengths[-1] >= SAMPLE_HISTORY)) or int(np.argmax(lengths[-1] > 0))
             [sample] = block.users.slice(enough, 1).to_pylist()
-    assert sample is not None  # a build without interactions fails
-    return UserSummary(np.concatenate(lengths), min(times), max(times), tied, _add(shown, heads), sample)
+    first, last = min(times, default=None), max(times, default=None)
+    return UserSummary(np.concatenate([_NO_LENGTHS, *lengths]), first, last, tied, _add(shown, heads), sample)
 
 
 def _summarise_shown(users: pa.RecordBatch, heads: list[str]) -> ShownSummary:
@@ -251,7 +257,14 @@ def _share(part: float, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else "0%"
 
 
+def _density(index: ShardIndex) -> float:
+    pairs = index.counts.users * index.counts.items
+    return index.counts.interactions / pairs if pairs else 0.0
+
+
 def _times(users: UserSummary) -> str:
+    if users.first_time is None or users.last_time is None:
+        return "no interactions"
     if users.last_time < _FIRST_YEAR:
         return f"none: positions {users.first_time:,} to {users.last_time:,} instead of times"
     return f"{_format_day(users.first_time)} to {_format_day(users.last_time)}"

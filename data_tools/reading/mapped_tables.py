@@ -10,17 +10,18 @@ import argparse
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from data_tools.reading.input_files import find_files, label_files, partition_of
-from data_tools.reading.typed_columns import remark_labels, require_labels
+from data_tools.reading.typed_columns import not_read, remark_labels, require_labels
 from data_tools.rejects import RejectSink
-from data_tools.source import Batch, SourceError
+from data_tools.source import INTERACTION_COLUMNS, Batch, SourceError
 from transrec.data.shards.schema import LABEL_PREFIX
 
 INTERACTION_NAMES = frozenset({"user_id", "item_id", "timestamp"})
+_OF_INTERACTIONS = frozenset(INTERACTION_COLUMNS.names)
 _READ = ("user_id", "item_id", "timestamp", "rating", "title", "text", "image", "request_id", "click")  # and labels
 
 
@@ -109,6 +110,12 @@ def remark_labelled(interactions: MappedTable) -> None:
     """Warn if a file of interactions looks like a log of impressions."""
     for path, names in interactions.names.items():
         remark_labels(path, list(names))
+
+
+def unread_columns(interactions: MappedTable) -> dict[str, Any]:
+    """The entry in `index.json` about columns of the files of interactions that are not read."""
+    tables = interactions.names.values()
+    return not_read(column for names in tables for name, column in names.items() if name not in _OF_INTERACTIONS)
 
 
 def require_title(items: MappedTable) -> None:

@@ -8,6 +8,9 @@ import pyarrow.compute as pc
 
 from data_tools.source import SourceError
 
+_EXAMPLE = "--time-format '%Y-%m-%d %H:%M:%S'"
+GIVE_FORMAT = f", a time written as text: give its format, such as {_EXAMPLE}"  # remarks of rejects
+READ_AS_CSV = f", a time written as text: read it with --source csv and its format, such as {_EXAMPLE}"
 _WITH_YEAR, _WITH_DAY = set("YyFDcxs"), set("deFDcx")  # directives
 _ZONE = r"\s*(Z|[+-][0-9]{2}(:?[0-9]{2})?)\s*$"
 

@@ -4,9 +4,9 @@ Whole columns are cast at once; only the rows that fail are examined one by one.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799  # the years 1 to 9
 _YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 _LABELS = ", expected 1 or true, 0 or false, or nothing where it was not observed"
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
+_DATE = r"[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
 
@@ -36,8 +37,12 @@ class Failure(NamedTuple):
     remark: str = ""  # ends the detail of the reject
 
 
-def to_interactions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
-    """Convert user_id, item_id, timestamp (as `to_seconds` does) and, if present, rating; reject rows that fail."""
+def to_interactions(batch: Batch, reject: RejectSink, time: str = "s", on_dates: str = "") -> Batch:
+    """Convert user_id, item_id, timestamp (as `to_seconds` does) and, if present, rating; reject rows that fail.
+
+    Args:
+        on_dates: a remark on dates where a number is expected.
+    """
     rows = batch.rows
     ids = [_to_ids(batch, name) for name in ("user_id", "item_id")]
     raw_rating = _to_measured(batch, "rating") if "rating" in rows.schema.names else pa.nulls(len(rows), pa.string())
@@ -46,7 +51,7 @@ def to_interactions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
     failures = [
         *_id_failures(batch, "user_id", ids[0]),
         *_id_failures(batch, "item_id", ids[1]),
-        *time_failures(timestamp, raw_time, time),
+        *time_failures(timestamp, raw_time, time, on_dates=on_dates),
         Failure(Reason.BAD_RATING, pc.and_not(pc.is_null(rating), is_empty(raw_rating)), "rating", raw_rating),
     ]
     typed = pa.RecordBatch.from_arrays([*ids, timestamp, rating], schema=INTERACTION_COLUMNS)
@@ -76,10 +81,16 @@ def remark_labels(path: Path, columns: Sequence[str]) -> None:
         )
 
 
-def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
+def not_read(columns: Iterable[str]) -> dict[str, Any]:
+    """The entry in `index.json` about these columns of interactions, which nothing reads; empty if there are none."""
+    names = sorted(set(columns))
+    return {"not_read": names} if names else {}
+
+
+def to_impressions(batch: Batch, reject: RejectSink, time: str = "s", on_dates: str = "") -> Batch:
     """Convert user_id, item_id, timestamp (as `to_seconds` does), request_id if present, and `label_columns`; all other
     columns are context. Labels are 0, 1, false, true, or empty where nothing was observed. Rows that fail are
-    rejected."""
+    rejected; `on_dates` is as in `to_interactions`."""
     rows, labels = batch.rows, label_columns(batch.rows.schema.names)
     ids = [_to_ids(batch, name) for name in ("user_id", "item_id")]
     raw_time = _to_plain(batch, "timestamp")
@@ -87,7 +98,7 @@ def to_impressions(batch: Batch, reject: RejectSink, time: str = "s") -> Batch:
     failures = [
         *_id_failures(batch, "user_id", ids[0]),
         *_id_failures(batch, "item_id", ids[1]),
-        *time_failures(timestamp, raw_time, time),
+        *time_failures(timestamp, raw_time, time, on_dates=on_dates),
     ]
     read = set(labels.values()) | set(IMPRESSION_COLUMNS.names)
     context = [name for name in rows.schema.names if name not in read]
@@ -167,14 +178,24 @@ def to_seconds(column: pa.Array, time: str = "s") -> pa.Int64Array:
     return pc.if_else(_is_date(seconds), seconds, None)
 
 
-def time_failures(seconds: pa.Int64Array, column: pa.Array, time: str, name: str = "timestamp") -> list[Failure]:
-    """The rows of `column` that `to_seconds` did not convert; a number in the wrong unit is called that."""
+def time_failures(
+    seconds: pa.Int64Array, column: pa.Array, time: str, name: str = "timestamp", on_dates: str = ""
+) -> list[Failure]:
+    """The rows of `column` that `to_seconds` did not convert; remarks tell numbers in the wrong unit and texts in
+    another format."""
     missing = pc.is_null(seconds)
     failures = [Failure(Reason.BAD_TIMESTAMP, missing, name, column)]
-    if time in UNITS and not _has_unit(column.type) and pc.any(missing).as_py():
-        far = pc.and_(missing, pc.is_valid(_to_integers(column)))
-        remark = f", no date between the years 1 and 9999 in {time}: it is in another unit (--timestamp-unit)"
-        failures.insert(0, Failure(Reason.BAD_TIMESTAMP, far, name, column, remark))
+    if _has_unit(column.type) or not pc.any(missing).as_py():
+        return failures
+    if time not in UNITS:
+        written = pc.and_not(missing, is_empty(column))
+        return [Failure(Reason.BAD_TIMESTAMP, written, name, column, f", not in the time format {time!r}"), *failures]
+    far = pc.and_(missing, pc.is_valid(_to_integers(column)))
+    remark = f", no date between the years 1 and 9999 in {time}: it is in another unit (--timestamp-unit)"
+    failures.insert(0, Failure(Reason.BAD_TIMESTAMP, far, name, column, remark))
+    if on_dates and pa.types.is_string(column.type):
+        dates = pc.and_(missing, pc.fill_null(pc.match_substring_regex(column, _DATE), False))
+        failures.insert(0, Failure(Reason.BAD_TIMESTAMP, dates, name, column, on_dates))
     return failures
 
 

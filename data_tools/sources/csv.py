@@ -39,8 +39,9 @@ from data_tools.reading.mapped_tables import (
     require_same_columns,
     require_title,
     require_use,
+    unread_columns,
 )
-from data_tools.reading.time_formats import require_time_format
+from data_tools.reading.time_formats import GIVE_FORMAT, require_time_format
 from data_tools.reading.typed_columns import UNITS, clicked, iterate_rows, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
 from data_tools.source import INTERACTION_COLUMNS, Batch, Item, Totals
@@ -128,6 +129,7 @@ class CsvSource:
             "encoding": self._form.encoding,
             "header": self._form.header,
             "time": self._time,
+            **unread_columns(self._interactions),
         }
 
     def totals(self) -> Totals:
@@ -151,12 +153,12 @@ class CsvSource:
         if not self._interactions.files:
             yield from map(clicked, self.impressions(ignore))  # `impressions` reports its rejects itself
         for batch in _read(self._interactions, reject, set(INTERACTION_COLUMNS.names)):
-            yield to_interactions(batch, reject, self._time)
+            yield to_interactions(batch, reject, self._time, GIVE_FORMAT)
 
     def impressions(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._impressions.files:
             for batch in self._impressions.read(path, reject):
-                yield to_impressions(batch, reject, self._time)
+                yield to_impressions(batch, reject, self._time, GIVE_FORMAT)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._users.files:

@@ -33,8 +33,10 @@ from data_tools.reading.mapped_tables import (
     require_same_columns,
     require_title,
     require_use,
+    unread_columns,
 )
 from data_tools.reading.row_files import IDS_READ, LeftOut, column_names, count_rows, read_parquet
+from data_tools.reading.time_formats import READ_AS_CSV
 from data_tools.reading.typed_columns import UNITS, clicked, to_impressions, to_interactions, to_strings
 from data_tools.rejects import RejectSink, ignore
 from data_tools.source import INTERACTION_COLUMNS, Batch, Item, SourceError, Totals
@@ -93,7 +95,8 @@ class ParquetSource:
 
     def options(self) -> dict[str, Any]:
         columns = describe_mapping(self._mapping)
-        return {"columns": columns, "timestamp_unit": self._unit, **self._left_out.options()}
+        unread = unread_columns(self._interactions)
+        return {"columns": columns, "timestamp_unit": self._unit, **self._left_out.options(), **unread}
 
     def totals(self) -> Totals:
         interactions = self._interactions.count() if self._interactions.files else None
@@ -110,12 +113,12 @@ class ParquetSource:
             yield from map(clicked, self.impressions(ignore))  # `impressions` reports its rejects itself
         for path in self._interactions.files:
             for batch in self._interactions.read(path, reject, frozenset(INTERACTION_COLUMNS.names)):
-                yield to_interactions(batch, reject, self._unit)
+                yield to_interactions(batch, reject, self._unit, READ_AS_CSV)
 
     def impressions(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._impressions.files:
             for batch in self._impressions.read(path, reject, left_out=self._left_out.of(path)):
-                yield to_impressions(batch, reject, self._unit)
+                yield to_impressions(batch, reject, self._unit, READ_AS_CSV)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         for path in self._users.files:

@@ -2,7 +2,8 @@
 
 items.tsv|.parquet           item_id, title and/or text, image (a file under images/), any other columns
 interactions.tsv|.parquet    user_id, item_id, timestamp (since 1970, in --timestamp-unit), rating (optional); without
-                             this file, the clicks of the impressions are the interactions
+                             this file, the clicks of the impressions are the interactions; with only a header, the
+                             set is a catalogue of items without users
 impressions.tsv|.parquet     what was shown: user_id, item_id, timestamp, click (0, 1, false, true, or empty: not
                              observed), or instead of click several columns label_<head>; request_id (optional; without
                              it, what a user was shown at the same second is one request); any other columns are the
@@ -23,8 +24,10 @@ from data_tools.reading.folder_source import TimedFolderSource
 from data_tools.reading.image_folder import ImageFolder
 from data_tools.reading.item_rows import BYTES_READ, to_items
 from data_tools.reading.row_files import IDS_READ, LeftOut, column_names, count_rows, find_row_file, read_rows
+from data_tools.reading.time_formats import READ_AS_CSV
 from data_tools.reading.typed_columns import (
     clicked,
+    not_read,
     remark_labels,
     require_labels,
     to_impressions,
@@ -51,7 +54,8 @@ class TablesSource(TimedFolderSource):
         self._impressions = find_row_file(folder, "impressions")
         self._interactions = find_row_file(folder, "interactions")
         if self._interactions is not None or self._impressions is None:
-            self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"})
+            alone = ": for items alone, give an interactions.tsv with only its header, user_id, item_id and timestamp"
+            self._interactions = _require_table(folder, "interactions", {"user_id", "item_id", "timestamp"}, alone)
             remark_labels(self._interactions, column_names(self._interactions))
         self._users = find_row_file(folder, "users")
         tables = {self._items: BYTES_READ, self._impressions: IDS_READ, self._users: IDS_READ}
@@ -65,7 +69,7 @@ class TablesSource(TimedFolderSource):
             _require_columns(self._users, {"user_id"})
 
     def options(self) -> dict[str, Any]:
-        return super().options() | self._left_out.options()
+        return super().options() | self._left_out.options() | not_read(self._unread())
 
     def totals(self) -> Totals:
         optional = (None if path is None else count_rows(path) for path in (self._interactions, self._impressions))
@@ -79,25 +83,29 @@ class TablesSource(TimedFolderSource):
         if self._interactions is None:
             yield from map(clicked, self.impressions(ignore))  # `impressions` reports its rejects itself
             return
-        others = set(column_names(self._interactions)) - set(INTERACTION_COLUMNS.names)
-        for batch in read_rows(self._interactions, reject, left_out=list(others)):
-            yield to_interactions(batch, reject, self.unit)
+        for batch in read_rows(self._interactions, reject, left_out=self._unread()):
+            yield to_interactions(batch, reject, self.unit, READ_AS_CSV)
 
     def impressions(self, reject: RejectSink) -> Iterator[Batch]:
         if self._impressions is not None:
             for batch in read_rows(self._impressions, reject, left_out=self._left_out.of(self._impressions)):
-                yield to_impressions(batch, reject, self.unit)
+                yield to_impressions(batch, reject, self.unit, READ_AS_CSV)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         if self._users is not None:
             for batch in read_rows(self._users, reject, left_out=self._left_out.of(self._users)):
                 yield to_strings(batch, "user_id", reject)
 
+    def _unread(self) -> list[str]:
+        """The columns of the interactions that are not read."""
+        found = [] if self._interactions is None else column_names(self._interactions)
+        return [name for name in found if name not in INTERACTION_COLUMNS.names]
 
-def _require_table(folder: Path, name: str, columns: set[str]) -> Path:
+
+def _require_table(folder: Path, name: str, columns: set[str], advice: str = "") -> Path:
     path = find_row_file(folder, name)
     if path is None:
-        raise SourceError(f"{folder} has no {name}.tsv or {name}.parquet")
+        raise SourceError(f"{folder} has no {name}.tsv or {name}.parquet{advice}")
     _require_columns(path, columns)
     return path
 

@@ -22,6 +22,7 @@ from data_tools.reading.input_files import visible_files
 from data_tools.reading.json_lines import parse_object, to_text
 from data_tools.reading.row_files import column_names, count_rows, find_row_file, read_rows
 from data_tools.reading.text_blocks import count_lines, is_utf8
+from data_tools.reading.time_formats import READ_AS_CSV
 from data_tools.reading.typed_columns import to_interactions
 from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.source import Batch, Item, SourceError, Totals
@@ -71,7 +72,7 @@ class WebDatasetSource(TimedFolderSource):
     def interactions(self, reject: RejectSink) -> Iterator[Batch]:
         path = self._interactions
         for batch in read_csv(path, reject) if self._is_csv else read_rows(path, reject):
-            yield to_interactions(batch, reject, self.unit)
+            yield to_interactions(batch, reject, self.unit, READ_AS_CSV)
 
     def users(self, reject: RejectSink) -> Iterator[Batch]:
         return iter(())

@@ -59,6 +59,32 @@ def test_another_backbone(commands: ForkedCommands, tiny: Tiny, text_run: Path, 
     assert "model.item_encoder.layers is None there, 1 here" in message
 
 
+def test_items_read_in_another_way_are_a_warning(
+    commands: ForkedCommands, tiny: Tiny, text_run: Path, run_dir: Path
+) -> None:
+    """No weight has another shape, so the run starts, and a line names the keys and both values."""
+    reading = ["model.item_encoder.max_tokens=5", "model.item_encoder.fields=[title]"]
+    harmless = ["model.item_encoder.dropout=0.2", "model.item_encoder.chunk_tokens=512"]
+    start = ["train", "--config", tiny.config, f"run_dir={run_dir}", "train.steps=2", f"init_from={text_run}"]
+    finished = commands.run(*start, *reading, *harmless)
+    assert finished.code == 0, finished.stderr
+    warnings = [line for line in finished.stderr.splitlines() if "items read in another way" in line]
+    assert warnings == [
+        f"warning: the weights of `init_from` ({text_run}) were trained on items read in another way: "
+        "model.item_encoder.fields is ['text'] there, ['title'] here; "
+        "model.item_encoder.max_tokens is 16 there, 5 here"
+    ]
+
+
+def test_items_read_in_the_same_way_are_no_warning(
+    commands: ForkedCommands, tiny: Tiny, text_run: Path, run_dir: Path
+) -> None:
+    start = ["train", "--config", tiny.config, f"run_dir={run_dir}", "train.steps=2", f"init_from={text_run}"]
+    finished = commands.run(*start, "model.item_encoder.dropout=0.2")
+    assert finished.code == 0, finished.stderr
+    assert "read in another way" not in finished.stderr
+
+
 def test_item_ids_of_another_catalogue(
     commands: ForkedCommands, tiny: Tiny, id_run: Path, other_data: list[str], run_dir: Path
 ) -> None:

@@ -7,7 +7,7 @@ from torch import nn
 
 from transrec import weights
 from transrec.adaptation.method import Rates
-from transrec.config import ConfigError
+from transrec.config import ConfigError, may_differ
 from transrec.data.content.item_store import ItemStore
 from transrec.data.content.opening import open_store
 from transrec.data.shards.bad_samples import Skipped
@@ -22,8 +22,12 @@ from transrec.runs.export import read_export
 from transrec.runs.features import count_features
 from transrec.runs.rebuild import check_left_out, left_out, outside, source_weights
 from transrec.runs.run_folder import load
+from transrec.terminal import messages
 from transrec.training.prefix_cache import keep_prefixes
 from transrec.training.records import flatten
+
+# Settings of an encoder that may differ in a transfer; another number of layers changes the weights, which are checked.
+_SAME_CONTENT = ("backbone", "pretrained", "layers", "dropout", "augment")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ def build(experiment: Experiment, world: World) -> Parts:
     with phase("scan"):
         examples = experiment.data.scan(experiment.model.max_length, world)
         did(**size_of_set(examples.folder.index))
+    if not examples.folder.index.counts.users:
+        raise ConfigError(
+            f"{examples.folder} has items but no users: train on shards with interactions, and use these as the "
+            "`--catalogue` of the trained run"
+        )
     examples.check_training()
     look_up(experiment.model, examples, world)
     settings = with_statistics(count_features(experiment, examples), examples, world)
@@ -56,6 +65,7 @@ def build(experiment: Experiment, world: World) -> Parts:
     model = settings.build(examples.folder.index.counts.items)
     if experiment.init_from is not None:
         start_from(model, experiment, examples.folder.index)
+        _warn_of_other_content(experiment, world)
     model.answer(examples.targets)
     rates = experiment.adaptation.apply(model)
     check_frozen(experiment, model)
@@ -107,6 +117,25 @@ def _how_models_differ(source: Experiment, target: Experiment) -> str:
     if len(now.get("evidence", ())) > len(there.get("evidence", ())):
         lines.append("evidence that the source lacks starts from its settings: set init_except=[evidence]")
     return "".join(f"\n  {line}" for line in lines)
+
+
+def _warn_of_other_content(experiment: Experiment, world: World) -> None:
+    """Warn if the item encoder's settings differ from the source's where the shapes of the weights cannot show it."""
+    assert experiment.init_from is not None
+    learnt = load(experiment.init_from)
+    there, now = (flatten(one.model.model_dump(mode="json")) for one in (learnt, experiment))
+    ignored = may_differ(learnt.model) | may_differ(experiment.model)
+    differing = [
+        f"model.{key} is {there[key]} there, {now[key]} here"
+        for key in there
+        if key.startswith("item_encoder.") and key in now and there[key] != now[key]
+        if key not in ignored and key.rpartition(".")[2] not in _SAME_CONTENT
+    ]
+    if differing and world.is_main and "item_encoder" not in experiment.init_except:
+        messages().print(
+            f"warning: the weights of `init_from` ({experiment.init_from}) were trained on items read in another way: "
+            + "; ".join(differing)
+        )
 
 
 def of_the_catalogue(model: nn.Module) -> list[str]:

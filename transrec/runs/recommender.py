@@ -36,6 +36,7 @@ from transrec.runs.click_scores import Visit, check_visit, click_scores, probabi
 from transrec.runs.evaluate import check_shards, data_of, evaluate
 from transrec.runs.evidence import look_up
 from transrec.runs.export import read_export
+from transrec.training.prefix_cache import found_prefixes
 
 NOBODY = Visit()
 
@@ -397,7 +398,9 @@ class Recommender:
             rows[1:] = [known.rows.get(digest, 0) for digest in self.content_hashes]
         new = 1 + np.flatnonzero(rows[1:] == 0)
         self._encoded = len(new)
-        with inference(self.model), progress("encoding items", len(new)) as advance:
+        experiment = self._channel.experiment
+        kept = found_prefixes(experiment.prefix_cache, self.model, store, experiment.data.cache, self._world.device)
+        with inference(self.model), kept, progress("encoding items", len(new)) as advance:
             if known is None:
                 return encode_catalogue(self.model, store, len(new), self._world, advance)
             vectors = known.vectors.to(self._world.device)[torch.from_numpy(rows)]

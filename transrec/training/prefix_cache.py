@@ -1,6 +1,8 @@
 """The frozen layers of item towers, run once for every item before training starts."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from transrec.config import Config
 from transrec.data.batch import Chunk, to_device
-from transrec.data.content.item_store import ItemStore
+from transrec.data.content.item_store import ItemStore, ModalityStore
 from transrec.data.content.prefix_store import KeptPrecision, PrefixStore
 from transrec.distributed.world import World
 from transrec.item_encoders.frozen_prefix import FrozenPrefix, frozen_prefix, why_not_exact
@@ -71,13 +73,53 @@ def kept_states(
 ) -> PrefixStore:
     """The states after the prefix of an encoder for the content in `store`, computed unless the cache has them."""
     modality = encoder.modality
-    parts = [store.of(modality).key, prefix.digest(encoder), precision, kept_precision]
-    target = cache.expanduser() / f"states-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"
+    target = _place(encoder, prefix, store, cache, precision, kept_precision)
     compute = _Compute(encoder, prefix, precision, world.device)
     return world.together(
         f"compute the {modality} states of the items",
         partial(PrefixStore, store.of(modality), store.num_items, compute, kept_precision, not prefix.features, target),
     )
+
+
+@contextmanager
+def found_prefixes(
+    config: PrefixCacheConfig, model: Model, store: ItemStore, cache: Path, device: torch.device
+) -> Iterator[None]:
+    """Context in which passes over the content in `store` start behind the frozen layers of `model`, for each encoder
+    whose states are in the cache.
+
+    Only states in fp32 are used, so that vectors are those of a whole pass, and no states are computed.
+    """
+    found: dict[str, tuple[Any, ModalityStore]] = {}
+    for modality, encoder in _pretrained(model).items():
+        prefix = frozen_prefix(encoder) if config.mode == "auto" else None
+        if prefix is None or why_not_exact(encoder) is not None:
+            continue
+        target = _place(encoder, prefix, store, cache, "fp32", "fp32")
+        if target.exists():
+            raw, compute = store.of(modality), _Compute(encoder, prefix, "fp32", device)
+            kept = PrefixStore(raw, store.num_items, compute, "fp32", not prefix.features, target)
+            store.replace(modality, kept)
+            encoder.frozen_prefix, found[modality] = prefix, (encoder, raw)
+    try:
+        yield
+    finally:
+        for modality, (encoder, raw) in found.items():
+            encoder.frozen_prefix = None
+            store.replace(modality, raw)
+
+
+def _place(
+    encoder: Any,
+    prefix: FrozenPrefix,
+    store: ItemStore,
+    cache: Path,
+    precision: Precision,
+    kept_precision: KeptPrecision,
+) -> Path:
+    """The folder of the states, named by everything they depend on."""
+    parts = [store.of(encoder.modality).key, prefix.digest(encoder), precision, kept_precision]
+    return cache.expanduser() / f"states-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"
 
 
 def _pretrained(model: Model) -> dict[str, Any]:

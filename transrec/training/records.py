@@ -98,7 +98,7 @@ class Records:
             left = seconds_a_step * (self._total - step)
             self.say(
                 f"step {step}/{self._total}  loss {loss:.4f}  {users_per_second:.0f} users/s  "
-                f"at most {left / 60:.1f} min left, plus validations and test"
+                f"about {left / 60:.1f} min left, plus validations and test"
             )
 
     def say(self, text: str) -> None:

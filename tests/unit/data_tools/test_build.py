@@ -192,7 +192,13 @@ def test_remains_of_a_broken_build_are_removed(write_tables: Callable[..., Path]
     ("tables", "message"),
     [
         ({"items": "item_id\ttitle\n"}, "the source has no usable item"),
-        ({"interactions": "user_id\titem_id\ttimestamp\n"}, "the source has no usable interaction"),
+        (
+            {
+                "interactions": "user_id\titem_id\ttimestamp\n",
+                "impressions": "user_id\titem_id\ttimestamp\tclick\nu\ta\t1\t0\n",
+            },
+            "the source has no usable interaction",
+        ),
     ],
 )
 def test_nothing_usable_is_an_error(
@@ -202,6 +208,29 @@ def test_nothing_usable_is_an_error(
         build(TablesSource(write_tables(**tables)), "tables", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out.partial").exists(), "nothing was rejected, so there is nothing to look at"
+
+
+def test_a_header_without_interactions_gives_a_catalogue_of_items(
+    write_tables: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_tables(interactions="user_id\titem_id\ttimestamp\n")
+    index = build(TablesSource(folder), "tables", tmp_path / "out")
+    assert (index.counts.users, index.counts.items, index.counts.interactions) == (0, 3, 0)
+    assert index.of_kind("users") == []
+    assert verify(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("row", ["u\tzz\t1\n", "u\ta\tnow\n"])
+def test_rows_of_which_none_is_usable_do_not(write_tables: Callable[..., Path], tmp_path: Path, row: str) -> None:
+    folder = write_tables(interactions=f"user_id\titem_id\ttimestamp\n{row}")
+    with pytest.raises(DataToolsError, match="the source has no usable interaction"):
+        build(TablesSource(folder), "tables", tmp_path / "out")
+
+
+def test_rows_that_a_filter_drops_do_not(write_tables: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_tables(interactions="user_id\titem_id\ttimestamp\nu\ta\t1\n")
+    with pytest.raises(DataToolsError, match="the filters drop every interaction"):
+        build(TablesSource(folder), "tables", tmp_path / "out", filters=Filters(min_length=2))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,66 @@ def test_build_verify_inspect(
     assert capsys.readouterr().out.startswith("1 users, 3 items, 1 interactions\n")
 
 
+@pytest.mark.parametrize("date", ["2024-05-31", "2024-05-31T10:00:00Z", "31.05.2024", "5/31/24 10:00"])
+def test_a_date_where_a_number_is_expected_names_the_option_that_reads_it(
+    write_tables: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], date: str
+) -> None:
+    folder, out = write_tables(interactions=f"user_id\titem_id\ttimestamp\nu\ta\t{date}\n"), str(tmp_path / "out")
+    assert main(["build", "--source", "tables", "--input", str(folder), "--output", out]) == 1
+    assert (
+        f"timestamp is {date!r}, a time written as text: read it with --source csv and its format, such as "
+        "--time-format '%Y-%m-%d %H:%M:%S'"
+    ) in capsys.readouterr().err
+    given = ["--interactions", str(folder / "interactions.tsv"), "--items", str(folder / "items.tsv")]
+    assert main(["build", "--source", "csv", *given, "--output", out]) == 1
+    assert ": give its format, such as --time-format '%Y-%m-%d %H:%M:%S'" in capsys.readouterr().err
+
+
+def test_columns_of_interactions_that_nothing_reads_are_listed_once(
+    write_tables: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_tables(interactions="user_id\titem_id\tprice\ttimestamp\tbrand\nu\ta\t9\t1\tx\nv\ta\t9\t1\tx\n")
+    command = ["build", "--source", "tables", "--input", str(folder), "--output"]
+    assert main([*command, str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.count("columns of interactions that are not read: brand, price\n") == 1
+    assert main([*command, str(tmp_path / "again"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["build"]["not_read"] == ["brand", "price"]
+
+
+def test_items_that_a_filter_leaves_without_interactions_are_counted(
+    write_tables: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"{user}\t{item}\t1\n" for user, item in ["ua", "ub", "va", "vb", "wc"])
+    command = [
+        "build",
+        "--source",
+        "tables",
+        "--input",
+        str(write_tables(interactions=f"user_id\titem_id\ttimestamp\n{rows}")),
+    ]
+    assert main([*command, "--output", str(tmp_path / "core"), "--k-core", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "2 users, 3 items" in text
+    assert "items without interactions, which stay in the catalogue: 1\n" in text
+    assert main([*command, "--output", str(tmp_path / "all")]) == 0
+    assert "items without interactions" not in capsys.readouterr().out
+
+
+def test_items_alone_are_built_and_inspected(
+    write_tables: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write_tables(interactions="user_id\titem_id\ttimestamp\n"), str(tmp_path / "out")
+    assert main(["build", "--source", "tables", "--input", str(folder), "--output", out]) == 0
+    assert "no interactions: a catalogue of items, to recommend from and to export" in capsys.readouterr().out
+    assert main(["inspect", out]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("0 users, 3 items, 0 interactions\n")
+    assert "Alpha" in text
+    assert main(["inspect", out, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["density"], found["history_length"]["longest"], found["first_timestamp"]) == (0, 0, None)
+
+
 def test_each_prints_one_document_with_its_numbers(
     write_tables: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -123,9 +123,9 @@ def test_off_a_terminal_a_line_now_and_then(
         records.advance(step, 0.5, 128.0, seconds_a_step=15.0)
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
     assert shown == [
-        "step 1/10  loss 0.5000  128 users/s  at most 2.2 min left, plus validations and test",
-        "step 3/10  loss 0.5000  128 users/s  at most 1.8 min left, plus validations and test",
-        "step 5/10  loss 0.5000  128 users/s  at most 1.2 min left, plus validations and test",
+        "step 1/10  loss 0.5000  128 users/s  about 2.2 min left, plus validations and test",
+        "step 3/10  loss 0.5000  128 users/s  about 1.8 min left, plus validations and test",
+        "step 5/10  loss 0.5000  128 users/s  about 1.2 min left, plus validations and test",
     ]
 
 

@@ -59,6 +59,15 @@ def test_bad_timestamp_names_line_and_value(text: str | None) -> None:
     assert rejects == [Reject("f", 11, Reason.BAD_TIMESTAMP, f"timestamp is {text!r}")]
 
 
+def test_a_text_in_another_format_than_the_one_given_names_that_one() -> None:
+    rows, rejects = interactions("%Y-%m-%d", timestamp=["2024-05-31", "31.05.2024", ""])
+    assert len(rows) == 1
+    assert [reject.detail for reject in rejects] == [
+        "timestamp is '31.05.2024', not in the time format '%Y-%m-%d'",
+        "timestamp is ''",
+    ]
+
+
 def test_timestamp_columns_of_parquet() -> None:
     rows, _ = interactions(timestamp=[datetime(2001, 9, 9, 1, 46, 40, 999, tzinfo=UTC)])
     assert rows[0]["timestamp"] == 1_000_000_000

@@ -114,6 +114,13 @@ def test_without_items_they_are_those_of_the_interactions(tmp_path: Path) -> Non
     assert build_twice("csv", ["--interactions", clicks], tmp_path).counts.items == 2
 
 
+def test_columns_of_interactions_that_are_not_read_are_in_the_options(tmp_path: Path) -> None:
+    clicks = write(tmp_path, "clicks.csv", "user_id,sku,timestamp,stars,brand\nu,b,1,5,x\n")
+    options = ["--interactions", clicks, "--columns", "item_id=sku"]
+    assert make_source("csv", *options).options()["not_read"] == ["brand", "stars"]
+    assert make_source("csv", *options[:-1], "item_id=sku,rating=stars").options()["not_read"] == ["brand"]
+
+
 def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
     clicks = write(tmp_path, "clicks.csv", "user_id,item_id,timestamp\nu,a,1\n", "utf-8-sig")
     for options in ([], ["--encoding", "utf-8"], ["--encoding", "utf-8-sig"]):

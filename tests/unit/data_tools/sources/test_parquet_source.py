@@ -60,7 +60,16 @@ def test_mapped_columns_of_several_files(options: list[object], tmp_path: Path) 
 
 
 def test_options_are_those_that_decide_the_content(options: list[object]) -> None:
-    assert make_source("parquet", *options).options() == {"columns": COLUMNS, "timestamp_unit": "ms"}
+    assert make_source("parquet", *options).options() == {
+        "columns": COLUMNS,
+        "timestamp_unit": "ms",
+        "not_read": ["junk"],
+    }
+
+
+def test_columns_of_interactions_that_are_not_read_are_in_the_options(tmp_path: Path) -> None:
+    options = write_clicks(tmp_path, timestamp=[1], brand=["x"], price=[9])
+    assert make_source("parquet", *options).options()["not_read"] == ["brand", "price"]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def test_image_outside_the_folder_is_rejected(write_tables: Callable[..., Path],
     ("tables", "message"),
     [
         ({"items": None}, r"has no items\.tsv or items\.parquet"),
+        ({"interactions": None}, r"for items alone, give an interactions\.tsv with only its header"),
         ({"interactions": "user_id\titem_id\n"}, r"interactions\.tsv: no column timestamp; it has user_id, item_id"),
         ({"items": "item_id\tname\n"}, r"items\.tsv: needs a column title or text"),
         ({"users": "id\n"}, r"users\.tsv: no column user_id"),
@@ -88,7 +89,7 @@ def test_parquet_tables_with_columns_of_any_kind(tmp_path: Path) -> None:
     assert reading.items[0].fields == {"tags": '["a"]', "size": '{"cm": 3}'}
     assert reading.users == [{"user_id": "1", "tags": '["a"]', "size": '{"cm": 3}'}]
     assert reading.interactions == [("1", "7", 5, None)]
-    assert TablesSource(tmp_path).options() == {"left_out": ["photo"]}
+    assert TablesSource(tmp_path).options() == {"left_out": ["photo"], "not_read": ["photo", "size", "tags"]}
 
 
 def test_impressions_with_a_click_a_request_and_context(write_tables: Callable[..., Path]) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from transrec.data.content.filled_folder import filled_folder
 from transrec.evidence.co_occurrence import CoOccurrenceConfig
+from transrec.work import Work
 
 USERS_IN_A_BLOCK, INTERACTIONS_OF_A_USER = 2048, 20
 
@@ -44,7 +45,11 @@ class Synthetic:
 
 def take_part(folder: Path, sources: Synthetic, peaks: "SimpleQueue[float]") -> None:
     """Count in this process, and report its peak memory in GiB."""
-    filled_folder(folder / "counts", lambda: CoOccurrenceConfig().work(sources, folder / "pairs"))
+
+    def interim(work: Work) -> Path:
+        return filled_folder(folder / "pairs", lambda: work)
+
+    filled_folder(folder / "counts", lambda: CoOccurrenceConfig().work(sources, interim))
     peaks.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from transrec.data.content.filled_folder import filled_folder
-from transrec.data.content.parts import PartWriter
-from transrec.data.progress import Advance
+from transrec.work import Advance, PartWriter
 
 OF_A_PART = 10
 

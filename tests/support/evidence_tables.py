@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transrec.data.content.filled_folder import filled_folder
+from transrec.evidence.sources import Interim
 
 Ints = NDArray[np.int64]
 
@@ -27,7 +28,12 @@ class GivenSequences:
             yield self._blocks[number]
 
 
+def interim(folder: Path) -> Interim:
+    """Fills `folder` with intermediate results."""
+    return lambda work: filled_folder(folder, lambda: work)
+
+
 def made(config: Any, sources: Any, folder: Path) -> Any:
     """The evidence of `config`, in `folder`, which is filled if it is missing."""
-    filled_folder(folder, lambda: config.work(sources, folder.with_name(f"interim-{folder.name}")))
+    filled_folder(folder, lambda: config.work(sources, interim(folder.with_name(f"interim-{folder.name}"))))
     return config.load(folder)

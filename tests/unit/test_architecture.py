@@ -132,6 +132,7 @@ ALLOWED_IN_DATA = (
     "lookup",
     "phases",
     "terminal",
+    "work",
 )
 
 
@@ -144,6 +145,7 @@ def test_evaluation_knows_data_and_metrics_only() -> None:
             "transrec.config",
             "transrec.errors",
             "transrec.phases",
+            "transrec.work",
             "transrec.distributed.world",
             "transrec.data",
         )

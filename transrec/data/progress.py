@@ -5,7 +5,7 @@ Work that takes a second or two shows nothing.
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from transrec.terminal import messages
+from transrec.work import Advance
 
-Advance = Callable[[int], None]
 Thing = TypeVar("Thing")
 
 SECONDS_BEFORE, SECONDS_BETWEEN_LINES = 2.0, 30.0

@@ -20,7 +20,6 @@ from transrec.data.examples.impressions import ImpressionExamples
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.data.examples.task import TaskExamples
 from transrec.data.examples.user_sample import UserSample
-from transrec.data.progress import Advance
 from transrec.distributed.world import World
 from transrec.evaluation.by_popularity import Group, by_popularity
 from transrec.evaluation.estimates import Estimate, Interval
@@ -33,6 +32,7 @@ from transrec.evaluation.ranking_metrics import AUC
 from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading, join_targets
 from transrec.phases import did, phase
 from transrec.protocols import Examples, Model, Part, Scorer
+from transrec.work import Advance
 
 
 def _known(name: str) -> str:

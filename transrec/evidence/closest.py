@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transrec.config import ConfigError
-from transrec.data.content.filled_folder import Whole, filled_folder, intact
+from transrec.evidence.sources import Interim
+from transrec.work import Advance, PartWriter
 
 Ints = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -43,15 +44,14 @@ class AllPairs:
 
 
 class Cells:
-    """Searches the cells around the nearest centres; the index is in a folder of its own."""
+    """Searches the cells around the nearest centres, by an index on disk."""
 
     at_once = 2**13
 
-    def __init__(self, vectors: Vectors, folder: Path) -> None:
-        self.vectors, self._faiss = vectors, _faiss(len(vectors))
-        filled_folder(folder, lambda: Whole(self._build, "index of content"))
-        with intact(folder):
-            self._index = self._faiss.read_index(str(folder / _INDEX), self._faiss.IO_FLAG_MMAP)
+    def __init__(self, vectors: Vectors, interim: Interim) -> None:
+        self.vectors, faiss = vectors, _faiss(len(vectors))
+        folder = interim(_Indexing(vectors))
+        self._index = faiss.read_index(str(folder / _INDEX), faiss.IO_FLAG_MMAP)
         self._index.nprobe = _PROBED
 
     def search(self, asked: Vectors, most: int) -> Closest:
@@ -60,25 +60,37 @@ class Cells:
         cosines[places < 0] = -np.inf
         return np.maximum(places, 0), cosines
 
-    def _build(self, folder: Path) -> None:
-        cells = int(4 * math.sqrt(len(self.vectors)))
-        index = self._faiss.index_factory(self.vectors.shape[1], f"IVF{cells},Flat", self._faiss.METRIC_INNER_PRODUCT)
-        sample = np.random.default_rng(0).permutation(len(self.vectors))[: _TRAINED_ON * cells]
-        index.train(self.vectors[sample])
-        index.add(self.vectors)
-        self._faiss.write_index(index, str(folder / _INDEX))
+
+class _Indexing:
+    """The work of assigning the vectors to cells, which a single process does."""
+
+    name, unit = "index of content", "items"
+    sizes, total_bytes = (), 0
+
+    def __init__(self, vectors: Vectors) -> None:
+        self._vectors = vectors
+
+    def begin(self, folder: Path) -> None: ...
+
+    def fill(self, part: int, out: PartWriter, advance: Advance) -> None: ...
+
+    def finish(self, folder: Path) -> None:
+        faiss = _faiss(len(self._vectors))
+        cells = int(4 * math.sqrt(len(self._vectors)))
+        index = faiss.index_factory(self._vectors.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+        sample = np.random.default_rng(0).permutation(len(self._vectors))[: _TRAINED_ON * cells]
+        index.train(self._vectors[sample])
+        index.add(self._vectors)
+        faiss.write_index(index, str(folder / _INDEX))
 
 
-def finder(vectors: Vectors, folder: Path) -> AllPairs | Cells:
+def finder(vectors: Vectors, interim: Interim) -> AllPairs | Cells:
     """What finds the closest of `vectors` (M, W).
-
-    Args:
-        folder: for an index, in the node's cache; all processes that need it wait for it.
 
     Raises:
         ConfigError: there are too many vectors to compare all pairs, and FAISS is not installed.
     """
-    return AllPairs(vectors) if len(vectors) <= MOST_COMPARED else Cells(vectors, folder)
+    return AllPairs(vectors) if len(vectors) <= MOST_COMPARED else Cells(vectors, interim)
 
 
 def closest(find: AllPairs | Cells, first: int, last: int, most: int) -> Closest:

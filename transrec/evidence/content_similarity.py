@@ -16,12 +16,12 @@ from pydantic import Field, model_validator
 from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
-from transrec.data.content.parts import Work, part_sizes
 from transrec.evidence.closest import MOST_COMPARED, AllPairs, Cells, closest, finder
 from transrec.evidence.histories import held, weights
 from transrec.evidence.neighbours import Neighbours, NeighbourWork, looked_up
-from transrec.evidence.sources import Sources
+from transrec.evidence.sources import Interim, Sources
 from transrec.evidence.terms import EvidenceSettings
+from transrec.work import Work, part_sizes
 
 Ints = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -78,20 +78,17 @@ class ContentSimilarityConfig(EvidenceSettings):
         """Approximate number of pairs of items that are compared."""
         return items**2 if items <= MOST_COMPARED else 8 * items**1.5
 
-    def work(self, sources: Sources, index: Path) -> Work:
+    def work(self, sources: Sources, interim: Interim) -> Work:
         """The work of comparing items and filling a folder with the closest of each.
 
         It takes M² W multiplications, or about 32 √M³ W / 4 beyond 200,000 items. Memory holds the features two or
         three times, and about 0.5 GiB of similarities.
 
-        Args:
-            index: folder for an index of the features, if there are many.
-
         Raises:
             ConfigError: there are too many items to compare all pairs, and FAISS is not installed.
         """
         items, features = sources.features(self)
-        find = finder(whitened(features, self.shrinkage), index)
+        find = finder(whitened(features, self.shrinkage), interim)
         lengths = part_sizes(sources.catalogue_size + 1, _ROWS_OF_A_PART)
         return NeighbourWork(self.name, lengths, lambda part: self._rows(part, lengths[part], items, find, sources))
 

@@ -15,11 +15,11 @@ import numpy as np
 from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
-from transrec.data.content.parts import Work
 from transrec.evidence.histories import held, weights
 from transrec.evidence.neighbours import Neighbours, NeighbourWork, looked_up
 from transrec.evidence.pair_files import PairKind, counted_pairs
-from transrec.evidence.sources import Sources
+from transrec.evidence.sources import Interim, Sources
+from transrec.work import Work
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class ItemToItemConfig:
         """The settings that the table depends on."""
         return {"name": self.name}
 
-    def work(self, sources: Sources, pairs: Path) -> Work:
-        """The work of counting the direct successors of every item; `pairs` is a folder for `counted_pairs`."""
-        counted = counted_pairs(self.name, PairKind(1, 0.0, forward=True, repeats=True), sources, pairs)
+    def work(self, sources: Sources, interim: Interim) -> Work:
+        """The work of counting the direct successors of every item."""
+        counted = counted_pairs(self.name, PairKind(1, 0.0, forward=True, repeats=True), sources, interim)
         return NeighbourWork(self.name, counted.lengths, counted.rows)
 
     def load(self, folder: Path) -> "ItemToItem":

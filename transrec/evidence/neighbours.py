@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from transrec.data.batch import ItemSet
-from transrec.data.content.parts import PARTS_FOLDER, PartWriter
-from transrec.data.progress import Advance
+from transrec.work import PARTS_FOLDER, Advance, PartWriter
 
 _STARTS, _COLUMNS, _VALUES = "starts.npy", "columns.int32", "values.float32"
 

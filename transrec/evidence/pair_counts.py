@@ -17,12 +17,12 @@ from pydantic import Field
 from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
-from transrec.data.content.parts import Work
 from transrec.evidence.histories import Held, held, pairs, weights
 from transrec.evidence.neighbours import Neighbours, NeighbourWork, looked_up, of_items, strongest
 from transrec.evidence.pair_files import PairKind, counted_pairs
-from transrec.evidence.sources import Sources
+from transrec.evidence.sources import Interim, Sources
 from transrec.evidence.terms import EvidenceSettings
+from transrec.work import Work
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -58,9 +58,9 @@ class PairCountsConfig(EvidenceSettings):
         """The pairs that are counted."""
         return PairKind(self.window, self.decay, self.forward, repeats=False)
 
-    def work(self, sources: Sources, pairs: Path) -> Work:
-        """The work of counting pairs and filling a folder with the table; `pairs` is a folder for `counted_pairs`."""
-        counted = counted_pairs(self.key, self.kind, sources, pairs)
+    def work(self, sources: Sources, interim: Interim) -> Work:
+        """The work of counting pairs and filling a folder with the table."""
+        counted = counted_pairs(self.key, self.kind, sources, interim)
         totals = counted.totals()
         columns = np.maximum(totals[1], 1e-9) ** -self.column_power
 

@@ -17,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from transrec.data.content.filled_folder import filled_folder
-from transrec.data.content.parts import PARTS_FOLDER, PartWriter
-from transrec.data.progress import Advance
 from transrec.evidence.histories import pairs
-from transrec.evidence.sources import Sources
+from transrec.evidence.sources import Interim, Sources
+from transrec.work import PARTS_FOLDER, Advance, PartWriter
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -48,15 +46,10 @@ class PairKind(NamedTuple):
         return self.window if self.forward else 2 * self.window
 
 
-def counted_pairs(name: str, kind: PairKind, sources: Sources, folder: Path) -> "PairFiles":
-    """The pairs of all sequences in `folder`, which all processes that need them fill together if it is missing.
-
-    Args:
-        name: of what is counted, for the progress.
-    """
+def counted_pairs(name: str, kind: PairKind, sources: Sources, interim: Interim) -> "PairFiles":
+    """The pairs of all sequences; `name` is that of what is counted, for the progress."""
     ranges = item_ranges(kind, sources)
-    filled_folder(folder, lambda: PairWriting(name, kind, sources, ranges))
-    return PairFiles(folder, kind, ranges)
+    return PairFiles(interim(PairWriting(name, kind, sources, ranges)), kind, ranges)
 
 
 class PairWriting:

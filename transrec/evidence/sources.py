@@ -1,12 +1,16 @@
 """The data that evidence is made from."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transrec.work import Work
+
 Ints = NDArray[np.int64]
+Interim = Callable[[Work], Path]  # fills a folder of intermediate results, together with all processes that need it
 
 
 class Sources(Protocol):

@@ -138,7 +138,7 @@ def _filled(place: Path, settings: CountedEvidence, known: "RunSources") -> None
     """Take part in filling the folder of the evidence, and remove the intermediate results."""
     interim = interim_folder(place)
     try:
-        filled_folder(place, lambda: settings.work(known, interim))
+        filled_folder(place, lambda: settings.work(known, lambda work: filled_folder(interim, lambda: work)))
     except (FileNotFoundError, DamagedError):
         if not place.exists():  # otherwise another run has filled it meanwhile, and removed the intermediate results
             raise

@@ -96,17 +96,17 @@ def test_ranks_of_most_popular_are_those_of_counting(examples: NextItemExamples)
 def test_what_is_counted_is_counted_once_for_the_same_histories(
     examples: NextItemExamples, synthetic_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted: list[Path] = []
+    counted = []
     work = ItemToItemConfig.work
 
-    def counting(self: ItemToItemConfig, sources: Any, pairs: Path) -> Any:
-        counted.append(pairs)
-        return work(self, sources, pairs)
+    def counting(self: ItemToItemConfig, sources: Any, interim: Any) -> Any:
+        counted.append(self)
+        return work(self, sources, interim)
 
     monkeypatch.setattr(ItemToItemConfig, "work", counting)
     first, again = (measured(examples, ["item_to_item"])["item_to_item"] for _ in range(2))
     assert len(counted) == 1
-    assert not counted[0].exists(), "the pairs are removed"
+    assert not [*examples.config.cache.glob("interim-*")], "the pairs are removed"
     assert torch.equal(first.columns["rank"], again.columns["rank"])
     for settings, fills in (({"min_interactions": 7}, 2), ({"split": {"name": "temporal"}}, 3), ({"workers": 3}, 3)):
         measured(scanned(synthetic_shards, tmp_path, **settings), ["item_to_item"])
@@ -130,7 +130,7 @@ def test_arrays_are_kept_by_name(examples: NextItemExamples) -> None:
 def test_evidence_that_cannot_be_made_leaves_the_others(
     examples: NextItemExamples, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def work(self: Any, sources: Any, pairs: Path) -> None:
+    def work(self: Any, sources: Any, interim: Any) -> None:
         raise ConfigError("too many items to compare")
 
     monkeypatch.setattr("transrec.evidence.pair_counts.PairCountsConfig.work", work)

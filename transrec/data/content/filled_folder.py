@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from transrec.data.content.parts import PARTS_FOLDER, Parts, PartWriter, Work
-from transrec.data.progress import Advance, progress
+from transrec.data.content.parts import Parts
+from transrec.data.progress import progress
 from transrec.errors import TransRecError
 from transrec.files import StorageError, writing
 from transrec.locks import NO_LOCKS, OwnedLock
 from transrec.phases import did, phase
+from transrec.work import PARTS_FOLDER, Advance, PartWriter, Work
 
 POLL_SECONDS = 0.2
 SILENT_SECONDS = 5.0  # before a waiting process prints a line; the interval doubles each time

@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from transrec.data.batch import Chunk, ModalityContent, modality_content
 from transrec.data.content.filled_folder import filled_folder, intact
 from transrec.data.content.images import DECODER
-from transrec.data.content.parts import PartWriter, part_sizes
-from transrec.data.progress import Advance
 from transrec.data.shards.bad_samples import Skipped
 from transrec.data.shards.item_shards import ItemImages
 from transrec.data.shards.shard_folder import ShardFolder
+from transrec.work import Advance, PartWriter, part_sizes
 
 ITEMS_OF_A_PART = 4096
 _DECODE_AT_ONCE = 1024

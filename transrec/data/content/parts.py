@@ -12,93 +12,17 @@ import json
 import os
 import secrets
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
-from io import FileIO
 from pathlib import Path
-from typing import Protocol
 
-from transrec.data.progress import Advance
 from transrec.files import read_json, write_text, writing
 from transrec.locks import OwnedLock
+from transrec.work import PARTS_FOLDER, Advance, PartWriter, Work
 
-PARTS_FOLDER = ".parts"  # in the folder that is filled
 _SESSION_FILE = "session"
 _READ_AT_ONCE = 2**24  # bytes
-
-Write = Callable[[bytes | memoryview], None]
-
-
-class Work(Protocol):
-    """The work of filling a folder, divided into parts that do not depend on each other."""
-
-    @property
-    def name(self) -> str:
-        """Name of the work, for its progress: "decoding"."""
-        ...
-
-    @property
-    def unit(self) -> str:
-        """What `sizes` counts: "items"."""
-        ...
-
-    @property
-    def sizes(self) -> Sequence[int]:
-        """Number of items of each part."""
-        ...
-
-    @property
-    def total_bytes(self) -> int:
-        """Approximate size of the folder on disk."""
-        ...
-
-    def begin(self, folder: Path) -> None:
-        """Make the files that several parts write to."""
-        ...
-
-    def fill(self, part: int, out: "PartWriter", advance: Advance) -> None:
-        """Write a part; call `advance` with the number of items just done."""
-        ...
-
-    def finish(self, folder: Path) -> None:
-        """Complete the folder once all parts are finished; an earlier call may have been cut off."""
-        ...
-
-
-class PartWriter:
-    """Writes the pieces of one part and notes their checksums."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.pieces: list[tuple[str, int, int, int]] = []  # file, offset, size, CRC-32
-
-    @contextmanager
-    def at(self, name: str, offset: int) -> Iterator[Write]:
-        """A function that writes to an existing file from `offset` on."""
-        with (self._folder / name).open("r+b", buffering=0) as file:
-            file.seek(offset)
-            yield from self._write(name, offset, file)
-
-    @contextmanager
-    def file(self, name: str) -> Iterator[Write]:
-        """A function that writes a file of the part's own."""
-        with (self._folder / name).open("wb", buffering=0) as file:
-            yield from self._write(name, 0, file)
-
-    def _write(self, name: str, offset: int, file: FileIO) -> Iterator[Write]:
-        size = crc32 = 0
-
-        def write(data: bytes | memoryview) -> None:
-            nonlocal size, crc32
-            view = memoryview(data).cast("B")
-            crc32, size = zlib.crc32(view, crc32), size + len(view)
-            while view:
-                view = view[file.write(view) :]
-
-        yield write
-        os.fsync(file.fileno())
-        self.pieces.append((name, offset, size, crc32))
 
 
 class Parts:
@@ -196,11 +120,6 @@ class Parts:
         except (OSError, ValueError):
             return "", ""
         return session, plan
-
-
-def part_sizes(items: int, of_a_part: int) -> list[int]:
-    """The sizes of parts of `of_a_part` items, of which the last may be smaller."""
-    return [min(of_a_part, items - start) for start in range(0, items, of_a_part)]
 
 
 def _crc32(path: Path, offset: int, size: int) -> int | None:

@@ -16,10 +16,9 @@ from torch import Tensor
 from transrec.data.batch import Chunk, ModalityContent, modality_content
 from transrec.data.content.filled_folder import filled_folder, intact
 from transrec.data.content.item_store import ModalityStore
-from transrec.data.content.parts import PartWriter, part_sizes
 from transrec.data.content.ragged import Ragged
-from transrec.data.progress import Advance
 from transrec.files import read_json
+from transrec.work import Advance, PartWriter, part_sizes
 
 KeptPrecision = Literal["fp32", "bf16"]
 Compute = Callable[[Chunk], Tensor]

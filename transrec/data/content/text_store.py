@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from transrec.data.batch import Chunk, ModalityContent, modality_content
 from transrec.data.content.filled_folder import filled_folder, intact
-from transrec.data.content.parts import PARTS_FOLDER, PartWriter, part_sizes
 from transrec.data.content.ragged import Ragged
-from transrec.data.progress import Advance
 from transrec.data.shards.bad_samples import Skipped
 from transrec.data.shards.item_shards import ItemShards
 from transrec.data.shards.shard_folder import ShardFolder
+from transrec.work import PARTS_FOLDER, Advance, PartWriter, part_sizes
 
 ITEMS_OF_A_PART = 16384
 _TOKENISE_AT_ONCE = 4096

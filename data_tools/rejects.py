@@ -36,7 +36,9 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A rejected row. `line` is the line it starts on, from 1, header included; in a Parquet file, the row, from 1."""
+    """A rejected row. `line` is the number of the line where it starts, counted from 1 and including any header line;
+    in a Parquet file, it is the row number, counted from 1.
+    """
 
     file: str
     line: int

@@ -125,7 +125,7 @@ def test_what_peft_cannot_express_is_refused(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (f"adaptation={{name: houlsby, {HEAD}}}", "is a Bottleneck, for which a Hugging Face model has no place"),
+        (f"adaptation={{name: houlsby, {HEAD}}}", "is a Bottleneck, which a Hugging Face model cannot represent"),
         ("model.item_encoder={name: id_embedding}", "has no backbone to export: its items are embedded by id"),
     ],
 )

@@ -46,7 +46,7 @@ complete -o bashdefault -F _transrec_without_space transrec
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     print(script(argument_parser().parse_args(argv).shell), end="")
     return 0
 

@@ -17,7 +17,7 @@ _STATES = {"ok": "ok", "note": "note", "fault": "FAULT"}
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = parse(argv)
     findings = []
     for finding in examine(arguments.offline, arguments.cache):

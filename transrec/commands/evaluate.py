@@ -19,7 +19,7 @@ from transrec.terminal import console
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = parse(argv)
     world = distributed.join()
     channels = Channels(arguments.run, arguments.adapter, world.device)

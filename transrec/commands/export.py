@@ -29,7 +29,7 @@ from transrec.runs.vector_index import INDEXES
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     parser = argument_parser()
     arguments = parser.parse_args(argv)
     if fault := misuse(arguments):

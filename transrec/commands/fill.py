@@ -19,7 +19,7 @@ from transrec.runs.build import build
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = parse(argv)
     experiment = load(Experiment, find(arguments.config), arguments.overrides)
     world = distributed.start()

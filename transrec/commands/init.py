@@ -15,7 +15,7 @@ from transrec.starter import write_project
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     folder: Path = argument_parser().parse_args(argv).folder
     for path in write_project(folder):
         print(path)

@@ -23,7 +23,7 @@ OF_ALL_STEPS = ("step", "slot", "user", "start")
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = parse(argv)
     run = RunLineage(arguments.run, arguments.data)
     if arguments.step is not None:

@@ -29,7 +29,7 @@ COMMANDS = {
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command and return its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] not in COMMANDS:
         parser().parse_args(arguments or ["--help"])

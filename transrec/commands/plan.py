@@ -21,7 +21,7 @@ from transrec.terminal import console
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = parse(argv)
     experiment = load(Experiment, find(arguments.config), arguments.overrides)
     plan = make_plan(

@@ -30,7 +30,7 @@ MOST_WARNINGS = 10  # users with unknown items that get a warning of their own; 
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = parse(argv)
     history = one_history(arguments)
     users = None if history is not None else asked_users(arguments.histories, several=len(arguments.adapter) > 1)

@@ -22,7 +22,7 @@ from transrec.terminal import console
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = argument_parser().parse_args(argv)
     folder, *others = arguments.folders
     if others:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show_runs(arguments: argparse.Namespace) -> int:
-    """Print the comparison of runs; returns the exit code."""
+    """Print the comparison of runs and return the exit code."""
     found = compare_runs(arguments.folders, arguments.margin)
     if arguments.json:
         print_json(found.as_json())

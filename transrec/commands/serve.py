@@ -22,7 +22,7 @@ from transrec.serving.settings import TOKEN_VARIABLE, Settings
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = parse(argv)
     needed("serve", "transrec serve", "fastapi", "fastapi_offline", "uvicorn", "prometheus_client")
     from transrec.serving.server import serve  # imports the libraries of the extra

@@ -18,7 +18,7 @@ from transrec.terminal import console
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = parse(argv)
     sweep = load_sweep(find(arguments.config), arguments.overrides)
     for remark in remarks(sweep):

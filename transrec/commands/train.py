@@ -19,7 +19,7 @@ PAUSED_EXIT = 138  # 128 + SIGUSR1, also what a shell reports if that signal com
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = parse(argv)
     experiment = load(Experiment, find(arguments.config), arguments.overrides)
     if arguments.print_config:

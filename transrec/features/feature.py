@@ -131,7 +131,7 @@ class TimeFeature(Feature):
         return Buckets(size=_HOURS if self.part == "hour" else _DAYS)
 
     def rows(self, timestamps: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows, 1..24 or 1..7, of timestamps in seconds since 1970."""
+        """The table row of each timestamp (seconds since 1970): 1..24 for the hour, 1..7 for the weekday."""
         hours = timestamps // _SECONDS
         found: NDArray[np.int64] = 1 + (hours % _HOURS if self.part == "hour" else hours // _HOURS % _DAYS)
         return found
@@ -148,6 +148,6 @@ class RequestFeature(Feature):
         return Buckets(size=_SIZES)
 
     def rows(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows, 1.._SIZES, of request sizes, which are at least 1."""
+        """The table row, 1.._SIZES, of each request size, which is at least 1."""
         found: NDArray[np.int64] = 1 + np.floor(2 * np.log2(sizes)).astype(np.int64).clip(max=_SIZES - 1)
         return found

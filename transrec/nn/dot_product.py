@@ -115,7 +115,7 @@ class InnerProducts(BoundedScore):
 
 
 def item_lengths(items: Tensor, unit: bool = False) -> Tensor:
-    """(N + 1,) the length of each row, or 1."""
+    """(N + 1,) the length of each row; 1 for every row if `unit`, which means that rows are normalized."""
     if unit:
         return items.new_ones(len(items), dtype=torch.float32)
     lengths: Tensor = torch.linalg.vector_norm(items.detach().float(), dim=1)

@@ -1,7 +1,7 @@
 """Exports trained towers for other programs: whole, for `AutoModel.from_pretrained`, or LoRA alone, for PEFT.
 
 Designs considered. Writing them with every run's export: this doubles its size for a rare need. Exporting on request
-from the run folder. Chosen: the latter. A Hugging Face model has no place for adapters, so only LoRA is supported: it
+from the run folder. Chosen: the latter. A Hugging Face model cannot represent adapters, so only LoRA is supported: it
 can be merged into the weights or written for PEFT.
 """
 
@@ -77,7 +77,7 @@ def export_peft(run_dir: Path, output: Path, base: Path | None = None) -> dict[P
 def _write_peft(tower: BackboneEncoder, run_dir: Path, folder: Path) -> None:
     beside = [n for n, p in tower.backbone.named_parameters() if p.requires_grad and ".adapter." not in n]
     if beside:
-        raise ConfigError(f"{run_dir}: {beside[0]} was trained in addition to LoRA, but PEFT cannot hold it")
+        raise ConfigError(f"{run_dir}: {beside[0]} was trained in addition to LoRA, but --peft writes only LoRA")
     config, tensors = as_peft(tower.backbone)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def _adapters(tower: nn.Module, run_dir: Path) -> dict[str, Any]:
     for name, adapter in adapters.items():
         if not isinstance(adapter, LowRank):
             raise ConfigError(
-                f"{run_dir}: {name} is a {type(adapter).__name__}, for which a Hugging Face model has no place; only "
-                "LoRA can be folded into the weights. Use the run's export with its base instead"
+                f"{run_dir}: {name} is a {type(adapter).__name__}, which a Hugging Face model cannot represent; only "
+                "LoRA can be merged into the weights. Use the run's export with its base instead"
             )
     return adapters

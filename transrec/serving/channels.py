@@ -90,7 +90,7 @@ class Generation:
             return next(iter(self.channels.values()))
         if name is None or name not in self.channels:
             asked = "name a `channel`" if name is None else f"there is no channel {name!r}"
-            raise ConfigError(f"{asked}: {', '.join(self.channels)}")
+            raise ConfigError(f"{asked}; the channels are: {', '.join(self.channels)}")
         return self.channels[name]
 
     @cached_property

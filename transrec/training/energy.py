@@ -138,7 +138,7 @@ def packages(powercap: Path) -> list[Counter]:
     zones = [zone for zone in sorted(powercap.glob("intel-rapl:*")) if zone.name.count(":") == 1]
     found = [zone for zone in zones if _text(zone / "name").startswith("package")]
     if not found:
-        raise CounterError(f"no CPU package is counted in {powercap}")
+        raise CounterError(f"{powercap} has no energy counter of a CPU package")
     return [
         Counter(lambda zone=zone: _number(zone / "energy_uj"), _number(zone / "max_energy_range_uj"))  # type: ignore[misc]
         for zone in found

@@ -103,7 +103,7 @@ def test_what_may_be_recommended_can_be_narrowed(client: Client, run: Recommende
         ("/recommend", {"history": [True]}, "history.0"),
         ("/recommend", {"history": ["item-3"], "k": 0}, "k: Input should be greater than or equal to 1"),
         ("/recommend", {"history": ["item-3"], "k": 21}, "k 21: ask for at most 20 results"),
-        ("/recommend", {"history": ["item-3"], "channel": "x"}, "there is no channel 'x': run"),
+        ("/recommend", {"history": ["item-3"], "channel": "x"}, "there is no channel 'x'; the channels are: run"),
         (
             "/recommend",
             {"history": ["item-3"], "candidates": ["gone"], "unknown": "error"},
@@ -177,7 +177,7 @@ def test_adapters_are_channels_and_requests_name_one(tmp_path: Path, tiny: Tiny)
             assert [row["item_id"] for row in answer["recommendations"]] == expected
         assert found[0] != found[1]
         status, refusal = client.post("/recommend", history=["item-3"])
-        assert (status, refusal["detail"]) == (422, "name a `channel`: films, books")
+        assert (status, refusal["detail"]) == (422, "name a `channel`; the channels are: films, books")
 
 
 def test_pictures_come_from_the_shards(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ DECODER = f"pillow {PIL.__version__}, {_FILTER.name}, {_REDUCING_GAP}"
 
 
 class ImageError(ValueError):
-    """Bytes that are not an image, or an image of more than `MAX_IMAGE_PIXELS` pixels."""
+    """Bytes that cannot be decoded as an image, or an image of more than `MAX_IMAGE_PIXELS` pixels."""
 
 
 def decode(data: bytes, size: int) -> NDArray[np.uint8]:

@@ -101,8 +101,9 @@ def test_a_failed_build_keeps_its_rejects_and_nothing_else(
 ) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    raw = write_tables(interactions="user_id\titem_id\ttimestamp\n" + ("u\tzz\t1\n" if rejected else ""))
-    assert main(["build", "--source", "tables", "--input", str(raw), "--output", "memory://bucket/set"]) == 1
+    raw = write_tables(**({"interactions": "user_id\titem_id\ttimestamp\nu\tzz\t1\n"} if rejected else {}))
+    build = ["build", "--source", "tables", "--input", str(raw), "--output", "memory://bucket/set"]
+    assert main([*build, "--min-length", "99"]) == 1
     left = [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
     assert [path.name for path in left] == ["rejects.jsonl"] * rejected
     assert all(str(path) in capsys.readouterr().err for path in left)

@@ -3,16 +3,16 @@
 Catalogues collected from web pages contain `Johnson &amp; Johnson`, `<p>Soft.<br/>Warm.</p>`, and titles that are
 the script of a page. A text is not a page, so fewer things count as markup than in a browser:
 
-- only elements that HTML has: `<Untitled>` is a title, and so are `a < b` and `<3`;
-- of elements with names of one letter, only those without attributes or with values: `a <b and c> d` is not markup;
-- only references that a semicolon ends: a browser shows `R&notes` as `R¬es`.
+- only tags that exist in HTML: `<Untitled>`, `a < b` and `<3` are kept;
+- a tag with a one-letter name only if it has no attributes or one with a value: `a <b and c> d` is kept;
+- only character references that end with a semicolon: `R&notes`, which a browser shows as `R¬es`, is kept.
 
-Texts are often escaped twice, so the result is cleaned again. A script without its tags, as in Amazon's data of 2018,
-is recognised by its lines.
+Texts are often escaped twice, so the result is cleaned again. The lines of a script that has lost its tags, as in
+Amazon's 2018 data, are recognised one by one and removed.
 
 Designs considered. `html.parser` takes quadratic time for tags that do not end (a minute for 16 KB of `<a `), raises
 AssertionError at `<![<`, and loses the `&` of a text that ends with `&T`. An HTML parser (lxml, html5lib) is one
-more dependency and follows none of the rules above. Chosen: an expression that finds a tag in linear time.
+more dependency and follows none of the rules above. Chosen: a regular expression that finds a tag in linear time.
 """
 
 import html

@@ -55,7 +55,7 @@ def first_line(path: Path) -> str:
     if not text.strip():
         raise SourceError(f"{path}, line 1, is empty: expected text in UTF-8")
     if "\0" in text:
-        raise SourceError(f"{path}, line 1: expected text in UTF-8, found {text[:40]!r}")
+        raise SourceError(f"{path}, line 1: expected text, found a NUL byte; the line begins {text[:40]!r}")
     return text
 
 

@@ -13,6 +13,7 @@ PIECES = ["start", "scan", "fill: tokens", "first step", "epoch", "catalogue", "
 PIECES += ["results", "export", "baselines"]
 OF_BASELINES = ["fill: states"]
 OF_BASELINES += [f"fill: {name}" for name in ("item_to_item", "transitions", "co_occurrence", "content_similarity")]
+OF_BASELINES += [f"fill: pairs of {name}" for name in ("item_to_item", "transitions", "co_occurrence")]
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ class ModelPatchConfig(AdapterMethod):
                 yield Placed(site, patch, parallel=self.mode == "parallel")
 
     def selection(self, model: Model) -> Callable[[Member], bool]:
-        """Predicate of the parameters that train.
+        """The predicate that selects the parameters to train.
 
         Raises:
             ConfigError: the user encoder does not declare the second LayerNorms of its layers.

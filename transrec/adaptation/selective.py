@@ -102,10 +102,10 @@ class LastLayersConfig(Method):
     layers: int = Field(1, ge=0, description="number of the user encoder's last layers that train")
 
     def selection(self, model: Model) -> Callable[[Member], bool]:
-        """Predicate of the parameters that train.
+        """The predicate that selects the parameters to train.
 
         Raises:
-            ConfigError: the user encoder has fewer layers.
+            ConfigError: the user encoder has fewer than `layers` layers.
         """
         user_encoder = towers(model, ["user"])["user"].encoder
         paths = user_encoder.layer_paths

@@ -25,7 +25,7 @@ Closest = tuple[Ints, Vectors]  # places (n, K) of the closest vectors, and thei
 MOST_COMPARED = 200_000  # vectors: 4 · 10¹⁰ pairs
 _SIMILARITIES_AT_ONCE = 2**25  # in memory, 128 MiB; sorting them takes some 400 MiB more
 _TRAINED_ON = 64  # vectors for each centre
-_PROBED = 32  # cells searched for each vector
+_CELLS, _PROBED = 4, 32  # there are _CELLS·√M cells; _PROBED of them are searched for each vector
 _INDEX = "cells.faiss"
 
 
@@ -48,9 +48,9 @@ class Cells:
 
     at_once = 2**13
 
-    def __init__(self, vectors: Vectors, interim: Interim) -> None:
+    def __init__(self, name: str, vectors: Vectors, interim: Interim) -> None:
         self.vectors, faiss = vectors, _faiss(len(vectors))
-        folder = interim(_Indexing(vectors))
+        folder = interim(_Indexing(name, vectors))
         self._index = faiss.read_index(str(folder / _INDEX), faiss.IO_FLAG_MMAP)
         self._index.nprobe = _PROBED
 
@@ -64,11 +64,10 @@ class Cells:
 class _Indexing:
     """The work of assigning the vectors to cells, which a single process does."""
 
-    name, unit = "index of content", "items"
-    sizes, total_bytes = (), 0
+    unit, sizes, total_bytes = "items", (), 0
 
-    def __init__(self, vectors: Vectors) -> None:
-        self._vectors = vectors
+    def __init__(self, name: str, vectors: Vectors) -> None:
+        self.name, self._vectors = f"evidence {name}", vectors
 
     def begin(self, folder: Path) -> None: ...
 
@@ -76,7 +75,7 @@ class _Indexing:
 
     def finish(self, folder: Path) -> None:
         faiss = _faiss(len(self._vectors))
-        cells = int(4 * math.sqrt(len(self._vectors)))
+        cells = int(_CELLS * math.sqrt(len(self._vectors)))
         index = faiss.index_factory(self._vectors.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
         sample = np.random.default_rng(0).permutation(len(self._vectors))[: _TRAINED_ON * cells]
         index.train(self._vectors[sample])
@@ -84,13 +83,20 @@ class _Indexing:
         faiss.write_index(index, str(folder / _INDEX))
 
 
-def finder(vectors: Vectors, interim: Interim) -> AllPairs | Cells:
-    """What finds the closest of `vectors` (M, W).
+def finder(name: str, vectors: Vectors, interim: Interim) -> AllPairs | Cells:
+    """What finds the closest of `vectors` (M, W); `name` is that of the evidence, for the progress.
 
     Raises:
         ConfigError: there are too many vectors to compare all pairs, and FAISS is not installed.
     """
-    return AllPairs(vectors) if len(vectors) <= MOST_COMPARED else Cells(vectors, interim)
+    return AllPairs(vectors) if len(vectors) <= MOST_COMPARED else Cells(name, vectors, interim)
+
+
+def comparisons(vectors: float, processes: int) -> float:
+    """Approximate number of pairs that the busiest of some processes compares; one of them makes the index alone."""
+    if vectors <= MOST_COMPARED:
+        return vectors**2 / processes
+    return float((_CELLS + _PROBED / _CELLS / processes) * vectors**1.5)
 
 
 def closest(find: AllPairs | Cells, first: int, last: int, most: int) -> Closest:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from scipy import sparse
 
 from transrec.data.batch import HistoryPoints
-from transrec.evidence.closest import MOST_COMPARED, AllPairs, Cells, closest, finder
+from transrec.evidence.closest import AllPairs, Cells, closest, finder
 from transrec.evidence.histories import held, weights
 from transrec.evidence.neighbours import Neighbours, NeighbourWork, looked_up
 from transrec.evidence.sources import Interim, Sources
@@ -73,11 +73,6 @@ class ContentSimilarityConfig(EvidenceSettings):
         """The settings that the table depends on."""
         return self.model_dump(exclude={"recent", "recency", "weight", "scale", "dropout"})
 
-    @staticmethod
-    def comparisons(items: float) -> float:
-        """Approximate number of pairs of items that are compared."""
-        return items**2 if items <= MOST_COMPARED else 8 * items**1.5
-
     def work(self, sources: Sources, interim: Interim) -> Work:
         """The work of comparing items and filling a folder with the closest of each.
 
@@ -88,7 +83,7 @@ class ContentSimilarityConfig(EvidenceSettings):
             ConfigError: there are too many items to compare all pairs, and FAISS is not installed.
         """
         items, features = sources.features(self)
-        find = finder(whitened(features, self.shrinkage), interim)
+        find = finder(self.name, whitened(features, self.shrinkage), interim)
         lengths = part_sizes(sources.catalogue_size + 1, _ROWS_OF_A_PART)
         return NeighbourWork(self.name, lengths, lambda part: self._rows(part, lengths[part], items, find, sources))
 

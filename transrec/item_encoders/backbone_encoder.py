@@ -98,7 +98,7 @@ class BackboneEncoder(ItemEncoder):
             layer_by_layer.enable_gradient_checkpointing(self.backbone)
 
     def compile_passes(self) -> None:
-        """Compile the pass of a chunk in training; evaluation stays uncompiled, so that its results do not change."""
+        """Compile the forward pass used in training; evaluation stays uncompiled, so that its results do not change."""
         self._compiled = compiled(self._features)
 
     def encode(self, chunk: Chunk) -> Tensor:

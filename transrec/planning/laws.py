@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from transrec.evidence.content_similarity import ContentSimilarityConfig
+from transrec.evidence.closest import comparisons
 from transrec.planning.setting import Setting, known_number
 
 Amounts = Mapping[str, float]  # the work of a phase that is entered once, by name
@@ -95,11 +95,7 @@ def _of_shared_interactions(setting: Setting) -> Amounts:
 
 
 def _of_comparisons(setting: Setting) -> Amounts:
-    return {FIXED: 1, "comparisons": ContentSimilarityConfig.comparisons(setting.items)}
-
-
-def _of_shared_comparisons(setting: Setting) -> Amounts:
-    return {FIXED: 1, "comparisons": ContentSimilarityConfig.comparisons(setting.items) / setting.ranks_of_a_node}
+    return {FIXED: 1, "comparisons": comparisons(setting.items, setting.ranks_of_a_node)}
 
 
 def _answers(setting: Setting, questions: int) -> Amounts:
@@ -133,9 +129,8 @@ LAWS = {
             for name in ("item_to_item", "transitions", "co_occurrence")
             for step in ("pairs", "evidence")
         ),
-        Law("index of content", _of_comparisons, "items^1.5"),
-        Law("evidence content_similarity", _of_shared_comparisons, "items^1.5 / process"),
-        Law("evidence cold_similarity", _of_shared_comparisons, "items^1.5 / process"),
+        Law("evidence content_similarity", _of_comparisons, "items^1.5"),
+        Law("evidence cold_similarity", _of_comparisons, "items^1.5"),
         Law("counts", _of_interactions, "interactions"),
         Law("first step", lambda s: {FIXED: 1}, "nothing"),
         Law("steps", _epoch, "operations / rank"),

@@ -24,7 +24,7 @@ from transrec.planning.sizes import BYTES_OF_A_NUMBER, Places, memory, places, s
 STAGES = (0, 1, 2, 3)
 _NAMES = {"steps": "epoch", "encoding": "catalogue"}
 _NAMES |= {"tokenising": "fill: tokens", "decoding": "fill: pixels", "computing states": "fill: states"}
-_NAMES |= {"counts": "fill: counts", "index of content": "fill: index of content"}
+_NAMES |= {"counts": "fill: counts"}
 _NAMES |= {f"pairs {name}": f"fill: pairs of {name}" for name in ("item_to_item", "transitions", "co_occurrence")}
 _NAMES |= {
     f"evidence {name}": f"fill: {name}"

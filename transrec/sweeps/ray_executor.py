@@ -163,7 +163,7 @@ def connect(address: str | None, log_to_driver: bool = False) -> None:
     try:
         context = ray.init(address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **local)
     except Exception as error:  # Ray also raises plain exceptions
-        raise SweepError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
+        raise SweepError(f"no Ray cluster {f'at {address}' if address else 'on this machine'}: {error}") from None
     dashboard = context.dashboard_url
     if dashboard and is_open_to_anyone(dashboard):
         ray.shutdown()

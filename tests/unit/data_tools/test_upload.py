@@ -74,7 +74,7 @@ def test_what_does_not_arrive_whole_is_an_error_and_no_set(
     ("output", "message"),
     [
         ("memory://bucket/taken", "already holds a set of shards"),
-        ("http://user:secret@127.0.0.1:9/x", "http accepts no uploads"),
+        ("http://user:secret@127.0.0.1:9/x", "cannot upload over HTTP"),
         ("pipe:cat > x", "unknown scheme `pipe:`"),
         ("file:///x;touch y", "not a plain URL"),
     ],

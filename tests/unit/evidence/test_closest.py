@@ -19,7 +19,7 @@ def unit(count, topics=50, seed=0):
 
 
 def all_of(vectors, folder, most=MOST):
-    return closest(finder(vectors, interim(folder)), 0, len(vectors), most)
+    return closest(finder("similarity", vectors, interim(folder)), 0, len(vectors), most)
 
 
 def test_all_pairs_by_sorting(tmp_path, monkeypatch):

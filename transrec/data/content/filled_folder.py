@@ -209,7 +209,7 @@ def _take(target: Path) -> OwnedLock | None:
         if error.errno in NO_LOCKS:
             raise StorageError(
                 f"cannot lock {lock.path}: {error.strerror}. Choose a folder on a disk of this machine for "
-                "data.cache; then start the same command again"
+                "data.cache; then run the command again"
             ) from None
     own = _own_lock(target)  # the other is another user's
     with writing(target):
@@ -260,7 +260,7 @@ def _check_room(target: Path, needed: int) -> None:
         unfinished = f" (unfinished folders there: {', '.join(sorted(path.name for path in others))})" if others else ""
         raise StorageError(
             f"{target.parent} has {free:,} bytes free, but {target.name} needs {needed:,}: make room on that "
-            f"disk{unfinished}, or choose another folder with data.cache; then start the same command again"
+            f"disk{unfinished}, or choose another folder with data.cache; then run the command again"
         )
 
 

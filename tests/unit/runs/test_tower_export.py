@@ -52,7 +52,7 @@ def test_auto_model_loads_the_image_tower_that_was_trained(
 
 
 @pytest.mark.parametrize("method", ["k_adapter", "side_network"])
-def test_an_adapter_that_reads_the_tower_has_no_place_in_one(tmp_path: Path, shards: Path, method: str) -> None:
+def test_an_adapter_that_reads_the_tower_cannot_be_exported(tmp_path: Path, shards: Path, method: str) -> None:
     vision_model("vit").save_pretrained(tmp_path / "vision")
     (tmp_path / "vision" / "preprocessor_config.json").write_text(PREPARED, encoding="utf-8")
     image = {"name": "image", "backbone": str(tmp_path / "vision"), "pooling": "mean"}
@@ -61,5 +61,5 @@ def test_an_adapter_that_reads_the_tower_has_no_place_in_one(tmp_path: Path, sha
     run = make(tmp_path / "run", shards, image, adaptation=[LORA, adapted | heads])
     export_run(run)
     for export in (export_towers, export_peft):
-        with pytest.raises(ConfigError, match=r"readout\.adapter is a .* no place"):
+        with pytest.raises(ConfigError, match=r"readout\.adapter is a .* cannot represent"):
             export(run.run_dir, tmp_path / "tower")

@@ -75,7 +75,10 @@ class PartWriter:
 
         def write(data: bytes | memoryview) -> None:
             nonlocal size, crc32
-            view = memoryview(data).cast("B")
+            view = memoryview(data)
+            if not view.nbytes:  # an empty array of several axes cannot be cast
+                return
+            view = view.cast("B")
             crc32, size = zlib.crc32(view, crc32), size + len(view)
             while view:
                 view = view[file.write(view) :]

@@ -25,6 +25,7 @@ Closest = tuple[Ints, Vectors]  # places (n, K) of the closest vectors, and thei
 MOST_COMPARED = 200_000  # vectors: 4 · 10¹⁰ pairs
 _SIMILARITIES_AT_ONCE = 2**25  # in memory, 128 MiB; sorting them takes some 400 MiB more
 _TRAINED_ON = 64  # vectors for each centre
+_ROUNDS = 10  # of k-means
 _CELLS, _PROBED = 4, 32  # there are _CELLS·√M cells; _PROBED of them are searched for each vector
 _INDEX = "cells.faiss"
 
@@ -96,7 +97,8 @@ def comparisons(vectors: float, processes: int) -> float:
     """Approximate number of pairs that the busiest of some processes compares; one of them makes the index alone."""
     if vectors <= MOST_COMPARED:
         return vectors**2 / processes
-    return float((_CELLS + _PROBED / _CELLS / processes) * vectors**1.5)
+    making = _CELLS * vectors**1.5 + _ROUNDS * _TRAINED_ON * _CELLS**2 * vectors
+    return float(making + (_CELLS + _PROBED / _CELLS) * vectors**1.5 / processes)
 
 
 def closest(find: AllPairs | Cells, first: int, last: int, most: int) -> Closest:

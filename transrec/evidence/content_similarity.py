@@ -76,8 +76,8 @@ class ContentSimilarityConfig(EvidenceSettings):
     def work(self, sources: Sources, interim: Interim) -> Work:
         """The work of comparing items and filling a folder with the closest of each.
 
-        It takes M² W multiplications, or about 32 √M³ W / 4 beyond 200,000 items. Memory holds the features two or
-        three times, and about 0.5 GiB of similarities.
+        It takes M² W multiplications, or about 32 √M³ W / 4 beyond 200,000 items. Each process holds the
+        features two or three times, and about 0.5 GiB of similarities.
 
         Raises:
             ConfigError: there are too many items to compare all pairs, and FAISS is not installed.
@@ -129,6 +129,8 @@ def whitened(features: NDArray[np.float32], shrinkage: float) -> Vectors:
 
     `shrinkage` times the mean variance is added to each variance, so that axes of noise are not amplified.
     """
+    if not len(features):
+        return features
     centred = features - features.mean(0, dtype=np.float64).astype(np.float32)
     variances, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64) / max(1, len(centred)))
     deviations = np.sqrt(np.maximum(variances, 0) + shrinkage * max(variances.mean(), 1e-12))

@@ -4,7 +4,8 @@ Designs considered for counting pairs. Adding the pairs of each block of users t
 whole matrix. Sorting all pairs in memory: 8 bytes or more for each. Reading all sequences once for each range of items:
 the less memory, the more passes, so time grows with the square of the interactions. Chosen: each part of the work reads
 some blocks of users once, and writes their pairs to a file, sorted by the range of the first item in chunks of bounded
-size. Time is linear in the pairs, memory is bounded, and processes share both this work and the counting of the ranges.
+size. Time is linear in the pairs, and processes share both this work and the counting of the ranges. Each holds some 16
+million pairs, or one in 2,000 if these are more.
 
 Shape letters: N items of the catalogue (1..N), P pairs, R ranges of items.
 """
@@ -25,7 +26,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 BYTES = 12  # of a pair on disk: its first item, its other item and their distance
-MOST_RANGES = 200
+MOST_RANGES = 2000
 _TOTALS = "totals.npy"
 _COLUMNS = 3
 _INTERACTIONS_OF_A_PART, _INTERACTIONS_PER_ITEM = 2**22, 8  # at least; a part writes 16 bytes for each item
@@ -49,7 +50,8 @@ class PairKind(NamedTuple):
 def counted_pairs(name: str, kind: PairKind, sources: Sources, interim: Interim) -> "PairFiles":
     """The pairs of all sequences; `name` is that of what is counted, for the progress."""
     ranges = item_ranges(kind, sources)
-    return PairFiles(interim(PairWriting(name, kind, sources, ranges)), kind, ranges)
+    writing = PairWriting(name, kind, sources, ranges)
+    return PairFiles(interim(writing), len(writing.sizes), kind, ranges)
 
 
 class PairWriting:
@@ -98,8 +100,8 @@ class PairWriting:
 class PairFiles:
     """The pairs in a folder that `PairWriting` filled."""
 
-    def __init__(self, folder: Path, kind: PairKind, ranges: Sequence[tuple[int, int]]) -> None:
-        self._folder, self._kind, self._ranges = folder, kind, ranges
+    def __init__(self, folder: Path, parts: int, kind: PairKind, ranges: Sequence[tuple[int, int]]) -> None:
+        self._folder, self._parts, self._kind, self._ranges = folder, parts, kind, ranges
 
     @property
     def lengths(self) -> list[int]:
@@ -121,7 +123,7 @@ class PairFiles:
     def _read(self, number: int) -> tuple[Ints, Ints, Floats]:
         """The first items, candidates and distances of the pairs of a range, (P,) each, in the order of the users."""
         pieces = [np.zeros((0, _COLUMNS), np.int32)]
-        for part in range(len(list(self._folder.glob("*.cuts")))):
+        for part in range(self._parts):
             cuts = np.fromfile(self._folder / _cuts_of(part), np.int64).reshape(-1, len(self._ranges))
             starts = cuts[:-1, -1] if number == 0 else cuts[1:, number - 1]
             with (self._folder / _pairs_of(part)).open("rb") as file:

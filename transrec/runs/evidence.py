@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -14,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from transrec.config import ConfigError
-from transrec.data.content.filled_folder import DamagedError, Whole, filled_folder, intact, interim_folder
+from transrec.data.content.filled_folder import Whole, filled_folder, intact, interim_folder, remove_interim
 from transrec.data.content.opening import open_store
 from transrec.data.content.prefix_store import PrefixStore
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.distributed.world import World
+from transrec.errors import TransRecError
 from transrec.evidence import EvidenceConfig
 from transrec.evidence.content_similarity import ContentSimilarityConfig
 from transrec.evidence.item_to_item import ItemToItemConfig
@@ -30,6 +30,7 @@ from transrec.models.ranking_model import RankingModelConfig
 from transrec.nn.principal_components import axes_of
 from transrec.protocols import Evidence, Examples, ModelSettings
 from transrec.training.prefix_cache import kept_states
+from transrec.work import Work
 
 _CUTS_HISTORIES = {"fraction", "min_interactions", "windows", "split"}  # settings that determine what is counted
 _FEATURES_AT_ONCE = 4096  # items
@@ -137,12 +138,18 @@ def _place(settings: CountedEvidence, known: "RunSources") -> Path:
 def _filled(place: Path, settings: CountedEvidence, known: "RunSources") -> None:
     """Take part in filling the folder of the evidence, and remove the intermediate results."""
     interim = interim_folder(place)
+
+    def fill(work: Work) -> Path:
+        if place.exists():
+            raise FileNotFoundError(f"{interim} is needed no more")
+        return filled_folder(interim, lambda: work)
+
     try:
-        filled_folder(place, lambda: settings.work(known, lambda work: filled_folder(interim, lambda: work)))
-    except (FileNotFoundError, DamagedError):
-        if not place.exists():  # otherwise another run has filled it meanwhile, and removed the intermediate results
+        filled_folder(place, lambda: settings.work(known, fill))
+    except (OSError, RuntimeError, TransRecError):
+        if not place.exists():  # otherwise others have filled it meanwhile, and removed the intermediate results
             raise
-    shutil.rmtree(interim, ignore_errors=True)
+    remove_interim(place)
 
 
 def _cut(examples: Any) -> list[Any]:

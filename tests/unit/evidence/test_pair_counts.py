@@ -170,3 +170,11 @@ def test_of_equally_strong_neighbours_the_first_are_kept():
     table = sparse.csr_array(np.array([[5.0, 1, 2, 2, 2], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0], [2, 2, 1, 1, 3]]))
     kept = strongest(table, table.data, 3).toarray()
     assert kept.tolist() == [[5, 0, 2, 2, 0], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0], [2, 2, 0, 0, 3]]
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize("user", [[1, 1], [1, 2, 1]])
+def test_an_item_that_only_follows_itself_is_no_pair(tmp_path, config, user):
+    found = counted(config, [np.array(user)], tmp_path / "counts").counts.rows(np.arange(ITEMS + 1)).toarray()
+    np.testing.assert_array_equal(np.diag(found), 0)
+    assert bool(found.any()) == (len(user) > 2)

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from commands import ENVIRONMENT
 from counted_evidence import BLOCKS, CONFIG, blocks
-from evidence_tables import made
+from evidence_tables import interim, made
+
+from transrec.data.content.filled_folder import filled_folder
+from transrec.files import StorageError
 
 PAIRS, COUNTS = "pairs co_occurrence", "evidence co_occurrence"
 
@@ -78,3 +81,13 @@ def test_killed_processes_lose_only_what_they_had_in_hand(folder: Path, alone: d
     same(folder, alone)
     repeated = [name for name, times in Counter(name for _, name in log(folder.parent)).items() if times > 1]
     assert len(repeated) <= 1, "the part that was in hand"
+
+
+def test_pairs_that_have_vanished_are_not_taken_for_none(folder: Path) -> None:
+    """Another process may remove intermediate results: then nothing may be counted from what is left."""
+    keep = interim(folder.with_name("interim"))
+    work = CONFIG.work(blocks(), keep)
+    (folder.with_name("interim") / "000000.cuts").unlink()
+    with pytest.raises(StorageError, match="No such file"):
+        filled_folder(folder, lambda: work)
+    assert not folder.exists()

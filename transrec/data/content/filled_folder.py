@@ -119,6 +119,15 @@ def interim_folder(target: Path) -> Path:
     return target.with_name(f"{_INTERIM}{target.name.rpartition('-')[2]}")
 
 
+def remove_interim(target: Path) -> None:
+    """Remove the intermediate results of `target`, in one step, so that no half of them is taken for the whole."""
+    removed = interim_folder(target).with_suffix(f".{'x' * 8}")
+    with suppress(OSError):
+        shutil.rmtree(removed, ignore_errors=True)
+        interim_folder(target).rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
+
+
 def _lead(target: Path, work: Work, known: set[str]) -> None:
     """Fill `target`, whose lock this process holds, together with the processes that help."""
     if target.exists():
@@ -278,7 +287,7 @@ def _sweep(target: Path) -> None:
     _remove_partials(target)
     for path in target.parent.glob(f"{_INTERIM}*"):
         with suppress(OSError):
-            if path != target and time.time() - path.stat().st_mtime > KEPT_SECONDS:
+            if path not in (target, interim_folder(target)) and time.time() - path.stat().st_mtime > KEPT_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
     names = [path.name for path in target.parent.iterdir()]
     for name in {found[1] for found in map(_LEFTOVER.fullmatch, names) if found} - {target.name}:

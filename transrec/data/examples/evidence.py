@@ -155,7 +155,8 @@ def _hidden(number: Ints, lengths: Ints, stops: Ints, masked: NDArray[np.bool_])
 
 
 def _in_pool(scores: Any, pool: Ints) -> SparseScores:
-    """The columns that are in the `pool` (U,), at their place in it."""
+    """The columns that are in the `pool` (U,), at their place in it; entries are in the order of rows and columns."""
+    scores.sort_indices()
     if len(pool) == scores.shape[1] - 1:  # the whole catalogue
         return _tensors(_rows(scores), scores.indices - 1, scores.data)
     columns = places_of(scores.indices, pool, scores.shape[1])

@@ -199,3 +199,16 @@ def test_a_folder_may_be_measured_while_its_leader_tidies_up(tmp_path: Path, mon
     (tmp_path / "kept").write_bytes(bytes(5000))
     monkeypatch.setattr(Path, "rglob", lambda self, _: iter([self / "kept", self / "removed"]))
     assert module._size_on_disk(tmp_path) >= 5000
+
+
+def test_old_intermediate_results_are_removed_except_the_own(tmp_path: Path) -> None:
+    target, other = tmp_path / ONE, tmp_path / OTHER
+    for folder in (module.interim_folder(target), module.interim_folder(other)):
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+    filled_folder(target, lambda: Whole(lambda _: None))
+    assert not module.interim_folder(other).exists()
+    assert module.interim_folder(target).exists(), "its caller has just read it"
+    module.remove_interim(target)
+    module.remove_interim(target)
+    assert names(tmp_path) == {ONE}

@@ -160,3 +160,24 @@ def test_scores_at_the_other_positions_are_those_without_dropout():
     assert 0 < kept.sum() < len(kept)
     for one, other in ((every.rows, half.rows), (every.columns, half.columns), (every.values, half.values)):
         assert one[kept].tolist() == other.tolist()
+
+
+class Unordered(Seen):
+    """The same, with the newest item first, as products of sparse matrices may be."""
+
+    def scores(self, points):
+        found = super().scores(points)
+        for row in range(found.shape[0]):
+            first, last = found.indptr[row], found.indptr[row + 1]
+            found.indices[first:last] = found.indices[first:last][::-1].copy()
+        return sparse.csr_array((found.data, found.indices, found.indptr), shape=found.shape)
+
+
+@pytest.mark.parametrize("pool", [np.arange(1, N + 1), np.array([2, 3, 5, 7])], ids=["catalogue", "pool"])
+def test_scores_are_in_the_order_of_rows_and_columns(pool):
+    """The losses of single candidates look them up by bisection."""
+    windows = [window(0, 5, 4), window(2, 7, 2)]
+    [found] = of_windows([Unordered()], windows, layout(windows), None, pool, N, Draw(0, 0, 0))
+    keys = (found.rows * (N + 1) + found.columns).tolist()
+    assert keys == sorted(keys)
+    assert len(keys) > 6

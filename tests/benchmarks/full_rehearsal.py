@@ -26,7 +26,7 @@ INTERACTIONS_OF_A_USER = 20
 SETTINGS = [
     "model.width=32",
     "model.item_encoder.max_tokens=16",
-    "model.objective={name: sampled_softmax, temperature: 0.07, learn_temperature: true}",
+    "model.objective={name: sampled_softmax, candidates: 0.01, temperature: 0.07, learn_temperature: true}",
     "model.evidence=[{name: co_occurrence, dropout: 0.5}, {name: transitions, dropout: 0.5}]",
     "evaluation.users=2000",
     # Without content similarity: the model knows few of the synthetic words, so most features are nearly the same.

@@ -24,12 +24,12 @@ class Work(Protocol):
 
     @property
     def unit(self) -> str:
-        """What `sizes` counts: "items"."""
+        """The unit of `sizes`, such as "items"."""
         ...
 
     @property
     def sizes(self) -> Sequence[int]:
-        """Number of items of each part."""
+        """The size of each part, in units."""
         ...
 
     @property

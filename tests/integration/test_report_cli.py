@@ -81,7 +81,7 @@ def section(folder: Path, title: str) -> list[list[str]]:
 
 
 def test_every_setting_has_its_costs(folder: Path, printed: str) -> None:
-    """Of the largest source: full fine-tuning, and adapters of which less is trained and saved."""
+    """With the largest source, adapters train and save less than full fine-tuning."""
     header, *rows = section(folder, "Costs")
     names = ["trained parameters", "seconds of training", "MiB of weights saved", "peak memory in MiB", "seeds"]
     assert header == ["source_fraction", "method", *names]

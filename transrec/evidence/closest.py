@@ -85,7 +85,7 @@ class _Indexing:
 
 
 def finder(name: str, vectors: Vectors, interim: Interim) -> AllPairs | Cells:
-    """What finds the closest of `vectors` (M, W); `name` is that of the evidence, for the progress.
+    """The search for the closest of `vectors` (M, W); `name` is the evidence's name, shown with the progress.
 
     Raises:
         ConfigError: there are too many vectors to compare all pairs, and FAISS is not installed.

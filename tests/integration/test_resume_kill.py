@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +14,11 @@ import pytest
 from commands import Commands, Finished, ForkedCommands
 from run_folder import exported, records
 from tiny_world import USER_MODELS, Tiny
+from torch import Tensor
 
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import Evaluator
-from transrec.training.stopping import Stop
+from transrec.training import checkpoint
 from transrec.training.trainer import Trainer
 
 STEPS = 60
@@ -64,11 +66,42 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, commands
 
 
 def test_killed_once(tiny: Tiny, commands: ForkedCommands, uninterrupted: Path, run_dir: Path) -> None:
-    kill_at(commands, random.randint(8, STEPS - 24), run_dir, arguments(tiny, run_dir))
+    kill_at(commands, random.randint(12, STEPS - 24), run_dir, arguments(tiny, run_dir))  # 8 is saved by then
     finished = commands.run("train", *arguments(tiny, run_dir))
     assert finished.code == 0, finished.stderr
     assert "resuming after step" in finished.stderr
     assert_same_run(run_dir, uninterrupted)
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_training_goes_on_while_a_checkpoint_is_written(
+    tiny: Tiny, commands: ForkedCommands, uninterrupted: Path, run_dir: Path, ranks: int
+) -> None:
+    finished = commands.start("train", *arguments(tiny, run_dir), ranks=ranks, before=write_slowly).wait()
+    assert finished.code == 0, finished.stderr
+    *earlier, last = [int(line) for line in (run_dir / "steps_meanwhile.txt").read_text().split()]
+    assert any(earlier)
+    assert last == 0
+    if ranks == 1:
+        assert_same_run(run_dir, uninterrupted)
+
+
+def write_slowly() -> None:
+    """Write down how many steps were trained meanwhile."""
+    write, train_step, steps = checkpoint._write, Trainer._train_step, []
+
+    def count(self: Trainer, step: int, *arguments: Any) -> None:
+        steps.append(step)
+        train_step(self, step, *arguments)
+
+    def wait_and_write(path: Path, share: Mapping[str, Tensor]) -> str:
+        before = len(steps)
+        time.sleep(0.3)
+        with (path.parents[2] / "steps_meanwhile.txt").open("a") as file:
+            file.write(f"{len(steps) - before}\n")
+        return write(path, share)
+
+    Trainer._train_step, checkpoint._write = count, wait_and_write  # type: ignore[method-assign]
 
 
 @pytest.mark.slow
@@ -209,9 +242,9 @@ def step_slowly() -> None:
     """The steps take longer than any time limit here."""
     train_step = Trainer._train_step
 
-    def wait_and_train(self: Trainer, *arguments: Any) -> Stop:
+    def wait_and_train(self: Trainer, *arguments: Any) -> None:
         time.sleep(0.1)
-        return train_step(self, *arguments)
+        train_step(self, *arguments)
 
     Trainer._train_step = wait_and_train  # type: ignore[method-assign]
 

@@ -15,13 +15,20 @@ checkpoints are independent of topology, but DeepSpeed's flat partitions are not
 pickle. Chosen: parameters by name, each gathered whole and written by one rank. This takes host memory for a rank's
 share, 12 bytes per parameter, and gathers every parameter; in return, one code path resumes with the same or another
 topology: each file is checked and read by one rank, which sends its parameters to the others.
+
+Training waits only until a rank's share is copied to the host; a thread writes the file. What needs all ranks, the
+manifest and the final name, is left to `Saving.complete`, because a collective of a thread could meet one of the
+training. The alternative, a process that writes, would hold the share twice.
 """
 
 import hashlib
+import heapq
 import json
+import math
 import shutil
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,34 +68,70 @@ class TrainState:
     energy: dict[str, float] = field(default_factory=dict)  # joules by part, for parts measured since the first step
 
 
-def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, str], world: World) -> None:
-    """Write the checkpoint of `state.step`; every rank must call it.
+class Saving:
+    """A checkpoint that is being written; it exists only after `complete`.
 
-    `identity` holds the hashes of the inputs that the checkpoint depends on, such as the frozen weights.
+    Every rank must start it and complete it; one has to be complete before the next one starts.
+
+    Args:
+        state: a copy is saved, so the run may go on to change it.
+        identity: hashes of the inputs that the checkpoint depends on, such as the frozen weights.
 
     Raises:
         StorageError: the disk is full or read-only; the previous checkpoint is unchanged.
         CheckpointError: another rank failed.
     """
-    final = folder / _name(state.step)
-    partial = final.with_suffix(".partial")
-    try:
-        _on_all(world, lambda: _make_partial(partial, engine.module) if world.is_main else None)
-        share = _gather_share(engine, world)
+
+    def __init__(self, engine: Any, folder: Path, state: TrainState, identity: Mapping[str, str], world: World) -> None:
+        self._state, self._world = replace(state, energy=dict(state.energy)), world
+        self._final = folder / _name(state.step)
+        self._partial = self._final.with_suffix(".partial")
+        with self._removed_if_it_fails():
+            _on_all(world, lambda: _make_partial(self._partial, engine.module) if world.is_main else None)
+            share = _gather_share(engine, world)
+        numbers = engine_state.read_numbers(engine)
+        self._manifest = {"format": FORMAT, "identity": dict(identity), "optimizer": numbers}
         name = f"rank-{world.rank:05d}-of-{world.size:05d}.safetensors"
-        digest = _on_all(world, lambda: _write(partial / name, share))
-        manifest = {
-            "format": FORMAT,
-            "state": asdict(state),
-            "identity": dict(identity),
-            "optimizer": engine_state.read_numbers(engine),
-            "files": _digests(digest, world),
-        }
-        _on_all(world, lambda: _finish(partial, final, manifest, state) if world.is_main else None)
-    except TransRecError:
-        if world.is_main:
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
+        thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._digest = thread.submit(_write, self._partial / name, share)
+        thread.shutdown(wait=False)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether this rank's file is written, or has failed, so that `complete` need not wait for it."""
+        return self._digest.done()
+
+    def complete(self) -> None:
+        """Wait for the files of all ranks, then give the checkpoint its name.
+
+        Raises:
+            StorageError, CheckpointError: as above.
+        """
+        with self._removed_if_it_fails():
+            files = _digests(_on_all(self._world, self._digest.result), self._world)
+            manifest = self._manifest | {"state": asdict(self._state), "files": files}
+            _on_all(self._world, lambda: self._name_it(manifest) if self._world.is_main else None)
+
+    def _name_it(self, manifest: Mapping[str, Any]) -> None:
+        write_text(self._partial / STATE_FILE, json.dumps(manifest, indent=2) + "\n")
+        with writing(self._final):
+            _remove(self._final)
+            rename_folder(self._partial, self._final)
+            _prune(self._final.parent, keep={self._state.step, self._state.best_step})
+
+    @contextmanager
+    def _removed_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except TransRecError:
+            if self._world.is_main:
+                shutil.rmtree(self._partial, ignore_errors=True)
+            raise
+
+
+def save(engine: Any, folder: Path, state: TrainState, identity: Mapping[str, str], world: World) -> None:
+    """Write the checkpoint of `state.step` and wait for it; arguments and errors as in `Saving`."""
+    Saving(engine, folder, state, identity, world).complete()
 
 
 def _name(step: int) -> str:
@@ -202,14 +245,6 @@ def _digests(own: str, world: World) -> dict[str, str]:
     }
 
 
-def _finish(partial: Path, final: Path, manifest: Mapping[str, Any], state: TrainState) -> None:
-    write_text(partial / STATE_FILE, json.dumps(manifest, indent=2) + "\n")
-    with writing(final):
-        _remove(final)
-        rename_folder(partial, final)
-        _prune(final.parent, keep={state.step, state.best_step})
-
-
 def _prune(folder: Path, keep: set[int]) -> None:
     kept = {_name(step) for step in keep}
     for path in (*folder.glob("step-????????"), *folder.glob("step-????????.partial")):
@@ -257,13 +292,25 @@ def _hash(path: Path) -> str:
 def _gather_share(engine: Any, world: World) -> dict[str, Tensor]:
     """This rank's parameters with their state; all ranks gather each parameter, and its owner keeps it."""
     engine_state.complete(engine)
-    share = {}
-    for number, (name, parameter) in enumerate(engine_state.trained(engine).items()):
+    share, parameters = {}, engine_state.trained(engine)
+    owners = _owners(parameters, world.size)
+    for name, parameter in parameters.items():
         for kind in engine_state.kinds(engine, parameter):
             value = engine_state.read(engine, parameter, kind)
-            if number % world.size == world.rank:
-                share[f"{kind}:{name}"] = value.detach().cpu().contiguous()
+            if owners[name] == world.rank:  # a copy, because training changes the value while it is written
+                share[f"{kind}:{name}"] = value.detach().to("cpu", copy=True).contiguous()
     return share
+
+
+def _owners(parameters: Mapping[str, nn.Parameter], ranks: int) -> dict[str, int]:
+    """The rank that writes each parameter: the largest first, each to the rank with the least so far."""
+    sizes = {name: math.prod(shape) for name, shape in weights.shapes(parameters).items()}
+    loads, owners = [(0, rank) for rank in range(ranks)], {}
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        load, rank = heapq.heappop(loads)
+        owners[name] = rank
+        heapq.heappush(loads, (load + sizes[name], rank))
+    return owners
 
 
 def _restore(engine: Any, checkpoint: Path, owners: Mapping[str, int], world: World) -> None:

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from transrec.files import StorageError
 from transrec.phases import did, phase
 from transrec.protocols import Batch, Engine, Stream
 from transrec.training import checkpoint
-from transrec.training.checkpoint import TrainState
+from transrec.training.checkpoint import Saving, TrainState
 from transrec.training.energy import EnergyMeter, added
 from transrec.training.engine import Precision
 from transrec.training.optim import OptimizerConfig, schedule_factor, set_learning_rates
@@ -101,6 +101,15 @@ class _Window:
     since: float = field(default_factory=time.monotonic)
 
 
+class _Agreed(NamedTuple):
+    """What the ranks tell each other at each step."""
+
+    micro_batches: list[Batch]  # with the encoder passes that every rank runs
+    normalisers: dict[str, float]  # of each loss
+    stop: Stop  # the strongest request
+    is_written: bool  # whether every rank has written its part of the pending checkpoint
+
+
 class Trainer:
     """Runs steps `state.step` to `total_steps` and saves the best weights in the export.
 
@@ -141,6 +150,7 @@ class Trainer:
         self._window = _Window()
         self._rates: dict[str, float] = {}
         self._gradient_norm: float | None = None
+        self._saving: Saving | None = None  # the checkpoint that is being written
         self._trains_on = False  # the run had finished and is now trained for longer
         self._energy = EnergyMeter(world)
         self._energy_before: dict[str, float] | None = None  # energy in the checkpoint; None: the run is new
@@ -232,10 +242,13 @@ class Trainer:
             for name, some in (("first step", islice(numbered, 1)), ("steps", numbered)):  # the first waits for loaders
                 with phase(name):
                     for step, micro_batches in some:
-                        stop = self._train_step(step, micro_batches)
+                        agreed = self._agree(micro_batches)
+                        if agreed.is_written:
+                            self._complete_checkpoint()
+                        self._train_step(step, agreed)
                         self.state.step = step + 1
                         self.state.seconds = seconds_before + time.monotonic() - began
-                        self._after_step(stop)
+                        self._after_step(agreed.stop)
                         if self.state.finished:
                             return
 
@@ -252,6 +265,8 @@ class Trainer:
         self.state.finished = self._is_finished()
         if self.state.finished or stop or improved or self._due(self.config.checkpoint_every, last):
             self._save()
+        if self.state.finished or stop:
+            self._complete_checkpoint()
         if self.state.finished:
             stop, done, rest = self._agreed_stop(), "training", "evaluate the trained model"
         else:
@@ -265,13 +280,21 @@ class Trainer:
         return Stop(int(self.world.gather_ints([self.stop.now()]).max()))
 
     def _save(self) -> None:
+        """Start a checkpoint, which is written while training goes on."""
         self._flush()
         self._check_weights()
         if self.records is not None:
             self.records.flush()
         self.state.energy = added(self._energy_before, self._energy.joules())
+        self._complete_checkpoint()
         with phase("checkpoint"):
-            checkpoint.save(self.engine, self.run_dir / "checkpoints", self.state, self.identity, self.world)
+            self._saving = Saving(self.engine, self.run_dir / "checkpoints", self.state, self.identity, self.world)
+
+    def _complete_checkpoint(self) -> None:
+        """Complete the checkpoint that is being written, if there is one; every rank must call it."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.complete()
 
     def _check_weights(self) -> None:
         """Stop if an update made the trained weights non-finite, which the loss before it does not show."""
@@ -281,12 +304,12 @@ class Trainer:
         if not self.world.gather_ints([int(finite)]).all():
             self._stop_at("the weights are not finite after", self.state.step - 1)
 
-    def _train_step(self, step: int, micro_batches: list[Batch]) -> Stop:
-        """Run one optimizer step; returns the strongest request to stop of all ranks."""
+    def _train_step(self, step: int, agreed: _Agreed) -> None:
+        """Run one optimizer step."""
         # Dropout depends on (seed, step, rank) only, so a resumed run needs no saved random state.
         seeds = np.random.SeedSequence((_DROPOUT, self.stream.seed, step, self.world.rank))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
-        micro_batches, normalisers, stop = self._agree(micro_batches)
+        micro_batches, normalisers = agreed.micro_batches, agreed.normalisers
         factor = schedule_factor(self.optimizer, step, self.total_steps)
         rates = set_learning_rates(learning_groups(self.engine), factor)
         self.engine.train()
@@ -302,7 +325,6 @@ class Trainer:
         self._window.losses.append(total)
         self._window.names = list(normalisers)
         self._rates = rates
-        return stop
 
     def _shows(self, step: int) -> bool:
         return (step + 1) % self.config.log_every == 0 and self.engine.is_gradient_accumulation_boundary()
@@ -314,17 +336,13 @@ class Trainer:
             return None
         return float(torch.nn.utils.get_total_norm(gradients))
 
-    def _agree(self, micro_batches: list[Batch]) -> tuple[list[Batch], dict[str, float], Stop]:
-        """Exchange the facts that ranks need about each other's batches.
-
-        Returns:
-            The batches with the encoder passes that every rank runs, the normaliser of each loss, and the strongest
-            request to stop.
-        """
+    def _agree(self, micro_batches: list[Batch]) -> _Agreed:
+        """Exchange the facts that ranks need about each other and their batches."""
         tokens = [batch.content.tokens for batch in micro_batches]
         names = list(micro_batches[0].counts)
         own = [
             self.stop.now(),
+            int(self._saving is not None and self._saving.is_written),
             sum(batch.digest for batch in micro_batches),
             sum(batch.size for batch in micro_batches),
             sum(real for real, _ in tokens),
@@ -336,8 +354,8 @@ class Trainer:
             *(passes for batch in micro_batches for passes in batch.content.passes),
         ]
         everyone = self.world.gather_ints(own)
-        digest, users, real, computed, occurrences, encoded = everyone[:, 1:7].sum(0).tolist()
-        counts = everyone[:, 7 : 7 + len(names)].sum(0).tolist()
+        digest, users, real, computed, occurrences, encoded = everyone[:, 2:8].sum(0).tolist()
+        counts = everyone[:, 8 : 8 + len(names)].sum(0).tolist()
         window = self._window
         window.digests.append(digest)
         window.users, window.occurrences = window.users + users, window.occurrences + occurrences
@@ -347,13 +365,13 @@ class Trainer:
         # DeepSpeed averages over ranks and micro-batches; divided by the average count, this is a mean over all terms.
         parts = self.world.size * len(micro_batches)
         normalisers = {name: max(1, count) / parts for name, count in zip(names, counts, strict=True)}
-        most = everyone[:, 7 + len(names) :].max(0).values
+        most = everyone[:, 8 + len(names) :].max(0).values
         largest, passes = most[: len(micro_batches)], most[len(micro_batches) :].reshape(len(micro_batches), -1)
         agreed: list[Any] = [
             replace(batch, content=replace(batch.content.with_passes(own_passes), largest=own_largest))  # type: ignore[type-var]
             for batch, own_passes, own_largest in zip(micro_batches, passes.tolist(), largest.tolist(), strict=True)
         ]
-        return agreed, normalisers, Stop(int(everyone[:, 0].max()))
+        return _Agreed(agreed, normalisers, Stop(int(everyone[:, 0].max())), bool(everyone[:, 1].all()))
 
     def _flush(self) -> None:
         """Record the steps since the last flush; the host waits for the device only here."""
@@ -399,6 +417,7 @@ class Trainer:
         return values
 
     def _stop_at(self, problem: str, step: int) -> NoReturn:
+        self._complete_checkpoint()
         users = [example.user_id for example in self.stream.slots(step) if example is not None]
         good = checkpoint.latest(self.run_dir / "checkpoints")
         listed = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
@@ -411,6 +430,7 @@ class Trainer:
         """Validate; returns whether the monitored metric is the best so far (its weights are then in the export)."""
         self._flush()
         self._check_weights()
+        self._complete_checkpoint()
         began = time.monotonic()
         try:
             with phase("validation"):

@@ -5,6 +5,8 @@ Other stages and numbers of ranks are trained and resumed in tests/integration.
 
 import json
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from transrec.distributed.world import World
 from transrec.files import StorageError
 from transrec.training import checkpoint, engine_state
-from transrec.training.checkpoint import CheckpointError, TrainState
+from transrec.training.checkpoint import CheckpointError, Saving, TrainState
 
 IDENTITY = {"frozen weights": "0a", "shards": "1b"}
 ALONE = World()
@@ -280,6 +282,54 @@ def test_where_another_rank_fails_this_one_stops_too(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="rank 1 could not write"):
         checkpoint.save(PlainEngine(), folder, TrainState(10), IDENTITY, world)
     assert names(folder) == []
+
+
+def test_ranks_write_about_the_same_number_of_bytes() -> None:
+    """The first parameter is as large as all the others together."""
+    sizes = {"table": 60, "a": 10, "b": 20, "c": 30}
+    owners = checkpoint._owners({name: nn.Parameter(torch.empty(size)) for name, size in sizes.items()}, ranks=2)
+    assert owners == {"table": 0, "a": 1, "b": 1, "c": 1}
+
+
+# Written while training goes on
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Files are written only after the event is set."""
+    may_write, write = threading.Event(), checkpoint._write
+
+    def wait(path: Path, share: dict[str, Tensor]) -> str:
+        assert may_write.wait(60)
+        return write(path, share)
+
+    monkeypatch.setattr(checkpoint, "_write", wait)
+    yield may_write
+    may_write.set()  # a failed test must not wait for the thread
+
+
+def test_steps_while_a_checkpoint_is_written_do_not_get_into_it(folder: Path, slow_disk: threading.Event) -> None:
+    engine, as_saved, state = PlainEngine(), PlainEngine(), TrainState(10, best=0.5, best_step=10, energy={"cpu": 1.0})
+    saving = Saving(engine, folder, state, IDENTITY, ALONE)
+    engine.train()
+    state.step, state.best, state.energy["cpu"] = 11, 0.75, 2.0
+    assert not saving.is_written
+    assert checkpoint.latest(folder) is None
+    slow_disk.set()
+    saving.complete()
+    fresh = PlainEngine(steps=0)
+    found = checkpoint.load(fresh, folder / "step-00000010", IDENTITY, ALONE)
+    assert found == TrainState(10, best=0.5, best_step=10, energy={"cpu": 1.0})
+    assert same(fresh, as_saved)
+
+
+def test_a_file_that_is_written_can_be_completed_without_waiting(folder: Path) -> None:
+    saving = Saving(PlainEngine(), folder, TrainState(10), IDENTITY, ALONE)
+    saving._digest.exception(timeout=60)
+    assert saving.is_written
+    assert names(folder) == ["step-00000010.partial"]
+    saving.complete()
+    assert names(folder) == ["step-00000010"]
 
 
 # Complete or not there

@@ -32,7 +32,7 @@ from transrec.nn.dot_product import InnerProducts
 from transrec.protocols import Model, Part, Score, Scorer
 from transrec.runs.catalogue import Catalogue, Filters, check_top
 from transrec.runs.channels import Channel, Channels
-from transrec.runs.click_scores import Visit, check_visit, click_scores, probability
+from transrec.runs.click_scores import Request, Visit, check_visit, click_scores, probability
 from transrec.runs.evaluate import check_shards, data_of, evaluate
 from transrec.runs.evidence import look_up
 from transrec.runs.export import read_export
@@ -188,7 +188,7 @@ class Recommender:
         return self.recommend_many([Query(history, top, candidates, visit)])[0]
 
     def recommend_many(self, queries: Sequence[Query]) -> list[list[dict[str, Any]]]:
-        """Answer many queries as `recommend` does; a sequential model computes all answers in one pass.
+        """Answer many queries as `recommend` does, in one pass or, with a ranking model, a few thousand items at a time.
 
         Rounding may depend on the other queries of the pass, so the last digits of a score can differ from those of
         `recommend`.
@@ -201,7 +201,7 @@ class Recommender:
         for query in queries:
             check_top(query.top)
         if self._ranking is not None:
-            return [self._most_probable(self._ranking, query) for query in queries]
+            return self._most_probable(self._ranking, queries)
         seen = [np.array(self.catalogue.indices(query.history), np.int32) for query in queries]
         allowed = [self._allowed(query) for query in queries]
         left_out = [np.append(items, self._left_out(query)) for items, query in zip(seen, queries, strict=True)]
@@ -425,22 +425,39 @@ class Recommender:
         settings = self._channel.model
         return settings if isinstance(settings, RankingModelConfig) else None
 
-    def _most_probable(self, settings: RankingModelConfig, query: Query) -> list[dict[str, Any]]:
-        seen = self.catalogue.indices(query.history) if query.history else []
+    def _most_probable(self, settings: RankingModelConfig, queries: Sequence[Query]) -> list[list[dict[str, Any]]]:
+        requests = (self._request(query) for query in queries)
         with inference(self.model):
-            heads, length = len(settings.objective.heads), settings.max_length
-            allowed = self._allowed(query)
-            choices = len(self.catalogue.item_ids) if allowed is None else int(allowed.sum())
-            if not choices:
-                return []
-            score = click_scores(self._scorer, self._features, seen, query.visit, choices, length, heads)
-            left_out = self._left_out(query) + (seen if query.candidates is None else [])
-            excluded = torch.tensor([left_out], dtype=torch.int64)
-            (found,) = self._best_items(score, excluded, [query.top], [allowed])
+            heads = len(settings.objective.heads)
+            scored = click_scores(self._scorer, self._features, requests, settings.max_length, heads)
+            return [
+                self._best_shown(request, logits, query.top)
+                for query, (request, logits) in zip(queries, scored, strict=True)
+            ]
+
+    def _request(self, query: Query) -> Request:
+        seen = self.catalogue.indices(query.history) if query.history else []
+        allowed = self._allowed(query)
+        items = np.arange(1, len(self.catalogue.item_ids) + 1) if allowed is None else np.flatnonzero(allowed.numpy())
+        left_out = self._left_out(query) + (seen if query.candidates is None else [])
+        return Request(seen, query.visit, items[~np.isin(items, left_out)], shown=len(items))
+
+    def _best_shown(self, request: Request, logits: Tensor, top: int) -> list[dict[str, Any]]:
+        """The items of a request with the highest logits (n,)."""
+        count = len(request.items)
+        if not count:
+            return []
+        every = torch.ones(count + 1, dtype=torch.bool)
+        every[0] = False
+        scores, places = top_items(lambda a, b: logits[None, a - 1 : b - 1], count, None, every, min(top, count))
+        found = request.items[places[0].numpy() - 1].tolist()
         return [
-            {name: value for name, value in row.items() if name != "score"} | {"probability": probability(row["score"])}
-            for row in found
+            self._row(item) | {"probability": probability(score)}
+            for item, score in zip(found, scores[0].tolist(), strict=True)
         ]
+
+    def _row(self, item: int) -> dict[str, Any]:
+        return {"item_id": self.catalogue.item_ids[item - 1], "title": self.catalogue.titles[item - 1]}
 
     @cached_property
     def _features(self) -> FeatureRows:
@@ -466,7 +483,7 @@ class Recommender:
         )
         return [
             [
-                {"item_id": self.catalogue.item_ids[i - 1], "title": self.catalogue.titles[i - 1], "score": round(s, 6)}
+                self._row(i) | {"score": round(s, 6)}
                 for s, i in zip(row[:top], indices[:top], strict=True)
                 if i > 0
             ]

@@ -364,7 +364,7 @@ class Recommender:
         if self._ranking is not None:
             raise ConfigError(
                 f"{self.folder} is a ranking model, which reads a history anew for each candidate and has no user "
-                "vectors: find candidates with another run, and rank them with `transrec recommend` or `serve`"
+                "vectors: find candidates with another run, and rank them with `transrec recommend --first-stage`"
             )
         if self.targets is not None:
             raise ConfigError(f"{self.folder} predicts the targets of a task, not items: it has no vectors to search")

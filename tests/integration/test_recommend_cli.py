@@ -139,6 +139,7 @@ def test_a_table_keeps_its_lines_in_a_pipe(
     ("arguments", "message"),
     [
         (["--history", "item-3,item-999"], "unknown item ids: item-999; the catalogue has ids such as item-"),
+        (["--history", "item-3,item-999", "--json"], "unknown item ids: item-999; the catalogue has ids such as item-"),
         (["--history", ""], "unknown item ids: "),
         (["--histories", "/nowhere.jsonl"], "cannot read /nowhere.jsonl"),
         (["--history", "item-3", "--catalogue", "/nowhere"], "/nowhere/index.json"),

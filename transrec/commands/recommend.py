@@ -6,11 +6,14 @@ transrec recommend --run R --histories users.jsonl [--catalogue SHARDS] [--top 1
                                      a line's "candidates": [ids] are ranked instead of the catalogue; for a ranking
                                      model it may also hold "time", "context": {…} and "profile": {…}
 transrec recommend [--run SOURCE] --adapter A [B …] …      one result per adapter, with one shared base
+transrec recommend --run RANKING --first-stage NEXT_ITEM [--first-stage-top 100] …
+                                     a next-item run finds the candidates, and a ranking model ranks them
 """
 
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,11 @@ from transrec.config import ConfigError
 from transrec.files import parsed_json
 from transrec.runs.catalogue import Catalogue
 from transrec.runs.histories import UserHistory, ids_of, read_histories, users_of
-from transrec.runs.recommender import Recommender, recommenders
+from transrec.runs.recommender import CANDIDATES_TWICE, FIRST_STAGE_TOP, Query, Recommender, load_run, recommenders
 from transrec.terminal import console, shortened
 
 STANDARD_INPUT = "-"
+LINES_AT_ONCE = 64  # of a file; standard input is answered line by line
 MOST_WARNINGS = 10  # users with unknown items that get a warning of their own; any others are only counted
 
 
@@ -35,14 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     history = one_history(arguments)
     users = None if history is not None else asked_users(arguments.histories, several=len(arguments.adapter) > 1)
     documents = []
-    for recommender in opened(arguments.run, arguments.adapter, arguments.catalogue):
-        if history is not None and arguments.json:
-            documents.append(document(recommender, history, arguments.top))
-        elif history is not None:
-            show(recommender.name, recommender.catalogue, history, recommender.recommend(history, arguments.top))
-        elif users is not None:
+    first_stage = opened_first_stage(arguments)
+    for recommender in opened(arguments, first_stage):
+        if users is not None:
             named = {"adapter": str(recommender.folder)} if arguments.adapter else {}
-            answer(recommender, users, arguments.top, arguments.unknown, named)
+            stages = (first_stage, arguments.first_stage_top)
+            answer(recommender, users, arguments.top, arguments.unknown, named, *stages)
+        elif history is not None:
+            found = recommender.recommend(
+                history, arguments.top, first_stage=first_stage, first_stage_top=arguments.first_stage_top
+            )
+            if arguments.json:
+                documents.append(document(recommender, history, found))
+            else:
+                show(recommender.name, recommender.catalogue, history, found)
     if documents:
         print_json({"results": documents})
     return 0
@@ -58,6 +68,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(
             "--json works with --history and --item only: --histories already prints a JSON line for each user"
         )
+    if arguments.first_stage_top is None:
+        arguments.first_stage_top = FIRST_STAGE_TOP
+    elif arguments.first_stage is None:
+        parser.error("--first-stage-top needs --first-stage")
     return arguments
 
 
@@ -83,6 +97,15 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--catalogue", metavar="DIR|URL", help="shards whose items to recommend (default: the run's)")
     parser.add_argument("--top", type=positive(int), default=10, help="number of results, at least 1: %(default)s")
     parser.add_argument(
+        "--first-stage", type=Path, metavar="RUN", help="run that finds the candidates which a ranking model ranks"
+    )
+    parser.add_argument(
+        "--first-stage-top",
+        type=positive(int),
+        metavar="N",
+        help=f"number of candidates that the first stage finds: {FIRST_STAGE_TOP}",
+    )
+    parser.add_argument(
         "--unknown",
         choices=["skip", "error"],
         default="skip",
@@ -92,13 +115,44 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def opened(run: Path | None, adapters: Sequence[Path], catalogue: str | None) -> Iterator[Recommender]:
+def opened_first_stage(arguments: argparse.Namespace) -> Recommender | None:
+    """The run that finds candidates, with its catalogue; None: there is no first stage."""
+    if arguments.first_stage is None:
+        return None
+    first_stage = load_run(arguments.first_stage, catalogue=arguments.catalogue)
+    first_stage.open()
+    return first_stage
+
+
+def opened(arguments: argparse.Namespace, first_stage: Recommender | None) -> Iterator[Recommender]:
     """Open all recommenders, so that errors come early, and yield them; each can be freed before the next is used."""
-    left = recommenders(run, adapters, catalogue)
+    left = recommenders(arguments.run, arguments.adapter, arguments.catalogue)
     for recommender in left:
+        if first_stage is not None:
+            recommender.check_first_stage(first_stage, arguments.top, arguments.first_stage_top)
         recommender.open()
+        if first_stage is not None:
+            check_catalogues(recommender, first_stage, arguments.unknown)
     while left:
         yield left.pop(0)
+
+
+def check_catalogues(recommender: Recommender, first_stage: Recommender, unknown: str) -> None:
+    """Count the items that the first stage may find although the ranking model's catalogue lacks them.
+
+    Raises:
+        ConfigError: there are such items, and `unknown` is "error".
+    """
+    missing = recommender.catalogue.missing(first_stage.catalogue.item_ids)
+    if not missing:
+        return
+    message = (
+        f"{first_stage.folder} has {len(missing):,} items that the catalogue of {recommender.folder} lacks, such as "
+        f"{', '.join(map(shortened, missing[:3]))}"
+    )
+    if unknown == "error":
+        raise ConfigError(f"{message}: name one catalogue for both runs with --catalogue")
+    print(f"{message}: they are left out", file=sys.stderr)
 
 
 def one_history(arguments: argparse.Namespace) -> list[str] | None:
@@ -133,27 +187,33 @@ def asked_users(place: str, several: bool) -> Iterable[UserHistory]:
 
 
 def answer(
-    recommender: Recommender, users: Iterable[UserHistory], top: int, unknown: str, named: dict[str, str]
+    recommender: Recommender,
+    users: Iterable[UserHistory],
+    top: int,
+    unknown: str,
+    named: dict[str, str],
+    first_stage: Recommender | None = None,
+    first_stage_top: int = FIRST_STAGE_TOP,
 ) -> None:
     """Print a JSON line for each user; `"unknown"` lists the items that were left out, if there are any."""
     catalogue, left_out, concerned = recommender.catalogue, 0, 0
     if isinstance(users, list):
         for user in users:  # so that errors come before the first answer
-            check(recommender, user, unknown)
-    for user in users:
-        check(recommender, user, unknown)
-        missing = catalogue.missing([*user.history, *(user.candidates or ())])
-        if missing:
-            left_out, concerned = left_out + len(missing), concerned + 1
-            if concerned <= MOST_WARNINGS:
-                such = ", ".join(map(shortened, missing[:5]))
-                print(f"{user.where}: left out unknown item ids: {such}", file=sys.stderr)
-        known = catalogue.known(user.history)
-        candidates = None if user.candidates is None else catalogue.known(user.candidates)
-        answerable = known or not recommender.needs_history
-        found = recommender.recommend(known, top, candidates, user.visit) if answerable else []
-        noted = {"unknown": missing} if missing else {}
-        print_json({"user": user.user, **named, **noted, "recommendations": found}, flush=True)
+            check(recommender, user, unknown, first_stage)
+    for some in batches(users):
+        for user in some:
+            check(recommender, user, unknown, first_stage)
+        if first_stage is not None:
+            some = with_candidates(some, first_stage, first_stage_top)
+        for user, found in zip(some, recommended(recommender, some, top), strict=True):
+            missing = missing_from(recommender, first_stage, user)
+            if missing:
+                left_out, concerned = left_out + len(missing), concerned + 1
+                if concerned <= MOST_WARNINGS:
+                    such = ", ".join(map(shortened, missing[:5]))
+                    print(f"{user.where}: left out unknown item ids: {such}", file=sys.stderr)
+            noted = {"unknown": missing} if missing else {}
+            print_json({"user": user.user, **named, **noted, "recommendations": found}, flush=True)
     if left_out:
         such = ", ".join(map(shortened, catalogue.item_ids[:3]))
         print(
@@ -163,30 +223,67 @@ def answer(
         )
 
 
-def check(recommender: Recommender, user: UserHistory, unknown: str) -> None:
+def batches(users: Iterable[UserHistory]) -> Iterator[list[UserHistory]]:
+    """The users that are answered together: several of a list, one at a time of a stream."""
+    if isinstance(users, list):
+        yield from (users[start : start + LINES_AT_ONCE] for start in range(0, len(users), LINES_AT_ONCE))
+    else:
+        yield from ([user] for user in users)
+
+
+def with_candidates(users: Sequence[UserHistory], first_stage: Recommender, top: int) -> list[UserHistory]:
+    """The users with the items that the first stage finds for them, by its own catalogue."""
+    found = recommended(first_stage, users, top)
+    return [replace(user, candidates=[row["item_id"] for row in rows]) for user, rows in zip(users, found, strict=True)]
+
+
+def recommended(recommender: Recommender, users: Sequence[UserHistory], top: int) -> list[list[dict[str, Any]]]:
+    """The recommendations for each user from the items that the catalogue has; [] without a history that is needed."""
+    known, queries = recommender.catalogue.known, []
+    for user in users:
+        candidates = None if user.candidates is None else known(user.candidates)
+        queries.append(Query(known(user.history), top, candidates, user.visit))
+    answerable = [bool(query.history) or not recommender.needs_history for query in queries]
+    found = iter(recommender.recommend_many([query for query, can in zip(queries, answerable, strict=True) if can]))
+    return [next(found) if can else [] for can in answerable]
+
+
+def missing_from(recommender: Recommender, first_stage: Recommender | None, user: UserHistory) -> list[str]:
+    """The ids of a user's items that the catalogue lacks, and those of the history that only the first stage lacks."""
+    missing = recommender.catalogue.missing([*user.history, *(user.candidates or ())])
+    if first_stage is None:
+        return missing
+    return missing + recommender.catalogue.known(first_stage.catalogue.missing(user.history))
+
+
+def check(recommender: Recommender, user: UserHistory, unknown: str, first_stage: Recommender | None = None) -> None:
     """
     Raises:
-        ConfigError: a column of the visit is misspelt; or, if `unknown` is "error", the catalogue lacks an item
-            of the line, or the model needs a history and the user has none.
+        ConfigError: a column of the visit is misspelt; the line names candidates although a first stage finds them;
+            or, if `unknown` is "error", a catalogue lacks an item of the line, or a model needs a history and the
+            user has none.
     """
     try:
         recommender.check_visit(user.visit)
     except ConfigError as error:
         raise ConfigError(f"{user.where}: {error}") from None
+    if first_stage is not None and user.candidates is not None:
+        raise ConfigError(f"{user.where}: {CANDIDATES_TWICE}")
     if unknown != "error":
         return
     if user.history or recommender.needs_history:
         recommender.catalogue.check(user.history, user.where)
+    if first_stage is not None:
+        first_stage.catalogue.check(user.history, f"{user.where}, first stage")
     if user.candidates:
         recommender.catalogue.check(user.candidates, f"{user.where}, candidates")
 
 
-def document(recommender: Recommender, history: Sequence[str], top: int) -> dict[str, Any]:
+def document(recommender: Recommender, history: Sequence[str], recommended: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The recommendations for a history, as `show` prints them, with full titles and scores."""
     titles = [recommender.catalogue.title(item_id) for item_id in history]
     listed = [{"item_id": item_id, "title": title} for item_id, title in zip(history, titles, strict=True)]
-    found = recommender.recommend(history, top)
-    return {"name": recommender.name, "history": listed, "recommendations": found}
+    return {"name": recommender.name, "history": listed, "recommendations": recommended}
 
 
 def show(name: str, catalogue: Catalogue, history: Sequence[str], recommended: Sequence[dict[str, Any]]) -> None:

@@ -164,12 +164,12 @@ def check_ids(history: Sequence[str]) -> None:
         raise ConfigError(f"item ids are strings, found {shortened(repr(others[0]))}")
 
 
-def check_top(top: int) -> None:
+def check_top(top: int, name: str = "top") -> None:
     """
     Raises:
-        ConfigError: `top` is not a whole number of at least 1.
+        ConfigError: `top`, which the message calls `name`, is not a whole number of at least 1.
     """
     if not isinstance(top, Integral) or isinstance(top, bool):
-        raise ConfigError(f"top {top!r}: expected a whole number")
+        raise ConfigError(f"{name} {top!r}: expected a whole number")
     if top < 1:
-        raise ConfigError(f"top {top}: ask for at least 1 result")
+        raise ConfigError(f"{name} {top}: ask for at least 1 result")

@@ -1,26 +1,28 @@
-"""Scores of a ranking model over a catalogue, for one user at one moment.
+"""Scores of a ranking model for items that are shown to users, each at one moment.
 
-Shape letters: N items of the catalogue (indices 1..N), n items of a call.
+Shape letters: N items of the catalogue (indices 1..N), n items of a request, P pairs of a request and an item.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from transrec.config import ConfigError
 from transrec.data.batch import Impressions
 from transrec.data.examples.feature_rows import FeatureRows
-from transrec.data.examples.impression_collation import Impression, columns_of, over_pool
+from transrec.data.examples.impression_collation import Impression, columns_of, distinct_items, over_pool
 from transrec.features import FeatureConfig
 from transrec.features.feature import ContextFeature, UserColumnFeature
-from transrec.protocols import Score, Scorer
+from transrec.protocols import Scorer
 
 LATEST_SECOND = 253_402_300_799  # of the year 9999
+PAIRS_AT_ONCE = 16384
 
 
 @dataclass(frozen=True)
@@ -43,42 +45,61 @@ class Visit:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Items that are shown to a user on a visit."""
+
+    history: Sequence[int]  # catalogue indices, oldest first
+    visit: Visit
+    items: NDArray[np.int64]  # (n,) catalogue indices
+    shown: int  # number of items that the features count as shown
+
+
 class _Asked(NamedTuple):
     shown: Impressions
 
 
 def click_scores(
-    scorer: Scorer,
-    features: FeatureRows,
-    history: Sequence[int],
-    visit: Visit,
-    choices: int,
-    max_length: int,
-    heads: int,
-) -> Score:
-    """A function of a and b that returns the first head's logits (1, n) for the items a..b-1, shown on this visit.
-
-    Args:
-        history: catalogue indices, oldest first.
-        choices: number of items that are ranked.
+    scorer: Scorer, features: FeatureRows, requests: Iterable[Request], max_length: int, heads: int
+) -> Iterator[tuple[Request, Tensor]]:
+    """Each request with the first head's logits (n,) for its items; small requests share a pass.
 
     Raises:
         ConfigError: see `check_visit`.
     """
+    for together in _grouped(requests):
+        asked = columns_of([_impression(request, features, heads) for request in together], features, max_length)
+        lengths = [len(request.items) for request in together]
+        rows = np.repeat(np.arange(len(together)), lengths)
+        items = np.concatenate([request.items for request in together])
+        logits = [torch.zeros(0)]
+        for start in range(0, len(items), PAIRS_AT_ONCE):
+            pairs = slice(start, start + PAIRS_AT_ONCE)
+            columns = asked.shown_alike(rows[pairs], items[pairs])
+            logits.append(scorer(_Asked(over_pool(columns, distinct_items(columns), features)))[:, 0].cpu())
+        yield from zip(together, torch.cat(logits).split(lengths), strict=True)
+
+
+def _grouped(requests: Iterable[Request]) -> Iterator[list[Request]]:
+    """Consecutive requests with at most `PAIRS_AT_ONCE` items together; a larger one is alone."""
+    together: list[Request] = []
+    pairs = 0
+    for request in requests:
+        if together and pairs + len(request.items) > PAIRS_AT_ONCE:
+            yield together
+            together, pairs = [], 0
+        together.append(request)
+        pairs += len(request.items)
+    if together:
+        yield together
+
+
+def _impression(request: Request, features: FeatureRows, heads: int) -> Impression:
+    visit, unknown = request.visit, np.full(heads, np.nan, np.float32)
     check_visit(visit, features.settings)
-    before, unknown = np.array(history, np.int32), np.full(heads, np.nan, np.float32)
-    newest = np.unique(before[-max_length:]).astype(np.int64)
+    history, user_id = np.array(request.history, np.int32), _in_utf8(visit.user_id) or ""
     context, profile = _as_text(visit.context), _as_text(visit.profile)
-    impression = Impression(_in_utf8(visit.user_id) or "", 0, 1, visit.time, before, unknown, context, profile, choices)
-    alike = columns_of([impression], features, max_length)
-
-    def score(a: int, b: int) -> Tensor:
-        asked = np.arange(a, b)
-        shown = over_pool(alike.shown_alike(asked), np.union1d(asked, newest), features)
-        logits: Tensor = scorer(_Asked(shown))
-        return logits[:, :1].T
-
-    return score
+    return Impression(user_id, 0, 1, visit.time, history, unknown, context, profile, request.shown)
 
 
 def probability(logit: float) -> float:

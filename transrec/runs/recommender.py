@@ -4,7 +4,7 @@ Shape letters: N items of the catalogue, T targets of a task, L positions, D wid
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -32,13 +32,16 @@ from transrec.nn.dot_product import InnerProducts
 from transrec.protocols import Model, Part, Score, Scorer
 from transrec.runs.catalogue import Catalogue, Filters, check_top
 from transrec.runs.channels import Channel, Channels
-from transrec.runs.click_scores import Visit, check_visit, click_scores, probability
+from transrec.runs.click_scores import Request, Visit, check_visit, click_scores, probability
 from transrec.runs.evaluate import check_shards, data_of, evaluate
 from transrec.runs.evidence import look_up
 from transrec.runs.export import read_export
+from transrec.terminal import shortened
 from transrec.training.prefix_cache import found_prefixes
 
 NOBODY = Visit()
+FIRST_STAGE_TOP = 100
+CANDIDATES_TWICE = "`candidates` and a first stage, which finds candidates, exclude each other"
 
 
 class ItemVectors(NamedTuple):
@@ -162,7 +165,14 @@ class Recommender:
         return Catalogue.read(open_folder(self._channel.experiment.data, self._place))
 
     def recommend(
-        self, history: Sequence[str], top: int = 10, candidates: Sequence[str] | None = None, visit: Visit = NOBODY
+        self,
+        history: Sequence[str],
+        top: int = 10,
+        candidates: Sequence[str] | None = None,
+        visit: Visit = NOBODY,
+        *,
+        first_stage: "Recommender | None" = None,
+        first_stage_top: int = FIRST_STAGE_TOP,
     ) -> list[dict[str, Any]]:
         """The best items for a user, who need not be in the data, or the best targets of the run's task.
 
@@ -175,6 +185,9 @@ class Recommender:
                 ranking model.
             candidates: ids of the items to choose from, or to rank; None: the whole catalogue; []: none.
             visit: for a ranking model, its inputs besides the history.
+            first_stage: for a ranking model, a run that recommends the next item and finds the candidates. Items that
+                it finds but this catalogue lacks are left out.
+            first_stage_top: number of items that it finds.
 
         Returns:
             `{"item_id", "title", "score"}` for each item, best first. A score is the model's logit and is comparable
@@ -182,16 +195,19 @@ class Recommender:
             `{"target", "probability"}`, from a softmax over all T targets.
 
         Raises:
-            ConfigError: an id is not in the catalogue, the history is empty where the model needs one, or `top` is
-                below 1.
+            ConfigError: an id is not in the catalogue, the history is empty where a model needs one, `top` is
+                below 1, or the first stage does not fit (see `check_first_stage`).
         """
-        return self.recommend_many([Query(history, top, candidates, visit)])[0]
+        query = Query(history, top, candidates, visit)
+        return self.recommend_many([query], first_stage, first_stage_top)[0]
 
-    def recommend_many(self, queries: Sequence[Query]) -> list[list[dict[str, Any]]]:
-        """Answer many queries as `recommend` does; a sequential model computes all answers in one pass.
+    def recommend_many(
+        self, queries: Sequence[Query], first_stage: "Recommender | None" = None, first_stage_top: int = FIRST_STAGE_TOP
+    ) -> list[list[dict[str, Any]]]:
+        """Answer many queries as `recommend` does, in one pass; a ranking model reads some thousand candidates in each.
 
         Rounding may depend on the other queries of the pass, so the last digits of a score can differ from those of
-        `recommend`.
+        `recommend`. A first stage applies the filters and leaves out items before it counts.
 
         Raises:
             ConfigError: as for `recommend`, or the items have no column of that name to filter by.
@@ -200,8 +216,10 @@ class Recommender:
             return []
         for query in queries:
             check_top(query.top)
+        if first_stage is not None:
+            queries = self._with_candidates(queries, first_stage, first_stage_top)
         if self._ranking is not None:
-            return [self._most_probable(self._ranking, query) for query in queries]
+            return self._most_probable(self._ranking, queries)
         seen = [np.array(self.catalogue.indices(query.history), np.int32) for query in queries]
         allowed = [self._allowed(query) for query in queries]
         left_out = [np.append(items, self._left_out(query)) for items, query in zip(seen, queries, strict=True)]
@@ -214,6 +232,41 @@ class Recommender:
             if self.targets is not None:
                 return best_targets(score, self.targets, tops)
             return self._best_items(score, left_padded(left_out), tops, allowed)
+
+    def _with_candidates(
+        self, queries: Sequence[Query], first_stage: "Recommender", first_stage_top: int
+    ) -> list[Query]:
+        self.check_first_stage(first_stage, max(query.top for query in queries), first_stage_top)
+        for query in queries:
+            if query.candidates is not None:
+                raise ConfigError(CANDIDATES_TWICE)
+            first_stage.catalogue.check(query.history, str(first_stage.folder))
+        found = first_stage.recommend_many([replace(query, top=first_stage_top) for query in queries])
+        return [
+            replace(query, candidates=self.catalogue.known([row["item_id"] for row in rows]))
+            for query, rows in zip(queries, found, strict=True)
+        ]
+
+    def check_first_stage(self, first_stage: "Recommender", top: int, first_stage_top: int) -> None:
+        """
+        Raises:
+            ConfigError: this is not a ranking model, the first stage does not recommend the next item, or it finds
+                fewer items than the `top` that are asked for.
+        """
+        if not isinstance(first_stage, Recommender):
+            raise ConfigError(f"a first stage is a run from load_run, found {shortened(repr(first_stage))}")
+        if self._ranking is None:
+            raise ConfigError(f"{self.folder} is not a ranking model: only a ranking model has a first stage")
+        unfit = "so it cannot be a first stage: name a run that recommends the next item"
+        if first_stage._ranking is not None:
+            raise ConfigError(f"{first_stage.folder} is a ranking model, {unfit}")
+        if first_stage.targets is not None:
+            raise ConfigError(f"{first_stage.folder} predicts the targets of a task, {unfit}")
+        check_top(first_stage_top, "first_stage_top")
+        if top > first_stage_top:
+            raise ConfigError(
+                f"the first stage finds {first_stage_top} items, fewer than the {top} asked for: raise first_stage_top"
+            )
 
     def similar(
         self, item_id: str, top: int = 10, left_out: Sequence[str] = (), filters: Filters | None = None
@@ -311,7 +364,7 @@ class Recommender:
         if self._ranking is not None:
             raise ConfigError(
                 f"{self.folder} is a ranking model, which reads a history anew for each candidate and has no user "
-                "vectors: find candidates with another run, and rank them with `transrec recommend` or `serve`"
+                "vectors: find candidates with another run, and rank them with `transrec recommend --first-stage`"
             )
         if self.targets is not None:
             raise ConfigError(f"{self.folder} predicts the targets of a task, not items: it has no vectors to search")
@@ -425,22 +478,39 @@ class Recommender:
         settings = self._channel.model
         return settings if isinstance(settings, RankingModelConfig) else None
 
-    def _most_probable(self, settings: RankingModelConfig, query: Query) -> list[dict[str, Any]]:
-        seen = self.catalogue.indices(query.history) if query.history else []
+    def _most_probable(self, settings: RankingModelConfig, queries: Sequence[Query]) -> list[list[dict[str, Any]]]:
+        requests = (self._request(query) for query in queries)
         with inference(self.model):
-            heads, length = len(settings.objective.heads), settings.max_length
-            allowed = self._allowed(query)
-            choices = len(self.catalogue.item_ids) if allowed is None else int(allowed.sum())
-            if not choices:
-                return []
-            score = click_scores(self._scorer, self._features, seen, query.visit, choices, length, heads)
-            left_out = self._left_out(query) + (seen if query.candidates is None else [])
-            excluded = torch.tensor([left_out], dtype=torch.int64)
-            (found,) = self._best_items(score, excluded, [query.top], [allowed])
+            heads = len(settings.objective.heads)
+            scored = click_scores(self._scorer, self._features, requests, settings.max_length, heads)
+            return [
+                self._best_shown(request, logits, query.top)
+                for query, (request, logits) in zip(queries, scored, strict=True)
+            ]
+
+    def _request(self, query: Query) -> Request:
+        seen = self.catalogue.indices(query.history) if query.history else []
+        allowed = self._allowed(query)
+        items = np.arange(1, len(self.catalogue.item_ids) + 1) if allowed is None else np.flatnonzero(allowed.numpy())
+        left_out = self._left_out(query) + (seen if query.candidates is None else [])
+        return Request(seen, query.visit, items[~np.isin(items, left_out)], shown=len(items))
+
+    def _best_shown(self, request: Request, logits: Tensor, top: int) -> list[dict[str, Any]]:
+        """The items of a request with the highest logits (n,)."""
+        count = len(request.items)
+        if not count:
+            return []
+        every = torch.ones(count + 1, dtype=torch.bool)
+        every[0] = False
+        scores, places = top_items(lambda a, b: logits[None, a - 1 : b - 1], count, None, every, min(top, count))
+        found = request.items[places[0].numpy() - 1].tolist()
         return [
-            {name: value for name, value in row.items() if name != "score"} | {"probability": probability(row["score"])}
-            for row in found
+            self._row(item) | {"probability": probability(score)}
+            for item, score in zip(found, scores[0].tolist(), strict=True)
         ]
+
+    def _row(self, item: int) -> dict[str, Any]:
+        return {"item_id": self.catalogue.item_ids[item - 1], "title": self.catalogue.titles[item - 1]}
 
     @cached_property
     def _features(self) -> FeatureRows:
@@ -465,11 +535,7 @@ class Recommender:
             score, num_items, left_out.to(device), candidates.to(device), min(max(tops), num_items)
         )
         return [
-            [
-                {"item_id": self.catalogue.item_ids[i - 1], "title": self.catalogue.titles[i - 1], "score": round(s, 6)}
-                for s, i in zip(row[:top], indices[:top], strict=True)
-                if i > 0
-            ]
+            [self._row(i) | {"score": round(s, 6)} for s, i in zip(row[:top], indices[:top], strict=True) if i > 0]
             for row, indices, top in zip(scores.tolist(), items.tolist(), tops, strict=True)
         ]
 

@@ -94,12 +94,11 @@ class Columns:
         features = {name: rows[places].astype(np.int64) for name, rows in block.features.items()}
         return cls(block.shown.items[places], block.history(places, length), block.shown.labels[places], features)
 
-    def shown_alike(self, candidates: Ints) -> "Columns":
-        """One copy of the only impression for each of these candidates."""
-        each = np.zeros(len(candidates), np.int64)
-        features = {name: rows[each] for name, rows in self.features.items()}
+    def shown_alike(self, rows: Ints, candidates: Ints) -> "Columns":
+        """Copies of the impressions in `rows`, each with another of these candidates."""
+        features = {name: values[rows] for name, values in self.features.items()}
         return replace(
-            self, candidates=candidates, history=self.history[each], labels=self.labels[each], features=features
+            self, candidates=candidates, history=self.history[rows], labels=self.labels[rows], features=features
         )
 
     @classmethod

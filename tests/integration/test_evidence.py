@@ -1,6 +1,7 @@
 """Evidence in real runs: on several ranks, after an interruption, on another catalogue, and in recommendations."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from commands import Finished, ForkedCommands, json_lines, refused
 from run_folder import exported, hashes, losses
+from safetensors.torch import load_file
 from tiny_world import COMPARABLE, Tiny, build_shards
 
 KINDS = "co_occurrence", "content_similarity", "cold_similarity"
@@ -75,6 +77,27 @@ def test_loader_processes_change_nothing(train: Train) -> None:
     assert losses(train("data.workers=2")) == losses(train())
 
 
+def test_the_weights_that_fit_the_validation_best_are_exported(train: Train) -> None:
+    """They are fitted after training, to targets that the network has not seen."""
+    run_dir = train()
+    newest = max((run_dir / "checkpoints").glob("step-*"))
+    trained = {key: tensor for path in newest.glob("*.safetensors") for key, tensor in load_file(path).items()}
+    for name, tensor in exported(run_dir).items():
+        same = bool((tensor == trained[f"weight:{name}"]).all())
+        assert same != name.startswith(("evidence.co_occurrence", "evidence.text_similarity")), name
+
+
+def test_a_finished_run_that_is_tested_again_exports_the_same(
+    train: Train, tiny: Tiny, commands: ForkedCommands, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(train(), run_dir)
+    (run_dir / "summary.json").unlink()
+    assert commands.run("train", *arguments(tiny, run_dir)).code == 0
+    expected = exported(train())
+    assert all((tensor == expected[name]).all() for name, tensor in exported(run_dir).items())
+
+
 def test_evidence_changes_the_loss(train: Train) -> None:
     assert abs(losses(train())[0] - losses(train("model.evidence=[]"))[0]) > 1e-3
 
@@ -105,9 +128,11 @@ def test_counts_stay_with_the_data_and_weights_travel(
     )
     assert finished.code == 0, finished.stderr
     weights = exported(source)
-    for name, tensor in exported(target).items():
+    [checkpoint] = (target / "checkpoints").glob("step-*/*.safetensors")
+    trained = {key.removeprefix("weight:"): tensor for key, tensor in load_file(checkpoint).items()}
+    for name in weights:
         if name.startswith("evidence."):
-            np.testing.assert_allclose(tensor, weights[name], atol=1e-6)
+            np.testing.assert_allclose(trained[name], weights[name], atol=1e-6)
     before = len(counted(tiny))
     third = build_shards(tmp_path / "third", users=40, items=50, interactions=500, seed=6)
     assert commands.run("evaluate", "--run", source, "--data", third).code == 0

@@ -21,11 +21,13 @@ from transrec.evaluation.by_popularity import Group
 from transrec.evaluation.evaluator import Evaluator, UserResults
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.report import as_json
+from transrec.evidence.calibration import Fitted
 from transrec.experiment import Experiment
 from transrec.phases import did, phase, recorded, recording
 from transrec.protocols import Examples
 from transrec.runs.baselines import baselines
 from transrec.runs.build import Parts, build
+from transrec.runs.calibration import calibrate, initial_values
 from transrec.runs.export import damage, describe
 from transrec.runs.learning_rates import told
 from transrec.runs.model_card import write_model_card
@@ -113,6 +115,10 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     world.barrier()
     model = trainer.engine.module
     weights.load_trained(experiment.run_dir / "export", model)
+    if begun.evidence:
+        with phase("calibration"):
+            calibrate(model, begun.evidence, experiment, parts, world)
+        trainer.save_best()
     with phase("test"):
         results = {part: evaluator.users(model, parts.store, part) for part in ("valid", "test")}
     peak = int(world.gather_ints([peak_memory()]).max())
@@ -132,13 +138,14 @@ class _Begun:
     evaluator: Evaluator
     trainer: Trainer
     cost: Cost | None
+    evidence: Mapping[str, Fitted]  # before training
 
 
 def _begin(experiment: Experiment, world: World) -> _Begun:
     stop = StopRequest(experiment.train.time_limit)
     check_run_dir(experiment)
     parts = build(experiment, world)
-    parameters = count_parameters(parts.model)
+    parameters, evidence = count_parameters(parts.model), initial_values(parts)
     evaluator = Evaluator(experiment.evaluation, parts.examples, world)
     evaluator.check()
     check_pool(experiment, parts.model, parts.examples, parts.store, world.size, world.device)
@@ -159,7 +166,7 @@ def _begin(experiment: Experiment, world: World) -> _Begun:
             print(told(experiment.adaptation, rates), file=sys.stderr, flush=True)
     world.barrier()
     restore_export(experiment, trainer, world)
-    return _Begun(parts, parameters, evaluator, trainer, cost)
+    return _Begun(parts, parameters, evaluator, trainer, cost, evidence)
 
 
 def record(experiment: Experiment, trained: Trained) -> None:

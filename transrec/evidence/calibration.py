@@ -1,0 +1,146 @@
+"""Weights and scales of evidence, fitted to held-out targets; the network stays as it is.
+
+Training learns weights too, but from targets that the network is trained on at the same time. It fits these better than
+any other target, so little is left for evidence to explain, and its weights come out too small. This is why stacked
+predictors are fitted to held-out data (Breiman, "Stacked Regressions", Machine Learning, 1996).
+
+The fit minimises the mean cross entropy of the targets among all candidates,
+
+    −log softmax(a ⟨h, e⟩ + Σₖ wₖ log(1 + cₖ sₖ)),    wₖ ≥ 0,
+
+and returns wₖ / a, because only the proportion of network and evidence changes a ranking. A penalty on the distance
+from the initial values decides where the targets do not: few of them are cold, for example.
+
+In large catalogues, a sample stands for the candidates that have no evidence for a user. The others, and the target,
+are always in the sum. Designs considered: ranks of the target, which have no gradient; a sample of all candidates,
+next to none of which has evidence.
+
+Shape letters: Q questions, D width, N items (indices 1..N; 0 pads), H history, K kinds of evidence, E pairs of a
+question and a candidate with evidence or which is the target, C sampled candidates.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from transrec.data.batch import SparseScores
+
+QUESTIONS = 2000  # at most
+CANDIDATES = 10_000  # at most, in the sum over candidates without evidence
+_PENALTY = 1e-3  # of a squared distance of 1, on the scale of the mean cross entropy
+_FARTHEST = 10.0  # that a logarithm may move
+_ITERATIONS = 50
+_PAIRS_AT_ONCE = 2**16
+_NEVER = -1e30  # a logit of no candidate; its gradient would be NaN at minus infinity
+
+
+class Fitted(NamedTuple):
+    """The weight and the logarithm of the scale of a kind of evidence."""
+
+    weight: float
+    log_scale: float
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Questions with their answers."""
+
+    users: Tensor  # (Q, D), whose inner products with the vectors of the items are the logits of the network
+    targets: Tensor  # (Q,) items
+    left_out: Tensor  # (Q, H) items that are no candidates of a question, 0 where padded
+    evidence: Sequence[SparseScores]  # K matrices (Q, N + 1)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What is scored."""
+
+    vectors: Tensor  # (N + 1, D)
+    candidates: Tensor  # (N + 1,) bool
+
+    def sample(self, seed: int) -> Tensor:
+        """The candidates (C,) that stand for all of them."""
+        every = self.candidates.nonzero().squeeze(1)
+        if len(every) <= CANDIDATES:
+            return every
+        drawn = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))[:CANDIDATES]
+        return every[drawn].sort().values
+
+
+class _Sums:
+    """The sum of the cross entropies of some questions, as a function of the numbers that are fitted."""
+
+    def __init__(self, asked: HeldOut, known: Catalogue, sampled: Tensor) -> None:
+        rows, width = torch.arange(len(asked.targets)).unsqueeze(1), len(known.vectors)
+        targets, left_out = rows * width + asked.targets.unsqueeze(1), rows * width + asked.left_out
+        places = torch.cat([targets.squeeze(1), *(one.rows * width + one.columns for one in asked.evidence)]).unique()
+        kept = known.candidates[places % width] & ~torch.isin(places, left_out) | torch.isin(places, targets)
+        self.places = places[kept]
+        self.rows, columns = self.places // width, self.places % width
+        pairs = zip(self.rows.split(_PAIRS_AT_ONCE), columns.split(_PAIRS_AT_ONCE), strict=True)
+        self.logits = torch.cat([(asked.users[r] * known.vectors[c]).sum(1) for r, c in pairs])
+        self.values = torch.stack([self._of(one.rows * width + one.columns, one.values) for one in asked.evidence])
+        self.targets = torch.searchsorted(self.places, targets.squeeze(1))
+        counted = torch.isin(rows * width + sampled, torch.cat([self.places, left_out.flatten()]))
+        self.rest = (asked.users @ known.vectors[sampled].T).masked_fill(counted, _NEVER)
+        self.log_weight = math.log(int(known.candidates.sum()) / len(sampled))
+
+    def _of(self, places: Tensor, values: Tensor) -> Tensor:
+        """A kind of evidence at every pair (E,)."""
+        at = torch.searchsorted(self.places, places).clamp(max=len(self.places) - 1)
+        there = self.places[at] == places
+        return torch.zeros(len(self.places)).index_copy(0, at[there], values[there])
+
+    def __call__(self, scale: Tensor, weights: Tensor, log_scales: Tensor) -> Tensor:
+        terms = torch.log1p(log_scales.exp().unsqueeze(1) * self.values)
+        logits = scale * self.logits + (weights.unsqueeze(1) * terms).sum(0)
+        questions = len(self.targets)
+        largest = torch.full((questions,), -torch.inf).scatter_reduce(0, self.rows, logits.detach(), "amax")
+        sums = torch.zeros(questions).index_add(0, self.rows, (logits - largest[self.rows]).exp())
+        others = torch.logsumexp(scale * self.rest + self.log_weight, dim=1)
+        return (torch.logaddexp(largest + sums.log(), others) - logits[self.targets]).double().sum()
+
+
+def fit(
+    asked: Sequence[HeldOut],
+    known: Catalogue,
+    initial: Sequence[Fitted],
+    total: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    seed: int,
+) -> list[Fitted]:
+    """The best weights and scales for the questions of all ranks; every rank must call it.
+
+    Args:
+        asked: this rank's questions.
+        initial: where the fit begins, and what its penalty draws to; one for each kind of evidence.
+        total: adds numbers of all ranks, with the same result on each.
+        seed: draws the sample of candidates.
+    """
+    from scipy.optimize import minimize  # late, because it takes half a second
+
+    sampled, kinds = known.sample(seed), len(initial)
+    parts = [_Sums(one, known, sampled) for one in asked]
+    questions = float(total(np.array([float(sum(len(one.targets) for one in asked))]))[0])
+    start = np.array([0.0, *(one.weight for one in initial), *(one.log_scale for one in initial)])
+
+    def objective(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        point = torch.from_numpy(numbers).float().requires_grad_()
+        summed = np.zeros(1 + len(numbers))
+        for part in parts:
+            value = part(point[0].exp(), point[1 : 1 + kinds], point[1 + kinds :])
+            (gradient,) = torch.autograd.grad(value, point)
+            summed += [value.item(), *gradient.tolist()]
+        mean, distance = total(summed) / max(1.0, questions), numbers - start
+        return mean[0] + _PENALTY * distance @ distance, mean[1:] + 2 * _PENALTY * distance
+
+    bounds = [(-_FARTHEST, _FARTHEST), *[(0.0, None)] * kinds]
+    bounds += [(one.log_scale - _FARTHEST, one.log_scale + _FARTHEST) for one in initial]
+    best = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ITERATIONS}).x
+    scale, weights, log_scales = math.exp(best[0]), best[1 : 1 + kinds], best[1 + kinds :]
+    return [Fitted(float(w) / scale, float(c)) for w, c in zip(weights, log_scales, strict=True)]

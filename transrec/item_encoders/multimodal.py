@@ -8,9 +8,9 @@ modalities that are present.
 Each vector is normalised before the fusion: the towers differ in scale by an order of magnitude (the pooled features
 of a ViT are ten times as large as a sentence encoder's), and the larger one would dominate.
 
-A fusion with `granularity: tokens` reads the vector of every token. Designs considered: a second method of encoders, for
-tokens, would need paths of its own through caches, recomputation and surplus passes. `pooling: tokens` could be set for
-one modality only, or where nothing is fused. Chosen: the fusion has the setting, and pooling then keeps all tokens.
+A fusion with `granularity: tokens` reads the vectors of all tokens. Designs considered: a second method of encoders,
+for tokens, needs paths of its own through caches, recomputation and surplus passes. `pooling: tokens` of an encoder
+could be set where nothing is fused. Chosen: the fusion has the setting, and pooling then keeps all tokens.
 
 Shape letters: U distinct items of a batch, K tokens of all modalities, D width.
 """

@@ -54,7 +54,8 @@ class Modalities:
 
     def each(self, tensor: Tensor) -> tuple[Tensor, ...]:
         """Parts of each modality of `tensor` (U, K, …), as views."""
-        return tensor.split(list(self.lengths) or 1, dim=1)
+        parts: tuple[Tensor, ...] = tensor.split(list(self.lengths) or 1, dim=1)
+        return parts
 
     @property
     def has_tokens(self) -> bool:

@@ -182,6 +182,16 @@ def test_surplus_passes_change_no_bit(build: Build) -> None:
     assert not encoder(content((), ()).with_passes([3, 2])).any()
 
 
+def test_surplus_passes_run_backward_too(build: Build) -> None:
+    encoder, calls = build(), []
+    encoder.text.backbone.encoder.layer[1].register_full_backward_hook(lambda *_: calls.append("text"))
+    encoder.image.backbone.layers[0].register_full_backward_hook(lambda *_: calls.append("image"))
+    for text, image in ((3, 0, 1), (1, 4, 0)), ((), ()):
+        calls.clear()
+        gradients(encoder, content(text, image).with_passes([4, 3]))
+        assert (calls.count("text"), calls.count("image")) == (4, 3)
+
+
 def test_how_items_are_cut_into_chunks_does_not_matter(build: Build) -> None:
     one, (first, second) = build(), texts()
     whole = content()

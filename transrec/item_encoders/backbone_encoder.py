@@ -1,7 +1,7 @@
 """Base class of the text and image encoders: a pretrained backbone, pooling, and a projection.
 
 Shape letters: U distinct items of a batch, M of them that have the modality, n items of a chunk, T positions of a
-chunk, H width of the backbone, W width of the features, D width of the recommender.
+chunk, H width of the backbone, W width of the features, D width of the recommender, K tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from transrec.data.batch import Chunk, ItemContent
 from transrec.item_encoders import families, layer_by_layer
-from transrec.item_encoders.pooling import Pooling, pool, pooled_width
+from transrec.item_encoders.pooling import Pooling, pool, pooled_width, tokens
 from transrec.item_encoders.projection import Projection, build_projection
 from transrec.nn.compiled import compiled
 from transrec.nn.principal_components import Axes, PrincipalComponents
-from transrec.nn.readout import Hidden, Readout
+from transrec.nn.readout import Hidden, Readout, mean_over
 from transrec.protocols import ItemEncoder
 
 BACKBONE_FOLDER = "backbone"  # subfolder of an export
@@ -32,6 +32,7 @@ class BackboneEncoder(ItemEncoder):
     pretrained = ("backbone",)
     body = ("backbone", "readout")
     passes = ("features", "vectors")
+    gives_tokens = False  # whether its features are those of every token, for a fusion that reads them
     augments = False  # True if training augments the content anew at each step
     preparation = ""  # key of everything that `inputs` depends on besides the chunk
 
@@ -74,9 +75,12 @@ class BackboneEncoder(ItemEncoder):
         features = [self._pass(chunk) for chunk in own.chunks]
         blanks = [self._features(_first(own.blank)) for _ in range(own.passes - len(own.chunks))]
         if not features:
-            return Features(len(content.items), own.rows, _keeping(blanks[0], blanks[1:]))
+            mask = self._token_mask(_first(own.blank), blanks[0])
+            return Features(len(content.items), own.rows, _keeping(blanks[0], blanks[1:]), mask)
         rows_M, order_M = own.rows.sort()  # sorted: the product must not depend on the chunks
-        return Features(len(content.items), rows_M, _keeping(torch.cat(features)[order_M], blanks))
+        masks = [self._token_mask(*pair) for pair in zip(own.chunks, features, strict=True)]
+        values, mask = _joined(features)[order_M], _joined(masks)[order_M]
+        return Features(len(content.items), rows_M, _keeping(values, blanks), mask)
 
     def project_components(self, known: Axes) -> None:
         """Replace the projection of the features with a new one of their principal components."""
@@ -84,12 +88,12 @@ class BackboneEncoder(ItemEncoder):
         self.projection = build_projection(kind, self.components.count, width)
 
     def vectors(self, features: "Features") -> Tensor:
-        """Item vectors (U, D)."""
+        """Item vectors (U, D), or (U, K, D) of tokens."""
         return features.spread(self._vectors(features.values))
 
     def pooled(self, features: "Features") -> list[Tensor]:
         """Pooled states (U, H) that the readout reads, each at its index; None at the others."""
-        return self.readout.placed(features.spread(features.values))
+        return self.readout.placed(features.spread(features.pooled()))
 
     def enable_gradient_checkpointing(self, passes: bool = False) -> None:
         if passes:
@@ -114,14 +118,17 @@ class BackboneEncoder(ItemEncoder):
         return features
 
     def _features(self, chunk: Chunk) -> Tensor:
-        """Features (n, W) of a chunk: pooled states, or the readout's output if it reads unpooled states."""
+        """Features (n, W) of a chunk: pooled states, or the readout's output if it reads unpooled states.
+
+        Those of tokens are (n, K, W): pooling then only leaves out the positions that are no tokens.
+        """
         if self.frozen_prefix is not None and self.frozen_prefix.features:
             return self._kept(chunk)[:, 0]
         hidden = self.hidden(chunk)
         return self.readout.pooled(hidden) if self.readout.reads_pooled else self.readout(hidden)
 
     def _vectors(self, features: Tensor) -> Tensor:
-        """Item vectors (n, D) from features (n, W)."""
+        """Item vectors (n, D) from features (n, W), or vectors of tokens (n, K, D) from theirs."""
         pooled = self.readout.from_pooled(features) if self.readout.reads_pooled else features
         if self.components is not None:
             pooled = self.components(pooled).to(self.dtype)
@@ -152,10 +159,7 @@ class BackboneEncoder(ItemEncoder):
     def embed(self, chunk: Chunk) -> tuple[Tensor, Tensor | None]:
         """Input of the first layer (n, T, H), and its attention mask (n, T), if any."""
         states = layer_by_layer.embed(self.backbone, self.inputs(chunk))
-        mask = chunk.get("attention_mask")
-        if mask is not None:  # prompts may have been inserted after the class token
-            mask = F.pad(mask, (states.shape[1] - mask.shape[1], 0), value=1)
-        return states, mask
+        return states, _attended(chunk, states.shape[1])
 
     def run(self, states: Tensor, mask: Tensor | None, start: int = 0, keep_all: bool = False) -> Hidden:
         """Run the layers from `start` on."""
@@ -170,8 +174,18 @@ class BackboneEncoder(ItemEncoder):
         return layer_by_layer.draw_prompts(self.backbone, count)
 
     def pool(self, states_nTH: Tensor, mask: Tensor | None) -> Tensor:
-        """Pooled states (n, W) of a chunk's items."""
+        """Pooled states (n, W) of a chunk's items, or those of their tokens (n, K, W)."""
+        if self.gives_tokens:
+            return tokens(self.backbone, states_nTH, mask)
         return pool(self.backbone, self.pooling, states_nTH, mask)
+
+    def _token_mask(self, chunk: Chunk, features: Tensor) -> Tensor:
+        """(n, K) bool, False at padding; K is 1 without tokens."""
+        mask = _attended(chunk, features.shape[1]) if self.gives_tokens else None
+        if mask is not None:
+            return mask.bool()
+        positions = features.shape[1] if self.gives_tokens else 1
+        return torch.ones((len(features), positions), dtype=torch.bool, device=features.device)
 
 
 @dataclass(frozen=True)
@@ -180,19 +194,41 @@ class Features:
 
     items: int  # U
     rows: Tensor  # (M,) int64, ascending
-    values: Tensor  # (M, W); (1, W), from a blank input, if no item has the modality
+    values: Tensor  # (M, W), or (M, K, W) of tokens; M is 1, from a blank input, if no item has the modality
+    mask: Tensor  # (M, K) bool, False at the padding of tokens; K is 1 without tokens
 
     def spread(self, values: Tensor) -> Tensor:
         """Scatter `values` (M, …) to (U, …), zeros elsewhere; a blank input contributes only its graph."""
-        return values.new_zeros(self.items, values.shape[1]).index_copy(0, self.rows, values[: len(self.rows)])
+        return values.new_zeros(self.items, *values.shape[1:]).index_copy(0, self.rows, values[: len(self.rows)])
+
+    def present(self) -> Tensor:
+        """(U, K) bool, False at padding and for items without the modality."""
+        return self.spread(self.mask)
+
+    def pooled(self) -> Tensor:
+        """Features (M, W) of whole items: of tokens, their mean."""
+        return self.values if self.values.dim() == 2 else mean_over(self.mask, self.values)
 
 
 def _first(chunk: Chunk) -> Chunk:
     return {name: tensor[:1] for name, tensor in chunk.items()}
 
 
-def _keeping(features_nW: Tensor, blanks: Sequence[Tensor]) -> Tensor:
-    """Return `features_nW` unchanged, with the passes that computed `blanks` (1, W) in its graph.
+def _attended(chunk: Chunk, positions: int) -> Tensor | None:
+    """Attention mask (n, T) of a chunk, if any; prompts may have been inserted after the class token."""
+    mask = chunk.get("attention_mask")
+    return None if mask is None else F.pad(mask, (positions - mask.shape[1], 0), value=1)
+
+
+def _joined(chunks: Sequence[Tensor]) -> Tensor:
+    """Concatenate the items of chunks (n, K, …), padded with zeros to the longest K."""
+    longest = max(chunk.shape[1] for chunk in chunks)
+    padding = [(0, 0) * (chunk.dim() - 2) + (0, longest - chunk.shape[1]) for chunk in chunks]
+    return torch.cat([F.pad(chunk, pads) if any(pads) else chunk for chunk, pads in zip(chunks, padding, strict=True)])
+
+
+def _keeping(features: Tensor, blanks: Sequence[Tensor]) -> Tensor:
+    """Return `features` unchanged, with the passes that computed `blanks` (one item each) in its graph.
 
     ZeRO-3 gathers a layer's parameters on all ranks together, forward and backward, so a rank with fewer chunks has to
     run as many passes as the others, in the same order, and a rank without chunks has to join the gradient reduction.
@@ -200,6 +236,6 @@ def _keeping(features_nW: Tensor, blanks: Sequence[Tensor]) -> Tensor:
     unchanged. 0 * inf would be nan, but a rank that has items repeats its first one in these passes: if that item
     overflows here, it has already overflowed in the batch.
     """
-    for blank_1W in blanks:
-        features_nW = features_nW + 0 * blank_1W
-    return features_nW
+    for blank in blanks:
+        features = features + 0 * blank[:, :1]  # of tokens, whose number differs, the first
+    return features

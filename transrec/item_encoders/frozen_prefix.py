@@ -34,7 +34,7 @@ class FrozenPrefix:
 
     layer k         the input of layer k, (T, H)
     layer None      the whole backbone is frozen: the S states that are read, (T, S·H)
-    features        the same, pooled, if only pooled states are read, (1, S·H)
+    features        the same, pooled, if neither an adapter nor the fusion reads others, (1, S·H)
     """
 
     layer: int | None
@@ -78,7 +78,7 @@ def frozen_prefix(encoder: BackboneEncoder) -> FrozenPrefix | None:
     """Longest frozen prefix of `encoder`; None if the embeddings or the first layer are trained."""
     training = [_trains(modules) for modules in layer_by_layer.stages(encoder.backbone)]
     if not any(training):
-        return FrozenPrefix(None, features=encoder.readout.reads_pooled)
+        return FrozenPrefix(None, features=encoder.readout.reads_pooled and not encoder.gives_tokens)
     layer = training.index(True) - 1
     # An adapter at the readout reads states that a pass from a later layer does not compute, so there is no prefix.
     return FrozenPrefix(layer) if layer > 0 and not encoder.readout.reads_all else None

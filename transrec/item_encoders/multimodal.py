@@ -8,7 +8,11 @@ modalities that are present.
 Each vector is normalised before the fusion: the towers differ in scale by an order of magnitude (the pooled features
 of a ViT are ten times as large as a sentence encoder's), and the larger one would dominate.
 
-Shape letters: U distinct items of a batch, S modalities, D width.
+A fusion with `granularity: tokens` reads the vectors of all tokens. Designs considered: a second method of encoders,
+for tokens, needs paths of its own through caches, recomputation and surplus passes. `pooling: tokens` of an encoder
+could be set where nothing is fused. Chosen: the fusion has the setting, and pooling then keeps all tokens.
+
+Shape letters: U distinct items of a batch, K tokens of all modalities, D width.
 """
 
 from pathlib import Path
@@ -22,6 +26,7 @@ from transrec.config import Config
 from transrec.data.batch import ItemContent
 from transrec.item_encoders.fusions import FusionConfig
 from transrec.item_encoders.fusions.sum import SumConfig
+from transrec.item_encoders.fusions.tokens import TransformerSettings
 from transrec.item_encoders.id_embedding import IdEmbeddingConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.text import TextEncoderConfig
@@ -47,6 +52,20 @@ class MultimodalEncoderConfig(Config):
         if len(self.parts) < 2:
             raise ValueError("set at least two of text, image and id; for a single one, use its own item encoder")
         return self
+
+    @model_validator(mode="after")
+    def _tokens_are_averaged(self) -> Self:
+        other = [name for name, part in (("text", self.text), ("image", self.image)) if part and part.pooling != "mean"]
+        if self.reads_tokens and other:
+            raise ValueError(
+                f"fusion.granularity=tokens reads the tokens that pooling averages: set {other[0]}.pooling to mean"
+            )
+        return self
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the fusion reads the tokens of each modality instead of one vector."""
+        return isinstance(self.fusion, TransformerSettings) and self.fusion.granularity == "tokens"
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -78,7 +97,10 @@ class MultimodalEncoderConfig(Config):
 
 
 class MultimodalEncoder(ItemEncoder):
-    """e = Fusion({LN(e_s) : s present}) of the vectors e_s of an item's modalities; zero for an item without any."""
+    """e = Fusion({LN(e_s) : s present}) of the vectors e_s of an item's modalities; zero for an item without any.
+
+    With `granularity: tokens`, e_s are those of its word pieces and patches, each projected and normalised by itself.
+    """
 
     def __init__(self, config: MultimodalEncoderConfig, width: int, num_items: int):
         super().__init__()
@@ -86,6 +108,9 @@ class MultimodalEncoder(ItemEncoder):
         for modality, part in config.parts.items():
             self.add_module(modality, part.build(width, num_items))
         self.fusion = config.fusion.build(len(self.modalities), width)
+        towers: dict[str, Any] = self.towers
+        for tower in towers.values():
+            tower.gives_tokens = config.reads_tokens
         self.hidden_size = width
         self.site_paths = {"fusion": ["fusion"]}
 
@@ -104,14 +129,17 @@ class MultimodalEncoder(ItemEncoder):
         towers: dict[str, Any] = self.towers
         features = {name: tower.features(content) for name, tower in towers.items()}
         vectors = {name: tower.vectors(features[name]) for name, tower in towers.items()}
+        present = {name: features[name].present() for name in towers}
         if "id" in self.modalities:
             vectors["id"] = self.get_submodule("id")(content)
-        vectors_USD = torch.stack([vectors[modality] for modality in self.modalities], dim=1)
-        vectors_USD = nn.functional.layer_norm(vectors_USD, vectors_USD.shape[-1:])  # zeros stay zeros
-        present_US = torch.stack([_present(content, modality) for modality in self.modalities], dim=1)
+            present["id"] = torch.ones_like(content.items, dtype=torch.bool).unsqueeze(1)
+        tokens = [vectors[name].reshape(*present[name].shape, self.hidden_size) for name in self.modalities]
+        vectors_UKD = nn.functional.layer_norm(torch.cat(tokens, dim=1), [self.hidden_size])  # zeros stay zeros
+        present_UK = torch.cat([present[name] for name in self.modalities], dim=1)
         reads = hasattr(self.fusion, "adapter")
         pooled = {name: tower.pooled(features[name]) for name, tower in towers.items()} if reads else {}
-        tensor: Tensor = self.fusion(Modalities(self.modalities, vectors_USD, present_US, pooled))
+        lengths = [part.shape[1] for part in tokens]
+        tensor: Tensor = self.fusion(Modalities(self.modalities, vectors_UKD, present_UK, pooled, lengths))
         return tensor
 
     def enable_gradient_checkpointing(self, passes: bool = False) -> None:
@@ -121,10 +149,3 @@ class MultimodalEncoder(ItemEncoder):
     def compile_passes(self) -> None:
         for part in self.parts.values():
             part.compile_passes()
-
-
-def _present(content: ItemContent, modality: str) -> Tensor:
-    """(U,) bool, True for items that have the modality; all have an id."""
-    if modality == "id":
-        return torch.ones_like(content.items, dtype=torch.bool)
-    return torch.zeros_like(content.items, dtype=torch.bool).index_fill(0, content.modalities[modality].rows, True)

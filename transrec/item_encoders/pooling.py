@@ -43,9 +43,15 @@ def pool(backbone: "transformers.PreTrainedModel", pooling: Pooling, states_nTH:
     if pooling == "cls":
         return states_nTH[:, 0] if kind.class_token == "first" else _last(states_nTH, mask)
     if mask is None:
-        return _patches(backbone, states_nTH).mean(1)
+        return tokens(backbone, states_nTH, mask).mean(1)
     weight_nT1 = mask.unsqueeze(-1).to(states_nTH.dtype)
     return (states_nTH * weight_nT1).sum(1) / weight_nT1.sum(1).clamp(min=1)
+
+
+def tokens(backbone: "transformers.PreTrainedModel", states_nTH: Tensor, mask: Tensor | None) -> Tensor:
+    """States over which `mean` averages: all of a text, where the mask tells which are padding, or those of an image's
+    patches and prompts."""
+    return _patches(backbone, states_nTH) if mask is None else states_nTH
 
 
 def _last(states_nTH: Tensor, mask: Tensor | None) -> Tensor:

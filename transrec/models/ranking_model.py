@@ -24,6 +24,7 @@ from transrec.features.vocabulary import Vocabulary
 from transrec.files import read_json
 from transrec.interests import InterestConfig
 from transrec.item_encoders import ItemEncoderConfig
+from transrec.item_encoders.multimodal import MultimodalEncoderConfig
 from transrec.models.item_towers import item_towers
 from transrec.nn.feature_table import FeatureTable
 from transrec.nn.principal_components import Axes
@@ -92,6 +93,12 @@ class RankingModelConfig(ModelSettings):
         for key, asked in reads_content.items():
             if asked and (self.item_encoder is None or not self.item_encoder.content()):
                 raise ValueError(f"{key} needs an item_encoder that reads content")
+        fuses_tokens = isinstance(self.item_encoder, MultimodalEncoderConfig) and self.item_encoder.reads_tokens
+        if self.principal_components and fuses_tokens:
+            raise ValueError(
+                "principal_components reads one vector of each modality: set it to false, or "
+                "item_encoder.fusion.granularity to pooled"
+            )
         if not of_items and (self.id_interest is not None or self.objective.content_id_contrast is not None):
             raise ValueError(
                 "id_interest and objective.content_id_contrast need an item feature in model.features, such as "
@@ -232,7 +239,7 @@ class RankingModel(Model):
     def _centred(self, modality: str, features: Any) -> Tensor:
         """Frozen features (U, W) minus their mean, scaled to unit length; zeros where an item lacks the modality."""
         centre = getattr(self, f"centre_of_{modality}", 0.0)
-        values = features.values.float() - centre
+        values = features.pooled().float() - centre
         spread: Tensor = features.spread(nn.functional.normalize(values, dim=-1))
         return spread
 

@@ -1,7 +1,7 @@
 """Readout of a tower: pooling of its hidden states, and the site for adapters that read several layers.
 
 Shape letters: n sequences, T positions, H width of the tower, U distinct items of a batch, S modalities (or states that
-are read), D width.
+are read), K vectors or K_s of a modality, D width.
 
 Designs considered for adapters that read several layers: with a hook on each layer that stores its states in a context,
 no module owns the states, and recomputation stores them twice. Wrapping the encoder changes every parameter name.
@@ -11,7 +11,7 @@ an adapter that needs one vector per layer (a side network) works on (n, S, H), 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,13 +43,33 @@ class Modalities:
     """Outputs of the modality encoders for the items of a batch, the input of their fusion."""
 
     names: Sequence[str]
-    vectors: Tensor  # (U, S, D), zeros where missing
-    present: Tensor  # (U, S) bool
+    vectors: Tensor  # (U, K, D), those of the first modality first; K = S unless the fusion reads tokens
+    present: Tensor  # (U, K) bool; without tokens, the vectors of missing modalities are zeros
     pooled: Mapping[str, Sequence[Tensor]]  # (U, H) each, by tower and layer; empty unless an adapter reads them
+    lengths: Sequence[int] = ()  # vectors K_s of each modality, padding included; empty: one of each
 
     def has(self, name: str) -> Tensor:
         """(U,) bool, True for items that have the modality `name`."""
-        return self.present[:, list(self.names).index(name)]
+        return self.each(self.present)[list(self.names).index(name)].any(1)
+
+    def each(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Parts of each modality of `tensor` (U, K, …), as views."""
+        parts: tuple[Tensor, ...] = tensor.split(list(self.lengths) or 1, dim=1)
+        return parts
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether a modality has another number of vectors than one."""
+        return any(length != 1 for length in self.lengths)
+
+    def averaged(self) -> "Modalities":
+        """One vector for each modality: the mean of its tokens."""
+        if not self.has_tokens:
+            return self
+        pairs = zip(self.each(self.present), self.each(self.vectors), strict=True)
+        vectors = torch.stack([mean_over(present, tokens) for present, tokens in pairs], dim=1)
+        present = torch.stack([tokens.any(1) for tokens in self.each(self.present)], dim=1)
+        return replace(self, vectors=vectors, present=present, lengths=())
 
 
 class Readout(nn.Module):
@@ -104,6 +124,12 @@ class Readout(nn.Module):
         for read, state in zip(self.reads, states.chunk(len(self.reads), dim=-1), strict=True):
             places[read] = state
         return places
+
+
+def mean_over(present: Tensor, vectors: Tensor) -> Tensor:
+    """Mean (U, D) of the vectors (U, K, D) that are present (U, K); zeros if none is."""
+    weights_UK = present / present.sum(1, keepdim=True).clamp(min=1)
+    return (vectors * weights_UK.to(vectors.dtype).unsqueeze(-1)).sum(1)
 
 
 def softmax_over(present: Tensor, scores: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.pooling import Pooling
 from transrec.item_encoders.text import TextEncoderConfig
 from transrec.nn.parameter_groups import parameter_groups
+from transrec.nn.readout import mean_over
 
 WIDTH = 8
 HEADS = [name for name, kind in FAMILIES.items() if kind.head is not None]
@@ -69,6 +70,28 @@ def test_kept_states_are_live_ones_bit_for_bit_in_training(build: Any, model_typ
         encoder.train().frozen_prefix = prefix
         mask = {name: value for name, value in chunk.items() if name == "attention_mask" and not prefix.features}
         assert torch.equal(encoder.encode({"prefix": kept, **mask}), live)
+
+
+@each
+@pytest.mark.parametrize("prompts", [0, 4])
+def test_tokens_are_those_that_mean_pooling_averages_also_in_kept_states(
+    build: Any, model_type: str, prompts: int
+) -> None:
+    encoder, chunk = build(model_type, "mean").eval(), chunk_of(model_type)
+    if prompts and FAMILIES[model_type].class_token is not None:
+        PromptConfig(tokens=prompts).apply(Items(encoder))
+    mean = encoder.requires_grad_(False)._features(chunk)
+    encoder.gives_tokens = True
+    live = encoder._features(chunk)
+    mask = encoder._token_mask(chunk, live)
+    torch.testing.assert_close(mean_over(mask, live), mean)
+    prefix = frozen_prefix(encoder)
+    assert prefix == FrozenPrefix(None)
+    kept = {"prefix": prefix.compute(encoder, chunk)}
+    encoder.frozen_prefix = prefix
+    attended = {name: value for name, value in chunk.items() if name == "attention_mask"}
+    assert torch.equal(encoder._features(kept | attended), live)
+    assert torch.equal(encoder._token_mask(kept | attended, live), mask)
 
 
 @each

@@ -140,7 +140,9 @@ def test_the_probability_is_corrected_for_thinned_negatives() -> None:
 def test_similarity_is_compared_around_the_mean_of_all_items() -> None:
     """Items without the modality are like nothing, wherever the mean lies."""
     model = settings().model_copy(update={"centres": {"text": [1.0, 1.0]}}).build(U)
-    found = model._centred("text", Features(3, torch.tensor([0, 2]), torch.tensor([[4.0, 1.0], [1.0, -1.0]])))
+    found = model._centred(
+        "text", Features(3, torch.tensor([0, 2]), torch.tensor([[4.0, 1.0], [1.0, -1.0]]), torch.ones(2, 1))
+    )
     torch.testing.assert_close(found, torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, -1.0]]))
     assert "centre_of_text" not in model.state_dict(), "another channel has another mean"
 

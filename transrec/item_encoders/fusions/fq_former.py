@@ -1,6 +1,6 @@
-"""Fusion-Q-Former: learned queries and the vectors of the modalities attend to each other.
+"""Fusion-Q-Former: learned queries and the tokens of the modalities attend to each other.
 
-Shape letters: U items, S modalities, Q queries, D width.
+Shape letters: U items, Q queries, D width.
 """
 
 from typing import Literal
@@ -22,20 +22,23 @@ class FusionQFormerConfig(TransformerSettings):
 
     name: Literal["fq_former"] = Field("fq_former", description="queries and vectors in one self-attention (EM3)")
     queries: int = Field(2, ge=1, description="learned queries")
-    residual: bool = Field(True, description="add the mean of the vectors to the result; EM3 has no such term")
+    residual: bool = Field(
+        True, description="add the mean of the modalities' vectors, each the mean of its tokens; EM3 has no such term"
+    )
 
     def build(self, modalities: int, width: int) -> "FusionQFormer":
         return FusionQFormer(self, width)
 
 
 class FusionQFormer(TokenFusion):
-    """Z = [Q; e_1; …; e_S]; in each layer Z = LN(Z + Dropout(MHA(Z))); the result is
-    W [Z_1; …; Z_Q] + b + (Σ_s e_s) / S.
+    """Z = [Q; E_1; …; E_S], where E_s are the tokens of a modality; in each layer Z = LN(Z + Dropout(MHA(Z))); the
+    result is W [Z_1; …; Z_Q] + b + (Σ_s mean(E_s)) / S.
 
     Paper: EM3 (arXiv 2404.06078), with the layers of its public code: no cross-attention and no feed-forward network.
-    Deviations: missing modalities are masked, which the public code never does; the attention has no biases; the last
-    term, over the modalities present, is ours. It passes on the information in each modality by itself, so that the
-    queries have to learn only what the modalities tell together (`docs/results/ranking.md` shows its effect).
+    The paper does not state what a token is. Deviations: missing modalities are masked, which the public code never
+    does; the attention has no biases; the last term, over the modalities present, is ours. It passes on the information
+    in each modality by itself, so that the queries have to learn only what the modalities tell together
+    (`docs/results/ranking.md` shows its effect); in it, modalities count alike, however many tokens they have.
     """
 
     def __init__(self, config: FusionQFormerConfig, width: int) -> None:
@@ -52,7 +55,13 @@ class FusionQFormer(TokenFusion):
     def fuse(self, x: Modalities) -> Tensor:
         queries_UQD = self.queries.to(x.vectors.dtype).expand(len(x.vectors), -1, -1)
         z, mask = torch.cat([queries_UQD, x.vectors], dim=1), self.attendable(x.present, len(self.queries))
-        for attention, norm in zip(self.attentions, self.norms, strict=True):
+        *others, last = zip(self.attentions, self.norms, strict=True)
+        for attention, norm in others:
             z = norm(z + self.dropout(attention(z, mask)))
+        attention, norm = last
+        # Only the queries' states are read, and computing all costs ten times as much with tokens. Without, it costs
+        # little, and leaving some out would change the draws of dropout, and so the results of earlier runs.
+        read = z[:, : len(self.queries)] if x.has_tokens else z
+        z = norm(read + self.dropout(attention(read, mask, z)))
         fused_UD: Tensor = self.output(z[:, : len(self.queries)].flatten(1))
-        return fused_UD if self.skip is None else fused_UD + self.skip(x)
+        return fused_UD if self.skip is None else fused_UD + self.skip(x.averaged())

@@ -1,6 +1,6 @@
-"""Q-Former: learned queries that attend to each other, then to the vectors of the modalities.
+"""Q-Former: learned queries that attend to each other, then to the tokens of the modalities.
 
-Shape letters: U items, S modalities, Q queries, D width.
+Shape letters: U items, Q queries, D width.
 """
 
 from typing import Literal
@@ -25,7 +25,8 @@ class QFormerConfig(TransformerSettings):
 
 
 class QFormer(TokenFusion):
-    """In each layer q = LN(q + MHA(q)), q = LN(q + MHA(q, e)), q = LN(q + FFN(q)); the result is W [q_1; …; q_Q] + b.
+    """In each layer q = LN(q + MHA(q)), q = LN(q + MHA(q, E)), q = LN(q + FFN(q)), where E are the tokens of all
+    modalities; the result is W [q_1; …; q_Q] + b.
 
     Paper: BLIP-2 (Li et al., ICML 2023).
     """

@@ -1,6 +1,6 @@
-"""Single stream: a transformer over a class token and the vectors of all modalities.
+"""Single stream: a transformer over a class token and the tokens of all modalities.
 
-Shape letters: U items, S modalities, D width.
+Shape letters: U items, S modalities, K tokens, D width.
 """
 
 from typing import Literal
@@ -24,10 +24,10 @@ class SingleStreamConfig(TransformerSettings):
 
 
 class SingleStream(TokenFusion):
-    """The state of a class token after transformer blocks over [c; e_1 + t_1; …; e_S + t_S], with a learned t for each
+    """The state of a class token after transformer blocks over [c; E_1 + t_1; …; E_S + t_S], with a learned t for each
     modality.
 
-    Paper: ViLT (Kim et al., ICML 2021), whose tokens are words and patches; here each modality is one token.
+    Paper: ViLT (Kim et al., ICML 2021), whose tokens are words and patches, as with `granularity: tokens`.
     """
 
     def __init__(self, config: SingleStreamConfig, modalities: int, width: int) -> None:
@@ -40,8 +40,10 @@ class SingleStream(TokenFusion):
         )
 
     def fuse(self, x: Modalities) -> Tensor:
-        kinds_KD = self.kinds.to(x.vectors.dtype)
-        z = torch.cat([kinds_KD[:1].expand(len(x.vectors), 1, -1), x.vectors + kinds_KD[1:]], dim=1)
+        first_1D, *kinds = self.kinds.to(x.vectors.dtype).split(1)
+        lengths = x.lengths or [1] * len(kinds)
+        kinds_KD = torch.cat([kind.expand(length, -1) for kind, length in zip(kinds, lengths, strict=True)])
+        z = torch.cat([first_1D.expand(len(x.vectors), 1, -1), x.vectors + kinds_KD], dim=1)
         mask = self.attendable(x.present, 1)
         for block in self.blocks:
             z = block(z, mask)

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transrec.config import Config
-from transrec.nn.readout import Modalities
+from transrec.nn.readout import Modalities, mean_over
 
 
 class SumConfig(Config):
@@ -22,5 +22,4 @@ class Sum(nn.Module):
     """Mean of the vectors present, so that items with one modality and with all have the same scale."""
 
     def forward(self, x: Modalities) -> Tensor:
-        weights_US = x.present / x.present.sum(1, keepdim=True).clamp(min=1)
-        return (x.vectors * weights_US.to(x.vectors.dtype).unsqueeze(-1)).sum(1)
+        return mean_over(x.present, x.vectors)

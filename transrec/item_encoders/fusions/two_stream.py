@@ -1,8 +1,9 @@
-"""Two streams: the vector of each modality attends to those of the others.
+"""Two streams: the tokens of each modality attend to those of the others.
 
-Shape letters: U items, S modalities, D width.
+Shape letters: U items, K_s tokens of a modality, D width.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transrec.item_encoders.fusions.tokens import TokenFusion, TransformerSettings, check_heads
-from transrec.nn.readout import Modalities
+from transrec.nn.readout import Modalities, mean_over
 from transrec.nn.transformer import LAYER_NORM_EPS, Attention, FeedForward
 
 
@@ -24,10 +25,11 @@ class TwoStreamConfig(TransformerSettings):
 
 
 class TwoStream(TokenFusion):
-    """In each layer and modality e_s = LN(e_s + MHA(e_s, others)), e_s = LN(e_s + FFN(e_s)); the result is the mean.
+    """In each layer and modality E_s = LN(E_s + MHA(E_s, others)), E_s = LN(E_s + FFN(E_s)); the result is the mean of
+    the modalities, each the mean of its tokens.
 
-    Paper: the co-attention of ViLBERT (Lu et al., NeurIPS 2019); here each modality is one vector, and there may be
-    more than two. The attention does not change a modality if all others are missing.
+    Paper: the co-attention of ViLBERT (Lu et al., NeurIPS 2019); here there may be more than two modalities. The
+    attention does not change a modality if all others are missing.
     """
 
     def __init__(self, config: TwoStreamConfig, modalities: int, width: int) -> None:
@@ -36,11 +38,10 @@ class TwoStream(TokenFusion):
         self.layers = nn.ModuleList(_Layer(modalities, width, config) for _ in range(config.layers))
 
     def fuse(self, x: Modalities) -> Tensor:
-        vectors = x.vectors
         for layer in self.layers:
-            vectors = layer(vectors, x.present)
-        weights_US = x.present / x.present.sum(1, keepdim=True).clamp(min=1)
-        return (vectors * weights_US.to(vectors.dtype).unsqueeze(-1)).sum(1)
+            x = replace(x, vectors=layer(x))
+        x = x.averaged()
+        return mean_over(x.present, x.vectors)
 
 
 class _Layer(nn.Module):
@@ -48,8 +49,8 @@ class _Layer(nn.Module):
         super().__init__()
         self.streams = nn.ModuleList(_Stream(place, width, config) for place in range(modalities))
 
-    def forward(self, vectors: Tensor, present: Tensor) -> Tensor:
-        return torch.stack([stream(vectors, present) for stream in self.streams], dim=1)
+    def forward(self, x: Modalities) -> Tensor:
+        return torch.cat([stream(x) for stream in self.streams], dim=1)
 
 
 class _Stream(nn.Module):
@@ -63,11 +64,11 @@ class _Stream(nn.Module):
         self.cross_norm, self.ffn_norm = (nn.LayerNorm(width, eps=LAYER_NORM_EPS) for _ in range(2))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, vectors: Tensor, present: Tensor) -> Tensor:
-        own, others = vectors[:, self.place], present.clone()
-        others[:, self.place] = False
+    def forward(self, x: Modalities) -> Tensor:
+        own, others = x.each(x.vectors)[self.place], x.present.clone()
+        x.each(others)[self.place].fill_(False)
         some = others.any(1, keepdim=True)
-        read = self.cross(own.unsqueeze(1), (others | ~some)[:, None, None, :], vectors).squeeze(1)
-        own = self.cross_norm(own + self.dropout(read * some))
+        read = self.cross(own, (others | ~some)[:, None, None, :], x.vectors)
+        own = self.cross_norm(own + self.dropout(read * some.unsqueeze(-1)))
         found: Tensor = self.ffn_norm(own + self.dropout(self.ffn(own)))
         return found

@@ -1,6 +1,7 @@
 """The Fusion-Q-Former against its equations, written out for one item."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,9 +23,9 @@ def items(present: torch.Tensor) -> Modalities:
     return Modalities(["text", "image", "id"][: present.shape[1]], vectors, present, {})
 
 
-def by_hand(model: FusionQFormer, tokens: torch.Tensor) -> torch.Tensor:
-    """The result for one item with these tokens (T, D), head by head and position by position."""
-    z = torch.cat([model.queries, tokens])
+def by_hand(model: FusionQFormer, *modalities: torch.Tensor) -> torch.Tensor:
+    """The result for one item with these tokens (T, D) of each modality, head by head and position by position."""
+    z = torch.cat([model.queries, *modalities])
     for attention, norm in zip(model.attentions, model.norms, strict=True):
         heads = []
         for rows in torch.arange(WIDTH).chunk(attention.heads):
@@ -35,7 +36,7 @@ def by_hand(model: FusionQFormer, tokens: torch.Tensor) -> torch.Tensor:
             z + torch.cat(heads, dim=1) @ attention.output.weight.T, (WIDTH,), norm.weight, norm.bias, norm.eps
         )
     read = model.output(z[: len(model.queries)].flatten())
-    return read if model.skip is None else read + tokens.mean(0)
+    return read if model.skip is None else read + torch.stack([tokens.mean(0) for tokens in modalities]).mean(0)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,20 @@ def by_hand(model: FusionQFormer, tokens: torch.Tensor) -> torch.Tensor:
 def test_by_hand(settings):
     present = torch.tensor([[True, True, True], [True, False, True], [False, True, False]])
     model, x = fusion(**settings), items(present)
-    expected = torch.stack([by_hand(model, vectors[there]) for vectors, there in zip(x.vectors, present, strict=True)])
+    pairs = zip(x.vectors, present, strict=True)
+    expected = torch.stack([by_hand(model, *vectors[there].unsqueeze(1)) for vectors, there in pairs])
     torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"residual": False}])
+def test_tokens_by_hand(settings):
+    """Three word pieces, four patches and an id; the residual counts modalities alike."""
+    present = torch.tensor([[True] * 8, [True, False, False, True, True, False, True, False], [False] * 7 + [True]])
+    model, x = fusion(**settings), replace(items(present), names=("text", "image", "id"), lengths=(3, 4, 1))
+    parts = zip(x.vectors.split([3, 4, 1], 1), present.split([3, 4, 1], 1), strict=True)
+    text, image, id_ = ([v[there] for v, there in zip(vectors, of, strict=True)] for vectors, of in parts)
+    expected = [by_hand(model, *(t for t in tokens if len(t))) for tokens in zip(text, image, id_, strict=True)]
+    torch.testing.assert_close(model(x), torch.stack(expected))
 
 
 @pytest.mark.parametrize("modalities", [1, 2, 3])

@@ -87,9 +87,16 @@ class _Sums:
         self.logits = torch.cat([(asked.users[r] * known.vectors[c]).sum(1) for r, c in pairs])
         self.values = torch.stack([self._of(one.rows * width + one.columns, one.values) for one in asked.evidence])
         self.targets = torch.searchsorted(self.places, targets.squeeze(1))
-        counted = torch.isin(rows * width + sampled, torch.cat([self.places, left_out.flatten()]))
-        self.rest = (asked.users @ known.vectors[sampled].T).masked_fill(counted, _NEVER)
+        self.rest = self._others(asked, known, sampled, torch.cat([self.places, left_out.flatten()]))
         self.log_weight = math.log(int(known.candidates.sum()) / len(sampled))
+
+    def _others(self, asked: HeldOut, known: Catalogue, sampled: Tensor, excluded: Tensor) -> Tensor:
+        """Logits (Q, C) of the sampled candidates without those at the `excluded` places."""
+        width, logits = len(known.vectors), asked.users @ known.vectors[sampled].T
+        columns = torch.full((width,), -1).index_copy(0, sampled, torch.arange(len(sampled)))
+        rows, found = excluded // width, columns[excluded % width]
+        logits[rows[found >= 0], found[found >= 0]] = _NEVER
+        return logits
 
     def _of(self, places: Tensor, values: Tensor) -> Tensor:
         """A kind of evidence at every pair (E,)."""

@@ -21,9 +21,9 @@ from transrec.data.examples.next_item import NextItemExamples
 from transrec.data.examples.task import TaskExamples
 from transrec.data.examples.user_sample import UserSample
 from transrec.distributed.world import World
-from transrec.evaluation.by_popularity import Group, by_popularity
 from transrec.evaluation.estimates import Estimate, Interval
 from transrec.evaluation.full_ranking import Repeats
+from transrec.evaluation.groups import Group, by_popularity, by_user, within
 from transrec.evaluation.measure import measure
 from transrec.evaluation.metric import Metric
 from transrec.evaluation.metrics import metric
@@ -139,13 +139,18 @@ class Evaluator:
         columns = self._measure(part, baseline, _readings(self.metrics) | {*self.kind.kept})
         return UserResults(columns, self._estimates(self.metrics, columns), self.sample(part))
 
-    def by_popularity(self, results: "UserResults") -> dict[str, Group]:
-        """The metrics by the popularity of the target item; empty for the targets of a task."""
+    def groups(self, results: "UserResults") -> dict[str, dict[str, Group]]:
+        """The metrics by the popularity of the target item and, for impressions, by whether the user is known; empty
+        for the targets of a task."""
         asked = [m for m in self.metrics if m.reads == ("rank",) or m.name == AUC.name]
         if not isinstance(self.examples, NextItemExamples | ImpressionExamples) or not asked:
             return {}
-        popularity = torch.from_numpy(self.examples.popularity)
-        return by_popularity(results.columns, popularity, asked, Interval(self.config.confidence))
+        columns, popularity = results.columns, torch.from_numpy(self.examples.popularity)
+        groupings = {"by_popularity": by_popularity(popularity[columns["target"]])}
+        if "known" in columns:
+            groupings["by_user"] = by_user(columns["known"])
+        interval = Interval(self.config.confidence)
+        return {name: within(masks, columns, asked, interval) for name, masks in groupings.items()}
 
     def _estimates(self, metrics: Sequence[Metric], columns: Mapping[str, Tensor]) -> dict[str, Estimate]:
         interval = Interval(self.config.confidence)
@@ -250,7 +255,7 @@ KINDS: dict[str, Kind] = {
         OF_IMPRESSIONS,
         lambda config, examples, world: None,
         get_args(OfClicks),
-        ("request", "target", "label", "score"),
+        ("request", "target", "known", "label", "score"),
         named=frozenset({"target"}),
     ),
 }

@@ -125,6 +125,9 @@ class Shown(Protocol):
     def items(self) -> Tensor: ...  # (I,)
 
     @property
+    def known(self) -> Tensor: ...  # (I,) whether the user has training impressions
+
+    @property
     def labels(self) -> Tensor: ...  # (I, H); the first head is observed
 
 
@@ -132,6 +135,7 @@ OF_IMPRESSIONS: dict[str, Reading[None, Shown, Tensor]] = {
     "user": Reading(lambda _, asked, logits: asked.users),
     "request": Reading(lambda _, asked, logits: asked.requests),
     "target": Reading(lambda _, asked, logits: asked.items),
+    "known": Reading(lambda _, asked, logits: asked.known, torch.bool),
     "label": Reading(lambda _, asked, logits: asked.labels[:, 0]),
     "score": Reading(lambda _, asked, logits: logits[:, 0], torch.float64),
 }

@@ -138,6 +138,40 @@ def test_groups_are_the_same_on_two_ranks(train: Train) -> None:
                     assert other == group
 
 
+def test_the_bins_of_the_calibration_error_are_kept(train: Train) -> None:
+    one, two = (json.loads((train(ranks=ranks) / "summary.json").read_text()) for ranks in (1, 2))
+    for summary in (one, two):
+        bins = summary["calibration"]["click"]
+        total = sum(each["impressions"] for each in bins)
+        assert total == sum(group["questions"] for group in summary["by_user"]["this run"].values())
+        gap = sum(each["impressions"] * abs(each["predicted"] - each["observed"]) for each in bins) / total
+        assert gap == pytest.approx(summary["test"]["ECE"], abs=1e-12)
+    for alone, together in zip(*(summary["calibration"]["click"] for summary in (one, two)), strict=True):
+        assert together["impressions"] == alone["impressions"]
+        assert together["predicted"] == pytest.approx(alone["predicted"], abs=1e-4)
+
+
+def test_a_report_shows_the_groups_and_the_calibration(train: Train, commands: ForkedCommands) -> None:
+    finished = commands.run("report", train())
+    assert finished.code == 0, finished.stderr
+    page = train() / "report" / "index.html"
+    assert str(page) in finished.stdout
+    assert (train() / "report" / "calibration.png").exists()
+    text = (train() / "report" / "report.md").read_text()
+    assert f"click: ECE {result_of(train())['ECE']:.4f}" in page.read_text()
+    found = groups_of(train())["by_user"]["this run"]
+    assert f"| AUC | known ({found['known']['questions']}) | new ({found['new']['questions']}) |" in text
+    assert f"| this run | {found['known']['AUC']:.4f} [" in text
+
+
+def test_there_are_no_bins_without_the_calibration_error(train: Train, commands: ForkedCommands) -> None:
+    run = train("evaluation.metrics=[AUC]", "evaluation.baselines=[]", "train.steps=2")
+    assert "calibration" not in json.loads((run / "summary.json").read_text())
+    assert commands.run("report", run).code == 0
+    assert not (run / "report" / "calibration.png").exists()
+    assert "Calibration" not in (run / "report" / "report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("ranks", "overrides"),
     [

@@ -28,8 +28,8 @@ from transrec.evaluation.measure import measure
 from transrec.evaluation.metric import Metric
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.ranking_baselines import RankingBaseline
-from transrec.evaluation.ranking_metrics import AUC
-from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading, join_targets
+from transrec.evaluation.ranking_metrics import AUC, Bin, CalibrationError, calibration_bins
+from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading, join_targets, of_further_heads
 from transrec.phases import did, phase
 from transrec.protocols import Examples, Model, Part, Scorer
 from transrec.work import Advance
@@ -83,6 +83,8 @@ class Evaluator:
         self.config, self.examples, self.world = config, examples, world
         self.kind = KINDS[examples.name]
         self.metrics = [metric(name) for name in config.metrics]
+        self.heads = _calibrated(self.metrics, examples)
+        self.of_heads = of_further_heads(len(self.heads))
         self.num_items = examples.folder.index.counts.items
         self.context = self.kind.context(config, examples, world)
         self._samples: dict[Part, UserSample | None] = {}
@@ -109,7 +111,7 @@ class Evaluator:
     def users(self, model: Model, store: ItemStore, part: Part) -> "UserResults":
         """The configured metrics of a model and those that are always kept, with the readings behind them."""
         metrics = list(dict.fromkeys([*self.metrics, *map(metric, self.kind.kept_metrics)]))
-        columns = self._measure_model(model, store, part, _readings(metrics) | {*self.kind.kept})
+        columns = self._measure_model(model, store, part, _readings(metrics) | {*self.kind.kept, *self.of_heads})
         return UserResults(columns, self._estimates(metrics, columns), self.sample(part))
 
     def sample(self, part: Part) -> UserSample | None:
@@ -152,6 +154,16 @@ class Evaluator:
         interval = Interval(self.config.confidence)
         return {name: within(masks, columns, asked, interval) for name, masks in groupings.items()}
 
+    def calibration(self, results: "UserResults") -> dict[str, list[Bin]]:
+        """The bins of the calibration error, by head; empty unless it is one of the metrics."""
+        found = {}
+        for number, head in enumerate(self.heads):
+            scores, labels = (results.columns[f"{name}_{number}" if number else name] for name in ("score", "label"))
+            observed = ~labels.isnan()
+            if observed.any():
+                found[head] = calibration_bins(scores[observed], labels[observed])
+        return found
+
     def _estimates(self, metrics: Sequence[Metric], columns: Mapping[str, Tensor]) -> dict[str, Estimate]:
         interval = Interval(self.config.confidence)
         return {m.name: m.estimate([columns[name] for name in m.reads], columns["user"], interval) for m in metrics}
@@ -165,7 +177,8 @@ class Evaluator:
 
     def _measure(self, part: Part, score: Scorer, names: Set[str]) -> dict[str, Tensor]:
         """The readings `names` of every question of `part`, (I,), in the order of the data on every rank."""
-        readings = {name: reading for name, reading in self.kind.readings.items() if name in names}
+        known = {**self.kind.readings, **self.of_heads}
+        readings = {name: reading for name, reading in known.items() if name in names}
         questions = self.examples.questions(part, self.world.rank, self.world.size, self.sample(part))
         nobody = self.examples.nobody
         join = self.kind.join
@@ -193,6 +206,12 @@ def _ranking(config: EvaluationConfig, examples: Examples, world: World) -> Rank
 
 def _no_question(part: Part) -> ConfigError:
     return ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.examples")
+
+
+def _calibrated(metrics: Sequence[Metric], examples: Examples) -> list[str]:
+    """The heads of impressions, if their calibration is to be measured."""
+    asked = any(isinstance(each, CalibrationError) for each in metrics)
+    return examples.settings.heads if asked and isinstance(examples, ImpressionExamples) else []
 
 
 def _readings(metrics: Sequence[Metric]) -> Set[str]:

@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
@@ -118,6 +118,8 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     peak = int(world.gather_ints([peak_memory()]).max())
     rates = peak_rates(learning_groups(trainer.engine))
     summary = assemble(experiment, parts.examples, begun.parameters, rates, state, peak, results, begun.cost)
+    if calibration := evaluator.calibration(results["test"]):
+        summary["calibration"] = {head: [asdict(each) for each in bins] for head, bins in calibration.items()}
     summary["ranks"] = world.size
     shown = shown_items(model, parts.store, parts.examples.folder, most_shown(experiment.train.trackers), world)
     return Trained(parts.examples, trainer, results, summary, begun.cost, shown)

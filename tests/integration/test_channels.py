@@ -75,7 +75,7 @@ def test_channels_measure_together_what_their_runs_did(
     for run_dir, result in zip(adapted, results, strict=True):
         assert result["test"] == json.loads((run_dir / "summary.json").read_text())["test"], run_dir.name
     assert [result["data"] == str(other_shards) for result in results] == [False, True] * 3
-    assert finished.stdout.count("most_popular") == 2  # once for each set of users
+    assert finished.stdout.count("most_popular") == 4  # once for each set of users, and once by its targets
     assert all(run_dir.name in finished.stdout for run_dir in adapted)
 
 

@@ -1,15 +1,18 @@
 """A ranking model with all its parts in real runs: on several ranks, after an interruption, in every command."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from commands import Finished, ForkedCommands, json_lines, refused
 from run_folder import exported, hashes, losses, records
+from sklearn.metrics import roc_auc_score
 from tiny_world import Tiny, build_shards
 
 import transrec
@@ -99,6 +102,76 @@ def test_baselines_lie_beside_it(train: Train) -> None:
     assert baselines.keys() == {"most_popular", "item_rate", "logistic_regression", "text_similarity"}
 
 
+def groups_of(run_dir: Path) -> dict[str, dict[str, Any]]:
+    summary = json.loads((run_dir / "summary.json").read_text())
+    return {grouping: summary[grouping] for grouping in ("by_popularity", "by_user")}
+
+
+def test_known_and_new_users_are_measured_apart(train: Train) -> None:
+    """Half of the users train, and all test."""
+    run = train()
+    columns = pq.read_table(run / "test_users.parquet", columns=["known", "label", "score"])
+    known, label, score = (column.to_numpy() for column in columns.columns)
+    assert set(known) == {True, False}
+    for models in groups_of(run).values():
+        assert models.keys() == {"most_popular", "item_rate", "logistic_regression", "text_similarity", "this run"}
+        for groups in models.values():
+            assert sum(group["questions"] for group in groups.values()) == len(known)
+    found = groups_of(run)["by_user"]["this run"]
+    for name, mask in (("known", known), ("new", ~known)):
+        assert found[name]["questions"] == mask.sum()
+        assert found[name]["AUC"] == pytest.approx(roc_auc_score(label[mask], score[mask]), abs=1e-4)
+
+
+def test_groups_are_the_same_on_two_ranks(train: Train) -> None:
+    one, two = (groups_of(train(ranks=ranks)) for ranks in (1, 2))
+    assert two.keys() == one.keys()
+    for grouping, models in one.items():
+        for model, groups in models.items():
+            assert two[grouping][model].keys() == groups.keys()
+            for name, group in groups.items():
+                other = two[grouping][model][name]
+                assert other["questions"] == group["questions"]
+                if model == "this run":  # which is trained in another order of additions
+                    assert other["AUC"] == pytest.approx(group["AUC"], abs=2e-3)
+                else:
+                    assert other == group
+
+
+def test_the_bins_of_the_calibration_error_are_kept(train: Train) -> None:
+    one, two = (json.loads((train(ranks=ranks) / "summary.json").read_text()) for ranks in (1, 2))
+    for summary in (one, two):
+        bins = summary["calibration"]["click"]
+        total = sum(each["impressions"] for each in bins)
+        assert total == sum(group["questions"] for group in summary["by_user"]["this run"].values())
+        gap = sum(each["impressions"] * abs(each["predicted"] - each["observed"]) for each in bins) / total
+        assert gap == pytest.approx(summary["test"]["ECE"], abs=1e-12)
+    for alone, together in zip(*(summary["calibration"]["click"] for summary in (one, two)), strict=True):
+        assert together["impressions"] == alone["impressions"]
+        assert together["predicted"] == pytest.approx(alone["predicted"], abs=1e-4)
+
+
+def test_a_report_shows_the_groups_and_the_calibration(train: Train, commands: ForkedCommands) -> None:
+    finished = commands.run("report", train())
+    assert finished.code == 0, finished.stderr
+    page = train() / "report" / "index.html"
+    assert str(page) in finished.stdout
+    assert (train() / "report" / "calibration.png").exists()
+    text = (train() / "report" / "report.md").read_text()
+    assert f"click: ECE {result_of(train())['ECE']:.4f}" in page.read_text()
+    found = groups_of(train())["by_user"]["this run"]
+    assert f"| AUC | known ({found['known']['questions']}) | new ({found['new']['questions']}) |" in text
+    assert f"| this run | {found['known']['AUC']:.4f} [" in text
+
+
+def test_there_are_no_bins_without_the_calibration_error(train: Train, commands: ForkedCommands) -> None:
+    run = train("evaluation.metrics=[AUC]", "evaluation.baselines=[]", "train.steps=2")
+    assert "calibration" not in json.loads((run / "summary.json").read_text())
+    assert commands.run("report", run).code == 0
+    assert not (run / "report" / "calibration.png").exists()
+    assert "Calibration" not in (run / "report" / "report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("ranks", "overrides"),
     [
@@ -138,6 +211,26 @@ def test_evaluation_repeats_the_test(train: Train, commands: ForkedCommands) -> 
     printed = commands.run("evaluate", "--run", train())
     assert printed.code == 0, printed.stderr
     assert f"{result_of(train())['AUC']:.4f}" in printed.stdout
+    for grouping, of in (("by_popularity", "AUC by target"), ("by_user", "AUC by user")):
+        expected = groups_of(train())[grouping]
+        rows = printed.stdout.partition(of)[2].splitlines()
+        for model, name in (("item_rate", "item_rate"), ("this run", train().name)):
+            row = next(line for line in rows if name in line)
+            values = [group["AUC"] for group in expected[model].values()]
+            assert all(("undefined" if value is None else f"{value:.4f}") in row for value in values)
+        assert json.loads(printed.stdout.splitlines()[-1])[grouping] == expected["this run"]
+
+
+def test_other_data_has_no_groups(train: Train, commands: ForkedCommands, tmp_path: Path) -> None:
+    """The model was not trained on it; a copy of the own data is the own data."""
+    components = ("model.features={}", "train.steps=2", "evaluation.baselines=[]")
+    copy = shutil.copytree(yaml.safe_load((train() / "config.yaml").read_text())["data"]["path"], tmp_path / "copy")
+    other = build_shards(tmp_path / "other", users=60, items=40, interactions=900, seed=5)
+    for place, there in ((other, False), (copy, True)):
+        printed = commands.run("evaluate", "--run", train(*components), "--data", place)
+        assert printed.code == 0, printed.stderr
+        assert ("AUC by user" in printed.stdout) == there
+        assert ("by_user" in json.loads(printed.stdout.splitlines()[-1])) == there
 
 
 def test_candidates_are_ranked_by_the_probability_of_a_click(train: Train) -> None:

@@ -1,6 +1,7 @@
 """`launch/report.py RUN RUN`: finished runs compared without a sweep."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -133,7 +134,49 @@ def test_a_sweep_is_not_compared_with_runs(
     sweep = tmp_path / "sweep"
     write_sweep(sweep, {"method": ["full", "houlsby"]}, lambda axes: 2.0, users=20)
     assert f"{sweep} is a sweep" in error([runs[0], sweep], capsys)
-    assert "name two or more runs" in error([runs[0]], capsys)
+
+
+def test_one_run_has_a_report_of_its_own(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    summary = json.loads((runs[0] / "summary.json").read_text())
+    group = {"questions": 3, "HR@10": 0.25, "HR@10_interval": [0.2, 0.3]}
+    summary["samples"] = {"test": {"users": 40, "of": 400}}
+    summary["by_popularity"] = {"this run": {"cold": group}, "most_popular": {"cold": group | {"HR@10": math.nan}}}
+    (runs[0] / "summary.json").write_text(json.dumps(summary).replace("NaN", "null"))
+    assert main([str(runs[0])]) == 0
+    assert str(runs[0] / "report/index.html") in capsys.readouterr().out
+    text = (runs[0] / "report/report.md").read_text()
+    value, (low, high) = summary["test"]["HR@10"], summary["test"]["HR@10_interval"]
+    assert f"| this run | {summary['test']['loss']:.4f} [" in text
+    assert f"{value:.4f} [{low:.4f}, {high:.4f}]" in text
+    assert "| most_popular | – | 0.1000 [0.0500, 0.1500] |" in text
+    assert "| HR@10 | cold (3) |" in text
+    assert "## Test, of a sample of 40 of 400 users" in text
+    assert "| this run | 0.2500 [0.2000, 0.3000] |" in text
+    assert "| undefined |" in text
+    assert "Calibration" not in text
+    assert json.loads((runs[0] / "summary.json").read_text())["test"] == summary["test"]
+    assert main([str(runs[0]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"report": str(runs[0] / "report/index.html")}
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{", "is missing or unreadable"),
+        ('{"test": {"AUC": "high"}}', "is damaged (`test.AUC"),
+        ('{"test": {"AUC": 0.5}}', "AUC is not a number with an interval): train the run again"),
+        (
+            '{"test": {}, "by_user": {"this run": {"new": {}}}}',
+            "(`by_user.this run.new`: Value error, questions is not",
+        ),
+        ('{"test": {}, "calibration": {"click": []}}', "is damaged (`calibration.click`"),
+    ],
+)
+def test_a_run_whose_summary_is_damaged_has_no_report(
+    runs: list[Path], capsys: pytest.CaptureFixture[str], written: str, message: str
+) -> None:
+    (runs[0] / "summary.json").write_text(written)
+    assert message in error([runs[0]], capsys)
 
 
 def test_runs_of_one_name_are_told_apart(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transrec.commands.entry import add_json, command, print_json
 from transrec.distributed import world as distributed
+from transrec.evaluation.groups import group_table
 from transrec.evaluation.report import table
 from transrec.runs.channels import Channels
 from transrec.runs.evaluate import check_own_tests, data_of, evaluate, save_tests, tables
@@ -35,8 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if world.is_main and arguments.json:
         print_json({"results": [result.as_json() for result in results]})
     elif world.is_main:
-        for sample, rows in shown:
-            console().print(table(*rows, of=sample))
+        for sample, sections in shown:
+            console().print(table(*(section.estimates for section in sections), of=sample))
+            for section in sections:
+                for grouping, models in section.groupings.items():
+                    console().print(group_table(grouping, models, sample))
         for result in results:
             print_json(result.as_json())
     return 0

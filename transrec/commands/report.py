@@ -1,10 +1,11 @@
-"""Write the report of a sweep, or compare finished runs.
+"""Write the report of a sweep or of a finished run, or compare finished runs.
 
 transrec report SWEEP            SWEEP is the folder of a sweep (`storage_path/name`), which may still be running
+transrec report RUN              a run folder: its test by group, and the calibration of its probabilities
 transrec report RUN RUN [...]    run folders, tested on the same users; each is compared with the first
 
-The report of a sweep is written to its subfolder `report/`: report.md with its figures, index.html and results.csv. A
-comparison of runs is only printed.
+A report is written to the subfolder `report/`: report.md with its figures, index.html and, for a sweep, results.csv.
+A comparison of runs is only printed.
 """
 
 import argparse
@@ -15,8 +16,10 @@ from pathlib import Path
 from transrec.commands.entry import add_json, command, positive, print_json
 from transrec.sweeps.analysis.comparison import MARGIN
 from transrec.sweeps.analysis.fits import DELTA
-from transrec.sweeps.report.assemble import REPORT_FOLDER, write_report
-from transrec.sweeps.side_by_side import check_no_run, compare_runs
+from transrec.sweeps.report.assemble import write_report
+from transrec.sweeps.report.one_run import is_run, report_run
+from transrec.sweeps.report.page import PAGE_FILE, REPORT_FOLDER
+from transrec.sweeps.side_by_side import compare_runs
 from transrec.terminal import console
 
 
@@ -27,16 +30,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder, *others = arguments.folders
     if others:
         return show_runs(arguments)
-    check_no_run(folder)
+    if is_run(folder):
+        show_page(report_run(folder), arguments.json)
+        return 0
     draft = write_report(folder, arguments.margin, arguments.delta)
-    page = folder / REPORT_FOLDER / "index.html"
+    page = folder / REPORT_FOLDER / PAGE_FILE
     if arguments.json:
         print_json({"found": draft.findings.found, "not_established": draft.findings.unsaid, "report": str(page)})
         return 0
     for title, lines in (("Found", draft.findings.found), ("Not established", draft.findings.unsaid)):
         print(title, *(f"  {line}" for line in lines), sep="\n")
-    print(f"Report     {page}")
+    show_page(page)
     return 0
+
+
+def show_page(page: Path, as_json: bool = False) -> None:
+    """Print the place of a report."""
+    if as_json:
+        print_json({"report": str(page)})
+    else:
+        print(f"Report     {page}")
 
 
 def show_runs(arguments: argparse.Namespace) -> int:
@@ -57,7 +70,7 @@ def argument_parser() -> argparse.ArgumentParser:
         prog="transrec report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="FOLDER", help="folder of a sweep, or two or more runs"
+        "folders", type=Path, nargs="+", metavar="FOLDER", help="folder of a sweep, or one or more runs"
     )
     above_0 = positive(float)
     parser.add_argument(

@@ -21,15 +21,15 @@ from transrec.data.examples.next_item import NextItemExamples
 from transrec.data.examples.task import TaskExamples
 from transrec.data.examples.user_sample import UserSample
 from transrec.distributed.world import World
-from transrec.evaluation.by_popularity import Group, by_popularity
 from transrec.evaluation.estimates import Estimate, Interval
 from transrec.evaluation.full_ranking import Repeats
+from transrec.evaluation.groups import Group, by_popularity, by_user, within
 from transrec.evaluation.measure import measure
 from transrec.evaluation.metric import Metric
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.ranking_baselines import RankingBaseline
-from transrec.evaluation.ranking_metrics import AUC
-from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading, join_targets
+from transrec.evaluation.ranking_metrics import AUC, Bin, CalibrationError, calibration_bins
+from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading, join_targets, of_further_heads
 from transrec.phases import did, phase
 from transrec.protocols import Examples, Model, Part, Scorer
 from transrec.work import Advance
@@ -83,6 +83,8 @@ class Evaluator:
         self.config, self.examples, self.world = config, examples, world
         self.kind = KINDS[examples.name]
         self.metrics = [metric(name) for name in config.metrics]
+        self.heads = _calibrated(self.metrics, examples)
+        self.of_heads = of_further_heads(len(self.heads))
         self.num_items = examples.folder.index.counts.items
         self.context = self.kind.context(config, examples, world)
         self._samples: dict[Part, UserSample | None] = {}
@@ -109,7 +111,7 @@ class Evaluator:
     def users(self, model: Model, store: ItemStore, part: Part) -> "UserResults":
         """The configured metrics of a model and those that are always kept, with the readings behind them."""
         metrics = list(dict.fromkeys([*self.metrics, *map(metric, self.kind.kept_metrics)]))
-        columns = self._measure_model(model, store, part, _readings(metrics) | {*self.kind.kept})
+        columns = self._measure_model(model, store, part, _readings(metrics) | {*self.kind.kept, *self.of_heads})
         return UserResults(columns, self._estimates(metrics, columns), self.sample(part))
 
     def sample(self, part: Part) -> UserSample | None:
@@ -139,13 +141,28 @@ class Evaluator:
         columns = self._measure(part, baseline, _readings(self.metrics) | {*self.kind.kept})
         return UserResults(columns, self._estimates(self.metrics, columns), self.sample(part))
 
-    def by_popularity(self, results: "UserResults") -> dict[str, Group]:
-        """The metrics by the popularity of the target item; empty for the targets of a task."""
+    def groups(self, results: "UserResults") -> dict[str, dict[str, Group]]:
+        """The metrics by the popularity of the target item and, for impressions, by whether the user is known; empty
+        for the targets of a task."""
         asked = [m for m in self.metrics if m.reads == ("rank",) or m.name == AUC.name]
         if not isinstance(self.examples, NextItemExamples | ImpressionExamples) or not asked:
             return {}
-        popularity = torch.from_numpy(self.examples.popularity)
-        return by_popularity(results.columns, popularity, asked, Interval(self.config.confidence))
+        columns, popularity = results.columns, torch.from_numpy(self.examples.popularity)
+        groupings = {"by_popularity": by_popularity(popularity[columns["target"]])}
+        if "known" in columns:
+            groupings["by_user"] = by_user(columns["known"])
+        interval = Interval(self.config.confidence)
+        return {name: within(masks, columns, asked, interval) for name, masks in groupings.items()}
+
+    def calibration(self, results: "UserResults") -> dict[str, list[Bin]]:
+        """The bins of the calibration error, by head; empty unless it is one of the metrics."""
+        found = {}
+        for number, head in enumerate(self.heads):
+            scores, labels = (results.columns[f"{name}_{number}" if number else name] for name in ("score", "label"))
+            observed = ~labels.isnan()
+            if observed.any():
+                found[head] = calibration_bins(scores[observed], labels[observed])
+        return found
 
     def _estimates(self, metrics: Sequence[Metric], columns: Mapping[str, Tensor]) -> dict[str, Estimate]:
         interval = Interval(self.config.confidence)
@@ -160,7 +177,8 @@ class Evaluator:
 
     def _measure(self, part: Part, score: Scorer, names: Set[str]) -> dict[str, Tensor]:
         """The readings `names` of every question of `part`, (I,), in the order of the data on every rank."""
-        readings = {name: reading for name, reading in self.kind.readings.items() if name in names}
+        known = {**self.kind.readings, **self.of_heads}
+        readings = {name: reading for name, reading in known.items() if name in names}
         questions = self.examples.questions(part, self.world.rank, self.world.size, self.sample(part))
         nobody = self.examples.nobody
         join = self.kind.join
@@ -188,6 +206,12 @@ def _ranking(config: EvaluationConfig, examples: Examples, world: World) -> Rank
 
 def _no_question(part: Part) -> ConfigError:
     return ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.examples")
+
+
+def _calibrated(metrics: Sequence[Metric], examples: Examples) -> list[str]:
+    """The heads of impressions, if their calibration is to be measured."""
+    asked = any(isinstance(each, CalibrationError) for each in metrics)
+    return examples.settings.heads if asked and isinstance(examples, ImpressionExamples) else []
 
 
 def _readings(metrics: Sequence[Metric]) -> Set[str]:
@@ -250,7 +274,7 @@ KINDS: dict[str, Kind] = {
         OF_IMPRESSIONS,
         lambda config, examples, world: None,
         get_args(OfClicks),
-        ("request", "target", "label", "score"),
+        ("request", "target", "known", "label", "score"),
         named=frozenset({"target"}),
     ),
 }

@@ -10,6 +10,8 @@ et al., ICML 2017) in bins of equally many impressions.
 Shape letters: I impressions, G groups, K bins, r resamples.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -93,10 +95,8 @@ class CalibrationError(Metric):
     higher_is_better = False
 
     def statistic(self, *columns: Tensor) -> Statistic:
-        scores, labels = _checked(*columns)
-        order = np.argsort(scores, kind="stable")
-        gaps = (1 / (1 + np.exp(-scores)) - labels)[order]
-        starts = np.unique(np.linspace(0, len(order), BINS, endpoint=False).astype(int))
+        probabilities, labels, order, starts = _binned(*columns)
+        gaps = probabilities - labels
 
         def error(counts: Counts) -> Floats:
             sums = np.add.reduceat(counts[..., order] * gaps, starts, axis=-1)
@@ -104,6 +104,41 @@ class CalibrationError(Metric):
             return found
 
         return error
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The impressions of a bin of the calibration error."""
+
+    impressions: int
+    predicted: float  # mean probability
+    observed: float  # share of clicks
+    lowest: float  # probability
+    highest: float
+
+
+def calibration_bins(scores: Tensor, labels: Tensor) -> list[Bin]:
+    """The bins of the calibration error, in ascending order of the probability."""
+    probabilities, clicked, _, starts = _binned(scores, labels)
+    ends = np.append(starts[1:], len(clicked))
+    sizes = ends - starts
+    predicted, observed = (np.add.reduceat(values, starts) / sizes for values in (probabilities, clicked))
+    columns = sizes, predicted, observed, probabilities[starts], probabilities[ends - 1]
+    return [Bin(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """The calibration error: the mean gap of the bins, weighted by their impressions."""
+    total = sum(each.impressions for each in bins)
+    return sum(each.impressions * abs(each.predicted - each.observed) for each in bins) / total
+
+
+def _binned(*columns: Tensor) -> tuple[Floats, Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """Probabilities and labels in ascending order of the score, that order (I,), and the first place of each bin."""
+    scores, labels = _checked(*columns)
+    order = np.argsort(scores, kind="stable")
+    starts = np.unique(np.linspace(0, len(order), BINS, endpoint=False).astype(int))
+    return 1 / (1 + np.exp(-scores[order])), labels[order], order, starts
 
 
 def _auc_of_groups(groups: NDArray[np.int64], scores: Floats, labels: Floats) -> tuple[Floats, Floats]:

@@ -125,13 +125,29 @@ class Shown(Protocol):
     def items(self) -> Tensor: ...  # (I,)
 
     @property
-    def labels(self) -> Tensor: ...  # (I, H); the first head is observed
+    def known(self) -> Tensor: ...  # (I,) whether the user has training impressions
+
+    @property
+    def labels(self) -> Tensor: ...  # (I, H), NaN where not observed; the first head is observed
 
 
 OF_IMPRESSIONS: dict[str, Reading[None, Shown, Tensor]] = {
     "user": Reading(lambda _, asked, logits: asked.users),
     "request": Reading(lambda _, asked, logits: asked.requests),
     "target": Reading(lambda _, asked, logits: asked.items),
+    "known": Reading(lambda _, asked, logits: asked.known, torch.bool),
     "label": Reading(lambda _, asked, logits: asked.labels[:, 0]),
     "score": Reading(lambda _, asked, logits: logits[:, 0], torch.float64),
 }
+
+
+def of_further_heads(heads: int) -> dict[str, Reading[None, Shown, Tensor]]:
+    """The readings of heads 1, 2, … of `heads`; a label is NaN where the response was not observed."""
+    return {name: reading for head in range(1, heads) for name, reading in _of_head(head).items()}
+
+
+def _of_head(head: int) -> dict[str, Reading[None, Shown, Tensor]]:
+    return {
+        f"label_{head}": Reading(lambda _, asked, logits: asked.labels[:, head], torch.float64),
+        f"score_{head}": Reading(lambda _, asked, logits: logits[:, head], torch.float64),
+    }

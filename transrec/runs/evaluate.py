@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transrec.data.shards.remote import parse_place
 from transrec.distributed.world import World
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import EvaluationConfig, Evaluator, UserResults
+from transrec.evaluation.groups import Groups, groups_as_json, of_each
 from transrec.evaluation.report import as_json
 from transrec.protocols import Examples, Part
 from transrec.runs.baselines import baselines
@@ -50,11 +52,24 @@ class Result:
     def evaluation(self) -> EvaluationConfig:
         return self.channel.experiment.evaluation
 
+    @cached_property
+    def groupings(self) -> Mapping[str, Groups]:
+        """The metrics by group of questions; empty unless the run was trained on the same data, which defines them."""
+        if read_export(self.channel.export).shards_sha256 != self.examples.folder.index_sha256:
+            return {}
+        return self.groups(self.found)
+
+    def groups(self, results: UserResults) -> Mapping[str, Groups]:
+        """The metrics of results on the same questions, by group."""
+        return Evaluator(self.evaluation, self.examples, World()).groups(results)
+
     def as_json(self) -> dict[str, Any]:
-        """`{"run": …, "data": …, "test": {"HR@10": value, "HR@10_interval": [low, high], …}}`, and "of" if sampled."""
+        """`{"run": …, "data": …, "test": {"HR@10": value, "HR@10_interval": [low, high], …}}`, "of" if sampled, and
+        the groups."""
         place = {"run": str(self.channel.folder), "data": str(self.examples.folder)}
         place |= {"of": self.sample} if self.sample else {}
-        return place | {self.part: as_json(self.estimates)}
+        groupings = {name: groups_as_json(groups) for name, groups in self.groupings.items()}
+        return place | {self.part: as_json(self.estimates)} | groupings
 
 
 def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Part, world: World) -> Result:
@@ -132,10 +147,18 @@ def check_shards(run: Path, data: DataConfig, option: str) -> None:
         raise ConfigError(f"{run}: its shards are no longer at {data.path}: name their folder with {option}")
 
 
-def tables(results: Sequence[Result], world: World) -> list[tuple[str, list[Mapping[str, Mapping[str, Estimate]]]]]:
-    """One table for each combination of metrics and sample of users, in the order of the results.
+@dataclass(frozen=True)
+class Section:
+    """Results on the same data with the same metrics, by the name of the model: those of its baselines first."""
 
-    Each has a description of the sample, which is empty for all users, and its `sections`.
+    estimates: Mapping[str, Mapping[str, Estimate]]
+    groupings: Mapping[str, Mapping[str, Groups]]
+
+
+def tables(results: Sequence[Result], world: World) -> list[tuple[str, list[Section]]]:
+    """The sections of one table for each combination of metrics and sample of users, in the order of the results.
+
+    Each table has a description of the sample, which is empty for all users. Every rank of `world` must call it.
     """
     alike: dict[str, list[Result]] = {}
     for result in results:
@@ -143,17 +166,21 @@ def tables(results: Sequence[Result], world: World) -> list[tuple[str, list[Mapp
     return [(group[0].sample, sections(group, world)) for group in alike.values()]
 
 
-def sections(results: Sequence[Result], world: World) -> list[Mapping[str, Mapping[str, Estimate]]]:
-    """Table rows by section: results with the same data and metrics are grouped below their baselines.
-
-    Every rank of `world` must call it.
-    """
-    found: dict[str, dict[str, Mapping[str, Estimate]]] = {}
+def sections(results: Sequence[Result], world: World) -> list[Section]:
+    """The results with the same data and metrics, below their baselines; every rank of `world` must call it."""
+    alike: dict[str, list[Result]] = {}
     for result in results:
-        alike = repr((result.data, result.evaluation))
-        if alike not in found:
-            model = result.channel.experiment.model
-            untrained = baselines(result.evaluation, model, result.examples, result.part, world)
-            found[alike] = {name: results.estimates for name, results in untrained.items()}
-        found[alike][result.channel.name] = result.estimates
-    return list(found.values())
+        alike.setdefault(repr((result.data, result.evaluation)), []).append(result)
+    return [_section(members, world) for members in alike.values()]
+
+
+def _section(results: Sequence[Result], world: World) -> Section:
+    first = results[0]
+    model = first.channel.experiment.model
+    untrained = baselines(first.evaluation, model, first.examples, first.part, world)
+    rows = {**untrained, **{result.channel.name: result.found for result in results}}
+    estimates = {name: found.estimates for name, found in rows.items()}
+    if not world.is_main or not all(result.groupings for result in results):
+        return Section(estimates, {})
+    of_baselines = {name: first.groups(found) for name, found in untrained.items()}
+    return Section(estimates, of_each({**of_baselines, **{r.channel.name: r.groupings for r in results}}))

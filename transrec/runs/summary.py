@@ -14,9 +14,9 @@ from torch import Tensor
 
 from transrec import weights
 from transrec.data.examples.user_sample import UserSample
-from transrec.evaluation.by_popularity import Group, popularity_table
 from transrec.evaluation.estimates import Estimate
 from transrec.evaluation.evaluator import KINDS, UserResults
+from transrec.evaluation.groups import OF_GROUPING, Groups, group_table
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.report import as_json, table
 from transrec.experiment import Experiment
@@ -29,7 +29,7 @@ from transrec.training.records import flatten
 
 _ROWS_OF_A_GROUP = 2**18  # of a Parquet file; the ids and names of a group fit into 2 GiB
 
-_MEASURED = ("valid", "test", "baselines", "by_popularity")  # parts of a summary whose values may be undefined
+_MEASURED = ("valid", "test", "baselines", *OF_GROUPING)  # parts of a summary whose values may be undefined
 
 USERS_FILE = "test_users.parquet"
 SUMMARY_FILE = "summary.json"  # its presence marks a finished run; baselines may be added to it later
@@ -160,20 +160,20 @@ def hyperparameters(experiment: Experiment) -> dict[str, Any]:
 def show(
     experiment: Experiment,
     tested: Mapping[str, Mapping[str, Estimate]],
-    groups: Mapping[str, Mapping[str, Group]],
+    groupings: Mapping[str, Mapping[str, Groups]],
     summary: dict[str, Any],
     cost: Cost | None,
     of: str,
 ) -> None:
-    """Print the results of the run and its baselines, overall and by popularity, the cost, and where to find more.
+    """Print the results of the run and its baselines, overall and by group, the cost, and where to find more.
 
     Args:
         of: description of the tested users if they are a sample, otherwise empty.
     """
     output, folder = console(), experiment.run_dir
     output.print(table(tested, of=of))
-    if any(groups.values()):
-        output.print(popularity_table(groups, of))
+    for grouping, models in groupings.items():
+        output.print(group_table(grouping, models, of))
     if ahead := untrained_ahead(experiment, tested):
         output.print(ahead, highlight=False)
     output.print(cost_table(summary))

@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
@@ -17,8 +17,8 @@ from transrec.data.shards import bad_samples
 from transrec.data.train_stream import TrainStream
 from transrec.distributed import world as distributed
 from transrec.distributed.world import World
-from transrec.evaluation.by_popularity import Group
 from transrec.evaluation.evaluator import Evaluator, UserResults
+from transrec.evaluation.groups import Groups, groups_as_json, of_each
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.report import as_json
 from transrec.evidence.calibration import Fitted
@@ -124,6 +124,8 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     peak = int(world.gather_ints([peak_memory()]).max())
     rates = peak_rates(learning_groups(trainer.engine))
     summary = assemble(experiment, parts.examples, begun.parameters, rates, state, peak, results, begun.cost)
+    if calibration := evaluator.calibration(results["test"]):
+        summary["calibration"] = {head: [asdict(each) for each in bins] for head, bins in calibration.items()}
     summary["ranks"] = world.size
     shown = shown_items(model, parts.store, parts.examples.folder, most_shown(experiment.train.trackers), world)
     return Trained(parts.examples, trainer, results, summary, begun.cost, shown)
@@ -191,7 +193,7 @@ def record(experiment: Experiment, trained: Trained) -> None:
 
 def finish(experiment: Experiment, trained: Trained, others: Mapping[str, UserResults], document: bool) -> None:
     """Write the results of the baselines, and print all results as tables or a `document`; only on the main process."""
-    groups = add_baselines(experiment, trained, others)
+    groupings = add_baselines(experiment, trained, others)
     save_ranks(experiment.run_dir / "test_baselines.parquet", trained.examples, others)
     write_model_card(experiment, trained.examples, trained.summary)
     write_summary(experiment.run_dir, trained.summary)
@@ -201,22 +203,21 @@ def finish(experiment: Experiment, trained: Trained, others: Mapping[str, UserRe
     if document:
         print(json.dumps({"run": str(experiment.run_dir), **trained.summary}))
     else:
-        show(experiment, tested, groups, trained.summary, trained.cost, of="" if sample is None else str(sample))
+        show(experiment, tested, groupings, trained.summary, trained.cost, of="" if sample is None else str(sample))
 
 
 def add_baselines(
     experiment: Experiment, trained: Trained, others: Mapping[str, UserResults]
-) -> Mapping[str, Mapping[str, Group]]:
-    """Add the results of the baselines to the summary; returns all results grouped by the targets' popularity."""
+) -> Mapping[str, Mapping[str, Groups]]:
+    """Add the results of the baselines to the summary; returns all results by grouping and model."""
     alone = Evaluator(experiment.evaluation, trained.examples, World())
     rows = {**others, "this run": trained.results["test"]}
-    groups = {name: alone.by_popularity(results) for name, results in rows.items()}
+    groupings = of_each({name: alone.groups(results) for name, results in rows.items()})
     trained.summary["phases"] = recorded()
     trained.summary["baselines"] = {name: as_json(results.estimates) for name, results in others.items()}
-    trained.summary["by_popularity"] = {
-        name: {group: result.as_json() for group, result in found.items()} for name, found in groups.items()
-    }
-    return groups
+    for grouping, models in groupings.items():
+        trained.summary[grouping] = {name: groups_as_json(groups) for name, groups in models.items()}
+    return groupings
 
 
 def build_stream(experiment: Experiment, examples: Examples, store: ItemStore, world: World) -> TrainStream:

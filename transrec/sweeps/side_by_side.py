@@ -129,16 +129,6 @@ def compare_runs(folders: Sequence[Path], margin: float = MARGIN) -> SideBySide:
     )
 
 
-def check_no_run(folder: Path) -> None:
-    """Refuse a single run, which has nothing to be compared with.
-
-    Raises:
-        ResultsError: the folder is a finished run.
-    """
-    if (folder / SUMMARY_FILE).exists() and not (folder / TRIALS_FILE).exists():
-        raise ResultsError(f"{folder} is a run: name two or more runs to compare, or the folder of a sweep")
-
-
 def _names(folders: Sequence[Path]) -> list[str]:
     """The last parts of the paths, as many as tell the folders apart."""
     resolved = [folder.resolve() for folder in folders]

@@ -1,18 +1,23 @@
 """Metrics of a baseline on given shards."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from data_tools.build import build
+from data_tools.sources.tables import TablesSource
 from transrec.config import ConfigError, validate
+from transrec.data.content.item_store import ItemStore
 from transrec.data.examples import DataConfig
 from transrec.distributed.world import World
-from transrec.evaluation.evaluator import EvaluationConfig, Evaluator
+from transrec.evaluation.evaluator import EvaluationConfig, Evaluator, UserResults
 from transrec.evaluation.metric import MeanMetric
 from transrec.evaluation.metrics import METRICS
+from transrec.evaluation.ranking_metrics import calibration_error
 from transrec.protocols import Examples, Score
 
 
@@ -91,3 +96,73 @@ def test_unknown_metrics_are_refused_by_the_configuration() -> None:
 
 def test_every_field_of_the_configuration_is_described() -> None:
     assert all(field.description for field in EvaluationConfig.model_fields.values())
+
+
+# Clicks and other responses
+
+LABELS = [(1, "1"), (0, "0"), (1, ""), (0, "1"), (1, "0"), (0, "1")]  # whether clicked, and whether liked, if known
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Path:
+    """Three impressions of the training, one of the validation and six of the test, of six users."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "items.tsv").write_text("item_id\ttitle\n" + "".join(f"i{n}\tItem {n}\n" for n in range(6)))
+    interactions = "".join(f"u{n}\ti{n}\t50\n" for n in range(6))
+    (raw / "interactions.tsv").write_text(f"user_id\titem_id\ttimestamp\n{interactions}")
+    rows = "".join(f"u{n}\ti{n}\t{100 + n}\t{n % 2}\t0\n" for n in range(3)) + "u0\ti1\t150\t1\t1\n"
+    rows += "".join(f"u{n}\ti{n}\t{200 + n}\t{click}\t{like}\n" for n, (click, like) in enumerate(LABELS))
+    (raw / "impressions.tsv").write_text(f"user_id\titem_id\ttimestamp\tlabel_click\tlabel_like\n{rows}")
+    build(TablesSource(raw), "tables", tmp_path / "shards")
+    return tmp_path / "shards"
+
+
+class TwoHeads(nn.Module):
+    """The logit of a click of item n is n, that of a like is -n."""
+
+    def encode_items(self, content: Any) -> Tensor:
+        return torch.zeros(len(content.items), 1)
+
+    def scorer(self, items: Tensor) -> Callable[[Any], Tensor]:
+        return lambda asked: torch.stack([asked.items, -asked.items], 1).float()
+
+
+def measured(path: Path, tmp_path: Path, *metrics: str) -> tuple[Evaluator, UserResults]:
+    kind = {"name": "impressions", "exposures": {"name": "shown"}, "heads": ["click", "like"]}
+    split = {"name": "temporal", "valid_from": 0.35, "test_from": 0.5}
+    values = {"path": str(path), "cache": str(tmp_path), "examples": kind, "split": split, "min_interactions": 1}
+    examples = validate(DataConfig, values).scan(4)
+    found = evaluator(examples, *metrics)
+    return found, found.users(TwoHeads(), ItemStore(examples.folder, {}, tmp_path), "test")  # type: ignore[arg-type]
+
+
+def test_every_head_has_bins_of_the_impressions_where_it_was_observed(shown: Path, tmp_path: Path) -> None:
+    ours, results = measured(shown, tmp_path, "AUC", "ECE")
+    found = ours.calibration(results)
+    items = torch.arange(1, 7).double()
+    clicks, likes = found["click"], found["like"]
+    assert [b.predicted for b in clicks] == pytest.approx(torch.sigmoid(items).tolist())
+    assert [b.observed for b in clicks] == [click for click, _ in LABELS]
+    assert calibration_error(clicks) == pytest.approx(results.estimates["ECE"].value, abs=1e-12)
+    known = [n for n, (_, like) in enumerate(LABELS) if like]
+    assert [b.predicted for b in likes] == pytest.approx(sorted(torch.sigmoid(-items[known]).tolist()))
+    assert [b.observed for b in likes] == [int(LABELS[n][1]) for n in reversed(known)]
+
+
+def test_there_are_no_bins_if_the_calibration_error_is_not_asked_for(
+    shown: Path, tmp_path: Path, examples: Examples
+) -> None:
+    ours, results = measured(shown, tmp_path, "AUC")
+    assert ours.calibration(results) == {}
+    assert "label_1" not in results.columns
+    ranking = evaluator(examples, "HR@1")
+    assert ranking.calibration(ranking.baseline(Counting(), "test")) == {}
+
+
+def test_impressions_are_grouped_by_their_items_and_users(shown: Path, tmp_path: Path) -> None:
+    """The first three users and items train."""
+    ours, results = measured(shown, tmp_path, "AUC")
+    sizes = {by: {name: group.questions for name, group in of.items()} for by, of in ours.groups(results).items()}
+    assert sizes["by_user"] == {"known": 3, "new": 3}
+    assert sizes["by_popularity"]["cold"] == 3

@@ -5,7 +5,15 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
-from transrec.evaluation.ranking_metrics import AUC, BINS, CalibrationError, GroupedAUC, LogLoss
+from transrec.evaluation.ranking_metrics import (
+    AUC,
+    BINS,
+    CalibrationError,
+    GroupedAUC,
+    LogLoss,
+    calibration_bins,
+    calibration_error,
+)
 
 GAUC, UAUC = GroupedAUC("GAUC", "user", "impressions"), GroupedAUC("UAUC", "user", "equal")
 
@@ -60,6 +68,24 @@ def test_calibration_by_its_definition(impressions):
     bins = np.array_split(np.arange(600), BINS)
     expected = sum(len(b) / 600 * abs(probability[b].mean() - label[b].mean()) for b in bins)
     assert value(CalibrationError(), impressions) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("most", [600, 40, 7, 1])
+def test_the_calibration_error_is_the_weighted_gap_of_the_bins(impressions, most):
+    some = {name: column[:most] for name, column in impressions.items()}
+    bins = calibration_bins(some["score"], some["label"])
+    assert len(bins) == min(BINS, most)
+    assert max(b.impressions for b in bins) - min(b.impressions for b in bins) <= 1
+    assert sum(b.impressions for b in bins) == most
+    probabilities = torch.sigmoid(some["score"]).sum() / most
+    assert sum(b.impressions * b.predicted for b in bins) / most == pytest.approx(float(probabilities), abs=1e-12)
+    assert sum(b.impressions * b.observed for b in bins) == pytest.approx(float(some["label"].sum()), abs=1e-9)
+    bounds = [bound for b in bins for bound in (b.lowest, b.highest)]
+    assert bounds == sorted(bounds)
+    assert all(b.lowest - 1e-12 <= b.predicted <= b.highest + 1e-12 for b in bins)
+    gaps = sum(b.impressions / most * abs(b.predicted - b.observed) for b in bins)
+    assert gaps == pytest.approx(value(CalibrationError(), some), abs=1e-12)
+    assert calibration_error(bins) == pytest.approx(gaps, abs=1e-15)
 
 
 def test_probabilities_that_are_right_have_hardly_any_error():

@@ -47,6 +47,10 @@ class ImpressionBlock:
         """The impressions of the training part that are trained on, all but thinned negatives."""
         return self.trains if self.thinned is None else self.trains[~self.thinned[self.trains]]
 
+    def known(self, places: Ints) -> NDArray[np.bool_]:
+        """(places,) whether other impressions of the user are trained on."""
+        return np.isin(self.shown.users[places], self.shown.users[self.kept])
+
     @cached_property
     def user_ids(self) -> list[str]:
         """The id of each user."""

@@ -74,6 +74,7 @@ class Asked:
     users: torch.Tensor  # (I,) number of the user, over all blocks
     requests: torch.Tensor  # (I,) number of the request, over all blocks
     items: torch.Tensor  # (I,) catalogue indices
+    known: torch.Tensor  # (I,) whether the model trains on impressions of the user
     labels: torch.Tensor  # (I, H) float32; NaN where the response was not observed
 
 
@@ -207,7 +208,7 @@ class ImpressionExamples:
         columns = Columns.of_slots([None], self.max_length, heads, known.of_shown)
         zero = torch.zeros(1, dtype=torch.int64)
         shown = over_pool(columns, np.ones(1, np.int64), known)
-        return Asked(shown, zero, zero, zero + 1, torch.zeros(1, heads))
+        return Asked(shown, zero, zero, zero + 1, zero > 0, torch.zeros(1, heads))
 
     def training(self) -> Iterator[tuple[UserBlock, Exposures]]:
         """The users and the training impressions of each block."""
@@ -230,10 +231,10 @@ class ImpressionExamples:
         asked = users = items = 0
         for number in range(len(self.shards)):
             block = self._block(number)
-            shown, places = block.shown, self._places(block, part)
+            places = self._places(block, part)
             asked += len(places)
-            users += int(np.isin(shown.users[places], shown.users[block.trains]).sum())
-            items += int((self.popularity[shown.items[places]] > 0).sum())
+            users += int(block.known(places).sum())
+            items += int((self.popularity[block.shown.items[places]] > 0).sum())
         if not asked:
             return []
         known = f"{users / asked:.0%} are of a user and {items / asked:.0%} of an item seen in training"
@@ -322,6 +323,7 @@ class ImpressionExamples:
             torch.from_numpy(self._first_users[number] + shown.users),
             torch.from_numpy(self._first_requests[number] + requests),
             torch.from_numpy(shown.items),
+            torch.from_numpy(block.known(places)),
             torch.from_numpy(shown.labels),
         )
 

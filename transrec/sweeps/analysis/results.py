@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from transrec.config import ConfigError, read_yaml
@@ -27,6 +27,7 @@ from transrec.sweeps.records import Record, read
 SEED = "seed"
 LOSS = "loss"
 
+Keys = TypeVar("Keys", bound=BaseModel)
 Setting = tuple[tuple[str, Any], ...]  # (axis, label) of some axes
 
 _KEPT = {
@@ -65,7 +66,9 @@ class _Trained(BaseModel):
     trainable: int
 
 
-class _Tested(BaseModel):
+class Tested(BaseModel):
+    """The number of users in a sample, and of all users that it was drawn from."""
+
     users: int
     of: int
 
@@ -84,11 +87,8 @@ class _Summary(BaseModel):
     peak_memory_bytes: float
     baselines: dict[str, _Measures]
     flops_per_user: _Operations | None = None
-    samples: dict[str, _Tested] = {}
+    samples: dict[str, Tested] = {}
     export_bytes: dict[str, float] = {}
-
-
-_SUMMARY = TypeAdapter(_Summary)
 
 
 class ResultsError(TransRecError, ValueError):
@@ -159,7 +159,7 @@ class Results:
     @cached_property
     def sample(self) -> str:
         """The users that trials were tested on, if they are a sample, as in ", of a sample of 10 of 20 users"."""
-        samples = dict.fromkeys(_sample_of(outcome.summary) for outcome in self.outcomes)
+        samples = dict.fromkeys(sample_of(outcome.summary) for outcome in self.outcomes)
         return f", of {' or '.join(name or 'all users' for name in samples)}" if any(samples) else ""
 
     @cached_property
@@ -287,20 +287,9 @@ def read_outcome(folder: Path, record: Record) -> Outcome:
 
 def _summary(run: Path) -> dict[str, Any]:
     """The summary of a run, which has all keys that a report reads."""
-    path, found = run / SUMMARY_FILE, read_summary(run)
-    if found is None:
-        raise ResultsError(f"{path} is missing or unreadable")
-    data = found.get("data")
-    if isinstance(data, dict) and "impressions" in data:
+    path, (found, summary) = run / SUMMARY_FILE, read_keys(run, _Summary)
+    if "impressions" in summary.data:
         raise ResultsError(f"{path} is about a test with impressions, which reports do not compare")
-    try:
-        summary = _SUMMARY.validate_python(found)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"]))
-        if fault["type"] == "missing":
-            raise ResultsError(f"{path} has no {key!r}: train the run again with this version") from None
-        raise ResultsError(f"{path} is damaged (`{key}`: {fault['msg']}): train the run again") from None
     for name in {LOSS, *filter(_is_kept, summary.test)}:
         value, interval = (summary.test.get(key) for key in (name, f"{name}_interval"))
         if not isinstance(value, float) or not isinstance(interval, tuple):
@@ -309,7 +298,26 @@ def _summary(run: Path) -> dict[str, Any]:
     return found
 
 
-def _sample_of(summary: dict[str, Any]) -> str:
+def read_keys(run: Path, keys: type[Keys]) -> tuple[dict[str, Any], Keys]:
+    """The summary of a run, and the keys of it that a report reads.
+
+    Raises:
+        ResultsError: the summary or a key is missing or damaged.
+    """
+    path, found = run / SUMMARY_FILE, read_summary(run)
+    if found is None:
+        raise ResultsError(f"{path} is missing or unreadable")
+    try:
+        return found, keys.model_validate(found)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "missing":
+            raise ResultsError(f"{path} has no {key!r}: train the run again with this version") from None
+        raise ResultsError(f"{path} is damaged (`{key}`: {fault['msg']}): train the run again") from None
+
+
+def sample_of(summary: dict[str, Any]) -> str:
     """A description of the test users, if they are a sample."""
     found = summary.get("samples", {}).get("test")
     return "" if found is None else f"a sample of {found['users']:,} of {found['of']:,} users"

@@ -8,20 +8,17 @@ results.csv    a row for every trial
 from itertools import combinations
 from pathlib import Path
 
-from transrec.files import replace_atomically, write_text, writing
+from transrec.files import write_text
 from transrec.sweeps.analysis.comparison import MARGIN
 from transrec.sweeps.analysis.fits import DELTA
 from transrec.sweeps.analysis.results import Results, load_results
 from transrec.sweeps.report.draft import Draft
-from transrec.sweeps.report.figures import Drawing
-from transrec.sweeps.report.page import Block, Bullets, Heading, Paragraph, html, markdown
+from transrec.sweeps.report.page import REPORT_FOLDER, Block, Bullets, Heading, Paragraph, save
 from transrec.sweeps.report.sections.comparisons import add_comparisons
 from transrec.sweeps.report.sections.costs import add_costs
 from transrec.sweeps.report.sections.laws import add_joint_laws, add_laws
 from transrec.sweeps.report.sections.means import add_means
 from transrec.sweeps.report.sections.trials import add_trials, results_csv
-
-REPORT_FOLDER = "report"
 
 
 def write_report(folder: Path, margin: float = MARGIN, delta: float = DELTA) -> Draft:
@@ -37,16 +34,8 @@ def write_report(folder: Path, margin: float = MARGIN, delta: float = DELTA) -> 
         StorageError: the report cannot be written.
     """
     draft = Draft(load_results(folder), margin, delta)
-    document, target = write(draft), folder / REPORT_FOLDER
-    with writing(target):
-        target.mkdir(exist_ok=True)
-    for block in document:
-        if isinstance(block, Drawing):
-            with replace_atomically(target / f"{block.name}.png") as partial:
-                block.figure.savefig(partial, dpi=300, format="png")
-    write_text(target / "results.csv", results_csv(draft.results))
-    write_text(target / "index.html", html(f"Sweep {draft.results.name}", document))
-    write_text(target / "report.md", markdown(document))
+    save(folder / REPORT_FOLDER, f"Sweep {draft.results.name}", write(draft))
+    write_text(folder / REPORT_FOLDER / "results.csv", results_csv(draft.results))
     return draft
 
 

@@ -4,7 +4,7 @@ Every series has its own colour and marker, distinguishable by colour-blind read
 a series' parts contain its number, so that a page can hide the series, and points have tooltips.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from transrec.evaluation.ranking_metrics import Bin, calibration_error
 from transrec.sweeps.analysis.curves import Curve, Measured
 from transrec.sweeps.analysis.fits import Scaling
 from transrec.sweeps.analysis.laws import Floats
@@ -25,6 +26,7 @@ rcParams["text.parse_math"] = False  # a label may contain dollar signs
 MARKERS = "osD^vPX*<>"
 _PANEL = (4.2, 3.6)  # inches
 _MOST_IN_PANEL = 5
+_BARS = 20  # of the histogram of predictions
 _DRAWN = ("law", "undecided", "another law")  # verdicts for which the law's curve is drawn
 
 
@@ -196,6 +198,56 @@ def _draw_cost(
     bar = ax.errorbar(size, mean, ends, ls="", capsize=2, lw=1, ms=6, label=choice, **drawing.look(choice))
     words = f"{choice}: {measured.measure} {mean:.4f} [{low:.4f}, {high:.4f}], {human(size)} {QUANTITIES[cost]}"
     drawing.mark(bar.get_children(), choice, words)
+
+
+def reliability_figure(name: str, heads: Mapping[str, Sequence[Bin]]) -> Drawing:
+    """The share of responses against the predicted probability of each head, over a histogram of the predictions."""
+    caption = (
+        "Share of impressions with the response against the mean predicted probability, in bins of equally many "
+        "impressions. Points on the dashed line are calibrated; below it, the probabilities are too high. The lower "
+        "panel has the share of impressions by predicted probability; its last bar includes all higher probabilities."
+    )
+    figure = Figure(figsize=(_PANEL[0] * 1.2, _PANEL[1] * 1.5), layout="constrained")
+    drawing = Drawing(name, caption, figure, list(heads))
+    ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    end = min(1.0, max(max(b.predicted, b.observed) for bins in heads.values() for b in bins) * 1.05) or 1.0
+    ax.plot([0, end], [0, end], ls="--", lw=1, color="grey")
+    for head, bins in heads.items():
+        _draw_reliability(drawing, ax, head, bins)
+    _draw_predictions(drawing, below, heads, end)
+    ax.set(xlim=(0, end), ylim=(0, end))
+    _finish(ax, "", "share with the response", legend=False)
+    _finish(below, "predicted probability", "impressions", legend=False)
+    _legend(drawing, ax)
+    return drawing
+
+
+def _draw_reliability(drawing: Drawing, ax: Axes, head: str, bins: Sequence[Bin]) -> None:
+    look, label = drawing.look(head), f"{head}: ECE {calibration_error(bins):.4f}"
+    line = ax.plot([b.predicted for b in bins], [b.observed for b in bins], lw=1.2, color=look["color"])
+    drawing.mark(line, head)
+    for b in bins:
+        words = f"{head}: {b.predicted:.4f} predicted, {b.observed:.4f} observed, {b.impressions:,} impressions"
+        drawing.mark(ax.plot(b.predicted, b.observed, ms=5, ls="", clip_on=False, **look), head, words)
+    drawing.mark(ax.plot([], [], lw=1.2, ms=5, label=label, **look), head)
+
+
+def _draw_predictions(drawing: Drawing, ax: Axes, heads: Mapping[str, Sequence[Bin]], end: float) -> None:
+    edges = np.linspace(0, end, _BARS + 1)
+    for place, (head, bins) in enumerate(heads.items()):
+        width = 0.9 * end / _BARS / len(heads)
+        bars = ax.bar(
+            edges[:-1] + (place + 0.5) * width, _shares(bins, edges), width, color=drawing.look(head)["color"]
+        )
+        drawing.mark(bars, head)
+    ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+
+
+def _shares(bins: Sequence[Bin], edges: Floats) -> Floats:
+    """The share of impressions between the edges, of predictions that are spread evenly within each bin."""
+    ends = np.append(edges[:-1], np.inf)
+    below = sum(b.impressions * np.clip((ends - b.lowest) / max(b.highest - b.lowest, 1e-12), 0, 1) for b in bins)
+    return np.diff(below / sum(b.impressions for b in bins))
 
 
 def _known(results: Results, cells: dict[str, list[int]], cost: str) -> bool:

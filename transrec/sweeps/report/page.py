@@ -9,11 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
+from pathlib import Path
 from xml.etree import ElementTree
 
 from matplotlib import rc_context
 
+from transrec.files import replace_atomically, write_text, writing
 from transrec.sweeps.report.figures import COLOURS, Drawing
+
+REPORT_FOLDER, PAGE_FILE = "report", "index.html"  # in the folder that the report is about
 
 _MARKUP = re.compile(r"[\\`*]|<(?=[A-Za-z/!?])|(?<=\])[(\[:]")
 _SVG = "http://www.w3.org/2000/svg"
@@ -55,6 +59,22 @@ class Table:
 
 
 Block = Heading | Paragraph | Bullets | Table | Drawing
+
+
+def save(folder: Path, title: str, blocks: Sequence[Block]) -> None:
+    """Write the report into its folder: `report.md` with the figures as PNG, and `index.html`.
+
+    Raises:
+        StorageError: the report cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    for block in blocks:
+        if isinstance(block, Drawing):
+            with replace_atomically(folder / f"{block.name}.png") as partial:
+                block.figure.savefig(partial, dpi=300, format="png")
+    write_text(folder / PAGE_FILE, html(title, blocks))
+    write_text(folder / "report.md", markdown(blocks))
 
 
 def markdown(blocks: Sequence[Block]) -> str:

@@ -237,6 +237,28 @@ def test_remarks_count_known_users_and_items(build_shards, scan_impressions: Sca
     ]
 
 
+def known_users(examples: ImpressionExamples) -> dict[str, set[bool]]:
+    """Whether each tested user is known, as each of the impressions has it."""
+    known = [known for asked in examples.questions("test") if asked is not None for known in asked.known.tolist()]
+    found: dict[str, set[bool]] = {}
+    for user, of_user in zip(users_asked(examples, "test"), known, strict=True):
+        found.setdefault(user, set()).add(of_user)
+    return found
+
+
+def test_a_user_is_known_by_the_impressions_that_are_trained_on(scan_impressions: Scan) -> None:
+    """Not by those left out by `fraction`, nor by negatives that `keep_negatives` leaves out."""
+    for examples in (scan_impressions(fraction=0.5), scan_impressions(keep_negatives=0.1)):
+        trained = {row[0] for row in training_rows(examples)}
+        found = known_users(examples)
+        assert found == {user: {user in trained} for user in found}
+        assert {True} in found.values()
+        assert {False} in found.values()
+        impressions = [user in trained for user in users_asked(examples, "test")]
+        share = f"{np.mean(impressions):.0%} are of a user"
+        assert share in examples.remarks("test")[0]
+
+
 def test_sampled_items_are_remarked(scan_impressions: Scan) -> None:
     remarks = scan_impressions(exposures={"name": "sampled"}).remarks("test")
     assert "were drawn at random" in remarks[1]

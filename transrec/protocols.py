@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transrec.config import Config
-from transrec.data.batch import HistoryPoints, ItemContent, Sampling, Targets
+from transrec.data.batch import ItemContent, Sampling, SeenItems, Targets
 
 Modality = Literal["text", "image"]
 Part = Literal["valid", "test"]
@@ -111,11 +111,8 @@ Collation = Callable[[int, int, Sequence[Any]], Any]  # (step, first slot, examp
 class Evidence(Protocol):
     """Scores of candidates that follow from a history alone, without a user encoder."""
 
-    hidden: float  # share of the items treated as cold at each training step, to learn the weight of this evidence
-    dropout: float  # share of the positions of each training step at which it is left out
-
-    def scores(self, points: HistoryPoints) -> Any:
-        """The scores (S, N + 1) of every item at each point, at least 0, as a sparse matrix of scipy in CSR form."""
+    def scores(self, seen: SeenItems) -> Any:
+        """The scores (B, N + 1) of every item after each history, at least 0: a sparse matrix of scipy in CSR form."""
         ...
 
 
@@ -162,7 +159,7 @@ class Examples(Protocol):
 
     @property
     def evidence(self) -> Sequence[Evidence]:
-        """The evidence whose scores are part of batches and questions."""
+        """The evidence whose scores are part of questions."""
         ...
 
     def check_training(self) -> None:
@@ -322,9 +319,7 @@ class Interest(TowerEncoder):
 
 
 class Objective(nn.Module):
-    """`forward(states (B, P, D), pool (U, D), batch, evidence) -> scalar`: a loss, summed over scored positions.
-
-    `evidence` holds sparse terms (S, U), which are added to the logits of the S scored positions.
+    """`forward(states (B, P, D), pool (U, D), batch) -> scalar`: a loss, summed over scored positions.
 
     Parameters of an objective belong to the head: they are trained unless a run freezes its head, and are exported.
     They are initialised anew in every run.
@@ -434,7 +429,7 @@ class ModelSettings(Config):
         return {}
 
     def looked_up(self) -> Sequence[Any]:
-        """Settings of the evidence whose scores are part of batches and questions."""
+        """Settings of the evidence whose scores are part of questions."""
         return ()
 
     def check_examples(self, kind: str) -> None:
@@ -463,9 +458,8 @@ class CatalogueTable(nn.Module):
     """A module whose rows belong to the items of one catalogue: its weights cannot be used with another."""
 
 
-class EvidenceWeights(nn.Module):
-    """The learned weight and scale of a kind of evidence. They may have a learning rate of their own, because they
-    change more during training than the weights of a network."""
+class FittedWeights(nn.Module):
+    """A module whose buffers are fitted to the validation after training; they are exported with what was trained."""
 
 
 class EmbeddingTable(nn.Module):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transrec.distributed.world import whole
 from transrec.errors import TransRecError
 from transrec.files import is_git_lfs_pointer, read_json, replace_atomically, write_text
+from transrec.protocols import FittedWeights
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -176,8 +177,10 @@ def names(model: nn.Module) -> list[str]:
 
 
 def trainable_names(model: nn.Module) -> list[str]:
-    """Names of the weights that training changes."""
-    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    """Names of the weights that a run changes: those that are trained, and those that are fitted afterwards."""
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    fitted = ((path, module) for path, module in model.named_modules() if isinstance(module, FittedWeights))
+    return trained + [f"{path}.{name}" for path, module in fitted for name, _ in module.named_buffers()]
 
 
 def base_hash(model: nn.Module) -> str:

@@ -27,7 +27,7 @@ SETTINGS = [
     "model.width=32",
     "model.item_encoder.max_tokens=16",
     "model.objective={name: sampled_softmax, candidates: 0.01, temperature: 0.07, learn_temperature: true}",
-    "model.evidence=[{name: co_occurrence, dropout: 0.5}, {name: transitions, dropout: 0.5}]",
+    "model.evidence=[{name: co_occurrence}, {name: transitions}]",
     "evaluation.users=2000",
     # Without content similarity: the model knows few of the synthetic words, so most features are nearly the same.
     "evaluation.baselines=[most_popular,item_to_item,transitions,co_occurrence]",

@@ -27,7 +27,6 @@ class Catalogue:
 
     num_items: int
     max_length: int = LENGTH
-    evidence: tuple[()] = ()
 
     @property
     def targets(self) -> Targets:

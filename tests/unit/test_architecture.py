@@ -121,19 +121,7 @@ def test_data_knows_no_model_and_no_loop() -> None:
         assert not rest, module
 
 
-ALLOWED_IN_DATA = (
-    "data",
-    "features",
-    "protocols",
-    "config",
-    "errors",
-    "files",
-    "locks",
-    "lookup",
-    "phases",
-    "terminal",
-    "work",
-)
+ALLOWED_IN_DATA = ("data", "features", "protocols", "config", "errors", "files", "locks", "phases", "terminal", "work")
 
 
 def test_evaluation_knows_data_and_metrics_only() -> None:
@@ -167,12 +155,11 @@ def test_the_foundations_know_nothing_above_them() -> None:
         "files": (),
         "locks": ("files",),
         "phases": (),
-        "lookup": (),
         "terminal": (),
         "distributed": (),
         "training.records": ("files", "terminal", "training.trackers"),
         "training.trackers": ("config", "extras", "files", "terminal"),
-        "weights": ("distributed", "files"),
+        "weights": ("distributed", "files", "protocols"),
         "training.engine": ("config", "distributed.extension_locks"),
         "training.optim": ("nn.parameter_groups", "protocols", "config", "training.engine", "training.row_wise"),
         "training.row_wise": ("config",),

@@ -95,29 +95,18 @@ class ItemContent:
 
 
 @dataclass(frozen=True)
-class HistoryPoints:
-    """S points in the sequences of B users; the history of a point consists of the items before it.
+class SeenItems:
+    """The histories of B users."""
 
-    If `counted`, evidence was counted from these sequences too, so each user's own contribution has to be subtracted:
-    otherwise a training target would be found through its own count.
-    """
-
-    items: NDArray[np.int64]  # (T,) the users' sequences, concatenated, oldest item first
+    items: NDArray[np.int64]  # (T,) the histories, concatenated, oldest item first
     lengths: NDArray[np.int64]  # (B,)
-    users: NDArray[np.int64]  # (S,) the user of each point
-    seen: NDArray[np.int64]  # (S,) number of items of the sequence before the point
     catalogue_size: int  # N
-    counted: bool
-    hidden: NDArray[np.bool_] | None = None  # (T,) items that belong to no history
-    cold: ItemSet | None = None  # items without interactions, or, in training, those that pass for such; None: none
+    cold: ItemSet | None = None  # items without interactions in training; None: none
 
 
 @dataclass(frozen=True)
 class SparseScores:
-    """The nonzero entries of a matrix of scores; each place occurs once.
-
-    The entries of a batch are ordered by row and column, those of questions by column and row.
-    """
+    """The nonzero entries of a matrix of scores, ordered by column and row; each place occurs once."""
 
     rows: Tensor  # (E,) int64
     columns: Tensor  # (E,) int64
@@ -148,7 +137,6 @@ class SequenceBatch:
     log_inclusion: Tensor | None = None  # (U,) float32, log probability that a pool item is among the candidates
     histories: Tensor | None = None  # (B, H) int64, the items of `owned` as catalogue indices, ascending after zeros
     masked: Tensor | None = None  # (B, L) bool, inputs replaced by the mask token
-    evidence: tuple[SparseScores, ...] = ()  # of each scored position (S, in the order of `scored`) and pool item
     digest: int = 0  # hash of which windows are in which slots; the parts of a global batch add up
 
     @property

@@ -1,16 +1,13 @@
 """Evidence: scores of candidates from counts and content, without a user encoder. `name:` chooses the kind.
 
-Evidence is counted or computed once per set of shards and stored in the node's cache. The model learns only how to
-add each kind to its logits (a weight and a scale), and only these are carried over to another catalogue.
+Evidence is counted or computed once per set of shards and stored in the node's cache. Only the weight and the scale
+with which each kind is added to the logits belong to the model, and only these are carried over to another catalogue.
+They are fitted to the validation (`calibration`), so no training target can be found through its own count.
 
 Designs considered for where scores are looked up. Tables in the model, as buffers: they would be exported, carried to
-other catalogues and copied to every GPU (16 GB for 10 million items). Dense (positions, items) matrices: a pass over
-them costs as much as the softmax itself. Chosen: the loader looks scores up where it builds the batch, from
-memory-mapped tables, and the batch carries the few nonzero scores.
-
-Designs considered against leaks, since the counts contain every training target. Counting without the newest target of
-each user: the model could be trained on only one position per user. A second table for training: it still holds the
-other targets. Chosen: the counts hold everything, and a user's own pairs are subtracted when that user is trained on.
+other catalogues and copied to every GPU (16 GB for 10 million items). Dense (questions, items) matrices: a pass over
+them costs as much as scoring itself. Chosen: scores are looked up where questions are built, from memory-mapped tables,
+and a question carries the few nonzero scores.
 """
 
 from typing import Annotated

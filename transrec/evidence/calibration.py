@@ -1,8 +1,10 @@
-"""Weights and scales of evidence, fitted to held-out targets; the network stays as it is.
+"""Weights and scales of evidence, fitted to held-out targets, for a network that was trained without evidence.
 
-Training learns weights too, but from targets that the network is trained on at the same time. It fits these better than
-any other target, so little is left for evidence to explain, and its weights come out too small. This is why stacked
-predictors are fitted to held-out data (Breiman, "Stacked Regressions", Machine Learning, 1996).
+Predictors are stacked by weights that are fitted to held-out data (Breiman, "Stacked Regressions", Machine Learning,
+1996). Designs considered. Weights that are trained with the network: the network fits its own targets better than any
+others, so evidence comes out with too little weight; and evidence explains so much of a target that the network learns
+less. Leaving evidence out at half of the training positions, and fitting its weights afterwards: better, but behind a
+network that was trained alone (docs/results/index.md).
 
 The fit minimises the mean cross entropy of the targets among all candidates,
 

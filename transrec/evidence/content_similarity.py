@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy import sparse
 
-from transrec.data.batch import HistoryPoints
+from transrec.data.batch import SeenItems
 from transrec.evidence.closest import AllPairs, Cells, closest, finder
 from transrec.evidence.histories import held, weights
 from transrec.evidence.neighbours import Neighbours, NeighbourWork, looked_up
@@ -71,7 +71,7 @@ class ContentSimilarityConfig(EvidenceSettings):
 
     def tables(self) -> dict[str, Any]:
         """The settings that the table depends on."""
-        return self.model_dump(exclude={"recent", "recency", "weight", "scale", "dropout"})
+        return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
 
     def work(self, sources: Sources, interim: Interim) -> Work:
         """The work of comparing items and filling a folder with the closest of each.
@@ -104,20 +104,15 @@ class ContentSimilarityConfig(EvidenceSettings):
 
 
 class ContentSimilarity:
-    """s(h, j) = Σₚ wₚ exp((cos(z(hₚ), z(j)) - 1) / temperature), wₚ ∝ p^-recency, Σ wₚ = 1, for whitened features z.
-
-    Content is known before any interaction, so nothing has to be subtracted for the users that a model is trained on.
-    """
-
-    hidden = 0.0
+    """s(h, j) = Σₚ wₚ exp((cos(z(hₚ), z(j)) - 1) / temperature), wₚ ∝ p^-recency, Σ wₚ = 1, for whitened features z."""
 
     def __init__(self, config: ContentSimilarityConfig, kernel: Neighbours) -> None:
-        self.config, self.kernel, self.dropout = config, kernel, config.dropout
+        self.config, self.kernel = config, kernel
 
-    def scores(self, points: HistoryPoints) -> sparse.csr_array:
-        """The score of every candidate for each history, (S, N + 1)."""
-        holds = held(points)
-        of_histories = weights(points, holds, self.config.recent, self.config.recency)
+    def scores(self, seen: SeenItems) -> sparse.csr_array:
+        """The score of every candidate for each history, (B, N + 1)."""
+        holds = held(seen)
+        of_histories = weights(seen, holds, self.config.recent, self.config.recency)
         total = of_histories.sum(axis=1)
         of_histories.data /= np.repeat(total, np.diff(of_histories.indptr))
         used = np.unique(of_histories.indices)

@@ -3,7 +3,7 @@
 The item p places from the end has weight 1/p, which beat equal weights on ml-100k and movietweetings. Weights are
 scaled to integers, so sums are exact and equal scores tie.
 
-Shape letters: N items of the catalogue, S points.
+Shape letters: B users, N items of the catalogue.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from transrec.data.batch import HistoryPoints
+from transrec.data.batch import SeenItems
 from transrec.evidence.histories import held, weights
 from transrec.evidence.neighbours import Neighbours, NeighbourWork, looked_up
 from transrec.evidence.pair_files import PairKind, counted_pairs
@@ -53,12 +53,11 @@ class ItemToItem:
 
     config: ItemToItemConfig
     counts: Neighbours
-    hidden = dropout = 0.0
 
-    def scores(self, points: HistoryPoints) -> sparse.csr_array:
-        """The score of every candidate for each history, (S, N + 1); the users' own pairs count too."""
-        holds, recent = held(points), self.config.recent
-        of_histories = weights(points, holds, recent, 1.0)
+    def scores(self, seen: SeenItems) -> sparse.csr_array:
+        """The score of every candidate for each history, (B, N + 1)."""
+        holds, recent = held(seen), self.config.recent
+        of_histories = weights(seen, holds, recent, 1.0)
         of_histories.data = np.rint(of_histories.data * math.lcm(*range(1, recent + 1)))
         used = np.unique(of_histories.indices)
         return looked_up(of_histories[:, used], self.counts.rows(holds.items[used]))

@@ -9,16 +9,16 @@ and an item.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import sparse
 
-from transrec.data.batch import HistoryPoints
-from transrec.evidence.histories import Held, held, pairs, weights
-from transrec.evidence.neighbours import Neighbours, NeighbourWork, looked_up, of_items, strongest
+from transrec.data.batch import SeenItems
+from transrec.evidence.histories import held, weights
+from transrec.evidence.neighbours import Neighbours, NeighbourWork, looked_up, strongest
 from transrec.evidence.pair_files import PairKind, counted_pairs
 from transrec.evidence.sources import Interim, Sources
 from transrec.evidence.terms import EvidenceSettings
@@ -45,7 +45,7 @@ class PairCountsConfig(EvidenceSettings):
 
     def tables(self) -> dict[str, Any]:
         """The settings that the table depends on."""
-        return self.model_dump(exclude={"recent", "recency", "weight", "scale", "dropout"})
+        return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
 
     def pairs(self, interactions: float, users: float) -> float:
         """Upper bound of the number of pairs that are counted, if all users have equally many interactions."""
@@ -83,59 +83,19 @@ class PairCounts:
     nothing is cut off.
     """
 
-    hidden = 0.0
-
     def __init__(self, config: PairCountsConfig, counts: Neighbours, totals: Floats) -> None:
-        self.config, self.counts, self.dropout = config, counts, config.dropout
+        self.config, self.counts = config, counts
         self.row_totals, self.column_totals = totals
         self._column_powers = self._power(self.column_totals, config.column_power)
 
-    def scores(self, points: HistoryPoints) -> sparse.csr_array:
-        """The score of every candidate for each history, (S, N + 1)."""
-        holds = held(points)
-        of_histories = weights(points, holds, self.config.recent, self.config.recency)
+    def scores(self, seen: SeenItems) -> sparse.csr_array:
+        """The score of every candidate for each history, (B, N + 1)."""
+        holds = held(seen)
+        of_histories = weights(seen, holds, self.config.recent, self.config.recency)
         used = np.unique(of_histories.indices)
         table, totals = self.counts.rows(holds.items[used]), self.row_totals[holds.items[used]]
-        if points.counted:
-            own, column_totals = self._own_pairs(points, holds, used), self.column_totals[table.indices]
-            totals = totals - own.row_totals[used]
-            self._subtract(own, holds, used, table, column_totals)
-            table.data = table.data * self._power(column_totals, self.config.column_power)
-        else:
-            table.data = table.data * self._column_powers[table.indices]
-        cold = points.cold
-        if points.counted and cold is not None:
-            table = of_items(table, lambda items: ~cold(items))
+        table.data = table.data * self._column_powers[table.indices]
         return looked_up(of_histories[:, used] * self._power(totals, self.config.row_power), table)
-
-    def _own_pairs(self, points: HistoryPoints, holds: Held, used: Ints) -> "_OwnPairs":
-        """The weighted pairs of an item and a candidate among the items of each user."""
-        size = len(holds.items)
-        number = np.full(size, -1)
-        number[used] = np.arange(len(used))
-        totals, kept = np.zeros((2, size)), [(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))]
-        for distance, earlier, later in pairs(points.items, points.lengths, self.config.window):
-            weight = distance**-self.config.decay
-            for first, candidate in _directions(earlier, later, self.config):
-                one, other = holds.of_position[first], holds.of_position[candidate]
-                totals[0] += np.bincount(one, minlength=size) * weight
-                totals[1] += np.bincount(other, minlength=size) * weight
-                rows = number[one]
-                looked_up = rows >= 0
-                kept.append((np.full(np.count_nonzero(looked_up), weight), rows[looked_up], other[looked_up]))
-        values, rows, columns = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-        return _OwnPairs(sparse.coo_array((values, (rows, columns)), shape=(len(used), size)).tocsr(), *totals)
-
-    def _subtract(
-        self, own: "_OwnPairs", holds: Held, used: Ints, table: sparse.csr_array, column_totals: Floats
-    ) -> None:
-        """Take each user's own pairs out of the counts in `table` (a row for each of `used`) and out of the totals."""
-        rows = np.repeat(np.arange(len(used)), np.diff(table.indptr))
-        places = holds.places(holds.users[used][rows], table.indices, self.counts.size)
-        (known,) = np.nonzero(places >= 0)
-        left = table.data[known] - own.pairs[rows[known], places[known]]
-        table.data[known] = np.where(left < self._least, 0, left)
-        column_totals[known] -= own.column_totals[places[known]]
 
     @property
     def _least(self) -> float:
@@ -145,14 +105,6 @@ class PairCounts:
     def _power(self, totals: Floats, power: float) -> Floats:
         """totals^-power; 0 where there is nothing."""
         return np.where(totals < self._least, 0, np.maximum(totals, self._least) ** -power)
-
-
-class _OwnPairs(NamedTuple):
-    """Pairs of the users whose histories are scored."""
-
-    pairs: sparse.csr_array  # of the items that are looked up, with each candidate
-    row_totals: Floats  # (M,)
-    column_totals: Floats  # (M,)
 
 
 class _CountsWork(NeighbourWork):
@@ -166,8 +118,3 @@ class _CountsWork(NeighbourWork):
 
     def begin(self, folder: Path) -> None:
         np.save(folder / _TOTALS, self._totals)
-
-
-def _directions(earlier: Ints, later: Ints, config: PairCountsConfig) -> list[tuple[Ints, Ints]]:
-    """Positions of items and of their candidates in pairs."""
-    return [(earlier, later)] if config.forward else [(earlier, later), (later, earlier)]

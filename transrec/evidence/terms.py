@@ -1,9 +1,9 @@
-"""Learned terms that add evidence to a model's logits."""
+"""Terms that add evidence to a model's logits, with fitted weights."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -11,17 +11,16 @@ from torch import Tensor, nn
 
 from transrec.config import Config
 from transrec.data.batch import SparseScores
-from transrec.protocols import EvidenceWeights
+from transrec.protocols import FittedWeights
 
 
 class EvidenceSettings(Config):
     """Settings shared by all kinds of evidence."""
 
-    weight: float = Field(1.0, description="initial weight of the evidence in the logits; learned")
-    scale: float = Field(30.0, gt=0, description="initial factor of the scores inside the logarithm; learned")
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of training positions without it, from which the rest of the model learns"
-    )
+    weight: float = Field(1.0, description="weight of the evidence in the logits, until it is fitted")
+    scale: float = Field(30.0, gt=0, description="factor of the scores inside the logarithm, until it is fitted")
+
+    fitted: ClassVar[bool] = True  # whether weight and scale are fitted to the validation
 
     @property
     def key(self) -> str:
@@ -30,8 +29,8 @@ class EvidenceSettings(Config):
         return name
 
 
-class EvidenceTerm(EvidenceWeights):
-    """w · log(1 + c · s) of evidence s >= 0, with a weight w and a scale c > 0 that are learned.
+class EvidenceTerm(FittedWeights):
+    """w · log(1 + c · s) of evidence s >= 0, with a weight w and a scale c > 0.
 
     The logarithm turns counts into logits: doubling a count adds a constant. Nothing is added where there is no
     evidence, so terms stay sparse.
@@ -39,11 +38,13 @@ class EvidenceTerm(EvidenceWeights):
 
     def __init__(self, weight: float, scale: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.tensor([weight]))
-        self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
+        self.weight: Tensor
+        self.log_scale: Tensor
+        self.register_buffer("weight", torch.tensor([weight]))
+        self.register_buffer("log_scale", torch.tensor([math.log(scale)]))
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Terms (E,) of scores (E,). Both are tensors, because ZeRO-3 gathers parameters for backward only by those."""
+        """Terms (E,) of scores (E,)."""
         return self.weight.float() * torch.log1p(self.log_scale.float().exp() * scores)
 
 

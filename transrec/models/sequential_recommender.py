@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transrec.data.batch import ItemContent, Sampling, SequenceBatch, SparseScores, Targets, to_device
+from transrec.data.batch import ItemContent, Sampling, SequenceBatch, Targets, to_device
 from transrec.evidence import EvidenceConfig
 from transrec.evidence.terms import EvidenceTerms, check_keys
 from transrec.item_encoders import ItemEncoderConfig
@@ -42,7 +42,7 @@ class SequentialRecommenderConfig(ModelSettings):
         description="score of a user state and an item: inner product, or cosine, which needs a small temperature",
     )
     evidence: list[EvidenceConfig] = Field(
-        [], description="scores from counts and content that are added to the logits with learned weights"
+        [], description="scores from counts and content that are added to the logits of the trained network"
     )
     output: Literal["tied", "untied"] = Field(
         "tied", description="score items by their encoder's vectors, or by a separate table of vectors and biases"
@@ -91,15 +91,6 @@ class SequentialRecommenderConfig(ModelSettings):
             )
         if self.similarity == "cosine" and self.output == "untied":
             raise ValueError("similarity=cosine: an untied output has biases, which cosines ignore: set output=tied")
-        return self
-
-    @model_validator(mode="after")
-    def _has_evidence_of_its_negatives(self) -> Self:
-        if self.evidence and self.sampling.across_ranks:
-            raise ValueError(
-                "objective.negatives_from=world: a rank looks up the evidence of its own items only: set "
-                "objective.negatives_from to rank, or leave out evidence"
-            )
         return self
 
     @model_validator(mode="after")
@@ -174,12 +165,10 @@ class SequentialRecommender(Model):
         if self.output is not None:
             states_BPD, pool_UD = self.output.matching(states_BPD), self.output(batch.content.items)
         states_BPD, pool_UD = self._unit(states_BPD), self._unit(pool_UD)
-        return self._losses(states_BPD, pool_UD, batch, self.evidence(batch.evidence))
+        return self._losses(states_BPD, pool_UD, batch)
 
-    def _losses(
-        self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Sequence[SparseScores] = ()
-    ) -> dict[str, Tensor]:
-        return {self.objective.name: self.objective(states, pool, batch, evidence)}
+    def _losses(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> dict[str, Tensor]:
+        return {self.objective.name: self.objective(states, pool, batch)}
 
     def _ask(self, task: TaskHead, items: Tensor, mask: Tensor) -> Tensor:
         items, mask, stands = task.ask(items, mask)

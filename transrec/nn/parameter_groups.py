@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from transrec.protocols import Adapter, CatalogueTable, EmbeddingTable, EvidenceWeights, Model, Tower
+from transrec.protocols import Adapter, CatalogueTable, EmbeddingTable, Model, Tower
 
 Group = Literal["task", "adapter", "layer_norm", "backbone", "head"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -26,7 +26,6 @@ class Member:
     towers: frozenset[str]  # names of the towers that contain it
     pretrained: bool  # belongs to a pretrained module, LayerNorms included
     table: Literal["item", "feature"] | None  # has a row for each item of a catalogue, or each value of a feature
-    evidence: bool = False  # a learned weight or scale of evidence
 
 
 def members(model: Model) -> list[Member]:
@@ -36,7 +35,6 @@ def members(model: Model) -> list[Member]:
     norms = _of(module for module in model.modules() if isinstance(module, nn.LayerNorm))
     items = _of(module for module in model.modules() if isinstance(module, CatalogueTable))
     features = _of(module for module in model.modules() if isinstance(module, EmbeddingTable))
-    evidence = _of(module for module in model.modules() if isinstance(module, EvidenceWeights))
     towers = model.towers()
     pretrained = _of(module for tower in towers.values() for module in pretrained_modules(tower))
     inside = {name: _of([model.get_submodule(tower.prefix)]) for name, tower in towers.items()}
@@ -50,7 +48,6 @@ def members(model: Model) -> list[Member]:
             frozenset(tower for tower, there in inside.items() if id(parameter) in there),
             id(parameter) in pretrained,
             "item" if id(parameter) in items else "feature" if id(parameter) in features else None,
-            id(parameter) in evidence,
         )
         for name, parameter in model.named_parameters()
     ]

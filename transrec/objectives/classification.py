@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import Sampling, SequenceBatch
-from transrec.objectives.evidence import Terms, added_to_pairs
 from transrec.objectives.next_item import BinaryCrossEntropy, FullSoftmax
 from transrec.protocols import Objective
 
@@ -42,13 +41,11 @@ class BPR(Objective):
     Paper: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009.
     """
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         with torch.autocast(states.device.type, enabled=False):
             states_BPD, pool_UD = states.float(), pool.float()
             positive_BP = (states_BPD * pool_UD[batch.targets]).sum(-1)
             negative_BPK = (pool_UD[batch.negatives] @ states_BPD.unsqueeze(-1)).squeeze(-1)
-            if evidence:
-                positive_BP, negative_BPK = added_to_pairs(positive_BP, negative_BPK, evidence, batch)
             loss_BP = F.softplus(negative_BPK - positive_BP.unsqueeze(-1)).mean(-1)
             return loss_BP.masked_fill(~batch.target_mask, 0).sum()

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from transrec.config import Config
 from transrec.data.batch import Sampling, SequenceBatch
 from transrec.objectives.classes import of_the_rank, of_the_world
-from transrec.objectives.evidence import Terms, added, added_to_pairs, among, at
 from transrec.protocols import Objective
 
 
@@ -95,20 +94,17 @@ class BinaryCrossEntropy(Objective):
     target and negatives.
     """
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Sum of the loss over the scored positions.
 
         Args:
             states: (B, P, D) user states at the scored positions.
             pool: (U, D) vectors of the items that `batch` indexes.
-            evidence: terms (S, U) that are added to the logits of the S scored positions.
         """
         with torch.autocast(states.device.type, enabled=False):
             states_BPD, pool_UD = states.float(), pool.float()
             positive_BP = (states_BPD * pool_UD[batch.targets]).sum(-1)
             negative_BPK = (pool_UD[batch.negatives] @ states_BPD.unsqueeze(-1)).squeeze(-1)
-            if evidence:
-                positive_BP, negative_BPK = added_to_pairs(positive_BP, negative_BPK, evidence, batch)
             loss_BP = F.softplus(-positive_BP) + F.softplus(negative_BPK).mean(-1)
             return loss_BP.masked_fill(~batch.target_mask, 0).sum()
 
@@ -167,12 +163,12 @@ class InBatchSoftmax(Softmax):
         super().__init__(sampling, temperature, learn_temperature)
         self.debias = debias
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         with torch.autocast(states.device.type, enabled=False):
             states_SD, targets_S = self._scored(states, batch)
             classes = (of_the_world if self.sampling.across_ranks else of_the_rank)(pool.float(), targets_S, batch)
-            logits_SW = added(states_SD @ classes.vectors.T, evidence)
+            logits_SW = states_SD @ classes.vectors.T
             if self.debias:
                 logits_SW = logits_SW - log_inclusion(classes.log_popularity, classes.draws)
             logits_SW = logits_SW.masked_fill(classes.hidden, -torch.inf)
@@ -186,11 +182,10 @@ class FullSoftmax(Softmax):
     really better than SASRec?", RecSys 2023.
     """
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         with torch.autocast(states.device.type, enabled=False):
             logits_SU, targets_S = self._scores(states, pool, batch)
-            logits_SU = added(logits_SU, evidence)
             return F.cross_entropy(logits_SU, targets_S, reduction="sum")
 
 
@@ -203,7 +198,7 @@ class SampledSoftmax(Softmax):
     of the catalogue.
     """
 
-    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch, evidence: Terms = ()) -> Tensor:
+    def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         if batch.candidates is None or batch.log_inclusion is None:
             raise ValueError("sampled_softmax needs batch.candidates: the stream must be built from `sampling`")
@@ -212,9 +207,6 @@ class SampledSoftmax(Softmax):
             candidates_C = batch.candidates
             target_S = (states_SD * pool_UD[targets_S]).sum(-1) - batch.log_inclusion[targets_S]
             others_SC = states_SD @ pool_UD[candidates_C].T - batch.log_inclusion[candidates_C]
-            if evidence:
-                target_S = target_S + at(evidence, targets_S.unsqueeze(1), len(pool)).squeeze(1)
-                others_SC = added(others_SC, among(evidence, candidates_C, len(pool)))
             others_SC = others_SC.masked_fill(candidates_C == targets_S.unsqueeze(1), -torch.inf)
             logits_S1C = torch.cat([target_S.unsqueeze(1), others_SC], dim=1)
             return F.cross_entropy(logits_S1C, torch.zeros_like(targets_S), reduction="sum")

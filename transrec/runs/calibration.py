@@ -1,6 +1,7 @@
 """Fits the weights of a trained model's evidence to the targets of its validation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from itertools import compress
 
 import numpy as np
 import torch
@@ -22,16 +23,15 @@ Floats = NDArray[np.float64]
 
 
 def initial_values(parts: Parts) -> dict[str, Fitted]:
-    """The weights and scales to fit, by kind of evidence. Call before training, and before ZeRO partitions them.
+    """The weights and scales to fit, by kind of evidence. Call before the fit.
 
-    Evidence of cold items keeps what it learns in training, where many items pass for cold: few targets are.
+    These are those of the settings, or those that the source of a transfer was fitted with.
     """
-    model, examples = parts.model, parts.examples
-    if not isinstance(model, SequentialRecommender) or not isinstance(examples, NextItemExamples):
+    if not isinstance(parts.model, SequentialRecommender):
         return {}
-    terms: dict[str, EvidenceTerm] = dict(model.evidence.items())  # type: ignore[arg-type]  # a ModuleDict of terms
-    pairs = zip(terms.items(), examples.evidence, strict=True)
-    return {key: Fitted(term.weight.item(), term.log_scale.item()) for (key, term), kind in pairs if not kind.hidden}
+    terms: dict[str, EvidenceTerm] = dict(parts.model.evidence.items())  # type: ignore[arg-type]  # a ModuleDict
+    kept = (one.key for one in parts.settings.looked_up() if one.fitted)
+    return {key: Fitted(terms[key].weight.item(), terms[key].log_scale.item()) for key in kept}
 
 
 def calibrate(
@@ -39,13 +39,12 @@ def calibrate(
 ) -> None:
     """Replace the weights and scales of the evidence by those that fit the validation best; every rank must call it.
 
-    The fit starts from the `initial` values, from which training started, so fitting the same network again gives the
-    same numbers.
+    The fit starts from the `initial` values, so fitting the same network again gives the same numbers.
     """
     assert isinstance(model, SequentialRecommender)
     assert isinstance(parts.examples, NextItemExamples)
     most = experiment.evaluation.validation_users or experiment.evaluation.users or QUESTIONS
-    asked, known = _held_out(model, parts.examples, parts.store, min(QUESTIONS, most), world)
+    asked, known = _held_out(model, initial.keys(), parts.examples, parts.store, min(QUESTIONS, most), world)
 
     def total(numbers: Floats) -> Floats:
         found: Floats = world.gather_rows(torch.from_numpy(numbers)[None].to(world.device)).sum(0).cpu().numpy()
@@ -61,10 +60,10 @@ def calibrate(
 
 
 def _held_out(
-    model: SequentialRecommender, examples: NextItemExamples, store: ItemStore, most: int, world: World
+    model: SequentialRecommender, kinds: Set[str], examples: NextItemExamples, store: ItemStore, most: int, world: World
 ) -> tuple[list[HeldOut], Catalogue]:
-    """This rank's questions of the validation, with the evidence that is fitted."""
-    size = examples.targets.size
+    """This rank's questions of the validation, with those `kinds` of evidence."""
+    size, kept = examples.targets.size, [key in kinds for key in model.evidence]
     candidates = torch.zeros(size + 1, dtype=torch.bool)
     candidates[torch.from_numpy(examples.ranked)] = True
     asked = []
@@ -74,7 +73,6 @@ def _held_out(
             inputs = (question or examples.nobody).inputs.to(world.device)  # nobody: in step with the other ranks
             users = model.user_vectors(vectors[inputs], inputs > 0).cpu()
             if question is not None:
-                pairs = zip(question.evidence, examples.evidence, strict=True)
-                fitted = [scores for scores, kind in pairs if not kind.hidden]
+                fitted = list(compress(question.evidence, kept))
                 asked.append(HeldOut(users, question.targets, question.left_out, fitted))
         return asked, Catalogue(model.target_vectors(vectors).cpu(), candidates)

@@ -29,7 +29,6 @@ class LearningRates(Config):
     embedding: NonNegativeFloat | None = Field(
         None, description="tables of item ids and of a ranking model's features; null: head"
     )
-    evidence: NonNegativeFloat | None = Field(None, description="weights and scales of evidence; null: head")
     layer_norm: NonNegativeFloat | None = Field(
         None, description="trained LayerNorms; null: the rate of the group that contains them"
     )
@@ -142,8 +141,6 @@ def _rate_of(member: Member, rates: Mapping[nn.Parameter, float], lr: LearningRa
         return f"adapter_{own:g}", own
     if member.table and member.group == "head" and lr.embedding is not None:
         return "embedding", lr.embedding
-    if member.evidence and member.group == "head" and lr.evidence is not None:
-        return "evidence", lr.evidence
     field = "head" if member.group == "task" else member.group
     if member.group == "layer_norm" and lr.layer_norm is None:
         field = "backbone" if member.pretrained else "head"

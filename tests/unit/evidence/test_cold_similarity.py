@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 from evidence_tables import made
 
-from transrec.data.batch import HistoryPoints
+from transrec.data.batch import SeenItems
 from transrec.evidence.cold_similarity import ColdSimilarityConfig
 from transrec.evidence.content_similarity import ContentSimilarityConfig
 
 ITEMS = 20
 COLD = np.array([2, 3, 11])
-POINTS = HistoryPoints(
-    np.array([1, 5, 2, 7]), np.array([3, 1]), np.array([0, 1]), np.array([3, 1]), ITEMS, counted=False
-)
+SEEN = SeenItems(np.array([1, 5, 2, 7]), np.array([3, 1]), ITEMS)
 
 
 @pytest.fixture
@@ -28,16 +26,16 @@ def folder(tmp_path):
 
 
 def test_cold_candidates_have_their_content_similarity_and_others_nothing(folder):
-    expected = ContentSimilarityConfig().load(folder).scores(POINTS).toarray()
+    expected = ContentSimilarityConfig().load(folder).scores(SEEN).toarray()
     expected[:, np.setdiff1d(np.arange(ITEMS + 1), COLD)] = 0
-    points = replace(POINTS, cold=lambda items: np.isin(items, COLD))
-    found = ColdSimilarityConfig().load(folder).scores(points).toarray()
+    seen = replace(SEEN, cold=lambda items: np.isin(items, COLD))
+    found = ColdSimilarityConfig().load(folder).scores(seen).toarray()
     assert found.tolist() == expected.tolist()
     assert found[0, 3] > 0
 
 
 def test_one_table_serves_both_similarities():
-    assert ColdSimilarityConfig(hidden=0.3).tables() == ContentSimilarityConfig().tables()
+    assert ColdSimilarityConfig(weight=2.0).tables() == ContentSimilarityConfig().tables()
     assert ColdSimilarityConfig(temperature=0.1).tables() != ContentSimilarityConfig().tables()
 
 

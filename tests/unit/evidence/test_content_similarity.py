@@ -8,7 +8,7 @@ import pytest
 from evidence_tables import made
 
 from transrec.config import ConfigError
-from transrec.data.batch import HistoryPoints
+from transrec.data.batch import SeenItems
 from transrec.evidence import closest
 from transrec.evidence.content_similarity import ContentSimilarityConfig, whitened
 
@@ -39,9 +39,9 @@ def dense(config, items, history):
 HISTORIES = [[3, 7, 9, 3, 12, 4, 20], [1], [5, 40]]
 
 
-def points(histories):
+def seen(histories):
     lengths = np.array([len(history) for history in histories])
-    return HistoryPoints(np.concatenate(histories), lengths, np.arange(len(histories)), lengths, ITEMS, counted=False)
+    return SeenItems(np.concatenate(histories), lengths, ITEMS)
 
 
 @pytest.mark.parametrize("cells", [2**25, 100], ids=["at once", "in ranges"])
@@ -49,7 +49,7 @@ def points(histories):
 def test_scores_by_the_definition(tmp_path, missing, cells, monkeypatch):
     monkeypatch.setattr(closest, "_SIMILARITIES_AT_ONCE", cells)
     items = np.array([item for item in range(1, ITEMS + 1) if item not in missing])
-    found = filled(EVERYTHING, items, tmp_path / "kernel").scores(points(HISTORIES)).toarray()
+    found = filled(EVERYTHING, items, tmp_path / "kernel").scores(seen(HISTORIES)).toarray()
     expected = [dense(EVERYTHING, items, np.array(history)) for history in HISTORIES]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
     assert found.any()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from evidence_tables import GivenSequences, made
 
-from transrec.data.batch import HistoryPoints
+from transrec.data.batch import SeenItems
 from transrec.evidence import pair_files
 from transrec.evidence.item_to_item import ItemToItemConfig
 
@@ -20,8 +20,7 @@ def counted(folder, *blocks, size=5):
 def scores(evidence, *histories, size=5):
     lengths = np.array([len(history) for history in histories])
     items = np.concatenate([*histories, []]).astype(np.int64)
-    points = HistoryPoints(items, lengths, np.arange(len(histories)), lengths, size, counted=False)
-    return evidence.scores(points).toarray()[:, 1:].tolist()
+    return evidence.scores(SeenItems(items, lengths, size)).toarray()[:, 1:].tolist()
 
 
 def table(evidence):

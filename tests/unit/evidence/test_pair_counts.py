@@ -1,13 +1,11 @@
-"""Co-occurrence and transitions against counting by hand, and a user's own pairs against counting without the user."""
-
-from dataclasses import replace
+"""Co-occurrence and transitions against counting by hand."""
 
 import numpy as np
 import pytest
 from evidence_tables import GivenSequences, made
 from scipy import sparse
 
-from transrec.data.batch import HistoryPoints
+from transrec.data.batch import SeenItems
 from transrec.evidence import pair_files
 from transrec.evidence.co_occurrence import CoOccurrenceConfig
 from transrec.evidence.neighbours import strongest
@@ -30,12 +28,13 @@ def counted(config, users, folder, blocks=1):
     return made(config, GivenSequences(lists, ITEMS), folder)
 
 
-def points(users, counted, hidden=None):
-    """Every point behind the first item of each sequence."""
-    lengths = np.array([len(user) for user in users])
-    numbers = np.concatenate([np.full(len(user), i) for i, user in enumerate(users)])
-    seen = np.concatenate([np.arange(1, len(user) + 1) for user in users])
-    return HistoryPoints(np.concatenate(users), lengths, numbers, seen, ITEMS, counted, hidden)
+def seen(histories):
+    return SeenItems(np.concatenate(histories), np.array([len(history) for history in histories]), ITEMS)
+
+
+def beginnings(users):
+    """Every beginning of each sequence."""
+    return [user[:length] for user in users for length in range(1, len(user) + 1)]
 
 
 def by_hand(config, users, history):
@@ -60,60 +59,31 @@ def by_hand(config, users, history):
 def test_scores_by_hand(tmp_path, config, blocks, at_once, monkeypatch):
     monkeypatch.setattr(pair_files, "_INTERACTIONS_AT_ONCE", at_once)
     users, others = sequences(), sequences(1, 5)
-    found = counted(config, users, tmp_path / "counts", blocks).scores(points(others, counted=False)).toarray()
-    expected = [by_hand(config, users, user[:seen]) for user in others for seen in range(1, len(user) + 1)]
+    found = counted(config, users, tmp_path / "counts", blocks).scores(seen(beginnings(others))).toarray()
+    expected = [by_hand(config, users, history) for history in beginnings(others)]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert found.any()
 
 
-@BOTH_KINDS
-def test_a_user_s_own_pairs_are_left_out_exactly(tmp_path, config):
-    users = sequences()
-    everyone = counted(config, users, tmp_path / "all")
-    for number in range(8):
-        others = users[:number] + users[number + 1 :]
-        without = counted(config, others, tmp_path / str(number)).scores(points([users[number]], counted=False))
-        found = everyone.scores(points([users[number]], counted=True))
-        np.testing.assert_allclose(found.toarray(), without.toarray(), rtol=1e-5, atol=1e-7)
-        assert abs(everyone.scores(points([users[number]], counted=False)) - found).max() > 0.01
-
-
-def test_what_only_the_user_knows_leaves_nothing(tmp_path):
-    users = [np.array([1, 2, 3]), np.array([4, 5, 4, 6])]
-    found = counted(EVERYTHING, users, tmp_path / "counts").scores(points(users, counted=True))
-    assert found.count_nonzero() == 0
-
-
 def test_transitions_are_in_the_order_of_time(tmp_path):
     users = [np.array([1, 2, 3])] * 2
-    found = counted(FORWARD, users, tmp_path / "counts").scores(points([np.array([2])], counted=False)).toarray()
+    found = counted(FORWARD, users, tmp_path / "counts").scores(seen([np.array([2])])).toarray()
     assert np.flatnonzero(found[0]).tolist() == [3]
 
 
 def test_users_of_a_batch_do_not_disturb_each_other(tmp_path):
     users = sequences()
     everyone = counted(EVERYTHING, users, tmp_path / "counts")
-    together = everyone.scores(points(users[:5], counted=True)).toarray()
-    alone = [everyone.scores(points([user], counted=True)).toarray() for user in users[:5]]
+    together = everyone.scores(seen(users[:5])).toarray()
+    alone = [everyone.scores(seen([user])).toarray() for user in users[:5]]
     np.testing.assert_array_equal(together, np.concatenate(alone))
-
-
-def test_hidden_items_belong_to_no_history(tmp_path):
-    users = sequences()
-    everyone = counted(EVERYTHING, users, tmp_path / "counts")
-    user = users[0]
-    hidden = np.zeros(len(user), bool)
-    hidden[1] = True
-    found = everyone.scores(points([user], counted=False, hidden=hidden)).toarray()
-    assert not np.array_equal(found[1], everyone.scores(points([user], counted=False)).toarray()[1])
-    np.testing.assert_allclose(found[1], found[0] * 2**-EVERYTHING.recency, rtol=1e-12)
 
 
 def test_counting_in_ranges_of_items_changes_nothing(tmp_path, monkeypatch):
     users = sequences()
-    at_once = counted(EVERYTHING, users, tmp_path / "once").scores(points(users, counted=True))
+    at_once = counted(EVERYTHING, users, tmp_path / "once").scores(seen(users))
     monkeypatch.setattr(pair_files, "_PAIRS_AT_ONCE", 50)
-    in_ranges = counted(EVERYTHING, users, tmp_path / "ranges").scores(points(users, counted=True))
+    in_ranges = counted(EVERYTHING, users, tmp_path / "ranges").scores(seen(users))
     np.testing.assert_array_equal(at_once.toarray(), in_ranges.toarray())
 
 
@@ -152,18 +122,6 @@ def test_sequences_that_do_not_fit_are_refused(tmp_path):
     bad = [np.array([1, ITEMS + 1])]
     with pytest.raises(ValueError, match=f"item indices 1..{ITEMS}"):
         counted(EVERYTHING, bad, tmp_path / "counts")
-
-
-@BOTH_KINDS
-def test_items_that_pass_for_cold_have_no_counts(tmp_path, config):
-    users = sequences()
-    counts = counted(config, users, tmp_path / "counts")
-    every = points(users, counted=True)
-    found = counts.scores(replace(every, cold=lambda items: items % 3 == 0)).toarray()
-    expected = counts.scores(every).toarray()
-    expected[:, ::3] = 0
-    np.testing.assert_array_equal(found, expected)
-    assert found.any()
 
 
 def test_of_equally_strong_neighbours_the_first_are_kept():

@@ -14,10 +14,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from transrec.config import ConfigError, config_classes, load
-from transrec.data.batch import ItemContent, ModalityContent, Sampling, SequenceBatch, SparseScores
+from transrec.data.batch import ItemContent, ModalityContent, Sampling, SequenceBatch
 from transrec.data.examples.questions import Histories
 from transrec.evaluation.evaluator import inference
-from transrec.evidence.co_occurrence import CoOccurrenceConfig
 from transrec.item_encoders import ItemEncoderConfig
 from transrec.item_encoders.image import ImageEncoderConfig
 from transrec.item_encoders.multimodal import MultimodalEncoderConfig
@@ -157,15 +156,6 @@ def test_every_combination_gives_one_finite_loss_that_trains_the_model(bert_fold
 def test_the_host_waits_for_no_part(bert_folder, names):
     model = build(bert_folder, *names)
     step_without_waiting(model, make_batch(model.objective.sampling))
-
-
-@pytest.mark.parametrize("objective", ["next_item", "in_batch_softmax", "sampled_softmax", "full_softmax"])
-def test_the_host_does_not_wait_for_evidence(bert_folder, objective):
-    model = build(bert_folder, "id_embedding", "sasrec", objective, evidence=[CoOccurrenceConfig()])
-    batch = make_batch(model.objective.sampling)
-    entries = torch.arange(len(batch.scored))
-    scores = SparseScores(entries, entries % len(batch.content.items), torch.ones(len(entries)))
-    step_without_waiting(model, replace(batch, evidence=(scores,)))
 
 
 @pytest.mark.parametrize("user_encoder", ["sasrec", "gru4rec"])

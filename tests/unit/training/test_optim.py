@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from transrec.config import ConfigError, validate
-from transrec.evidence.terms import EvidenceTerm
 from transrec.protocols import Adapter, Model, Tower, TowerEncoder
 from transrec.training.optim import LearningRates, OptimizerConfig, build_optimizer, schedule_factor, set_learning_rates
 
@@ -164,20 +163,3 @@ def test_values_out_of_range_are_refused(value: dict[str, object]) -> None:
 def test_values_that_torch_would_refuse_are_refused(value: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(value))):
         validate(OptimizerConfig, value)
-
-
-class Counted(Tiny):
-    """With evidence."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.evidence = EvidenceTerm(1.0, 30.0)
-
-
-def test_evidence_has_its_rate_and_without_one_that_of_the_head() -> None:
-    model = Counted()
-    own = build(OptimizerConfig(lr=RATES.model_copy(update={"evidence": 5e-2})), model)
-    assert {rate_of(own, parameter) for parameter in model.evidence.parameters()} == {("evidence", 5e-2)}
-    assert rate_of(own, model.item_encoder.projection.weight) == ("head", 1e-3)
-    shared = build(OptimizerConfig(lr=RATES), model)
-    assert {rate_of(shared, parameter) for parameter in model.evidence.parameters()} == {("head", 1e-3)}

@@ -14,10 +14,8 @@ from transrec.data.batch import Sampling, SequenceBatch, Targets
 from transrec.data.content.item_store import ItemStore
 from transrec.data.examples.candidates import Candidates, CandidateSampler
 from transrec.data.examples.cloze import hide
-from transrec.data.examples.evidence import Draw, of_windows
 from transrec.data.examples.negatives import NegativeSampler
 from transrec.data.examples.windows import Window
-from transrec.protocols import Evidence
 
 _NEGATIVES, _CANDIDATES, _CLOZE = (
     3,
@@ -34,7 +32,6 @@ class WindowedExamples(Protocol):
     max_length: int
     targets: Targets
     popularity: Ints  # (N + 1,)
-    evidence: Sequence[Evidence]
 
     @property
     def num_items(self) -> int: ...
@@ -55,7 +52,6 @@ class SequenceCollation:
     def __init__(self, examples: WindowedExamples, store: ItemStore, sampling: Sampling, seed: int) -> None:
         self.store, self.sampling, self.seed = store, sampling, seed
         self.max_length, self.sampled, self._of_items = examples.max_length, examples.sampled, examples.targets.of_items
-        self.evidence, self._catalogue_size = examples.evidence, examples.num_items
         popularity = np.maximum(examples.popularity, 1)
         self.log_popularity = np.log(popularity / popularity[1:].sum()).astype(np.float32)
         self._candidate_sampler = CandidateSampler(self.sampled, examples.popularity)
@@ -94,15 +90,6 @@ class SequenceCollation:
             occurrences=int(layout.mask.sum()) + others,
             **self._sampled(candidates, content.items.numpy(), rows),
             masked=None if layout.masked is None else torch.from_numpy(layout.masked),
-            evidence=of_windows(
-                self.evidence,
-                windows,
-                scored > 0,
-                layout.masked,
-                content.items.numpy(),
-                self._catalogue_size,
-                Draw(self.seed, step, first_slot),
-            ),
         )
 
     def _next(self, windows: Sequence[Window | None], sequences: NDArray[np.int64]) -> "_Layout":

@@ -56,7 +56,8 @@ def test_weights_of_evidence_are_fitted(train: Train, objective: str) -> None:
     similarity = "model.similarity=" + ("cosine" if objective == "cosine" else "dot")
     weights = exported(train(OBJECTIVES[objective], similarity))
     assert {name for name in weights if name.startswith("evidence.")} == {
-        f"evidence.{kind}.{part}" for kind in TERMS for part in ("weight", "log_scale")
+        "evidence.network",
+        *(f"evidence.{kind}.{part}" for kind in TERMS for part in ("weight", "log_scale")),
     }
     for kind in TERMS[:2]:
         assert abs(weights[f"evidence.{kind}.weight"].item() - 1) > 1e-4

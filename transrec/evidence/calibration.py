@@ -10,8 +10,8 @@ The fit minimises the mean cross entropy of the targets among all candidates,
 
     −log softmax(a ⟨h, e⟩ + Σₖ wₖ log(1 + cₖ sₖ)),    wₖ ≥ 0,
 
-and returns wₖ / a, because only the proportion of network and evidence changes a ranking. A penalty on the distance
-from the initial values decides where the targets do not: few of them are cold, for example.
+where a < 1 if the network is too sure of itself. A small penalty on the distance from the initial values decides where
+the targets do not.
 
 In large catalogues, a sample stands for the candidates that have no evidence for a user. The others, and the target,
 are always in the sum. Designs considered: ranks of the target, which have no gradient; a sample of all candidates,
@@ -47,6 +47,13 @@ class Fitted(NamedTuple):
 
     weight: float
     log_scale: float
+
+
+class Fit(NamedTuple):
+    """What is fitted."""
+
+    network: float  # the factor a of the network's logits
+    kinds: list[Fitted]
 
 
 @dataclass(frozen=True)
@@ -122,8 +129,8 @@ def fit(
     initial: Sequence[Fitted],
     total: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     seed: int,
-) -> list[Fitted]:
-    """The best weights and scales for the questions of all ranks; every rank must call it.
+) -> Fit:
+    """The best numbers for the questions of all ranks; every rank must call it.
 
     Args:
         asked: this rank's questions.
@@ -151,5 +158,5 @@ def fit(
     bounds = [(-_FARTHEST, _FARTHEST), *[(0.0, None)] * kinds]
     bounds += [(one.log_scale - _FARTHEST, one.log_scale + _FARTHEST) for one in initial]
     best = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ITERATIONS}).x
-    scale, weights, log_scales = math.exp(best[0]), best[1 : 1 + kinds], best[1 + kinds :]
-    return [Fitted(float(w) / scale, float(c)) for w, c in zip(weights, log_scales, strict=True)]
+    fitted = [Fitted(*pair) for pair in zip(best[1 : 1 + kinds].tolist(), best[1 + kinds :].tolist(), strict=True)]
+    return Fit(math.exp(best[0]), fitted)

@@ -29,7 +29,7 @@ class EvidenceSettings(Config):
         return name
 
 
-class EvidenceTerm(FittedWeights):
+class EvidenceTerm(nn.Module):
     """w · log(1 + c · s) of evidence s >= 0, with a weight w and a scale c > 0.
 
     The logarithm turns counts into logits: doubling a count adds a constant. Nothing is added where there is no
@@ -48,11 +48,14 @@ class EvidenceTerm(FittedWeights):
         return self.weight.float() * torch.log1p(self.log_scale.float().exp() * scores)
 
 
-class EvidenceTerms(nn.ModuleDict):
-    """The terms of a model, by kind of evidence."""
+class EvidenceTerms(FittedWeights, nn.ModuleDict):
+    """The terms of a model, by kind of evidence, and the factor of the network's logits beside them."""
 
     def __init__(self, settings: Sequence[EvidenceSettings]) -> None:
         super().__init__({one.key: EvidenceTerm(one.weight, one.scale) for one in settings})
+        self.network: Tensor
+        if settings:  # otherwise there is nothing to weigh the network against
+            self.register_buffer("network", torch.ones(1))
 
     def forward(self, evidence: Sequence[SparseScores]) -> list[SparseScores]:
         """The contributions to the logits, from the scores of each kind in the order of the settings."""

@@ -216,8 +216,10 @@ class SequentialRecommender(Model):
 
         def score(question: Any) -> Score:
             inputs = question.inputs.to(items.device)
-            users = self.user_vectors(items[inputs], inputs > 0)
-            terms = self.evidence(to_device(question.evidence, items.device)) if self.evidence else []
+            users, terms = self.user_vectors(items[inputs], inputs > 0), []
+            if self.evidence:
+                users = users * self.evidence.network.float()
+                terms = self.evidence(to_device(question.evidence, items.device))
             return InnerProducts(users, targets, terms, self._cosine, lengths)
 
         return score

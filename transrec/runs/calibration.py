@@ -51,9 +51,9 @@ def calibrate(
         return found
 
     fitted = fit(asked, known, list(initial.values()), total, experiment.seed)
-    numbers = {
+    numbers = {"evidence.network": torch.tensor([fitted.network])} | {
         f"evidence.{key}.{name}": torch.tensor([number])
-        for key, one in zip(initial, fitted, strict=True)
+        for key, one in zip(initial, fitted.kinds, strict=True)
         for name, number in one._asdict().items()
     }
     weights.load_strictly(model, numbers, weights.names(model))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from transrec.data.batch import SparseScores
 from transrec.evidence import calibration
-from transrec.evidence.calibration import Catalogue, Fitted, HeldOut, fit
+from transrec.evidence.calibration import Catalogue, Fit, Fitted, HeldOut, fit
 
 QUESTIONS, ITEMS, WIDTH = 3000, 60, 8
 INITIAL = Fitted(1.0, 0.0)
@@ -48,8 +48,10 @@ class World:
         return HeldOut(self.users[start:stop], self.targets[start:stop], self.left_out[start:stop], evidence)
 
     def fitted(self, asked: Sequence[HeldOut] | None = None) -> Fitted:
-        [found] = fit(asked or [self.asked()], self.known, [INITIAL], alone, seed=0)
-        return found
+        return self.fit(asked).kinds[0]
+
+    def fit(self, asked: Sequence[HeldOut] | None = None) -> Fit:
+        return fit(asked or [self.asked()], self.known, [INITIAL], alone, seed=0)
 
 
 def terms(found: Fitted, scores: Tensor) -> Tensor:
@@ -69,10 +71,11 @@ def test_evidence_that_is_noise_gets_no_weight() -> None:
 
 
 def test_a_network_that_is_too_sure_counts_for_less() -> None:
-    """Three times its logits are best divided by three; evidence then weighs three times as much beside it."""
+    """Three times its logits are best divided by three; the evidence beside it weighs what it did."""
     plain, sure = World(1.0), World(1.0, confidence=3.0)
     scores = torch.tensor([1.0, 5.0, 10.0])
-    assert torch.allclose(terms(sure.fitted(), scores), 3 * terms(plain.fitted(), scores), rtol=0.1)
+    assert sure.fit().network == pytest.approx(plain.fit().network / 3, rel=0.05)
+    assert torch.allclose(terms(sure.fitted(), scores), terms(plain.fitted(), scores), rtol=0.1)
 
 
 def test_the_sum_is_the_cross_entropy_of_a_dense_softmax() -> None:
@@ -103,8 +106,9 @@ def test_questions_in_several_batches_give_the_same_fit() -> None:
 
 def test_without_questions_the_initial_values_stay() -> None:
     world = World(1.0)
-    [found] = fit([], world.known, [INITIAL], alone, seed=0)
-    assert found == pytest.approx(INITIAL)
+    found = fit([], world.known, [INITIAL], alone, seed=0)
+    assert found.network == pytest.approx(1)
+    assert found.kinds[0] == pytest.approx(INITIAL)
 
 
 def test_a_kind_without_any_score_keeps_its_initial_weight() -> None:
@@ -112,6 +116,6 @@ def test_a_kind_without_any_score_keeps_its_initial_weight() -> None:
     asked = world.asked()
     empty = SparseScores(nothing, nothing, torch.zeros(0))
     both = HeldOut(asked.users, asked.targets, asked.left_out, [*asked.evidence, empty])
-    kept = fit([both], world.known, [INITIAL, Fitted(0.3, 9.0)], alone, seed=0)[1]
+    kept = fit([both], world.known, [INITIAL, Fitted(0.3, 9.0)], alone, seed=0).kinds[1]
     assert kept.log_scale == pytest.approx(9.0)
     assert kept.weight == pytest.approx(0.3, rel=0.5)

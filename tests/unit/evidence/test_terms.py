@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pydantic import TypeAdapter
+from torch import nn
 
 from transrec import weights
 from transrec.data.batch import SparseScores
@@ -37,4 +38,6 @@ def test_a_kind_is_chosen_by_its_name():
 def test_weights_and_scales_are_exported_without_being_trained():
     terms = EvidenceTerms([CoOccurrenceConfig()])
     assert not list(terms.parameters())
-    assert weights.trainable_names(terms) == ["co_occurrence.weight", "co_occurrence.log_scale"]
+    assert set(weights.trainable_names(nn.ModuleDict({"evidence": terms}))) == {
+        f"evidence.{name}" for name in ("network", "co_occurrence.weight", "co_occurrence.log_scale")
+    }

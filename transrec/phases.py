@@ -27,10 +27,10 @@ class _Recording:
         self._open: list[str] = []
         self._since = self._busy_since = 0.0
 
-    def enter(self, name: str) -> None:
+    def enter(self, name: str, again: bool) -> None:
         self._turn()
         self._open.append(name)
-        self.of(name)["times"] += 1
+        self.of(name)["times"] += not again
 
     def leave(self) -> None:
         self._turn()
@@ -86,13 +86,17 @@ def recorded() -> Recorded:
 
 
 @contextmanager
-def phase(name: str) -> Iterator[None]:
-    """Count the time spent inside for the phase `name`, except for the time of nested phases."""
+def phase(name: str, again: bool = False) -> Iterator[None]:
+    """Count the time spent inside for the phase `name`, except for the time of nested phases.
+
+    Args:
+        again: this is the rest of a phase that was left before, so that it counts as entered once.
+    """
     found = _RECORDING.get()
     if found is None:
         yield
         return
-    found.enter(name)
+    found.enter(name, again)
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ question and a candidate with evidence or which is the target, C sampled candida
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -33,12 +33,15 @@ from torch import Tensor
 
 from transrec.data.batch import SparseScores
 
+Floats = NDArray[np.float64]
+
 QUESTIONS = 2000  # at most
 CANDIDATES = 10_000  # at most, in the sum over candidates without evidence
-_PENALTY = 1e-3  # of a squared distance of 1, on the scale of the mean cross entropy
+_PENALTY = 2.0  # of a squared distance of 1, in units of the cross entropy of one question
 _FARTHEST = 10.0  # that a logarithm may move
 _ITERATIONS = 50
 _PAIRS_AT_ONCE = 2**16
+_GOES_ON, _IS_DONE = 1.0, 0.0  # what the main process tells the others
 _NEVER = -1e30  # a logit of no candidate; its gradient would be NaN at minus infinity
 
 
@@ -68,41 +71,57 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What is scored."""
+    """What is scored: only the vectors that the fit reads, because there may be millions of others."""
 
-    vectors: Tensor  # (N + 1, D)
+    vectors: Tensor  # (V, D)
+    row_of: Tensor  # (N + 1,) int32, the row of each item in `vectors`; -1 for items without one
     candidates: Tensor  # (N + 1,) bool
+    sampled: Tensor  # (C,) the candidates that stand for those without evidence
 
-    def sample(self, seed: int) -> Tensor:
-        """The candidates (C,) that stand for all of them."""
-        every = self.candidates.nonzero().squeeze(1)
-        if len(every) <= CANDIDATES:
-            return every
-        drawn = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))[:CANDIDATES]
-        return every[drawn].sort().values
+    def of(self, items: Tensor) -> Tensor:
+        """The vectors of these items."""
+        found: Tensor = self.vectors[self.row_of[items].long()]
+        return found
+
+
+def sample(candidates: Tensor, seed: int) -> Tensor:
+    """At most `CANDIDATES` of the candidates (N + 1,), ascending."""
+    every = candidates.nonzero().squeeze(1)
+    if len(every) <= CANDIDATES:
+        return every
+    drawn = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))[:CANDIDATES]
+    chosen: Tensor = every[drawn].sort().values
+    return chosen
+
+
+def needed(asked: Sequence[HeldOut], sampled: Tensor) -> Tensor:
+    """The items whose vectors the fit reads, ascending."""
+    with_evidence = [scores.columns for one in asked for scores in one.evidence]
+    items: Tensor = torch.cat([sampled, *(one.targets for one in asked), *with_evidence]).unique()
+    return items
 
 
 class _Sums:
     """The sum of the cross entropies of some questions, as a function of the numbers that are fitted."""
 
-    def __init__(self, asked: HeldOut, known: Catalogue, sampled: Tensor) -> None:
-        rows, width = torch.arange(len(asked.targets)).unsqueeze(1), len(known.vectors)
+    def __init__(self, asked: HeldOut, known: Catalogue) -> None:
+        rows, width = torch.arange(len(asked.targets)).unsqueeze(1), len(known.candidates)
         targets, left_out = rows * width + asked.targets.unsqueeze(1), rows * width + asked.left_out
         places = torch.cat([targets.squeeze(1), *(one.rows * width + one.columns for one in asked.evidence)]).unique()
         kept = known.candidates[places % width] & ~torch.isin(places, left_out) | torch.isin(places, targets)
         self.places = places[kept]
         self.rows, columns = self.places // width, self.places % width
         pairs = zip(self.rows.split(_PAIRS_AT_ONCE), columns.split(_PAIRS_AT_ONCE), strict=True)
-        self.logits = torch.cat([(asked.users[r] * known.vectors[c]).sum(1) for r, c in pairs])
+        self.logits = torch.cat([(asked.users[r] * known.of(c)).sum(1) for r, c in pairs])
         self.values = torch.stack([self._of(one.rows * width + one.columns, one.values) for one in asked.evidence])
         self.targets = torch.searchsorted(self.places, targets.squeeze(1))
-        self.rest = self._others(asked, known, sampled, torch.cat([self.places, left_out.flatten()]))
-        self.log_weight = math.log(int(known.candidates.sum()) / len(sampled))
+        self.rest = self._others(asked, known, torch.cat([self.places, left_out.flatten()]))
+        self.log_weight = math.log(int(known.candidates.sum()) / len(known.sampled))
 
-    def _others(self, asked: HeldOut, known: Catalogue, sampled: Tensor, excluded: Tensor) -> Tensor:
+    def _others(self, asked: HeldOut, known: Catalogue, excluded: Tensor) -> Tensor:
         """Logits (Q, C) of the sampled candidates without those at the `excluded` places."""
-        width, logits = len(known.vectors), asked.users @ known.vectors[sampled].T
-        columns = torch.full((width,), -1).index_copy(0, sampled, torch.arange(len(sampled)))
+        width, logits = len(known.candidates), asked.users @ known.of(known.sampled).T
+        columns = torch.full((width,), -1).index_copy(0, known.sampled, torch.arange(len(known.sampled)))
         rows, found = excluded // width, columns[excluded % width]
         logits[rows[found >= 0], found[found >= 0]] = _NEVER
         return logits
@@ -123,40 +142,62 @@ class _Sums:
         return (torch.logaddexp(largest + sums.log(), others) - logits[self.targets]).double().sum()
 
 
-def fit(
-    asked: Sequence[HeldOut],
-    known: Catalogue,
-    initial: Sequence[Fitted],
-    total: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    seed: int,
-) -> Fit:
+class Ranks(Protocol):
+    """The processes whose questions are fitted together."""
+
+    is_main: bool
+
+    def total(self, numbers: Floats) -> Floats:
+        """The sum of the numbers of all ranks."""
+        ...
+
+    def of_main(self, numbers: Floats) -> Floats:
+        """The numbers of the main process."""
+        ...
+
+
+def fit(asked: Sequence[HeldOut], known: Catalogue, initial: Sequence[Fitted], ranks: Ranks) -> Fit:
     """The best numbers for the questions of all ranks; every rank must call it.
+
+    Only the main process searches, because searches on different processors might end after different steps.
 
     Args:
         asked: this rank's questions.
         initial: where the fit begins, and what its penalty draws to; one for each kind of evidence.
-        total: adds numbers of all ranks, with the same result on each.
-        seed: draws the sample of candidates.
     """
-    from scipy.optimize import minimize  # late, because it takes half a second
-
-    sampled, kinds = known.sample(seed), len(initial)
-    parts = [_Sums(one, known, sampled) for one in asked]
-    questions = float(total(np.array([float(sum(len(one.targets) for one in asked))]))[0])
+    parts, kinds = [_Sums(one, known) for one in asked], len(initial)
     start = np.array([0.0, *(one.weight for one in initial), *(one.log_scale for one in initial)])
+    questions = max(1.0, float(ranks.total(np.array([float(sum(len(one.targets) for one in asked))]))[0]))
 
-    def objective(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        point = torch.from_numpy(numbers).float().requires_grad_()
-        summed = np.zeros(1 + len(numbers))
+    def summed(numbers: Floats) -> Floats:
+        """The sum of all cross entropies, and its gradient."""
+        point, found = torch.from_numpy(numbers).float().requires_grad_(), np.zeros(1 + len(numbers))
         for part in parts:
             value = part(point[0].exp(), point[1 : 1 + kinds], point[1 + kinds :])
             (gradient,) = torch.autograd.grad(value, point)
-            summed += [value.item(), *gradient.tolist()]
-        mean, distance = total(summed) / max(1.0, questions), numbers - start
-        return mean[0] + _PENALTY * distance @ distance, mean[1:] + 2 * _PENALTY * distance
+            found += [value.item(), *gradient.tolist()]
+        return ranks.total(found)
 
-    bounds = [(-_FARTHEST, _FARTHEST), *[(0.0, None)] * kinds]
-    bounds += [(one.log_scale - _FARTHEST, one.log_scale + _FARTHEST) for one in initial]
-    best = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ITERATIONS}).x
+    def objective(numbers: Floats) -> tuple[float, Floats]:
+        found, distance = summed(ranks.of_main(np.array([_GOES_ON, *numbers]))[1:]), numbers - start
+        value = found[0] + _PENALTY * distance @ distance
+        return value / questions, (found[1:] + 2 * _PENALTY * distance) / questions
+
+    best = _search(objective, start, initial) if ranks.is_main else start
+    message = ranks.of_main(np.array([_IS_DONE, *best]))
+    while message[0] == _GOES_ON:  # on the other ranks
+        summed(message[1:])
+        message = ranks.of_main(message)
+    best = message[1:]
     fitted = [Fitted(*pair) for pair in zip(best[1 : 1 + kinds].tolist(), best[1 + kinds :].tolist(), strict=True)]
     return Fit(math.exp(best[0]), fitted)
+
+
+def _search(objective: Callable[[Floats], tuple[float, Floats]], start: Floats, initial: Sequence[Fitted]) -> Floats:
+    from scipy.optimize import minimize  # late, because it takes half a second
+
+    bounds = [(-_FARTHEST, _FARTHEST), *[(0.0, None)] * len(initial)]
+    bounds += [(one.log_scale - _FARTHEST, one.log_scale + _FARTHEST) for one in initial]
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ITERATIONS})
+    best: Floats = found.x
+    return best

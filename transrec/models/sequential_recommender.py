@@ -205,8 +205,10 @@ class SequentialRecommender(Model):
         vectors: Tensor = self.objective.logits(self._unit(self.encode_users(histories, mask).float()))
         return vectors
 
-    def target_vectors(self, items: Tensor) -> Tensor:
-        return self._unit(self.encode_targets(items))
+    def target_vectors(self, items: Tensor, some: Tensor | None = None) -> Tensor:
+        """As declared; with `some` (V,), only the vectors of these targets, without a copy of all."""
+        vectors = self.encode_targets(items)
+        return self._unit(vectors if some is None else vectors[some.to(vectors.device)])
 
     def scorer(self, items: Tensor) -> Scorer:
         """Function from users' newest items, `question.inputs` (B, L), to the scores of all targets, which are the

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from transrec import weights
-from transrec.data.content.item_store import ItemStore
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.distributed.world import World
 from transrec.evaluation.evaluator import encode_catalogue, inference
-from transrec.evidence.calibration import QUESTIONS, Catalogue, Fitted, HeldOut, fit
+from transrec.evidence.calibration import QUESTIONS, Catalogue, Fitted, HeldOut, fit, needed, sample
 from transrec.evidence.terms import EvidenceTerm
 from transrec.experiment import Experiment
 from transrec.models.sequential_recommender import SequentialRecommender
+from transrec.phases import did, phase
 from transrec.runs.build import Parts
 
 Floats = NDArray[np.float64]
@@ -42,15 +42,8 @@ def calibrate(
     The fit starts from the `initial` values, so fitting the same network again gives the same numbers.
     """
     assert isinstance(model, SequentialRecommender)
-    assert isinstance(parts.examples, NextItemExamples)
-    most = experiment.evaluation.validation_users or experiment.evaluation.users or QUESTIONS
-    asked, known = _held_out(model, initial.keys(), parts.examples, parts.store, min(QUESTIONS, most), world)
-
-    def total(numbers: Floats) -> Floats:
-        found: Floats = world.gather_rows(torch.from_numpy(numbers)[None].to(world.device)).sum(0).cpu().numpy()
-        return found
-
-    fitted = fit(asked, known, list(initial.values()), total, experiment.seed)
+    asked, known = _held_out(model, initial.keys(), experiment, parts, world)
+    fitted = fit(asked, known, list(initial.values()), _Together(world))
     numbers = {"evidence.network": torch.tensor([fitted.network])} | {
         f"evidence.{key}.{name}": torch.tensor([number])
         for key, one in zip(initial, fitted.kinds, strict=True)
@@ -59,20 +52,49 @@ def calibrate(
     weights.load_strictly(model, numbers, weights.names(model))
 
 
+class _Together:
+    """The ranks of a world."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.is_main = world, world.is_main
+
+    def total(self, numbers: Floats) -> Floats:
+        total: Floats = self._gathered(numbers).sum(0)
+        return total
+
+    def of_main(self, numbers: Floats) -> Floats:
+        first: Floats = self._gathered(numbers)[0]
+        return first
+
+    def _gathered(self, numbers: Floats) -> Floats:
+        found: Floats = self.world.gather_rows(torch.from_numpy(numbers)[None].to(self.world.device)).cpu().numpy()
+        return found
+
+
 def _held_out(
-    model: SequentialRecommender, kinds: Set[str], examples: NextItemExamples, store: ItemStore, most: int, world: World
+    model: SequentialRecommender, kinds: Set[str], experiment: Experiment, parts: Parts, world: World
 ) -> tuple[list[HeldOut], Catalogue]:
     """This rank's questions of the validation, with those `kinds` of evidence."""
-    size, kept = examples.targets.size, [key in kinds for key in model.evidence]
+    examples, kept = parts.examples, [key in kinds for key in model.evidence]
+    assert isinstance(examples, NextItemExamples)
+    most = experiment.evaluation.validation_users or experiment.evaluation.users or QUESTIONS
+    users_asked = examples.sample_users("valid", min(QUESTIONS, most))
+    size = examples.targets.size
     candidates = torch.zeros(size + 1, dtype=torch.bool)
     candidates[torch.from_numpy(examples.ranked)] = True
-    asked = []
+    sampled, asked = sample(candidates, experiment.seed), []
     with inference(model):
-        vectors = encode_catalogue(model, store, size, world)
-        for question in examples.questions("valid", world.rank, world.size, examples.sample_users("valid", most)):
+        with phase("encoding"):
+            vectors = encode_catalogue(model, parts.store, size, world)
+            did(items=size)
+        for question in examples.questions("valid", world.rank, world.size, users_asked):
             inputs = (question or examples.nobody).inputs.to(world.device)  # nobody: in step with the other ranks
             users = model.user_vectors(vectors[inputs], inputs > 0).cpu()
             if question is not None:
                 fitted = list(compress(question.evidence, kept))
                 asked.append(HeldOut(users, question.targets, question.left_out, fitted))
-        return asked, Catalogue(model.target_vectors(vectors).cpu(), candidates)
+        items = needed(asked, sampled)
+        row_of = torch.full((size + 1,), -1, dtype=torch.int32).index_copy(
+            0, items, torch.arange(len(items), dtype=torch.int32)
+        )
+        return asked, Catalogue(model.target_vectors(vectors, items).cpu(), row_of, candidates, sampled)

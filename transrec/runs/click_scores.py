@@ -99,7 +99,7 @@ def _impression(request: Request, features: FeatureRows, heads: int) -> Impressi
     check_visit(visit, features.settings)
     history, user_id = np.array(request.history, np.int32), _in_utf8(visit.user_id) or ""
     context, profile = _as_text(visit.context), _as_text(visit.profile)
-    return Impression(user_id, 0, 1, visit.time, history, unknown, context, profile, request.shown)
+    return Impression(user_id, 0, 1, visit.time, history, unknown, context, profile, max(1, request.shown))
 
 
 def probability(logit: float) -> float:

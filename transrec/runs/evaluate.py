@@ -55,7 +55,9 @@ class Result:
     @cached_property
     def groupings(self) -> Mapping[str, Groups]:
         """The metrics by group of questions; empty unless the run was trained on the same data, which defines them."""
-        if read_export(self.channel.export).shards_sha256 != self.examples.folder.index_sha256:
+        trained_on = read_export(self.channel.export).shards_sha256
+        own = self.data.path == self.channel.experiment.data.path if trained_on is None else None  # of older exports
+        if not own and trained_on != self.examples.folder.index_sha256:
             return {}
         return self.groups(self.found)
 

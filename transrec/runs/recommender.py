@@ -490,8 +490,12 @@ class Recommender:
 
     def _request(self, query: Query) -> Request:
         seen = self.catalogue.indices(query.history) if query.history else []
-        allowed = self._allowed(query)
-        items = np.arange(1, len(self.catalogue.item_ids) + 1) if allowed is None else np.flatnonzero(allowed.numpy())
+        if query.candidates is not None and not query.filters:  # without a pass over the catalogue
+            items = np.unique(np.array(self.catalogue.indices(query.candidates) if query.candidates else [], np.int64))
+        else:
+            allowed = self._allowed(query)
+            every = np.arange(1, len(self.catalogue.item_ids) + 1)
+            items = every if allowed is None else np.flatnonzero(allowed.numpy())
         left_out = self._left_out(query) + (seen if query.candidates is None else [])
         return Request(seen, query.visit, items[~np.isin(items, left_out)], shown=len(items))
 

@@ -28,7 +28,7 @@ import math
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,6 +100,13 @@ class Saving:
     def is_written(self) -> bool:
         """Whether this rank's file is written, or has failed, so that `complete` need not wait for it."""
         return self._digest.done()
+
+    def abandon(self) -> None:
+        """Wait for this rank's file, and complete the checkpoint if no other rank is needed for that."""
+        self._digest.exception()
+        if self._world.size == 1:
+            with suppress(TransRecError):  # the error because of which it is abandoned is the one to report
+                self.complete()
 
     def complete(self) -> None:
         """Wait for the files of all ranks, then give the checkpoint its name.
@@ -216,7 +223,8 @@ def _on_all(world: World, action: Callable[[], T], verb: str = "write") -> T:
 
 def _make_partial(partial: Path, model: nn.Module) -> None:
     with writing(partial):
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in partial.parent.glob("step-????????.partial"):  # by a run that was killed; it takes space
+            shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
     trained = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)  # ds_numel: ZeRO-3
     needed, free = BYTES_PER_PARAMETER * trained, shutil.disk_usage(partial).free

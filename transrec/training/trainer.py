@@ -206,6 +206,8 @@ class Trainer:
                 if not self.state.finished:
                     self._run()
             except BaseException:
+                if self._saving is not None:
+                    self._saving.abandon()
                 with suppress(StorageError):  # the error that stopped the run is the one reported
                     self.close()
                 raise
@@ -294,7 +296,8 @@ class Trainer:
         """Complete the checkpoint that is being written, if there is one; every rank must call it."""
         saving, self._saving = self._saving, None
         if saving is not None:
-            saving.complete()
+            with phase("checkpoint", again=True):
+                saving.complete()
 
     def _check_weights(self) -> None:
         """Stop if an update made the trained weights non-finite, which the loss before it does not show."""

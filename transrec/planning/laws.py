@@ -137,7 +137,7 @@ LAWS = {
         Law("encoding", _over_ranks("items", lambda s: s.items), "items / rank"),
         Law("validation", lambda s: _answers(s, _asked(s)[0]), "questions × items / rank"),
         Law("checkpoint", lambda s: {FIXED: 1, "parameters": s.parameters.trainable}, "parameters"),
-        Law("calibration", lambda s: {FIXED: 1}, "nothing"),
+        Law("fitting", lambda s: {FIXED: 1}, "nothing"),
         Law("test", lambda s: _answers(s, sum(_asked(s))), "questions × items / rank"),
         Law("results", lambda s: {FIXED: 1, "questions": _asked(s)[1]}, "questions"),
         Law("export", lambda s: {FIXED: 1, "parameters": exported(s)}, "parameters"),

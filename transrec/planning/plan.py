@@ -250,7 +250,7 @@ def _times(phase: str, setting: Setting) -> float | None:
     if phase == "validation":
         return validations
     if phase == "encoding":
-        return validations + 2 + bool(setting.experiment.model.looked_up())  # final validation, test, calibration
+        return validations + 2 + bool(setting.experiment.model.looked_up())  # final validation, test, fitting
     return max(1, validations + (due(train.checkpoint_every) if phase == "checkpoint" else 0))
 
 

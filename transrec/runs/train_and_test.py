@@ -21,14 +21,14 @@ from transrec.evaluation.evaluator import Evaluator, UserResults
 from transrec.evaluation.groups import Groups, groups_as_json, of_each
 from transrec.evaluation.metrics import metric
 from transrec.evaluation.report import as_json
-from transrec.evidence.calibration import Fitted
+from transrec.evidence.fitting import Fitted
 from transrec.experiment import Experiment
 from transrec.phases import did, phase, recorded, recording
 from transrec.protocols import Examples
 from transrec.runs.baselines import baselines
 from transrec.runs.build import Parts, build
-from transrec.runs.calibration import calibrate, initial_values
 from transrec.runs.export import damage, describe
+from transrec.runs.fitting import fit_evidence, initial_values
 from transrec.runs.learning_rates import told
 from transrec.runs.model_card import write_model_card
 from transrec.runs.pool_memory import check_pool
@@ -116,8 +116,8 @@ def train_and_measure(experiment: Experiment, world: World) -> Trained:
     model = trainer.engine.module
     weights.load_trained(experiment.run_dir / "export", model)
     if begun.evidence:
-        with phase("calibration"):
-            calibrate(model, begun.evidence, experiment, parts, world)
+        with phase("fitting"):
+            fit_evidence(model, begun.evidence, experiment, parts, world)
         trainer.save_best()
     with phase("test"):
         results = {part: evaluator.users(model, parts.store, part) for part in ("valid", "test")}

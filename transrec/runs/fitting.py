@@ -12,7 +12,7 @@ from transrec import weights
 from transrec.data.examples.next_item import NextItemExamples
 from transrec.distributed.world import World
 from transrec.evaluation.evaluator import encode_catalogue, inference
-from transrec.evidence.calibration import QUESTIONS, Catalogue, Fitted, HeldOut, fit, needed, sample
+from transrec.evidence.fitting import QUESTIONS, Catalogue, Fitted, HeldOut, fit, needed, sample
 from transrec.evidence.terms import EvidenceTerm
 from transrec.experiment import Experiment
 from transrec.models.sequential_recommender import SequentialRecommender
@@ -34,7 +34,7 @@ def initial_values(parts: Parts) -> dict[str, Fitted]:
     return {key: Fitted(terms[key].weight.item(), terms[key].log_scale.item()) for key in kept}
 
 
-def calibrate(
+def fit_evidence(
     model: nn.Module, initial: Mapping[str, Fitted], experiment: Experiment, parts: Parts, world: World
 ) -> None:
     """Replace the weights and scales of the evidence by those that fit the validation best; every rank must call it.

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transrec.data.batch import SparseScores
-from transrec.evidence import calibration
-from transrec.evidence.calibration import Catalogue, Fit, Fitted, HeldOut, fit, needed, sample
+from transrec.evidence import fitting
+from transrec.evidence.fitting import Catalogue, Fit, Fitted, HeldOut, fit, needed, sample
 
 QUESTIONS, ITEMS, WIDTH = 3000, 60, 8
 INITIAL = Fitted(1.0, 0.0)
@@ -100,7 +100,7 @@ def test_a_network_that_is_too_sure_counts_for_less() -> None:
 def test_the_sum_is_the_cross_entropy_of_a_dense_softmax() -> None:
     world = World(1.0)
     world.left_out[:10, 0] = world.targets[:10]  # a target may be left out of its own ranking, and still counts
-    sums = calibration._Sums(world.asked(), world.known)
+    sums = fitting._Sums(world.asked(), world.known)
     logits = 0.7 * world.users @ world.vectors.T + 1.5 * torch.log1p(2.0 * world.scores)
     kept = world.candidates.repeat(QUESTIONS, 1).scatter(1, world.left_out, False)
     kept.scatter_(1, world.targets.unsqueeze(1), True)
@@ -112,7 +112,7 @@ def test_the_sum_is_the_cross_entropy_of_a_dense_softmax() -> None:
 def test_a_sample_stands_for_the_candidates_without_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     world, scores = World(1.0), torch.tensor([1.0, 5.0, 10.0])
     every = world.fitted()
-    monkeypatch.setattr(calibration, "CANDIDATES", 20)
+    monkeypatch.setattr(fitting, "CANDIDATES", 20)
     assert len(world.known.sampled) == 20
     assert torch.allclose(terms(world.fitted(), scores), terms(every, scores), rtol=0.1)
 

@@ -182,6 +182,8 @@ def _phases(setting: Setting, rehearsals: Sequence[Rehearsal]) -> list[str]:
     if asked is not None and "blend" not in asked:
         made = {*asked, *(one.name for one in setting.experiment.model.looked_up())}
         rehearsed = {phase for phase in rehearsed if not _makes_evidence(phase) or phase.split()[1] in made}
+    if not setting.experiment.model.looked_up():
+        optional.add("fitting")
     if asked == []:
         optional.add("baselines")
         rehearsed -= {"baselines"}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ForkedCommands, refused
+from commands import ForkedCommands
 from run_folder import assert_same_weights, gradient_norms, hashes, losses
 from tiny_world import COMPARABLE, Tiny
 
@@ -56,9 +56,3 @@ def test_the_items_of_a_rank_alone_are_fewer(tiny: Tiny, commands: ForkedCommand
     """Else the comparison above would not notice if nothing were gathered."""
     run = train(commands, tiny, run_dir, objective("rank"), ranks=2)
     assert (np.array(losses(run)) < 0.9 * np.array(losses(alone))).any()
-
-
-def test_evidence_of_other_ranks_items_is_refused(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
-    evidence = "model.evidence=[{name: co_occurrence}]"
-    arguments = ["--config", tiny.config, f"run_dir={run_dir}", objective("world"), evidence]
-    assert "a rank looks up the evidence of its own items only" in refused(commands.run("train", *arguments))

@@ -53,7 +53,7 @@ class Fitted(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What is fitted."""
+    """The numbers that `fit` finds."""
 
     network: float  # the factor a of the network's logits
     kinds: list[Fitted]
@@ -71,7 +71,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What is scored: only the vectors that the fit reads, because there may be millions of others."""
+    """The items of a catalogue, and the vectors of those that the fit reads; there may be millions of others."""
 
     vectors: Tensor  # (V, D)
     row_of: Tensor  # (N + 1,) int32, the row of each item in `vectors`; -1 for items without one

@@ -56,7 +56,7 @@ class Result:
     def groupings(self) -> Mapping[str, Groups]:
         """The metrics by group of questions; empty unless the run was trained on the same data, which defines them."""
         trained_on = read_export(self.channel.export).shards_sha256
-        own = self.data.path == self.channel.experiment.data.path if trained_on is None else None  # of older exports
+        own = trained_on is None and self.data.path == self.channel.experiment.data.path  # an older export
         if not own and trained_on != self.examples.folder.index_sha256:
             return {}
         return self.groups(self.found)

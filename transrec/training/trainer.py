@@ -102,7 +102,7 @@ class _Window:
 
 
 class _Agreed(NamedTuple):
-    """What the ranks tell each other at each step."""
+    """Facts that all ranks know before a step."""
 
     micro_batches: list[Batch]  # with the encoder passes that every rank runs
     normalisers: dict[str, float]  # of each loss

@@ -79,6 +79,11 @@ def test_ranks_and_stages_change_nothing(train: Train, stage: int, ranks: int) -
     assert hashes(together) == hashes(alone)
     np.testing.assert_allclose(losses(together), losses(alone), rtol=1e-5)
     assert results_of(together)["co_occurrence"] == results_of(alone)["co_occurrence"]
+    fitted = {name: tensor for name, tensor in exported(together).items() if name.startswith("evidence.")}
+    expected = exported(alone)
+    assert fitted
+    for name, tensor in fitted.items():
+        np.testing.assert_allclose(tensor, expected[name], rtol=0.02, atol=0.02)
 
 
 def test_loader_processes_change_nothing(train: Train) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from transrec.config import ConfigError
 from transrec.files import json_lines
-from transrec.runs.click_scores import Visit
+from transrec.runs.answers.click_scores import Visit
 from transrec.terminal import shortened
 
 _KEYS = {"user", "history", "candidates", "time", "context", "profile"}  # of a line

@@ -32,7 +32,7 @@ from transrec.nn.dot_product import InnerProducts
 from transrec.protocols import Model, Part, Score, Scorer
 from transrec.runs.catalogue import Catalogue, Filters, check_top
 from transrec.runs.channels import Channel, Channels
-from transrec.runs.click_scores import Request, Visit, check_visit, click_scores, probability
+from transrec.runs.answers.click_scores import Request, Visit, check_visit, click_scores, probability
 from transrec.runs.evaluate import check_shards, data_of, evaluate
 from transrec.runs.evidence import look_up
 from transrec.runs.export import read_export

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
 
-from transrec.runs.click_scores import LATEST_SECOND
+from transrec.runs.answers.click_scores import LATEST_SECOND
 
 LONGEST_TEXT, MOST_SEEN, MOST_IDS, MOST_VALUES = 1000, 10_000, 10_000, 1000
 

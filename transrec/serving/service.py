@@ -12,7 +12,7 @@ from transrec.data.shards.bad_samples import BadSample
 from transrec.errors import TransRecError
 from transrec.runs import recommender as runs
 from transrec.runs.catalogue import Catalogue
-from transrec.runs.click_scores import Visit
+from transrec.runs.answers.click_scores import Visit
 from transrec.serving.batching import Batcher
 from transrec.serving.channels import Generation
 from transrec.serving.messages import (

@@ -9,7 +9,7 @@ from tiny_world import Tiny
 
 from transrec.commands.recommend import answer, one_history, parse
 from transrec.config import ConfigError
-from transrec.runs.click_scores import Visit
+from transrec.runs.answers.click_scores import Visit
 from transrec.runs.histories import read_histories
 from transrec.runs.recommender import Recommender
 

@@ -14,7 +14,7 @@ from transrec.data.examples.feature_rows import FeatureRows
 from transrec.features.feature import ContextFeature, UserColumnFeature, UserIdFeature
 from transrec.features.vocabulary import Values
 from transrec.runs import click_scores as scoring
-from transrec.runs.click_scores import Request, Visit, click_scores
+from transrec.runs.answers.click_scores import Request, Visit, click_scores
 
 
 def asked_about(visit: Visit, items: list[int], history: list[int] | None = None) -> Request:

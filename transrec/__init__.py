@@ -20,7 +20,7 @@ __all__ = ["Recommender", "Visit", "__version__", "load_adapters", "load_run", "
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = {"load_vectors": "vector_files", "Visit": "click_scores"}.get(name, "recommender")
+    module = {"load_vectors": "vector_files", "Visit": "answers.click_scores"}.get(name, "recommender")
     return getattr(importlib.import_module(f"transrec.runs.{module}"), name)
 
 

@@ -1,4 +1,4 @@
-from transrec.runs.click_scores import Visit as Visit
+from transrec.runs.answers.click_scores import Visit as Visit
 from transrec.runs.recommender import Recommender as Recommender
 from transrec.runs.recommender import load_adapters as load_adapters
 from transrec.runs.recommender import load_run as load_run

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from transrec import load_run
-from transrec.runs.recommender import Query, Recommender
+from transrec.runs.answers.query import Query
+from transrec.runs.recommender import Recommender
 from transrec.runs.vector_export import Wanted, export_vectors
 from transrec.runs.vector_files import VectorFolder
 from transrec.runs.vector_index import Floats

@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from served import served
 
 from transrec import load_run
-from transrec.runs.recommender import Query, Recommender
+from transrec.runs.answers.query import Query
+from transrec.runs.recommender import Recommender
 from transrec.runs.vector_export import Wanted, export_vectors
 from transrec.runs.vector_files import VectorFolder
 

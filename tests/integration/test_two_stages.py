@@ -16,7 +16,8 @@ from transrec import load_run
 from transrec.commands.recommend import LINES_AT_ONCE, main
 from transrec.config import ConfigError, validate
 from transrec.experiment import Experiment
-from transrec.runs.recommender import Query, Recommender
+from transrec.runs.answers.query import Query
+from transrec.runs.recommender import Recommender
 
 HISTORY = ["item-3", "item-17", "item-3"]
 Capture = pytest.CaptureFixture[str]
@@ -148,13 +149,13 @@ def test_many_queries_share_passes_of_both_models(ranker: Path, finder: Path, mo
     alone = [second.recommend(history, first_stage=first, first_stage_top=20) for history in histories]
     passes: dict[str, int] = {}
     for run in (first, second):
-        scorer = run._scorer
+        scorer = run._answers.scorer
 
         def counted(asked: Any, name: str = run.name, scorer: Any = scorer) -> Any:
             passes[name] = passes.get(name, 0) + 1
             return scorer(asked)
 
-        monkeypatch.setitem(run.__dict__, "_scorer", counted)
+        monkeypatch.setitem(run._answers.__dict__, "scorer", counted)
     together = second.recommend_many([Query(history) for history in histories], first, 20)
     assert passes == {"finder": 1, "ranker": 1}
     for found, expected in zip(together, alone, strict=True):

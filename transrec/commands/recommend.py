@@ -22,9 +22,10 @@ from rich.table import Table
 from transrec.commands.entry import add_json, command, positive, print_json, values_joined
 from transrec.config import ConfigError
 from transrec.files import parsed_json
+from transrec.runs.answers.query import Query
 from transrec.runs.catalogue import Catalogue
 from transrec.runs.histories import UserHistory, ids_of, read_histories, users_of
-from transrec.runs.recommender import CANDIDATES_TWICE, FIRST_STAGE_TOP, Query, Recommender, load_run, recommenders
+from transrec.runs.recommender import CANDIDATES_TWICE, FIRST_STAGE_TOP, Recommender, load_run, recommenders
 from transrec.terminal import console, shortened
 
 STANDARD_INPUT = "-"

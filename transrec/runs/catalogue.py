@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,10 @@ class Catalogue:
     @cached_property
     def index_of(self) -> dict[str, int]:
         return {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
+
+    def row(self, item: int) -> dict[str, Any]:
+        """The id and the title of an item, by its index, with which a result begins."""
+        return {"item_id": self.item_ids[item - 1], "title": self.titles[item - 1]}
 
     def title(self, item_id: str) -> str:
         return self.titles[self.index_of[item_id] - 1]

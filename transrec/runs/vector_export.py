@@ -20,10 +20,11 @@ from torch import Tensor
 from transrec import __version__, weights
 from transrec.config import ConfigError
 from transrec.runs import portable_tower, vector_index
+from transrec.runs.encoded_catalogue import KnownVectors
 from transrec.runs.histories import UserHistory
 from transrec.runs.outputs import output_folder
 from transrec.runs.portable_tower import SUFFIXES, ItemScorer, TowerKind, UserTower, random_histories, write_program
-from transrec.runs.recommender import KnownVectors, Recommender
+from transrec.runs.recommender import Recommender
 from transrec.runs.vector_files import (
     INDEX_FILE,
     ITEMS_FILE,

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from transrec.errors import TransRecError
-from transrec.runs.recommender import Query, Recommender
+from transrec.runs.answers.query import Query
+from transrec.runs.recommender import Recommender
 
 Answer = list[dict[str, Any]]
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from fastapi import HTTPException, Query, Response
 from transrec import __version__
 from transrec.data.shards.bad_samples import BadSample
 from transrec.errors import TransRecError
-from transrec.runs import recommender as runs
-from transrec.runs.catalogue import Catalogue
 from transrec.runs.answers.click_scores import Visit
+from transrec.runs.answers.query import Query as RecommenderQuery
+from transrec.runs.catalogue import Catalogue
 from transrec.serving.batching import Batcher
 from transrec.serving.channels import Generation
 from transrec.serving.messages import (
@@ -68,7 +68,7 @@ class Service:
         known = catalogue.known(history)
         among = None if candidates is None else catalogue.known(candidates)
         visit = Visit(request.user, request.time, request.context, request.profile)
-        query = runs.Query(known, request.k, among, visit, request.exclude, request.filters)
+        query = RecommenderQuery(known, request.k, among, visit, request.exclude, request.filters)
         answerable = known or not recommender.needs_history
         found = await self.batcher.ask(recommender, query) if answerable else []
         rows = [pictured(catalogue, row) for row in found]

@@ -17,8 +17,9 @@ from untrained_runs import export_run, make
 from transrec import load_run
 from transrec.config import ConfigError, validate
 from transrec.experiment import Experiment
+from transrec.runs.answers.query import Query
 from transrec.runs.histories import UserHistory
-from transrec.runs.recommender import Query, Recommender
+from transrec.runs.recommender import Recommender
 from transrec.runs.vector_export import Wanted, export_vectors
 from transrec.runs.vector_files import VectorFolder
 

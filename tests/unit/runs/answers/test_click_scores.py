@@ -13,7 +13,7 @@ from transrec.config import ConfigError
 from transrec.data.examples.feature_rows import FeatureRows
 from transrec.features.feature import ContextFeature, UserColumnFeature, UserIdFeature
 from transrec.features.vocabulary import Values
-from transrec.runs import click_scores as scoring
+from transrec.runs.answers import click_scores as scoring
 from transrec.runs.answers.click_scores import Request, Visit, click_scores
 
 

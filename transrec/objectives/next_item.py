@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from transrec.config import Config
 from transrec.data.batch import Sampling, SequenceBatch
+from transrec.nn.softmax_loss import softmax_loss
 from transrec.objectives.classes import of_the_rank, of_the_world
 from transrec.protocols import Objective
 
@@ -131,14 +132,6 @@ class Softmax(Objective):
         super().__init__(sampling)
         self.logits = Temperature(temperature, learn_temperature)
 
-    def _scores(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """Logits ⟨h, e⟩/τ (S, U) of scored positions and pool items, and the pool rows of the targets (S,).
-
-        Only the scored positions are kept: a full (B, P, U) table would be the largest tensor of the step.
-        """
-        states_SD, targets_S = self._scored(states, batch)
-        return states_SD @ pool.float().T, targets_S
-
     def _scored(self, states: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """States over τ (S, D) of the scored positions, and the pool rows of their targets (S,)."""
         states_SD = states.float().flatten(0, 1).index_select(0, batch.scored)
@@ -185,8 +178,8 @@ class FullSoftmax(Softmax):
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
         """Arguments as in `BinaryCrossEntropy.forward`."""
         with torch.autocast(states.device.type, enabled=False):
-            logits_SU, targets_S = self._scores(states, pool, batch)
-            return F.cross_entropy(logits_SU, targets_S, reduction="sum")
+            states_SD, targets_S = self._scored(states, batch)
+            return softmax_loss(states_SD, pool.float(), targets_S)
 
 
 class SampledSoftmax(Softmax):

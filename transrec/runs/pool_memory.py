@@ -18,10 +18,10 @@ from transrec.config import ConfigError
 from transrec.data.batch import ItemContent, Sampling
 from transrec.data.content.item_store import ItemStore
 from transrec.experiment import Experiment
+from transrec.nn.softmax_loss import table_rows
 from transrec.protocols import Examples, Model
 
 _FEW, _MORE = 16, 48  # numbers of items encoded to measure the memory of one item
-_SCORE_BYTES = 2 * 4  # of a score and its log-softmax in float32; the backward pass takes more
 _GIB = 2**30
 
 
@@ -43,7 +43,7 @@ def check_pool(
     # Only the difference counts, because both keep the same 16-bit copies of weights.
     few, more = (kept_bytes(model, probe, train.precision != "fp32") for probe in probes)
     kept = items * max(0, more - few) // (_MORE - _FEW)
-    needed = (kept + _SCORE_BYTES * scored * items) / _GIB
+    needed = (kept + _score_bytes(sampling, scored, items, device)) / _GIB
     available = memory(device) / _GIB if train.pool_memory is None else train.pool_memory
     if needed > available:
         raise ConfigError(
@@ -51,6 +51,13 @@ def check_pool(
             f"{kept / _GIB:,.1f} to encode them and the rest for their scores at {scored:,} positions, but only "
             f"{available:,.1f} GiB are available (`train.pool_memory`): {_remedy(sampling)}"
         )
+
+
+def _score_bytes(sampling: Sampling, scored: int, items: int, device: torch.device) -> int:
+    """Bytes of scores in float32; those of a sample have a log-softmax, and more in the backward pass."""
+    if sampling.pool == "catalogue":
+        return 4 * min(scored, table_rows(items, device)) * items
+    return 2 * 4 * scored * items
 
 
 def kept_bytes(model: Model, content: ItemContent, autocast: bool) -> int:

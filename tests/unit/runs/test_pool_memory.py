@@ -16,7 +16,7 @@ from transrec.runs import pool_memory
 from transrec.runs.build import Parts, build
 from transrec.runs.pool_memory import check_pool, kept_bytes
 
-SCORES = 64 * 5 * 60 * 8 / 2**30  # GiB: windows × positions × items of the synthetic shards
+TABLE = 4 * 60 / 2**30  # GiB of a position's scores of the items of the synthetic shards
 
 
 def check(experiment: Experiment, parts: Parts | None = None) -> None:
@@ -52,8 +52,8 @@ def test_a_pool_of_the_batch_has_no_limit(tmp_path: Path, synthetic_shards: Path
 
 
 def test_a_rank_scores_its_own_part_of_a_step(tmp_path: Path, synthetic_shards: Path) -> None:
-    """Accumulation makes that part smaller."""
-    objective, limit = {"name": "full_softmax"}, SCORES / 2
+    """Accumulation makes that part smaller, here smaller than the 128 positions that are scored at a time."""
+    objective, limit = {"name": "full_softmax"}, 100 * TABLE
     with pytest.raises(ConfigError, match="at 320 positions"):
         check(ids(tmp_path, synthetic_shards, objective, pool_memory=limit))
     check(ids(tmp_path, synthetic_shards, objective, pool_memory=limit, accumulation=4))

@@ -66,7 +66,7 @@ def test_size_is_checked_before_decoding(
     (tmp_path / "x").write_bytes(image_bytes("PNG"))
     monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 47)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    with pytest.raises(ImageError, match="8x6 is over 47 pixels"):
+    with pytest.raises(ImageError, match="8x6 exceeds the limit of 47 pixels"):
         load_jpeg(tmp_path / "x")
 
 

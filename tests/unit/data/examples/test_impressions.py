@@ -233,7 +233,7 @@ def test_remarks_count_known_users_and_items(build_shards, scan_impressions: Sca
     examples = scan_impressions(path=path, split={"name": "temporal", "valid_from": 0.375, "test_from": 0.5})
     assert examples._moments == (30, 40)
     assert examples.remarks("test") == [
-        "Of the impressions of this test, 40% are of a user and 40% of an item seen in training."
+        "In this test, 40% of the impressions are of a user and 40% of an item seen in training."
     ]
 
 

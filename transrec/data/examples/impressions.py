@@ -263,7 +263,7 @@ class ImpressionExamples:
                 )
         elif settings.heads != ["click"]:
             raise ConfigError(
-                f"`data.examples.heads`: set [click], because {settings.exposures.name} impressions have no other head"
+                f"`data.examples.heads`: {settings.exposures.name} impressions have only the head click; set [click]"
             )
 
     def _read(self, number: int) -> ImpressionBlock:

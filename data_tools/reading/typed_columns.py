@@ -75,7 +75,7 @@ def remark_labels(path: Path, columns: Sequence[str]) -> None:
     """Warn if interactions in this file, with these columns, look like a log of impressions."""
     if labels := label_columns(columns):
         print(
-            f"transrec data: {path}: ignoring label column(s) {', '.join(labels.values())}; every row counts as an "
+            f"transrec data: {path}: ignoring labels ({', '.join(labels.values())}); every row counts as an "
             "interaction. If the file also lists items that were shown but not clicked, provide it as impressions.",
             file=sys.stderr,
         )

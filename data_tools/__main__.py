@@ -36,7 +36,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def argument_parser(sources: Sequence[str] = tuple(SOURCES)) -> argparse.ArgumentParser:
-    """The parser of the command's arguments with the options of these sources; without any, its help lists all."""
+    """The parser of the command's arguments and the options of these sources; without any, its help lists all."""
     parser = argparse.ArgumentParser(prog="transrec data", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build_parser = commands.add_parser(
@@ -59,7 +59,9 @@ def argument_parser(sources: Sequence[str] = tuple(SOURCES)) -> argparse.Argumen
     build_parser.add_argument(
         "--raw-text", action="store_true", help="keep HTML tags, scripts and character references (&amp;) in item texts"
     )
-    build_parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one per core)")
+    build_parser.add_argument(
+        "--workers", type=positive, metavar="N", help="number of processes (default: one per core)"
+    )
     build_parser.add_argument(
         "--ray",
         metavar="ADDRESS",
@@ -130,7 +132,7 @@ def _print_summary(index: ShardIndex, output: str, unused: int) -> None:
     print(f", {counts.impressions:,} impressions" if index.heads else "", end="")
     print(f": {output}, {len(index.files)} files, {megabytes:,.1f} MB")
     if not counts.interactions:
-        print("no interactions: a catalogue of items, to recommend from and to export, but not to train on")
+        print("no interactions: this is a catalogue of items, for recommending and exporting, but not for training")
     if left_out := index.build.get("left_out"):
         print(f"columns left out because they hold bytes, not text: {', '.join(left_out)}")
     if unread := index.build.get("not_read"):

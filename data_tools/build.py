@@ -225,7 +225,9 @@ def _stage_users(
     profiles = stage_profiles(source.users(reject), stage, executor)
     schema = user_schema(heads_of(impressions), context_of(impressions), columns_of(profiles))
     if twice := sorted(name for name, count in Counter(schema.names).items() if count > 1):
-        raise SourceError(f"impressions and user profiles would have several columns {', '.join(twice)}: rename them")
+        raise SourceError(
+            f"several columns of impressions and user profiles would be called {', '.join(twice)}: rename them"
+        )
     group = GroupUsers(
         interactions, impressions, profiles, filters, schema, n_items, BLOCK_USERS, BLOCK_IMPRESSIONS, reject.strict
     )

@@ -33,7 +33,7 @@ class Executor(Protocol):
         """Apply `function` to each task and yield the results in order; `tasks` is read only a little ahead.
 
         Raises:
-            DataToolsError: a worker died. Exceptions of the function are raised here too.
+            DataToolsError: a worker died. Exceptions of the function are also raised here.
         """
 
 

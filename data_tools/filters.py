@@ -92,8 +92,8 @@ class Filters:
         return histories, dropped
 
     def keep_shown(self, shown: Histories, read: Histories, kept: Histories) -> tuple[Histories, Counter[str]]:
-        """The impressions of users who pass, given the interactions `read` and those that `keep_users` leaves of them,
-        and how many impressions each filter drops."""
+        """The impressions of users who pass, and how many impressions each filter drops, given the interactions
+        before and after `keep_users`: `read` and `kept`."""
         dropped: Counter[str] = Counter()
         passing = {}
         if self.min_length is not None:

@@ -53,7 +53,7 @@ def load_picture(source: Path | bytes, shorter_side: int | None = None) -> Pictu
 
     An upright JPEG in RGB or grey stays as it is, byte for byte, unless its shorter side is longer than
     `shorter_side`; any other image is re-encoded, without EXIF. No image is enlarged. A JPEG that lacks only its end
-    marker is complete but for that, and gets one.
+    marker gets one.
 
     Raises:
         ImageError: no such file, not an image, truncated, or more than `MAX_IMAGE_PIXELS` pixels.
@@ -79,7 +79,10 @@ def _open(data: bytes) -> Iterator[Image.Image]:
         warnings.simplefilter("ignore")  # `MAX_IMAGE_PIXELS` is stricter
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} is over {MAX_IMAGE_PIXELS} pixels")
+                raise ValueError(
+                    f"{image.width}x{image.height} exceeds the limit of {MAX_IMAGE_PIXELS:,} pixels; provide a "
+                    "smaller image"
+                )
             yield image
 
 
@@ -160,8 +163,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _to_bytes(shades: NDArray[Any], mode: str) -> NDArray[np.uint8]:
     """Grey levels of 0 to 255.
 
-    16 bits are 16 bits. Floats and 32 bits do not define white: it is 1, 255 or 65,535, whichever no shade exceeds, or
-    else the lightest shade.
+    In 16 bits, white is 65,535. Floats and 32 bits do not define white: it is the first of 1, 255 and 65,535 that no
+    shade exceeds, or else the lightest shade.
     """
     levels = np.nan_to_num(shades.astype(np.float64), posinf=0, neginf=0).clip(0)
     top = 65_535.0 if ";16" in mode else float(levels.max())

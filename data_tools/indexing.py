@@ -39,7 +39,7 @@ class RowStage:
         Args:
             batches: with the columns `user_id`, `item_id`, `timestamp` and others. Fragments have `item`, the index, in
                 place of `item_id`.
-            columns: of the batches, if there are none.
+            columns: the columns that batches would have, for a source without any.
             total: expected number of rows.
         """
         rows, dropped, rejects, schema = np.zeros(BUCKETS, np.int64), Counter[str](), [], indexed(columns)

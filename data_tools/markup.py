@@ -49,7 +49,7 @@ _APART = {
 
 
 def clean_text(text: str) -> str:
-    """The text without markup, its runs of white space made single spaces; unchanged if it holds no markup."""
+    """The text without markup, with single spaces for runs of white space; unchanged if it holds no markup."""
     cleaned = text
     for _ in range(_PASSES):
         before, cleaned = cleaned, _clean_once(cleaned)

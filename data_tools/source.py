@@ -27,8 +27,9 @@ INTERACTION_COLUMNS = pa.schema(
     ]
 )
 
-# What users were shown, and whether they clicked. After these columns come one or more of labels, `label_<head>`
-# (float32: 0, 1, or null where it was not observed), then any of context, `shown_<column>` (string, null: unknown).
+# What users were shown, and whether they clicked. After these columns come one or more columns of labels,
+# `label_<head>` (float32: 0, 1, or null where it was not observed), then any columns of context, `shown_<column>`
+# (string, null: unknown).
 IMPRESSION_COLUMNS = pa.schema(
     [
         ("user_id", pa.string()),

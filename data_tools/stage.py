@@ -2,7 +2,7 @@
 
 Designs considered. An external sort (runs, then a merge) orders everything, but its merge is one sequential process.
 DuckDB does that: on ten million rows, with one thread and the keys given, it took 0.7 times the processor time of
-the design below and at least 1.7 times its memory, and did not do the hashing or the lists. Appending rows to one file
+the design below and at least 1.7 times its memory, without the hashing and the lists. Appending rows to one file
 per bucket requires all writers to share those files.
 Chosen: *map-side sorted spill*. Each piece of the source becomes one fragment, written by one task: its rows sorted by
 bucket, with one Arrow record batch per bucket. Later tasks read consecutive buckets from every fragment, in the order

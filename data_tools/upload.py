@@ -37,7 +37,7 @@ def refuse(url: str) -> None:
         DataToolsError: nothing can be written there, or it already holds a set of shards.
     """
     if url.startswith(("http://", "https://")):
-        raise DataToolsError(f"{public(url)}: cannot upload over HTTP: build to a folder, or to s3:// or similar")
+        raise DataToolsError(f"{public(url)}: cannot upload over HTTP; build to a folder, or to s3:// or similar")
     files, path = filesystem(url)
     if files.exists(f"{path}/{INDEX_FILE}"):
         raise DataToolsError(f"{public(url)} already holds a set of shards: choose another --output or delete it")

@@ -1,7 +1,7 @@
 """Re-reads a folder of shards and compares everything with `index.json`.
 
-Sizes and hashes come first. The content is compared only if they all agree, so any fault found
-after that comes from the build, not from the disk.
+Sizes and hashes come first. The content is compared only if they all agree, so any fault found after that comes
+from the build, not from the disk.
 """
 
 import os

@@ -102,7 +102,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "aliases are not supported: repeat the value", mark)
         if self._depth == _DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"nested deeper than {_DEEPEST}", mark)
+            raise yaml.composer.ComposerError(None, None, f"nested deeper than {_DEEPEST} levels", mark)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -170,8 +170,11 @@ def find(config: Path | str) -> Path:
         return known[name]
     last = {each.rpartition("/")[2]: each for each in known}
     near = [last[word] for word in difflib.get_close_matches(name.rpartition("/")[2], last)]
-    which = "similar shipped configurations" if near else "shipped configurations"
-    raise ConfigError(f"no configuration {config}: there is no such file; {which}: {', '.join(near or known)}")
+    which = "Shipped with similar names" if near else "Shipped"
+    raise ConfigError(
+        f"configuration {config} not found: it is neither a file nor the name of a shipped configuration. "
+        f"{which}: {', '.join(near or known)}"
+    )
 
 
 def shipped() -> dict[str, Path]:
@@ -207,7 +210,7 @@ def _faults(given: Any, made: Any, where: str = "") -> Iterator[str]:
         for number, pair in enumerate(zip(given, made, strict=False)):
             yield from _faults(*pair, f"{where}.{number}")
     elif isinstance(made, bool) and not isinstance(given, bool):
-        yield f"`{where}`: write true or false, found {given!r}"
+        yield f"`{where}`: expected true or false, found {given!r}"
     elif isinstance(given, bool) and type(made) in (int, float):
         yield f"`{where}`: expected a number, found {str(given).lower()}"
     elif type(made) is int and abs(made) >= 2**63:
@@ -240,13 +243,13 @@ def with_base(path: Path, values: dict[str, Any], above: Sequence[Path] = ()) ->
 
 def _read_base(path: Path, base: Any, above: Sequence[Path]) -> dict[str, Any]:
     if not isinstance(base, str):
-        raise ConfigError(f"{path}: `base:` takes the path of one YAML file, or a shipped name, found {base!r}")
+        raise ConfigError(f"{path}: `base:` must be the path of one YAML file or a shipped name, found {base!r}")
     target = (path.parent / base).resolve()
     if not target.exists() and target.suffix != ".yaml":
         target = find(base)
     if target in above:
         found = "the file itself" if len(above) == 1 else f"{target}, which is based on this file"
-        raise ConfigError(f"{path}: `base:` names {found}")
+        raise ConfigError(f"{path}: `base:` names {found}; choose another base")
     return read_yaml(target, above)
 
 
@@ -259,7 +262,7 @@ def parse_overrides(
 
     Args:
         schema: the configuration that the keys belong to.
-        inner: the schemas of those of its fields that are declared as plain mappings, by name.
+        inner: by field name, the schemas of fields that are declared as plain mappings.
 
     Raises:
         ConfigError: an override is malformed.
@@ -274,7 +277,9 @@ def parse_overrides(
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"override {override!r}: `{parent}` already has a value")
+                raise ConfigError(
+                    f"override {override!r}: `{parent}` already has a value from another one; remove one of them"
+                )
         annotations = () if schema is None else tuple(_annotations(schema, [*parents, leaf], inner))
         node[leaf] = _parsed(override, text, annotations)
     return nested
@@ -353,7 +358,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _joined(lines: Iterable[str]) -> str:
-    """One line for each key; it joins the errors of a key that takes several kinds of values."""
+    """One line for each key; the errors of a key that takes several kinds of values are joined."""
     faults: dict[str, str] = {}
     for line in lines:
         key, _, fault = line.partition(": ")

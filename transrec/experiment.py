@@ -62,20 +62,28 @@ class Experiment(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.train.monitor not in self.evaluation.metrics:
-            raise ValueError(f"train.monitor {self.train.monitor!r} is not among evaluation.metrics")
+            raise ValueError(
+                f"train.monitor {self.train.monitor!r} is not among evaluation.metrics: add it there, or choose one of "
+                f"{', '.join(self.evaluation.metrics)}"
+            )
         if (self.data.stride or 0) > self.model.max_length:
-            raise ValueError(f"data.stride {self.data.stride} exceeds model.max_length {self.model.max_length}")
+            raise ValueError(
+                f"data.stride {self.data.stride} exceeds model.max_length {self.model.max_length}: choose a smaller one"
+            )
         if self.data.windows == "last" and isinstance(self.data.split, TemporalConfig):
-            raise ValueError("data.windows=last keeps interactions that data.split.name=temporal must exclude")
+            raise ValueError(
+                "data.windows=last keeps interactions that data.split.name=temporal must exclude: set "
+                "data.windows=all, or choose another split"
+            )
         if self.train.compile and self.zero.stage == 3:
             raise ValueError(
-                "train.compile=true: a compiled pass cannot gather the weights of each layer as zero.stage=3 does: set "
+                "with train.compile=true, a pass cannot gather the weights of each layer as zero.stage=3 requires: set "
                 "zero.stage to 0, 1 or 2, or leave out train.compile"
             )
         if self.train.gradient_checkpointing == "passes" and self.zero.stage == 3:
             raise ValueError(
-                "train.gradient_checkpointing=passes: a pass recomputed as a whole cannot gather the weights of each "
-                "layer as zero.stage=3 does: set zero.stage to 0, 1 or 2, or train.gradient_checkpointing=true"
+                "with train.gradient_checkpointing=passes, a pass cannot gather the weights of each layer as "
+                "zero.stage=3 requires: set zero.stage to 0, 1 or 2, or train.gradient_checkpointing=true"
             )
         if self.train.precision == "bf16_weights" and self.zero.stage == 0:
             raise ValueError(
@@ -111,7 +119,10 @@ class Experiment(Config):
         if isinstance(self.data.examples, ImpressionsConfig) and isinstance(self.model, RankingModelConfig):
             known, predicted = self.data.examples.heads, self.model.objective.heads
             if known != predicted:
-                raise ValueError(f"data.examples.heads {known} and model.objective.heads {predicted} must be the same")
+                raise ValueError(
+                    f"data.examples.heads {known} and model.objective.heads {predicted} differ: set both "
+                    "to the same list"
+                )
         if isinstance(self.data.examples, TaskExamplesConfig) and isinstance(self.data.split, TemporalConfig):
             raise ValueError("data.split.name=temporal splits histories, but a task splits users: remove data.split")
         return self

@@ -14,7 +14,7 @@ def needed(extra: str, purpose: str, *modules: str) -> list[Any]:
     """The imported modules of an extra.
 
     Args:
-        purpose: begins the message, as in `an index`.
+        purpose: the start of the message, such as `an index`.
 
     Raises:
         ExtraError: one of them is not installed.

@@ -48,7 +48,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "correct that")
+        remedy = _REMEDIES.get(error.errno or 0, "remove the cause")
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}. "
             f"{remedy[0].upper()}{remedy[1:]}; then start the same command again"

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from transrec.errors import TransRecError
 from transrec.files import writing
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # errors of a disk without locks
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # errors of a file system without locks
 PATIENCE_SECONDS, DYING_SECONDS = 1.0, 30.0  # waiting times for a living owner, and for the children of a dead one
 POLL_SECONDS = 0.1
 LOCK_FILE = ".lock"
@@ -47,7 +47,7 @@ class OwnedLock:
         """Take the lock; false if another process holds it.
 
         Raises:
-            OSError: the lock file cannot be opened, or its disk has no locks.
+            OSError: the lock file cannot be opened, or its file system does not support locks.
         """
         try:
             self._lock.acquire(timeout=0)
@@ -58,7 +58,7 @@ class OwnedLock:
         return True
 
     def release(self) -> None:
-        """Remove both files while holding the lock; a process that has the lock file open notices that, and retries."""
+        """Remove both files while holding the lock; a process that has the lock file open notices and retries."""
         for path in (self._owner, self.path):
             with suppress(OSError):
                 path.unlink()
@@ -79,9 +79,9 @@ class OwnedLock:
 
 @contextmanager
 def sole_owner(path: Path, what: str, remedy: str) -> Iterator[None]:
-    """Hold the lock file `path`; `what` is what its owner does, as in "runs/x is being trained".
+    """Hold the lock file `path`; `what` describes the work of its owner, as in "runs/x is being trained".
 
-    On a disk without locks, nothing is locked, and a line on standard error warns of that.
+    On a file system without locks, nothing is locked, and a warning is printed to standard error.
 
     Raises:
         BusyError: another process holds it; the message ends with `remedy`.
@@ -111,7 +111,7 @@ def sole_writer(folder: Path, what: str, remedy: str) -> AbstractContextManager[
 
 
 def _take(lock: OwnedLock, what: str, remedy: str) -> bool:
-    """Wait a moment for the lock; false if the disk has no locks."""
+    """Wait a moment for the lock; false if the file system does not support locks."""
     start = time.monotonic()
     with writing(lock.path):
         try:
@@ -122,7 +122,10 @@ def _take(lock: OwnedLock, what: str, remedy: str) -> bool:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            missing = f"{lock.path.parent} has no locks ({error.strerror}): a second process there will not be refused"
+            missing = (
+                f"the file system of {lock.path.parent} does not support locks ({error.strerror}): do not start a "
+                "second process on this folder; it would not be refused"
+            )
             print(f"transrec: {missing}", file=sys.stderr, flush=True)
             return False
     return True

@@ -1,11 +1,11 @@
-"""Interfaces between packages: everything that one part may require of another.
+"""Interfaces between packages: everything that one package may require of another.
 
-Data, training and evaluation use components only through these. Parts with parameters are base classes, so that a new
-one inherits the defaults that suit nearly all of them; the others are protocols, which any class of the right shape
-satisfies.
+Data, training and evaluation use components only through these. Components with parameters are base classes, so that a
+new one inherits the defaults that suit nearly all of them; the others are protocols, which any class with the right
+methods satisfies.
 
-Designs considered for finding modules in a model. Matching parts of parameter names, as before: a model with other
-names was silently skipped. A registry in which every module must be entered: easy to forget. Chosen: methods of the
+Designs considered for finding modules in a model. Matching parts of parameter names: a model with other
+names is silently skipped. A registry in which every module must be entered: easy to forget. Chosen: methods of the
 model that return its modules.
 
 Shape letters: U distinct items of a batch, D width, B users or questions, L positions, N items of the catalogue.
@@ -43,8 +43,8 @@ class BoundedScore(ABC):
 
     @abstractmethod
     def margin(self, a: int, b: int) -> Tensor:
-        """(B, 1) a bound on the error of `rough`, which also covers the rounding when it is added to a score. If it is
-        not finite, the scores are not finite either, or too large for a bound."""
+        """(B, 1) a bound on the error of `rough`, including the rounding when the bound is added to a score. If
+        a bound is not finite, the scores are not finite either, or are too large for a bound."""
 
     @abstractmethod
     def at(self, rows: Tensor, items: Tensor) -> Tensor:
@@ -450,7 +450,7 @@ class ModelSettings(Config):
         return self
 
     def known_from(self, export: Path) -> Any:
-        """These settings, with statistics of the training data that determine shapes of weights, from `export`."""
+        """These settings, with the statistics of the training data that determine weight shapes taken from `export`."""
         return self
 
 
@@ -459,7 +459,7 @@ class CatalogueTable(nn.Module):
 
 
 class FittedWeights(nn.Module):
-    """A module whose buffers are fitted to the validation after training; they are exported with what was trained."""
+    """A module whose buffers are fitted on the validation set after training, and exported with the trained weights."""
 
 
 class EmbeddingTable(nn.Module):

@@ -10,7 +10,7 @@ CONFIG = """\
 base: transrec/recommended  # frozen text features under an MLP, SASRec, and evidence from counts
 run_dir: runs/first
 data: {path: shards}
-train: {steps: 30, evaluate_every: 15, batch_size: 8}  # for the two small tables; remove the line for data of your own
+train: {steps: 30, evaluate_every: 15, batch_size: 8}  # for the two small tables; remove this line for your own data
 """
 
 ITEMS = """\
@@ -40,7 +40,7 @@ README = """\
 # A recommender
 
 `data/` has two small tables to try the commands on. Replace them with your own: items with their texts, and
-interactions (who, what, and when in seconds since 1970). Then run these commands in this folder. With the sample
+interactions (user, item, and time in seconds since 1970). Then run these commands in this folder. With the sample
 tables, the metrics mean nothing: six items and four users are too few to measure anything.
 
 ```sh
@@ -63,7 +63,7 @@ def write_project(folder: Path) -> list[Path]:
     """Write the files of a new project; returns their paths.
 
     Raises:
-        ConfigError: `folder` is a file, or holds anything.
+        ConfigError: `folder` is a file, or is not empty.
         StorageError: it cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -47,7 +47,7 @@ class WeightsError(TransRecError, ValueError):
 
 
 def gathered(model: nn.Module, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-    """Each of the named parameters and buffers while it is complete; every rank must go through all of them.
+    """Yield each of the named parameters and buffers while it is gathered; every rank must iterate over all of them.
 
     Raises:
         WeightsError: one of them is empty although it was gathered.
@@ -107,7 +107,7 @@ def _reading(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = str(getattr(error, "strerror", None) or error)
         if is_git_lfs_pointer(path):
-            reason = "it is a pointer of git-lfs; run `git lfs pull` beside it"
+            reason = "it is a git-lfs pointer; run `git lfs pull` in its folder"
         elif isinstance(error, SafetensorError) and path.exists():
             reason = f"it is damaged or incomplete ({error}); copy it again, or start the training of its run again"
         raise WeightsError(f"cannot read weights {path}: {reason}") from None
@@ -146,7 +146,7 @@ Layout = Mapping[str, tuple[torch.dtype, Shape]]
 
 
 def layout(tensors: Mapping[str, Tensor]) -> Layout:
-    """Types and shapes on disk, in the order of safetensors, which keeps large numbers aligned: by type, then name."""
+    """Types and shapes on disk, ordered as in safetensors: by size of type, to keep numbers aligned, then by name."""
     kinds = {n: torch.float32 if tensor.is_floating_point() else tensor.dtype for n, tensor in tensors.items()}
     full = shapes(tensors)
     return {name: (kinds[name], full[name]) for name in sorted(tensors, key=lambda name: (-kinds[name].itemsize, name))}
@@ -207,7 +207,7 @@ def export(folder: Path, model: nn.Module, config: Mapping[str, Any], base: str 
             folder.mkdir(parents=True, exist_ok=True)
             write_in_turn(folder / (MODEL_FILE if base is None else ADAPTER_FILE), described, tensors)
     finally:
-        for _ in tensors:  # after a full disk, too: the other ranks gather the rest
+        for _ in tensors:  # even if the disk is full, because the other ranks gather the rest
             pass
     if not write_files:
         return

@@ -66,7 +66,7 @@ class PartWriter:
 
     @contextmanager
     def file(self, name: str) -> Iterator[Write]:
-        """A function that writes a file of the part's own."""
+        """A function that writes a file that belongs to this part alone."""
         with (self._folder / name).open("wb", buffering=0) as file:
             yield from self._write(name, 0, file)
 

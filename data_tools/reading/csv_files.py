@@ -6,10 +6,10 @@ text follows the closing quote, only the line the record starts on is rejected, 
 line. A quote inside an unquoted field and a lone CR are characters like others.
 
 Blocks without a quote, which are most of any large file, are split with numpy. The others are split line by line, and
-what Python's `csv` does not take for a whole record is parsed here: `csv` also refuses what numpy takes (a lone CR,
-fields over 128 KiB), so that the fate of a row would depend on its neighbours, and starting it again behind each bad
-line takes quadratic time. Here each line is looked at a limited number of times: a quoted field ends at the latest
-where the next one opens, and a record ends after `_SURPLUS` fields too many.
+lines that Python's `csv` does not accept as whole records are parsed here. `csv` alone would refuse records that numpy
+splits (with a lone CR, or fields over 128 KiB), so that the fate of a row would depend on its neighbours, and
+restarting it after each bad line takes quadratic time. Here each line is examined a limited number of times: a quoted
+field ends at the latest where the next one opens, and a record ends after `_SURPLUS` fields too many.
 """
 
 import csv

@@ -38,7 +38,9 @@ class Delimited:
 
     def __post_init__(self) -> None:
         if not self.separator or not self.separator.isascii() or set(self.separator) & set('"\r\n\0'):
-            raise SourceError(f"the separator is {self.separator!r}, but must be ASCII characters other than quotes")
+            raise SourceError(
+                f"the separator is {self.separator!r}, but must consist of ASCII characters other than quotes"
+            )
         try:
             ascii_lines = "a\n,".encode(self.encoding or "utf-8").removeprefix(BOM_UTF8) == b"a\n,"
         except LookupError:

@@ -28,7 +28,7 @@ class FolderSource:
 
 
 class TimedFolderSource(FolderSource):
-    """A folder whose timestamps are numbers in a unit that its format leaves open."""
+    """A folder whose timestamps are numbers in a unit that its format does not specify."""
 
     def __init__(self, folder: Path, timestamp_unit: str = "s") -> None:
         self.unit = timestamp_unit

@@ -4,8 +4,8 @@ Lines are parsed one by one with the standard library, because Arrow's reader gu
 logs do not follow, and cannot report the line of an error.
 
 Some data sets (Amazon 2014, Steam) have Python literals instead of JSON: `{'asin': u'0558925278'}`. With `literals`, a
-line that is not JSON is read by `ast.literal_eval`, which executes nothing. The length of such lines is limited,
-because its parser needs many times their size in memory, and their values must be possible in JSON.
+line that is not JSON is read by `ast.literal_eval`, which executes nothing. Such lines are limited in length,
+because the parser needs many times their size in memory, and their values must be possible in JSON.
 """
 
 import ast
@@ -99,7 +99,9 @@ def _load_literal(text: str) -> Any:
         return _load(text)
     except ValueError as not_json:
         if len(text) > _LONGEST_LITERAL:
-            raise ValueError(f"{not_json}; as a Python literal it is over {_LONGEST_LITERAL:,} characters") from None
+            raise ValueError(
+                f"{not_json}; too long to be read as a Python literal (more than {_LONGEST_LITERAL:,} characters)"
+            ) from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know, such as \\d

@@ -50,7 +50,7 @@ def column_names(path: Path) -> list[str]:
 
 
 class LeftOut:
-    """The Parquet columns of some files that hold bytes and so have no text, except for those each file keeps."""
+    """The Parquet columns of some files that hold bytes, not text, except those that a file keeps."""
 
     def __init__(self, kept: Mapping[Path, Set[str]]) -> None:
         self._columns = {path: _bytes_columns(path, names) for path, names in kept.items()}
@@ -131,7 +131,7 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
         # With pre-buffering, Arrow ends up holding the whole file; unbuffered, it holds whole columns of a row group.
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        pointer = "it is a pointer of git-lfs; run `git lfs pull` beside it" if is_git_lfs_pointer(path) else error
+        pointer = "it is a git-lfs pointer; run `git lfs pull` in its folder" if is_git_lfs_pointer(path) else error
         raise SourceError(f"{path} is not a readable Parquet file: {pointer}") from None
 
 

@@ -16,7 +16,7 @@ _ZONE = r"\s*(Z|[+-][0-9]{2}(:?[0-9]{2})?)\s*$"
 
 
 def require_time_format(form: str) -> None:
-    """Raise SourceError if times in this format cannot be read, or lie in no year."""
+    """Raise SourceError if times in this format cannot be read, or have no year."""
     directives = _directives(form)
     if "f" in directives:
         raise SourceError(f"--time-format {form!r}: fractions of a second (%f) are not supported")
@@ -35,7 +35,7 @@ def parse_times(texts: pa.StringArray, form: str) -> pa.Int64Array:
 def _is_impossible(texts: pa.StringArray, form: str) -> pa.BooleanArray:
     """Whether strptime read a day that the month does not have, as one of the first three days of the next month.
 
-    Written back, such a time has other numbers. An offset from UTC is looked past if it ends the format.
+    Written back, such a time has other numbers. An offset from UTC is ignored if it ends the format.
     """
     if "z" in _directives(form) and form.endswith("%z"):
         form, texts = form.removesuffix("%z").rstrip(), pc.replace_substring_regex(texts, _ZONE, "")

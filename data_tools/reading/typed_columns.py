@@ -75,8 +75,8 @@ def remark_labels(path: Path, columns: Sequence[str]) -> None:
     """Warn if interactions in this file, with these columns, look like a log of impressions."""
     if labels := label_columns(columns):
         print(
-            f"transrec data: {path} has the column {', '.join(labels.values())}, which is not read: every row is an "
-            "interaction; if it also has items that were shown but not clicked, give the file as impressions",
+            f"transrec data: {path}: ignoring labels ({', '.join(labels.values())}); every row counts as an "
+            "interaction. If the file also lists items that were shown but not clicked, provide it as impressions.",
             file=sys.stderr,
         )
 
@@ -117,7 +117,7 @@ def to_impressions(batch: Batch, reject: RejectSink, time: str = "s", on_dates: 
 
 
 def clicked(impressions: Batch) -> Batch:
-    """The interactions that impressions (of `to_impressions`) tell of: those whose first label is 1."""
+    """The interactions among impressions (from `to_impressions`): those whose first label is 1."""
     rows, label = impressions.rows, next(n for n in impressions.rows.schema.names if n.startswith(LABEL_PREFIX))
     chosen = pc.fill_null(pc.equal(rows[label], 1), False)
     kept = rows.filter(chosen)
@@ -181,7 +181,7 @@ def to_seconds(column: pa.Array, time: str = "s") -> pa.Int64Array:
 def time_failures(
     seconds: pa.Int64Array, column: pa.Array, time: str, name: str = "timestamp", on_dates: str = ""
 ) -> list[Failure]:
-    """The rows of `column` that `to_seconds` did not convert; remarks tell numbers in the wrong unit and texts in
+    """The rows of `column` that `to_seconds` did not convert; remarks point out numbers in the wrong unit and texts in
     another format."""
     missing = pc.is_null(seconds)
     failures = [Failure(Reason.BAD_TIMESTAMP, missing, name, column)]
@@ -191,7 +191,7 @@ def time_failures(
         written = pc.and_not(missing, is_empty(column))
         return [Failure(Reason.BAD_TIMESTAMP, written, name, column, f", not in the time format {time!r}"), *failures]
     far = pc.and_(missing, pc.is_valid(_to_integers(column)))
-    remark = f", no date between the years 1 and 9999 in {time}: it is in another unit (--timestamp-unit)"
+    remark = f", no date between the years 1 and 9999 in {time}; give its unit with --timestamp-unit"
     failures.insert(0, Failure(Reason.BAD_TIMESTAMP, far, name, column, remark))
     if on_dates and pa.types.is_string(column.type):
         dates = pc.and_(missing, pc.fill_null(pc.match_substring_regex(column, _DATE), False))
@@ -200,7 +200,7 @@ def time_failures(
 
 
 def to_flags(column: pa.Array) -> pa.BooleanArray:
-    """Whether each text says yes (1, 1.0, true) or no (0, 0.0, false, nothing), in any case; null for other texts."""
+    """Whether each text means yes (1, 1.0, true) or no (0, 0.0, false, nothing), in any case; null for other texts."""
     text = pc.utf8_lower(pc.utf8_trim_whitespace(column))
     yes, no = (pc.is_in(text, pa.array(words)) for words in (_YES, _NO))
     return pc.if_else(pc.or_(yes, no), yes, None)
@@ -291,7 +291,7 @@ def _to_rating(column: pa.Array) -> pa.FloatArray:
 
 
 def _to_label(column: pa.Array) -> pa.FloatArray:
-    """The labels, null where the value is empty or neither 0 nor 1; texts may also say false and true, in any case."""
+    """The labels, null where the value is empty or neither 0 nor 1; texts may also be false and true, in any case."""
     if pa.types.is_string(column.type):
         text = pc.utf8_lower(pc.utf8_trim_whitespace(column))
         column = pc.if_else(pc.equal(text, "true"), "1", pc.if_else(pc.equal(text, "false"), "0", text))

@@ -2,7 +2,7 @@
 (https://amazon-reviews-2023.github.io).
 
 A folder of JSON lines with one or more categories: `meta_<category>.jsonl` has products, any other file has
-reviews; `.json` and `.gz` are accepted too. Hidden files, and files without an object, are skipped. The keys in the
+reviews; `.json` and `.gz` are also accepted. Hidden files, and files without an object, are skipped. The keys in the
 first line of a review file determine the generation:
 
                 user        item         rating   time

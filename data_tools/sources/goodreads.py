@@ -4,9 +4,8 @@ goodreads_books….json           book_id, title, description, authors, format, 
 goodreads_interactions….json    user_id, book_id, is_read, rating, date_added, …
 
 What the format leaves open: a row is a book that a user put on a shelf; it is an interaction at `date_added`, whatever
-the shelf. A rating of 0 means no rating. The text is title and description; authors are kept as
-the numeric ids of the data.
-Reviews, genres and series are not read.
+the shelf. A rating of 0 means no rating. The text is title and description; authors are kept as the
+numeric ids of the data. Reviews, genres and series are not read.
 """
 
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from data_tools.rejects import Reason, Reject, RejectSink
 from data_tools.source import Batch, Item, SourceError, Totals
 
 KEYS = {"user_id": "user_id", "book_id": "item_id", "date_added": "timestamp", "rating": "rating"}
-# A date such as `Wed Mar 22 11:37:04 -0700 2017`: what Arrow reads of it, and the time zone, which Arrow does not.
+# A date such as `Wed Mar 22 11:37:04 -0700 2017`: the part that Arrow reads, and the time zone, which it does not read.
 _DATE = (
     r"^[A-Z][a-z]{2} (?P<date>[A-Z][a-z]{2} [0-9]{2} [0-9:]{8}) "
     r"(?P<sign>[+-])(?P<hours>[0-9]{2})(?P<minutes>[0-9]{2}) (?P<year>[0-9]{4})$"
@@ -38,7 +37,7 @@ class GoodreadsSource(FolderSource):
     """Reads the folder.
 
     Raises:
-        SourceError: a file is missing, or there are several of it.
+        SourceError: a file is missing, or occurs more than once.
     """
 
     input_is = "folder of one goodreads_books….json and one goodreads_interactions….json, also .gz"

@@ -12,8 +12,8 @@ interaction, and its rating is `watch_ratio`, the share of the video that was wa
 lacks the rows of the small one, in which every user was shown almost every video; build a set from each. Rows without a
 time, of which the small matrix has some, are rejected.
 
-The title is the caption, otherwise the text on the cover, otherwise `video <id>`; the files write
-`UNKNOWN` where there is none. A video without a row of captions is taken from item_categories.csv.
+The title is the caption, otherwise the text on the cover, otherwise `video <id>`; the files have
+`UNKNOWN` for a missing text. A video without a row of captions is taken from item_categories.csv.
 """
 
 import argparse

@@ -23,7 +23,7 @@ class Elements(NamedTuple):
     lengths: np.ndarray  # of each row's sequence
 
     def only(self, mask: pa.BooleanArray) -> Self:
-        """The elements that are marked, with the places they had."""
+        """The elements that are marked, with their original positions."""
         marked = mask.to_numpy(zero_copy_only=False)
         return self._replace(values=self.values.filter(mask), row=self.row[marked], position=self.position[marked])
 

@@ -1,9 +1,9 @@
-"""Space-separated sequences of ids, the format of Amazon and others in the code of S3-Rec, P5 and many after them.
+"""Space-separated sequences of ids, the format of Amazon and other data in the code of S3-Rec, P5 and later models.
 
 Beauty.txt: user item item …      a line for each user, oldest first, all separated by spaces
 
-What the format leaves open: there are no times: an item's timestamp is its position in the sequence, the oldest at 1,
-so a split by time is meaningless. There are no texts: the items are those of the sequences, in order of first
+What the format leaves open: there are no times, so an item's timestamp is its position in the sequence, from 1 for the
+oldest, and a split by time is meaningless. There are no texts; the items are those of the sequences, in order of first
 appearance, and an item's title is its id, which is enough for models of ids. A user's second line is rejected.
 """
 

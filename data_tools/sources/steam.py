@@ -29,7 +29,7 @@ class SteamSource(FolderSource):
     """Reads the folder.
 
     Raises:
-        SourceError: a file is missing or more than once there.
+        SourceError: a file is missing, or occurs more than once.
     """
 
     input_is = "folder of steam_games.json and steam_new.json (or steam_reviews.json), also .gz"

@@ -71,7 +71,8 @@ class SyntheticSource:
                 raise SourceError("--law must be at least 0 and below 1")
             if self.n_interactions % (2 * self.n_users) or self.n_items % 2:
                 raise SourceError(
-                    "with --law, all users have equally many pairs: --interactions must be 2·--users·N, --items even"
+                    "with --law, every user has the same number of (context, answer) pairs: --interactions must be a "
+                    "multiple of 2 x --users, and --items must be even"
                 )
         self._check_clicks()
 
@@ -196,7 +197,8 @@ class SyntheticSource:
             raise SourceError("--law and --impressions cannot be combined: leave one out")
         if self.n_impressions < 0 or self.n_impressions % self.n_users or self.n_interactions % self.n_users:
             raise SourceError(
-                "with --impressions, all users have equally many: --impressions and --interactions must be --users·N"
+                "with --impressions, every user has the same number of impressions and of interactions: --impressions "
+                "and --interactions must be multiples of --users"
             )
         if problem := self.clicks.problem():
             raise SourceError(problem)

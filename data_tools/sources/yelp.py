@@ -3,8 +3,8 @@
 yelp_academic_dataset_business.json    business_id, name, city, state, categories, …
 yelp_academic_dataset_review.json      user_id, business_id, stars, date, …
 
-What the format leaves open: a review is an interaction at its date, taken as UTC; older releases have only the day, of
-which the start is used. The title is the name; the text is the name, the categories and the city. Tips, check-ins,
+What the format leaves open: a review is an interaction at its date, taken as UTC; older releases have only the day,
+whose start is used. The title is the name; the text is the name, the categories and the city. Tips, check-ins,
 users and the texts of reviews are not read.
 """
 
@@ -28,7 +28,7 @@ class YelpSource(FolderSource):
     """Reads the folder.
 
     Raises:
-        SourceError: a file is missing, there are several of it, or its first line has other keys.
+        SourceError: a file is missing, occurs more than once, or has other keys in its first line.
     """
 
     input_is = "folder of yelp_academic_dataset_business.json and yelp_academic_dataset_review.json"

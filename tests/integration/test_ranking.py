@@ -301,7 +301,7 @@ def test_components_of_features_are_kept_by_a_run_and_by_those_that_start_from_i
         ("model.features.age={of: user, column: age}", "no column age"),
         ("model.features.genre={of: item, column: genre}", "no column genre"),
         ("model.item_encoder=null", "needs an item_encoder"),
-        ("model.objective.heads=[buy]", "must be the same"),
+        ("model.objective.heads=[buy]", "set both to the same list"),
     ],
 )
 def test_what_does_not_fit_is_refused(

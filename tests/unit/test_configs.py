@@ -62,10 +62,13 @@ def test_a_file_that_is_there_comes_before_a_name(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("quikstart", "no configuration quikstart: there is no such file; similar shipped configurations: quickstart"),
-        ("text_sasrec", "similar shipped configurations: transrec/text_sasrec"),
-        ("my/text_sasrc.yaml", "similar shipped configurations: transrec/text_sasrec"),
-        ("/nowhere/zzzzzz", "; shipped configurations: defaults, em3/din, "),
+        (
+            "quikstart",
+            "quikstart not found: it is neither a file nor the name of a shipped configuration. Shipped with similar",
+        ),
+        ("text_sasrec", "Shipped with similar names: transrec/text_sasrec"),
+        ("my/text_sasrc.yaml", "Shipped with similar names: transrec/text_sasrec"),
+        ("/nowhere/zzzzzz", ". Shipped: defaults, em3/din, "),
     ],
 )
 def test_a_name_of_none_is_answered_with_those_like_it(name: str, message: str) -> None:

@@ -84,7 +84,7 @@ def test_a_finished_folder_gets_its_name_after_its_content_is_on_disk(
         (errno.ENOTDIR, "Choose a place that is not inside a file"),
         (errno.ENAMETOOLONG, "Choose a shorter name"),
         (errno.EMFILE, "Raise the limit on open files"),
-        (errno.EBUSY, "Correct that"),
+        (errno.EBUSY, "Remove the cause"),
     ],
 )
 def test_a_write_that_fails_is_one_sentence_that_names_the_file_and_the_remedy(

@@ -73,7 +73,7 @@ def test_a_disk_without_locks_is_told_and_used(
     monkeypatch.setattr(FileLock, "acquire", fail)
     with sole_owner(tmp_path / ".x.lock", "x is being made", "choose another"):
         pass
-    assert f"{tmp_path} has no locks (No locks available)" in capsys.readouterr().err
+    assert f"the file system of {tmp_path} does not support locks (No locks available)" in capsys.readouterr().err
 
 
 def test_a_lock_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ class SeenItems:
 
 @dataclass(frozen=True)
 class SparseScores:
-    """The nonzero entries of a matrix of scores, ordered by column and row; each place occurs once."""
+    """The nonzero entries of a matrix of scores, ordered by column and row; no entry occurs twice."""
 
     rows: Tensor  # (E,) int64
     columns: Tensor  # (E,) int64
@@ -125,7 +125,7 @@ class SequenceBatch:
     input_mask: Tensor  # (B, L) bool
     targets: Tensor  # (B, P) int64 pool rows
     target_mask: Tensor  # (B, P) bool
-    scored: Tensor  # (S,) int64, places b·P + p of the scored positions, so that no host waits for their number
+    scored: Tensor  # (S,) int64, indices b·P + p of the scored positions, so that no host waits for their number
     negatives: Tensor  # (B, P, K) int64 pool rows
     log_popularity: Tensor  # (U,) float32, log of each pool item's share of training interactions
     draws: int  # item occurrences that the pool was built from
@@ -137,7 +137,7 @@ class SequenceBatch:
     log_inclusion: Tensor | None = None  # (U,) float32, log probability that a pool item is among the candidates
     histories: Tensor | None = None  # (B, H) int64, the items of `owned` as catalogue indices, ascending after zeros
     masked: Tensor | None = None  # (B, L) bool, inputs replaced by the mask token
-    digest: int = 0  # hash of which windows are in which slots; the parts of a global batch add up
+    digest: int = 0  # hash of the windows in the slots; the hashes of the parts of a global batch add up to its own
 
     @property
     def size(self) -> int:

@@ -1,7 +1,7 @@
-"""Features: what a ranking model reads about an impression besides content. `of:` says what each describes.
+"""Features: inputs of a ranking model in addition to content. `of:` chooses what a feature describes.
 
 A feature's values are strings, and its vocabulary maps each to a row of an embedding table; row 0 stands for all
-values that training has not seen. Vocabularies are counted from the training data alone and travel with the weights.
+values that training has not seen. Vocabularies are built from the training data alone and stored with the weights.
 """
 
 from typing import Annotated

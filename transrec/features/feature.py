@@ -13,7 +13,7 @@ from transrec.features.vocabulary import Bands, Buckets, Values, Vocabulary
 
 _HOURS, _DAYS = 24, 7
 _SECONDS = 3600
-_SIZES = 24  # bands of request sizes, two per doubling: the last begins at 3,000 items
+_SIZES = 24  # bands of request sizes, two per doubling: the last begins at about 2,900 items
 
 
 class Feature(Config):
@@ -34,7 +34,7 @@ class IdFeature(Feature):
         0.05,
         ge=0,
         lt=1,
-        description="share of the ids that training replaces by the unknown id, so that its vector is trained",
+        description="share of the ids that training replaces by the unknown id, to train the vector of that id",
     )
     buckets: int | None = Field(
         None, ge=2, description="number of table rows, chosen by a hash; null: a row for each id"
@@ -66,7 +66,7 @@ class ColumnFeature(Feature):
         None, min_length=1, description="separator of several values in a field; null: a single value"
     )
     bands: list[float] | None = Field(
-        None, min_length=1, description="upper ends of the bands into which numbers are grouped; null: no bands"
+        None, min_length=1, description="upper bounds of the bands into which numbers are grouped; null: no bands"
     )
     buckets: int | None = Field(
         None, ge=2, description="number of table rows, chosen by a hash; null: a row for each value"
@@ -76,13 +76,13 @@ class ColumnFeature(Feature):
     @model_validator(mode="after")
     def _one_kind(self) -> "ColumnFeature":
         if self.bands is not None and self.buckets is not None:
-            raise ValueError("set bands for numbers, or buckets for many values, not both")
+            raise ValueError("bands and buckets are both set: set bands for numbers, or buckets for many values")
         if self.bands is not None and sorted(set(self.bands)) != self.bands:
-            raise ValueError(f"bands must ascend: {self.bands}")
+            raise ValueError(f"bands must be strictly ascending, without duplicates; found {self.bands}")
         return self
 
     def split(self, values: pa.StringArray) -> pa.ListArray:
-        """The values of each row; none where it is null or empty."""
+        """The values of each row; none for a row that is null or empty."""
         rows = (
             [] if not value else [value] if self.several is None else value.split(self.several)
             for value in values.to_pylist()

@@ -1,4 +1,4 @@
-"""Vocabularies: from a feature's values to the rows of its embedding table.
+"""Vocabularies, which map a feature's values to the rows of its embedding table.
 
 Row 0 stands for all values that training has not seen.
 """
@@ -52,7 +52,7 @@ class Bands(Config):
     """A row for each band of numbers; values that are not numbers have row 0."""
 
     kind: Literal["bands"] = Field("bands", description="a row for each band of numbers")
-    ends: list[float] = Field(description="upper ends of the bands, ascending; a band holds its upper end")
+    ends: list[float] = Field(description="upper bounds of the bands, ascending; a band includes its upper bound")
 
     @property
     def size(self) -> int:
@@ -71,7 +71,7 @@ class Buckets(Config):
     """Rows chosen by a hash of the value, so that values may share a row; nothing is counted."""
 
     kind: Literal["buckets"] = Field("buckets", description="rows chosen by a hash")
-    size: int = Field(ge=1, description="number of rows, besides the one for unknown values")
+    size: int = Field(ge=1, description="number of rows, not counting the one for unknown values")
 
     def rows(self, values: pa.StringArray) -> Ints:
         """The row 1..size of each value; 0 for null."""

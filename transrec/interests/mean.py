@@ -1,4 +1,4 @@
-"""Mean: the average of a history, whatever the candidate.
+"""Mean: the average of a history, independent of the candidate.
 
 Shape letters: B candidates, L items of their histories, D width.
 """

@@ -243,7 +243,7 @@ def _explained(name: str) -> Iterator[None]:
     except Exception as error:
         reason, *_ = str(error).split("\n")
         if pointer := next(filter(is_git_lfs_pointer, Path(resolve(name)).glob("*")), None):
-            reason = f"{pointer} is a pointer of git-lfs; run `git lfs pull` beside it"
+            reason = f"{pointer} is a git-lfs pointer; run `git lfs pull` in its folder"
         raise ConfigError(
             f"`backbone`: cannot load {name!r} ({reason}). Set it to a folder with "
             "config.json, tokenizer.json and model.safetensors, to the hub id of such a model, or to one of: "

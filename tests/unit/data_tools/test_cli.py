@@ -73,7 +73,7 @@ def test_items_alone_are_built_and_inspected(
 ) -> None:
     folder, out = write_tables(interactions="user_id\titem_id\ttimestamp\n"), str(tmp_path / "out")
     assert main(["build", "--source", "tables", "--input", str(folder), "--output", out]) == 0
-    assert "no interactions: a catalogue of items, to recommend from and to export" in capsys.readouterr().out
+    assert "no interactions: this is a catalogue of items, for recommending and exporting" in capsys.readouterr().out
     assert main(["inspect", out]) == 0
     text = capsys.readouterr().out
     assert text.startswith("0 users, 3 items, 0 interactions\n")

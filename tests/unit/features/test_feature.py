@@ -91,9 +91,9 @@ def test_two_bands_of_request_sizes_make_a_doubling() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"of": "user", "column": "age", "bands": [3, 2]}, r"features\.x.*bands must ascend"),
-        ({"of": "user", "column": "age", "bands": [2, 2]}, r"features\.x.*bands must ascend"),
-        ({"of": "user", "column": "age", "bands": [2], "buckets": 3}, r"features\.x.*not both"),
+        ({"of": "user", "column": "age", "bands": [3, 2]}, r"features\.x.*bands must be strictly ascending"),
+        ({"of": "user", "column": "age", "bands": [2, 2]}, r"features\.x.*bands must be strictly ascending"),
+        ({"of": "user", "column": "age", "bands": [2], "buckets": 3}, r"features\.x.*both set"),
         ({"of": "user_id", "unknown": 1.0}, r"`features\.x\.unknown`"),
         ({"of": "user"}, r"`features\.x\.column`"),
         ({"of": "users"}, r"`features\.x\.of`: 'users' is not one of 'user_id'"),

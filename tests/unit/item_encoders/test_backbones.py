@@ -190,4 +190,4 @@ def test_a_download_that_is_not_whole_is_one_sentence(tiny_bert, tmp_path, name,
     assert f"cannot load {str(folder)!r}" in str(raised.value)
     assert "\n" not in str(raised.value)
     if damage == "pointer":
-        assert f"{path} is a pointer of git-lfs; run `git lfs pull` beside it" in str(raised.value)
+        assert f"{path} is a git-lfs pointer; run `git lfs pull` in its folder" in str(raised.value)

@@ -1,8 +1,10 @@
 """Random crops and mirror images in training, each a function of (seed, step, item).
 
-A resumed run therefore draws the same numbers, on any number of ranks and whatever else is in the batch. Considered:
-drawing on the device from its generator (depends on rank and pass instead), and cropping in the loader (the pixels are
-transferred either way, and resizing suits the device). Chosen: the loader draws six numbers, the device resamples.
+A resumed run therefore draws the same numbers, on any number of ranks and whatever else is in the batch.
+
+Designs considered. Numbers from the generator of the device would depend on rank and pass. Cropping in the loader would
+not save the transfer of the pixels, and the device resamples faster. Chosen: the loader draws six numbers, and the
+device resamples.
 """
 
 from dataclasses import replace

@@ -1,10 +1,11 @@
 """Folders in the node's cache that the first processes to arrive fill together, and that are only read afterwards.
 
-Designs considered. No lock: two runs that start together both decode the catalogue. One process of a node fills and the
-others wait: a node's other cores and devices are idle for hours, and a killed process loses everything. Chosen: the
-work is cut into parts (`parts`), which all processes that need the folder claim one by one, whatever their run and,
-where nodes share a file system, whatever their node. One of them holds the lock on the folder: it begins, checks what
-was finished before, shows progress and completes the folder. If it dies, its lock is free and another takes charge.
+Designs considered. Without a lock, two runs that start together both decode the catalogue. If one process of a node
+fills and the others wait, the other cores and devices are idle for hours, and a killed process loses everything.
+Chosen: the work is cut into parts (`parts`), which all processes that need the folder claim one by one, whatever their
+run and, where nodes share a file system, whatever their node. One of them holds the lock on the folder: it begins,
+checks what was finished before, shows progress and completes the folder. If it dies, its lock is free and another takes
+charge.
 
 Finished parts are kept in `NAME.partial-UID`, and the next process of that user continues from there. A partial folder
 that nobody continues is removed after a week. If another user left a lock file that cannot be opened, the processes of
@@ -31,7 +32,7 @@ from transrec.work import PARTS_FOLDER, Advance, PartWriter, Work
 
 POLL_SECONDS = 0.2
 SILENT_SECONDS = 5.0  # before a waiting process prints a line; the interval doubles each time
-KEPT_SECONDS = 7 * 24 * 3600.0  # for which a partial folder is kept after its last part
+KEPT_SECONDS = 7 * 24 * 3600.0  # how long a partial folder is kept after its last part
 _INTERIM = "interim-"
 _LONGEST_FAULT = 300  # characters
 _RANDOM = "[a-z0-9_]{8}"  # suffix that `mkdtemp` appends to a name
@@ -120,7 +121,7 @@ def interim_folder(target: Path) -> Path:
 
 
 def remove_interim(target: Path) -> None:
-    """Remove the intermediate results of `target`, in one step, so that no half of them is taken for the whole."""
+    """Remove the intermediate results of `target`, in one step, so that a part of them is never taken for all."""
     removed = interim_folder(target).with_suffix(f".{'x' * 8}")
     with suppress(OSError):
         shutil.rmtree(removed, ignore_errors=True)
@@ -283,7 +284,7 @@ def _size_on_disk(folder: Path) -> int:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what killed processes left behind while filling `target`, which this process owns, or other folders."""
+    """Remove what killed processes left behind of `target`, whose lock this process holds, and of other folders."""
     _remove_partials(target)
     for path in target.parent.glob(f"{_INTERIM}*"):
         with suppress(OSError):

@@ -1,9 +1,9 @@
 """Images of the items, decoded for each batch that needs them, or once into the node's cache.
 
-Considered: decoding at each use (no disk, but 0.3 ms for a poster and 5 ms for a photo, for each distinct item of every
-batch), small compressed pictures (which still have to be decoded), and raw pixels mapped into memory. The last is the
-default, because a batch then costs one copy. Raw pixels take 3·size² bytes per item, 150 GB for a million items at 224,
-so `decoded_cache` can be turned off.
+Designs considered. Decoding at each use needs no disk, but takes 0.3 ms for a poster and 5 ms for a photo, for each
+distinct item of every batch. Small compressed pictures still have to be decoded. Chosen as the default: raw pixels
+mapped into memory, because a batch then costs one copy. They take 3·size² bytes per item, 150 GB for a million items at
+224, so `decoded_cache` can be turned off.
 """
 
 import hashlib
@@ -75,7 +75,7 @@ class ImageStore:
         return modality_content(rows, chunks, blank)
 
     def positions_in_pass(self, of_an_item: int) -> int:
-        """Positions of one encoder pass if every item has `of_an_item` positions."""
+        """Number of positions in one full encoder pass if every item has `of_an_item` positions."""
         return self._chunk_images * of_an_item
 
     @property
@@ -99,7 +99,7 @@ def decode_all(images: ItemImages, target: Path) -> Path:
 class _Decoding:
     """Writes the pixels of each part to its place in `pixels.npy`.
 
-    Written, not mapped: on a full disk a map kills the process, a write raises an error.
+    They are written, not mapped: if the disk is full, a map kills the process, whereas a write raises an error.
     """
 
     name, unit = "decoding", "items"

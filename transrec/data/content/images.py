@@ -1,10 +1,10 @@
 """Decoding of image bytes to pixels at an encoder's size.
 
-Considered: decoding in full (twice the work when a photo of 1000 pixels is reduced to 98), a separate decoder for JPEG
-(simplejpeg: a tenth faster including the resizing, for a second code path and package), and this: Pillow skips the
-frequencies of a JPEG that a small picture cannot show, but decodes to at least three times the target size, and then
-resizes with an antialiasing filter. Pixels differ from those of a full decoding by less than half a step of 255 on
-average.
+Designs considered. Full decoding takes twice as long when a photo of 1000 pixels is reduced to 98. simplejpeg, a
+separate JPEG decoder, is a tenth faster including resizing, but needs a second code path and another package. Chosen:
+Pillow skips the frequencies that a small picture cannot show, decodes to at least three times the target size and then
+resizes with an antialiasing filter. The pixels differ from those of full decoding by less than half a grey level (of
+255) on average.
 """
 
 import io
@@ -47,7 +47,7 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
 
 def _pixels(image: Image.Image, size: int) -> NDArray[np.uint8]:
     if image.width * image.height > MAX_IMAGE_PIXELS:  # known from the header, before anything is decoded
-        raise ValueError(f"{image.width}x{image.height} is over {MAX_IMAGE_PIXELS} pixels")
+        raise ValueError(f"{image.width}x{image.height} exceeds the limit of {MAX_IMAGE_PIXELS:,} pixels")
     image.draft("RGB", (_REDUCING_GAP * size, _REDUCING_GAP * size))
     square = image.convert("RGB").resize((size, size), _FILTER)
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))

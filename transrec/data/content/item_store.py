@@ -39,7 +39,7 @@ class ModalityStore(Protocol):
         ...
 
     def positions_in_pass(self, of_an_item: int) -> int:
-        """Positions of one encoder pass if every item has `of_an_item` positions."""
+        """Number of positions in one full encoder pass if every item has `of_an_item` positions."""
         ...
 
     def content(self, items: NDArray[np.int64]) -> ModalityContent:
@@ -86,7 +86,7 @@ class ItemStore:
         return ItemContent(torch.from_numpy(items), modalities)
 
     def for_training(self, items: NDArray[np.int64], seed: int, step: int) -> ItemContent:
-        """Content as `content` returns it, augmented where the encoder asks for it; depends on (seed, step, item)."""
+        """As `content`, augmented if the encoder wants it; the augmentation is a function of (seed, step, item)."""
         content = self.content(items)
         changed = {name: augmented(content.modalities[name], items, seed, step) for name in self._augmented}
         return replace(content, modalities=content.modalities | changed)

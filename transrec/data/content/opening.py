@@ -14,7 +14,7 @@ def open_store(folder: ShardFolder, wanted: Wanted, config: HistoriesConfig, pee
     """The item store of `folder`, which the processes of a node fill together.
 
     Raises:
-        ShardSetError: items are unreadable, or more of them than may be left out.
+        ShardSetError: more items are unreadable than may be left out.
     """
     skipped: dict[int, BadSample] = {}
     if config.on_bad_sample == "skip":

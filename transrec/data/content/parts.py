@@ -1,11 +1,11 @@
 """The parts of a folder that several processes fill together.
 
-A process claims a part by its lock, which the system releases if the process dies. The part writes pieces of files.
-When they are on disk, a file named by the part and the session lists them with their checksums: then the part is
-finished, whatever happens to the process.
+A process claims a part by its lock, which the system releases if the process dies, and writes the part as pieces of
+files. Once these are on disk, a file named after the part and the session lists them with their checksums. The part is
+then finished, whatever happens to the process.
 
-A session begins when a process takes charge of the folder. Parts that are finished in an earlier one are read again and
-compared with their checksums before they count: between two sessions, a machine may have lost its power.
+A session begins when a process takes charge of the folder. Parts finished in an earlier session are first checked
+against their checksums, because the machine may have lost power in between.
 """
 
 import json

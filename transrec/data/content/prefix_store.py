@@ -62,7 +62,7 @@ class PrefixStore:
         return found
 
     def positions_in_pass(self, of_an_item: int) -> int:
-        """Positions of one encoder pass, the same for items of any length."""
+        """Number of positions in one full encoder pass, the same for items of any length."""
         return self._positions
 
     def _chunk(self, places: NDArray[np.int64], real: NDArray[np.bool_]) -> Chunk:

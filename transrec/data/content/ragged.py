@@ -1,11 +1,11 @@
 """Sequences of different lengths, concatenated in one array, and how they are cut into encoder passes.
 
 A sequence is padded to the same length in every batch, whatever its neighbours: to the next of a few lengths, each four
-fifths of the one before, with a minimum of four positions. An item's states are therefore the same numbers wherever
+fifths of the next larger one, but at least four positions. An item's states are therefore the same numbers wherever
 they are computed, a cache of them is exact, and a device sees few shapes. The minimum is for a chunk of a single short
-text: a matrix product of one to three rows uses another routine (in MKL, on AVX-512) than a larger one, and rounds
-differently. That holds on one thread; on two, products of fewer than twelve rows differ too. Padding a chunk to its own
-longest sequence saves a little and has neither property.
+text: for a matrix product of one to three rows, MKL on AVX-512 uses a routine of its own, which rounds differently.
+This holds on one thread; on two, products of fewer than twelve rows also differ. Padding a chunk to its own longest
+sequence would save a little, but have none of these properties.
 
 Shape letters: n sequences of a chunk, P positions of a chunk, padding included.
 """

@@ -72,7 +72,7 @@ class TextStore:
         return modality_content(rows, [self._chunk(places, real) for places, real in chunks], self._blank)
 
     def positions_in_pass(self, of_an_item: int) -> int:
-        """Positions of one encoder pass, the same for items of any length."""
+        """Number of positions in one full encoder pass, the same for items of any length."""
         return self.text.chunk_tokens
 
     @property

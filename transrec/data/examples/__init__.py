@@ -37,7 +37,7 @@ class DataConfig(HistoriesConfig):
             peers: the ranks that share the pass and leave out the same blocks; all of them must call.
 
         Raises:
-            ShardSetError: shards are unreadable, or more of them than may be left out.
+            ShardSetError: shards are unreadable, or more samples than may be left out.
             ConfigError: a task has no targets.
         """
         return self.examples.scan(self, max_length, peers)

@@ -5,7 +5,7 @@ when the shards are built: they depend on the split, the fraction and the minimu
 Chosen: rank r reads blocks r, r + R, r + 2R, … of R ranks, and the ranks add up their counts. Counts are kept per block
 and not per user, so that the memory of a rank does not grow with the number of users.
 
-The time is linear in the interactions: the items of a block are added where they are, without an array of the
+The time is linear in the interactions: the items of a block are added in place, without an array of the
 catalogue's length for each block.
 """
 
@@ -24,7 +24,7 @@ _WHAT = "scan its blocks of users"
 class BlockCounts(NamedTuple):
     """What is counted in one block."""
 
-    numbers: tuple[int, ...]  # any numbers, equally many in each block
+    numbers: tuple[int, ...]  # any numbers, the same count for every block
     trained: NDArray[np.integer[Any]]  # the item of each training interaction
     occurring: NDArray[np.integer[Any]]  # items, which may repeat, of the users who take part
 

@@ -1,4 +1,4 @@
-"""Where impressions come from: what the shards recorded, ratings, or sampled items.
+"""Sources of impressions: records in the shards, ratings, or sampled items.
 
 Shape letters: I impressions of a block, in the order of its users and of time; H heads.
 """
@@ -64,7 +64,7 @@ class Exposures:
 class ShownConfig(Config):
     """The impressions that the shards recorded; the history consists of all earlier interactions."""
 
-    name: Literal["shown"] = Field("shown", description="where impressions come from")
+    name: Literal["shown"] = Field("shown", description="the source of impressions")
 
     def times(self, block: UserBlock) -> Ints:
         """(I,) the times of a block's impressions."""
@@ -83,7 +83,7 @@ class RatedConfig(Config):
     """Every rating is an impression, and a high rating is a click. Users chose the items that they rated low, so those
     are genuine negatives."""
 
-    name: Literal["rated"] = Field("rated", description="where impressions come from")
+    name: Literal["rated"] = Field("rated", description="the source of impressions")
     at_least: float = Field(4.0, description="lowest rating that counts as a click")
     history: Literal["liked", "all"] = Field(
         "liked", description="items in a user's history: those with a click, or all rated items"
@@ -109,11 +109,11 @@ class RatedConfig(Config):
 class SampledConfig(Config):
     """Every interaction is a click, and items drawn at random are impressions without one: the negatives are guesses.
 
-    The items are drawn once for each interaction, by a hash of user and place, so validation and test are the same for
-    all runs, and training uses the same negatives in every epoch.
+    The items are drawn once for each interaction, by a hash of user and position, so validation and test are the same
+    for all runs, and training uses the same negatives in every epoch.
     """
 
-    name: Literal["sampled"] = Field("sampled", description="where impressions come from")
+    name: Literal["sampled"] = Field("sampled", description="the source of impressions")
     negatives: int = Field(4, ge=1, description="number of items drawn as negatives for each interaction")
 
     def times(self, block: UserBlock) -> Ints:

@@ -147,7 +147,7 @@ def count(
 
 
 def _values(name: str, feature: FeatureConfig, users: UserBlock, shown: Exposures) -> tuple[pa.StringArray, Ints]:
-    """The values of a feature of users or of context in a block, and the place of each impression's value, (I,).
+    """The values of a feature of users or of context in a block, and the index of each impression's value, (I,).
 
     Raises:
         ConfigError: there is no such column.
@@ -189,7 +189,7 @@ def _rows(feature: FeatureConfig, vocabulary: Vocabulary, values: pa.StringArray
 
 
 def dropped_at(seed: int, step: int) -> Dropped:
-    """Function that finds the numbers dropped at a step: the same on every rank and in every batch."""
+    """A function that marks the numbers dropped at a step, the same on every rank and in every batch."""
     base = np.random.default_rng((_UNKNOWN, seed, step)).integers(2**63, dtype=np.uint64)
 
     def dropped(numbers: Ints, share: float) -> NDArray[np.bool_]:

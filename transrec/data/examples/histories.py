@@ -1,8 +1,8 @@
 """Examples cut from users' histories: the code that all kinds of examples share.
 
-Designs considered for the kinds. A flag that every reader checks ("are there labels?"), which took 42 lines in nine
-files before. A loader, a stream and an evaluation for each kind, which soon differ where they should not. Chosen: one
-object per kind, which decides which users and targets are for training and for evaluation; order, slots, batches and
+Designs considered for the kinds. A flag that every reader checks ("are there labels?") takes 42 lines in nine files.
+A loader, a stream and an evaluation for each kind soon differ where they should not. Chosen: one object per kind, which
+decides which users and targets are for training and for evaluation; order, slots, batches and
 ranking use it.
 """
 
@@ -54,7 +54,8 @@ class HistoriesConfig(Config):
     min_interactions: int = Field(5, ge=1, description="users with fewer interactions are left out")
     windows: Literal["all", "last"] = Field(
         "all",
-        description="cut a long history into windows, or keep only its last interactions, as in the released code",
+        description="cut a long history into windows, or keep only its last interactions (as the code released with "
+        "TransRec does)",
     )
     stride: int | None = Field(
         None,
@@ -210,7 +211,7 @@ class HistoryExamples(ABC):
 
     @property
     def sampled(self) -> Ints:
-        """Item indices that training may use: the candidates (as in the reference)."""
+        """Item indices that training may use: the candidates, as in the code released with TransRec."""
         return self.candidates
 
     @property
@@ -241,7 +242,7 @@ class HistoryExamples(ABC):
     def questions(
         self, part: Part, rank: int = 0, world_size: int = 1, sample: UserSample | None = None
     ) -> Iterator[Question | None]:
-        """This rank's questions, block by block; None for a block without any, so all ranks take equally many turns."""
+        """This rank's questions, block by block; None for a block without any, so that all ranks take part equally."""
         for block in turns(asked_blocks(len(self.shards), sample), rank, world_size):
             yield None if block is None else self._question(block, part)
 

@@ -85,7 +85,7 @@ def distinct_items(columns: Columns, drawn: Ints | None = None) -> Ints:
 
 
 def over_pool(columns: Columns, pool: Ints, features: FeatureRows, dropped: Dropped | None = None) -> Impressions:
-    """Impressions over a pool of items that holds all of theirs.
+    """Impressions over a pool that holds all of their items.
 
     Args:
         pool: (U,) catalogue indices, ascending.
@@ -116,7 +116,7 @@ class Impression(NamedTuple):
 
 
 def columns_of(impressions: Sequence[Impression], features: FeatureRows, max_length: int) -> Columns:
-    """Impressions outside of the shards; columns may be missing."""
+    """Impressions outside the shards; columns may be missing."""
     lengths = [len(impression.history) for impression in impressions]
     offsets, users = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.arange(len(impressions))
     items = np.concatenate([impression.history for impression in impressions]).astype(np.int32)

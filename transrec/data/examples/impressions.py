@@ -45,7 +45,7 @@ class ImpressionsConfig(Config):
     """Predict the response to an item that is shown."""
 
     name: Literal["impressions"] = Field("impressions", description="the kind of example")
-    exposures: ExposuresConfig = Field(ShownConfig(), description="where impressions come from")
+    exposures: ExposuresConfig = Field(ShownConfig(), description="the source of impressions")
     heads: list[str] = Field(["click"], min_length=1, description="the responses to predict, such as click")
     keep_negatives: float = Field(
         1.0,
@@ -114,7 +114,7 @@ class ImpressionExamples:
             advice = "the shards contain recorded impressions: use them with `data.examples.exposures={name: shown}`"
             raise ConfigError(
                 f"no impression of {self.folder} is left to train on: "
-                + (advice if recorded else "see data.min_interactions, data.split and data.examples")
+                + (advice if recorded else "check data.min_interactions, data.split and data.examples")
             )
 
     @property
@@ -221,13 +221,13 @@ class ImpressionExamples:
         return self.folder.table(CATALOGUE_FILE, CATALOGUE_SCHEMA, ["item_id"])["item_id"].combine_chunks()
 
     def training_size(self) -> dict[str, int]:
-        """Numbers of training users, of training impressions, and of clicks, which are those of the first head."""
+        """Numbers of training users, training impressions, and clicks, which are those of the first head."""
         impressions = int(self.popularity.sum())
         sizes = {"users": self._users, "impressions": impressions, "clicks": self._clicks}
         return sizes | {"windows": sum(self.counts)}
 
     def remarks(self, part: Part) -> list[str]:
-        """How many of the impressions are of users and items seen in training, and whether negatives were drawn."""
+        """The shares of impressions of users and items seen in training, and whether negatives were drawn."""
         asked = users = items = 0
         for number in range(len(self.shards)):
             block = self._block(number)
@@ -237,8 +237,10 @@ class ImpressionExamples:
             items += int((self.popularity[block.shown.items[places]] > 0).sum())
         if not asked:
             return []
-        known = f"{users / asked:.0%} are of a user and {items / asked:.0%} of an item seen in training"
-        found = [f"Of the impressions of this {part}, {known}."]
+        known = (
+            f"{users / asked:.0%} of the impressions are of a user and {items / asked:.0%} of an item seen in training"
+        )
+        found = [f"In this {part}, {known}."]
         if self.settings.exposures.name == "sampled":
             found.append(
                 "Items without a click were drawn at random, so these figures say little about items really shown."
@@ -256,11 +258,13 @@ class ImpressionExamples:
             if missing:
                 known = ", ".join(index.heads) or "no impressions"
                 raise ConfigError(
-                    f"`data.examples.heads`: {self.folder} records {known}, not {missing[0]}; "
-                    "or use ratings as impressions with `data.examples.exposures.name=rated`"
+                    f"`data.examples.heads`: {self.folder} records {known}, not {missing[0]}: choose a "
+                    "recorded head, or use ratings as impressions with `data.examples.exposures.name=rated`"
                 )
         elif settings.heads != ["click"]:
-            raise ConfigError(f"`data.examples.heads`: {settings.exposures.name} impressions have only the head click")
+            raise ConfigError(
+                f"`data.examples.heads`: {settings.exposures.name} impressions have only the head click; set [click]"
+            )
 
     def _read(self, number: int) -> ImpressionBlock:
         users = self.shards.block(number)

@@ -90,8 +90,8 @@ class Labels:
     def windows(self, number: int, block: UserBlock, max_length: int, stride: int | None, shortest: int) -> Windows:
         """The newest items of the user and the target, for each training instance.
 
-        Designs considered for few labels: hiding items at random (the remaining items are nobody's history). Chosen:
-        with a `stride`, earlier states of the user are trained on as well, in windows that end every `stride` items
+        Design considered for few labels: hiding items at random, which leaves a history that nobody has. Chosen: with a
+        `stride`, earlier states of the user are trained on as well, in windows that end every `stride` items
         before the newest one, as long as at least `shortest` items remain.
         """
         user, target, _ = self.blocks[number].of(TRAIN)

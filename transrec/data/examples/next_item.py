@@ -48,7 +48,7 @@ class NextItemExamples(HistoryExamples):
     def check_training(self) -> None:
         if not self._users.any():
             raise ConfigError(
-                f"no user of {self.folder} has anything to train on{self._before}: see data.min_interactions and "
+                f"no user of {self.folder} has anything to train on{self._before}: check data.min_interactions and "
                 "data.fraction"
             )
 

@@ -47,7 +47,7 @@ def _select(read: Callable[[], Iterable[Ints]], place: int, low: int, high: int,
 
 
 def _bounds(blocks: Iterable[Ints]) -> tuple[int, int, int]:
-    """How many numbers there are, the lowest and the highest; 0, 0, 0 if there are none."""
+    """The count, the lowest and the highest of the numbers; 0, 0, 0 if there are none."""
     found = [(len(block), int(block.min()), int(block.max())) for block in blocks if len(block)]
     if not found:
         return 0, 0, 0

@@ -80,7 +80,7 @@ def about_nobody(max_length: int, evidence: tuple[SparseScores, ...] = ()) -> Qu
 
 
 def ids_of(block: UserBlock, users: NDArray[Any]) -> list[str]:
-    """The ids of the users at these positions of a block."""
+    """The ids of the users at the positions `users` of `block`."""
     return [block.user_ids[int(u)].as_py() for u in users]
 
 

@@ -157,7 +157,7 @@ class SequenceCollation:
         return distinct if len(distinct) else self.sampled[:1]
 
     def _marked(self, indices: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-        """The distinct `indices` in order: with a large share of the catalogue, marks cost less than sorting."""
+        """The distinct `indices` in order: with a large share of the catalogue, marking costs less than sorting."""
         for index in indices:
             self._in_pool[index] = True
         distinct = np.flatnonzero(self._in_pool)
@@ -193,7 +193,7 @@ class _Layout(NamedTuple):
 class _RowLookup:
     """Maps catalogue indices to rows of the pool; padding (0) maps to row 0, and masks hide it.
 
-    `row_of` has a place for each index of the catalogue. Those of the pool are overwritten, the others keep old rows.
+    `row_of` has an entry for each index of the catalogue. Those of the pool are overwritten, the others keep old rows.
     """
 
     def __init__(self, items: NDArray[np.int64], row_of: NDArray[np.int32]) -> None:
@@ -202,7 +202,7 @@ class _RowLookup:
         row_of[items] = np.arange(self.size, dtype=np.int32)
 
     def __call__(self, indices: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(self._row_of[indices].astype(np.int64))  # of index 0, which is in no pool, 0
+        return torch.from_numpy(self._row_of[indices].astype(np.int64))  # index 0, which is in no pool, maps to 0
 
     def known(self, indices: NDArray[np.int32]) -> torch.Tensor:
         """Rows of the `indices` that are in the pool."""

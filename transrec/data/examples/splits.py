@@ -60,7 +60,7 @@ class TemporalConfig(Config):
         if isinstance(starts[0], datetime) != isinstance(starts[1], datetime):
             raise ValueError("give both valid_from and test_from as quantiles, or both as points in time")
         if starts[0] >= starts[1]:  # type: ignore[operator]  # both of one kind
-            raise ValueError("valid_from must lie before test_from")
+            raise ValueError(f"valid_from={self.valid_from} must be before test_from={self.test_from}")
         return self
 
     def moments(self, timestamps: Callable[[], Iterator[Ints]], peers: Peers) -> tuple[int, int]:
@@ -90,7 +90,7 @@ class LastShareConfig(Config):
     @model_validator(mode="after")
     def _leaves_some(self) -> Self:
         if self.valid + self.test >= 1:
-            raise ValueError("valid and test together must be less than 1")
+            raise ValueError(f"valid and test must add up to less than 1, found {self.valid} and {self.test}")
         return self
 
 

@@ -61,7 +61,7 @@ class TaskExamples(HistoryExamples):
     def check_training(self) -> None:
         if not any((block.part == TRAIN).any() for block in self.labels.blocks):
             raise ConfigError(
-                f"no training user of {self.folder} has a target: see data.examples and data.min_interactions"
+                f"no training user of {self.folder} has a target: check data.examples and data.min_interactions"
             )
 
     def remarks(self, part: Part) -> list[str]:

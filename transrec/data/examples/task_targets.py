@@ -40,7 +40,7 @@ Read = tuple[list[str], list[Pairs]]  # names, where target t is names[t - 1]; t
 
 def _ascending(bands: list[float] | None) -> list[float] | None:
     if bands is not None and bands != sorted(set(bands)):
-        raise ValueError("the bounds must be in ascending order")
+        raise ValueError(f"`bands` must be strictly ascending, without duplicates; found {bands}")
     return bands
 
 
@@ -63,9 +63,9 @@ class ProfileConfig(Config):
         """
         known = users.index.user_columns
         if self.column not in known:
+            advice = f"choose one of {', '.join(known)}" if known else "it has none at all, so choose another task"
             raise ConfigError(
-                f"`data.examples.targets.column`: {users.folder} has no user column {self.column!r}, "
-                f"only {', '.join(known) or 'none at all'}"
+                f"`data.examples.targets.column`: {users.folder} has no user column {self.column!r}; {advice}"
             )
         columns = [self._values(users.block(number)) for number in range(len(users))]
         if self.bands is not None:
@@ -85,7 +85,7 @@ class ProfileConfig(Config):
             numbers = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
         except pa.ArrowInvalid as error:
             raise ConfigError(
-                f"`data.examples.targets.bands`: column {self.column!r} does not hold numbers ({error})"
+                f"`data.examples.targets.bands`: column {self.column!r} does not hold numbers ({error}); remove `bands`"
             ) from None
         return np.where(np.isnan(numbers), 0, np.digitize(numbers, bands) + 1)
 

@@ -1,6 +1,6 @@
 """A sample of the users to evaluate: the same on any number of ranks, in every run and trial.
 
-Designs considered. Users drawn one by one: nearly every one of them lies in another block, which has to be read whole.
+Designs considered. Users drawn one by one: nearly every one lies in a different block, which has to be read whole.
 The first users of the data: `data.fraction` trains on these. Chosen: whole blocks in a random order, of which the last
 one contributes only its first users. Users are stored in the order of a hash, so that each block is a random sample.
 """
@@ -81,7 +81,7 @@ def asked_blocks(blocks: int, sample: UserSample | None) -> list[AskedBlock]:
 
 
 def turns(blocks: list[AskedBlock], rank: int, world_size: int) -> Iterator[AskedBlock | None]:
-    """This rank's blocks; None in a last turn without one, so that all ranks take equally many turns."""
+    """This rank's blocks; None in a last turn without one, so that all ranks take the same number of turns."""
     for turn in range(-(-len(blocks) // world_size)):
         number = turn * world_size + rank
         yield blocks[number] if number < len(blocks) else None

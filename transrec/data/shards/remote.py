@@ -1,7 +1,7 @@
 """Files at a URL: read as a stream, checked on arrival, and requested again while the server recovers.
 
-Considered: webdataset's own readers (`pipe:` runs a shell and curl), fsspec for everything (its http is a second,
-asynchronous client), and this: httpx for http and https, fsspec for every other scheme. No URL ever reaches a shell.
+Designs considered. webdataset's own readers run a shell and curl (`pipe:`). fsspec for everything adds a second,
+asynchronous HTTP client. Chosen: httpx for http and https, fsspec for every other scheme. No URL ever reaches a shell.
 Credentials in a URL (`https://user:password@host`) are used but never shown.
 """
 
@@ -169,7 +169,7 @@ def _stream_http(url: str) -> Iterator[bytes]:
                 raise _Temporary(f"the server answered {response.status_code}")
             if not response.is_success:
                 raise RemoteError(
-                    f"{bare}: the server answered {response.status_code}; is this the folder of the shards?"
+                    f"{bare}: the server answered {response.status_code}; check that this is the folder of the shards"
                 )
             yield from response.iter_raw(_PART)
     except httpx2.RequestError as error:

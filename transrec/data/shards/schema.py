@@ -11,7 +11,7 @@
 An item is identified by its index, 1..N in catalogue order; 0 is always padding. Users are sorted by a hash of their
 id, so a prefix of the stream is a uniform sample and smaller prefixes nest in larger ones.
 
-Sets of version 3, the last one without impressions (what users were shown, and whether they clicked), can be read too.
+Sets of version 3, the last one without impressions (what users were shown, and whether they clicked), can also be read.
 
 Designs considered for impressions. Shards of their own: two readers, and a join with the users while training. A row
 per impression with a copy of the history: a request that shows 37 items copies the history 37 times, and its length is
@@ -33,7 +33,7 @@ from transrec.errors import TransRecError
 from transrec.files import parsed_json
 
 SCHEMA_VERSION = 4
-_WITHOUT_IMPRESSIONS = 3  # a version that can be read, too
+_WITHOUT_IMPRESSIONS = 3  # a version that can also be read
 _LONGEST_QUOTE = 200  # characters of a damaged file that a message repeats
 INDEX_FILE = "index.json"
 CATALOGUE_FILE = "items.parquet"
@@ -214,7 +214,7 @@ class ShardIndex(Strict):
 
 
 def fault_of_items(items: pa.ListArray, n_items: int) -> str | None:
-    """What is wrong with lists of item indices, or None."""
+    """The fault in lists of item indices, or None."""
     bounds = pc.min_max(items.flatten()).as_py()
     if bounds["min"] is not None and not 1 <= bounds["min"] <= bounds["max"] <= n_items:
         return f"it has items {bounds['min']} to {bounds['max']}, not 1 to {n_items}"
@@ -222,7 +222,7 @@ def fault_of_items(items: pa.ListArray, n_items: int) -> str | None:
 
 
 def fault_of_impressions(users: pa.RecordBatch, index: ShardIndex) -> str | None:
-    """What is wrong with the impressions in a batch of `index.user_schema`, or None."""
+    """The fault in the impressions of a batch of `index.user_schema`, or None."""
     names = impression_columns(index.heads, index.context_columns).names
     if not names:
         return None

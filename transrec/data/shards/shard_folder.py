@@ -1,8 +1,8 @@
 """A set of shards in a local folder or at a URL; its files are read whole, locally and verified.
 
-Considered: streaming members over the network (range requests: no second reader, no node-local disk, but training
-reads blocks at random and would wait for each), mounting (outside the project), and this: whole files, fetched once
-per node when first needed, into a cache named by the hash of `index.json`, so two states of a set never mix.
+Designs considered. Streaming members over the network by range requests needs no second reader and no node-local disk,
+but training reads blocks at random and would wait for each. Mounting is outside the project. Chosen: whole files,
+fetched once per node when first needed, into a cache named by the hash of `index.json`; so two states never mix.
 """
 
 import hashlib

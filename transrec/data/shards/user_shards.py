@@ -29,7 +29,7 @@ CACHED_BLOCKS = 128
 
 @dataclass(frozen=True)
 class Shown:
-    """What was shown to the users of a block: user u was shown `items[offsets[u]:offsets[u + 1]]`, in order of time."""
+    """The items shown to the users of a block: `items[offsets[u]:offsets[u + 1]]` to user u, in order of time."""
 
     offsets: NDArray[np.int64]  # (users + 1,)
     items: NDArray[np.int32]  # catalogue indices 1..N

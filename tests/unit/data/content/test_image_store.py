@@ -109,7 +109,7 @@ def test_an_image_that_does_not_decode_is_a_bad_sample(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("transrec.data.content.images.MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(BadSample, match=r"item 2 cannot be read \(its image: 30x20 is over 10 pixels\)"):
+    with pytest.raises(BadSample, match=r"item 2 cannot be read \(its image: 30x20 exceeds the limit of 10 pixels\)"):
         ImageStore(ShardFolder(shards), Wanted(), tmp_path / "cache", {})
 
 

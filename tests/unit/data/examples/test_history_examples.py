@@ -88,7 +88,7 @@ def test_last_windows_shorter_than_the_minimum_are_refused(
     scan: Callable[..., HistoryExamples], given_shards: Path
 ) -> None:
     """Every user would be too short."""
-    with pytest.raises(ConfigError, match=r"anything to train on: see data\.min_interactions"):
+    with pytest.raises(ConfigError, match=r"anything to train on: check data\.min_interactions"):
         scan(max_length=4, path=given_shards, windows="last", min_interactions=8).check_training()
 
 
@@ -152,7 +152,7 @@ def test_a_temporal_split_with_nothing_before_it_names_the_moment(
 ) -> None:
     shards = same_times(build_shards, [10, 10, 10, 10, 40])
     split = {"name": "temporal", "valid_from": 0.5, "test_from": 0.9}
-    with pytest.raises(ConfigError, match=r"anything to train on before 10 s \(data\.split\.valid_from\): see"):
+    with pytest.raises(ConfigError, match=r"anything to train on before 10 s \(data\.split\.valid_from\): check"):
         scan(path=shards, split=split, min_interactions=1).check_training()
 
 

@@ -233,7 +233,7 @@ def test_remarks_count_known_users_and_items(build_shards, scan_impressions: Sca
     examples = scan_impressions(path=path, split={"name": "temporal", "valid_from": 0.375, "test_from": 0.5})
     assert examples._moments == (30, 40)
     assert examples.remarks("test") == [
-        "Of the impressions of this test, 40% are of a user and 40% of an item seen in training."
+        "In this test, 40% of the impressions are of a user and 40% of an item seen in training."
     ]
 
 
@@ -255,7 +255,7 @@ def test_a_user_is_known_by_the_impressions_that_are_trained_on(scan_impressions
         assert {True} in found.values()
         assert {False} in found.values()
         impressions = [user in trained for user in users_asked(examples, "test")]
-        share = f"{np.mean(impressions):.0%} are of a user"
+        share = f"{np.mean(impressions):.0%} of the impressions are of a user"
         assert share in examples.remarks("test")[0]
 
 
@@ -286,7 +286,7 @@ def test_examples_in_another_process_are_the_same(scan_impressions: Scan) -> Non
     ("data", "message"),
     [
         ({"split": {"name": "leave_one_out"}}, r"`data\.split`.*temporal.*last_share"),
-        ({"min_interactions": 99}, r"left to train on: see data\.min_interactions, data\.split and data\.examples"),
+        ({"min_interactions": 99}, r"left to train on: check data\.min_interactions, data\.split and data\.examples"),
         ({"path": None, "split": TEMPORAL}, r"left to train on"),
         ({"exposures": {"name": "shown"}}, r"`data\.examples\.heads`: .* no impressions.*exposures\.name=rated"),
     ],

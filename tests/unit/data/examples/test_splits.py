@@ -129,5 +129,5 @@ def test_a_share_is_not_rounded_away() -> None:
 
 
 def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
-    with pytest.raises(ConfigError, match="valid and test together must be less than 1"):
+    with pytest.raises(ConfigError, match="valid and test must add up to less than 1"):
         validate(LastShareConfig, {"valid": 0.5, "test": 0.5})

@@ -61,7 +61,7 @@ def test_bands_make_classes_of_a_number_and_a_bound_belongs_above(users: UserSha
 
 
 def test_an_unknown_column_and_bands_of_words_are_explained(users: UserShards) -> None:
-    with pytest.raises(ConfigError, match=r"no user column 'mood', only gender, age"):
+    with pytest.raises(ConfigError, match=r"no user column 'mood'; choose one of gender, age"):
         ProfileConfig(column="mood").read(users, ShardFolder)
     with pytest.raises(ConfigError, match=r"column 'gender' does not hold numbers"):
         ProfileConfig(column="gender", bands=[3]).read(users, ShardFolder)

@@ -107,7 +107,7 @@ def test_unreadable_parquet_is_an_error_naming_the_file(tmp_path: Path) -> None:
 def test_a_pointer_of_git_lfs_is_called_so(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
-    with pytest.raises(SourceError, match=r"t\.parquet .*: it is a pointer of git-lfs; run `git lfs pull` beside it"):
+    with pytest.raises(SourceError, match=r"t\.parquet .*: it is a git-lfs pointer; run `git lfs pull` in its folder"):
         column_names(path)
 
 

@@ -43,7 +43,7 @@ def test_a_time_in_another_unit_is_rejected_and_told_so(value: object) -> None:
     rows, rejects = interactions(timestamp=[value, value])
     assert rows == []
     assert {reject.reason for reject in rejects} == {Reason.BAD_TIMESTAMP}
-    assert all("in s: it is in another unit (--timestamp-unit)" in reject.detail for reject in rejects)
+    assert all("in s; give its unit with --timestamp-unit" in reject.detail for reject in rejects)
 
 
 def test_the_last_second_of_the_year_9999_is_a_time() -> None:

@@ -52,7 +52,7 @@ def test_a_log_given_as_interactions_is_remarked(tmp_path: Path, capsys: pytest.
     read_source("csv", "--interactions", log)
     assert capsys.readouterr().err == ""
     read_source("csv", "--interactions", log, "--columns", "click=clicked")
-    assert "log.csv has the column click" in capsys.readouterr().err
+    assert "log.csv: ignoring labels (click)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_the_probability_of_a_click_lies_beside_it() -> None:
         ({"lasting": 1.5}, "shares"),
         ({"fresh": -0.1}, "shares"),
         ({"fresh": 0.1}, "raise --items"),
-        ({"n_impressions": 401}, "equally many"),
+        ({"n_impressions": 401}, "same number"),
         ({"law": 0.3}, "cannot be combined"),
         ({"n_impressions": 0, "fresh": 0.5}, "need --impressions"),
     ],

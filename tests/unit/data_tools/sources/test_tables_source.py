@@ -134,4 +134,4 @@ def test_a_log_of_what_was_shown_is_no_table_of_interactions(
 ) -> None:
     folder = write_tables(interactions="user_id\titem_id\ttimestamp\tclick\nu\ta\t5\t0\n")
     assert read_source("tables", "--input", folder).interactions == [("u", "a", 5, None)]
-    assert "interactions.tsv has the column click" in capsys.readouterr().err
+    assert "interactions.tsv: ignoring labels (click)" in capsys.readouterr().err

@@ -78,15 +78,14 @@ class PairCountsConfig(EvidenceSettings):
 class PairCounts:
     """s(h, j) = Σₚ p^-recency · C(hₚ, j) / (R(hₚ)^row_power · S(j)^column_power), over the newest items h₁, h₂, … of h.
 
-    C(i, j) counts pairs of i and a j near it, or after it; R are its sums over j, and S those over i. If the users of
-    the histories were counted too, their own pairs are subtracted from all three, exactly. With `neighbours` at least N
-    nothing is cut off.
+    C(i, j) counts pairs of i and a j near it, or after it; R are its sums over j, and S those over i. With
+    `neighbours` at least N, nothing is cut off.
     """
 
     def __init__(self, config: PairCountsConfig, counts: Neighbours, totals: Floats) -> None:
         self.config, self.counts = config, counts
         self.row_totals, self.column_totals = totals
-        self._column_powers = self._power(self.column_totals, config.column_power)
+        self._column_powers = _power(self.column_totals, config.column_power)
 
     def scores(self, seen: SeenItems) -> sparse.csr_array:
         """The score of every candidate for each history, (B, N + 1)."""
@@ -95,16 +94,7 @@ class PairCounts:
         used = np.unique(of_histories.indices)
         table, totals = self.counts.rows(holds.items[used]), self.row_totals[holds.items[used]]
         table.data = table.data * self._column_powers[table.indices]
-        return looked_up(of_histories[:, used] * self._power(totals, self.config.row_power), table)
-
-    @property
-    def _least(self) -> float:
-        """Half the weight of one pair: a smaller rest of a subtraction is only a rounding error."""
-        return 0.5 * float(self.config.window**-self.config.decay)
-
-    def _power(self, totals: Floats, power: float) -> Floats:
-        """totals^-power; 0 where there is nothing."""
-        return np.where(totals < self._least, 0, np.maximum(totals, self._least) ** -power)
+        return looked_up(of_histories[:, used] * _power(totals, self.config.row_power), table)
 
 
 class _CountsWork(NeighbourWork):
@@ -118,3 +108,8 @@ class _CountsWork(NeighbourWork):
 
     def begin(self, folder: Path) -> None:
         np.save(folder / _TOTALS, self._totals)
+
+
+def _power(totals: Floats, power: float) -> Floats:
+    """totals^-power; 0 where there is nothing."""
+    return np.where(totals > 0, np.maximum(totals, np.finfo(np.float64).tiny) ** -power, 0)

@@ -32,10 +32,10 @@ class SparseTerm:
         return values.detach().abs().amax() if len(values) else values.new_zeros(())
 
     def add_to(self, scores: Tensor, a: int, b: int) -> None:
-        """Add the columns a..b-1 to `scores` (B, b - a), in place."""
+        """Add the columns a..b-1 to `scores` (B, b - a), a contiguous table, in place."""
         first, last = torch.searchsorted(self._columns, torch.tensor([a, b])).tolist()
-        places = (self.scores.rows[first:last], self.scores.columns[first:last] - a)
-        scores[places] = scores[places] + self.scores.values[first:last]
+        places = self.scores.rows[first:last] * (b - a) + self.scores.columns[first:last] - a
+        scores.view(-1).scatter_add_(0, places, self.scores.values[first:last])
 
     def at(self, rows: Tensor, items: Tensor) -> Tensor:
         """(P,) the values of users `rows` and `items`, 0 where there are none."""

@@ -30,7 +30,7 @@ class ColdSimilarityConfig(ContentSimilarityConfig):
     name: Literal["cold_similarity"] = Field(  # type: ignore[assignment]  # the only difference of a subclass
         "cold_similarity", description="similarity to the items of the history, for items without interactions only"
     )
-    weight: float = Field(0.3, description="weight of the evidence in the logits; not fitted")
+    weight: float = Field(0.4, description="weight of the evidence in the logits; not fitted")
     scale: float = Field(1e4, gt=0, description="factor of the scores inside the logarithm; not fitted")
 
     fitted: ClassVar[bool] = False

@@ -101,11 +101,12 @@ def export_vectors(
         wanted = wanted.and_of(before)
         wanted.check()
     remedy = "choose another --output, or add to it with --new-items"
-    with output_folder(output, MANIFEST_FILE, before and before.files, remedy) as partial:
+    with output_folder(output, MANIFEST_FILE, None if before is None else before.files, remedy) as partial:
         errors = _write_items(recommender, wanted, partial)
+        counts = None if before is None else before.users
         if users is not None:
             counts = _write_users(recommender, users, partial / USERS_FILE)
-        elif counts := before and before.users:
+        elif counts is not None:
             with writing(partial):
                 shutil.copy2(output / USERS_FILE, partial)
         manifest = _describe(recommender, wanted, errors, counts, partial)

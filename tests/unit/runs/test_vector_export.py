@@ -147,6 +147,26 @@ def test_vectors_of_another_model_are_not_kept(tiny: Tiny, tmp_path: Path) -> No
         export_vectors(other, tmp_path / "out", Wanted())
 
 
+def test_an_update_keeps_what_else_the_folder_holds(sasrec: Recommender, tmp_path: Path) -> None:
+    users = [UserHistory("line 1", "ann", ["item-3"])]
+    before = export_vectors(sasrec, tmp_path / "out", Wanted(towers=["torch"]), users)
+    after = export_vectors(sasrec, tmp_path / "out", Wanted(), new_items=True)
+    assert (after.users, after.files.keys()) == (before.users, before.files.keys())
+    assert after.files["users.parquet"] == before.files["users.parquet"]
+    assert VectorFolder.read(tmp_path / "out").manifest == after
+    again = export_vectors(sasrec, tmp_path / "out", Wanted(), [*users, *users], new_items=True)
+    assert again.users is not None
+    assert again.users.written == 2
+
+
+def test_an_update_keeps_the_index(sasrec: Recommender, tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    export_vectors(sasrec, tmp_path / "out", Wanted(index="flat"))
+    assert export_vectors(sasrec, tmp_path / "out", Wanted(), new_items=True).index == "flat"
+    assert export_vectors(sasrec, tmp_path / "out", Wanted(index="hnsw"), new_items=True).index == "hnsw"
+    assert VectorFolder.read(tmp_path / "out").manifest.index == "hnsw"
+
+
 def test_ids_have_no_vectors_for_new_items(tiny: Tiny, tmp_path: Path) -> None:
     export_run(make(tmp_path / "ids", tiny.shards))
     with pytest.raises(ConfigError, match="embeds item ids: it has no vectors for new items"):

@@ -118,18 +118,27 @@ class NextItemExamples(HistoryExamples):
         return {}
 
     def remarks(self, part: Part) -> list[str]:
-        """Whether the order of targets and the items before them is known."""
-        tied = asked = 0
+        """How many users are too short to have a target, and whether the order of targets and the items before them
+        is known."""
+        tied = asked = few = users = 0
         for number in range(len(self.shards)):
             block = self.block(number)
             positions = self._positions(block, part)
             places = (block.offsets[:-1] + positions)[positions > 0]
             tied += int((block.timestamps[places] == block.timestamps[places - 1]).sum())
             asked += len(places)
+            few += int((block.lengths < self.config.min_interactions).sum())
+            users += len(block)
+        found = []
+        if few:
+            found.append(
+                f"{few:,} of {users:,} users have fewer than {self.config.min_interactions} interactions "
+                f"(data.min_interactions) and are no part of this {part}."
+            )
         if not tied:
-            return []
+            return found
         share = f"{tied:,} of {asked:,} targets of this {part} ({tied / asked:.0%})"
-        return [f"{share} have the same time as the item before, so the two are in the order of the rows."]
+        return [*found, f"{share} have the same time as the item before, so the two are in the order of the rows."]
 
     @property
     def block_sizes(self) -> Ints:

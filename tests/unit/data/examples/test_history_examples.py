@@ -84,6 +84,16 @@ def test_targets_at_the_time_of_the_item_before_are_remarked(
     assert not interactions.remarks("valid")
 
 
+def test_users_with_too_few_interactions_are_remarked(
+    scan: Callable[..., HistoryExamples], build_shards: Callable[..., Path]
+) -> None:
+    path = build_shards({"long": [1, 2, 3, 4, 5], "four": [1, 2, 3, 4], "three": [1, 2, 3]}, n_items=5)
+    assert scan(path=path, min_interactions=4).remarks("test") == [
+        "1 of 3 users have fewer than 4 interactions (data.min_interactions) and are no part of this test."
+    ]
+    assert scan(path=path, min_interactions=3).remarks("test") == []
+
+
 def test_last_windows_shorter_than_the_minimum_are_refused(
     scan: Callable[..., HistoryExamples], given_shards: Path
 ) -> None:

@@ -143,6 +143,22 @@ def test_exclusions_and_filters_apply_before_items_are_counted(ranker: Path, fin
     assert sorted(ids(found)) == sorted(ids(best[5:10]))
 
 
+def test_items_of_the_history_are_found_and_ranked_if_they_may_repeat(
+    ranker: Path, finder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    first, second = load_run(finder), load_run(ranker)
+    assert len(second.recommend(HISTORY, top=80)) == 78
+    every = second.recommend(HISTORY, top=80, repeats=True)
+    assert len(every) == 80
+    assert [row for row in every if row["item_id"] not in HISTORY] == second.recommend(HISTORY, top=80)
+    assert ids(second.recommend(HISTORY, top=80, repeats=True, first_stage=first)) == ids(every)
+    users = lines_of(tmp_path, {"user": "ann", "history": HISTORY})
+    asked = ["--run", ranker, "--first-stage", finder, "--top", 80, "--histories", users]
+    for arguments, count in (([], 78), (["--repeats"], 80)):
+        (line,) = answers(capsys, *asked, *arguments)
+        assert len(line["recommendations"]) == count
+
+
 def test_many_queries_share_passes_of_both_models(ranker: Path, finder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = load_run(finder), load_run(ranker)
     histories = [[f"item-{(7 * i + j) % 80}" for j in range(1 + i % 5)] for i in range(50)]

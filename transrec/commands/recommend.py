@@ -3,8 +3,9 @@
 transrec recommend --run R --history ID,ID,… [--catalogue SHARDS] [--top 10]
 transrec recommend --run R --item ID --item ID …           for ids that contain a comma
 transrec recommend --run R --histories users.jsonl [--catalogue SHARDS] [--top 10] > recommendations.jsonl
-                                     a line's "candidates": [ids] are ranked instead of the catalogue; for a ranking
-                                     model it may also hold "time", "context": {…} and "profile": {…}
+                                     a line's "candidates": [ids] are ranked instead of the catalogue; it may also
+                                     hold "repeats": true and, for a ranking model, "time", "context": {…} and
+                                     "profile": {…}
 transrec recommend [--run SOURCE] --adapter A [B …] …      one result per adapter, with one shared base
 transrec recommend --run RANKING --first-stage NEXT_ITEM [--first-stage-top 100] …
                                      a next-item run finds the candidates, and a ranking model ranks them
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = parse(argv)
     history = one_history(arguments)
-    users = None if history is not None else asked_users(arguments.histories, several=len(arguments.adapter) > 1)
+    several = len(arguments.adapter) > 1
+    users = None if history is not None else asked_users(arguments.histories, several, arguments.repeats)
     documents = []
     first_stage = opened_first_stage(arguments)
     for recommender in opened(arguments, first_stage):
@@ -48,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             answer(recommender, users, arguments.top, arguments.unknown, named, *stages)
         elif history is not None:
             found = recommender.recommend(
-                history, arguments.top, first_stage=first_stage, first_stage_top=arguments.first_stage_top
+                history,
+                arguments.top,
+                repeats=arguments.repeats,
+                first_stage=first_stage,
+                first_stage_top=arguments.first_stage_top,
             )
             if arguments.json:
                 documents.append(document(recommender, history, found))
@@ -97,6 +103,9 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--catalogue", metavar="DIR|URL", help="shards whose items to recommend (default: the run's)")
     parser.add_argument("--top", type=positive(int), default=10, help="number of results, at least 1: %(default)s")
+    parser.add_argument(
+        "--repeats", action="store_true", help="recommend items of the history again, too (default: leave them out)"
+    )
     parser.add_argument(
         "--first-stage", type=Path, metavar="RUN", help="run that finds the candidates which a ranking model ranks"
     )
@@ -171,20 +180,21 @@ def one_history(arguments: argparse.Namespace) -> list[str] | None:
     return ids_of(listed, "--history") if isinstance(listed, list) else [one.strip() for one in history.split(",")]
 
 
-def asked_users(place: str, several: bool) -> Iterable[UserHistory]:
+def asked_users(place: str, several: bool, repeats: bool) -> Iterable[UserHistory]:
     """The users of a file, read completely so that its errors come before the first answer; standard input is streamed.
 
     Args:
         several: the users are needed more than once.
+        repeats: for lines without this key.
 
     Raises:
         ConfigError: the file cannot be read.
         TransRecError: see `read_histories`.
     """
     if place == STANDARD_INPUT:
-        stream = read_histories(sys.stdin.buffer, "standard input")
+        stream = read_histories(sys.stdin.buffer, "standard input", repeats)
         return list(stream) if several else stream
-    return users_of(place)
+    return users_of(place, repeats)
 
 
 def answer(
@@ -243,7 +253,7 @@ def recommended(recommender: Recommender, users: Sequence[UserHistory], top: int
     known, queries = recommender.catalogue.known, []
     for user in users:
         candidates = None if user.candidates is None else known(user.candidates)
-        queries.append(Query(known(user.history), top, candidates, user.visit))
+        queries.append(Query(known(user.history), top, candidates, user.visit, repeats=user.repeats))
     answerable = [bool(query.history) or not recommender.needs_history for query in queries]
     found = iter(recommender.recommend_many([query for query, can in zip(queries, answerable, strict=True) if can]))
     return [next(found) if can else [] for can in answerable]

@@ -1,7 +1,8 @@
 """Users to recommend items to, as JSON lines: `{"user": …, "history": [item ids, oldest first]}`.
 
-A line may also hold `candidates`, the ids of the items to rank, and for a ranking model `time` (seconds since 1970),
-`context` and `profile` (columns of impressions and users).
+A line may also hold `candidates`, the ids of the items to rank, `repeats`, whether items of the history may be
+recommended again, and for a ranking model `time` (seconds since 1970), `context` and `profile` (columns of impressions
+and users).
 """
 
 import json
@@ -16,7 +17,7 @@ from transrec.files import json_lines
 from transrec.runs.answers.click_scores import Visit
 from transrec.terminal import shortened
 
-_KEYS = {"user", "history", "candidates", "time", "context", "profile"}  # of a line
+_KEYS = {"user", "history", "candidates", "repeats", "time", "context", "profile"}  # of a line
 _OF_REQUESTS = {"k", "exclude", "filters"}  # of requests to `transrec serve`; ignoring them would give wrong results
 
 
@@ -29,10 +30,15 @@ class UserHistory:
     history: list[str]  # item ids, oldest first
     candidates: list[str] | None = None  # ids of the items to rank; None: all
     visit: Visit = field(default_factory=Visit)
+    repeats: bool = False  # whether items of the history may be recommended again
 
 
-def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHistory]:
-    """The users of a file, one per line; `name` is the file, for messages.
+def read_histories(lines: Iterable[bytes], name: str | Path, repeats: bool = False) -> Iterator[UserHistory]:
+    """The users of a file, one per line.
+
+    Args:
+        name: the file, for messages.
+        repeats: for lines without this key.
 
     Raises:
         TransRecError: a line is not JSON, or not an object with a list of ids; the message names the line and user.
@@ -46,7 +52,10 @@ def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHis
         where = f"{where}, user {shortened(json.dumps(user, ensure_ascii=False))}"
         candidates = record.get("candidates")
         chosen = None if candidates is None else ids_of(candidates, where, "candidates")
-        yield UserHistory(where, user, ids_of(record["history"], where), chosen, _visit(record, where))
+        again = record.get("repeats", repeats)
+        if not isinstance(again, bool):
+            raise ConfigError(f"{where}: `repeats` is true or false, found {_shown(again)}")
+        yield UserHistory(where, user, ids_of(record["history"], where), chosen, _visit(record, where), again)
 
 
 def _check_keys(record: dict[str, Any], where: str) -> None:
@@ -60,8 +69,11 @@ def _check_keys(record: dict[str, Any], where: str) -> None:
             raise ConfigError(f"{where}: {shortened(repr(key))} is not a known key: did you mean {near[0]!r}?")
 
 
-def users_of(place: Path | str) -> list[UserHistory]:
+def users_of(place: Path | str, repeats: bool = False) -> list[UserHistory]:
     """The users of a file.
+
+    Args:
+        repeats: for lines without this key.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -69,7 +81,7 @@ def users_of(place: Path | str) -> list[UserHistory]:
     """
     try:
         with Path(place).open("rb") as file:
-            return list(read_histories(file, place))
+            return list(read_histories(file, place, repeats))
     except OSError as error:
         raise ConfigError(f"cannot read {place}: {error.strerror}") from None
 

@@ -134,6 +134,7 @@ class Recommender:
         candidates: Sequence[str] | None = None,
         visit: Visit = NOBODY,
         *,
+        repeats: bool = False,
         first_stage: "Recommender | None" = None,
         first_stage_top: int = FIRST_STAGE_TOP,
     ) -> list[dict[str, Any]]:
@@ -144,10 +145,11 @@ class Recommender:
 
         Args:
             history: item ids, oldest first; the model reads the newest `model.max_length` of them.
-            top: maximum number of results. Items of the history are excluded, unless they are `candidates` of a
-                ranking model.
-            candidates: ids of the items to choose from, or to rank; None: the whole catalogue; []: none.
+            top: maximum number of results.
+            candidates: ids of the items to choose from, or to rank, even if they are in the history; None: the whole
+                catalogue without the items of the history; []: none.
             visit: for a ranking model, its inputs besides the history.
+            repeats: whether items of the history may be recommended again.
             first_stage: for a ranking model, a run that recommends the next item and finds the candidates. Items that
                 it finds but this catalogue lacks are left out.
             first_stage_top: number of items that it finds.
@@ -161,7 +163,7 @@ class Recommender:
             ConfigError: an id is not in the catalogue, the history is empty where a model needs one, `top` is
                 below 1, or the first stage does not fit (see `check_first_stage`).
         """
-        query = Query(history, top, candidates, visit)
+        query = Query(history, top, candidates, visit, repeats=repeats)
         return self.recommend_many([query], first_stage, first_stage_top)[0]
 
     def recommend_many(
@@ -230,13 +232,13 @@ class Recommender:
         Raises:
             ConfigError: an id is not in the catalogue, there is no such column, or `top` is below 1.
         """
-        query = Query([item_id], top, left_out=left_out, filters=filters or {})
+        query = Query([item_id], top, left_out=left_out, filters=filters or {})  # the item itself is left out as well
         check_top(top)
         (item,) = self.catalogue.indices(query.history)
         directions = self._encoded.directions
         score = InnerProducts(directions[[item]], directions)
-        excluded = [item, *query.excluded(self.catalogue)]
-        (found,) = best_items(self._encoded, score, [excluded], [top], [query.allowed(self.catalogue)])
+        excluded, allowed = query.excluded(self.catalogue), query.allowed(self.catalogue)
+        (found,) = best_items(self._encoded, score, [excluded], [top], [allowed])
         return [
             {name: value for name, value in row.items() if name != "score"} | {"similarity": row["score"]}
             for row in found

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 
 from transrec.runs.answers.click_scores import LATEST_SECOND
 
@@ -44,6 +44,7 @@ class RecommendRequest(_Message):
     candidates: list[ItemId] | None = Field(
         None, min_length=1, max_length=MOST_IDS, description="items to rank instead of the whole catalogue"
     )
+    repeats: StrictBool = Field(False, description="whether items of the history may be recommended again")
     filters: Filters = {}
     unknown: Literal["skip", "error"] = Field(
         "skip",

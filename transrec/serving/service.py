@@ -54,7 +54,7 @@ class Service:
         await self.batcher.stop()
 
     async def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-        """The best items for a user, without those of the history, unless they are `candidates` of a ranking model."""
+        """The best items for a user, without those of the history, unless these are `candidates` or may repeat."""
         generation = self.generation
         recommender = generation.channel(request.channel).recommender
         self._check_results(request.k)
@@ -68,7 +68,7 @@ class Service:
         known = catalogue.known(history)
         among = None if candidates is None else catalogue.known(candidates)
         visit = Visit(request.user, request.time, request.context, request.profile)
-        query = RecommenderQuery(known, request.k, among, visit, request.exclude, request.filters)
+        query = RecommenderQuery(known, request.k, among, visit, request.exclude, request.filters, request.repeats)
         answerable = known or not recommender.needs_history
         found = await self.batcher.ask(recommender, query) if answerable else []
         rows = [pictured(catalogue, row) for row in found]

@@ -76,6 +76,15 @@ def test_more_results_than_items_are_all_items(recommender: Recommender, capsys:
     assert {*items(line)} == {f"item-{number}" for number in range(80)} - {"item-1"}
 
 
+def test_a_line_decides_whether_its_history_may_be_recommended(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = {"history": ["item-1", "item-2"]}
+    without, repeated = answered(recommender, capsys, some, some | {"repeats": True}, top=80)
+    assert {*items(repeated)} - {*items(without)} == {"item-1", "item-2"}
+    assert len(items(repeated)) == 80
+
+
 def test_names_that_are_no_characters_come_back(recommender: Recommender, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = answered(recommender, capsys, {"user": "\ud800", "history": ["item-1", "\udfff"]})
     assert (line["user"], line["unknown"]) == ("\ud800", ["\udfff"])

@@ -77,6 +77,18 @@ def test_a_key_of_requests_to_a_service_is_refused_as_it_would_do_nothing(key: s
         list(read_histories([line], "x"))
 
 
+@pytest.mark.parametrize("value", ["true", 1, None])
+def test_repeats_are_true_or_false(value: Any) -> None:
+    with pytest.raises(ConfigError, match="x, line 1, user 1: `repeats` is true or false, found"):
+        list(read_histories([json.dumps({"history": ["1"], "repeats": value}).encode()], "x"))
+
+
+def test_a_line_that_has_no_repeats_takes_those_of_the_command() -> None:
+    lines = [b'{"history": []}', b'{"history": [], "repeats": false}', b'{"history": [], "repeats": true}']
+    for default in (False, True):
+        assert [one.repeats for one in read_histories(lines, "x", default)] == [default, False, True]
+
+
 def test_a_key_that_is_given_twice_is_refused() -> None:
     lines = [b'{"user": "ann", "history": ["1"]}', b'{"user": "eve", "history": ["1"], "history": ["2"]}']
     with pytest.raises(TransRecError, match=r"x, line 2: not JSON \(key 'history' is given twice\)"):

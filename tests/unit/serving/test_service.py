@@ -94,6 +94,18 @@ def test_what_may_be_recommended_can_be_narrowed(client: Client, run: Recommende
     assert found["recommendations"] == []
 
 
+def test_items_of_the_history_are_recommended_if_asked_or_named(client: Client, run: Recommender) -> None:
+    history = ["item-3", "item-17"]
+    _, found = client.post("/recommend", history=history, candidates=["item-5", *history], repeats=False)
+    assert [row["item_id"] for row in found["recommendations"]] == [
+        row["item_id"] for row in run.recommend(history, candidates=["item-5", *history])
+    ]
+    assert len(found["recommendations"]) == 3
+    _, found = client.post("/recommend", history=history, k=20, repeats=True)
+    expected = [row | {"picture": False} for row in run.recommend(history, 20, repeats=True)]
+    assert found["recommendations"] == expected
+
+
 @pytest.mark.parametrize(
     ("path", "body", "message"),
     [

@@ -24,6 +24,7 @@ class Query:
     visit: Visit = NOBODY
     left_out: Sequence[str] = ()  # ids of items that are not recommended, besides those of the history
     filters: Filters = field(default_factory=dict)
+    repeats: bool = False  # whether items of the history may be recommended again; `candidates` always may
 
     def allowed(self, catalogue: Catalogue) -> Tensor | None:
         """(N + 1,) a mask of the N items to choose from, by `candidates` and `filters`; None: all.
@@ -42,8 +43,9 @@ class Query:
         return allowed & chosen
 
     def excluded(self, catalogue: Catalogue) -> list[int]:
-        """Indices of `left_out`; items that the catalogue lacks are not recommended anyway."""
-        return [catalogue.index_of[item_id] for item_id in catalogue.known(self.left_out)]
+        """Indices of `left_out` and, unless they may be recommended, of the history; unknown ids are passed over."""
+        history = () if self.repeats or self.candidates is not None else self.history
+        return [catalogue.index_of[item_id] for item_id in catalogue.known([*self.left_out, *history])]
 
 
 class Answers(Protocol):

@@ -12,11 +12,10 @@ from portable_runs import untrained
 from tiny_world import Tiny, build_shards
 from untrained_runs import export_run, make
 
-from transrec import load_run
+from transrec import Query, load_run
 from transrec.commands.recommend import LINES_AT_ONCE, main
 from transrec.config import ConfigError, validate
 from transrec.experiment import Experiment
-from transrec.runs.answers.query import Query
 from transrec.runs.recommender import Recommender
 
 HISTORY = ["item-3", "item-17", "item-3"]
@@ -138,7 +137,7 @@ def test_exclusions_and_filters_apply_before_items_are_counted(ranker: Path, fin
     first, second = load_run(finder), load_run(ranker)
     best = first.recommend(HISTORY, top=12)
     some = [row["title"] for row in best[2:]]
-    query = Query(HISTORY, 5, left_out=ids(best[:5]), filters={"title": some})
+    query = Query(HISTORY, 5, exclude=ids(best[:5]), filters={"title": some})
     (found,) = second.recommend_many([query], first_stage=first, first_stage_top=5)
     assert sorted(ids(found)) == sorted(ids(best[5:10]))
 

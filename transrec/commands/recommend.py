@@ -4,8 +4,8 @@ transrec recommend --run R --history ID,ID,… [--catalogue SHARDS] [--top 10]
 transrec recommend --run R --item ID --item ID …           for ids that contain a comma
 transrec recommend --run R --histories users.jsonl [--catalogue SHARDS] [--top 10] > recommendations.jsonl
                                      a line's "candidates": [ids] are ranked instead of the catalogue; it may also
-                                     hold "repeats": true and, for a ranking model, "time", "context": {…} and
-                                     "profile": {…}
+                                     hold "exclude": [ids], "filters": {column: [values]}, "repeats": true and, for a
+                                     ranking model, "time", "context": {…} and "profile": {…}
 transrec recommend [--run SOURCE] --adapter A [B …] …      one result per adapter, with one shared base
 transrec recommend --run RANKING --first-stage NEXT_ITEM [--first-stage-top 100] …
                                      a next-item run finds the candidates, and a ranking model ranks them
@@ -253,7 +253,8 @@ def recommended(recommender: Recommender, users: Sequence[UserHistory], top: int
     known, queries = recommender.catalogue.known, []
     for user in users:
         candidates = None if user.candidates is None else known(user.candidates)
-        queries.append(Query(known(user.history), top, candidates, user.visit, repeats=user.repeats))
+        narrowed = (user.exclude, user.filters, user.repeats)
+        queries.append(Query(known(user.history), top, candidates, user.visit, *narrowed))
     answerable = [bool(query.history) or not recommender.needs_history for query in queries]
     found = iter(recommender.recommend_many([query for query, can in zip(queries, answerable, strict=True) if can]))
     return [next(found) if can else [] for can in answerable]
@@ -270,12 +271,16 @@ def missing_from(recommender: Recommender, first_stage: Recommender | None, user
 def check(recommender: Recommender, user: UserHistory, unknown: str, first_stage: Recommender | None = None) -> None:
     """
     Raises:
-        ConfigError: a column of the visit is misspelt; the line names candidates although a first stage finds them;
+        ConfigError: a column of the visit is misspelt; the items have no column to filter by; the line names candidates
+            although a first stage finds them;
             or, if `unknown` is "error", a catalogue lacks an item of the line, or a model needs a history and the
             user has none.
     """
     try:
         recommender.check_visit(user.visit)
+        for one in (recommender, first_stage):
+            if one is not None:
+                one.catalogue.check_filters(user.filters)
     except ConfigError as error:
         raise ConfigError(f"{user.where}: {error}") from None
     if first_stage is not None and user.candidates is not None:

@@ -1,8 +1,8 @@
 """Users to recommend items to, as JSON lines: `{"user": …, "history": [item ids, oldest first]}`.
 
-A line may also hold `candidates`, the ids of the items to rank, `repeats`, whether items of the history may be
-recommended again, and for a ranking model `time` (seconds since 1970), `context` and `profile` (columns of impressions
-and users).
+A line may also hold `candidates`, the ids of the items to rank, `exclude`, the ids of items that are not recommended,
+`filters`, the allowed values of columns of the items, `repeats`, whether items of the history may be recommended again,
+and for a ranking model `time` (seconds since 1970), `context` and `profile` (columns of impressions and users).
 """
 
 import json
@@ -17,8 +17,7 @@ from transrec.files import json_lines
 from transrec.runs.answers.click_scores import Visit
 from transrec.terminal import shortened
 
-_KEYS = {"user", "history", "candidates", "repeats", "time", "context", "profile"}  # of a line
-_OF_REQUESTS = {"k", "exclude", "filters"}  # of requests to `transrec serve`; ignoring them would give wrong results
+_KEYS = {"user", "history", "candidates", "exclude", "filters", "repeats", "time", "context", "profile"}  # of a line
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class UserHistory:
     candidates: list[str] | None = None  # ids of the items to rank; None: all
     visit: Visit = field(default_factory=Visit)
     repeats: bool = False  # whether items of the history may be recommended again
+    exclude: list[str] = field(default_factory=list)  # ids of items that are not recommended
+    filters: dict[str, list[str]] = field(default_factory=dict)  # allowed values of columns of the items
 
 
 def read_histories(lines: Iterable[bytes], name: str | Path, repeats: bool = False) -> Iterator[UserHistory]:
@@ -55,15 +56,15 @@ def read_histories(lines: Iterable[bytes], name: str | Path, repeats: bool = Fal
         again = record.get("repeats", repeats)
         if not isinstance(again, bool):
             raise ConfigError(f"{where}: `repeats` is true or false, found {_shown(again)}")
-        yield UserHistory(where, user, ids_of(record["history"], where), chosen, _visit(record, where), again)
+        history, visit = ids_of(record["history"], where), _visit(record, where)
+        exclude = ids_of(record.get("exclude", []), where, "exclude")
+        yield UserHistory(where, user, history, chosen, visit, again, exclude, _filters(record, where))
 
 
 def _check_keys(record: dict[str, Any], where: str) -> None:
-    """Refuse keys of requests, and keys that look misspelt, because they would be ignored; allow other keys."""
-    if others := sorted(record.keys() & _OF_REQUESTS):
-        raise ConfigError(
-            f"{where}: {others[0]!r} is for requests to `transrec serve`, and does nothing here: remove it"
-        )
+    """Refuse `k`, and keys that look misspelt, because they would be ignored; allow other keys."""
+    if "k" in record:
+        raise ConfigError(f"{where}: 'k' is for requests to `transrec serve`: use --top")
     for key in record.keys() - _KEYS:
         if near := get_close_matches(key, _KEYS - record.keys(), 1):
             raise ConfigError(f"{where}: {shortened(repr(key))} is not a known key: did you mean {near[0]!r}?")
@@ -112,6 +113,15 @@ def _visit(record: dict[str, Any], where: str) -> Visit:
         return Visit(str(record.get("user", "")), time, context, profile)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _filters(record: dict[str, Any], where: str) -> dict[str, list[str]]:
+    filters = record.get("filters", {})
+    listed = isinstance(filters, dict) and all(isinstance(values, list) and values for values in filters.values())
+    if not listed or any(not isinstance(value, str) for values in filters.values() for value in values):
+        raise ConfigError(f"{where}: `filters` gives each column a list of texts, found {_shown(filters)}")
+    found: dict[str, list[str]] = filters
+    return found
 
 
 def _text(value: Any) -> str | None:

@@ -27,7 +27,10 @@ Filters = Annotated[
 Columns = Annotated[dict[Text, Text | None], Field(max_length=64)]
 Channel = Annotated[Text | None, Field(description="name of a channel; may be left out if there is only one")]
 Results = Annotated[StrictInt, Field(ge=1, description="maximum number of results")]
-LeftOut = Annotated[list[ItemId], Field(max_length=MOST_IDS, description="items that are not recommended")]
+Excluded = Annotated[
+    list[ItemId],
+    Field(max_length=MOST_IDS, description="items that are not recommended; unknown ids are passed over, not reported"),
+]
 
 
 class _Message(BaseModel):
@@ -40,7 +43,7 @@ class RecommendRequest(_Message):
     history: list[ItemId] = Field(max_length=MOST_SEEN, description="item ids, oldest first")
     channel: Channel = None
     k: Results = 10
-    exclude: LeftOut = []
+    exclude: Excluded = []
     candidates: list[ItemId] | None = Field(
         None, min_length=1, max_length=MOST_IDS, description="items to rank instead of the whole catalogue"
     )
@@ -62,7 +65,7 @@ class SimilarRequest(_Message):
     item_id: ItemId
     channel: Channel = None
     k: Results = 10
-    exclude: LeftOut = []
+    exclude: Excluded = []
     filters: Filters = {}
 
 

@@ -76,6 +76,26 @@ def test_more_results_than_items_are_all_items(recommender: Recommender, capsys:
     assert {*items(line)} == {f"item-{number}" for number in range(80)} - {"item-1"}
 
 
+def test_a_line_excludes_items_and_filters_by_columns(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = recommender.recommend(["item-1"], 80)
+    titles = [row["title"] for row in every[:3]]
+    some = {"history": ["item-1"], "exclude": [every[0]["item_id"], "gone"], "filters": {"title": titles}}
+    (line,) = answered(recommender, capsys, some, top=80)
+    assert line["recommendations"] == [row for row in every[1:] if row["title"] in titles]
+    assert "unknown" not in line, "an item that does not exist is not recommended anyway"
+
+
+def test_a_filter_by_no_column_is_named_before_the_first_answer(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"history": ["item-1"]}, {"user": "eve", "history": ["item-1"], "filters": {"colour": ["red"]}}]
+    with pytest.raises(ConfigError, match=r'line 2, user "eve": the items have no column .colour., only title'):
+        answered(recommender, capsys, *lines)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_line_decides_whether_its_history_may_be_recommended(
     recommender: Recommender, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from transrec.runs.answers.click_scores import Visit
-from transrec.runs.catalogue import Catalogue, Filters
+from transrec.runs.catalogue import Catalogue, Filters, check_ids
 
 Row = dict[str, Any]  # one result
 NOBODY = Visit()
@@ -22,7 +22,7 @@ class Query:
     top: int = 10
     candidates: Sequence[str] | None = None
     visit: Visit = NOBODY
-    left_out: Sequence[str] = ()  # ids of items that are not recommended, besides those of the history
+    exclude: Sequence[str] = ()  # ids of items that are not recommended, besides those of the history
     filters: Filters = field(default_factory=dict)
     repeats: bool = False  # whether items of the history may be recommended again; `candidates` always may
 
@@ -43,9 +43,14 @@ class Query:
         return allowed & chosen
 
     def excluded(self, catalogue: Catalogue) -> list[int]:
-        """Indices of `left_out` and, unless they may be recommended, of the history; unknown ids are passed over."""
+        """Indices of `exclude` and, unless they may be recommended, of the history; unknown ids are passed over.
+
+        Raises:
+            ConfigError: `exclude` is not a list of strings.
+        """
+        check_ids(self.exclude, "`exclude`")
         history = () if self.repeats or self.candidates is not None else self.history
-        return [catalogue.index_of[item_id] for item_id in catalogue.known([*self.left_out, *history])]
+        return [catalogue.index_of[item_id] for item_id in catalogue.known([*self.exclude, *history])]
 
 
 class Answers(Protocol):

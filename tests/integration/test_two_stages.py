@@ -224,7 +224,7 @@ def test_a_file_is_answered_as_in_python(ranker: Path, finder: Path, tmp_path: P
     assert [row["probability"] for row in ann["recommendations"]] == pytest.approx(
         [row["probability"] for row in expected], abs=2e-6
     )
-    assert kim == {"user": "kim", "recommendations": []}, "a next-item run finds nothing without a history"
+    assert kim == {"user": "kim", "note": "first stage: the history is empty", "recommendations": []}
 
 
 def test_a_file_is_answered_in_batches(

@@ -23,7 +23,7 @@ from rich.table import Table
 from transrec.commands.entry import add_json, command, positive, print_json, values_joined
 from transrec.config import ConfigError
 from transrec.files import parsed_json
-from transrec.runs.answers.query import Query
+from transrec.runs.answers.query import Query, why_none
 from transrec.runs.catalogue import Catalogue
 from transrec.runs.histories import UserHistory, ids_of, read_histories, users_of
 from transrec.runs.recommender import CANDIDATES_TWICE, FIRST_STAGE_TOP, Recommender, load_run, recommenders
@@ -119,7 +119,8 @@ def argument_parser() -> argparse.ArgumentParser:
         "--unknown",
         choices=["skip", "error"],
         default="skip",
-        help="for item ids that are not in the catalogue: leave them out and report them (%(default)s), or stop",
+        help="for item ids of --histories that are not in the catalogue: leave them out and report them (skip, the "
+        "default), or stop (error); --history and --item always stop",
     )
     add_json(parser)
     return parser
@@ -206,7 +207,10 @@ def answer(
     first_stage: Recommender | None = None,
     first_stage_top: int = FIRST_STAGE_TOP,
 ) -> None:
-    """Print a JSON line for each user; `"unknown"` lists the items that were left out, if there are any."""
+    """Print a JSON line for each user; `"unknown"` lists the items that were left out, if there are any.
+
+    If there are no recommendations, `"note"` says why.
+    """
     catalogue, left_out, concerned = recommender.catalogue, 0, 0
     if isinstance(users, list):
         for user in users:  # so that errors come before the first answer
@@ -214,16 +218,17 @@ def answer(
     for some in batches(users):
         for user in some:
             check(recommender, user, unknown, first_stage)
-        if first_stage is not None:
-            some = with_candidates(some, first_stage, first_stage_top)
-        for user, found in zip(some, recommended(recommender, some, top), strict=True):
-            missing = missing_from(recommender, first_stage, user)
+        asked = some if first_stage is None else with_candidates(some, first_stage, first_stage_top)
+        for user, one, found in zip(some, asked, recommended(recommender, asked, top), strict=True):
+            missing = missing_from(recommender, first_stage, one)
             if missing:
                 left_out, concerned = left_out + len(missing), concerned + 1
                 if concerned <= MOST_WARNINGS:
                     such = ", ".join(map(shortened, missing[:5]))
                     print(f"{user.where}: left out unknown item ids: {such}", file=sys.stderr)
-            noted = {"unknown": missing} if missing else {}
+            noted: dict[str, Any] = {"unknown": missing} if missing else {}
+            if not found:
+                noted["note"] = note(recommender, first_stage, user, one)
             print_json({"user": user.user, **named, **noted, "recommendations": found}, flush=True)
     if left_out:
         such = ", ".join(map(shortened, catalogue.item_ids[:3]))
@@ -250,14 +255,28 @@ def with_candidates(users: Sequence[UserHistory], first_stage: Recommender, top:
 
 def recommended(recommender: Recommender, users: Sequence[UserHistory], top: int) -> list[list[dict[str, Any]]]:
     """The recommendations for each user from the items that the catalogue has; [] without a history that is needed."""
-    known, queries = recommender.catalogue.known, []
-    for user in users:
-        candidates = None if user.candidates is None else known(user.candidates)
-        narrowed = (user.exclude, user.filters, user.repeats)
-        queries.append(Query(known(user.history), top, candidates, user.visit, *narrowed))
+    queries = [query_of(recommender, user, top) for user in users]
     answerable = [bool(query.history) or not recommender.needs_history for query in queries]
     found = iter(recommender.recommend_many([query for query, can in zip(queries, answerable, strict=True) if can]))
     return [next(found) if can else [] for can in answerable]
+
+
+def query_of(recommender: Recommender, user: UserHistory, top: int = 1) -> Query:
+    """The query for a user, without the ids of the history and the candidates that the catalogue lacks."""
+    known = recommender.catalogue.known
+    candidates = None if user.candidates is None else known(user.candidates)
+    return Query(known(user.history), top, candidates, user.visit, user.exclude, user.filters, user.repeats)
+
+
+def note(
+    recommender: Recommender, first_stage: Recommender | None, user: UserHistory, with_candidates: UserHistory
+) -> str:
+    """The reason why there are no recommendations for a user, before and after the first stage found candidates."""
+    if first_stage is not None and not with_candidates.candidates:
+        query = query_of(first_stage, user)
+        return f"first stage: {why_none(query, user.history, first_stage.catalogue, first_stage.needs_history)}"
+    query = query_of(recommender, with_candidates)
+    return why_none(query, user.history, recommender.catalogue, recommender.needs_history)
 
 
 def missing_from(recommender: Recommender, first_stage: Recommender | None, user: UserHistory) -> list[str]:

@@ -76,6 +76,7 @@ class RecommendAnswer(BaseModel):
     generation: int = Field(description="generation of the catalogues; each reload that finds changes increases it")
     recommendations: list[dict[str, Any]]
     unknown: list[str] = Field([], description="ids of the history and the candidates that the catalogue lacks")
+    note: str | None = Field(None, description="the reason why there are no recommendations, otherwise null")
 
 
 class SimilarAnswer(BaseModel):

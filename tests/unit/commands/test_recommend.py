@@ -87,6 +87,30 @@ def test_a_line_excludes_items_and_filters_by_columns(
     assert "unknown" not in line, "an item that does not exist is not recommended anyway"
 
 
+def test_an_answer_without_recommendations_has_a_note(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = {"history": ["item-1"]}
+    lines = answered(
+        recommender,
+        capsys,
+        some,
+        {"history": []},
+        {"history": ["gone"]},
+        some | {"filters": {"topic": ["nordlys"]}},
+        some | {"candidates": ["gone"]},
+        some | {"candidates": ["item-2"], "exclude": ["item-2"]},
+    )
+    assert [line.get("note") for line in lines] == [
+        None,
+        "the history is empty",
+        "no item of the history is in the catalogue",
+        "no item has topic nordlys",
+        "no candidate is in the catalogue",
+        "candidates, filters and exclusions leave no item",
+    ]
+
+
 def test_a_filter_by_no_column_is_named_before_the_first_answer(
     recommender: Recommender, capsys: pytest.CaptureFixture[str]
 ) -> None:

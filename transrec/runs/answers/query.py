@@ -9,6 +9,7 @@ from torch import Tensor
 
 from transrec.runs.answers.click_scores import Visit
 from transrec.runs.catalogue import Catalogue, Filters, check_ids
+from transrec.terminal import shortened
 
 Row = dict[str, Any]  # one result
 NOBODY = Visit()
@@ -51,6 +52,23 @@ class Query:
         check_ids(self.exclude, "`exclude`")
         history = () if self.repeats or self.candidates is not None else self.history
         return [catalogue.index_of[item_id] for item_id in catalogue.known([*self.exclude, *history])]
+
+
+def why_none(query: Query, history: Sequence[str], catalogue: Catalogue, needs_history: bool) -> str:
+    """The reason why a query without results has none.
+
+    Args:
+        query: the query, with only those ids of the user's history and the candidates that the catalogue has.
+        history: all ids of the user's history.
+    """
+    if needs_history and not query.history:
+        return "no item of the history is in the catalogue" if history else "the history is empty"
+    if query.candidates is not None and not query.candidates:
+        return "no candidate is in the catalogue"
+    for column, values in query.filters.items():
+        if not catalogue.where({column: values}).any():
+            return f"no item has {column} {' or '.join(map(shortened, values[:5]))}"
+    return "candidates, filters and exclusions leave no item"
 
 
 class Answers(Protocol):

@@ -106,7 +106,7 @@ def test_its_tower_takes_lora_at_the_rank_of_its_group(model: Ranker) -> None:
 
 
 def test_a_rank_for_a_group_that_it_lacks_is_refused(model: Ranker) -> None:
-    with pytest.raises(ConfigError, match=r"`rank.intrest`: the model has no such group of towers"):
+    with pytest.raises(ConfigError, match=r"`rank.intrest`: no such group of towers"):
         LORA.model_copy(update={"rank": type(LORA.rank)(intrest=3)}).apply(model)
 
 

@@ -146,5 +146,5 @@ class AdapterMethod(Method):
             for group in sizes.model_extra or () if isinstance(sizes, Sizes) else ():
                 if group not in groups:
                     raise ConfigError(
-                        f"`{key}.{group}`: the model has no such group of towers: choose among {', '.join(sorted(groups))}"
+                        f"`{key}.{group}`: no such group of towers: choose among {', '.join(sorted(groups))}"
                     )

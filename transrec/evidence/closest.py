@@ -120,7 +120,7 @@ def _faiss(vectors: int) -> Any:
         import faiss
     except ImportError:
         raise ConfigError(
-            f"`model.evidence`: without FAISS, content_similarity compares at most {MOST_COMPARED:,} items, but there "
-            f"are {vectors:,}: install faiss-cpu (`pip install 'transrec[faiss]'`), or remove content_similarity"
+            f"`model.evidence`: there are {vectors:,} items, but without FAISS at most {MOST_COMPARED:,} can be "
+            "compared: install faiss-cpu (`pip install 'transrec[faiss]'`), or remove content_similarity"
         ) from None
     return faiss

@@ -87,7 +87,7 @@ def test_pickled_weights_are_not_read(tiny_bert, tmp_path):
 def test_model_types_outside_the_table_are_refused_by_name(tmp_path, model_type):
     values = {"model_type": model_type, "auto_map": {"AutoModel": "remote_code.Model"}}
     (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(ConfigError, match=r"known: bert, clip, clip_text_model, .*dinov2, .*swin, vit, vit_mae"):
+    with pytest.raises(ConfigError, match=r"choose among bert, clip, clip_text_model, .*dinov2, .*swin, vit, vit_mae"):
         load(tmp_path)
 
 
@@ -190,4 +190,4 @@ def test_a_download_that_is_not_whole_is_one_sentence(tiny_bert, tmp_path, name,
     assert f"cannot load {str(folder)!r}" in str(raised.value)
     assert "\n" not in str(raised.value)
     if damage == "pointer":
-        assert f"{path} is a pointer of git-lfs; run `git lfs pull` beside it" in str(raised.value)
+        assert f"{path} is a pointer of git-lfs; run `git lfs pull` in its folder" in str(raised.value)

@@ -72,16 +72,14 @@ class SequentialRecommenderConfig(ModelSettings):
             )
         if kind == "task" and self.output == "untied":
             raise ValueError(
-                "a task has its own table of targets, so a table of items has no use: set model.output=tied"
+                "a task has its own table of targets, so it cannot use one of items: set model.output=tied"
             )
         if kind == "task" and self.evidence:
             raise ValueError("evidence scores items, but a task has other targets: remove model.evidence")
         if kind == "task" and self.similarity == "cosine":
             raise ValueError("a task scores its targets by inner products: set model.similarity=dot")
         if kind == "task" and self.max_length < 3:
-            raise ValueError(
-                f"a task's token replaces up to two items: set model.max_length to 3 or more, not {self.max_length}"
-            )
+            raise ValueError("a task's token replaces up to two items: set model.max_length to 3 or more")
 
     def looked_up(self) -> Sequence[EvidenceConfig]:
         return self.evidence
@@ -90,8 +88,8 @@ class SequentialRecommenderConfig(ModelSettings):
     def _can_score_by_cosines(self) -> Self:
         if self.similarity == "cosine" and "temperature" not in type(self.objective).model_fields:
             raise ValueError(
-                f"similarity=cosine needs a temperature, which {self.objective.name} lacks: choose a softmax objective, "
-                "or set similarity=dot"
+                f"similarity=cosine needs a temperature, which {self.objective.name} lacks: choose a softmax "
+                "objective, or set similarity=dot"
             )
         if self.similarity == "cosine" and self.output == "untied":
             raise ValueError("similarity=cosine ignores the biases of an untied output: set output=tied")

@@ -195,7 +195,7 @@ def test_an_export_loads_into_the_same_model_built_anew(adapted, run, tmp_path, 
 @pytest.mark.parametrize(("key", "family"), sorted(NOWHERE))
 def test_a_method_without_a_place_in_a_backbone_says_so(build, key, family):
     no_site = r"item tower, has no site '(embeddings|ffn_norm|query|key)': choose among .*ffn_output"
-    with pytest.raises(ConfigError, match=f"{no_site}|need an item encoder of text and image"):
+    with pytest.raises(ConfigError, match=f"{no_site}|need an item encoder that reads text and image"):
         CONFIGS[key].apply(build(family))
 
 

@@ -117,7 +117,7 @@ def test_a_tokenizer_with_more_tokens_than_are_embedded_is_an_error(tiny_bert, t
         tokenizer = backbones.load_tokenizer(str(folder))
         tokenizer.add_tokens(["boot"])
         tokenizer.save_pretrained(folder)
-    message = "has the token 'boot' with number 12, but the backbone embeds 12 tokens, 0 to 11: take"
+    message = "has the token 'boot' with number 12, but the backbone embeds 12 tokens, 0 to 11: use"
     with pytest.raises(ConfigError, match="embeds 11 tokens, 0 to 10" if added else message):
         backbones.load_tokenizer(str(folder))
 

@@ -343,7 +343,7 @@ def test_cosines_ignore_the_lengths_of_vectors(bert_folder):
 @pytest.mark.parametrize(
     ("objective", "values", "message"),
     [
-        ("next_item", {}, "which has no temperature: choose a softmax objective"),
+        ("next_item", {}, "needs a temperature, which next_item lacks"),
         ("full_softmax", {"output": "untied"}, "ignores the biases of an untied output"),
     ],
 )

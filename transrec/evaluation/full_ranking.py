@@ -135,7 +135,7 @@ def top_items(
     for own in candidates if candidates.ndim == 2 else [candidates]:
         _check_items(catalogue_size, own, chunk)
     if top < 1:
-        raise ValueError(f"top is {top}, but must be at least 1")
+        raise ValueError(f"top is {top}: ask for at least 1 item")
     users = None if history is None else len(history)
     best: Tensor | None = None
     for a, b in _chunks(catalogue_size, chunk):

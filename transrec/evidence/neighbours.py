@@ -29,8 +29,8 @@ class Neighbours:
         self.values = _mapped(folder / _VALUES, np.float32)  # (E,)
         if not len(self.columns) == len(self.values) == self.starts[-1]:
             raise ValueError(
-                f"{folder} holds {len(self.columns):,} columns and {len(self.values):,} values, but should hold "
-                f"{self.starts[-1]:,} of each: delete this folder"
+                f"it holds {len(self.columns):,} columns and {len(self.values):,} values, but should hold "
+                f"{self.starts[-1]:,} of each"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -88,6 +88,24 @@ class Loss(MeanMetric):
         return student_mean(self.values(*columns), interval.confidence)
 
 
+class Novelty(MeanMetric):
+    """How little known the k best items are: the mean of -log2 of their share of the training interactions.
+
+    Popular items have a low value. Neither direction is better: random recommendations are the most novel ones.
+    Paper: the surprisal of Zhou et al., "Solving the apparent diversity-accuracy dilemma of recommender systems",
+    PNAS 2010. Deviations: the share is of interactions, not of users; an item without any counts as if it had one.
+    """
+
+    higher_is_better = None
+
+    def __init__(self, k: int) -> None:
+        self.name = f"novelty@{k}"
+        self.reads = (self.name,)
+
+    def values(self, *columns: Tensor) -> Tensor:
+        return columns[0].double()
+
+
 class MacroF1(Metric):
     """F1 averaged over classes; its interval resamples targets, not users."""
 
@@ -120,6 +138,7 @@ METRICS_AT_K: dict[str, Callable[[int], Metric]] = {
     "HR": lambda k: RankMetric(f"HR@{k}", hit, k),
     "NDCG": lambda k: RankMetric(f"NDCG@{k}", discounted_gain, k),
     "MRR": lambda k: RankMetric(f"MRR@{k}", reciprocal_rank, k),
+    "novelty": Novelty,
 }
 
 

@@ -119,7 +119,7 @@ def compare_runs(folders: Sequence[Path], margin: float = MARGIN) -> SideBySide:
             own = resampled.of([number])
             values[name][measure] = Estimate(float(own.values[0]), *mean_interval(own))
             if number:
-                better = metric(measure).higher_is_better
+                better = bool(metric(measure).higher_is_better)
                 comparisons[name, measure] = compare(own, resampled.of([0]), better, margin)
     keys = [(name, measure) for name in names[1:] for measure in results.measures]
     adjusted = holm([comparisons[key].p for key in keys])

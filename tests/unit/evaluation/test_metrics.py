@@ -8,9 +8,10 @@ import torch
 
 from transrec.evaluation import estimates
 from transrec.evaluation.estimates import Estimate, Interval
+from transrec.evaluation.evaluator import KINDS
 from transrec.evaluation.metric import MeanMetric
 from transrec.evaluation.metrics import METRICS, METRICS_AT_K, metric
-from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS
+from transrec.evaluation.readings import at_cutoffs
 
 RANKS = torch.tensor([1, 2, 3, 10, 11, 5000])
 
@@ -101,10 +102,11 @@ def a_column(reading: str) -> torch.Tensor:
     }
     if reading in special:
         return torch.tensor(special[reading])
-    table = READINGS if reading in READINGS else OF_IMPRESSIONS
+    tables = [{**kind.readings, **at_cutoffs(kind.readings_at_k, [reading])} for kind in KINDS.values()]
+    dtype = next(table[reading].dtype for table in tables if reading in table)
     generator = torch.Generator().manual_seed(sum(map(ord, reading)))
     numbers = torch.rand(len(OWNERS), dtype=torch.float64, generator=generator)
-    return numbers if table[reading].dtype.is_floating_point else (1 + 15 * numbers).to(table[reading].dtype)
+    return numbers if dtype.is_floating_point else (1 + 15 * numbers).to(dtype)
 
 
 def columns_of(name: str) -> list[torch.Tensor]:
@@ -191,6 +193,9 @@ def test_the_order_of_rows_does_not_matter(name):
         ("loss", 9.0, None, True),
         ("loss", math.nan, None, False),
         ("HR@10", math.nan, 0.1, False),
+        ("novelty@10", 2.0, 1.0, False),
+        ("novelty@10", 1.0, 2.0, False),
+        ("novelty@10", 1.0, None, False),
     ],
 )
 def test_what_is_better_depends_on_the_metric(name, value, best, better):

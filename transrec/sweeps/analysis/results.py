@@ -370,9 +370,9 @@ def _statistic(asked: Metric, outcomes: Sequence[Outcome]) -> Statistic:
 
 
 def _is_kept(name: str) -> bool:
-    """Whether `name` is a metric that reads only what runs keep."""
+    """Whether `name` is a metric with a better direction that reads only what runs keep."""
     try:
-        return _KEPT.issuperset(metric(name).reads)
+        return metric(name).higher_is_better is not None and _KEPT.issuperset(metric(name).reads)
     except ValueError:
         return False
 

@@ -26,7 +26,7 @@ from transrec.evaluation.full_ranking import Repeats
 from transrec.evaluation.groups import Group, by_popularity, by_user, within
 from transrec.evaluation.measure import measure
 from transrec.evaluation.metric import Metric
-from transrec.evaluation.metrics import metric
+from transrec.evaluation.metrics import listed, metric
 from transrec.evaluation.ranking_baselines import RankingBaseline
 from transrec.evaluation.ranking_metrics import AUC, Bin, CalibrationError, calibration_bins
 from transrec.evaluation.readings import (
@@ -65,7 +65,7 @@ class EvaluationConfig(Config):
     metrics: list[MetricName] = Field(
         ["HR@10", "NDCG@10", "MRR@10"],
         min_length=1,
-        description="metrics of validation and test; `loss` needs a second pass over the catalogue",
+        description=f"metrics of validation and test: {listed()}; `loss` needs a second pass over the catalogue",
     )
     repeats: Repeats = Field(
         "count",

@@ -142,6 +142,14 @@ METRICS_AT_K: dict[str, Callable[[int], Metric]] = {
 }
 
 
+def listed() -> str:
+    """The names of all metrics, as text."""
+    of_clicks = [each.name for each in _OF_IMPRESSIONS]
+    cutoffs = ", ".join(f"{family}@K" for family in METRICS_AT_K)
+    others = ", ".join(name for name in METRICS if name not in of_clicks)
+    return f"{cutoffs}, {others}; {SAMPLED} before a rank metric; of clicks: {', '.join(of_clicks)}"
+
+
 def metric(name: str) -> Metric:
     """The metric of this name: one of `METRICS`, NAME@K from `METRICS_AT_K`, or `sampled_99_` and a rank metric.
 

@@ -1,6 +1,7 @@
 """Metrics of a baseline on given shards."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from transrec.data.examples import DataConfig
 from transrec.distributed.world import World
 from transrec.evaluation.evaluator import KINDS, EvaluationConfig, Evaluator, UserResults
 from transrec.evaluation.metric import MeanMetric
-from transrec.evaluation.metrics import METRICS
+from transrec.evaluation.metrics import METRICS, METRICS_AT_K
 from transrec.evaluation.ranking_metrics import calibration_error
 from transrec.protocols import Examples, Score
 
@@ -104,6 +105,11 @@ def test_baselines_are_measured_in_one_order(examples: Examples, asked: Any) -> 
 def test_unknown_metrics_are_refused_by_the_configuration() -> None:
     with pytest.raises(ValueError, match="'MAP' is not one of HR, NDCG, MRR"):
         EvaluationConfig(metrics=["MAP@10"])
+
+
+def test_the_description_of_the_metrics_names_them_all() -> None:
+    description = EvaluationConfig.model_fields["metrics"].description or ""
+    assert {*METRICS, *(f"{family}@K" for family in METRICS_AT_K)} <= {*re.findall(r"[\w@]+", description)}
 
 
 def test_every_field_of_the_configuration_is_described() -> None:

@@ -237,6 +237,7 @@ def test_runs_that_were_trained(tiny: Tiny, commands: ForkedCommands, tmp_path: 
 
 
 def test_results_by_user_are_those_of_the_test_of_the_run(commands: ForkedCommands, tmp_path: Path) -> None:
-    finished = commands.run("evaluate", "--run", tmp_path, "--save-users", "--split", "valid")
-    assert finished.code == 2
-    assert "--save-users" in finished.stderr
+    for more in (("--split", "valid"), ("--metrics", "HR@5")):
+        finished = commands.run("evaluate", "--run", tmp_path, "--save-users", *more)
+        assert finished.code == 2
+        assert "--save-users" in finished.stderr

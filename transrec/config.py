@@ -379,7 +379,7 @@ def _explain(schema: type[Config], error: dict[str, Any]) -> str:
         discriminator = error["ctx"]["discriminator"].strip("'")
         key = f"{where}.{discriminator}"
         if error["type"] == "union_tag_not_found":
-            return f"`{where}`: set `{key}` to choose a component"
+            return f"`{where}`: set `{key}` to choose a component{_run_together(error['input'])}"
         given, allowed = error["ctx"]["tag"], error["ctx"]["expected_tags"]
         near = difflib.get_close_matches(str(given), re.findall("'(.*?)'", allowed), n=1)
         return f"`{key}`: {given!r} is not one of {allowed}" + "".join(f"; did you mean {name!r}?" for name in near)
@@ -391,6 +391,16 @@ def _explain(schema: type[Config], error: dict[str, Any]) -> str:
         hint = f": did you mean `{where}.name={error['input']}`?" if named else ""
         return f"`{where}`: expected keys and values, found {error['input']!r}{hint}"
     return f"`{where or schema.__name__}`: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _run_together(given: Any) -> str:
+    """A hint if a mapping was written without the space after a colon: YAML then reads `{name:x}` as one key."""
+    if not isinstance(given, Mapping):
+        return ""
+    keys = [str(key) for key, value in given.items() if value is None and ":" in str(key)]
+    return "".join(
+        f"; {key!r} is one key: write a space after the colon, {key.replace(':', ': ', 1)!r}" for key in keys
+    )
 
 
 def _walk(schema: type[Config], loc: Sequence[int | str]) -> tuple[list[str], type[Config] | None]:

@@ -12,6 +12,7 @@ from transrec.data.examples.impressions import ImpressionsConfig
 from transrec.data.examples.splits import TemporalConfig
 from transrec.data.examples.task import TaskExamplesConfig
 from transrec.evaluation.evaluator import EvaluationConfig
+from transrec.evaluation.metrics import metric
 from transrec.models import ModelConfig
 from transrec.models.ranking_model import RankingModelConfig
 from transrec.training.engine import ZeroConfig
@@ -65,6 +66,11 @@ class Experiment(Config):
             raise ValueError(
                 f"train.monitor {self.train.monitor!r} is not among evaluation.metrics: add it there, or choose one of "
                 f"{', '.join(self.evaluation.metrics)}"
+            )
+        if metric(self.train.monitor).higher_is_better is None:
+            raise ValueError(
+                f"train.monitor {self.train.monitor!r} cannot choose the best weights, because neither direction "
+                "of it is better: choose another metric"
             )
         if (self.data.stride or 0) > self.model.max_length:
             raise ValueError(

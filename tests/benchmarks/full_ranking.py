@@ -86,7 +86,8 @@ def prepare(arguments: argparse.Namespace) -> Case:
     targets = torch.randint(1, arguments.items + 1, (arguments.users,), generator=generator)
     numbers = torch.arange(arguments.users)
     columns = zip(*(column.split(BLOCK) for column in (numbers, targets, histories)), strict=True)
-    ranking = Ranking(arguments.items, torch.arange(arguments.items + 1) > 0, "count", DEVICE)
+    places = torch.arange(arguments.items + 1)
+    ranking = Ranking(arguments.items, places > 0, "count", DEVICE, popularity=places)
     return Case(users.to(DEVICE), items.to(DEVICE), [ManyTargets(*block) for block in columns], ranking)
 
 

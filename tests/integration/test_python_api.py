@@ -72,6 +72,21 @@ def test_it_measures_what_the_command_does(run: Path, tiny: Tiny, commands: Fork
         assert [estimate.low, estimate.high] == line["valid"]["HR@10_interval"]
 
 
+def test_it_measures_the_metrics_that_are_asked_for(run: Path, commands: ForkedCommands) -> None:
+    asked = ["HR@3", "novelty@3", "sampled_99_HR@3"]
+    finished = commands.run("evaluate", "--run", run, "--metrics", *asked)
+    (line,) = json_lines(finished)
+    assert [name for name in line["test"] if not name.endswith("_interval")] == [*asked, "loss"]
+    assert "HR@3" in line["by_popularity"]["rare"]
+    assert "most_popular" in finished.stdout
+    found = transrec.load_run(run).evaluate(metrics=asked)
+    assert {name: found[name].value for name in asked} == {name: line["test"][name] for name in asked}
+    with pytest.raises(ConfigError, match=r"^metric 'MAP@3': 'MAP' is not one of HR, NDCG"):
+        transrec.load_run(run).evaluate(metrics=["HR@3", "MAP@3"])
+    with pytest.raises(ConfigError, match=r"AUC needs the readings score, label"):
+        transrec.load_run(run).evaluate(metrics=["AUC"])
+
+
 def test_an_adapter_away_from_its_run_is_used_over_its_base(run: Path, adapted: Path, tiny: Tiny) -> None:
     alone = transrec.load_run(adapted).recommend(HISTORY)
     assert transrec.load_run(adapted, base=run).recommend(HISTORY) == alone

@@ -85,6 +85,25 @@ def test_the_document_has_the_same_numbers(runs: list[Path], capsys: pytest.Capt
     assert by_name[str(runs[2]), "loss"]["verdict"] == "worse"
 
 
+def test_a_metric_that_cannot_be_compared_is_named(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, more in ((runs[0], ("novelty@10", "sampled_99_HR@10", "HR@5")), (runs[1], ("novelty@10", "ECE@9"))):
+        path = folder / "summary.json"
+        summary = json.loads(path.read_text())
+        for name in more:
+            summary["test"] |= {name: 0.5, f"{name}_interval": [0.4, 0.6]}
+        path.write_text(json.dumps(summary))
+    expected = {
+        "novelty@10": "neither direction is better",
+        "sampled_99_HR@10": "runs do not store sampled_rank by user",
+        "HR@5": "not every run has it",
+        "ECE@9": "this version has no such metric",
+    }
+    assert documented(runs[:2], capsys)["not_compared"] == expected
+    assert main([str(folder) for folder in runs[:2]]) == 0
+    named = "; ".join(f"{name} ({why})" for name, why in expected.items())
+    assert f"\nNot compared: {named}.\n" in capsys.readouterr().out
+
+
 def test_differences_are_paired_by_user(runs: list[Path]) -> None:
     """Users who are hard for one run are hard for the other, so a difference is surer than the values."""
     found = compare_runs(runs[:2])
@@ -218,6 +237,7 @@ def test_runs_that_were_trained(tiny: Tiny, commands: ForkedCommands, tmp_path: 
 
 
 def test_results_by_user_are_those_of_the_test_of_the_run(commands: ForkedCommands, tmp_path: Path) -> None:
-    finished = commands.run("evaluate", "--run", tmp_path, "--save-users", "--split", "valid")
-    assert finished.code == 2
-    assert "--save-users" in finished.stderr
+    for more in (("--split", "valid"), ("--metrics", "HR@5")):
+        finished = commands.run("evaluate", "--run", tmp_path, "--save-users", *more)
+        assert finished.code == 2
+        assert "--save-users" in finished.stderr

@@ -83,6 +83,10 @@ def test_unknown_key_is_an_error_that_names_the_nearest(write, text: str, messag
     [
         ("shape: {name: hexagon}", "`shape.name`: 'hexagon' is not one of 'square', 'circle'"),
         ("shape: {side: 2}", "`shape`: set `shape.name` to choose a component"),
+        (
+            "shape: {name:square}",
+            "to choose a component; 'name:square' is one key: write a space after the colon, 'name: square'",
+        ),
         ("shape: {name: squire}", "`shape.name`: 'squire' is not one of 'square', 'circle'; did you mean 'square'?"),
         ("shapes: [{name: hexagon}]", "`shapes.0.name`: 'hexagon' is not one of 'square', 'circle'"),
         ("shape: {name: circle, radius: wide}", "`shape.radius`: Input should be a valid number"),

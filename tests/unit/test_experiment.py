@@ -35,6 +35,13 @@ def test_sections_that_contradict_each_other_are_refused(
     assert message in str(raised.value)
 
 
+def test_a_metric_without_a_better_direction_cannot_choose_weights(experiment: Experiment) -> None:
+    resolved = experiment.model_dump(mode="json")
+    asked = {"evaluation": {"metrics": ["HR@5", "novelty@5"]}, "train": resolved["train"] | {"monitor": "novelty@5"}}
+    with pytest.raises(ConfigError, match=r"'novelty@5' cannot choose the best weights, because neither direction"):
+        validate(Experiment, resolved | asked)
+
+
 @pytest.mark.parametrize("train", [{"compile": True}, {"gradient_checkpointing": "passes"}])
 def test_whole_passes_cannot_gather_the_weights_of_each_layer(experiment: Experiment, train: dict[str, Any]) -> None:
     resolved = experiment.model_dump(mode="json") | {"zero": {"stage": 3}}

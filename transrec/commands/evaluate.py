@@ -1,6 +1,6 @@
 """Evaluate runs.
 
-transrec evaluate --run R [--split valid|test] [--data OTHER_SHARDS]
+transrec evaluate --run R [--split valid|test] [--data OTHER_SHARDS] [--metrics NAME …]
 transrec evaluate [--run SOURCE] --adapter A [B …]     each on its own data, with one shared base
 """
 
@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.save_users:
         check_own_tests(channels, places)
     pairs = zip(channels.members, places, strict=True)
-    results = [evaluate(channels, channel, config, arguments.split, world) for channel, config in pairs]
+    results = [
+        evaluate(channels, channel, config, arguments.split, world, arguments.metrics) for channel, config in pairs
+    ]
     shown = tables(results, world)
     if arguments.save_users and world.is_main:
         save_tests(results)
@@ -52,6 +54,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.save_users and arguments.split != "test":
         parser.error("--save-users saves the results of the test: leave out --split valid")
+    if arguments.save_users and arguments.metrics:
+        parser.error("--save-users saves what the metrics of the run's configuration read: leave out --metrics")
     return arguments
 
 
@@ -64,6 +68,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--adapter", type=Path, nargs="+", default=[], help="adapted runs, or their export folders")
     parser.add_argument("--split", choices=["valid", "test"], default="test")
     parser.add_argument("--data", metavar="DIR|URL", help="shards other than those a run was trained on")
+    parser.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help="metrics to compute: those of the run's configuration"
+    )
     parser.add_argument(
         "--save-users", action="store_true", help="write test_users.parquet to the run folder, by which reports compare"
     )

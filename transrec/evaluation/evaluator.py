@@ -4,7 +4,7 @@ Shape letters: B users, I targets, L positions, N items, D width.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -26,10 +26,19 @@ from transrec.evaluation.full_ranking import Repeats
 from transrec.evaluation.groups import Group, by_popularity, by_user, within
 from transrec.evaluation.measure import measure
 from transrec.evaluation.metric import Metric
-from transrec.evaluation.metrics import metric
+from transrec.evaluation.metrics import listed, metric
 from transrec.evaluation.ranking_baselines import RankingBaseline
 from transrec.evaluation.ranking_metrics import AUC, Bin, CalibrationError, calibration_bins
-from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading, join_targets, of_further_heads
+from transrec.evaluation.readings import (
+    OF_IMPRESSIONS,
+    READINGS,
+    READINGS_AT_K,
+    Ranking,
+    Reading,
+    at_cutoffs,
+    join_targets,
+    of_further_heads,
+)
 from transrec.phases import did, phase
 from transrec.protocols import Examples, Model, Part, Scorer
 from transrec.work import Advance
@@ -56,7 +65,7 @@ class EvaluationConfig(Config):
     metrics: list[MetricName] = Field(
         ["HR@10", "NDCG@10", "MRR@10"],
         min_length=1,
-        description="metrics of validation and test; `loss` needs a second pass over the catalogue",
+        description=f"metrics of validation and test: {listed()}; `loss` needs a second pass over the catalogue",
     )
     repeats: Repeats = Field(
         "count",
@@ -86,11 +95,12 @@ class Evaluator:
         self.metrics = [metric(name) for name in config.metrics]
         self.heads = _calibrated(self.metrics, examples)
         self.of_heads = of_further_heads(len(self.heads))
+        self.readings = {**self.kind.readings, **at_cutoffs(self.kind.readings_at_k, sorted(_readings(self.metrics)))}
         self.num_items = examples.folder.index.counts.items
         self.context = self.kind.context(config, examples, world)
         self._samples: dict[Part, UserSample | None] = {}
         for asked in self.metrics:
-            _check_readings(asked, self.kind.readings)
+            _check_readings(asked, self.readings)
         for name in config.baselines or ():
             _check_baseline(name, examples.name, self.kind.baselines)
 
@@ -131,7 +141,7 @@ class Evaluator:
 
     def baseline(self, baseline: Scorer, part: Part) -> "UserResults":
         """The metrics of a baseline, with the readings behind them; only those that need no logits."""
-        readings = self.kind.readings
+        readings = self.readings
         metrics = [m for m in self.metrics if not any(readings[name].of_logits for name in m.reads)]
         kept = {name for name in self.kind.kept if not readings[name].of_logits}
         columns = self._measure(part, baseline, _readings(metrics) | kept)
@@ -178,7 +188,7 @@ class Evaluator:
 
     def _measure(self, part: Part, score: Scorer, names: Set[str]) -> dict[str, Tensor]:
         """The readings `names` of every question of `part`, (I,), in the order of the data on every rank."""
-        known = {**self.kind.readings, **self.of_heads}
+        known = {**self.readings, **self.of_heads}
         readings = {name: reading for name, reading in known.items() if name in names}
         questions = self.examples.questions(part, self.world.rank, self.world.size, self.sample(part))
         nobody = self.examples.nobody
@@ -202,7 +212,11 @@ class UserResults:
 def _ranking(config: EvaluationConfig, examples: Examples, world: World) -> Ranking:
     candidates = torch.zeros(examples.targets.size + 1, dtype=torch.bool)
     candidates[torch.from_numpy(examples.ranked)] = True
-    return Ranking(examples.targets.size, candidates, config.repeats, world.device)
+    size = examples.targets.size
+    popularity = torch.zeros(size + 1)
+    if isinstance(examples, NextItemExamples):
+        popularity = torch.from_numpy(examples.popularity)
+    return Ranking(size, candidates, config.repeats, world.device, popularity)
 
 
 def _no_question(part: Part) -> ConfigError:
@@ -261,6 +275,8 @@ class Kind:
     baselines: tuple[str, ...]  # names, in the order in which they are shown
     kept: tuple[str, ...]  # readings measured on the test set even if no metric needs them
     kept_metrics: tuple[str, ...] = ()  # metrics measured on the test set even if not configured
+    # By NAME, the readings NAME@K.
+    readings_at_k: Mapping[str, Callable[[int], Reading[Any, Any, Any]]] = field(default_factory=dict)
     named: frozenset[str] = frozenset()  # readings that hold numbers of targets, which have names
     join: Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]] | None = (
         None  # joins several batches and their answers
@@ -269,8 +285,10 @@ class Kind:
 
 _KEPT, _NAMED = ("target", "rank", "loss"), frozenset({"target", "predicted"})
 KINDS: dict[str, Kind] = {
-    NextItemExamples.name: Kind(READINGS, _ranking, get_args(OfItems), _KEPT, ("loss",), _NAMED, join_targets),
-    TaskExamples.name: Kind(READINGS, _ranking, get_args(OfTasks), _KEPT, ("loss",), _NAMED, join_targets),
+    NextItemExamples.name: Kind(
+        READINGS, _ranking, get_args(OfItems), _KEPT, ("loss",), READINGS_AT_K, _NAMED, join_targets
+    ),
+    TaskExamples.name: Kind(READINGS, _ranking, get_args(OfTasks), _KEPT, ("loss",), {}, _NAMED, join_targets),
     ImpressionExamples.name: Kind(
         OF_IMPRESSIONS,
         lambda config, examples, world: None,

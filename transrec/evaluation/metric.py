@@ -32,12 +32,15 @@ class Metric(ABC):
 
     name: str
     reads: tuple[str, ...]
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True  # None: the metric describes answers, and neither direction is better
     undefined_if: str = ""  # condition under which the value is NaN, if there is one; shown below the table of results
 
     @abstractmethod
     def statistic(self, *columns: Tensor) -> Statistic:
-        """The metric (r,) of resampled targets, given how often each was drawn (r, I)."""
+        """A function that maps how often each target was drawn, (r, I), to the metric of each resample, (r,).
+
+        It is called many times, so whatever does not depend on the draws is computed before it is returned.
+        """
 
     def estimate(self, columns: Sequence[Tensor], users: Tensor | None = None, interval: Interval = USUAL) -> Estimate:
         """The value and its interval; users are resampled, each with all of their targets.
@@ -54,14 +57,17 @@ class Metric(ABC):
         return bootstrap_targets(self.statistic(*columns), owners, interval)
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than the `best` so far (None: there is none yet); NaN is never better."""
-        if math.isnan(value):
+        """Whether `value` is better than the `best` so far (None: there is none yet).
+
+        NaN is never better, nor is any value if neither direction is.
+        """
+        if math.isnan(value) or self.higher_is_better is None:
             return False
         return best is None or (value > best if self.higher_is_better else value < best)
 
 
 class MeanMetric(Metric):
-    """The mean over targets of one value per target."""
+    """The mean over targets of one value per target; a subclass defines `values` instead of `statistic`."""
 
     @abstractmethod
     def values(self, *columns: Tensor) -> Tensor:

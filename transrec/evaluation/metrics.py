@@ -88,6 +88,24 @@ class Loss(MeanMetric):
         return student_mean(self.values(*columns), interval.confidence)
 
 
+class Novelty(MeanMetric):
+    """How little known the k best items are: the mean of -log2 of their share of the training interactions.
+
+    Popular items have a low value. Neither direction is better: random recommendations are the most novel ones.
+    Paper: the surprisal of Zhou et al., "Solving the apparent diversity-accuracy dilemma of recommender systems",
+    PNAS 2010. Deviations: the share is of interactions, not of users; an item without any counts as if it had one.
+    """
+
+    higher_is_better = None
+
+    def __init__(self, k: int) -> None:
+        self.name = f"novelty@{k}"
+        self.reads = (self.name,)
+
+    def values(self, *columns: Tensor) -> Tensor:
+        return columns[0].double()
+
+
 class MacroF1(Metric):
     """F1 averaged over classes; its interval resamples targets, not users."""
 
@@ -120,7 +138,16 @@ METRICS_AT_K: dict[str, Callable[[int], Metric]] = {
     "HR": lambda k: RankMetric(f"HR@{k}", hit, k),
     "NDCG": lambda k: RankMetric(f"NDCG@{k}", discounted_gain, k),
     "MRR": lambda k: RankMetric(f"MRR@{k}", reciprocal_rank, k),
+    "novelty": Novelty,
 }
+
+
+def listed() -> str:
+    """The names of all metrics, as text."""
+    of_clicks = [each.name for each in _OF_IMPRESSIONS]
+    cutoffs = ", ".join(f"{family}@K" for family in METRICS_AT_K)
+    others = ", ".join(name for name in METRICS if name not in of_clicks)
+    return f"{cutoffs}, {others}; {SAMPLED} before a rank metric; of clicks: {', '.join(of_clicks)}"
 
 
 def metric(name: str) -> Metric:

@@ -6,9 +6,9 @@ Another kind, such as impressions with scores and labels, defines its own table;
 Shape letters: B targets of a batch, N ranked targets (1..N; 0 pads), X targets left out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -79,6 +79,7 @@ class Ranking:
     candidates: Tensor  # (N + 1,) bool; entry 0 is False
     repeats: Repeats
     device: torch.device
+    popularity: Tensor  # (N + 1,) training interactions of each item; zeros for the targets of a task
 
     def rank(self, asked: Targets, score: Score) -> Tensor:
         """The rank of each target among all candidates."""
@@ -98,6 +99,15 @@ class Ranking:
         """The cross entropy of each target, in a separate pass over the vocabulary."""
         return target_losses(score, self.size, *self._on_device(asked))
 
+    def novelty(self, asked: Targets, score: Score, k: int) -> Tensor:
+        """The mean of -log2 of the popularity share of each question's k best candidates, without those left out."""
+        _, left_out, candidates = self._on_device(asked)
+        popularity = self.popularity.to(self.device).double()
+        information = -torch.log2(popularity.clamp(min=1) / popularity.sum())
+        items = top_items(score, self.size, left_out, candidates, k, fast_chunk(left_out))[1]
+        found = items > 0  # fewer than k may be left
+        return torch.where(found, information[items], 0).sum(1) / found.sum(1).clamp(min=1)
+
     def _on_device(self, asked: Targets) -> tuple[Tensor, Tensor, Tensor]:
         return asked.targets.to(self.device), asked.left_out.to(self.device), self.candidates.to(self.device)
 
@@ -110,6 +120,17 @@ READINGS: dict[str, Reading[Ranking, Targets, Score]] = {
     "predicted": Reading(Ranking.predicted),
     "loss": Reading(Ranking.loss, torch.float64, of_logits=True),
 }
+READINGS_AT_K: dict[str, Callable[[int], Reading[Ranking, Targets, Score]]] = {
+    "novelty": lambda k: Reading(lambda ranking, asked, score: ranking.novelty(asked, score, k), torch.float64)
+}
+
+
+def at_cutoffs(
+    families: Mapping[str, Callable[[int], Reading[Any, Any, Any]]], names: Iterable[str]
+) -> dict[str, Reading[Any, Any, Any]]:
+    """The readings among `names` that are written NAME@K, with NAME from `families`."""
+    parts = {name: name.partition("@") for name in names}
+    return {name: families[family](int(k)) for name, (family, _, k) in parts.items() if family in families and k}
 
 
 class Shown(Protocol):

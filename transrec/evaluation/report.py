@@ -1,7 +1,7 @@
 """Results as a table for people and as plain numbers for files."""
 
 from collections.abc import Mapping
-from math import isnan
+from math import isnan, nan
 
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +13,8 @@ from transrec.evaluation.metrics import metric
 def table(*sections: Mapping[str, Mapping[str, Estimate]], of: str = "") -> Table:
     """A table with a row for each model and a column for each metric: value and interval.
 
-    A section holds results for the same users; the best value in each of its columns is bold. A missing metric is shown
+    A section holds results for the same users; the best value in each of its columns is bold, unless neither direction
+    is better. A missing metric is shown
     as a dash, and a caption explains why a value is undefined.
 
     Args:
@@ -42,8 +43,8 @@ def as_json(estimates: Mapping[str, Estimate]) -> dict[str, float | list[float]]
 
 
 def _best(name: str, values: list[float]) -> float:
-    defined = [value for value in values if not isnan(value)]
-    return (max if metric(name).higher_is_better else min)(defined, default=0.0)
+    defined, higher = [value for value in values if not isnan(value)], metric(name).higher_is_better
+    return nan if higher is None else (max if higher else min)(defined, default=0.0)
 
 
 def _cell(estimate: Estimate | None, best: float) -> Text:

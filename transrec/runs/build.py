@@ -1,6 +1,8 @@
 """Builds the parts of a run from its configuration."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,11 +23,12 @@ from transrec.runs.evidence import look_up, with_statistics
 from transrec.runs.export import read_export
 from transrec.runs.features import count_features
 from transrec.runs.rebuild import check_left_out, left_out, outside, source_weights
-from transrec.runs.run_folder import load
+from transrec.runs.run_folder import comparable, load
 from transrec.terminal import messages
 from transrec.training.prefix_cache import keep_prefixes
 from transrec.training.records import flatten
 
+_FUSION = "item_encoder.fusion"  # its key, and the name of its module
 # Settings of an encoder that may differ in a transfer; another number of layers changes the weights, which are checked.
 _SAME_CONTENT = ("backbone", "pretrained", "layers", "dropout", "augment")
 
@@ -109,21 +112,33 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
 
 
 def _how_models_differ(source: Experiment, target: Experiment) -> str:
-    there, now = (flatten(experiment.model.model_dump(mode="json")) for experiment in (source, target))
+    there, now = _models(source, target)
     common = [key for key in there if key in now and not key.startswith("objective.")]
     lines = [f"model.{key} is {there[key]} there, {now[key]} here" for key in common if there[key] != now[key]]
     if there["max_length"] != now["max_length"]:
         lines.append(f"the user encoder has an embedding for each position: set model.max_length={there['max_length']}")
     if len(now.get("evidence", ())) > len(there.get("evidence", ())):
         lines.append("evidence that the source lacks starts from its settings: set init_except=[evidence]")
+    if _fusions(there) != _fusions(now) and _FUSION not in target.init_except:
+        excepted = ", ".join([*target.init_except, _FUSION])
+        lines.append(f"to train the fusion from scratch, set init_except=[{excepted}]")
     return "".join(f"\n  {line}" for line in lines)
+
+
+def _models(*experiments: Experiment) -> tuple[Mapping[str, Any], ...]:
+    """The settings of the models by dotted key; paths have one spelling."""
+    return tuple(flatten(comparable(one).model.model_dump(mode="json")) for one in experiments)
+
+
+def _fusions(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: value for key, value in model.items() if key.startswith(f"{_FUSION}.")}
 
 
 def _warn_of_other_content(experiment: Experiment, world: World) -> None:
     """Warn if the item encoder's settings differ from the source's where the shapes of the weights cannot show it."""
     assert experiment.init_from is not None
     learnt = load(experiment.init_from)
-    there, now = (flatten(one.model.model_dump(mode="json")) for one in (learnt, experiment))
+    there, now = _models(learnt, experiment)
     ignored = may_differ(learnt.model) | may_differ(experiment.model)
     differing = [
         f"model.{key} is {there[key]} there, {now[key]} here"

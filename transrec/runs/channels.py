@@ -14,6 +14,7 @@ import torch
 
 from transrec.config import ConfigError, validate
 from transrec.data.shards.schema import ShardIndex
+from transrec.evaluation.metrics import metric
 from transrec.experiment import Experiment
 from transrec.models import ModelConfig
 from transrec.protocols import Model
@@ -101,5 +102,6 @@ def _over(base: Path | None, export: Path) -> Experiment:
     values: dict[str, Any] = {**load(base).model_dump(mode="json"), "init_from": str(base), **own}
     if described.task is not None:
         values["data"]["examples"] = {"name": "task", "targets": described.task}
-    values["train"]["monitor"] = described.evaluation["metrics"][0]
+    metrics = described.evaluation["metrics"]
+    values["train"]["monitor"] = next((m for m in metrics if metric(m).higher_is_better is not None), metrics[0])
     return validate(Experiment, values)

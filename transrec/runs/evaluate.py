@@ -1,5 +1,6 @@
 """Evaluation of trained models on the held-out items of their own or other data."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transrec.config import ConfigError
+from transrec.config import ConfigError, validate
 from transrec.data.content.opening import open_store
 from transrec.data.examples import DataConfig
 from transrec.data.examples.histories import open_folder
@@ -36,21 +37,18 @@ class Result:
     part: Part
     data: DataConfig
     examples: Examples
+    evaluation: EvaluationConfig
     found: UserResults
 
     @property
     def estimates(self) -> Mapping[str, Estimate]:
-        """By metric of the run's configuration, and "loss"."""
+        """By metric of `evaluation`, and "loss"."""
         return self.found.estimates
 
     @property
     def sample(self) -> str:
         """A description of the evaluated users; empty: all users."""
         return "" if self.found.sample is None else str(self.found.sample)
-
-    @property
-    def evaluation(self) -> EvaluationConfig:
-        return self.channel.experiment.evaluation
 
     @cached_property
     def groupings(self) -> Mapping[str, Groups]:
@@ -74,25 +72,46 @@ class Result:
         return place | {self.part: as_json(self.estimates)} | groupings
 
 
-def evaluate(channels: Channels, channel: Channel, config: DataConfig, part: Part, world: World) -> Result:
+def evaluate(
+    channels: Channels,
+    channel: Channel,
+    config: DataConfig,
+    part: Part,
+    world: World,
+    metrics: Sequence[str] | None = None,
+) -> Result:
     """Rank the held-out items of the data that `config` describes; every rank of `world` must call it.
 
+    Args:
+        metrics: names of metrics to compute; None: those of the run's configuration.
+
     Raises:
-        ConfigError: the model embeds the item ids of another catalogue, or has other targets.
+        ConfigError: a metric is unknown or belongs to another kind of example, or the model embeds the item ids of
+            another catalogue, or has other targets.
     """
     experiment = channel.experiment
+    evaluation = _with_metrics(experiment.evaluation, metrics)
     examples = config.scan(experiment.model.max_length, world)
     check_targets(channel.export, examples)
     look_up(experiment.model, examples, world)
     use_features(channel.model, examples)
     model = channels.build(channel, examples.folder.index)
     store = open_store(examples.folder, channel.model.content(), config, world)
-    found = Evaluator(experiment.evaluation, examples, world).users(model, store, part)
+    found = Evaluator(evaluation, examples, world).users(model, store, part)
     if world.is_main:
         bad_samples.warn(examples.skipped, store.skipped)
         for remark in examples.remarks(part):
             print(remark, file=sys.stderr)
-    return Result(channel, part, config, examples, found)
+    return Result(channel, part, config, examples, evaluation, found)
+
+
+def _with_metrics(evaluation: EvaluationConfig, metrics: Sequence[str] | None) -> EvaluationConfig:
+    if metrics is None:
+        return evaluation
+    try:
+        return validate(EvaluationConfig, evaluation.model_dump() | {"metrics": list(metrics)})
+    except ConfigError as error:
+        raise ConfigError(re.sub(r"`metrics[\d.]*`: ", "", str(error))) from None
 
 
 def check_own_tests(channels: Channels, places: Sequence[DataConfig]) -> None:

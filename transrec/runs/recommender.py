@@ -322,8 +322,10 @@ class Recommender:
         """The number of items that had to be encoded, excluding those whose vectors were known."""
         return self._encoded.encoded
 
-    def evaluate(self, split: Part = "test", data: Path | str | None = None) -> dict[str, Estimate]:
-        """The metrics of the run's configuration and the loss, each with an interval over users.
+    def evaluate(
+        self, split: Part = "test", data: Path | str | None = None, metrics: Sequence[str] | None = None
+    ) -> dict[str, Estimate]:
+        """The metrics of the run's configuration, or other `metrics`, and the loss, each with an interval over users.
 
             >>> transrec.load_run("runs/x").evaluate(split="test")["HR@10"]
             Estimate(value=0.19, low=0.1826, high=0.198)
@@ -331,17 +333,18 @@ class Recommender:
         Args:
             split: "valid" or "test", the held-out part to evaluate on.
             data: shards other than those the run was trained on, a folder or a URL.
+            metrics: names of metrics, such as "HR@5", in place of those of the run's configuration.
 
         Returns:
             `value`, `low` and `high` by metric; rates are between 0 and 1, the loss is in nats.
 
         Raises:
             ConfigError: the model embeds the item ids of another catalogue or has other targets, no user has a
-                held-out item, or there is no such `split`.
+                held-out item, or there is no such `split` or metric.
         """
         if split not in get_args(Part):
             raise ConfigError(f"split {split!r}: choose {' or '.join(map(repr, get_args(Part)))}")
-        result = evaluate(self._channels, self._channel, data_of(self._channel, data), split, self._world)
+        result = evaluate(self._channels, self._channel, data_of(self._channel, data), split, self._world, metrics)
         return dict(result.estimates)
 
     @property

@@ -40,6 +40,7 @@ class SideBySide:
     values: dict[str, dict[str, Estimate]]  # run -> measure -> value
     differences: dict[tuple[str, str], tuple[Comparison, float]]  # (run, measure) -> comparison, Holm's p-value
     sample: str  # description of the tested users if they are a sample, otherwise empty
+    not_compared: dict[str, str]  # metrics of the tests that are left out, and why
 
     @property
     def reference(self) -> str:
@@ -59,7 +60,8 @@ class SideBySide:
 
     def remarks(self) -> list[str]:
         """How to read the tables."""
-        return [*REMARKS, EXPLAINED]
+        omitted = "; ".join(f"{name} ({why})" for name, why in self.not_compared.items())
+        return [*REMARKS, *([f"Not compared: {omitted}."] if omitted else []), EXPLAINED]
 
     def as_json(self) -> dict[str, Any]:
         """The tables as plain values."""
@@ -88,6 +90,7 @@ class SideBySide:
                 }
                 for (run, measure), (c, p) in self.differences.items()
             ],
+            "not_compared": self.not_compared,
             **({"of": self.sample} if self.sample else {}),
         }
 
@@ -119,14 +122,13 @@ def compare_runs(folders: Sequence[Path], margin: float = MARGIN) -> SideBySide:
             own = resampled.of([number])
             values[name][measure] = Estimate(float(own.values[0]), *mean_interval(own))
             if number:
-                better = metric(measure).higher_is_better
+                better = bool(metric(measure).higher_is_better)
                 comparisons[name, measure] = compare(own, resampled.of([0]), better, margin)
     keys = [(name, measure) for name in names[1:] for measure in results.measures]
     adjusted = holm([comparisons[key].p for key in keys])
     differences = {key: (comparisons[key], p) for key, p in zip(keys, adjusted, strict=True)}
-    return SideBySide(
-        dict(zip(names, results.outcomes, strict=True)), values, differences, results.sample.removeprefix(", of ")
-    )
+    outcomes, sample = dict(zip(names, results.outcomes, strict=True)), results.sample.removeprefix(", of ")
+    return SideBySide(outcomes, values, differences, sample, results.not_compared)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -54,6 +54,12 @@ def test_the_best_loss_is_the_lowest():
     assert ["bold" in style for style in cells] == [False, True]
 
 
+def test_nothing_is_bold_if_neither_direction_is_better():
+    rows = {"a": {"novelty@5": Estimate(2.0, 1.0, 3.0)}, "b": {"novelty@5": Estimate(1.5, 1.0, 2.0)}}
+    cells = [cell for column in table(rows).columns[1:] for cell in column.cells]
+    assert not any("bold" in str(span.style) for cell in cells for span in cell.spans)
+
+
 def test_in_a_pipe_a_table_keeps_its_lines_whole(monkeypatch, capsys):
     """A pipe has no width, so that rich takes 80 columns and folds what is longer."""
     monkeypatch.delenv("COLUMNS", raising=False)

@@ -1,5 +1,7 @@
 """Metrics of a baseline on given shards."""
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,9 @@ from transrec.config import ConfigError, validate
 from transrec.data.content.item_store import ItemStore
 from transrec.data.examples import DataConfig
 from transrec.distributed.world import World
-from transrec.evaluation.evaluator import EvaluationConfig, Evaluator, UserResults
+from transrec.evaluation.evaluator import KINDS, EvaluationConfig, Evaluator, UserResults
 from transrec.evaluation.metric import MeanMetric
-from transrec.evaluation.metrics import METRICS
+from transrec.evaluation.metrics import METRICS, METRICS_AT_K
 from transrec.evaluation.ranking_metrics import calibration_error
 from transrec.protocols import Examples, Score
 
@@ -50,6 +52,17 @@ def test_metrics_come_in_the_order_they_are_asked_for(examples: Examples) -> Non
     assert list(found) == ["accuracy", "HR@1", "macro_F1"]
     assert found["accuracy"].value == 1.0  # of what is left to rank, that is the one target
     assert found["macro_F1"].value == pytest.approx((2 / 3 + 0) / 2)  # 6 is called for both
+
+
+def test_the_novelty_of_recommendations(examples: Examples) -> None:
+    """Nothing is left to recommend but the target of each user: items 6 and 1, which are equally popular."""
+    share = examples.popularity[1] / examples.popularity.sum()  # type: ignore[attr-defined]
+    found = evaluator(examples, "novelty@3").baseline(Counting(), "test").estimates
+    assert found["novelty@3"].value == pytest.approx(-math.log2(share))
+
+
+def test_the_targets_of_a_task_have_no_novelty() -> None:
+    assert not KINDS["task"].readings_at_k
 
 
 def test_a_baseline_has_no_loss_for_its_scores_are_no_logits(examples: Examples) -> None:
@@ -92,6 +105,11 @@ def test_baselines_are_measured_in_one_order(examples: Examples, asked: Any) -> 
 def test_unknown_metrics_are_refused_by_the_configuration() -> None:
     with pytest.raises(ValueError, match="'MAP' is not one of HR, NDCG, MRR"):
         EvaluationConfig(metrics=["MAP@10"])
+
+
+def test_the_description_of_the_metrics_names_them_all() -> None:
+    description = EvaluationConfig.model_fields["metrics"].description or ""
+    assert {*METRICS, *(f"{family}@K" for family in METRICS_AT_K)} <= {*re.findall(r"[\w@]+", description)}
 
 
 def test_every_field_of_the_configuration_is_described() -> None:

@@ -8,9 +8,10 @@ import torch
 
 from transrec.evaluation import estimates
 from transrec.evaluation.estimates import Estimate, Interval
+from transrec.evaluation.evaluator import KINDS
 from transrec.evaluation.metric import MeanMetric
 from transrec.evaluation.metrics import METRICS, METRICS_AT_K, metric
-from transrec.evaluation.readings import READINGS
+from transrec.evaluation.readings import at_cutoffs
 
 RANKS = torch.tensor([1, 2, 3, 10, 11, 5000])
 
@@ -86,13 +87,97 @@ def test_every_metric_bears_the_name_it_is_asked_for_by(name):
     assert metric(name).name == name
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY_METRIC if {*metric(name).reads} <= READINGS.keys()])
-def test_a_statistic_counts_targets_as_often_as_they_were_drawn(name):
-    columns = [torch.tensor([1, 2, 2, 1, 3]), torch.tensor([1, 2, 3, 3, 3])][: len(metric(name).reads)]
-    once, twice = metric(name).statistic(*columns)(np.array([[1, 1, 1, 1, 1], [2, 1, 1, 0, 2]]))
-    assert metric(name).estimate(columns).value == pytest.approx(float(once), rel=1e-12)
-    repeated = [column[[0, 0, 1, 2, 4, 4]] for column in columns]
-    assert metric(name).estimate(repeated).value == pytest.approx(float(twice), rel=1e-12)
+# The contract of every metric, on eight rows of five users
+
+OWNERS = [0, 0, 1, 1, 2, 3, 3, 4]
+NEW_IN_A_COPY = {"user", "request"}  # a user who is drawn twice counts as two users, each with requests of their own
+BINNED = {"ECE"}  # its bins are those of the sample, also for a resample
+
+
+def a_column(reading: str) -> torch.Tensor:
+    """Eight numbers that the reading might give."""
+    special = {
+        **{"user": OWNERS, "request": OWNERS, "label": [1, 0, 1, 0, 1, 0, 1, 0]},
+        **{"target": [1, 2, 1, 2, 3, 3, 1, 2], "predicted": [1, 1, 2, 2, 3, 3, 3, 2]},
+    }
+    if reading in special:
+        return torch.tensor(special[reading])
+    tables = [{**kind.readings, **at_cutoffs(kind.readings_at_k, [reading])} for kind in KINDS.values()]
+    dtype = next(table[reading].dtype for table in tables if reading in table)
+    generator = torch.Generator().manual_seed(sum(map(ord, reading)))
+    numbers = torch.rand(len(OWNERS), dtype=torch.float64, generator=generator)
+    return numbers if dtype.is_floating_point else (1 + 15 * numbers).to(dtype)
+
+
+def columns_of(name: str) -> list[torch.Tensor]:
+    return [a_column(reading) for reading in metric(name).reads]
+
+
+def drawn(times: list[int]) -> np.ndarray:
+    """How often each row is drawn (1, I), from how often each user is."""
+    return np.array([[times[user] for user in OWNERS]])
+
+
+def copied(name: str, times: list[int]) -> list[torch.Tensor]:
+    """The columns of a sample that has each user's rows as often as the user was drawn."""
+    rows = [(row, copy) for copy in range(max(times)) for row, user in enumerate(OWNERS) if copy < times[user]]
+    found = []
+    for reading, column in zip(metric(name).reads, columns_of(name), strict=True):
+        new = reading in NEW_IN_A_COPY
+        found.append(torch.stack([column[row] + (100 * copy if new else 0) for row, copy in rows]))
+    return found
+
+
+@pytest.mark.parametrize("name", EVERY_METRIC)
+def test_a_mean_is_of_one_value_for_each_row(name):
+    found = metric(name)
+    if isinstance(found, MeanMetric):
+        values = found.values(*columns_of(name))
+        assert values.shape == (len(OWNERS),)
+        assert values.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", EVERY_METRIC)
+def test_a_statistic_has_one_value_for_each_resample(name):
+    statistic = metric(name).statistic(*columns_of(name))
+    resamples = [[1, 1, 1, 1, 1], [2, 0, 1, 0, 2], [0, 3, 0, 1, 1]]
+    found = statistic(np.concatenate([drawn(times) for times in resamples]))
+    assert found.shape == (3,)
+    assert found.dtype == np.float64
+    for value, times in zip(found, resamples, strict=True):
+        assert float(statistic(drawn(times))[0]) == pytest.approx(value, rel=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", EVERY_METRIC)
+def test_the_value_is_the_statistic_of_every_row_once(name):
+    columns, once = columns_of(name), drawn([1, 1, 1, 1, 1])
+    expected = pytest.approx(float(metric(name).statistic(*columns)(once)[0]), rel=1e-12)
+    assert metric(name).estimate(columns).value == expected
+    assert metric(name).estimate(columns, torch.tensor(OWNERS)).value == expected
+    assert float(metric(name).statistic(*columns)(3 * once)[0]) == expected
+
+
+@pytest.mark.parametrize("name", EVERY_METRIC)
+def test_a_statistic_depends_on_the_resample(name):
+    statistic = metric(name).statistic(*columns_of(name))
+    values = {round(float(statistic(drawn([int(u == user) or 3 for u in range(5)]))[0]), 12) for user in range(5)}
+    assert len(values) > 1
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY_METRIC if name not in BINNED])
+@pytest.mark.parametrize("times", [[2, 1, 1, 0, 2], [0, 3, 1, 1, 0]])
+def test_a_statistic_counts_users_as_often_as_they_were_drawn(name, times):
+    expected = metric(name).estimate(copied(name, times)).value
+    found = float(metric(name).statistic(*columns_of(name))(drawn(times))[0])
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", EVERY_METRIC)
+def test_the_order_of_rows_does_not_matter(name):
+    """Processes share the questions; the value is of all of them."""
+    columns = columns_of(name)
+    mixed = [column[[5, 2, 7, 0, 3, 6, 1, 4]] for column in columns]
+    assert metric(name).estimate(mixed).value == pytest.approx(metric(name).estimate(columns).value, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +193,9 @@ def test_a_statistic_counts_targets_as_often_as_they_were_drawn(name):
         ("loss", 9.0, None, True),
         ("loss", math.nan, None, False),
         ("HR@10", math.nan, 0.1, False),
+        ("novelty@10", 2.0, 1.0, False),
+        ("novelty@10", 1.0, 2.0, False),
+        ("novelty@10", 1.0, None, False),
     ],
 )
 def test_what_is_better_depends_on_the_metric(name, value, best, better):

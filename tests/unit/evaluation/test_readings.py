@@ -13,10 +13,11 @@ from torch import Tensor
 from transrec.distributed.world import World
 from transrec.evaluation import readings
 from transrec.evaluation.estimates import Counts, Interval, Statistic
+from transrec.evaluation.evaluator import KINDS
 from transrec.evaluation.measure import measure
 from transrec.evaluation.metric import Metric
-from transrec.evaluation.metrics import METRICS, metric
-from transrec.evaluation.readings import OF_IMPRESSIONS, READINGS, Ranking, Reading, join_targets
+from transrec.evaluation.metrics import METRICS, METRICS_AT_K, metric
+from transrec.evaluation.readings import READINGS, READINGS_AT_K, Ranking, Reading, at_cutoffs, join_targets
 from transrec.nn.dot_product import InnerProducts
 
 
@@ -163,8 +164,10 @@ class Held:
 def ranked(names: tuple[str, ...]) -> dict[str, Tensor]:
     scored = torch.tensor([[0.0, 3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0]])
     asked = Held(torch.tensor([4, 9]), torch.tensor([1, 3]), torch.tensor([[0], [2]]))
-    ranking = Ranking(3, torch.arange(4) > 0, "count", torch.device("cpu"))
-    found = {name: READINGS[name] for name in names}
+    popularity = torch.tensor([0, 4, 2, 2])
+    ranking = Ranking(3, torch.arange(4) > 0, "count", torch.device("cpu"), popularity)
+    found = {**READINGS, **at_cutoffs(READINGS_AT_K, names)}
+    found = {name: found[name] for name in names}
     return measure([asked], lambda _: lambda a, b: scored[:, a:b], found, ranking, World())
 
 
@@ -175,6 +178,9 @@ def test_readings_of_a_ranking() -> None:
     assert found["rank"].tolist() == [1, 2]
     assert found["sampled_rank"].tolist() == [1, 2]
     assert found["predicted"].tolist() == [1, 1]
+    assert ranked(("user", "novelty@1"))["novelty@1"].tolist() == [1, 1]
+    assert ranked(("user", "novelty@2"))["novelty@2"].tolist() == [1.5, 1.5]
+    assert ranked(("user", "novelty@9"))["novelty@9"].tolist() == [pytest.approx(5 / 3), 1.5]  # one item is left out
     logits = torch.tensor([3.0, 2.0, 1.0])
     expected = [float(logits.logsumexp(0)) - 3, float(logits[[0, 2]].logsumexp(0)) - 1]
     torch.testing.assert_close(found["loss"], torch.tensor(expected, dtype=torch.float64))
@@ -195,17 +201,19 @@ def test_batches_that_are_read_together_are_read_as_each(
         left_out = torch.randint(0, 41, (size, number + 1), generator=generator)
         asked.append(Held(numbers, torch.randint(1, 41, (size,), generator=generator), left_out))
 
+    table = {**READINGS, **at_cutoffs(READINGS_AT_K, [f"{family}@10" for family in READINGS_AT_K])}
+
     def answer(one: Held | None) -> Any:
         score = InnerProducts(users[0 if one is None else int(one.users[0]) >> 32], items)
         return score if kind == "products" else score.__call__
 
     def read(join: Any) -> dict[str, Tensor]:
-        ranking = Ranking(40, torch.arange(41) > 0, "count", torch.device("cpu"))
-        return measure([asked[0], None, *asked[1:], None], answer, READINGS, ranking, World(), join)
+        ranking = Ranking(40, torch.arange(41) > 0, "count", torch.device("cpu"), torch.arange(41))
+        return measure([asked[0], None, *asked[1:], None], answer, table, ranking, World(), join)
 
     monkeypatch.setattr("transrec.evaluation.measure._QUESTIONS_AT_ONCE", at_once)
     together, apart = read(join_targets), read(None)
-    assert all(torch.equal(together[name], apart[name]) for name in READINGS if name != "loss")
+    assert all(torch.equal(together[name], apart[name]) for name in table if name != "loss")
     torch.testing.assert_close(together["loss"], apart["loss"], rtol=1e-6, atol=0)
 
 
@@ -221,6 +229,7 @@ def test_only_what_is_asked_is_measured(monkeypatch: pytest.MonkeyPatch) -> None
         ranked(("user", "loss"))
 
 
-@pytest.mark.parametrize("name", ["HR@10", "sampled_99_HR@5", *METRICS])
-def test_every_metric_can_be_read_off_a_ranking_or_impressions(name: str) -> None:
-    assert any(set(metric(name).reads) <= readings.keys() for readings in (READINGS, OF_IMPRESSIONS))
+@pytest.mark.parametrize("name", ["sampled_99_HR@5", *METRICS, *(f"{family}@10" for family in METRICS_AT_K)])
+def test_every_metric_can_be_read_off_one_kind_of_question(name: str) -> None:
+    asked = set(metric(name).reads)
+    assert any(asked <= {*kind.readings, *at_cutoffs(kind.readings_at_k, asked)} for kind in KINDS.values())

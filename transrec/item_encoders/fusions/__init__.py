@@ -3,6 +3,10 @@
 A missing modality is masked, never read, so the values in its place do not affect the result. The exceptions `concat`
 and `gated` read the zeros that the encoder puts there; a new fusion should use the mask. An item without any modality
 has the zero vector.
+
+So a missing modality differs from one whose vector is zero, which takes part: the mean of (a, 0) is a / 2, that of a
+alone is a. Otherwise an item would be moved towards zero only because it has no picture, and a picture whose vector
+happens to be zero would be ignored.
 """
 
 from typing import Annotated, Any

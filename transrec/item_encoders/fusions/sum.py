@@ -19,7 +19,11 @@ class SumConfig(Config):
 
 
 class Sum(nn.Module):
-    """Mean of the vectors present, so that items with one modality and with all have the same scale."""
+    """Mean of the vectors present.
+
+    It does not grow with the number of modalities, as a plain sum would, but it shrinks where they disagree: the mean
+    of two orthogonal vectors is shorter than each by a factor of √2.
+    """
 
     def forward(self, x: Modalities) -> Tensor:
         return mean_over(x.present, x.vectors)

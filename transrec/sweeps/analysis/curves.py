@@ -93,7 +93,7 @@ class Measured:
 
     @property
     def higher_is_better(self) -> bool:
-        return metric(self.measure).higher_is_better
+        return bool(metric(self.measure).higher_is_better)
 
     @property
     def error_name(self) -> str:

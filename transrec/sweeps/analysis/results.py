@@ -151,6 +151,13 @@ class Results:
         return [LOSS, *(name for name in lists[0] if name != LOSS and all(name in names for names in lists))]
 
     @cached_property
+    def not_compared(self) -> dict[str, str]:
+        """Metrics of the tests that are not among `measures`, and why."""
+        tests = [outcome.summary["test"] for outcome in self.outcomes]
+        names = dict.fromkeys(name for test in tests for name in test if not name.endswith("_interval"))
+        return {name: why_not(name) or "not every run has it" for name in names if name not in self.measures}
+
+    @cached_property
     def monitor(self) -> str | None:
         """The `train.monitor` of all runs; None if they differ."""
         found = {outcome.monitor for outcome in self.outcomes}
@@ -369,12 +376,21 @@ def _statistic(asked: Metric, outcomes: Sequence[Outcome]) -> Statistic:
     return each
 
 
-def _is_kept(name: str) -> bool:
-    """Whether `name` is a metric that reads only what runs keep."""
+def why_not(name: str) -> str:
+    """Why a metric cannot be compared by user; empty if it can be, which needs a better direction and kept readings."""
     try:
-        return _KEPT.issuperset(metric(name).reads)
+        found = metric(name)
     except ValueError:
-        return False
+        return "this version has no such metric"
+    if found.higher_is_better is None:
+        return "neither direction is better"
+    missing = [reading for reading in found.reads if reading not in _KEPT]
+    return f"runs do not store {' and '.join(missing)} by user" if missing else ""
+
+
+def _is_kept(name: str) -> bool:
+    """Whether `name` is a metric that can be compared by user."""
+    return not why_not(name)
 
 
 def _is_number(label: Any) -> bool:

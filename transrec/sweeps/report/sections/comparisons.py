@@ -79,7 +79,7 @@ def _comparisons(draft: Draft, axis: str, name: Any, baseline: Any, measure: str
         pairs = paired(draft.results, *members)
         if pairs:
             ones, others = zip(*pairs, strict=True)
-            c = compare(values.of(ones), values.of(others), measured.higher_is_better, draft.margin)
+            c = compare(values.of(ones), values.of(others), bool(measured.higher_is_better), draft.margin)
             found.append((setting, c))
     return found
 

@@ -40,7 +40,7 @@ class Catalogue:
         return {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
 
     def row(self, item: int) -> dict[str, Any]:
-        """The id and the title of an item, by its index, with which a result begins."""
+        """The id and title of the item with this index: the first fields of a result."""
         return {"item_id": self.item_ids[item - 1], "title": self.titles[item - 1]}
 
     def title(self, item_id: str) -> str:
@@ -95,7 +95,7 @@ class Catalogue:
         allowed[0] = False
         for name, values in filters.items():
             if name not in self._values:
-                raise ConfigError(f"the items have no column {name!r}, only {', '.join(self.columns)}")
+                raise ConfigError(f"the items have no column {name!r}: choose from {', '.join(self.columns)}")
             allowed[1:] &= np.isin(self._values[name], list(values))
         return allowed
 
@@ -159,14 +159,14 @@ def check_ids(history: Sequence[str]) -> None:
     Raises:
         ConfigError: `history` is not a list of strings.
     """
-    if isinstance(history, str):  # also a sequence: of its characters
-        raise ConfigError(f"a history is a list of item ids, found the string {history!r}")
+    if isinstance(history, str):  # a string is also a sequence, of its characters
+        raise ConfigError(f"a history must be a list of item ids, found the string {history!r}")
     try:
         others = [item for item in history if not isinstance(item, str)]
     except TypeError:
-        raise ConfigError(f"a history is a list of item ids, found {history!r}") from None
+        raise ConfigError(f"a history must be a list of item ids, found {history!r}") from None
     if others:
-        raise ConfigError(f"item ids are strings, found {shortened(repr(others[0]))}")
+        raise ConfigError(f"item ids must be strings, found {shortened(repr(others[0]))}")
 
 
 def check_top(top: int, name: str = "top") -> None:

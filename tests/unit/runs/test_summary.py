@@ -142,7 +142,7 @@ def test_an_undefined_metric_is_null_in_the_file_and_not_a_number_when_read(tmp_
 
 def test_a_difference_within_the_interval_of_the_run_is_called_so():
     tested = results_of("HR@10", most_popular=0.31) | {"this run": {"HR@10": Estimate(0.3, 0.25, 0.35)}}
-    assert untrained_ahead(experiment("HR@10"), tested).endswith("So small a difference can be chance.")
+    assert untrained_ahead(experiment("HR@10"), tested).endswith("So small a difference can be due to chance.")
     tested["transitions"] = {"HR@10": Estimate(0.4, 0.35, 0.45)}
     told = untrained_ahead(experiment("HR@10"), {"transitions": tested.pop("transitions"), **tested})
     assert "transitions (0.4000), most_popular (0.3100)" in told

@@ -62,7 +62,7 @@ def test_what_cannot_be_searched_for_is_a_sentence(recommender: Recommender, tmp
     for left_out in ([folder.ids[:1]], "12"):
         with pytest.raises(ConfigError, match="left_out: expected a list of item ids for each of 2 users"):
             folder.nearest(users, 3, left_out)
-    with pytest.raises(ConfigError, match="a history is a list of item ids, found the string"):
+    with pytest.raises(ConfigError, match="a history must be a list of item ids, found the string"):
         folder.nearest(users, 3, [folder.ids[0], folder.ids[1]])
 
 
@@ -141,7 +141,7 @@ def test_only_items_with_new_content_are_encoded_again(tiny: Tiny, tmp_path: Pat
 def test_vectors_of_another_model_are_not_kept(tiny: Tiny, tmp_path: Path) -> None:
     one, other = (untrained(tmp_path / name, tiny, width=width) for name, width in (("one", 8), ("other", 16)))
     export_vectors(one, tmp_path / "out", Wanted())
-    with pytest.raises(ConfigError, match="has the vectors of another model"):
+    with pytest.raises(ConfigError, match="holds vectors from a different model"):
         export_vectors(other, tmp_path / "out", Wanted(), new_items=True)
     with pytest.raises(ConfigError, match="is not empty"):
         export_vectors(other, tmp_path / "out", Wanted())
@@ -149,7 +149,7 @@ def test_vectors_of_another_model_are_not_kept(tiny: Tiny, tmp_path: Path) -> No
 
 def test_ids_have_no_vectors_for_new_items(tiny: Tiny, tmp_path: Path) -> None:
     export_run(make(tmp_path / "ids", tiny.shards))
-    with pytest.raises(ConfigError, match="embeds item ids: it has no vectors for new items"):
+    with pytest.raises(ConfigError, match="embeds item ids, so it has no vectors for new items"):
         export_vectors(load_run(tmp_path / "ids"), tmp_path / "out", Wanted(), new_items=True)
 
 
@@ -177,7 +177,7 @@ def test_a_file_of_another_export_is_refused(sasrec: Recommender, tiny: Tiny, tm
     ],
 )
 def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=r"No such file or directory; write the folder with"):
+    with pytest.raises(ConfigError, match=r"No such file or directory\): write the folder with"):
         VectorFolder.read(tmp_path)
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ConfigError, match=message):

@@ -113,6 +113,8 @@ def _how_models_differ(source: Experiment, target: Experiment) -> str:
     there, now = (flatten(experiment.model.model_dump(mode="json")) for experiment in (source, target))
     common = [key for key in there if key in now and not key.startswith("objective.")]
     lines = [_in_both(key, there[key], now[key]) for key in common if there[key] != now[key]]
+    if lines:
+        lines.append("use the source's values, or train what differs from scratch with init_except")
     if there["max_length"] != now["max_length"]:
         lines.append(f"the user encoder has an embedding for each position: set model.max_length={there['max_length']}")
     if len(now.get("evidence", ())) > len(there.get("evidence", ())):

@@ -162,7 +162,7 @@ def test_a_file_of_another_export_is_refused(sasrec: Recommender, tiny: Tiny, tm
     with pytest.raises(ConfigError, match=f"{name} does not belong to the manifest.json beside it"):
         VectorFolder.read(tmp_path / "out")
     (tmp_path / "out" / name).unlink()
-    with pytest.raises(ConfigError, match=f"{name}: No such file"):
+    with pytest.raises(ConfigError, match=rf"cannot read .*{name} \(No such file"):
         VectorFolder.read(tmp_path / "out")
 
 
@@ -271,5 +271,5 @@ def test_items_are_similar_by_the_cosine_of_their_vectors(sasrec: Recommender) -
     assert best[0] not in {row["item_id"] for row in sasrec.similar(ids[3], 5, left_out=best[:1])}
     title = sasrec.catalogue.title(best[1])
     assert {row["title"] for row in sasrec.similar(ids[3], 5, filters={"title": [title]})} <= {title}
-    with pytest.raises(ConfigError, match="the items have no column 'colour', only title, text"):
+    with pytest.raises(ConfigError, match="the items have no column 'colour': choose from title, text"):
         sasrec.similar(ids[3], 5, filters={"colour": ["red"]})

@@ -474,7 +474,7 @@ def test_a_damaged_file_is_named_and_nothing_is_loaded(folder: Path, damage: str
         (path / FILE).write_bytes(content)
     else:
         (path / FILE).unlink()
-    refuse(path, f"step-00000010: {FILE} changed")
+    refuse(path, rf"step-00000010 is damaged \({FILE} changed")
 
 
 def test_a_file_that_the_run_did_not_write_is_refused(folder: Path) -> None:
@@ -501,9 +501,9 @@ def test_another_format_is_refused(folder: Path, written_as: Any) -> None:
 @pytest.mark.parametrize(
     ("now", "named"),
     [
-        ({"frozen weights": "ff"}, "other frozen weights than"),
-        ({"shards": "ff"}, "other shards than"),
-        ({"frozen weights": "ff", "shards": "ff"}, "other frozen weights and other shards than"),
+        ({"frozen weights": "ff"}, "other frozen weights:"),
+        ({"shards": "ff"}, "other shards:"),
+        ({"frozen weights": "ff", "shards": "ff"}, "other frozen weights and other shards:"),
     ],
 )
 def test_another_identity_is_refused_and_what_differs_is_named(folder: Path, now: dict[str, str], named: str) -> None:

@@ -186,7 +186,7 @@ def test_an_adapter_of_a_base_of_another_shape_is_refused(
     commands: ForkedCommands, tiny: Tiny, adapted: list[Path], run_dir: Path
 ) -> None:
     wide = train(commands, tiny, run_dir, "model.width=32")
-    assert "was trained on another base: weights do not fit" in refused(
+    assert "does not fit this base: weights do not fit" in refused(
         commands.run("evaluate", "--run", wide, "--adapter", adapted[0])
     )
 

@@ -158,7 +158,7 @@ def test_transfer_from_an_adapted_run_is_refused(
 ) -> None:
     """Its adapters would stay behind without a word."""
     finished = commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", f"init_from={houlsby_run}")
-    assert f"{houlsby_run} was trained with adapters; start from a fully trained run" in refused(finished)
+    assert f"{houlsby_run} was trained with adapters: start from a run without adapters" in refused(finished)
 
 
 def test_transfer_over_a_changed_source_is_refused(
@@ -185,7 +185,7 @@ def test_adapters_over_random_weights_are_refused(commands: ForkedCommands, tiny
     message = refused(
         commands.run("train", "--config", tiny.config, f"run_dir={run_dir}", "adaptation={name: houlsby}")
     )
-    assert "name a trained run with `init_from`, or train the head: add `also_train: [head]`" in message
+    assert "name a trained run with `init_from`, or train the head by adding `also_train: [head]`" in message
 
 
 # Learning

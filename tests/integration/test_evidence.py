@@ -158,7 +158,7 @@ def test_recommendations_know_the_evidence(train: Train, commands: ForkedCommand
 def test_a_model_of_ids_needs_a_backbone_for_content(tiny: Tiny, commands: ForkedCommands, tmp_path: Path) -> None:
     ids = "model.item_encoder={name: id_embedding}"
     command = [*arguments(tiny, tmp_path / "run"), ids]
-    assert "text_similarity needs a `backbone` of its own" in refused(commands.run("train", *command))
+    assert "set the `backbone` of text_similarity" in refused(commands.run("train", *command))
     named = f"model.evidence=[{{name: content_similarity, backbone: {tiny.backbone}, max_tokens: 16}}]"
     assert commands.run("train", *command, named).code == 0
 

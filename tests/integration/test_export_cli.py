@@ -108,7 +108,7 @@ def test_peft_puts_lora_on_the_backbone_it_was_trained_over(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (f"adaptation={{name: houlsby, towers: [user], {HEAD}}}", "no backbone has a LoRA to write for PEFT"),
+        (f"adaptation={{name: houlsby, towers: [user], {HEAD}}}", "no backbone has LoRA to write for PEFT"),
         ("adaptation={name: lora, also_train: [head, layer_norm]}", "was trained in addition to LoRA"),
     ],
 )
@@ -174,7 +174,7 @@ def test_vectors_of_an_adapter_and_of_users(
     assert f"80 items, of which 0 were encoded: {out}" in again.stdout
     assert "40 users, as they were: give --histories to encode them again" in again.stdout
     assert parquet.read_table(out / "users.parquet").to_pydict() == users
-    assert "has the vectors of another model" in refused(
+    assert "holds vectors from a different model" in refused(
         commands.run("export", "--run", run_dir, "--output", out, "--vectors", "--new-items")
     )
 

@@ -104,8 +104,8 @@ def rows(shown: str) -> list[str]:
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        (("--step", "0"), f"this run has steps 1 to {STEPS}"),
-        (("--step", str(STEPS + 1)), f"this run has steps 1 to {STEPS}"),
+        (("--step", "0"), f"this run has no step 0: choose a step from 1 to {STEPS}"),
+        (("--step", str(STEPS + 1)), f"choose a step from 1 to {STEPS}"),
         (("--user", "nobody"), "user 'nobody' is not in the shards"),
         (("--item", "nothing"), "item 'nothing' is not in the catalogue"),
     ],

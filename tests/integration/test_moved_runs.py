@@ -93,7 +93,7 @@ def test_a_base_that_moved_along_is_found(tree: Path, tmp_path: Path) -> None:
 def test_a_run_that_moved_alone_asks_for_its_shards_and_takes_them(tree: Path, tmp_path: Path) -> None:
     alone = (tree / "runs/1").rename(tmp_path / "alone")
     message = refused(evaluate(tmp_path, alone))
-    assert "its shards are no longer at" in message
+    assert "are no longer at" in message
     assert "name their folder with --data" in message
     (line,) = json_lines(evaluate(tmp_path, alone, "--data", tree / "shards"))
     assert line["test"] == json.loads((alone / "summary.json").read_text())["test"]

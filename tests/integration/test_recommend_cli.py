@@ -202,7 +202,7 @@ def test_unknown_items_are_left_out_told_and_counted(
         ("kim", 0, None),
     ]
     assert f'{path}, line 2, user "bob": left out unknown item ids: item-1000, item-1001' in printed.err
-    assert "unknown item ids left out: 3; users concerned: 2; " in printed.err
+    assert "unknown item ids left out: 3; users affected: 2; " in printed.err
 
 
 def test_unknown_items_stop_before_the_first_answer_if_asked(
@@ -292,7 +292,7 @@ def test_no_results_cannot_be_asked_for(run: Path, top: str, capsys: pytest.Capt
 
 
 def test_a_text_is_not_a_history_nor_a_list_of_runs(run: Path) -> None:
-    with pytest.raises(ConfigError, match="a history is a list of item ids, found the string '12'"):
+    with pytest.raises(ConfigError, match="a history must be a list of item ids, found the string '12'"):
         load_run(run).recommend("12")
     with pytest.raises(ConfigError, match="give a list of runs"):
         load_adapters(str(run))

@@ -59,7 +59,7 @@ def test_another_configuration(tiny: Tiny, commands: ForkedCommands, finished_ru
 def test_a_folder_that_is_no_run(tiny: Tiny, commands: ForkedCommands, run_dir: Path) -> None:
     run_dir.mkdir()
     (run_dir / "thesis.tex").write_text("")
-    assert f"{run_dir} is not empty and not a run folder" in refused(train(commands, tiny, run_dir))
+    assert f"{run_dir} is neither empty nor a run folder" in refused(train(commands, tiny, run_dir))
     assert [path.name for path in run_dir.iterdir()] == ["thesis.tex"]
 
 

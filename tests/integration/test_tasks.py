@@ -175,7 +175,7 @@ def test_other_targets_than_the_run_knows_are_refused(
     described = json.loads(exported_to.read_text())
     exported_to.write_text(json.dumps(described | {"targets": ["item-x", *described["targets"][1:]]}))
     try:
-        assert "has 40 targets, but the data has 40, and they differ (item-0, item-x …)" in refused(
+        assert "(40) and of the data (40) differ, for example item-0, item-x: use data" in refused(
             commands.run("evaluate", "--run", cold_start)
         )
     finally:

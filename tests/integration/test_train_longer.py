@@ -39,7 +39,7 @@ def test_four_steps_and_four_more_are_eight(
     finished = train(commands, tiny, run_dir, "train.steps=8")
     assert finished.code == 0, finished.stderr
     assert (
-        "this run had finished after step 4: training on to step 8, with the learning rates of a constant schedule of "
+        "this run had finished after step 4: continuing to step 8, with the learning rates of a constant schedule of "
         "8 steps" in " ".join((finished.stdout + finished.stderr).split())
     )
     assert hashes(run_dir) == hashes(in_one_go)
@@ -52,7 +52,7 @@ def test_four_steps_and_four_more_are_eight(
     assert "steps: 8" in (run_dir / "config.yaml").read_text()
     shorter = refused(train(commands, tiny, run_dir, "train.steps=6"))
     assert "train.steps: 8 there, 6 now" in shorter
-    assert "A run can only be trained for longer" in shorter
+    assert "Only a finished run can be trained for longer" in shorter
 
 
 def test_a_schedule_is_planned_for_all_steps(

@@ -49,14 +49,14 @@ def other_data(runs: Path) -> list[str]:
 def test_another_length_of_histories(commands: ForkedCommands, tiny: Tiny, text_run: Path, run_dir: Path) -> None:
     message = refusal(commands, tiny, run_dir, f"init_from={text_run}", "model.max_length=12")
     assert "user_encoder.positions.weight: the model has (12, 16), the file (8, 16)" in message
-    assert "model.max_length is 8 there, 12 here" in message
+    assert "model.max_length is 8 in the source run but 12 in this run" in message
     assert "an embedding for each position: set model.max_length=8" in message
 
 
 def test_another_backbone(commands: ForkedCommands, tiny: Tiny, text_run: Path, run_dir: Path) -> None:
     message = refusal(commands, tiny, run_dir, f"init_from={text_run}", "model.item_encoder.layers=1")
     assert "unexpected: item_encoder.backbone.encoder.layer.1." in message
-    assert "model.item_encoder.layers is None there, 1 here" in message
+    assert "model.item_encoder.layers is None in the source run but 1 in this run" in message
 
 
 def test_items_read_in_another_way_are_a_warning(
@@ -68,11 +68,12 @@ def test_items_read_in_another_way_are_a_warning(
     start = ["train", "--config", tiny.config, f"run_dir={run_dir}", "train.steps=2", f"init_from={text_run}"]
     finished = commands.run(*start, *reading, *harmless)
     assert finished.code == 0, finished.stderr
-    warnings = [line for line in finished.stderr.splitlines() if "items read in another way" in line]
+    warnings = [line for line in finished.stderr.splitlines() if "other item encoder settings" in line]
     assert warnings == [
-        f"warning: the weights of `init_from` ({text_run}) were trained on items read in another way: "
-        "model.item_encoder.fields is ['text'] there, ['title'] here; "
-        "model.item_encoder.max_tokens is 16 there, 5 here"
+        f"warning: the weights of `init_from` ({text_run}) were trained with other item encoder settings: "
+        "model.item_encoder.fields is ['text'] in the source run but ['title'] in this run; "
+        "model.item_encoder.max_tokens is 16 in the source run but 5 in this run; "
+        "use the source's values unless this is intended"
     ]
 
 
@@ -82,7 +83,7 @@ def test_items_read_in_the_same_way_are_no_warning(
     start = ["train", "--config", tiny.config, f"run_dir={run_dir}", "train.steps=2", f"init_from={text_run}"]
     finished = commands.run(*start, "model.item_encoder.dropout=0.2")
     assert finished.code == 0, finished.stderr
-    assert "read in another way" not in finished.stderr
+    assert "other item encoder settings" not in finished.stderr
 
 
 def test_item_ids_of_another_catalogue(
@@ -121,7 +122,10 @@ def test_adapters_over_fresh_item_ids(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["init_except=[item_encoder.nothing]"], "`init_except`: the model has no 'item_encoder.nothing', only "),
+        (
+            ["init_except=[item_encoder.nothing]"],
+            "`init_except`: the model has no 'item_encoder.nothing': choose from ",
+        ),
         (["init_except=[item_encoder.projection]", "init_from=null"], "init_except is set without init_from"),
     ],
 )

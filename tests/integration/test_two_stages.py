@@ -201,13 +201,13 @@ def test_what_cannot_be_combined_is_refused(ranker: Path, finder: Path, task: Pa
         second.recommend(HISTORY, first_stage=second)
     with pytest.raises(ConfigError, match=r"task predicts the targets of a task, so it cannot be a first stage: name"):
         second.recommend(HISTORY, first_stage=load_run(task))
-    with pytest.raises(ConfigError, match="`candidates` and a first stage, which finds candidates, exclude each other"):
+    with pytest.raises(ConfigError, match="`candidates` cannot be combined with a first stage, which finds them"):
         second.recommend(HISTORY, candidates=["item-1"], first_stage=first)
     with pytest.raises(ConfigError, match="the first stage finds 5 items, fewer than the 6 asked for: raise first_sta"):
         second.recommend(HISTORY, top=6, first_stage=first, first_stage_top=5)
     with pytest.raises(ConfigError, match=r"first_stage_top 2\.5: expected a whole number"):
         second.recommend(HISTORY, top=1, first_stage=first, first_stage_top=2.5)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"a first stage is a run from load_run, found '.*finder'"):
+    with pytest.raises(ConfigError, match=r"a first stage must be a run from load_run, found '.*finder'"):
         second.recommend(HISTORY, first_stage=str(finder))  # type: ignore[arg-type]
 
 
@@ -309,7 +309,7 @@ def test_a_line_with_candidates_is_named(
 ) -> None:
     lines = [{"user": "ann", "history": HISTORY}, {"user": "eve", "history": HISTORY, "candidates": ["item-1"]}]
     asked = ["--run", str(ranker), "--first-stage", str(finder), "--histories"]
-    expected = 'line 2, user "eve": `candidates` and a first stage, which finds candidates, exclude each other'
+    expected = 'line 2, user "eve": `candidates` cannot be combined with a first stage, which finds them'
     if place == "file":
         assert expected in refusal(capsys, *asked, lines_of(tmp_path, *lines))
         return

@@ -88,7 +88,7 @@ def test_so_may_the_states_behind_frozen_layers(commands: ForkedCommands, tiny: 
 @pytest.mark.slow
 def test_so_may_the_search_for_bad_samples(commands: ForkedCommands, tiny: Tiny, run_dir: Path) -> None:
     running = train(commands, tiny.config, run_dir, search_slowly, "data.on_bad_sample=skip")
-    assert_finished(running, run_dir, "find what cannot be read")
+    assert_finished(running, run_dir, "find its unreadable samples")
 
 
 @pytest.mark.slow

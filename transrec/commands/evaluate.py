@@ -66,13 +66,15 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run", type=Path, help="run folder; with --adapter, the base run of the adapters")
     parser.add_argument("--adapter", type=Path, nargs="+", default=[], help="adapted runs, or their export folders")
-    parser.add_argument("--split", choices=["valid", "test"], default="test")
+    parser.add_argument("--split", choices=["valid", "test"], default="test", help="held-out part: %(default)s")
     parser.add_argument("--data", metavar="DIR|URL", help="shards other than those a run was trained on")
     parser.add_argument(
-        "--metrics", nargs="+", metavar="NAME", help="metrics to compute: those of the run's configuration"
+        "--metrics", nargs="+", metavar="NAME", help="metrics to compute instead of those of the run's configuration"
     )
     parser.add_argument(
-        "--save-users", action="store_true", help="write test_users.parquet to the run folder, by which reports compare"
+        "--save-users",
+        action="store_true",
+        help="write test_users.parquet, from which reports compare runs, to the run",
     )
     add_json(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher

@@ -52,7 +52,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="output folder; new or empty")
     parser.add_argument("--adapter", type=Path, help="an adapted run, or its export folder")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--peft", action="store_true", help="write only the LoRA, in PEFT's format")
+    what.add_argument("--peft", action="store_true", help="write only the LoRA weights, in PEFT's format")
     what.add_argument("--vectors", action="store_true", help="write the vectors of the items")
     vectors = parser.add_argument_group("with --vectors")
     vectors.add_argument("--catalogue", metavar="DIR|URL", help="shards whose items to encode (default: the run's)")
@@ -68,7 +68,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def misuse(arguments: argparse.Namespace) -> str | None:
-    """What is wrong with the combination of arguments, or None."""
+    """The fault in the combination of arguments, or None."""
     if not arguments.vectors:
         given = [name for name in ("catalogue", "index", "tower", "histories") if getattr(arguments, name)]
         given += ["new-items"] if arguments.new_items else []

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _describe(modality: str, folder: Path) -> str:
     if not folder.exists():
-        return f"{modality}: nothing to cache: it is read from the shards"
+        return f"{modality}: nothing to cache, because it is read from the shards"
     return f"{modality}: {folder}, {sum(path.stat().st_size for path in folder.iterdir()):,} bytes"
 
 
@@ -52,7 +52,10 @@ def argument_parser() -> argparse.ArgumentParser:
         prog="transrec fill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--config", required=True, metavar="FILE|NAME", help="YAML file, or the name of a shipped one: quickstart"
+        "--config",
+        required=True,
+        metavar="FILE|NAME",
+        help="YAML file, or the name of a shipped one, such as quickstart",
     )
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="configuration values to override")

@@ -1,9 +1,9 @@
 """Estimate the cost of a larger run: `transrec plan --config C --users N --items N --nodes N --gpus N --run R`.
 
 Times are extrapolated from rehearsals: finished runs of the same configuration on small data sets, on the same kind of
-device. With two rehearsals, a factor of ten apart, the plan shows how well the scaling law of each piece holds; with
-three, it separates fixed costs from those that grow. Without any, it contains only memory, disk and storage. The
-command takes the same settings as the training.
+device. With two rehearsals whose sizes differ by a factor of ten, the plan shows how well the scaling law of each piece
+holds; with three, it separates fixed costs from those that grow. Without any, it contains only memory, disk and
+storage. The command takes the same settings as the training.
 """
 
 import argparse
@@ -51,10 +51,13 @@ def argument_parser() -> argparse.ArgumentParser:
         prog="transrec plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--config", required=True, metavar="FILE|NAME", help="YAML file, or the name of a shipped one: quickstart"
+        "--config",
+        required=True,
+        metavar="FILE|NAME",
+        help="YAML file, or the name of a shipped one, such as quickstart",
     )
-    parser.add_argument("--users", required=True, type=positive(float), metavar="N", help="such as 100e6")
-    parser.add_argument("--items", required=True, type=positive(float), metavar="N", help="such as 10e6")
+    parser.add_argument("--users", required=True, type=positive(float), metavar="N", help="number, such as 100e6")
+    parser.add_argument("--items", required=True, type=positive(float), metavar="N", help="number, such as 10e6")
     parser.add_argument(
         "--interactions-per-user", type=positive(float), metavar="N", help="default: as in the largest rehearsal"
     )

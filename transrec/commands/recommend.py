@@ -149,7 +149,7 @@ def opened(arguments: argparse.Namespace, first_stage: Recommender | None) -> It
 
 
 def check_catalogues(recommender: Recommender, first_stage: Recommender, unknown: str) -> None:
-    """Count the items that the first stage may find although the ranking model's catalogue lacks them.
+    """Report the items that the first stage may find although the ranking model's catalogue lacks them.
 
     Raises:
         ConfigError: there are such items, and `unknown` is "error".
@@ -211,7 +211,7 @@ def answer(
 
     If there are no recommendations, `"note"` says why.
     """
-    catalogue, left_out, concerned = recommender.catalogue, 0, 0
+    catalogue, left_out, affected = recommender.catalogue, 0, 0
     if isinstance(users, list):
         for user in users:  # so that errors come before the first answer
             check(recommender, user, unknown, first_stage)
@@ -222,8 +222,8 @@ def answer(
         for user, one, found in zip(some, asked, recommended(recommender, asked, top), strict=True):
             missing = missing_from(recommender, first_stage, one)
             if missing:
-                left_out, concerned = left_out + len(missing), concerned + 1
-                if concerned <= MOST_WARNINGS:
+                left_out, affected = left_out + len(missing), affected + 1
+                if affected <= MOST_WARNINGS:
                     such = ", ".join(map(shortened, missing[:5]))
                     print(f"{user.where}: left out unknown item ids: {such}", file=sys.stderr)
             noted: dict[str, Any] = {"unknown": missing} if missing else {}
@@ -233,7 +233,7 @@ def answer(
     if left_out:
         such = ", ".join(map(shortened, catalogue.item_ids[:3]))
         print(
-            f"unknown item ids left out: {left_out:,}; users concerned: {concerned:,}; the catalogue has ids such as "
+            f"unknown item ids left out: {left_out:,}; users affected: {affected:,}; the catalogue has ids such as "
             f"{such}",
             file=sys.stderr,
         )
@@ -248,7 +248,7 @@ def batches(users: Iterable[UserHistory]) -> Iterator[list[UserHistory]]:
 
 
 def with_candidates(users: Sequence[UserHistory], first_stage: Recommender, top: int) -> list[UserHistory]:
-    """The users with the items that the first stage finds for them, by its own catalogue."""
+    """The users with the items that the first stage finds for them in its own catalogue."""
     found = recommended(first_stage, users, top)
     return [replace(user, candidates=[row["item_id"] for row in rows]) for user, rows in zip(users, found, strict=True)]
 
@@ -315,7 +315,7 @@ def check(recommender: Recommender, user: UserHistory, unknown: str, first_stage
 
 
 def document(recommender: Recommender, history: Sequence[str], recommended: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The recommendations for a history, as `show` prints them, with full titles and scores."""
+    """The JSON counterpart of `show`: a history and its recommendations, with titles and scores in full."""
     titles = [recommender.catalogue.title(item_id) for item_id in history]
     listed = [{"item_id": item_id, "title": title} for item_id, title in zip(history, titles, strict=True)]
     return {"name": recommender.name, "history": listed, "recommendations": recommended}

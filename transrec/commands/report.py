@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show_page(page: Path, as_json: bool = False) -> None:
-    """Print the place of a report."""
+    """Print the path of a report."""
     if as_json:
         print_json({"report": str(page)})
     else:

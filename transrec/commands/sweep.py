@@ -1,6 +1,6 @@
 """Run a sweep on Ray: `transrec sweep --config FILE|NAME [a.b=value …]`.
 
-Each run is a Ray Tune trial and writes its results to its run folder. The same command with --resume continues.
+Each run is a Ray Tune trial and writes its results to its run folder. Run the same command with --resume to continue.
 """
 
 import argparse
@@ -55,7 +55,10 @@ def argument_parser() -> argparse.ArgumentParser:
     """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(prog="transrec sweep", description=__doc__)
     parser.add_argument(
-        "--config", required=True, metavar="FILE|NAME", help="YAML file, or the name of a shipped one: sweeps/quick"
+        "--config",
+        required=True,
+        metavar="FILE|NAME",
+        help="YAML file, or the name of a shipped one, such as sweeps/quick",
     )
     parser.add_argument(
         "--address", help="Ray cluster: `auto` (running on this machine) or `ray://HOST:10001`; default: start one"

@@ -45,7 +45,10 @@ def argument_parser() -> argparse.ArgumentParser:
     """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(prog="transrec train", description=__doc__)
     parser.add_argument(
-        "--config", required=True, metavar="FILE|NAME", help="YAML file, or the name of a shipped one: quickstart"
+        "--config",
+        required=True,
+        metavar="FILE|NAME",
+        help="YAML file, or the name of a shipped one, such as quickstart",
     )
     parser.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
     add_json(parser)

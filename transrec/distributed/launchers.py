@@ -145,9 +145,9 @@ def _of_mpi(variables: Mapping[str, str], launcher: _Launcher) -> Place | None:
 def _of_step(variables: Mapping[str, str]) -> Place | None:
     """The place of a task of srun.
 
-    The number of tasks is that of the step: the job's number, SLURM_NTASKS, is also set in the shells of sbatch and
-    salloc, which are single processes. SLURM_LAUNCH_NODE_IPADDR is not the master's address: it may be that of the
-    login node.
+    The number of tasks is that of the step. That of the job, SLURM_NTASKS, is also set in the shells of sbatch and
+    salloc, which are single processes. SLURM_LAUNCH_NODE_IPADDR is not used as the master's address, because it may be
+    that of the login node.
     """
     srun = _SRUN if _SRUN.size in variables else replace(_SRUN, size="SLURM_NTASKS")
     step = variables.get("SLURM_STEP_ID", "")
@@ -201,7 +201,10 @@ def _place(
     size = _number(variables, launcher.size)
     for name in (launcher.rank, launcher.local_rank):
         if _number(variables, name) >= size:
-            raise RendezvousError(f"{name}={variables[name]} must be less than {launcher.size}={size}")
+            raise RendezvousError(
+                f"{name}={variables[name]} must be less than {launcher.size}={size}: start the ranks with "
+                f"{launcher.command}"
+            )
     return Place(
         rank=_number(variables, launcher.rank),
         size=size,

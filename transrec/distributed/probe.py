@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def fault(backend: str) -> str:
-    """Why a process cannot exchange tensors with a backend; "" if it can."""
+    """The reason why a process cannot exchange tensors with a backend; "" if it can."""
     with tempfile.TemporaryDirectory() as folder:
         store = torch.distributed.FileStore(str(Path(folder) / "store"), 1)
         try:

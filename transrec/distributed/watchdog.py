@@ -98,7 +98,7 @@ class Watch:
 
 
 class Watchdog:
-    """Two threads: one exchanges heartbeats with the store, which may block for ever, the other evaluates them.
+    """Two threads: one exchanges heartbeats with the store, which may block for ever; the other evaluates them.
 
     Args:
         store: shared by all ranks and hosted by rank 0; None if there is only one rank.

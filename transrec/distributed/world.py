@@ -71,7 +71,7 @@ class World:
     def union(self, values: Iterable[int]) -> set[int]:
         """The union of non-negative integers from all ranks, however long the ranks take to find theirs."""
         own = sorted(values)
-        self.meet("find what cannot be read")
+        self.meet("find its unreadable samples")
         most = int(self.gather_ints([len(own)]).max())
         if most == 0:
             return set()
@@ -142,7 +142,7 @@ def start() -> World:
     # DeepSpeed uses deprecated names of torch, which a user cannot fix.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     # DeepSpeed's shared-memory all-reduce for CPUs is compiled at first use and leaves its buffers in /dev/shm when a
-    # run ends, 66 MiB a rank. Without it gloo does the work.
+    # run ends, 66 MiB per rank. Without it, gloo does the work.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     device = _own_device(place)
     cuda = device.type == "cuda"

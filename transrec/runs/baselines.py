@@ -1,4 +1,4 @@
-"""Baselines: untrained or simple methods that answer the same evaluation questions as a model, which must beat them.
+"""Baselines: untrained or simple methods that answer the same evaluation questions as a model.
 
 They are evaluated like the model: every rank answers its share of the questions and scores rankings on its own device.
 Counts and fitted parameters are kept in the node's cache, so that the runs of a sweep compute them only once.
@@ -44,9 +44,9 @@ from transrec.protocols import Evidence, Examples, ModelSettings, Part, Score
 from transrec.runs.evidence import CountedEvidence, RunSources, attempt, kept_arrays
 
 _BLENDED = ("co_occurrence", "content_similarity")
-_SHARES = (0.25, 0.5, 0.75, 0.9)  # weights of the first one in a blend
+_SHARES = (0.25, 0.5, 0.75, 0.9)  # weights of the first of `_BLENDED` in a blend
 
-SparseMatrix = Any  # a matrix of scipy in CSR form
+SparseMatrix = Any  # a scipy matrix in CSR format
 
 
 def baselines(
@@ -116,7 +116,7 @@ def _after(evidence: Evidence, catalogue_size: int, histories: Sequence[NDArray[
 
 
 def _best_blend(evaluator: Evaluator, base: Tensor, lookups: Mapping[str, Any]) -> Untrained:
-    """The blend with the best validation result on the first metric of ranks."""
+    """The blend with the best validation result on the first metric that is computed from ranks."""
     asked = next((m for m in evaluator.metrics if m.reads == ("rank",)), metric("NDCG@10"))
     config = evaluator.config.model_copy(update={"metrics": [asked.name]})
     ranking = Evaluator(config, evaluator.examples, evaluator.world)
@@ -134,7 +134,7 @@ def _relative(scores: SparseMatrix) -> SparseMatrix:
     most = scores.max(axis=1).toarray().ravel()
     relative = scores.copy()
     relative.data = relative.data / np.repeat(np.where(most > 0, most, 1), np.diff(relative.indptr))
-    relative.sort_indices()  # otherwise adding two of them takes time that grows with N
+    relative.sort_indices()  # otherwise adding two such matrices takes time that grows with N
     return relative
 
 

@@ -29,7 +29,7 @@ from transrec.training.prefix_cache import keep_prefixes
 from transrec.training.records import flatten
 
 _FUSION = "item_encoder.fusion"  # its key, and the name of its module
-# Settings of an encoder that may differ in a transfer; another number of layers changes the weights, which are checked.
+# Encoder settings that may differ in a transfer. The check of the weights detects a different number of layers.
 _SAME_CONTENT = ("backbone", "pretrained", "layers", "dropout", "augment")
 
 
@@ -90,8 +90,8 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
     """Load the weights of `experiment.init_from` strictly into `model`, before adapters are attached.
 
     Raises:
-        ConfigError: that run was trained with adapters, embeds the item ids of another catalogue, or has weights of
-            other shapes.
+        ConfigError: that run was trained with adapters, embeds the item ids of another catalogue, or has weights
+            with other shapes.
     """
     assert experiment.init_from is not None
     source, fresh = experiment.init_from, left_out(model, experiment.fresh_modules)
@@ -99,8 +99,8 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
     ids = [name for name in of_the_catalogue(model) if name not in fresh]
     if ids and read_export(source / "export").item_ids_sha256 != index.item_ids_sha256:
         raise ConfigError(
-            f"`init_from`: {source} embeds the item ids of another catalogue ({ids[0]}); leave those weights fresh "
-            f"with `init_except=[{','.join(dict.fromkeys(name.rsplit('.', 1)[0] for name in ids))}]`"
+            f"`init_from`: {source} embeds the item ids of another catalogue ({ids[0]}): initialise these weights "
+            f"anew with `init_except=[{','.join(dict.fromkeys(name.rsplit('.', 1)[0] for name in ids))}]`"
         )
     taken = source_weights(experiment)
     check_left_out(model, taken, experiment.init_except)
@@ -114,11 +114,16 @@ def start_from(model: nn.Module, experiment: Experiment, index: ShardIndex) -> N
 def _how_models_differ(source: Experiment, target: Experiment) -> str:
     there, now = _models(source, target)
     common = [key for key in there if key in now and not key.startswith("objective.")]
-    lines = [f"model.{key} is {there[key]} there, {now[key]} here" for key in common if there[key] != now[key]]
+    lines = [_in_both(key, there[key], now[key]) for key in common if there[key] != now[key]]
+    if lines:
+        lines.append("use the source's values, or train what differs from scratch with init_except")
     if there["max_length"] != now["max_length"]:
         lines.append(f"the user encoder has an embedding for each position: set model.max_length={there['max_length']}")
     if len(now.get("evidence", ())) > len(there.get("evidence", ())):
-        lines.append("evidence that the source lacks starts from its settings: set init_except=[evidence]")
+        lines.append(
+            "the source has no weights for some of this run's evidence: set init_except=[evidence] to start evidence "
+            "from its configured weight and scale"
+        )
     if _fusions(there) != _fusions(now) and _FUSION not in target.init_except:
         excepted = ", ".join([*target.init_except, _FUSION])
         lines.append(f"to train the fusion from scratch, set init_except=[{excepted}]")
@@ -134,22 +139,26 @@ def _fusions(model: Mapping[str, Any]) -> Mapping[str, Any]:
     return {key: value for key, value in model.items() if key.startswith(f"{_FUSION}.")}
 
 
+def _in_both(key: str, there: Any, now: Any) -> str:
+    return f"model.{key} is {there} in the source run but {now} in this run"
+
+
 def _warn_of_other_content(experiment: Experiment, world: World) -> None:
-    """Warn if the item encoder's settings differ from the source's where the shapes of the weights cannot show it."""
+    """Warn of item encoder settings that differ from the source's although all weights have the same shapes."""
     assert experiment.init_from is not None
     learnt = load(experiment.init_from)
     there, now = _models(learnt, experiment)
     ignored = may_differ(learnt.model) | may_differ(experiment.model)
     differing = [
-        f"model.{key} is {there[key]} there, {now[key]} here"
+        _in_both(key, there[key], now[key])
         for key in there
         if key.startswith("item_encoder.") and key in now and there[key] != now[key]
         if key not in ignored and key.rpartition(".")[2] not in _SAME_CONTENT
     ]
     if differing and world.is_main and "item_encoder" not in experiment.init_except:
         messages().print(
-            f"warning: the weights of `init_from` ({experiment.init_from}) were trained on items read in another way: "
-            + "; ".join(differing)
+            f"warning: the weights of `init_from` ({experiment.init_from}) were trained with other item encoder "
+            "settings: " + "; ".join(differing) + "; use the source's values unless this is intended"
         )
 
 
@@ -167,9 +176,11 @@ def check_frozen(experiment: Experiment, model: Model) -> None:
         for member in parameter_groups(model)["head"]
         if (experiment.init_from is None or member.name in fresh) and not member.parameter.requires_grad
     ]
-    train_it = "train the head: add `also_train: [head]` to the adaptation, or combine it with `{name: head_only}`"
+    train_it = (
+        "train the head by adding `also_train: [head]` to the adaptation, or by combining it with `{name: head_only}`"
+    )
     if frozen and experiment.init_from is not None:
-        raise ConfigError(f"`init_except`: {frozen[0]} would be random and frozen; {train_it}")
+        raise ConfigError(f"with this `init_except`, {frozen[0]} would be random and frozen: {train_it}")
     if frozen:
         raise ConfigError(
             "without `init_from` the projection and the user encoder are random, and this adaptation freezes them: "

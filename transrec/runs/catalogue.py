@@ -40,7 +40,7 @@ class Catalogue:
         return {item_id: i for i, item_id in enumerate(self.item_ids, start=1)}
 
     def row(self, item: int) -> dict[str, Any]:
-        """The id and the title of an item, by its index, with which a result begins."""
+        """The id and title of the item with this index: the first fields of a result."""
         return {"item_id": self.item_ids[item - 1], "title": self.titles[item - 1]}
 
     def title(self, item_id: str) -> str:
@@ -109,7 +109,7 @@ class Catalogue:
             if isinstance(values, str):  # also a sequence: of its characters
                 raise ConfigError(f"filters: give a list of values, as in {{{name!r}: [{values!r}]}}")
             if name not in self.columns:
-                raise ConfigError(f"the items have no column {name!r}, only {', '.join(self.columns)}")
+                raise ConfigError(f"the items have no column {name!r}: choose from {', '.join(self.columns)}")
 
     def prepare(self) -> None:
         """Read the data for filters and searches now instead of on first use."""
@@ -174,14 +174,14 @@ def check_ids(ids: Sequence[str], what: str = "a history") -> None:
     Raises:
         ConfigError: `ids` is not a list of strings.
     """
-    if isinstance(ids, str):  # also a sequence: of its characters
-        raise ConfigError(f"{what} is a list of item ids, found the string {ids!r}")
+    if isinstance(ids, str):  # a string is also a sequence, of its characters
+        raise ConfigError(f"{what} must be a list of item ids, found the string {ids!r}")
     try:
         others = [item for item in ids if not isinstance(item, str)]
     except TypeError:
-        raise ConfigError(f"{what} is a list of item ids, found {ids!r}") from None
+        raise ConfigError(f"{what} must be a list of item ids, found {ids!r}") from None
     if others:
-        raise ConfigError(f"item ids are strings, found {shortened(repr(others[0]))}")
+        raise ConfigError(f"item ids must be strings, found {shortened(repr(others[0]))}")
 
 
 def check_top(top: int, name: str = "top") -> None:

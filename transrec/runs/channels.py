@@ -1,7 +1,7 @@
 """Channels: runs that were adapted from the same base, each with its own adapter, used side by side.
 
 A channel is given as its run folder or as the run's `export/`, which may have been copied elsewhere. Everything except
-its adapter is shared with the base.
+the adapter is shared with the base.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """A catalogue whose items are all encoded once, on first use, by the model of a run.
 
-Shape letters: N items of the catalogue (indices 1..N), D width.
+Shape letters: N items of the catalogue (indices 1..N), M known vectors, D width.
 """
 
 from dataclasses import dataclass
@@ -121,7 +121,7 @@ class EncodedCatalogue:
         return torch.nn.functional.normalize(self.vectors, dim=-1)
 
     def prepare(self) -> None:
-        """Read and compute everything in advance; the catalogue may then be moved, only its pictures are still read."""
+        """Read and compute everything in advance. The catalogue may then be moved; only its pictures are still read."""
         self.catalogue.folder.pin()
         _ = self.catalogue.index_of, self.directions
         if not self.channel.experiment.model.embeds_ids:

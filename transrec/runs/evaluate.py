@@ -42,7 +42,7 @@ class Result:
 
     @property
     def estimates(self) -> Mapping[str, Estimate]:
-        """By metric of `evaluation`, and "loss"."""
+        """Estimates by name: the metrics of `evaluation`, and "loss"."""
         return self.found.estimates
 
     @property
@@ -64,8 +64,8 @@ class Result:
         return Evaluator(self.evaluation, self.examples, World()).groups(results)
 
     def as_json(self) -> dict[str, Any]:
-        """`{"run": …, "data": …, "test": {"HR@10": value, "HR@10_interval": [low, high], …}}`, "of" if sampled, and
-        the groups."""
+        """`{"run": …, "data": …, "test": {"HR@10": value, "HR@10_interval": [low, high], …}}`, with "of" if users
+        were sampled, and with the groups."""
         place = {"run": str(self.channel.folder), "data": str(self.examples.folder)}
         place |= {"of": self.sample} if self.sample else {}
         groupings = {name: groups_as_json(groups) for name, groups in self.groupings.items()}
@@ -125,12 +125,14 @@ def check_own_tests(channels: Channels, places: Sequence[DataConfig]) -> None:
     """
     for channel, config in zip(channels.members, places, strict=True):
         if not channel.has_data:
-            raise ConfigError(f"{channel.folder} is not in its run folder, which --save-users writes to")
+            raise ConfigError(
+                f"{channel.folder} is not in its run folder, where --save-users saves results: leave it out"
+            )
         trained_on, place = read_export(channel.export).shards_sha256, open_folder(config)
         if trained_on not in (None, place.index_sha256):
             raise ConfigError(
-                f"{channel.folder} was trained on shards other than {place}, so --save-users cannot save this test in "
-                "the run folder"
+                f"{channel.folder} was trained on shards other than {place}, so the run folder cannot hold this test: "
+                "leave out --save-users"
             )
 
 
@@ -165,12 +167,12 @@ def check_shards(run: Path, data: DataConfig, option: str) -> None:
         ConfigError: the shards that a run was trained on have moved; the message refers to the command's `option`.
     """
     if isinstance(data.path, Path) and not data.path.exists():
-        raise ConfigError(f"{run}: its shards are no longer at {data.path}: name their folder with {option}")
+        raise ConfigError(f"the shards of {run} are no longer at {data.path}: name their folder with {option}")
 
 
 @dataclass(frozen=True)
 class Section:
-    """Results on the same data with the same metrics, by the name of the model: those of its baselines first."""
+    """Results on the same data with the same metrics, by name of the model; the baselines come first."""
 
     estimates: Mapping[str, Mapping[str, Estimate]]
     groupings: Mapping[str, Mapping[str, Groups]]
@@ -179,7 +181,7 @@ class Section:
 def tables(results: Sequence[Result], world: World) -> list[tuple[str, list[Section]]]:
     """The sections of one table for each combination of metrics and sample of users, in the order of the results.
 
-    Each table has a description of the sample, which is empty for all users. Every rank of `world` must call it.
+    Each table has a description of the sample, empty if all users were evaluated. Every rank of `world` must call it.
     """
     alike: dict[str, list[Result]] = {}
     for result in results:

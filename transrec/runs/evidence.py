@@ -54,8 +54,8 @@ def look_up(model: ModelSettings, examples: Examples, world: World) -> None:
 def with_statistics(model: Any, examples: Examples, world: World) -> Any:
     """The settings of a model with the statistics of the items' frozen features that it needs.
 
-    These are the mean, if it compares candidates with histories, and the axes of the principal components, unless it
-    took these over from `init_from`. Every rank must call this.
+    These are the mean, if the model compares candidates with histories, and the axes of the principal components,
+    unless the model took the axes over from `init_from`. Every rank must call this.
     """
     if not isinstance(model, RankingModelConfig) or not (model.similarity or model.principal_components):
         return model
@@ -141,13 +141,13 @@ def _filled(place: Path, settings: CountedEvidence, known: "RunSources") -> None
 
     def fill(work: Work) -> Path:
         if place.exists():
-            raise FileNotFoundError(f"{interim} is needed no more")
+            raise FileNotFoundError(f"{interim} is no longer needed")
         return filled_folder(interim, lambda: work)
 
     try:
         filled_folder(place, lambda: settings.work(known, fill))
     except (OSError, RuntimeError, TransRecError):
-        if not place.exists():  # otherwise others have filled it meanwhile, and removed the intermediate results
+        if not place.exists():  # otherwise another process has filled it and removed the intermediate results
             raise
     remove_interim(place)
 
@@ -244,6 +244,6 @@ def encoder_of(settings: ContentSimilarityConfig, model: Any) -> BackboneConfig:
     found = parts.get(settings.modality)
     if not isinstance(found, BackboneConfig):
         raise ConfigError(
-            f"`model.evidence`: the model reads no {settings.modality}, so {settings.key} needs a `backbone` of its own"
+            f"`model.evidence`: the model reads no {settings.modality}, so set the `backbone` of {settings.key}"
         )
     return found.model_copy(update={"dropout": 0.0})

@@ -1,6 +1,6 @@
 """`export/config.json`: the model, catalogue and adaptation that the weights of an export belong to.
 
-Formats: 1, of version 0.1.0, has neither the field `format` nor `shards_sha256`; 2 has both. The other fields are the
+Format 1, of version 0.1.0, lacks the fields `format` and `shards_sha256`; format 2 has them. The other fields are the
 same.
 """
 
@@ -19,7 +19,7 @@ from transrec.protocols import Examples
 
 FORMAT = 2
 EXPORT_FOLDER = "export"
-_AGAIN = "start its training command again, which writes the export anew from the checkpoints"
+_AGAIN = "start the training command again, which restores the export from the checkpoints"
 
 
 class Export(Config):
@@ -76,7 +76,9 @@ def read_export(export: Path) -> Export:
         raise ConfigError(f"{path} is damaged ({error}): {_AGAIN}") from None
     if not isinstance(values, dict) or values.get("format", 1) not in (1, FORMAT):
         written = values.get("format") if isinstance(values, dict) else None
-        raise ConfigError(f"{path} has format {written}, but this version reads up to {FORMAT}: use a newer TransRec")
+        raise ConfigError(
+            f"{path} has format {written}, but this version reads formats up to {FORMAT}: use a newer TransRec"
+        )
     try:
         return validate(Export, values)
     except ConfigError as error:
@@ -96,7 +98,7 @@ def _why_missing(export: Path) -> str:
 
 
 def damage(export: Path, model: nn.Module) -> str | None:
-    """A fault in the export of a run whose trained model is `model`; None if it is whole."""
+    """A fault in the export of a run whose trained model is `model`; None if there is none."""
     try:
         read_export(export)
         for path in export.rglob("*.json"):

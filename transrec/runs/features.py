@@ -36,7 +36,7 @@ def count_features(experiment: Experiment, examples: Examples) -> Any:
 
 
 def _rates(examples: ImpressionExamples) -> list[float]:
-    """For each head, the share of positive labels among the training impressions in which it was observed."""
+    """For each head, the share of positive labels among the training impressions in which its label was observed."""
     labels = np.concatenate([shown.labels for _, shown in examples.training()])
     answers, observed = np.nansum(labels, axis=0), (~np.isnan(labels)).sum(axis=0)
     rates: list[float] = (answers / np.maximum(observed, 1)).tolist()
@@ -67,6 +67,6 @@ def _check_known(model: RankingModelConfig, examples: ImpressionExamples, inheri
     for name, rows in examples.features.items.items():
         if name in inherited and isinstance(inherited[name], Values) and not rows.any():
             raise ConfigError(
-                f"`init_from`: no value of {name} in these items is known to the source's feature: train the feature "
+                f"`init_from`: the source's feature {name} knows none of the values of these items: train the feature "
                 f"from scratch with `init_except=[features.{name}]`"
             )

@@ -24,9 +24,9 @@ Floats = NDArray[np.float64]
 
 
 def initial_values(parts: Parts) -> dict[str, Fitted]:
-    """The weights and scales to fit, by kind of evidence. Call before the fit.
+    """The weights and scales from which the fit starts, by kind of evidence; to be called before the fit.
 
-    These are those of the settings, or those that the source of a transfer was fitted with.
+    They come from the settings or, in a transfer, from the fit of the source.
     """
     if not isinstance(parts.model, SequentialRecommender):
         return {}
@@ -83,7 +83,7 @@ class _Together:
 def _held_out(
     model: SequentialRecommender, kinds: Set[str], experiment: Experiment, parts: Parts, world: World
 ) -> tuple[list[HeldOut], Catalogue]:
-    """This rank's questions of the validation, with those `kinds` of evidence."""
+    """This rank's questions of the validation, with the given `kinds` of evidence, and the catalogue."""
     examples, kept = parts.examples, [key in kinds for key in model.evidence]
     assert isinstance(examples, NextItemExamples)
     most = experiment.evaluation.validation_users or experiment.evaluation.users or QUESTIONS

@@ -62,7 +62,7 @@ def read_histories(lines: Iterable[bytes], name: str | Path, repeats: bool = Fal
 
 
 def _check_keys(record: dict[str, Any], where: str) -> None:
-    """Refuse `k`, and keys that look misspelt, because they would be ignored; allow other keys."""
+    """Refuse `k`, and keys that look misspelt, because they would have no effect; allow other keys."""
     if "k" in record:
         raise ConfigError(f"{where}: 'k' is for requests to `transrec serve`: use --top")
     for key in record.keys() - _KEYS:
@@ -97,17 +97,17 @@ def ids_of(history: Any, where: str, what: str = "the history") -> list[str]:
         raise ConfigError(f"{where}: {what} must be a list of item ids, found {_shown(history)}")
     for item in history:
         if not isinstance(item, str | int) or isinstance(item, bool):
-            raise ConfigError(f"{where}: an item id is a string or a whole number, found {_shown(item)}")
+            raise ConfigError(f"{where}: an item id must be a string or a whole number, found {_shown(item)}")
     return [str(item) for item in history]
 
 
 def _visit(record: dict[str, Any], where: str) -> Visit:
     time, columns = record.get("time", 0), [record.get(name, {}) for name in ("context", "profile")]
     if not isinstance(time, int) or isinstance(time, bool):
-        raise ConfigError(f"{where}: `time` is a whole number of seconds since 1970, found {_shown(time)}")
+        raise ConfigError(f"{where}: `time` must be a whole number of seconds since 1970, found {_shown(time)}")
     for name, values in zip(("context", "profile"), columns, strict=True):
         if not isinstance(values, dict):
-            raise ConfigError(f"{where}: `{name}` is an object of columns, found {_shown(values)}")
+            raise ConfigError(f"{where}: `{name}` must be an object of columns, found {_shown(values)}")
     context, profile = ({key: _text(value) for key, value in values.items()} for values in columns)
     try:
         return Visit(str(record.get("user", "")), time, context, profile)

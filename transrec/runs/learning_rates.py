@@ -1,4 +1,4 @@
-"""The learning rates of a run as one line, because those of adapters may come from their method."""
+"""The learning rates of a run in one line, because those of adapters may come from the adaptation method."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ def told(adaptation: AdaptationConfig, rates: Mapping[str, float]) -> str:
 
 
 def _written(rate: float) -> str:
-    """2e-3, 1.5e-4; without an exponent from 0.01."""
+    """The rate as text, such as 2e-3 or 1.5e-4; from 0.01 on, without an exponent."""
     if rate == 0 or rate >= 0.01:
         return f"{rate:g}"
     digits, exponent = f"{rate:e}".split("e")

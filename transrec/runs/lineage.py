@@ -78,7 +78,7 @@ class RunLineage:
             ConfigError: the run has not completed a step with this number.
         """
         if not 1 <= number <= self.steps:
-            raise ConfigError(f"step {number}: this run has steps 1 to {self.steps}")
+            raise ConfigError(f"this run has no step {number}: choose a step from 1 to {self.steps}")
         step = self.lineage.step(number)
         windows = [
             SeenWindow(number, slot, window.user_id, window.start, self._ids(window.items.tolist()))
@@ -104,7 +104,7 @@ class RunLineage:
             ConfigError: the catalogue has no such item.
         """
         if item_id not in self.titles:
-            raise ConfigError(f"item {item_id!r} is not in the catalogue; it has ids such as {self._item_ids[0]}")
+            raise ConfigError(f"item {item_id!r} is not in the catalogue, which has ids such as {self._item_ids[0]}")
         return self._seen(self.lineage.item(self._item_ids.index(item_id) + 1))
 
     def _seen(self, sightings: Iterable[Sighting]) -> list[SeenWindow]:

@@ -18,7 +18,7 @@ _UNKNOWN = "unknown"
 
 
 def write_model_card(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -> None:
-    """Write the model card of a run into its export; called again when the summary has the baselines.
+    """Write the model card of a run into its export; call it again once the summary has the baselines.
 
     Raises:
         StorageError: the card cannot be written.
@@ -36,7 +36,7 @@ def model_card(experiment: Experiment, examples: Examples, summary: dict[str, An
         "## Data",
         _table("", "", _data(experiment, examples, summary)),
         "## Test",
-        f"Brackets are {experiment.evaluation.confidence:.0%} intervals over users{_sample(summary)}.",
+        f"Brackets show {experiment.evaluation.confidence:.0%} intervals over users{_sample(summary)}.",
         _results(summary),
         "## Cost",
         _table("", "", _cost(summary)),
@@ -45,8 +45,8 @@ def model_card(experiment: Experiment, examples: Examples, summary: dict[str, An
         "## Use",
         _use(experiment),
         "## Licence",
-        "Unknown: before you share the weights, write their licence here and its identifier at `license:` above. It "
-        "depends on the data, and on the pretrained model from which training started.",
+        "Unknown: before you share the weights, write their licence here and its identifier at `license:` above. "
+        "The licence depends on the data and on the pretrained model from which training started.",
     ]
     return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -139,7 +139,7 @@ def _cost(summary: dict[str, Any]) -> dict[str, str]:
 def _lineage(experiment: Experiment, examples: Examples, summary: dict[str, Any]) -> dict[str, str]:
     started = experiment.init_from
     return {
-        "initial weights": f"`{_place(started)}`" if started else "the pretrained or random weights of its parts",
+        "initial weights": f"`{_place(started)}`" if started else "pretrained or random",
         "steps": f"{summary['steps']:,}; {chosen(summary)}",
         "seed": str(experiment.seed),
         "SHA-256 of the shards' index": f"`{examples.folder.index_sha256}`",

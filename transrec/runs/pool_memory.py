@@ -1,4 +1,4 @@
-"""Checks that an objective whose pool is the whole catalogue, or a share of it, fits into memory.
+"""Checks that an objective whose candidates are the whole catalogue, or a share of it, fits into memory.
 
 A softmax over the catalogue encodes every item in each step and scores every position against all of them. Without this
 check, a run with a large catalogue would fail only after its start, with a message that names no setting.
@@ -21,14 +21,14 @@ from transrec.experiment import Experiment
 from transrec.nn.softmax_loss import table_rows
 from transrec.protocols import Examples, Model
 
-_FEW, _MORE = 16, 48  # numbers of items encoded to measure the memory of one item
+_FEW, _MORE = 16, 48  # numbers of items that are encoded to measure the memory per item
 _GIB = 2**30
 
 
 def check_pool(
     experiment: Experiment, model: Model, examples: Examples, store: ItemStore, ranks: int, device: torch.device
 ) -> None:
-    """Check that the items of a pool and their scores fit into memory; call before the first batch is made.
+    """Check that the candidates of a step and their scores fit into memory; call before the first batch is made.
 
     Raises:
         ConfigError: they do not; the message names the setting to change.
@@ -100,6 +100,6 @@ def _positions(sampling: Sampling, max_length: int) -> int:
 def _remedy(sampling: Sampling) -> str:
     catalogue = sampling.pool == "catalogue"
     if sampling.masked:
-        return "set model.objective.candidates=0.01, say" if catalogue else "lower model.objective.candidates"
+        return "set model.objective.candidates=0.01, for example" if catalogue else "lower model.objective.candidates"
     other = "choose the objective in_batch_softmax"
     return f"{other} or sampled_softmax" if catalogue else f"lower model.objective.candidates or {other}"

@@ -53,7 +53,9 @@ class Base:
         try:
             weights.load_strictly(model, kept, left_out(model, experiment.fresh_modules))
         except weights.WeightsError as error:
-            raise weights.WeightsError(f"{export} was trained on another base: {error}") from None
+            raise weights.WeightsError(
+                f"the adapter {export} does not fit this base: {error}\nName the right one with --run or `base`"
+            ) from None
         if self.random is None:
             torch.manual_seed(experiment.seed)
         else:
@@ -101,7 +103,7 @@ def check_catalogue(experiment: Experiment, export: Path, index: ShardIndex) -> 
     """Refuse to use a model that embeds item ids with another catalogue."""
     same = read_export(export).item_ids_sha256 == index.item_ids_sha256
     if not same and experiment.model.embeds_ids:
-        raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: it does not fit these shards")
+        raise ConfigError(f"{export.parent} embeds the item ids of another catalogue: use the shards it was trained on")
 
 
 def check_targets(export: Path, examples: Examples) -> None:
@@ -115,8 +117,8 @@ def check_targets(export: Path, examples: Examples) -> None:
     if known != asked:
         differing = sorted(set(known) ^ set(asked))[:4]
         raise ConfigError(
-            f"{export.parent} has {len(known)} targets, but the data has {len(asked)}, and they differ"
-            f"{' (' + ', '.join(differing) + ' …)' if differing else ''}: use the data of its task"
+            f"the targets of {export.parent} ({len(known)}) and of the data ({len(asked)}) differ"
+            f"{', for example ' + ', '.join(differing) if differing else ''}: use data for the task of the run"
         )
 
 
@@ -140,7 +142,7 @@ def source_weights(experiment: Experiment) -> dict[str, Tensor]:
     else:
         source = weights.read(export / weights.MODEL_FILE)
     if any(".adapter." in name for name in source):
-        raise ConfigError(f"`init_from`: {run_dir} was trained with adapters; start from a fully trained run")
+        raise ConfigError(f"`init_from`: {run_dir} was trained with adapters: start from a run without adapters")
     return source
 
 
@@ -163,4 +165,6 @@ def check_left_out(model: nn.Module, source: Mapping[str, Tensor], modules: Sequ
     for module in modules:
         if not any(name.startswith(f"{module}.") for name in (*weights.names(model), *source)):
             children = [name for name, child in model.named_modules() if name.count(".") == 1 and weights.names(child)]
-            raise ConfigError(f"`init_except`: the model has no {module!r}, only {', '.join(children)} and their parts")
+            raise ConfigError(
+                f"`init_except`: the model has no {module!r}: choose from {', '.join(children)} and their parts"
+            )

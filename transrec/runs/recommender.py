@@ -1,6 +1,6 @@
 """Recommendations from a trained run: the Python API, which `transrec recommend` also uses.
 
-Shape letters: N items of the catalogue, T targets of a task, L positions, D width.
+Shape letters: B users, N items of the catalogue, T targets of a task, D width of item vectors, W width of targets.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from transrec.runs.export import read_export
 from transrec.terminal import shortened
 
 FIRST_STAGE_TOP = 100
-CANDIDATES_TWICE = "`candidates` and a first stage, which finds candidates, exclude each other"
+CANDIDATES_TWICE = "`candidates` cannot be combined with a first stage, which finds them: leave out one of the two"
 
 
 class ItemVectors(NamedTuple):
@@ -91,7 +91,7 @@ class Recommender:
 
     @property
     def max_length(self) -> int:
-        """The maximum number of items that the model reads from a history, the newest ones."""
+        """The maximum number of items that the model reads from a history; only the newest are read."""
         return self._channel.experiment.model.max_length
 
     @property
@@ -150,13 +150,13 @@ class Recommender:
             top: maximum number of results.
             candidates: ids of the items to choose from, or to rank, even if they are in the history; None: the whole
                 catalogue without the items of the history; []: none.
-            visit: for a ranking model, its inputs besides the history.
-            exclude: ids of items that are not recommended; ids that the catalogue lacks are passed over.
+            visit: for a ranking model, its inputs in addition to the history.
+            exclude: ids of items not to recommend; ids that the catalogue lacks are ignored.
             filters: the allowed values for each column of the items, as in `{"brand": ["nordlys"]}`.
             repeats: whether items of the history may be recommended again.
             first_stage: for a ranking model, a run that recommends the next item and finds the candidates. Items that
                 it finds but this catalogue lacks are left out.
-            first_stage_top: number of items that it finds.
+            first_stage_top: number of items that the first stage finds.
 
         Returns:
             `{"item_id", "title", "score"}` for each item, best first. A score is the model's logit and is comparable
@@ -173,10 +173,10 @@ class Recommender:
     def recommend_many(
         self, queries: Sequence[Query], first_stage: "Recommender | None" = None, first_stage_top: int = FIRST_STAGE_TOP
     ) -> list[list[dict[str, Any]]]:
-        """Answer many queries as `recommend` does, in one pass; a ranking model reads some thousand candidates in each.
+        """Answer many queries as `recommend` does, in one pass; a ranking model takes some thousand candidates in each.
 
         Rounding may depend on the other queries of the pass, so the last digits of a score can differ from those of
-        `recommend`. A first stage applies the filters and leaves out items before it counts.
+        `recommend`. A first stage applies the filters and leaves out items before it chooses its best items.
 
         Raises:
             ConfigError: as for `recommend`.
@@ -210,7 +210,7 @@ class Recommender:
                 fewer items than the `top` that are asked for.
         """
         if not isinstance(first_stage, Recommender):
-            raise ConfigError(f"a first stage is a run from load_run, found {shortened(repr(first_stage))}")
+            raise ConfigError(f"a first stage must be a run from load_run, found {shortened(repr(first_stage))}")
         if not isinstance(self._answers, Clicks):
             raise ConfigError(f"{self.folder} is not a ranking model: only a ranking model has a first stage")
         first_stage._answers.check_first_stage()
@@ -400,7 +400,7 @@ def load_adapters(
     Raises:
         ConfigError: one of them is not an adapter.
     """
-    if isinstance(runs, str | Path):  # a string is also a sequence: of its characters
+    if isinstance(runs, str | Path):  # a string is also a sequence, of its characters
         raise ConfigError(f"give a list of runs, as in load_adapters([{str(runs)!r}])")
     if not runs:
         return []

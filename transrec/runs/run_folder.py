@@ -31,7 +31,7 @@ E = TypeVar("E", bound=Experiment)
 _FROM_THE_LAUNCHER = "--local_rank="  # added to the command of each rank by the launcher
 
 _NOT_COMPARED = "run_dir"  # moving its folder does not change a run
-_ABOUT_LENGTH = " A run can only be trained for longer, and only once it has finished: resume it, then ask for more."
+_ABOUT_LENGTH = " Only a finished run can be trained for longer, and none for less: resume it, then ask for more."
 
 
 def load(run_dir: Path) -> Experiment:
@@ -132,7 +132,7 @@ def check_run_dir(experiment: Experiment) -> None:
                 + (_ABOUT_LENGTH if differing.keys() <= {"train.steps", "train.epochs"} else "")
             )
     elif run_dir.exists() and any(not path.name.startswith(LOCK_FILE) for path in run_dir.iterdir()):
-        raise ConfigError(f"{run_dir} is not empty and not a run folder: choose another run_dir")
+        raise ConfigError(f"{run_dir} is neither empty nor a run folder: choose another run_dir")
 
 
 def _lengthened(old: Experiment, new: Experiment) -> set[str]:
@@ -190,7 +190,7 @@ def _place_in_full(key: str, value: Any, how: Callable[[Path], Path]) -> Any:
 def relocated(values: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """Update the paths in the configuration `values` to files and folders that were moved together with the run folder.
 
-    A path that still exists is unchanged, and so is one that is not found, which causes an error when it is used.
+    A path that still exists is unchanged. So is a path that is not found; it causes an error when it is used.
     """
     began = Path(values["run_dir"]) if "run_dir" in values else run_dir
     return {key: _found(key, value, began, run_dir.absolute()) for key, value in values.items()}

@@ -18,7 +18,7 @@ _LONG = ("title", "text")  # fields that are not categories; the title is shown 
 
 
 def most_shown(trackers: list[TrackerConfig]) -> int:
-    """The number of items that the trackers want to show."""
+    """The largest number of items that a tracker shows."""
     return max((tracker.items for tracker in trackers if isinstance(tracker, TensorBoardConfig)), default=0)
 
 

@@ -89,7 +89,7 @@ def _with_undefined(measured: Any) -> Any:
 
 
 def save_users(path: Path, examples: Examples, results: UserResults) -> None:
-    """Write one row per test question: user_id and its results, with targets by name.
+    """Write one row per test question: the user_id and the results, with targets by name.
 
     For ranked targets, the results are target, rank and loss, plus `predicted` if macro-F1 is among the metrics. Runs
     are compared user by user from these files.
@@ -181,7 +181,7 @@ def show(
     for remark in summary["remarks"]:
         output.print(remark, highlight=False)
     output.print(
-        f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained for {summary['steps']} steps; "
+        f"{parameters['trainable']:,} of {parameters['total']:,} parameters were trained for {summary['steps']} steps; "
         f"{chosen(summary)}.",
         *(cost.advice() if cost is not None else ["Operations were not counted: one device cannot hold the model."]),
         f"Results    {folder}/summary.json",
@@ -222,7 +222,7 @@ def untrained_ahead(experiment: Experiment, tested: Mapping[str, Mapping[str, Es
 
 
 def energy(joules: Mapping[str, float]) -> str:
-    """The energy of a run as text, without the devices that were not measured."""
+    """The energy of a run as text; devices that were not measured are left out."""
     return ", ".join(f"{value / 1e3:,.1f} kJ of {part.upper()}s" for part, value in joules.items())
 
 

@@ -1,8 +1,8 @@
-"""Exports trained towers for other programs: whole, for `AutoModel.from_pretrained`, or LoRA alone, for PEFT.
+"""Exports trained towers for other programs: whole, for `AutoModel.from_pretrained`, or only their LoRA, for PEFT.
 
-Designs considered. Writing them with every run's export: this doubles its size for a rare need. Exporting on request
-from the run folder. Chosen: the latter. A Hugging Face model cannot represent adapters, so only LoRA is supported: it
-can be merged into the weights or written for PEFT.
+Designs considered. Writing them with every export: exports would be twice as large, for a rare need. Exporting on
+request from the run folder. Chosen: the latter. A Hugging Face model cannot represent adapters, so only LoRA is
+supported: it can be merged into the weights or written for PEFT.
 """
 
 import json
@@ -54,7 +54,7 @@ def export_towers(run_dir: Path, output: Path, base: Path | None = None) -> dict
 
 
 def export_peft(run_dir: Path, output: Path, base: Path | None = None) -> dict[Path, str]:
-    """Write the LoRA of each backbone for `PeftModel.from_pretrained`, to be used with the original backbone.
+    """Write the LoRA weights of each backbone for `PeftModel.from_pretrained`, to be used with the original backbone.
 
     The arguments are those of `export_towers`.
 
@@ -62,13 +62,13 @@ def export_peft(run_dir: Path, output: Path, base: Path | None = None) -> dict[P
         Folder and modality of each.
 
     Raises:
-        ConfigError: as for `export_towers`, or no backbone has LoRA, or other weights of one were trained.
+        ConfigError: as for `export_towers`, or no backbone has LoRA, or other weights of a backbone were trained.
     """
     with output_folder(output) as partial:
         found = _towers(_open(run_dir, base))
         towers = {name: tower for name, tower in found.items() if _adapters(tower, run_dir)}
         if not towers:
-            raise ConfigError(f"{run_dir}: no backbone has a LoRA to write for PEFT")
+            raise ConfigError(f"{run_dir}: no backbone has LoRA to write for PEFT; leave out --peft")
         for name, tower in towers.items():
             _write_peft(tower, run_dir, partial / name)
     return {output / name: tower.modality for name, tower in towers.items()}
@@ -77,7 +77,9 @@ def export_peft(run_dir: Path, output: Path, base: Path | None = None) -> dict[P
 def _write_peft(tower: BackboneEncoder, run_dir: Path, folder: Path) -> None:
     beside = [n for n, p in tower.backbone.named_parameters() if p.requires_grad and ".adapter." not in n]
     if beside:
-        raise ConfigError(f"{run_dir}: {beside[0]} was trained in addition to LoRA, but --peft writes only LoRA")
+        raise ConfigError(
+            f"{run_dir}: {beside[0]} was trained in addition to LoRA; leave out --peft, which writes only LoRA"
+        )
     config, tensors = as_peft(tower.backbone)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +93,7 @@ def _copy(assets: Path, output: Path) -> None:
     except shutil.Error as error:
         source, _, reason = error.args[0][0]
         raise ConfigError(
-            f"cannot copy {source} ({reason}): start the training of its run again to restore it"
+            f"cannot copy {source} ({reason}): start the training of the run again to restore it"
         ) from None
 
 
@@ -110,7 +112,7 @@ def _towers(channel: Channel) -> dict[str, BackboneEncoder]:
 
 
 def _adapters(tower: nn.Module, run_dir: Path) -> dict[str, Any]:
-    """The LoRA of a tower.
+    """The LoRA modules of a tower.
 
     Raises:
         ConfigError: the tower has adapters of another kind, which cannot be merged into its weights.

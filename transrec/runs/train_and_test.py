@@ -81,7 +81,7 @@ def run(experiment: Experiment, document: bool = False) -> dict[str, Any]:
 
 
 def check(experiment: Experiment) -> None:
-    """Check what the schema of the configuration does not.
+    """Check what the schema of the configuration cannot.
 
     Raises:
         ConfigError: DeepSpeed does not know one of the settings in `deepspeed`.
@@ -291,10 +291,10 @@ def build_trainer(
 def restore_export(experiment: Experiment, trainer: Trainer, world: World) -> None:
     """Write the export of a resumed run again if it was removed or damaged; every rank must call it.
 
-    Otherwise the run would train to its end before failing because its best weights are missing.
+    Otherwise, a run whose best weights are missing would fail only at the end of training.
 
     Raises:
-        CheckpointError: the checkpoint of the best weights is missing too.
+        CheckpointError: the checkpoint of the best weights is also missing.
     """
     if trainer.state.best_step == 0:  # never validated: the export is written at the end
         return

@@ -52,7 +52,7 @@ _USERS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an export of vectors holds besides the items."""
+    """The contents of an export of vectors in addition to the items."""
 
     index: IndexKind | None = None
     towers: Sequence[TowerKind] = ()
@@ -121,14 +121,12 @@ def earlier(recommender: Recommender, output: Path) -> KnownVectors:
         ConfigError: the model differs, or embeds ids, so that its vectors do not depend on content.
     """
     if recommender.embeds_ids:
-        raise ConfigError(
-            f"{recommender.folder} embeds item ids: it has no vectors for new items; leave out --new-items"
-        )
+        raise ConfigError(f"{recommender.folder} embeds item ids, so it has no vectors for new items: omit --new-items")
     known = VectorFolder.read(output)
     if known.manifest.model_sha256 != model_sha256(recommender.export):
         raise ConfigError(
-            f"{output} has the vectors of another model than {recommender.folder} has now: leave out --new-items and "
-            "choose a new --output"
+            f"{output} holds vectors from a different model than the one now in {recommender.folder}: omit --new-items "
+            "and choose a new --output"
         )
     rows = {digest: row for row, digest in enumerate(known.content_sha256, start=1) if digest}
     vectors = np.concatenate([np.zeros_like(known.items[:1]), known.items])
@@ -182,7 +180,9 @@ def _write_users(recommender: Recommender, users: Sequence[UserHistory], path: P
             names += [_name(user.user) for user, _ in asked]
             found.append(recommender.user_vectors([items for _, items in asked]))
     if not found:
-        raise ConfigError("no user of the file has an item of the catalogue: check the ids, or name its --catalogue")
+        raise ConfigError(
+            "no user of the file has an item of the catalogue: check the ids, or name the catalogue with --catalogue"
+        )
     write_table(path, {"user": pa.array(names), "vector": vector_column(torch.cat(found).numpy())})
     return UserCounts(written=len(names), left_out=len(users) - len(names), unknown_ids=unknown)
 

@@ -156,7 +156,7 @@ class VectorFolder:
         return found
 
     def inputs(self, histories: Sequence[Sequence[str]]) -> tuple[Floats, NDArray[np.bool_]]:
-        """What the user tower reads: item vectors (B, L, D), left-padded with zeros, and the mask (B, L).
+        """The inputs of the user tower: item vectors (B, L, D), left-padded with zeros, and the mask (B, L).
 
         Raises:
             ConfigError: an id is unknown, or a history is empty.
@@ -241,7 +241,8 @@ def read_manifest(folder: Path) -> Manifest:
         values = read_json(path)
     except OSError as error:
         raise ConfigError(
-            f"{path}: {error.strerror}; write the folder with `transrec export --vectors --output {folder}`"
+            f"cannot read {path} ({error.strerror}): write the folder with "
+            f"`transrec export --vectors --output {folder}`"
         ) from None
     except ValueError as error:
         raise ConfigError(f"{path} is damaged ({error}): export the vectors again") from None
@@ -260,9 +261,9 @@ def _check_file(path: Path, expected: str) -> None:
     try:
         found = file_sha256(path)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; export the vectors again") from None
+        raise ConfigError(f"cannot read {path} ({error.strerror}): export the vectors again") from None
     if found != expected:
         raise ConfigError(
-            f"{path} does not belong to the {MANIFEST_FILE} beside it: it is damaged, or from an export of another "
-            "model or catalogue; export the vectors again"
+            f"{path} does not belong to the {MANIFEST_FILE} beside it, because it is damaged or from another export: "
+            "export the vectors again"
         )

@@ -1,7 +1,7 @@
 """Nearest-neighbour indexes of target vectors, built with FAISS (Douze et al., "The Faiss library", 2024).
 
 FAISS computes inner products in float32, and the rounding depends on an item's place in the matrix. The items that it
-finds are therefore scored again as in `recommend`, in float64 and rounded once, and sorted by these scores.
+finds are therefore scored again as in `recommend`, in float64 and rounded once, and are sorted by the new scores.
 
 Shape letters: N items, W width, B users, K candidates.
 """
@@ -92,7 +92,7 @@ def nearest(
 
 
 def _best(targets: Floats, user: Floats, rows: NDArray[np.int64], top: int) -> list[tuple[int, float]]:
-    """Ties are ordered by ascending row; `rows` ascend."""
+    """The `top` best of the ascending `rows` and their scores; ties stay in ascending order."""
     rows = rows.astype(np.int64)
     scores = (targets[rows].astype(np.float64) @ user.astype(np.float64)).astype(np.float32)
     best = np.argsort(-scores, kind="stable")[:top]

@@ -16,9 +16,9 @@ pickle. Chosen: parameters by name, each gathered whole and written by one rank.
 share, 12 bytes per parameter, and gathers every parameter; in return, one code path resumes with the same or another
 topology: each file is checked and read by one rank, which sends its parameters to the others.
 
-Training waits only until a rank's share is copied to the host; a thread writes the file. What needs all ranks, the
-manifest and the final name, is left to `Saving.complete`, because a collective of a thread could meet one of the
-training. The alternative, a process that writes, would hold the share twice.
+Training waits only until a rank's share is copied to the host; a thread writes the file. The manifest and the final
+name need all ranks, so `Saving.complete` writes them: a collective started by the writing thread could be matched with
+one of the training loop. The alternative, a process that writes, would hold the share twice.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ from transrec.training import engine_state
 from transrec.training.engine_state import BYTES_PER_PARAMETER, WEIGHT
 
 STATE_FILE = "state.json"
-FORMAT = 2  # 1 had another order of windows, in which the last step of an epoch took the remaining ones
+FORMAT = 2  # in format 1, the last step of an epoch took the remaining windows
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class CheckpointError(TransRecError, RuntimeError):
 
 @dataclass
 class TrainState:
-    """Training state besides weights and optimizer; data order and random numbers are functions of the step."""
+    """Training state other than weights and optimizer; data order and random numbers are functions of the step."""
 
     step: int = 0  # completed steps
     best: float | None = None  # validation metric of the exported weights; None: never validated
@@ -71,7 +71,7 @@ class TrainState:
 class Saving:
     """A checkpoint that is being written; it exists only after `complete`.
 
-    Every rank must start it and complete it; one has to be complete before the next one starts.
+    Every rank must start it and complete it. A checkpoint must be complete before the next one starts.
 
     Args:
         state: a copy is saved, so the run may go on to change it.
@@ -105,7 +105,7 @@ class Saving:
         """Wait for this rank's file, and complete the checkpoint if no other rank is needed for that."""
         self._digest.exception()
         if self._world.size == 1:
-            with suppress(TransRecError):  # the error because of which it is abandoned is the one to report
+            with suppress(TransRecError):  # the error that made the run abandon it is the one to report
                 self.complete()
 
     def complete(self) -> None:
@@ -176,8 +176,8 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str], world: Worl
     other = [name for name, digest in identity.items() if manifest["identity"].get(name) != digest]
     if other:
         raise CheckpointError(
-            f"{checkpoint} was trained with other {' and other '.join(other)} than the current configuration gives: "
-            "restore them, or choose another run_dir"
+            f"{checkpoint} was trained with other {' and other '.join(other)}: restore those of the run, or choose "
+            "another run_dir"
         )
     written = manifest["files"]
     owners = {name: number % world.size for number, name in enumerate(sorted(written))}
@@ -190,7 +190,7 @@ def load(engine: Any, checkpoint: Path, identity: Mapping[str, str], world: Worl
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{checkpoint} cannot be read ({reason}): delete it to resume from the one before"
+            f"{checkpoint} cannot be read ({reason}): delete it to resume from the previous checkpoint"
         ) from None
 
 
@@ -201,8 +201,8 @@ def _check_files(checkpoint: Path, own: Mapping[str, str], written: Collection[s
     changed |= present.symmetric_difference({*written, STATE_FILE})
     if changed:
         raise CheckpointError(
-            f"{checkpoint}: {', '.join(sorted(changed))} changed, is missing or does not belong to the run. "
-            "Delete this checkpoint to resume from the one before"
+            f"{checkpoint} is damaged ({', '.join(sorted(changed))} changed, is missing or does not belong to it): "
+            "delete it to resume from the previous checkpoint"
         )
 
 
@@ -217,13 +217,15 @@ def _on_all(world: World, action: Callable[[], T], verb: str = "write") -> T:
     if failure is not None:
         raise failure
     if len(failed):
-        raise CheckpointError(f"rank {int(failed[0])} could not {verb} its part of the checkpoint; see its error")
+        raise CheckpointError(
+            f"rank {int(failed[0])} could not {verb} its part of the checkpoint: see the error of that rank"
+        )
     return result  # type: ignore[return-value]
 
 
 def _make_partial(partial: Path, model: nn.Module) -> None:
     with writing(partial):
-        for left in partial.parent.glob("step-????????.partial"):  # by a run that was killed; it takes space
+        for left in partial.parent.glob("step-????????.partial"):  # left by a killed run; they take space
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
     trained = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)  # ds_numel: ZeRO-3
@@ -275,7 +277,7 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
             return {key: manifest[key] for key in ("state", "identity", "optimizer", "files")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} is damaged ({error}). Delete {checkpoint} to resume from the checkpoint before"
+            f"{path} is damaged ({error}): delete {checkpoint} to resume from the previous checkpoint"
         ) from None
     raise CheckpointError(
         f"{path} has format {written_as}, but this version reads format {FORMAT}: "
@@ -311,7 +313,7 @@ def _gather_share(engine: Any, world: World) -> dict[str, Tensor]:
 
 
 def _owners(parameters: Mapping[str, nn.Parameter], ranks: int) -> dict[str, int]:
-    """The rank that writes each parameter: the largest first, each to the rank with the least so far."""
+    """The rank that writes each parameter; the largest are assigned first, each to the rank with the least so far."""
     sizes = {name: math.prod(shape) for name, shape in weights.shapes(parameters).items()}
     loads, owners = [(0, rank) for rank in range(ranks)], {}
     for name in sorted(sizes, key=lambda name: -sizes[name]):
@@ -337,7 +339,7 @@ def _restore(engine: Any, checkpoint: Path, owners: Mapping[str, int], world: Wo
         }
         problems = weights.misfits(weights.shapes(parameters), found)
         if problems:
-            title = f"{checkpoint} belongs to another model, choose another run_dir:"
+            title = f"{checkpoint} belongs to another model; choose another run_dir:"
             raise CheckpointError(weights.listed(title, problems))
         engine_state.complete(engine)
         for name, parameter in parameters.items():

@@ -75,7 +75,7 @@ class Cost:
         """A line for each large share of wasted work that a setting can lower; padded tokens are bounded anyway."""
         settings = {
             "empty_positions": "positions that histories do not fill: lower model.max_length",
-            "repeated_items": "items that another micro-batch of the step encodes too: lower train.accumulation",
+            "repeated_items": "items that another micro-batch of the step also encodes: lower train.accumulation",
         }
         return [
             f"{s:.0%} of the work goes into {settings[k]}"
@@ -85,7 +85,7 @@ class Cost:
 
 
 def measure(model: Model, step: Sequence[Batch], device: torch.device, autocast: bool) -> Cost | None:
-    """Count a training step on the first micro-batch of `step`; the model and random numbers stay unchanged.
+    """Count the operations of the first micro-batch of `step`; the model and random numbers stay unchanged.
 
     Args:
         autocast: compute in 16 bits, as training does; the count is the same, but the memory differs.
@@ -155,7 +155,7 @@ def _counting(step: Callable[..., Any], counter: FlopCounterMode, towers: dict[s
 
 @contextmanager
 def _unnoticed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Context in training mode; afterwards, restores the random state and the mode, and resets the peak memory."""
+    """Context in training mode that finally restores the random state and the mode, and resets the peak memory."""
     cuda, was_training = device.type == "cuda", model.training
     # Without cuDNN, a recurrent layer consists of matrix products, which can be counted.
     with torch.random.fork_rng([device] if cuda else []), torch.backends.cudnn.flags(enabled=False):

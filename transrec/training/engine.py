@@ -40,8 +40,8 @@ def deepspeed_config(
 
     bf16 means autocast: weights and optimizer state stay fp32, and matrix products run in 16 bits. bf16_weights and
     fp16 are DeepSpeed's own modes: 16-bit weights and gradients over fp32 master weights. fp16 has a dynamic loss
-    scale, which autocast lacks under ZeRO (its scaler neither backs off nor is saved there). An export then holds the
-    16-bit values.
+    scale, which autocast lacks under ZeRO (its scaler neither backs off nor is saved there). In these two modes, an
+    export holds the 16-bit values.
 
     Raises:
         ConfigError: `extra` has a key that the typed fields set, the stage does not support the offload, or the device
@@ -110,7 +110,7 @@ _SET_BY = {
     "scheduler": "optimizer.schedule",
     "zero_allow_untested_optimizer": "optimizer",
     "steps_per_print": "train.log_every",
-    "wall_clock_breakdown": "the project",
+    "wall_clock_breakdown": "transrec",
     "zero_optimization.stage": "zero.stage",
     "zero_optimization.offload_optimizer": "zero.offload_optimizer",
     "zero_optimization.offload_param": "zero.offload_parameters",
@@ -196,9 +196,9 @@ class _Keys(KeysView[str]):
 
 def _checked(extra: dict[str, Any], zero_optimization: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(extra.get("zero_optimization", {}), dict):
-        raise ConfigError("`deepspeed.zero_optimization` takes a mapping; its stage is `zero.stage`")
+        raise ConfigError("`deepspeed.zero_optimization` must be a mapping; set the stage with `zero.stage`")
     nested = {f"zero_optimization.{key}": value for key, value in extra.get("zero_optimization", {}).items()}
     for key in (*extra, *nested):
         if key in _SET_BY:
-            raise ConfigError(f"`deepspeed.{key}` is set by `{_SET_BY[key]}`: set it there")
+            raise ConfigError(f"`deepspeed.{key}` is set by `{_SET_BY[key]}`: remove it from `deepspeed`")
     return extra | {"zero_optimization": zero_optimization | extra.get("zero_optimization", {})}

@@ -76,7 +76,7 @@ def write(engine: Any, parameter: nn.Parameter, kind: str, value: Tensor) -> Non
 
 
 def _set_partition(parameter: Any, kind: str, value: Tensor) -> None:
-    """Set this rank's part under ZeRO-3, padded: DeepSpeed's setter needs sizes divisible by the ranks."""
+    """Set this rank's part under ZeRO-3, padded: DeepSpeed's setter needs sizes divisible by the number of ranks."""
     size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
     own = value.new_zeros(size)
     part = value.flatten()[rank * size : (rank + 1) * size]
@@ -88,7 +88,7 @@ def _set_partition(parameter: Any, kind: str, value: Tensor) -> None:
 
 
 def _master(engine: Any, parameter: nn.Parameter) -> Tensor:
-    """The tensor that Adam updates without ZeRO: the fp32 copy in fp16 training, else the parameter itself."""
+    """The tensor that Adam updates without ZeRO: the fp32 copy in fp16 training, otherwise the parameter itself."""
     halves, masters = (getattr(engine.optimizer, groups, []) for groups in ("fp16_groups", "fp32_groups"))
     pairs = zip(chain(*halves), chain(*masters), strict=True)
     return next((master for half, master in pairs if half is parameter), parameter)
@@ -135,7 +135,7 @@ def set_numbers(engine: Any, numbers: Mapping[str, Any]) -> None:
     """Set the numbers that `read_numbers` returned."""
     _set_adam_step(engine.basic_optimizer, _masters(engine), numbers["step"])
     tables = tables_beside(engine)
-    if tables is not None:  # tables step when Adam does
+    if tables is not None:  # tables are updated whenever Adam updates the rest
         tables.set_step(numbers["step"])
     scaler = _loss_scaler(engine)
     for name, value in numbers["loss_scaler"].items():

@@ -93,7 +93,7 @@ def build_optimizer(
                 key = (*_rate_of(member, rates, config.lr), decays)
                 buckets.setdefault(key, []).append(parameter)
     if not buckets:
-        rest = " besides the tables of `optimizer.embedding`" if config.embedding else ""
+        rest = " apart from the tables of `optimizer.embedding`" if config.embedding else ""
         raise ConfigError(f"nothing is trainable{rest}: choose another `adaptation`")
     groups: list[dict[str, Any]] = []
     for (name, lr, decays), parameters in buckets.items():
@@ -114,7 +114,9 @@ def build_table_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.
         return None
     tables = [m.parameter for m in members(model) if m.table and m.parameter.requires_grad]
     if not tables:
-        raise ConfigError("`optimizer.embedding`: the run trains no table of ids or features: leave it out")
+        raise ConfigError(
+            "`optimizer.embedding` has no effect, because the run trains no table of ids or features: leave it out"
+        )
     for module in model.modules():
         if isinstance(module, nn.Embedding) and any(module.weight is table for table in tables):
             module.sparse = True

@@ -85,10 +85,10 @@ def kept_states(
 def found_prefixes(
     config: PrefixCacheConfig, model: Model, store: ItemStore, cache: Path, device: torch.device
 ) -> Iterator[None]:
-    """Context in which passes over the content in `store` start behind the frozen layers of `model`, for each encoder
+    """Context in which passes over the content in `store` start after the frozen layers of `model`, for each encoder
     whose states are in the cache.
 
-    Only states in fp32 are used, so that vectors are those of a whole pass, and no states are computed.
+    Only states in fp32 are used, so that the vectors equal those of a whole pass. No states are computed.
     """
     found: dict[str, tuple[Any, ModalityStore]] = {}
     for modality, encoder in _pretrained(model).items():
@@ -117,7 +117,7 @@ def _place(
     precision: Precision,
     kept_precision: KeptPrecision,
 ) -> Path:
-    """The folder of the states, named by everything they depend on."""
+    """The folder of the states, named after everything they depend on."""
     parts = [store.of(encoder.modality).key, prefix.digest(encoder), precision, kept_precision]
     return cache.expanduser() / f"states-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}"
 

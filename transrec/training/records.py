@@ -23,8 +23,8 @@ _SECONDS_BETWEEN_LINES = 30.0
 class Records:
     """Writes the records of a run from `start_step` on; later records of an interrupted run are dropped.
 
-    A tracker that fails is no longer used, with a warning: metrics.jsonl has all curves, and the tracker is brought up
-    to date when the run resumes.
+    A tracker that fails is dropped with a warning. metrics.jsonl has all curves, so the tracker is brought up to date
+    when the run resumes.
 
     Args:
         finished: whether the run had already finished, so that its results are written again.
@@ -106,7 +106,7 @@ class Records:
         self.console.print(text, highlight=False)
 
     def flush(self) -> None:
-        """Write all records to disk, before a checkpoint: a run resumed from it does not write them again."""
+        """Write all records to disk before a checkpoint, because a run resumed from it does not write them again."""
         with writing(self._path):
             self._file.flush()
         self._each(lambda tracker: tracker.flush())
@@ -124,7 +124,7 @@ class Records:
                 call(tracker)
             except TrackerError as error:
                 self._trackers.remove(tracker)
-                self.say(f"warning: {error}. The run goes on without it; {METRICS_FILE} has all curves")
+                self.say(f"warning: {error}. The run goes on without this tracker; {METRICS_FILE} has all curves")
 
 
 def steps_done(run_dir: Path) -> int:
@@ -189,8 +189,8 @@ def _records(path: Path) -> list[dict[str, Any]]:
             if not (
                 isinstance(record, dict) and type(record.get("step")) is int and isinstance(record.get("kind"), str)
             ):
-                raise LinesError(f"{path}, line {number}: no record with a kind and a step")
+                raise LinesError(f"{path}, line {number}: expected a record with a kind and a step")
             records.append(record)
     except LinesError as error:
-        raise LinesError(f"{error}. Remove that line; then start the same command again") from None
+        raise LinesError(f"{error}. Remove that line, then start the same command again") from None
     return records

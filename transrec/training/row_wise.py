@@ -28,7 +28,7 @@ class LazyAdamConfig(Config):
 
     def build(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.Optimizer:
         optimizer = torch.optim.SparseAdam(groups, betas=betas)
-        for table in tables_of(optimizer):  # as its first step would do: a checkpoint may be written before it
+        for table in tables_of(optimizer):  # as its first step would: a checkpoint may be written before that step
             moments = {"exp_avg": torch.zeros_like(table), "exp_avg_sq": torch.zeros_like(table)}
             optimizer.state[table] = {"step": 0, **moments}
         return optimizer

@@ -83,7 +83,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Treat signals as requests, if in the main thread; in another thread, as under Ray, handlers are unchanged."""
+        """Treat signals as requests; handlers are unchanged in a thread other than the main one, as under Ray."""
         handled = _STOP_BY if threading.current_thread() is threading.main_thread() else ()
         previous = {number: signal.signal(number, self._hear) for number in handled}
         try:

@@ -42,13 +42,15 @@ class TrainConfig(Config):
     """The length of training, its batches and precision, and the intervals of validations and checkpoints."""
 
     epochs: int = Field(20, ge=1, description="passes over the training windows")
-    steps: int | None = Field(None, ge=1, description="optimizer steps, instead of epochs")
+    steps: int | None = Field(
+        None, ge=1, description="number of optimizer steps; replaces `train.epochs`; null: use epochs"
+    )
     batch_size: int = Field(64, ge=1, description="windows per step, over all ranks")
     accumulation: Annotated[int, MayDiffer()] = Field(
-        1, ge=1, description="micro-batches that a rank's share of a step is divided into"
+        1, ge=1, description="number of micro-batches into which a rank's share of a step is divided"
     )
     precision: Precision = Field(
-        "fp32", description="precision of matrix products (bf16), or of weights and gradients too (bf16_weights, fp16)"
+        "fp32", description="precision of matrix products (bf16), or also of weights and gradients (bf16_weights, fp16)"
     )
     clipping: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
     gradient_checkpointing: Annotated[bool | Literal["passes"], MayDiffer()] = Field(
@@ -64,7 +66,7 @@ class TrainConfig(Config):
     )
     checkpoint_every: Annotated[Every, MayDiffer()] = Field("epoch", description="steps between checkpoints")
     patience: int | None = Field(
-        5, ge=1, description="validations without improvement before training stops; null: never stop"
+        5, ge=1, description="validations without improvement before training stops; null: never stop early"
     )
     monitor: str = Field("NDCG@10", description="validation metric that chooses the best weights")
     pool_memory: Annotated[float | None, MayDiffer()] = Field(
@@ -76,7 +78,7 @@ class TrainConfig(Config):
         description="programs that show the curves of the run: tensorboard, csv, wandb, mlflow; []: none",
     )
     time_limit: Annotated[Duration | None, MayDiffer()] = Field(
-        None, description="time such as 3h50m after which the run saves a checkpoint and pauses; null: none"
+        None, description="time such as 3h50m after which the run saves a checkpoint and pauses; null: no limit"
     )
 
 
@@ -216,7 +218,7 @@ class Trainer:
     def _beginning(self) -> str:
         if self._trains_on:
             return (
-                f"this run had finished after step {self.state.step}: training on to step {self.total_steps}, with the "
+                f"this run had finished after step {self.state.step}: continuing to step {self.total_steps}, with the "
                 f"learning rates of a {self.optimizer.schedule} schedule of {self.total_steps} steps"
             )
         if self.state.step:
@@ -300,7 +302,7 @@ class Trainer:
                 saving.complete()
 
     def _check_weights(self) -> None:
-        """Stop if an update made the trained weights non-finite, which the loss before it does not show."""
+        """Stop if an update made the trained weights non-finite; the loss before the update does not show this."""
         trained = (p for p in self.engine.module.parameters() if p.requires_grad)
         parts = [getattr(p, "ds_tensor", p).detach() for p in trained]  # under ZeRO-3, a rank holds a part
         finite = torch.stack([torch.isfinite(part).all() for part in parts]).all()
@@ -333,7 +335,7 @@ class Trainer:
         return (step + 1) % self.config.log_every == 0 and self.engine.is_gradient_accumulation_boundary()
 
     def _norm_without_zero(self) -> float | None:
-        """Norm of the averaged gradient at stage 0, where DeepSpeed leaves gradients on parameters without a norm."""
+        """Norm of the averaged gradient at stage 0, for which DeepSpeed computes no norm."""
         gradients = reduced_gradients(self.engine)
         if self.engine.zero_optimization() or not gradients:
             return None
@@ -365,7 +367,7 @@ class Trainer:
         window.tokens, window.padding = window.tokens + computed, window.padding + computed - real
         window.encoded += encoded
         did(steps=1, windows=users, items_encoded=encoded, item_occurrences=occurrences)
-        # DeepSpeed averages over ranks and micro-batches; divided by the average count, this is a mean over all terms.
+        # DeepSpeed averages over ranks and micro-batches; dividing by the average count gives a mean over loss terms.
         parts = self.world.size * len(micro_batches)
         normalisers = {name: max(1, count) / parts for name, count in zip(names, counts, strict=True)}
         most = everyone[:, 8 + len(names) :].max(0).values

@@ -80,7 +80,7 @@ def test_a_tower_of_another_model_is_refused(tiny: Tiny, tmp_path: Path) -> None
             untrained(tmp_path / name, tiny, width=width), tmp_path / f"{name}-out", Wanted(towers=["torch"])
         )
     shutil.copy(tmp_path / "other-out" / "user_tower.pt2", tmp_path / "one-out" / "user_tower.pt2")
-    with pytest.raises(ConfigError, match="from an export of another model or catalogue"):
+    with pytest.raises(ConfigError, match="it is damaged or from another export"):
         VectorFolder.read(tmp_path / "one-out")
 
 

@@ -71,7 +71,7 @@ def test_an_output_table_can_be_left_behind(tmp_path: Path, synthetic_shards: Pa
     source = export_run(with_output_table(make(tmp_path / "source", synthetic_shards)))
     values = {"init_from": str(tmp_path / "source")}
     with pytest.raises(
-        ConfigError, match=r"unexpected: output\.bias\.weight(?s:.*)model\.output is untied there, tied"
+        ConfigError, match=r"unexpected: output\.bias\.weight(?s:.*)model\.output is untied in the source run but tied"
     ):
         build(make(tmp_path / "run", synthetic_shards, **values), World())
     kept = build(make(tmp_path / "run", synthetic_shards, init_except=["output"], **values), World()).model.state_dict()

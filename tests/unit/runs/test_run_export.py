@@ -48,7 +48,7 @@ def test_an_export_of_format_1_is_read(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "is damaged"),
-        ('{"format": 3}', "has format 3, but this version reads up to 2"),
+        ('{"format": 3}', "has format 3, but this version reads formats up to 2"),
         ("[]", "has format None"),
         ("{}", "is not the description of an export"),
     ],
@@ -70,5 +70,5 @@ def test_a_missing_export_is_explained_by_what_is_there(tmp_path: Path) -> None:
     run_dir.mkdir()
     assert told(run_dir / "export").startswith(f"{run_dir} has no export yet: train the run until its first validation")
     (run_dir / "checkpoints" / "step-00000004").mkdir(parents=True)
-    assert told(run_dir / "export").startswith(f"{run_dir} has no export: start its training command again")
+    assert told(run_dir / "export").startswith(f"{run_dir} has no export: start the training command again")
     assert told(run_dir).startswith(f"{run_dir} is neither a run folder nor an export")

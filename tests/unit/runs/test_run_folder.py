@@ -336,7 +336,7 @@ def test_another_experiment_is_refused_and_what_differs_is_named(experiment: Exp
 def test_a_folder_with_something_else_in_it_is_refused(experiment: Experiment) -> None:
     experiment.run_dir.mkdir()
     (experiment.run_dir / "thesis.tex").write_text("all of it")
-    with pytest.raises(ConfigError, match="not empty and not a run folder"):
+    with pytest.raises(ConfigError, match="neither empty nor a run folder"):
         check_run_dir(experiment)
 
 

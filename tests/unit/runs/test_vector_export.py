@@ -61,7 +61,7 @@ def test_what_cannot_be_searched_for_is_a_sentence(recommender: Recommender, tmp
     for left_out in ([folder.ids[:1]], "12"):
         with pytest.raises(ConfigError, match="left_out: expected a list of item ids for each of 2 users"):
             folder.nearest(users, 3, left_out)
-    with pytest.raises(ConfigError, match="a history is a list of item ids, found the string"):
+    with pytest.raises(ConfigError, match="a history must be a list of item ids, found the string"):
         folder.nearest(users, 3, [folder.ids[0], folder.ids[1]])
 
 
@@ -140,7 +140,7 @@ def test_only_items_with_new_content_are_encoded_again(tiny: Tiny, tmp_path: Pat
 def test_vectors_of_another_model_are_not_kept(tiny: Tiny, tmp_path: Path) -> None:
     one, other = (untrained(tmp_path / name, tiny, width=width) for name, width in (("one", 8), ("other", 16)))
     export_vectors(one, tmp_path / "out", Wanted())
-    with pytest.raises(ConfigError, match="has the vectors of another model"):
+    with pytest.raises(ConfigError, match="holds vectors from a different model"):
         export_vectors(other, tmp_path / "out", Wanted(), new_items=True)
     with pytest.raises(ConfigError, match="is not empty"):
         export_vectors(other, tmp_path / "out", Wanted())
@@ -168,7 +168,7 @@ def test_an_update_keeps_the_index(sasrec: Recommender, tmp_path: Path) -> None:
 
 def test_ids_have_no_vectors_for_new_items(tiny: Tiny, tmp_path: Path) -> None:
     export_run(make(tmp_path / "ids", tiny.shards))
-    with pytest.raises(ConfigError, match="embeds item ids: it has no vectors for new items"):
+    with pytest.raises(ConfigError, match="embeds item ids, so it has no vectors for new items"):
         export_vectors(load_run(tmp_path / "ids"), tmp_path / "out", Wanted(), new_items=True)
 
 
@@ -181,7 +181,7 @@ def test_a_file_of_another_export_is_refused(sasrec: Recommender, tiny: Tiny, tm
     with pytest.raises(ConfigError, match=f"{name} does not belong to the manifest.json beside it"):
         VectorFolder.read(tmp_path / "out")
     (tmp_path / "out" / name).unlink()
-    with pytest.raises(ConfigError, match=f"{name}: No such file"):
+    with pytest.raises(ConfigError, match=rf"cannot read .*{name} \(No such file"):
         VectorFolder.read(tmp_path / "out")
 
 
@@ -196,7 +196,7 @@ def test_a_file_of_another_export_is_refused(sasrec: Recommender, tiny: Tiny, tm
     ],
 )
 def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=r"No such file or directory; write the folder with"):
+    with pytest.raises(ConfigError, match=r"No such file or directory\): write the folder with"):
         VectorFolder.read(tmp_path)
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ConfigError, match=message):
@@ -291,5 +291,5 @@ def test_items_are_similar_by_the_cosine_of_their_vectors(sasrec: Recommender) -
     assert best[0] not in {row["item_id"] for row in sasrec.similar(ids[3], 5, exclude=best[:1])}
     title = sasrec.catalogue.title(best[1])
     assert {row["title"] for row in sasrec.similar(ids[3], 5, filters={"title": [title]})} <= {title}
-    with pytest.raises(ConfigError, match="the items have no column 'colour', only title, text"):
+    with pytest.raises(ConfigError, match="the items have no column 'colour': choose from title, text"):
         sasrec.similar(ids[3], 5, filters={"colour": ["red"]})

@@ -474,7 +474,7 @@ def test_a_damaged_file_is_named_and_nothing_is_loaded(folder: Path, damage: str
         (path / FILE).write_bytes(content)
     else:
         (path / FILE).unlink()
-    refuse(path, f"step-00000010: {FILE} changed")
+    refuse(path, rf"step-00000010 is damaged \({FILE} changed")
 
 
 def test_a_file_that_the_run_did_not_write_is_refused(folder: Path) -> None:
@@ -487,7 +487,7 @@ def test_a_file_that_the_run_did_not_write_is_refused(folder: Path) -> None:
 def test_a_damaged_state_file_is_a_readable_error(folder: Path, text: str) -> None:
     path = save(folder, 10)
     (path / "state.json").write_text(text)
-    refuse(path, r"state\.json is damaged .* Delete")
+    refuse(path, r"state\.json is damaged .*: delete")
 
 
 @pytest.mark.parametrize("written_as", [None, 1, "2"])
@@ -501,9 +501,9 @@ def test_another_format_is_refused(folder: Path, written_as: Any) -> None:
 @pytest.mark.parametrize(
     ("now", "named"),
     [
-        ({"frozen weights": "ff"}, "other frozen weights than"),
-        ({"shards": "ff"}, "other shards than"),
-        ({"frozen weights": "ff", "shards": "ff"}, "other frozen weights and other shards than"),
+        ({"frozen weights": "ff"}, "other frozen weights:"),
+        ({"shards": "ff"}, "other shards:"),
+        ({"frozen weights": "ff", "shards": "ff"}, "other frozen weights and other shards:"),
     ],
 )
 def test_another_identity_is_refused_and_what_differs_is_named(folder: Path, now: dict[str, str], named: str) -> None:
@@ -514,7 +514,7 @@ def test_another_model_is_refused_and_what_differs_is_named(folder: Path) -> Non
     other = PlainEngine(width=5)
     other.module[1].bias.requires_grad = True
     other.module[0].weight.requires_grad = False
-    message = refuse(save(folder, 10), "step-00000010 belongs to another model, choose another run_dir:", other)
+    message = refuse(save(folder, 10), "step-00000010 belongs to another model; choose another run_dir:", other)
     assert message.splitlines()[1:] == [
         "  1.weight: the model has (2, 5), the file (2, 4)",
         "  missing: 1.bias",

@@ -175,7 +175,7 @@ def test_a_damaged_record_is_named(open_records: OpenRecords, tmp_path: Path, li
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(path.read_bytes() + line + b"\n" + path.read_bytes())
     for read in (last_batch, validations, lambda folder: Records(folder, 1, 10)):
-        with pytest.raises(LinesError, match=rf"{path}, line 2: .*\. Remove that line; then start"):
+        with pytest.raises(LinesError, match=rf"{path}, line 2: .*\. Remove that line, then start"):
             read(tmp_path)
 
 

@@ -27,7 +27,7 @@ PAIRS_AT_ONCE = 16384
 
 @dataclass(frozen=True)
 class Visit:
-    """The inputs of a request besides the history: the user, the time, and where the items will be shown.
+    """The inputs of a request in addition to the history: the user, the time, and where the items will be shown.
 
     Raises:
         ConfigError: the time is not a date before the year 10000.
@@ -41,7 +41,7 @@ class Visit:
     def __post_init__(self) -> None:
         if not 0 <= self.time <= LATEST_SECOND:
             raise ConfigError(
-                f"time {str(self.time)[:20]}: give whole seconds from 1970 to the year 9999, not milliseconds"
+                f"time {str(self.time)[:20]}: give whole seconds since 1970, up to the year 9999, not milliseconds"
             )
 
 
@@ -81,7 +81,7 @@ def click_scores(
 
 
 def _grouped(requests: Iterable[Request]) -> Iterator[list[Request]]:
-    """Consecutive requests with at most `PAIRS_AT_ONCE` items together; a larger one is alone."""
+    """Groups of consecutive requests, each with at most `PAIRS_AT_ONCE` items; a larger request forms its own group."""
     together: list[Request] = []
     pairs = 0
     for request in requests:

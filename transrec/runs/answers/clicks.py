@@ -19,7 +19,7 @@ from transrec.runs.encoded_catalogue import EncodedCatalogue
 
 
 class Clicks:
-    """Scores of each candidate by the first head; a user needs no history, because the model has other features."""
+    """The candidates with the highest scores of the first head; no history is needed, as there are other features."""
 
     needs_history = False
 
@@ -60,7 +60,7 @@ class Clicks:
         return Request(seen, query.visit, items[~np.isin(items, query.excluded(catalogue))], shown=len(items))
 
     def _best_shown(self, request: Request, logits: Tensor, top: int) -> list[Row]:
-        """The items of a request with the highest logits (n,)."""
+        """The items of a request with the highest `logits` (n,)."""
         count = len(request.items)
         if not count:
             return []

@@ -25,7 +25,7 @@ from transrec.runs.evidence import look_up
 
 
 class HistoryAnswers:
-    """Reads a history, which a user therefore needs."""
+    """Answers that are computed from a history, which every user must therefore have."""
 
     needs_history = True
 
@@ -60,10 +60,10 @@ class HistoryAnswers:
         return score
 
     def check_visit(self, visit: Visit) -> None:
-        """Nothing of a visit is read."""
+        """Does nothing: these models do not read visits."""
 
     def check_vectors(self) -> None:
-        """The scores are inner products."""
+        """Does nothing: the scores are inner products."""
 
 
 class NextItems(HistoryAnswers):
@@ -77,7 +77,7 @@ class NextItems(HistoryAnswers):
             return best_items(self.encoded, self.scores(queries), left_out, [query.top for query in queries], allowed)
 
     def check_first_stage(self) -> None:
-        """The next items can be ranked again."""
+        """Does nothing: another model can rank the next items."""
 
 
 class TaskTargets(HistoryAnswers):
@@ -119,9 +119,9 @@ def best_items(
     """The items with the highest scores for each of B users.
 
     Args:
-        left_out: indices of the items that are not recommended.
-        tops: the maximum number of results.
-        allowed: (N + 1,) for each user; None: all items.
+        left_out: for each user, indices of the items that are not recommended.
+        tops: for each user, the maximum number of results.
+        allowed: for each user, a mask (N + 1,) of the items to choose from; None: all items.
 
     Returns:
         `{"item_id", "title", "score"}` for each item.

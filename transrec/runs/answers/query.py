@@ -1,4 +1,4 @@
-"""A request for the best items for a user, and what every kind of answer offers."""
+"""A request for the best items for a user, and the interface of every kind of answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Query:
     top: int = 10
     candidates: Sequence[str] | None = None
     visit: Visit = NOBODY
-    exclude: Sequence[str] = ()  # ids of items that are not recommended, besides those of the history
+    exclude: Sequence[str] = ()  # ids of items not to recommend, in addition to the history
     filters: Filters = field(default_factory=dict)
     repeats: bool = False  # whether items of the history may be recommended again; `candidates` always may
 
@@ -77,7 +77,7 @@ class Answers(Protocol):
     needs_history: bool  # whether there are no answers for a user without a history
 
     def prepare(self) -> None:
-        """Load and compute in advance what the answers need."""
+        """Load and compute everything that the answers need."""
 
     def to(self, queries: Sequence[Query]) -> list[list[Row]]:
         """The results for each query, best first, from as few passes of the model as possible.

@@ -99,7 +99,7 @@ class TensorBoardLog(Tracker):
 def _await_new_second(folder: Path) -> None:
     """Wait until no event file begins with the current second, because readers take files in the order of their names.
 
-    Names of the same second are ordered by host, process and a counter without leading zeros, which is not their order.
+    Within a second, names are ordered by host, process and a counter without leading zeros, not by time of writing.
     """
     if any(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
         time.sleep(1 - time.time() % 1)

@@ -1,11 +1,11 @@
 """The interface of trackers, and the points of the curves that they show.
 
-A run may be killed at any time, and resumes from its last checkpoint. `metrics.jsonl` then loses what came after the
-checkpoint; every tracker is made to show the same points, each once.
+A run may be killed at any time, and resumes from its last checkpoint. `metrics.jsonl` then loses the records after
+the checkpoint; every tracker is made to show the same points, each once.
 
 Designs considered for trackers of other programs, which can neither take back a point nor tell when it is safe on
 disk. Holding points back until the next checkpoint: nobody could watch a run live. Appending all points: a killed run
-would show some steps twice and lack those that the program held in memory (an offline run of W&B lost 5 of 5). Chosen:
+would show some steps twice and lack those that the program held in memory (an offline run of W&B lost all 5). Chosen:
 metrics.jsonl has every point; when a tracker is opened, it gets all points so far and adds those that it lacks.
 """
 
@@ -92,7 +92,7 @@ def reporting(tracker: str, remedy: str) -> Iterator[None]:
         yield
     except TransRecError:
         raise
-    except Exception as error:  # of any kind: its network, its login, its database
+    except Exception as error:  # of any kind: network, login, database
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise TrackerError(f"{tracker} failed ({reason}): {remedy}") from None
 

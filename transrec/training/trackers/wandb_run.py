@@ -55,7 +55,7 @@ class WandbRun(Tracker):
                 resume="allow",
                 dir=str(run.folder),
                 config={key: plain(value) for key, value in run.hyperparameters.items()},
-                # Its output would break the progress bar; environment.yaml has the versions, and code is not needed.
+                # W&B's output would break the progress bar; environment.yaml has the versions, and code is not needed.
                 settings=wandb.Settings(
                     silent=True, console="off", disable_git=True, disable_code=True, x_save_requirements=False
                 ),

@@ -90,7 +90,7 @@ def test_names_that_are_no_characters_are_unknown() -> None:
 
 @pytest.mark.parametrize("time", [-1, 1_573_000_000_000, 10**40])
 def test_a_time_that_is_no_date_is_refused(time: int) -> None:
-    with pytest.raises(ConfigError, match="give whole seconds from 1970 to the year 9999"):
+    with pytest.raises(ConfigError, match="give whole seconds since 1970, up to the year 9999"):
         Visit(time=time)
 
 

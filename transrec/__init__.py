@@ -14,13 +14,14 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Recommender", "Visit", "__version__", "load_adapters", "load_run", "load_vectors"]
+__all__ = ["Query", "Recommender", "Visit", "__version__", "load_adapters", "load_run", "load_vectors"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = {"load_vectors": "vector_files", "Visit": "answers.click_scores"}.get(name, "recommender")
+    elsewhere = {"load_vectors": "vector_files", "Query": "answers.query", "Visit": "answers.click_scores"}
+    module = elsewhere.get(name, "recommender")
     return getattr(importlib.import_module(f"transrec.runs.{module}"), name)
 
 

@@ -1,4 +1,5 @@
 from transrec.runs.answers.click_scores import Visit as Visit
+from transrec.runs.answers.query import Query as Query
 from transrec.runs.recommender import Recommender as Recommender
 from transrec.runs.recommender import load_adapters as load_adapters
 from transrec.runs.recommender import load_run as load_run

@@ -1,5 +1,6 @@
 """Consoles for output to people. They interpret no markup, since names from data may look like it: `[/part 1]`."""
 
+import sys
 import unicodedata
 
 from rich.console import Console
@@ -17,6 +18,11 @@ def console() -> Console:
 def messages() -> Console:
     """The console for progress and warnings, on standard error."""
     return Console(stderr=True, soft_wrap=True, **_PLAIN)  # type: ignore[arg-type]
+
+
+def read_by_program() -> bool:
+    """Whether the output goes to a program or a file, which may want a line of JSON after the tables."""
+    return not sys.stdout.isatty()
 
 
 def shortened(text: str, most: int = 80) -> str:

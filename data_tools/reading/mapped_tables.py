@@ -47,16 +47,13 @@ class MappedTable:
     def __init__(
         self, patterns: list[str], mapping: Sequence[tuple[str, str]], required: frozenset[str], form: FileFormat
     ) -> None:
-        self._format = form
+        self._format, self._mapping = form, mapping
         self.files = label_files(find_files(patterns))
         self._partitions = {path: partition_of(path, patterns) for path in self.files}
         self.names = {path: _map_names(self._columns(path), mapping) for path in self.files}
         for path, names in self.names.items():
-            if missing := required - set(names):
-                found = ", ".join(self._columns(path))
-                raise SourceError(
-                    f"{path}: no column {', '.join(sorted(missing))}; map one with --columns, it has {found}"
-                )
+            if missing := sorted(required - set(names)):
+                raise SourceError(f"{path}: no column {', '.join(missing)}; {self.advice(path, missing)}")
 
     def count(self) -> int | None:
         counts = [self._format.count(path) for path in self.files]
@@ -76,6 +73,18 @@ class MappedTable:
         for batch in self._format.read(path, columns, self.files[path], reject):
             arrays = [self._column(batch.rows, path, column) for column in names.values()]
             yield batch._replace(rows=pa.RecordBatch.from_arrays(arrays, list(names)))
+
+    def advice(self, path: Path, missing: Sequence[str]) -> str:
+        """How to map the columns that a file lacks, or which part of the mapping is misspelt."""
+        found = self._columns(path)
+        for name, column in self._mapping:
+            if name in missing and column not in found:
+                near = get_close_matches(column, found, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(found)}"
+                return f"--columns {name}={column}: the file has no column {column}; {hint}"
+            if name not in _READ and column in found and (near := get_close_matches(name, missing, n=1)):
+                return f"--columns {name}={column}: did you mean {near[0]}={column}?"
+        return f"map one with --columns, it has {', '.join(found)}"
 
     def _columns(self, path: Path) -> list[str]:
         return list(dict.fromkeys([*self._format.columns(path), *self._partitions[path]]))
@@ -122,7 +131,7 @@ def require_title(items: MappedTable) -> None:
     """Raise SourceError if a file has neither title nor text."""
     for path, names in items.names.items():
         if not {"title", "text"} & set(names):
-            raise SourceError(f"{path}: needs a column title or text; map one with --columns")
+            raise SourceError(f"{path}: needs a column title or text; {items.advice(path, ['title', 'text'])}")
 
 
 def require_labelled(impressions: MappedTable) -> None:

@@ -1,4 +1,4 @@
-"""Times written as texts, in a format of strptime."""
+"""Times written as texts, by ISO 8601 or in a format of strptime."""
 
 import re
 
@@ -8,15 +8,23 @@ import pyarrow.compute as pc
 
 from data_tools.source import SourceError
 
-_EXAMPLE = "--time-format '%Y-%m-%d %H:%M:%S'"
+ISO = "iso"
+_EXAMPLE = "--time-format iso, or '%d.%m.%Y %H:%M'"
 GIVE_FORMAT = f", a time written as text: give its format, such as {_EXAMPLE}"  # remarks of rejects
 READ_AS_CSV = f", a time written as text: read it with --source csv and its format, such as {_EXAMPLE}"
 _WITH_YEAR, _WITH_DAY = set("YyFDcxs"), set("deFDcx")  # directives
+_ISO = (
+    r"^\s*(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[T ](?P<minute>[0-9]{2}:[0-9]{2})(?::(?P<second>[0-9]{2})(?:[.,][0-9]+)?)?"
+    r"\s?(?:Z|(?P<sign>[+-])(?P<hours>[01][0-9]|2[0-3])(?::?(?P<minutes>[0-5][0-9]))?)?)?\s*$"
+)
 _ZONE = r"\s*(Z|[+-][0-9]{2}(:?[0-9]{2})?)\s*$"
 
 
 def require_time_format(form: str) -> None:
     """Raise SourceError if times in this format cannot be read, or have no year."""
+    if form == ISO:
+        return
     directives = _directives(form)
     if "f" in directives:
         raise SourceError(f"--time-format {form!r}: fractions of a second (%f) are not supported")
@@ -28,8 +36,30 @@ def require_time_format(form: str) -> None:
 
 def parse_times(texts: pa.StringArray, form: str) -> pa.Int64Array:
     """Seconds since 1970, null where the text is not in the format, or its month has no such day (31 February)."""
+    if form == ISO:
+        return _parse_iso(texts)
     seconds = _strptime(texts, form).cast(pa.int64())
     return pc.if_else(_is_impossible(texts, form), None, seconds)
+
+
+def _parse_iso(texts: pa.StringArray) -> pa.Int64Array:
+    """Dates, and dates with times, in UTC unless an offset follows. Fractions of a second are cut off."""
+    found = pc.extract_regex(texts, _ISO)
+    day, minute, second, sign, hours, minutes = (
+        pc.struct_field(found, name) for name in ("day", "minute", "second", "sign", "hours", "minutes")
+    )
+    minute, second = (_or(part, blank) for part, blank in ((minute, "00:00"), (second, "00")))
+    written = pc.binary_join_element_wise(pc.binary_join_element_wise(day, minute, " "), second, ":")
+    offset = pc.add(
+        pc.multiply(_or(hours, "0").cast(pa.int64()), 3600), pc.multiply(_or(minutes, "0").cast(pa.int64()), 60)
+    )
+    local = parse_times(written, "%Y-%m-%d %H:%M:%S")
+    return pc.if_else(pc.equal(sign, "-"), pc.add(local, offset), pc.subtract(local, offset))
+
+
+def _or(texts: pa.StringArray, blank: str) -> pa.StringArray:
+    """The texts, with `blank` in place of empty ones."""
+    return pc.if_else(pc.equal(texts, ""), blank, texts)
 
 
 def _is_impossible(texts: pa.StringArray, form: str) -> pa.BooleanArray:

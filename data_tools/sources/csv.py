@@ -13,8 +13,8 @@ of all impressions.
 
 What the format leaves open: fields are separated by `--separator` (by default tabs in `.tsv`, `.tab` and their `.gz`,
 commas elsewhere) and quoted as in RFC 4180, unless the separator has several characters. Files are UTF-8 or in
-`--encoding`. Timestamps are numbers in `--timestamp-unit`, or texts in `--time-format` (as for strptime, with a year
-but without %f and %Z), in UTC or, with %z, at the given offset.
+`--encoding`. Timestamps are numbers in `--timestamp-unit`, or texts in `--time-format`: `iso` (ISO 8601, mixed forms)
+or one form as for strptime, with a year but without %f and %Z; in UTC or at the offset that they give.
 """
 
 import argparse
@@ -105,7 +105,9 @@ class CsvSource:
         times = parser.add_mutually_exclusive_group()
         add_unit_argument(times)
         times.add_argument(
-            "--time-format", metavar="FORMAT", help="format of timestamps that are texts: '%%Y-%%m-%%d %%H:%%M:%%S'"
+            "--time-format",
+            metavar="FORMAT",
+            help="format of timestamps that are texts: iso (2025-08-14, 2025-08-14T13:40:00Z) or '%%d.%%m.%%Y %%H:%%M'",
         )
 
     @classmethod

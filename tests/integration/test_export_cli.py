@@ -172,6 +172,8 @@ def test_vectors_of_an_adapter_and_of_users(
     assert "is not empty: choose another --output, or add to it" in refused(commands.run("export", *more))
     again = commands.run("export", *more, "--new-items")
     assert f"80 items, of which 0 were encoded: {out}" in again.stdout
+    assert "40 users, as they were: give --histories to encode them again" in again.stdout
+    assert parquet.read_table(out / "users.parquet").to_pydict() == users
     assert "has the vectors of another model" in refused(
         commands.run("export", "--run", run_dir, "--output", out, "--vectors", "--new-items")
     )

@@ -216,6 +216,20 @@ def test_unknown_items_stop_before_the_first_answer_if_asked(
     assert printed.out == ""
 
 
+def test_items_of_the_history_are_recommended_if_asked(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = load_run(run).recommend(["item-3", "item-17"], top=80, repeats=True)
+    assert len(expected) == 80
+    asked = ["--run", str(run), "--top", "80", "--repeats"]
+    assert main([*asked, "--history", "item-3,item-17", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["recommendations"] == expected
+    path = tmp_path / "histories.jsonl"
+    path.write_text(json.dumps({"history": ["item-3", "item-17"]}) + "\n")
+    assert main([*asked, "--histories", str(path)]) == 0
+    assert len(json.loads(capsys.readouterr().out)["recommendations"]) == 80
+
+
 def test_lines_end_at_a_line_feed_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     users = ["a\u2028b", "c\x85d", "e\u2029f"]
     lines = [json.dumps({"user": user, "history": ["item-3"]}, ensure_ascii=False) for user in users]

@@ -118,5 +118,5 @@ def test_two_ranks_learn_what_one_learns(train: Train) -> None:
 
 def test_principal_components_are_refused(config: Path, commands: ForkedCommands, run_dir: Path) -> None:
     finished = commands.run("train", "--config", config, f"run_dir={run_dir}", "model.principal_components=true")
-    assert "principal_components reads one vector of each modality" in refused(finished)
+    assert "principal_components needs one vector of each modality" in refused(finished)
     assert not run_dir.exists()

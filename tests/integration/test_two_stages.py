@@ -12,11 +12,10 @@ from portable_runs import untrained
 from tiny_world import Tiny, build_shards
 from untrained_runs import export_run, make
 
-from transrec import load_run
+from transrec import Query, load_run
 from transrec.commands.recommend import LINES_AT_ONCE, main
 from transrec.config import ConfigError, validate
 from transrec.experiment import Experiment
-from transrec.runs.answers.query import Query
 from transrec.runs.recommender import Recommender
 
 HISTORY = ["item-3", "item-17", "item-3"]
@@ -138,9 +137,25 @@ def test_exclusions_and_filters_apply_before_items_are_counted(ranker: Path, fin
     first, second = load_run(finder), load_run(ranker)
     best = first.recommend(HISTORY, top=12)
     some = [row["title"] for row in best[2:]]
-    query = Query(HISTORY, 5, left_out=ids(best[:5]), filters={"title": some})
+    query = Query(HISTORY, 5, exclude=ids(best[:5]), filters={"title": some})
     (found,) = second.recommend_many([query], first_stage=first, first_stage_top=5)
     assert sorted(ids(found)) == sorted(ids(best[5:10]))
+
+
+def test_items_of_the_history_are_found_and_ranked_if_they_may_repeat(
+    ranker: Path, finder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    first, second = load_run(finder), load_run(ranker)
+    assert len(second.recommend(HISTORY, top=80)) == 78
+    every = second.recommend(HISTORY, top=80, repeats=True)
+    assert len(every) == 80
+    assert [row for row in every if row["item_id"] not in HISTORY] == second.recommend(HISTORY, top=80)
+    assert ids(second.recommend(HISTORY, top=80, repeats=True, first_stage=first)) == ids(every)
+    users = lines_of(tmp_path, {"user": "ann", "history": HISTORY})
+    asked = ["--run", ranker, "--first-stage", finder, "--top", 80, "--histories", users]
+    for arguments, count in (([], 78), (["--repeats"], 80)):
+        (line,) = answers(capsys, *asked, *arguments)
+        assert len(line["recommendations"]) == count
 
 
 def test_many_queries_share_passes_of_both_models(ranker: Path, finder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +224,7 @@ def test_a_file_is_answered_as_in_python(ranker: Path, finder: Path, tmp_path: P
     assert [row["probability"] for row in ann["recommendations"]] == pytest.approx(
         [row["probability"] for row in expected], abs=2e-6
     )
-    assert kim == {"user": "kim", "recommendations": []}, "a next-item run finds nothing without a history"
+    assert kim == {"user": "kim", "note": "first stage: the history is empty", "recommendations": []}
 
 
 def test_a_file_is_answered_in_batches(

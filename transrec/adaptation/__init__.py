@@ -1,4 +1,7 @@
-"""Adaptation: which parameters of a model train, and what is added. `name:` chooses a method; a list combines them."""
+"""Adaptation: which parameters of a model are trained, and what is added to it.
+
+`name:` chooses a method; a list combines methods.
+"""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -46,7 +49,7 @@ MethodConfig = Annotated[
 
 
 class CombinedConfig(Method):
-    """Several methods at once: all adapters are attached, and a parameter trains if any method trains it."""
+    """Several methods at once: all adapters are attached, and a parameter is trained if any method trains it."""
 
     name: Literal["combined"] = Field("combined", description="several methods together")
     methods: list[MethodConfig] = Field(min_length=1, description="methods, attached in this order")

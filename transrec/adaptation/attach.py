@@ -54,12 +54,14 @@ def towers(model: Model, names: Sequence[str]) -> dict[str, Tower]:
     known = model.towers()
     for name in names:
         if name not in known:
-            raise ConfigError(f"`towers`: the model has no {name} tower; it has: {', '.join(known) or 'none'}")
+            raise ConfigError(
+                f"`towers`: the model has no {name} tower: choose among those it has ({', '.join(known) or 'none'})"
+            )
     return {name: known[name] for name in names}
 
 
 def sites(model: Model, tower: str, name: str, layers: Sequence[int] | None = None) -> list[Site]:
-    """Sites called `name` in the given layers of a tower; None: in all. `layers` applies to item towers only.
+    """Sites called `name` in a tower, in the given layers or, if None, in all. `layers` applies to item towers only.
 
     Raises:
         ConfigError: the tower has no such site or no such layer.
@@ -78,7 +80,9 @@ def fusion(model: Model) -> Site:
     item = towers(model, ["item"])["item"]
     if len(item.leaves) < 2:
         read = ", ".join(leaf.modality for leaf in item.parts) or "neither"
-        raise ConfigError(f"adapters between modalities need an item encoder of text and image; this one reads {read}")
+        raise ConfigError(
+            f"adapters between modalities need an item encoder that reads text and image, but this one reads {read}"
+        )
     (site,) = _sites(item, "item", "fusion", None)
     return site
 
@@ -89,7 +93,9 @@ def _sites(tower: Tower, of: str, name: str, layers: Sequence[int] | None) -> li
         name = _OF_CONVOLUTIONS.get(name, name)
     if name not in paths or name in _SUB_LAYER_INPUT.values():
         known = ", ".join(sorted(set(paths) - set(_SUB_LAYER_INPUT.values()))) or "none"
-        raise ConfigError(f"{type(encoder).__name__}, the {of} tower, has no site {name!r}; its sites: {known}")
+        raise ConfigError(
+            f"{type(encoder).__name__}, the {of} tower, has no site {name!r}: choose among those it has ({known})"
+        )
     if name in OF_THE_TOWER:
         (path,) = paths[name]
         module, width = encoder.get_submodule(path), encoder.hidden_size
@@ -108,7 +114,9 @@ def _site_of_layer(tower: Tower, of: str, name: str, layer: int) -> Site:
         try:
             return encoder.get_submodule(encoder.site_paths[site][layer])
         except AttributeError as error:
-            raise ConfigError(f"the {of} tower is built differently from others of its kind: {error}") from None
+            raise ConfigError(
+                f"the {of} tower is built differently from others of its kind, so it cannot be adapted: {error}"
+            ) from None
 
     source = module(_SUB_LAYER_INPUT[name]) if name in _SUB_LAYER_INPUT else None
     width = _WIDTHS[name](module) if name in _WIDTHS else module(name).out_features
@@ -129,14 +137,18 @@ def attach(site: Site, adapter: Adapter, parallel: bool = False) -> None:
         parallel: x is the input of the sub-layer (attention or FFN) that ends in the site, not the site's input.
 
     Raises:
-        ConfigError: the site has an adapter, or is not the end of a sub-layer, whose input a parallel adapter reads.
+        ConfigError: the site already has an adapter, or `parallel` is set for a site that is not a sub-layer's end.
     """
     if hasattr(site.module, "adapter"):
         there, wanted = (type(module).__name__ for module in (site.module.get_submodule("adapter"), adapter))
-        raise ConfigError(f"site {site} already has an adapter, {there}, so {wanted} cannot be added")
+        raise ConfigError(
+            f"site {site} already has an adapter, {there}: remove it, or choose another site for {wanted}"
+        )
     if parallel:
         if site.source is None:
-            raise ConfigError(f"site {site} is not the end of a sub-layer, so no adapter can run in parallel to it")
+            raise ConfigError(
+                f"site {site} is not the end of a sub-layer, so no adapter can run in parallel to it: set mode=serial"
+            )
         carried = _CarriedInput()
         site.source.register_forward_pre_hook(carried.keep, with_kwargs=True)
         site.module.adapter_input = carried  # type: ignore[assignment]  # not a module: it has no parameters
@@ -154,7 +166,7 @@ def adapters(module: nn.Module) -> Iterator[tuple[str, Adapter]]:
 
 
 def detach(module: nn.Module) -> None:
-    """Undo `attach` of an adapter that is not parallel."""
+    """Remove an adapter that is not parallel."""
     del module.adapter
     for handle in [key for key, hook in module._forward_hooks.items() if hook is _adapt_output]:
         del module._forward_hooks[handle]

@@ -51,8 +51,8 @@ class HoulsbyConfig(BottleneckMethod):
     Paper: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019, in both towers as in Fu
     et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024. Deviations: an
     adapter acts before the sub-layer's output dropout (in the reference, after it; without dropout, both are the
-    same); the parallel form adds the sub-layer's input once. Their code adds it twice, so it does not start near the
-    pretrained function (`variant: released`).
+    same); the parallel form adds the sub-layer's input once. The code of Fu et al. adds it twice, so training does not
+    start near the pretrained function (`variant: released`).
     """
 
     rates = RateByModality(text=1.5e-4, image=4e-4)
@@ -70,7 +70,7 @@ class HoulsbyConfig(BottleneckMethod):
     @model_validator(mode="after")
     def _differs(self) -> Self:
         if self.variant == "released" and self.mode == "serial":
-            raise ValueError("the serial form is the same in both variants: set mode=parallel, or leave `variant` out")
+            raise ValueError("the serial form is the same in both variants: set mode=parallel, or remove `variant`")
         return self
 
     def adapter(self, width: int, bottleneck: int) -> "Bottleneck":
@@ -84,9 +84,9 @@ class PfeifferConfig(BottleneckMethod):
 
     Paper: Pfeiffer et al., "AdapterFusion: Non-Destructive Task Composition for Transfer Learning", EACL 2021.
     The method that Fu et al. benchmark under this name adapts after the attention only: `sites: [attention_output]`.
-    Their code also has a version of the paper's form (`variant: released`, for post-LN towers; it ignores `sites` and
-    `mode`), which wraps the frozen LayerNorm after the FFN and has its own LayerNorm, so it does not start near the
-    pretrained function.
+    Their code also has a version of the paper's form (`variant: released`, for post-LN towers, without regard to
+    `sites` and `mode`): it wraps the frozen LayerNorm after the FFN and adds a LayerNorm of its own, so training does
+    not start near the pretrained function.
     """
 
     rates = RateByModality(text=1e-4, image=4e-4)
@@ -110,8 +110,8 @@ class PfeifferConfig(BottleneckMethod):
 class Bottleneck(Adapter):
     """y + W_up ReLU(W_down z + b_down) + b_up, where z is y (serial) or the sub-layer's input x (parallel).
 
-    Weights ~ N(0, init_std²), biases 0. It starts near the identity, and at exactly the identity for init_std = 0
-    (but then, like any network of zeros, it learns only its output bias).
+    Weights ~ N(0, init_std²), biases 0. An adapter starts near the identity, and at exactly the identity for
+    init_std = 0 (but then, like any network of zeros, it learns only its output bias).
 
     Args:
         out: width of the output; None: the width of the input.

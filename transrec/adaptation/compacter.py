@@ -1,6 +1,6 @@
 """Compacter: bottleneck adapters whose matrices are sums of Kronecker products with shared factors.
 
-Shape letters: D width of a site, r width of the bottleneck, k terms of the sum, and size of the shared factors.
+Shape letters: D width of a site, r width of the bottleneck, k terms of the sum and size of the shared factors.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from transrec.protocols import Adapter, Model
 
 
 class CompacterConfig(AdapterMethod):
-    """Adapters after the attention and after the FFN of each layer, about sixty thousand parameters on BERT-base.
+    """Adapters after the attention and after the FFN of each layer, with about 60,000 parameters on BERT-base.
 
     Paper: Karimi Mahabadi et al., "Compacter: Efficient Low-Rank Hypercomplex Adapter Layers", NeurIPS 2021, as in Fu
     et al., WSDM 2024, whose code omits the skip connection around an adapter and so starts by discarding the layer's
@@ -49,7 +49,7 @@ class CompacterConfig(AdapterMethod):
                     width = self.bottleneck.of(site.group)
                     if site.width % self.terms or width % self.terms:
                         raise ConfigError(
-                            f"`terms`: {self.terms} does not divide both {site.width} and {width} at {site}"
+                            f"`terms` is {self.terms}, but must divide both widths at {site}, {site.width} and {width}"
                         )
                     yield Placed(site, Compacter(site.width, width, shared, skip=self.variant == "canonical"))
 

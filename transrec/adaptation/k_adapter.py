@@ -36,13 +36,13 @@ class Heads(BottleneckWidths):
 
 
 class KAdapterConfig(AdapterMethod):
-    """Adapter layers read states of the towers, and their output is combined with the last states; towers are frozen.
+    """Adapter layers read states of the frozen towers, and their output is combined with the last states.
 
     Paper: Wang et al., "K-Adapter: Infusing Knowledge into Pre-Trained Models with Adapters", Findings of ACL 2021, as
-    in Fu et al., WSDM 2024: they read the item encoder's first and last layer and the input of every block of the user
-    encoder. Their code attends to padding and, in the user encoder, to later items too, and combines frozen and adapted
-    states with randomly initialised weights (`variant: released`); here attention is masked, and training starts
-    exactly at the frozen function.
+    in Fu et al., WSDM 2024: the adapters read the item encoder's first and last layer and the input of every block of
+    the user encoder. The code of Fu et al. attends to padding and, in the user encoder, also to later items, and
+    combines frozen and adapted states with randomly initialised weights (`variant: released`). Here, attention is
+    masked, and training starts exactly at the frozen function.
     """
 
     rates = RateByModality(text=5e-6, image=1.5e-5)
@@ -83,13 +83,13 @@ class KAdapterConfig(AdapterMethod):
         odd = [read - 1 for read in chosen if read not in alike]
         if odd:
             raise ConfigError(
-                f"`layers`: {odd[0]} of the {site.tower} tower is not one of its layers 0..{last - 1} with the width "
-                f"of the last, {site.width}"
+                f"`layers`: the {site.tower} tower cannot be read at layer {odd[0]}: choose layers 0..{last - 1} whose "
+                f"output has the width of the last, {site.width}"
             )
         return chosen
 
 
-# The reference's learning rates of the backbone and the head, the groups that these weights belong to there.
+# The reference counts these weights to the backbone and the head; these are its learning rates of the two.
 ITEM_COMBINATION = RateByModality(text=5e-5, image=1e-4)
 USER_COMBINATION = RateByModality(text=1e-4, image=2e-4)
 
@@ -103,7 +103,7 @@ class KAdapter(Adapter):
         super().__init__()
         inner, heads = config.bottleneck.of(group), config.heads.of(group)
         if inner % heads:
-            raise ConfigError(f"`heads.{group}`: {heads} does not divide `bottleneck.{group}`, {inner}")
+            raise ConfigError(f"`heads.{group}` is {heads}, but must divide `bottleneck.{group}`, {inner}")
         self.reads = reads
         self.layers = nn.ModuleList(KAdapterLayer(width, inner, heads, config.dropout) for _ in reads)
         self.combine = nn.Linear(2 * width, width)

@@ -1,8 +1,8 @@
 """LoRA: a low-rank update of a frozen matrix, which can be merged into the matrix or written in PEFT's format.
 
-Designs considered for PEFT's format. Training with PEFT itself: its adapters replace modules, and its saving does not
-gather ZeRO-3 shards. A converter of our files: it would have to know the module names of each backbone. Chosen: writing
-from the live model, whose module names already are PEFT's target names.
+Designs considered for PEFT's format. Training with PEFT itself: its adapters replace modules, and its save function
+does not gather ZeRO-3 shards. A converter for our files: it would have to know the module names of each backbone.
+Chosen: writing from the live model, whose module names are PEFT's target names already.
 
 Shape letters: I inputs and O outputs of a site, r rank.
 """
@@ -31,15 +31,17 @@ class LoRAConfig(AdapterMethod):
     """Queries and values get low-rank updates; everything else is frozen.
 
     Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, with the ranks and the α of Fu
-    et al., WSDM 2024. Their code replaces the pretrained layers with new ones, whose weights are random and frozen and
-    whose biases train (`variant: released`).
+    et al., WSDM 2024. The code of Fu et al. replaces the pretrained layers with new ones that have random, frozen
+    weights and trained biases (`variant: released`).
     """
 
     rates = RateByModality(text=1e-3, image=1e-3)
 
     name: Literal["lora"] = Field("lora", description="low-rank updates of linear maps")
     sites: list[str] = Field(
-        ["query", "value"], min_length=1, description="linear maps to update: query, key, value, or ends of sub-layers"
+        ["query", "value"],
+        min_length=1,
+        description="linear maps to update: query, key, value or ends of sub-layers (attention_output, ffn_output)",
     )
     layers: list[int] | None = Field(None, min_length=1, description="layers of the item towers; null: all")
     rank: Ranks = Field(Ranks(), description="rank of the update")
@@ -101,7 +103,7 @@ def merge(model: nn.Module) -> None:
     The weights must not be sharded by ZeRO-3.
 
     Raises:
-        ConfigError: there is no LoRA, or it does not use the pretrained matrices.
+        ConfigError: the model has no LoRA, or its LoRA does not use the pretrained matrices.
     """
     for path, adapter in _low_ranks(model).items():
         linear: Any = model.get_submodule(path)
@@ -115,7 +117,7 @@ def as_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     `model` is the backbone, for an adapter of the published model, or the whole recommender.
 
     Raises:
-        ConfigError: there is no LoRA, or PEFT cannot express it.
+        ConfigError: the model has no LoRA, or PEFT's format cannot express its LoRA.
     """
     found, config, tensors = _low_ranks(model), {}, {}
     for path, adapter in found.items():
@@ -139,7 +141,7 @@ def as_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _low_ranks(model: nn.Module) -> dict[str, LowRank]:
     found = {path: adapter for path, adapter in adapters(model) if isinstance(adapter, LowRank)}
     if not found:
-        raise ConfigError("there is no LoRA in the model, so nothing can be merged or written for PEFT")
+        raise ConfigError("the model has no LoRA, so nothing can be merged or written for PEFT")
     if any(isinstance(adapter, FreshLowRank) for adapter in found.values()):
         raise ConfigError(
             "LoRA with `variant: released` does not use the pretrained matrices: use `variant: canonical`"

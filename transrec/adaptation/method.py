@@ -1,12 +1,13 @@
-"""The contract of adaptation methods: where adapters are attached, and which parameters train at which rates.
+"""The contract of adaptation methods: where adapters are attached, and which parameters are trained at which rates.
 
 `adaptation:` takes one method, a mapping with a `name`, or a list of them.
 
-Designs considered for that. Always a list: dotted overrides of the one method that nearly every run has
+Designs considered for this setting. Always a list: dotted overrides of the one method that nearly every run has
 (`adaptation.bottleneck.item=8`) would need its index in the list. A mapping or a list, kept as written: all code that
-reads it has to distinguish the two. Chosen: always one method; a list is read as the method `combined`, which holds the
-methods of the list. The parameters that train are selected by a predicate over a parameter's group and name: named
-groups cannot express "all biases" or "the LayerNorms of one tower", and a combination is the union of its predicates.
+reads the setting has to distinguish the two. Chosen: always one method; a list is read as the method `combined`, which
+holds the methods of the list. The trained parameters are selected by a predicate over a parameter's group and name:
+named groups cannot express "all biases" or "the LayerNorms of one tower", and a combination is the union of its
+predicates.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ class Sizes(Config):
     __pydantic_extra__: dict[str, PositiveInt]
 
     item: PositiveInt = Field(description="size in the towers that read items")
-    user: PositiveInt = Field(description="number for the user encoder")
+    user: PositiveInt = Field(description="size in the user encoder")
 
     def of(self, group: str) -> int:
         """Get the size of a group.
@@ -65,7 +66,7 @@ class Placed(NamedTuple):
 
 
 class Method(Config):
-    """Base of all methods: `apply` attaches the adapters, then freezes every parameter that does not train."""
+    """Base of all methods: `apply` attaches the adapters, then freezes every parameter that is not trained."""
 
     name: str
 
@@ -81,11 +82,11 @@ class Method(Config):
         return {}
 
     def trains(self, member: Member) -> bool:
-        """Whether this parameter trains."""
+        """Whether this parameter is trained."""
         raise NotImplementedError
 
     def selection(self, model: Model) -> Callable[[Member], bool]:
-        """The predicate that selects the parameters that train; overridden where it depends on the model."""
+        """The predicate that selects the parameters to train; overridden where it depends on the model."""
         return self.trains
 
     def adapter_rates(self, modalities: tuple[str, ...]) -> dict[str, float]:
@@ -93,7 +94,7 @@ class Method(Config):
         return {}
 
     def apply(self, model: Model) -> Rates:
-        """Attach the adapters and freeze every parameter that does not train.
+        """Attach the adapters and freeze every parameter that is not trained.
 
         Returns:
             The learning rate of each parameter that was added.
@@ -104,7 +105,7 @@ class Method(Config):
 
 
 class AdapterMethod(Method):
-    """Adapters train, and the groups in `also_train`; everything else is frozen."""
+    """The adapters and the groups in `also_train` are trained; everything else is frozen."""
 
     rates: ClassVar[RateByModality]
 
@@ -112,7 +113,7 @@ class AdapterMethod(Method):
         ["item", "user"], min_length=1, description="towers of the model that get adapters: item, text, image, user"
     )
     also_train: list[Literal["head", "layer_norm"]] = Field(
-        [], description="groups of parameters that train besides the adapters"
+        [], description="parameter groups trained in addition to the adapters"
     )
 
     def trains(self, member: Member) -> bool:
@@ -145,5 +146,5 @@ class AdapterMethod(Method):
             for group in sizes.model_extra or () if isinstance(sizes, Sizes) else ():
                 if group not in groups:
                     raise ConfigError(
-                        f"`{key}.{group}`: the model has no towers of that group, only {', '.join(sorted(groups))}"
+                        f"`{key}.{group}`: no such group of towers: choose among {', '.join(sorted(groups))}"
                     )

@@ -21,14 +21,14 @@ _ENDS: dict[int, list[SubLayerEnd]] = {1: ["ffn_output"], 2: ["attention_output"
 
 
 class ModelPatchConfig(AdapterMethod):
-    """Patches in the user encoder, its second LayerNorms and all modules outside both towers train; the rest is frozen.
+    """Trains patches in the user encoder, its second LayerNorms and all modules outside both towers; freezes the rest.
 
     Paper: Yuan et al., "Parameter-Efficient Transfer from Sequential Behaviors for User Modeling and Recommendation"
     (PeterRec), SIGIR 2020. With `reduction: 8`, two patches have less than a tenth of the parameters of a convolutional
-    layer, as the paper claims; with the 4 of its code, they have 17 %. `cardinality` splits a bottleneck into parallel
-    ones; their sum is one bottleneck and is computed as such, so that only the rounding of widths differs. A parallel
-    patch adds the sub-layer's input to its output, as in the released code, and does not start near the pretrained
-    function; with `inner_skip: false` it does.
+    layer, as the paper claims; with `reduction: 4`, as in its code, they have 17 %. `cardinality` splits a bottleneck
+    into parallel ones; their sum is one bottleneck and is computed as such, so only the rounding of widths differs. A
+    parallel patch adds the sub-layer's input to its output, as in the released code, so training does not start near
+    the pretrained function, unless `inner_skip` is false.
     """
 
     rates = RateByModality(text=1e-3, image=1e-3)
@@ -43,7 +43,7 @@ class ModelPatchConfig(AdapterMethod):
     reduction: int = Field(8, ge=1, description="width of the tower divided by the width of a patch's hidden layer")
     cardinality: int = Field(1, ge=1, description="number of parallel bottlenecks in a patch")
     init_std: float = Field(0.02, gt=0, description="standard deviation of a patch's initial weights")
-    norms: Literal["second", "none"] = Field("second", description="LayerNorms of the user encoder that train")
+    norms: Literal["second", "none"] = Field("second", description="LayerNorms of the user encoder to train")
 
     @model_validator(mode="after")
     def _keeps_the_sub_layer(self) -> Self:
@@ -66,7 +66,7 @@ class ModelPatchConfig(AdapterMethod):
         """
         encoder = towers(model, ["user"])["user"].encoder
         if self.norms == "second" and not encoder.second_norms:
-            raise ConfigError(f"`norms`: {type(encoder).__name__} has no second LayerNorms; set norms=none")
+            raise ConfigError(f"`norms`: {type(encoder).__name__} has no second LayerNorms: set norms=none")
         norms = [encoder.get_submodule(path) for path in encoder.second_norms] if self.norms == "second" else []
         second = {parameter for norm in norms for parameter in norm.parameters()}
 
@@ -80,7 +80,7 @@ class ModelPatchConfig(AdapterMethod):
 class ModelPatch(Adapter):
     """H(z) = z + MP(z), MP(z) = W_up gelu(W_down z + b_down) + b_up: H(y) (serial), or y + H(x) (parallel).
 
-    y is the sub-layer's output, x its input; parallel without `inner_skip` it is y + MP(x).
+    y is the sub-layer's output, x its input. The parallel form without `inner_skip` is y + MP(x).
     """
 
     def __init__(self, width: int, bottleneck: int, init_std: float, parallel: bool, inner_skip: bool):

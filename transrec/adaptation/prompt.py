@@ -16,15 +16,15 @@ from transrec.protocols import Adapter, Model
 
 
 class PromptConfig(AdapterMethod):
-    """Prompts follow the class token of every item; everything else is frozen.
+    """Prompts are inserted after the class token of every item; everything else is frozen.
 
     Papers: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", EMNLP 2021; for images the
     shallow form of Jia et al., "Visual Prompt Tuning", ECCV 2022. The default number of prompts is that of Fu et al.,
     WSDM 2024, for text; for images they use 10. Deviations: prompts are inserted after the embeddings' LayerNorm, and
     start as embeddings of random words for text and as zeros for images; mean pooling includes them. The code of Fu et
-    al. replaces the title's first tokens with prompts, so that those tokens are not read (`variant: released`; for
-    images that is the canonical form). Prompts do not start near the pretrained function: every other position can
-    attend to them.
+    al. replaces the title's first tokens with prompts, so these tokens are not read (`variant: released`; for images,
+    it is the same as the canonical form). Training does not start near the pretrained function, because every position
+    can attend to the prompts.
     """
 
     rates = RateByModality(text=5e-5, image=2e-4)

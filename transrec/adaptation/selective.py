@@ -1,4 +1,4 @@
-"""Adaptation without adapters: only the parameters that train are selected; they keep the rates of their groups."""
+"""Adaptation without adapters: parameters are selected for training, at the learning rates of their groups."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -13,7 +13,7 @@ from transrec.protocols import Model
 
 
 class FullConfig(Method):
-    """Every parameter trains (FTA in Fu et al., WSDM 2024)."""
+    """Every parameter is trained (FTA in Fu et al., WSDM 2024)."""
 
     name: Literal["full"] = Field("full", description="train everything")
 
@@ -22,19 +22,19 @@ class FullConfig(Method):
 
 
 class HeadOnlyConfig(Method):
-    """The backbone and every LayerNorm are frozen; the projection and the user encoder train."""
+    """The projection and the user encoder are trained; the backbone and every LayerNorm are frozen."""
 
     name: Literal["head_only"] = Field("head_only", description="train the projection and the user encoder")
-    also_train: list[Literal["layer_norm"]] = Field([], description="groups of parameters that train besides the head")
+    also_train: list[Literal["layer_norm"]] = Field([], description="parameter groups trained in addition to the head")
 
     def trains(self, member: Member) -> bool:
         return member.group == "head" or member.group in self.also_train
 
 
 class FrozenBackboneConfig(Method):
-    """The backbones, including their LayerNorms, are frozen; everything else, including its LayerNorms, trains.
+    """The backbones, including their LayerNorms, are frozen; everything else, including LayerNorms, is trained.
 
-    EM3 trains on frozen encoders in this way. `head_only` freezes every LayerNorm, even those of a fusion.
+    EM3 is trained in this way on frozen encoders. `head_only` freezes every LayerNorm, even those of a fusion.
     """
 
     name: Literal["frozen_backbone"] = Field("frozen_backbone", description="train everything but the backbones")
@@ -44,7 +44,7 @@ class FrozenBackboneConfig(Method):
 
 
 class SelectiveMethod(Method):
-    """Some parameters of the towers train."""
+    """Some parameters of the towers are trained."""
 
     towers: list[str] = Field(
         ["item", "user"], min_length=1, description="towers of the model whose parameters are selected"
@@ -61,20 +61,21 @@ class SelectiveMethod(Method):
 
 
 class LayerNormConfig(SelectiveMethod):
-    """The LayerNorms of the towers train, including those of the embeddings and the last one.
+    """The LayerNorms of the towers are trained, including those of the embeddings and the last one.
 
-    As in Fu et al., WSDM 2024; for images first in Frankle et al., "Training BatchNorm and Only BatchNorm", ICLR 2021.
+    As in Fu et al., WSDM 2024. Training only normalisation layers goes back to Frankle et al., "Training BatchNorm and
+    Only BatchNorm", ICLR 2021, for BatchNorm in image models.
     """
 
     name: Literal["layer_norm"] = Field("layer_norm", description="train every LayerNorm")
-    also_train: list[Literal["head"]] = Field([], description="groups of parameters that train besides the LayerNorms")
+    also_train: list[Literal["head"]] = Field([], description="parameter groups trained in addition to the LayerNorms")
 
     def trains(self, member: Member) -> bool:
         return (member.group == "layer_norm" and self.inside(member)) or member.group in self.also_train
 
 
 class BitFitConfig(SelectiveMethod):
-    """Every bias vector of the towers trains, including those of LayerNorms and the projection.
+    """Every bias vector of the towers is trained, including those of LayerNorms and the projection.
 
     Paper: Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
     Language-models", ACL 2022.
@@ -82,7 +83,7 @@ class BitFitConfig(SelectiveMethod):
 
     name: Literal["bitfit"] = Field("bitfit", description="train every bias")
     also_train: list[Literal["head", "layer_norm"]] = Field(
-        [], description="groups of parameters that train besides the biases"
+        [], description="parameter groups trained in addition to the biases"
     )
 
     def trains(self, member: Member) -> bool:
@@ -92,14 +93,14 @@ class BitFitConfig(SelectiveMethod):
 
 
 class LastLayersConfig(Method):
-    """The last layers of the user encoder train; in NextItNet, a layer is a convolution and the LayerNorm after it.
+    """The last layers of the user encoder are trained; in NextItNet, a layer is a convolution and its LayerNorm.
 
-    With the head of a task, which always trains, this is FineCLS (`layers: 0`), FineLast1 or FineLast2 of PeterRec
+    With the head of a task, which is always trained, this is FineCLS (`layers: 0`), FineLast1 or FineLast2 of PeterRec
     (Yuan et al., SIGIR 2020).
     """
 
     name: Literal["last_layers"] = Field("last_layers", description="train the last layers of the user encoder")
-    layers: int = Field(1, ge=0, description="number of the user encoder's last layers that train")
+    layers: int = Field(1, ge=0, description="number of the user encoder's last layers to train")
 
     def selection(self, model: Model) -> Callable[[Member], bool]:
         """The predicate that selects the parameters to train.
@@ -110,7 +111,7 @@ class LastLayersConfig(Method):
         user_encoder = towers(model, ["user"])["user"].encoder
         paths = user_encoder.layer_paths
         if self.layers > len(paths):
-            raise ConfigError(f"`layers`: the user encoder has {len(paths)} layers, not {self.layers}")
+            raise ConfigError(f"`layers` is {self.layers}, but the user encoder has only {len(paths)}")
         chosen = [user_encoder.get_submodule(path) for layer in paths[len(paths) - self.layers :] for path in layer]
         last = {parameter for module in chosen for parameter in module.parameters()}
         return lambda member: member.parameter in last

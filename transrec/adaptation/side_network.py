@@ -19,16 +19,15 @@ from transrec.protocols import Adapter, Model
 
 
 class SideNetworkConfig(AdapterMethod):
-    """Bottlenecks read the pooled states of the layers, one after another, and correct the last; towers are frozen.
+    """Bottlenecks read the pooled states of the frozen layers, one after another, and correct the last.
 
     Paper: Fu et al., "IISAN: Efficiently Adapting Multimodal Representation for Sequential Recommendation with
-    Decoupled PEFT", SIGIR 2024, on every second layer as there: its networks within each modality and, with
-    `inter_modal`, the one between text and image. Nothing below them trains, so the backbones run without gradients,
-    and the networks read only the pooled states (n, S, H). Deviations: the networks' output is added to the frozen
-    output instead of replacing it, so that training starts near the pretrained function; a missing modality is masked;
-    of towers of unequal depth, the deeper one is read at evenly spaced layers; the reference also trains projection,
-    fusion and user encoder (`also_train: [head]`). No learning rate is published; that of Houlsby's bottlenecks is
-    used.
+    Decoupled PEFT", SIGIR 2024, also on every second layer: its networks within each modality and, with `inter_modal`,
+    the one between text and image. Nothing below the networks is trained, so the backbones run without gradients, and
+    the networks read only the pooled states (n, S, H). Deviations: the networks' output is added to the frozen output
+    instead of replacing it, so that training starts near the pretrained function; a missing modality is masked; if the
+    towers differ in depth, the deeper one is read at evenly spaced layers; the reference also trains projection, fusion
+    and user encoder (`also_train: [head]`). No learning rate is published; that of Houlsby's bottlenecks is used.
     """
 
     rates = RateByModality(text=1.5e-4, image=4e-4)
@@ -36,7 +35,7 @@ class SideNetworkConfig(AdapterMethod):
     name: Literal["side_network"] = Field("side_network", description="bottlenecks along the frozen layers' states")
     towers: list[str] = Field(["item"], min_length=1, description="towers that get a network: item, text, image, user")
     also_train: list[Literal["head"]] = Field(  # type: ignore[assignment]  # LayerNorms would need a backward pass
-        [], description="groups of parameters that train besides the networks"
+        [], description="parameter groups trained in addition to the networks"
     )
     layers: list[int] | None = Field(
         None, min_length=1, description="layers of the item towers whose input is read; null: every second"
@@ -49,7 +48,7 @@ class SideNetworkConfig(AdapterMethod):
     def _reads_both(self) -> Self:
         if self.inter_modal and "item" not in self.towers:
             raise ValueError(
-                "`inter_modal` reads the same states as the networks of both item towers: `towers` must contain item"
+                "`inter_modal` reads the same states as the networks of both item towers: add item to `towers`"
             )
         return self
 
@@ -67,7 +66,7 @@ class SideNetworkConfig(AdapterMethod):
         widths = {tower.modality: tower.width for tower in towers}
         if len(set(widths.values())) > 1:
             listed = ", ".join(f"{modality} {width}" for modality, width in widths.items())
-            raise ConfigError(f"`inter_modal`: the backbones must have the same width, but theirs are {listed}")
+            raise ConfigError(f"`inter_modal` needs backbones of the same width, but their widths are {listed}")
         reads = paired({tower.modality: self._reads(tower) for tower in towers})
         return Placed(site, InterModalNetwork(towers[0].width, site.width, self.bottleneck.item, self.init_std, reads))
 
@@ -84,13 +83,13 @@ class SideNetworkConfig(AdapterMethod):
         odd = [layer for layer in chosen if layer not in alike]
         if odd:
             raise ConfigError(
-                f"`layers`: {odd[0]} of the {site.tower} tower is not one of its layers 0..{last - 1} whose input has "
-                f"the width of the last states, {site.width}"
+                f"`layers`: the {site.tower} tower cannot be read at layer {odd[0]}: choose layers 0..{last - 1} whose "
+                f"input has the width of the last states, {site.width}"
             )
         return [*chosen, last]
 
 
-TEMPERATURE = 0.1  # τ of the gates, as in the reference; a gate moves ten times as far as its rate alone implies
+TEMPERATURE = 0.1  # τ of the gates, as in the reference; a gate moves ten times as far as its learning rate implies
 
 
 class SideNetwork(Adapter):
@@ -150,7 +149,7 @@ class InterModalNetwork(Adapter):
 
 
 def paired(reads: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """Shorten each list to the length of the shortest: evenly spaced entries, the last one included."""
+    """Shorten each list to the length of the shortest, keeping evenly spaced entries and the last one."""
     steps = min(map(len, reads.values())) - 1
     back = [step / max(1, steps) for step in range(steps, -1, -1)]
     return {name: [read[-1 - round(share * (len(read) - 1))] for share in back] for name, read in reads.items()}

@@ -15,7 +15,7 @@ from transrec.evaluation.groups import group_table
 from transrec.evaluation.report import table
 from transrec.runs.channels import Channels
 from transrec.runs.evaluate import check_own_tests, data_of, evaluate, save_tests, tables
-from transrec.terminal import console
+from transrec.terminal import console, read_by_program
 
 
 @command()
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for section in sections:
                 for grouping, models in section.groupings.items():
                     console().print(group_table(grouping, models, sample))
-        for result in results:
+        for result in results if read_by_program() else ():
             print_json(result.as_json())
     return 0
 

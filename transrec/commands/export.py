@@ -89,9 +89,11 @@ def write_vectors(arguments: argparse.Namespace) -> int:
     print(f"{manifest.items:,} items, of which {manifest.encoded_items:,} were encoded: {arguments.output}")
     for name, error in manifest.largest_error.items():
         print(f"{name}: differs from the model by at most {error:.1e}")
-    if manifest.users is not None:
+    if manifest.users is not None and users is None:
+        print(f"{manifest.users.written:,} users, as they were: give --histories to encode them again")
+    elif manifest.users is not None:
         print(f"{manifest.users.written:,} users; {manifest.users.left_out:,} have no known item and were left out")
-    if manifest.users is not None and manifest.users.unknown_ids:
+    if users is not None and manifest.users is not None and manifest.users.unknown_ids:
         print(f"left out {manifest.users.unknown_ids:,} unknown item ids", file=sys.stderr)
     if manifest.leaves_out:
         print(

@@ -3,8 +3,9 @@
 transrec recommend --run R --history ID,ID,… [--catalogue SHARDS] [--top 10]
 transrec recommend --run R --item ID --item ID …           for ids that contain a comma
 transrec recommend --run R --histories users.jsonl [--catalogue SHARDS] [--top 10] > recommendations.jsonl
-                                     a line's "candidates": [ids] are ranked instead of the catalogue; for a ranking
-                                     model it may also hold "time", "context": {…} and "profile": {…}
+                                     a line's "candidates": [ids] are ranked instead of the catalogue; it may also
+                                     hold "exclude": [ids], "filters": {column: [values]}, "repeats": true and, for a
+                                     ranking model, "time", "context": {…} and "profile": {…}
 transrec recommend [--run SOURCE] --adapter A [B …] …      one result per adapter, with one shared base
 transrec recommend --run RANKING --first-stage NEXT_ITEM [--first-stage-top 100] …
                                      a next-item run finds the candidates, and a ranking model ranks them
@@ -22,7 +23,7 @@ from rich.table import Table
 from transrec.commands.entry import add_json, command, positive, print_json, values_joined
 from transrec.config import ConfigError
 from transrec.files import parsed_json
-from transrec.runs.answers.query import Query
+from transrec.runs.answers.query import Query, why_none
 from transrec.runs.catalogue import Catalogue
 from transrec.runs.histories import UserHistory, ids_of, read_histories, users_of
 from transrec.runs.recommender import CANDIDATES_TWICE, FIRST_STAGE_TOP, Recommender, load_run, recommenders
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = parse(argv)
     history = one_history(arguments)
-    users = None if history is not None else asked_users(arguments.histories, several=len(arguments.adapter) > 1)
+    several = len(arguments.adapter) > 1
+    users = None if history is not None else asked_users(arguments.histories, several, arguments.repeats)
     documents = []
     first_stage = opened_first_stage(arguments)
     for recommender in opened(arguments, first_stage):
@@ -48,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             answer(recommender, users, arguments.top, arguments.unknown, named, *stages)
         elif history is not None:
             found = recommender.recommend(
-                history, arguments.top, first_stage=first_stage, first_stage_top=arguments.first_stage_top
+                history,
+                arguments.top,
+                repeats=arguments.repeats,
+                first_stage=first_stage,
+                first_stage_top=arguments.first_stage_top,
             )
             if arguments.json:
                 documents.append(document(recommender, history, found))
@@ -98,6 +104,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--catalogue", metavar="DIR|URL", help="shards whose items to recommend (default: the run's)")
     parser.add_argument("--top", type=positive(int), default=10, help="number of results, at least 1: %(default)s")
     parser.add_argument(
+        "--repeats", action="store_true", help="recommend items of the history again, too (default: leave them out)"
+    )
+    parser.add_argument(
         "--first-stage", type=Path, metavar="RUN", help="run that finds the candidates which a ranking model ranks"
     )
     parser.add_argument(
@@ -110,7 +119,8 @@ def argument_parser() -> argparse.ArgumentParser:
         "--unknown",
         choices=["skip", "error"],
         default="skip",
-        help="for item ids that are not in the catalogue: leave them out and report them (%(default)s), or stop",
+        help="for item ids of --histories that are not in the catalogue: leave them out and report them (skip, the "
+        "default), or stop (error); --history and --item always stop",
     )
     add_json(parser)
     return parser
@@ -171,20 +181,21 @@ def one_history(arguments: argparse.Namespace) -> list[str] | None:
     return ids_of(listed, "--history") if isinstance(listed, list) else [one.strip() for one in history.split(",")]
 
 
-def asked_users(place: str, several: bool) -> Iterable[UserHistory]:
+def asked_users(place: str, several: bool, repeats: bool) -> Iterable[UserHistory]:
     """The users of a file, read completely so that its errors come before the first answer; standard input is streamed.
 
     Args:
         several: the users are needed more than once.
+        repeats: for lines without this key.
 
     Raises:
         ConfigError: the file cannot be read.
         TransRecError: see `read_histories`.
     """
     if place == STANDARD_INPUT:
-        stream = read_histories(sys.stdin.buffer, "standard input")
+        stream = read_histories(sys.stdin.buffer, "standard input", repeats)
         return list(stream) if several else stream
-    return users_of(place)
+    return users_of(place, repeats)
 
 
 def answer(
@@ -196,7 +207,10 @@ def answer(
     first_stage: Recommender | None = None,
     first_stage_top: int = FIRST_STAGE_TOP,
 ) -> None:
-    """Print a JSON line for each user; `"unknown"` lists the items that were left out, if there are any."""
+    """Print a JSON line for each user; `"unknown"` lists the items that were left out, if there are any.
+
+    If there are no recommendations, `"note"` says why.
+    """
     catalogue, left_out, concerned = recommender.catalogue, 0, 0
     if isinstance(users, list):
         for user in users:  # so that errors come before the first answer
@@ -204,16 +218,17 @@ def answer(
     for some in batches(users):
         for user in some:
             check(recommender, user, unknown, first_stage)
-        if first_stage is not None:
-            some = with_candidates(some, first_stage, first_stage_top)
-        for user, found in zip(some, recommended(recommender, some, top), strict=True):
-            missing = missing_from(recommender, first_stage, user)
+        asked = some if first_stage is None else with_candidates(some, first_stage, first_stage_top)
+        for user, one, found in zip(some, asked, recommended(recommender, asked, top), strict=True):
+            missing = missing_from(recommender, first_stage, one)
             if missing:
                 left_out, concerned = left_out + len(missing), concerned + 1
                 if concerned <= MOST_WARNINGS:
                     such = ", ".join(map(shortened, missing[:5]))
                     print(f"{user.where}: left out unknown item ids: {such}", file=sys.stderr)
-            noted = {"unknown": missing} if missing else {}
+            noted: dict[str, Any] = {"unknown": missing} if missing else {}
+            if not found:
+                noted["note"] = note(recommender, first_stage, user, one)
             print_json({"user": user.user, **named, **noted, "recommendations": found}, flush=True)
     if left_out:
         such = ", ".join(map(shortened, catalogue.item_ids[:3]))
@@ -240,13 +255,28 @@ def with_candidates(users: Sequence[UserHistory], first_stage: Recommender, top:
 
 def recommended(recommender: Recommender, users: Sequence[UserHistory], top: int) -> list[list[dict[str, Any]]]:
     """The recommendations for each user from the items that the catalogue has; [] without a history that is needed."""
-    known, queries = recommender.catalogue.known, []
-    for user in users:
-        candidates = None if user.candidates is None else known(user.candidates)
-        queries.append(Query(known(user.history), top, candidates, user.visit))
+    queries = [query_of(recommender, user, top) for user in users]
     answerable = [bool(query.history) or not recommender.needs_history for query in queries]
     found = iter(recommender.recommend_many([query for query, can in zip(queries, answerable, strict=True) if can]))
     return [next(found) if can else [] for can in answerable]
+
+
+def query_of(recommender: Recommender, user: UserHistory, top: int = 1) -> Query:
+    """The query for a user, without the ids of the history and the candidates that the catalogue lacks."""
+    known = recommender.catalogue.known
+    candidates = None if user.candidates is None else known(user.candidates)
+    return Query(known(user.history), top, candidates, user.visit, user.exclude, user.filters, user.repeats)
+
+
+def note(
+    recommender: Recommender, first_stage: Recommender | None, user: UserHistory, with_candidates: UserHistory
+) -> str:
+    """The reason why there are no recommendations for a user, before and after the first stage found candidates."""
+    if first_stage is not None and not with_candidates.candidates:
+        query = query_of(first_stage, user)
+        return f"first stage: {why_none(query, user.history, first_stage.catalogue, first_stage.needs_history)}"
+    query = query_of(recommender, with_candidates)
+    return why_none(query, user.history, recommender.catalogue, recommender.needs_history)
 
 
 def missing_from(recommender: Recommender, first_stage: Recommender | None, user: UserHistory) -> list[str]:
@@ -260,12 +290,16 @@ def missing_from(recommender: Recommender, first_stage: Recommender | None, user
 def check(recommender: Recommender, user: UserHistory, unknown: str, first_stage: Recommender | None = None) -> None:
     """
     Raises:
-        ConfigError: a column of the visit is misspelt; the line names candidates although a first stage finds them;
+        ConfigError: a column of the visit is misspelt; the items have no column to filter by; the line names candidates
+            although a first stage finds them;
             or, if `unknown` is "error", a catalogue lacks an item of the line, or a model needs a history and the
             user has none.
     """
     try:
         recommender.check_visit(user.visit)
+        for one in (recommender, first_stage):
+            if one is not None:
+                one.catalogue.check_filters(user.filters)
     except ConfigError as error:
         raise ConfigError(f"{user.where}: {error}") from None
     if first_stage is not None and user.candidates is not None:

@@ -1,6 +1,6 @@
 """Values over users with confidence intervals: the bootstrap, and Student's interval of a mean.
 
-In a task, a user may have several targets, which the bootstrap then draws together.
+In a task, a user may have several targets; the bootstrap draws them together.
 
 Shape letters: I targets, U users, V distinct per-user values, R resamples, r resamples held at once.
 """
@@ -90,7 +90,7 @@ def bootstrap_targets(statistic: Statistic, users: Tensor, interval: Interval = 
 
 
 def bootstrap_mean(values: Tensor, users: Tensor | None, interval: Interval = USUAL) -> Estimate:
-    """The mean of `values` (I,) over targets with users resampled: `bootstrap_targets`, faster for repeated values.
+    """The mean of `values` (I,) over targets, with users resampled; faster than `bootstrap_targets` if values repeat.
 
     Args:
         users: (I,) number of the user of each target; None: all users differ.

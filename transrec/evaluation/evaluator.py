@@ -69,7 +69,8 @@ class EvaluationConfig(Config):
     )
     repeats: Repeats = Field(
         "count",
-        description="a target already in the user's history is ranked (count), or is a miss, as in the released code",
+        description="a target that is already in the user's history is ranked (count), or counts as a miss, as in the "
+        "released code",
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the metrics' intervals")
     users: int | None = Field(
@@ -219,7 +220,7 @@ def _ranking(config: EvaluationConfig, examples: Examples, world: World) -> Rank
 
 
 def _no_question(part: Part) -> ConfigError:
-    return ConfigError(f"no user has a {part} target: see data.min_interactions, data.split and data.examples")
+    return ConfigError(f"no user has a {part} target: change data.min_interactions, data.split or data.examples")
 
 
 def _calibrated(metrics: Sequence[Metric], examples: Examples) -> list[str]:
@@ -236,8 +237,8 @@ def _check_readings(asked: Metric, readings: Mapping[str, Reading[Any, Any, Any]
     missing = [name for name in asked.reads if name not in readings]
     if missing:
         raise ConfigError(
-            f"`evaluation.metrics`: {asked.name} needs the readings {', '.join(missing)}, "
-            f"but these examples provide only {', '.join(readings)}"
+            f"`evaluation.metrics`: {asked.name} needs the readings {', '.join(missing)}, but these examples provide "
+            f"only {', '.join(readings)}: choose another metric"
         )
 
 
@@ -272,8 +273,8 @@ class Kind:
     readings: Mapping[str, Reading[Any, Any, Any]]
     context: Callable[[EvaluationConfig, Any, World], Any]  # context that the readings receive
     baselines: tuple[str, ...]  # names, in the order in which they are shown
-    kept: tuple[str, ...]  # readings measured on the test even if no metric needs them
-    kept_metrics: tuple[str, ...] = ()  # metrics measured on the test even if not configured
+    kept: tuple[str, ...]  # readings measured on the test set even if no metric needs them
+    kept_metrics: tuple[str, ...] = ()  # metrics measured on the test set even if not configured
     # By NAME, the readings NAME@K.
     readings_at_k: Mapping[str, Callable[[int], Reading[Any, Any, Any]]] = field(default_factory=dict)
     named: frozenset[str] = frozenset()  # readings that hold numbers of targets, which have names
@@ -308,7 +309,7 @@ def encode_catalogue(
 def encode_items(
     model: Model, store: ItemStore, items: NDArray[np.int64], world: World, advance: Advance = _unseen
 ) -> Tensor:
-    """Vectors of at least one item (I, D) in fp32; ranks share the work and run equally many encoder passes."""
+    """Vectors of at least one item (I, D) in fp32; ranks share the work and run the same number of encoder passes."""
     return _encoded(model, store, items, world, 0, advance)
 
 

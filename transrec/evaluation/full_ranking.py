@@ -13,7 +13,7 @@ scores (`nn.dot_product`) are therefore accumulated in float64 and rounded once:
 on `chunk` or B, except where an error of 1e-16 straddles a float32 boundary.
 
 Designs considered for ranks. Exact scores of everything: float64 costs twice as much as float32 on CPUs, and 2 to 64
-times on GPUs. Rough scores alone: ties are decided by chance. Taken: a rough score decides if its distance from
+times on GPUs. Rough scores alone: ties are decided by chance. Chosen: a rough score decides if its distance from
 the target's score exceeds the largest possible error (`BoundedScore`); exact scores decide the rest, a few items for
 each user.
 """
@@ -135,7 +135,7 @@ def top_items(
     for own in candidates if candidates.ndim == 2 else [candidates]:
         _check_items(catalogue_size, own, chunk)
     if top < 1:
-        raise ValueError(f"top {top}: ask for at least 1 item")
+        raise ValueError(f"top is {top}: ask for at least 1 item")
     users = None if history is None else len(history)
     best: Tensor | None = None
     for a, b in _chunks(catalogue_size, chunk):
@@ -176,8 +176,8 @@ class _Uncounted:
 def _bounded_ranks(score: BoundedScore, targets: Tensor, uncounted: _Uncounted) -> Tensor | None:
     """Ranks by rough scores and, where they are too close to the target's, by exact ones.
 
-    None if there is no bound, or if so many scores are close (as with a model that scores all items alike) that exact
-    scores of all items are faster.
+    None if there is no bound, or if so many scores are close (as with a model that gives all items the same score) that
+    exact scores of all items are faster.
     """
     own = score.at(torch.arange(len(targets), device=targets.device), targets).detach()[:, None]
     ranks, worst = torch.ones_like(targets, dtype=torch.float64), torch.zeros_like(own)

@@ -28,7 +28,7 @@ Groups = Mapping[str, "Group"]  # by name of the group
 def by_popularity(counts: Tensor) -> dict[str, Tensor]:
     """Masks (I,) of the questions whose target never occurred in training, and of thirds of the other questions.
 
-    The thirds hold the same number of questions, except that targets that occurred equally often stay together.
+    The thirds hold the same number of questions, except that targets with the same count stay together.
 
     Args:
         counts: (I,) training interactions of each question's target.
@@ -89,7 +89,7 @@ def groups_as_json(groups: Groups) -> dict[str, dict[str, Any]]:
 
 
 def of_each(models: Mapping[str, Mapping[str, Groups]]) -> dict[str, dict[str, Groups]]:
-    """The groups of each model, by grouping: from those of each grouping, by model."""
+    """Turn groups by model and grouping into groups by grouping and model."""
     groupings = dict.fromkeys(grouping for found in models.values() for grouping in found)
     return {by: {name: found[by] for name, found in models.items() if by in found} for by in groupings}
 

@@ -42,7 +42,7 @@ def measure(
 
     Args:
         batches: this rank's batches, numbers `world.rank`, `world.rank + world.size`, … of all; None for a batch
-            without questions. All ranks have equally many.
+            without questions. All ranks have the same number of batches.
         answer: called for every batch, including None, because under ZeRO-3 all ranks must run the encoder.
         join: joins several batches, and their answers, into one, so that about 1,024 questions are measured at a time;
             None: each batch is measured by itself.

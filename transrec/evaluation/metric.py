@@ -1,4 +1,4 @@
-"""What a metric is: the readings that it needs, its better direction, and its value over users with an interval.
+"""The base classes of metrics: the readings they need, which direction is better, and a value with an interval.
 
 Shape letters: I targets or impressions, one row each, r resamples.
 """

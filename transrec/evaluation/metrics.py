@@ -39,7 +39,7 @@ class RankMetric(MeanMetric):
 
 
 def hit(ranks: Tensor, k: int) -> Tensor:
-    """HR@k: 1 where the target is among the first k. With one target for each user it is also Recall@k."""
+    """HR@k: 1 where the target is among the first k; with one target for each user, the same as Recall@k."""
     return (ranks <= k).double()
 
 

@@ -1,6 +1,6 @@
 """Simple baselines for impressions, which a ranking model must beat.
 
-Each returns logits (B, 1), so that the log loss and the calibration of its probabilities can be measured too.
+Each returns logits (B, 1), so that the log loss and the calibration of its probabilities can also be measured.
 
 Shape letters: B impressions, N items (indices 1..N; 0 pads).
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 RankingBaseline = Callable[[Any], Tensor]  # impressions as the examples ask them -> logits (B, 1)
 
 _AT_ONCE = 512  # impressions whose histories are held as vectors at a time
-_PRIOR = 10.0  # impressions with the mean click rate that are added to those of every item
+_PRIOR = 10.0  # number of impressions with the mean click rate that are added to those of every item
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -5,7 +5,7 @@ both labels cannot be ordered and are left out.
 
 Papers: AUC as the probability that a clicked impression has a higher score than one that was not, ties counting half
 (Hanley and McNeil, Radiology 1982); GAUC of DIN (Zhou et al., KDD 2018); expected calibration error (Guo
-et al., ICML 2017) in bins of equally many impressions.
+et al., ICML 2017) in bins with the same number of impressions.
 
 Shape letters: I impressions, G groups, K bins, r resamples.
 """
@@ -88,7 +88,7 @@ class LogLoss(MeanMetric):
 
 
 class CalibrationError(Metric):
-    """Σ over bins of their share times |mean probability − share of clicks|; bins hold equally many impressions."""
+    """Σ over bins of their share times |mean probability − share of clicks|; bins have the same size."""
 
     name = "ECE"
     reads = ("score", "label")
@@ -150,7 +150,7 @@ def _auc_of_groups(groups: NDArray[np.int64], scores: Floats, labels: Floats) ->
     new_value = np.append(True, (np.diff(score) != 0) | (np.diff(number) != 0))
     ties = np.flatnonzero(new_value)
     others = np.add.reduceat(1 - clicked, ties)
-    below = np.cumsum(others) - others / 2  # over all groups; those before a group are taken off
+    below = np.cumsum(others) - others / 2  # over all groups; `before` is subtracted below
     group_of_tie = number[ties]
     before = np.append(0, np.cumsum(np.add.reduceat(1 - clicked, firsts))[:-1])
     won = np.bincount(group_of_tie, np.add.reduceat(clicked, ties) * (below - before[group_of_tie]))

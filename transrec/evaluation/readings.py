@@ -30,7 +30,7 @@ class Reading(Generic[Context, Questions, Answers]):
     Args:
         measure: returns one number for each question of a batch, (B,).
         dtype: data type of these numbers.
-        of_logits: whether the scores must be logits; of other scores, such as counts, only the order has a meaning.
+        of_logits: whether the scores must be logits; for other scores, such as counts, only the order has a meaning.
     """
 
     measure: Callable[[Context, Questions, Answers], Tensor]

@@ -1,7 +1,7 @@
 """Rank of the target among 99 other sampled items: the protocol of the PeterRec paper, only for comparison with it.
 
 Its values differ from those of the full ranking, and it may order models differently (Krichene and Rendle, KDD 2020),
-so the names of its metrics say so, as in `sampled_99_HR@5`.
+so the names of its metrics have a prefix, as in `sampled_99_HR@5`.
 
 Shape letters: B users of a call, N items (indices 1..N; 0 pads), X items left out, S sampled items.
 """

@@ -2,7 +2,7 @@
 
 Evidence is counted or computed once per set of shards and stored in the node's cache. Only the weight and the scale
 with which each kind is added to the logits belong to the model, and only these are carried over to another catalogue.
-They are fitted to the validation (`fitting`), so no training target can be found through its own count.
+They are fitted to the validation targets (`fitting`), so no training target can be found through its own count.
 
 Designs considered for where scores are looked up. Tables in the model, as buffers: they would be exported, carried to
 other catalogues and copied to every GPU (16 GB for 10 million items). Dense (questions, items) matrices: a pass over

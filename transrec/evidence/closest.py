@@ -1,8 +1,8 @@
 """The closest vectors to each vector, found by comparing all pairs or, if there are too many, only nearby cells.
 
-Designs considered beyond all pairs. A graph (HNSW) finds more of the closest vectors in the same time, but takes many
-times as long to build, and here every vector is looked up only once. Chosen: cells around centres; for each vector, the
-nearest few cells are searched (FAISS's IVF; Douze et al., "The Faiss library", 2024).
+Designs considered for catalogues too large for all pairs. A graph (HNSW) finds more of the closest vectors in the same
+time, but takes many times as long to build, and here every vector is looked up only once. Chosen: cells around centres;
+for each vector, the nearest few cells are searched (FAISS's IVF; Douze et al., "The Faiss library", 2024).
 
 Shape letters: M unit vectors, W width, K closest, n vectors of a range.
 """
@@ -45,7 +45,7 @@ class AllPairs:
 
 
 class Cells:
-    """Searches the cells around the nearest centres, by an index on disk."""
+    """Searches the cells around the nearest centres, with an index on disk."""
 
     at_once = 2**13
 
@@ -94,7 +94,7 @@ def finder(name: str, vectors: Vectors, interim: Interim) -> AllPairs | Cells:
 
 
 def comparisons(vectors: float, processes: int) -> float:
-    """Approximate number of pairs that the busiest of some processes compares; one of them makes the index alone."""
+    """Approximate number of pairs that the busiest process compares; one process alone makes the index."""
     if vectors <= MOST_COMPARED:
         return vectors**2 / processes
     making = _CELLS * vectors**1.5 + _ROUNDS * _TRAINED_ON * _CELLS**2 * vectors
@@ -102,7 +102,7 @@ def comparisons(vectors: float, processes: int) -> float:
 
 
 def closest(find: AllPairs | Cells, first: int, last: int, most: int) -> Closest:
-    """The closest vectors to the vectors first..last-1, except itself, by ascending place; K is min(most, M - 1)."""
+    """The other vectors closest to each of the vectors first..last-1, by ascending place; K is min(most, M - 1)."""
     most = max(0, min(most, len(find.vectors) - 1))
     found = [(np.zeros((0, most), np.int64), np.zeros((0, most), np.float32))]
     for start in range(first, last, find.at_once):
@@ -121,6 +121,6 @@ def _faiss(vectors: int) -> Any:
     except ImportError:
         raise ConfigError(
             f"`model.evidence`: there are {vectors:,} items, but without FAISS at most {MOST_COMPARED:,} can be "
-            "compared: install faiss-cpu (`pip install 'transrec[faiss]'`), or leave out content_similarity"
+            "compared: install faiss-cpu (`pip install 'transrec[faiss]'`), or remove content_similarity"
         ) from None
     return faiss

@@ -1,14 +1,14 @@
 """Content similarity of cold items, which have no interaction in training, with a weight of their own.
 
-Counts raise the logits of other items, but nothing raises those of cold items, so content needs more weight there. That
-weight is a setting, and is not fitted: few targets of the validation are cold, and what a catalogue wants for its new
-items is not told by the past.
+Counts raise the logits of other items, but not those of cold items, so content needs more weight there. This weight is
+a setting and is not fitted: few validation targets are cold, and past interactions do not show how much a shop wants to
+promote its new items.
 
 Designs considered. A constant for cold items: it raises every cold item for every user, and an entry for each of them
 makes the scores dense. The counts of a cold item's content neighbours: they share the weight of counts, and rank worse
 than content_similarity. A weight learned in training from items whose counts are hidden: it came out at half of the
-setting or less, and cold items were found less often. Chosen: similarity, which is sparse and tells which cold items to
-raise.
+setting or less, and cold items were found less often. Chosen: similarity, which is sparse and depends on the history.
+docs/results/index.md shows how the default weight was chosen.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ class ColdSimilarityConfig(ContentSimilarityConfig):
     name: Literal["cold_similarity"] = Field(  # type: ignore[assignment]  # the only difference of a subclass
         "cold_similarity", description="similarity to the items of the history, for items without interactions only"
     )
-    weight: float = Field(0.3, description="weight of the evidence in the logits; not fitted")
+    weight: float = Field(0.4, description="weight of the evidence in the logits; not fitted")
     scale: float = Field(1e4, gt=0, description="factor of the scores inside the logarithm; not fitted")
 
     fitted: ClassVar[bool] = False
@@ -49,7 +49,7 @@ class ColdSimilarityConfig(ContentSimilarityConfig):
 
 
 class ColdSimilarity(ContentSimilarity):
-    """As `ContentSimilarity`, but only for cold items."""
+    """`ContentSimilarity` restricted to cold items."""
 
     def scores(self, seen: SeenItems) -> sparse.csr_array:
         """The score of every cold candidate for each history, (B, N + 1)."""

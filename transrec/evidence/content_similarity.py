@@ -37,7 +37,7 @@ class ContentSimilarityConfig(EvidenceSettings):
     )
     modality: Literal["text", "image"] = Field("text", description="content that is compared")
     backbone: str | None = Field(
-        None, description="backbone: a folder, a hub id or a package; null: that of the model's own item encoder"
+        None, description="backbone: a folder, a hub id or a package; null: the backbone of the model's item encoder"
     )
     layers: int | None = Field(None, ge=1, description="number of first layers of the backbone to keep; null: all")
     fields: list[str] = Field(
@@ -51,7 +51,7 @@ class ContentSimilarityConfig(EvidenceSettings):
     )
     temperature: float = Field(0.2, gt=0, description="width of the kernel; with a smaller one, only close items count")
     recent: int = Field(5, ge=1, description="number of newest items of a history that are compared")
-    recency: float = Field(1.0, ge=0, description="the item p places from the end of a history weighs p^-recency")
+    recency: float = Field(1.0, ge=0, description="the item p places from the end of a history has weight p^-recency")
     neighbours: int = Field(200, ge=1, description="number of candidates kept for each item")
 
     @model_validator(mode="after")
@@ -61,8 +61,12 @@ class ContentSimilarityConfig(EvidenceSettings):
         ignored = ignored or (("fields", "max_tokens") if self.modality == "image" else ())
         for name in ignored:
             if getattr(self, name) != type(self).model_fields[name].default:
-                reason = "a `backbone` of its own" if self.backbone is None else "modality: text"
-                raise ValueError(f"`{name}` needs {reason}: set it, or leave out `{name}`")
+                if self.backbone is None:
+                    raise ValueError(
+                        f"`{name}` has no effect without a `backbone` for this evidence: set `backbone`, or remove "
+                        f"`{name}`"
+                    )
+                raise ValueError(f"`{name}` applies only to text: set `modality: text`, or remove `{name}`")
         return self
 
     @property
@@ -120,7 +124,7 @@ class ContentSimilarity:
 
 
 def whitened(features: NDArray[np.float32], shrinkage: float) -> Vectors:
-    """Unit vectors (M, W): features minus their mean, along their principal axes, each divided by its deviation.
+    """Unit vectors (M, W): centred features, rotated to their principal axes, each divided by its standard deviation.
 
     `shrinkage` times the mean variance is added to each variance, so that axes of noise are not amplified.
     """

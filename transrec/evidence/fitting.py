@@ -1,24 +1,24 @@
 """Weights and scales of evidence, fitted to held-out targets, for a network that was trained without evidence.
 
-Predictors are stacked by weights that are fitted to held-out data (Breiman, "Stacked Regressions", Machine Learning,
-1996). Designs considered. Weights that are trained with the network: the network fits its own targets better than any
-others, so evidence comes out with too little weight; and evidence explains so much of a target that the network learns
-less. Leaving evidence out at half of the training positions, and fitting its weights afterwards: better, but behind a
-network that was trained alone (docs/results/index.md).
+Stacking combines predictors with weights fitted to held-out data (Breiman, "Stacked Regressions", Machine Learning,
+1996). Designs considered. Weights trained with the network: the network fits its training targets better than any
+others, so evidence gets too little weight; and evidence explains so much of a target that the network learns less.
+Leaving evidence out at half of the training positions, and fitting its weights afterwards: better, but worse than
+training the network alone (docs/results/index.md).
 
 The fit minimises the mean cross entropy of the targets among all candidates,
 
     −log softmax(a ⟨h, e⟩ + Σₖ wₖ log(1 + cₖ sₖ)),    wₖ ≥ 0,
 
-where a < 1 if the network is too sure of itself. A small penalty on the distance from the initial values decides where
-the targets do not.
+where a < 1 if the network is overconfident. A small penalty on the distance from the initial values decides where the
+targets do not.
 
-In large catalogues, a sample stands for the candidates that have no evidence for a user. The others, and the target,
-are always in the sum. Designs considered: ranks of the target, which have no gradient; a sample of all candidates,
-next to none of which has evidence.
+In large catalogues, a sample stands for the candidates that have no evidence for a user. The target and the candidates
+with evidence are always in the sum. Designs considered: ranks of the target, which have no gradient; a sample of all
+candidates, hardly any of which has evidence.
 
 Shape letters: Q questions, D width, N items (indices 1..N; 0 pads), H history, K kinds of evidence, E pairs of a
-question and a candidate with evidence or which is the target, C sampled candidates.
+question and a candidate that has evidence or is the target, C sampled candidates.
 """
 
 import math
@@ -38,11 +38,11 @@ Floats = NDArray[np.float64]
 QUESTIONS = 2000  # at most
 CANDIDATES = 10_000  # at most, in the sum over candidates without evidence
 _PENALTY = 2.0  # of a squared distance of 1, in units of the cross entropy of one question
-_FARTHEST = 10.0  # that a logarithm may move
+_FARTHEST = 10.0  # largest distance of a logarithm from its initial value
 _ITERATIONS = 50
 _PAIRS_AT_ONCE = 2**16
 _GOES_ON, _IS_DONE = 1.0, 0.0  # what the main process tells the others
-_NEVER = -1e30  # a logit of no candidate; its gradient would be NaN at minus infinity
+_NEVER = -1e30  # logit of an excluded item; at minus infinity, the gradient would be NaN
 
 
 class Fitted(NamedTuple):
@@ -65,13 +65,13 @@ class HeldOut:
 
     users: Tensor  # (Q, D), whose inner products with the vectors of the items are the logits of the network
     targets: Tensor  # (Q,) items
-    left_out: Tensor  # (Q, H) items that are no candidates of a question, 0 where padded
+    left_out: Tensor  # (Q, H) items that are not candidates of a question, 0 where padded
     evidence: Sequence[SparseScores]  # K matrices (Q, N + 1)
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items of a catalogue, and the vectors of those that the fit reads; there may be millions of others."""
+    """The items of a catalogue, and the vectors of those that the fit needs, which may be a few among millions."""
 
     vectors: Tensor  # (V, D)
     row_of: Tensor  # (N + 1,) int32, the row of each item in `vectors`; -1 for items without one
@@ -163,7 +163,7 @@ def fit(asked: Sequence[HeldOut], known: Catalogue, initial: Sequence[Fitted], r
 
     Args:
         asked: this rank's questions.
-        initial: where the fit begins, and what its penalty draws to; one for each kind of evidence.
+        initial: starting point of the fit and of the penalised distance, for each kind of evidence.
     """
     parts, kinds = [_Sums(one, known) for one in asked], len(initial)
     start = np.array([0.0, *(one.weight for one in initial), *(one.log_scale for one in initial)])

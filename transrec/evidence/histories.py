@@ -50,7 +50,7 @@ def held(seen: SeenItems) -> Held:
 
 
 def weights(seen: SeenItems, of: Held, recent: int, recency: float) -> sparse.csr_array:
-    """(B, M) weight of each held item in each history: p^-recency for the item p places from its end, p <= recent.
+    """Weight (B, M) of each held item in each history: p^-recency for the item p places from the end, p <= recent.
 
     The weight of an item that occurs more than once is the sum over its occurrences.
     """

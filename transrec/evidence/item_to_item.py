@@ -1,7 +1,7 @@
 """Item to item, a baseline: how often a candidate directly followed one of the history's newest items.
 
-The item p places from the end has weight 1/p, which beat equal weights on ml-100k and movietweetings. Weights are
-scaled to integers, so sums are exact and equal scores tie.
+The item p places from the end has weight 1/p, which ranked better than equal weights on ml-100k and movietweetings.
+Weights are scaled to integers, so sums are exact and equal scores tie.
 
 Shape letters: B users, N items of the catalogue.
 """
@@ -48,7 +48,7 @@ class ItemToItemConfig:
 class ItemToItem:
     """s(h, j) = Σₚ (c / p) · C(hₚ, j) over the newest items h₁, h₂, … of h; C(i, j) counts j directly after i.
 
-    c is the least number that makes every c / p an integer.
+    c is the smallest number that makes every c / p an integer.
     """
 
     config: ItemToItemConfig

@@ -1,4 +1,4 @@
-"""A sparse table of item-to-item values on disk: for each item its strongest neighbours.
+"""A sparse table of item-to-item values on disk, with the strongest neighbours of each item.
 
 Shape letters: N items of the catalogue (1..N; row and column 0 are empty), E stored values, n items asked for,
 S histories.
@@ -29,7 +29,8 @@ class Neighbours:
         self.values = _mapped(folder / _VALUES, np.float32)  # (E,)
         if not len(self.columns) == len(self.values) == self.starts[-1]:
             raise ValueError(
-                f"{len(self.columns):,} columns and {len(self.values):,} values, not {self.starts[-1]:,} of each"
+                f"it holds {len(self.columns):,} columns and {len(self.values):,} values, but should hold "
+                f"{self.starts[-1]:,} of each"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -70,7 +71,7 @@ def of_items(scores: sparse.csr_array, among: ItemSet) -> sparse.csr_array:
 
 
 class NeighbourWork:
-    """The work of filling the folder of a table, by parts that are ranges of its rows."""
+    """The work of filling the folder of a table, in parts that are ranges of rows."""
 
     unit, total_bytes = "items", 0  # the size is unknown before the table is made
 
@@ -110,7 +111,7 @@ def strongest(table: sparse.csr_array, order_by: NDArray[np.float64], most: int)
 
     Args:
         table: with ascending columns in each row.
-        order_by: one number for each stored entry; among equal numbers, entries of smaller columns are kept first.
+        order_by: one number for each stored entry; among equal numbers, those of smaller columns are kept.
     """
     kept = np.ones(table.nnz, np.bool_)
     for row in np.flatnonzero(np.diff(table.indptr) > most):

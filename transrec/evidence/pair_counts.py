@@ -1,7 +1,7 @@
 """Counts of pairs: how often a candidate stood near the items of the history in the sequences of all users.
 
 Paper: item-based top-N recommendation (Deshpande and Karypis, TOIS 2004); the powers below are its normalisation by the
-frequency of both items. Deviation: the farther apart two items are, the less their pair counts.
+frequency of both items. Deviation: the farther apart two items are, the smaller is the weight of their pair.
 
 Shape letters: N items of the catalogue (1..N), B users, S scored positions of all users, M distinct pairs of a user
 and an item.
@@ -34,11 +34,11 @@ class PairCountsConfig(EvidenceSettings):
     """Configuration of `PairCounts`: what is counted, and which of it is looked up."""
 
     window: int = Field(20, ge=1, description="largest distance at which two items of a sequence count as a pair")
-    decay: float = Field(0.5, ge=0, description="a pair at distance d counts d^-decay")
+    decay: float = Field(0.5, ge=0, description="a pair at distance d has weight d^-decay")
     row_power: float = Field(0.5, ge=0, description="counts are divided by the history item's total to this power")
     column_power: float = Field(0.25, ge=0, description="counts are divided by the candidate's total to this power")
     recent: int = Field(20, ge=1, description="number of newest items of a history that are looked up")
-    recency: float = Field(0.5, ge=0, description="the item p places from the end of a history weighs p^-recency")
+    recency: float = Field(0.5, ge=0, description="the item p places from the end of a history has weight p^-recency")
     neighbours: int = Field(200, ge=1, description="number of candidates kept for each item")
 
     forward: ClassVar[bool] = False  # whether only candidates after an item count as its pairs
@@ -48,7 +48,7 @@ class PairCountsConfig(EvidenceSettings):
         return self.model_dump(exclude={"recent", "recency", "weight", "scale"})
 
     def pairs(self, interactions: float, users: float) -> float:
-        """Upper bound of the number of pairs that are counted, if all users have equally many interactions."""
+        """Upper bound of the number of pairs that are counted, if all users have the same number of interactions."""
         length = interactions / users
         near = max(0.0, min(self.window, length - 1))
         return users * near * (length - (near + 1) / 2) * (1 if self.forward else 2)
@@ -78,15 +78,14 @@ class PairCountsConfig(EvidenceSettings):
 class PairCounts:
     """s(h, j) = Σₚ p^-recency · C(hₚ, j) / (R(hₚ)^row_power · S(j)^column_power), over the newest items h₁, h₂, … of h.
 
-    C(i, j) counts pairs of i and a j near it, or after it; R are its sums over j, and S those over i. If the users of
-    the histories were counted too, their own pairs are subtracted from all three, exactly. With `neighbours` at least N
-    nothing is cut off.
+    C(i, j) counts the pairs of i with a j near it, or after it; R are the sums of C over j, and S those over i. With
+    `neighbours` ≥ N, no count is dropped.
     """
 
     def __init__(self, config: PairCountsConfig, counts: Neighbours, totals: Floats) -> None:
         self.config, self.counts = config, counts
         self.row_totals, self.column_totals = totals
-        self._column_powers = self._power(self.column_totals, config.column_power)
+        self._column_powers = _power(self.column_totals, config.column_power)
 
     def scores(self, seen: SeenItems) -> sparse.csr_array:
         """The score of every candidate for each history, (B, N + 1)."""
@@ -95,16 +94,7 @@ class PairCounts:
         used = np.unique(of_histories.indices)
         table, totals = self.counts.rows(holds.items[used]), self.row_totals[holds.items[used]]
         table.data = table.data * self._column_powers[table.indices]
-        return looked_up(of_histories[:, used] * self._power(totals, self.config.row_power), table)
-
-    @property
-    def _least(self) -> float:
-        """Half the weight of one pair: a smaller rest of a subtraction is only a rounding error."""
-        return 0.5 * float(self.config.window**-self.config.decay)
-
-    def _power(self, totals: Floats, power: float) -> Floats:
-        """totals^-power; 0 where there is nothing."""
-        return np.where(totals < self._least, 0, np.maximum(totals, self._least) ** -power)
+        return looked_up(of_histories[:, used] * _power(totals, self.config.row_power), table)
 
 
 class _CountsWork(NeighbourWork):
@@ -118,3 +108,8 @@ class _CountsWork(NeighbourWork):
 
     def begin(self, folder: Path) -> None:
         np.save(folder / _TOTALS, self._totals)
+
+
+def _power(totals: Floats, power: float) -> Floats:
+    """totals^-power; 0 where there is nothing."""
+    return np.where(totals > 0, np.maximum(totals, np.finfo(np.float64).tiny) ** -power, 0)

@@ -4,8 +4,8 @@ Designs considered for counting pairs. Adding the pairs of each block of users t
 whole matrix. Sorting all pairs in memory: 8 bytes or more for each. Reading all sequences once for each range of items:
 the less memory, the more passes, so time grows with the square of the interactions. Chosen: each part of the work reads
 some blocks of users once, and writes their pairs to a file, sorted by the range of the first item in chunks of bounded
-size. Time is linear in the pairs, and processes share both this work and the counting of the ranges. Each holds some 16
-million pairs, or one in 2,000 if these are more.
+size. Time is linear in the pairs, and processes share both this work and the counting of the ranges. Each process holds
+some 16 million pairs, or one in 2,000 of all pairs if that is more.
 
 Shape letters: N items of the catalogue (1..N), P pairs, R ranges of items.
 """
@@ -35,10 +35,10 @@ _PAIRS_AT_ONCE = 16_000_000  # of a range, counted together: 60 bytes each at mo
 
 
 class PairKind(NamedTuple):
-    """Which pairs of items of a sequence are counted, and how much each counts."""
+    """Which pairs of items of a sequence are counted, and with which weight."""
 
     window: int  # largest distance
-    decay: float  # a pair at distance d counts d^-decay
+    decay: float  # a pair at distance d has weight d^-decay
     forward: bool  # whether only the later item of a pair is the candidate
     repeats: bool  # whether an item can be its own candidate
 
@@ -48,14 +48,14 @@ class PairKind(NamedTuple):
 
 
 def counted_pairs(name: str, kind: PairKind, sources: Sources, interim: Interim) -> "PairFiles":
-    """The pairs of all sequences; `name` is that of what is counted, for the progress."""
+    """The pairs of all sequences; `name` is shown with the progress."""
     ranges = item_ranges(kind, sources)
     writing = PairWriting(name, kind, sources, ranges)
     return PairFiles(interim(writing), len(writing.sizes), kind, ranges)
 
 
 class PairWriting:
-    """The work of writing the pairs of all sequences, by parts of consecutive blocks of users."""
+    """The work of writing the pairs of all sequences, in parts of consecutive blocks of users."""
 
     unit = "interactions"
 
@@ -135,9 +135,9 @@ class PairFiles:
 
 
 def item_ranges(kind: PairKind, sources: Sources) -> list[tuple[int, int]]:
-    """Ranges of items (first, last + 1) whose pairs fit in memory together, or a single item that has more.
+    """Ranges of items (first, last + 1) whose pairs fit in memory together; a single item may have more.
 
-    They follow from how often each item occurs, before any pair is known.
+    They are computed from how often each item occurs, before any pair is known.
     """
     ends = np.cumsum(sources.popularity * kind.per_interaction())
     most = max(_PAIRS_AT_ONCE, int(ends[-1]) // MOST_RANGES)
@@ -169,9 +169,11 @@ def check_block(items: Ints, lengths: Ints, catalogue_size: int) -> None:
         ValueError: lengths do not add up to the items of their block, or an index is outside 1..N.
     """
     if lengths.sum() != len(items):
-        raise ValueError(f"lengths add up to {lengths.sum()}, but the block holds {len(items)} items")
+        raise ValueError(f"the lengths of a block add up to {lengths.sum()}, but it holds {len(items)} items")
     if len(items) and (items.min() < 1 or items.max() > catalogue_size):
-        raise ValueError(f"sequences: expected item indices 1..{catalogue_size}")
+        raise ValueError(
+            f"item indices of sequences must be 1..{catalogue_size}, but a block has {items.min()}..{items.max()}"
+        )
 
 
 def _pairs(items: Ints, lengths: Ints, kind: PairKind) -> Iterator[tuple[int, Ints, Ints]]:

@@ -1,4 +1,4 @@
-"""The data that evidence is made from."""
+"""The data that evidence is computed from."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -32,7 +32,7 @@ class Sources(Protocol):
         ...
 
     def sequences(self, blocks: Iterable[int]) -> Iterable[tuple[Ints, Ints]]:
-        """For each of `blocks`: the items of its users' training histories, concatenated, and the length of each."""
+        """For each of `blocks`, the items of its users' training histories, concatenated, and their lengths."""
         ...
 
     def features(self, settings: Any) -> tuple[Ints, NDArray[np.float32]]:

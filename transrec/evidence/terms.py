@@ -20,7 +20,7 @@ class EvidenceSettings(Config):
     weight: float = Field(1.0, description="weight of the evidence in the logits, until it is fitted")
     scale: float = Field(30.0, gt=0, description="factor of the scores inside the logarithm, until it is fitted")
 
-    fitted: ClassVar[bool] = True  # whether weight and scale are fitted to the validation
+    fitted: ClassVar[bool] = True  # whether weight and scale are fitted to the validation targets
 
     @property
     def key(self) -> str:
@@ -49,7 +49,7 @@ class EvidenceTerm(nn.Module):
 
 
 class EvidenceTerms(FittedWeights, nn.ModuleDict):
-    """The terms of a model, by kind of evidence, and the factor of the network's logits beside them."""
+    """The terms of a model, by kind of evidence, and the factor of the network's logits."""
 
     def __init__(self, settings: Sequence[EvidenceSettings]) -> None:
         super().__init__({one.key: EvidenceTerm(one.weight, one.scale) for one in settings})
@@ -66,9 +66,9 @@ class EvidenceTerms(FittedWeights, nn.ModuleDict):
 def check_keys(settings: Sequence[Any]) -> None:
     """
     Raises:
-        ValueError: two kinds of evidence are the same.
+        ValueError: a kind of evidence is listed more than once.
     """
     keys = [one.key for one in settings]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
-        raise ValueError(f"evidence: {twice[0]} is listed more than once")
+        raise ValueError(f"evidence: {twice[0]} is listed more than once: list it once")

@@ -32,9 +32,9 @@ class BackboneEncoder(ItemEncoder):
     pretrained = ("backbone",)
     body = ("backbone", "readout")
     passes = ("features", "vectors")
-    gives_tokens = False  # whether its features are those of every token, for a fusion that reads them
+    gives_tokens = False  # whether its features are one vector for each token, for a fusion that reads tokens
     augments = False  # True if training augments the content anew at each step
-    preparation = ""  # key of everything that `inputs` depends on besides the chunk
+    preparation = ""  # key of everything, except the chunk, that `inputs` depends on
 
     def __init__(self, backbone: "transformers.PreTrainedModel", pooling: Pooling, width: int, projection: Projection):
         super().__init__()
@@ -70,7 +70,9 @@ class BackboneEncoder(ItemEncoder):
             ValueError: the batch was built without this modality.
         """
         if self.modality not in content.modalities:
-            raise ValueError(f"this item encoder needs a batch with {self.modality}: build the store with content()")
+            raise ValueError(
+                f"this item encoder reads {self.modality}, which the batch lacks: build the store with content()"
+            )
         own = content.modalities[self.modality]
         features = [self._pass(chunk) for chunk in own.chunks]
         blanks = [self._features(_first(own.blank)) for _ in range(own.passes - len(own.chunks))]
@@ -92,7 +94,7 @@ class BackboneEncoder(ItemEncoder):
         return features.spread(self._vectors(features.values))
 
     def pooled(self, features: "Features") -> list[Tensor]:
-        """Pooled states (U, H) that the readout reads, each at its index; None at the others."""
+        """Pooled states (U, H) that the readout reads, each at its index; None at all other indices."""
         return self.readout.placed(features.spread(features.pooled()))
 
     def enable_gradient_checkpointing(self, passes: bool = False) -> None:
@@ -120,7 +122,7 @@ class BackboneEncoder(ItemEncoder):
     def _features(self, chunk: Chunk) -> Tensor:
         """Features (n, W) of a chunk: pooled states, or the readout's output if it reads unpooled states.
 
-        Those of tokens are (n, K, W): pooling then only leaves out the positions that are no tokens.
+        With tokens, features are (n, K, W), and pooling only drops the positions that are not tokens.
         """
         if self.frozen_prefix is not None and self.frozen_prefix.features:
             return self._kept(chunk)[:, 0]
@@ -128,7 +130,7 @@ class BackboneEncoder(ItemEncoder):
         return self.readout.pooled(hidden) if self.readout.reads_pooled else self.readout(hidden)
 
     def _vectors(self, features: Tensor) -> Tensor:
-        """Item vectors (n, D) from features (n, W), or vectors of tokens (n, K, D) from theirs."""
+        """Item vectors (n, D) from features (n, W), or token vectors (n, K, D) from features (n, K, W)."""
         pooled = self.readout.from_pooled(features) if self.readout.reads_pooled else features
         if self.components is not None:
             pooled = self.components(pooled).to(self.dtype)
@@ -206,7 +208,7 @@ class Features:
         return self.spread(self.mask)
 
     def pooled(self) -> Tensor:
-        """Features (M, W) of whole items: of tokens, their mean."""
+        """Features (M, W) of whole items; with tokens, the mean over them."""
         return self.values if self.values.dim() == 2 else mean_over(self.mask, self.values)
 
 
@@ -237,5 +239,5 @@ def _keeping(features: Tensor, blanks: Sequence[Tensor]) -> Tensor:
     overflows here, it has already overflowed in the batch.
     """
     for blank in blanks:
-        features = features + 0 * blank[:, :1]  # of tokens, whose number differs, the first
+        features = features + 0 * blank[:, :1]  # the first token alone, because their number differs
     return features

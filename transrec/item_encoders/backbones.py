@@ -70,7 +70,9 @@ def load_backbone(
         config = _load_config(name, modality)
     kind = family(config.model_type)
     if kind.modality != modality:
-        raise ConfigError(f"`backbone`: {name!r} reads {kind.modality}; this item encoder needs one for {modality}")
+        raise ConfigError(
+            f"`backbone`: {name!r} reads {kind.modality}, but this item encoder needs a backbone for {modality}"
+        )
     if modality == "image" and config.num_channels != 3:
         raise ConfigError(f"`backbone`: {name!r} reads images with {config.num_channels} channels instead of 3 (RGB)")
     if layers is not None:
@@ -131,14 +133,17 @@ def _load_weights(name: str, config: "transformers.PretrainedConfig", head: bool
         )
     for weight, stored, built in sorted(info["mismatched_keys"]):
         raise ConfigError(
-            f"`backbone`: in the weights of {name!r}, {weight} has the shape {tuple(stored)}, but its config.json "
-            f"makes it {tuple(built)}: the two files do not belong together"
+            f"`backbone`: in the weights of {name!r}, {weight} has the shape {tuple(stored)}, but config.json implies "
+            f"{tuple(built)}, so the files do not match: download or copy the backbone again"
         )
     # Unused weights (pooler, other tower, dropped layers) are expected; missing ones would stay random.
     unread = () if kind.head is None or head else (f"{kind.head.path}.",)
     missing = sorted(weight for weight in info["missing_keys"] if not weight.startswith(unread))
     if missing:
-        raise ConfigError(f"`backbone`: {name!r} lacks {len(missing)} weights, such as {missing[0]}")
+        raise ConfigError(
+            f"`backbone`: {name!r} lacks {len(missing)} weights, such as {missing[0]}: download or copy it again, or "
+            "choose another backbone"
+        )
     return backbone
 
 
@@ -157,12 +162,12 @@ def load_tokenizer(name: str) -> Any:
         )
     # If the files are missing, transformers builds a tokenizer with only the special tokens.
     if not tokenizer.is_fast or tokenizer.vocab_size <= len(tokenizer.all_special_ids):
-        raise ConfigError(f"`backbone`: {name!r} has no fast tokenizer; its folder needs a tokenizer.json")
+        raise ConfigError(f"`backbone`: {name!r} has no fast tokenizer: add a tokenizer.json to its folder")
     token, number = max(tokenizer.get_vocab().items(), key=itemgetter(1))
     if number >= config.vocab_size:
         raise ConfigError(
             f"`backbone`: the tokenizer of {name!r} has the token {token!r} with number {number}, but the backbone "
-            f"embeds {config.vocab_size} tokens, 0 to {config.vocab_size - 1}: take the tokenizer that it was trained "
+            f"embeds {config.vocab_size} tokens, 0 to {config.vocab_size - 1}: use the tokenizer that it was trained "
             "with, or enlarge its embedding (resize_token_embeddings) and save it"
         )
     if tokenizer.pad_token_id is None:
@@ -223,7 +228,7 @@ def set_image_size(backbone: "transformers.PreTrainedModel", size: int) -> None:
     """
     config, kind = backbone.config, family_of(backbone)
     if kind.image_sizes == "own" and size != config.image_size:
-        raise ConfigError(f"`image_size`: this {config.model_type} backbone reads {config.image_size} only, not {size}")
+        raise ConfigError(f"`image_size`: this {config.model_type} backbone reads only {config.image_size}, not {size}")
     if size % config.patch_size:
         raise ConfigError(f"`image_size`: {size} is not a multiple of the backbone's patch size {config.patch_size}")
     if kind.image_sizes == "rotary":

@@ -33,13 +33,13 @@ def check_dropout(backbone: "transformers.PreTrainedModel", rate: float) -> None
         wanted = 0.0 if "drop_path" in name or name.startswith(never) else rate
         if found != wanted:
             raise ConfigError(
-                f"`dropout`: set to {rate}, but the rate of {name} in this {backbone.config.model_type} backbone is "
-                f"{found}, and its configuration cannot change it. Leave `dropout` out, or choose another backbone"
+                f"`dropout` is {rate}, but the rate of {name} in this {backbone.config.model_type} backbone is {found} "
+                "and cannot be changed by its configuration: remove `dropout`, or choose another backbone"
             )
 
 
 def rates(module: nn.Module) -> dict[str, float]:
-    """Dropout rates of the parts of `module`, zeros included, by path and attribute.
+    """Dropout rates in `module`, zeros included, by path and attribute.
 
     A dropout layer stores its rate as `p`; attention and stochastic depth store a number with `drop` in its name.
     """

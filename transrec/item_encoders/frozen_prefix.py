@@ -25,7 +25,8 @@ from transrec.item_encoders.families import family_of
 from transrec.nn.readout import Hidden
 
 _FORMAT = 2  # version of the kept states; increment when the same weights give different states
-_NO_MATTER = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")  # in a configuration
+# Fields of a configuration that do not affect the states.
+_NO_MATTER = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class FrozenPrefix:
 
     layer k         the input of layer k, (T, H)
     layer None      the whole backbone is frozen: the S states that are read, (T, S·H)
-    features        the same, pooled, if neither an adapter nor the fusion reads others, (1, S·H)
+    features        the same states, pooled, if neither an adapter nor the fusion reads unpooled ones, (1, S·H)
     """
 
     layer: int | None
@@ -57,7 +58,7 @@ class FrozenPrefix:
         return Hidden(encoder.readout.placed(kept), None if mask is None else mask.bool(), encoder.pool)
 
     def digest(self, encoder: BackboneEncoder) -> str:
-        """Hash of everything that `compute` depends on besides the content."""
+        """Hash of everything, except the content, that `compute` depends on."""
         read = [encoder.readout.reads, encoder.pooling] if self.layer is None else []
         config = encoder.backbone.config.to_diff_dict()
         shape = json.dumps({key: config[key] for key in sorted(config) if key not in _NO_MATTER}, default=str)

@@ -31,7 +31,7 @@ class IdEmbeddingConfig(Config):
         return {}
 
     def save_assets(self, export: Path) -> None:
-        """Nothing to save besides the weights."""
+        """Nothing to save in addition to the weights."""
 
     def from_export(self, export: Path) -> "IdEmbeddingConfig":
         return self

@@ -85,8 +85,8 @@ class ImageEncoder(BackboneEncoder):
 
     Paper: Fu et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024; W replaces the
     backbone's classifier. Deviations: each distinct item is encoded once; pixels are normalised as in the backbone's
-    training (released code: 0.5, also for MAE); MAE sees the whole image (released code: a random quarter of it, in
-    evaluation too); mean pooling is also supported. An item without an image gets the zero vector.
+    training (released code: 0.5, also for MAE); MAE reads the whole image (released code: a random quarter of it, also
+    in evaluation); mean pooling is also supported. An item without an image gets the zero vector.
     """
 
     modality = "image"

@@ -1,4 +1,4 @@
-"""Layer-by-layer run of a backbone: a pass can start at any layer, stop before any, and keep the states of any."""
+"""Running a backbone layer by layer: a pass can start at any layer, stop before any, and keep the states of any."""
 
 import torch
 import transformers
@@ -31,7 +31,7 @@ def run_layers(
     Args:
         mask: (n, T), 0 at padding; None if there is no padding.
         stop: run only the layers before this one, and no norm.
-        keep_all: return the input of every layer too, not only the last states.
+        keep_all: also return the input of every layer, not only the last states.
     """
     kind, paths = families.family_of(backbone), families.family_of(backbone).layers(backbone.config)
     context, kept = kind.context(backbone, states, mask), []
@@ -72,7 +72,10 @@ def draw_prompts(backbone: "transformers.PreTrainedModel", count: int) -> Tensor
         return torch.zeros(count, families.hidden_size(backbone))
     longest = families.max_tokens(backbone.config)
     if count > longest:
-        raise ConfigError(f"`tokens`: {count} exceeds the {longest} positions of the backbone")
+        raise ConfigError(
+            f"`tokens` of the prompt adaptation is {count}, but the backbone has only {longest} positions: choose a "
+            "smaller value"
+        )
     training, rows = backbone.training, torch.randint(backbone.config.vocab_size, (1, count))
     with torch.no_grad():
         embedded = embed(backbone.eval(), {"input_ids": rows}).squeeze(0)

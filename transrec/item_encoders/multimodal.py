@@ -2,15 +2,15 @@
 
 A missing modality is masked, never treated as a vector of zeros. Designs considered: a learned vector for a missing
 modality is the same for every such item, and has to be relearned on a channel where more is missing. Encoding a blank
-text or image costs as much as a real one, for an output the encoder was never trained on. Chosen: fusion over the
+text or image costs as much as encoding a real one, and the encoder was never trained on blanks. Chosen: fusion over the
 modalities that are present.
 
 Each vector is normalised before the fusion: the towers differ in scale by an order of magnitude (the pooled features
 of a ViT are ten times as large as a sentence encoder's), and the larger one would dominate.
 
 A fusion with `granularity: tokens` reads the vectors of all tokens. Designs considered: a second method of encoders,
-for tokens, needs paths of its own through caches, recomputation and surplus passes. `pooling: tokens` of an encoder
-could be set where nothing is fused. Chosen: the fusion has the setting, and pooling then keeps all tokens.
+for tokens, needs its own code for caches, recomputation and surplus passes. `pooling: tokens` of an encoder could be
+set where nothing is fused. Chosen: the fusion has the setting, and pooling then keeps all tokens.
 
 Shape letters: U distinct items of a batch, K tokens of all modalities, D width.
 """
@@ -42,7 +42,9 @@ class MultimodalEncoderConfig(Config):
     name: Literal["multimodal"] = Field("multimodal", description="encoders of several modalities, and their fusion")
     text: TextEncoderConfig | None = Field(None, description="encoder of the items' texts")
     image: ImageEncoderConfig | None = Field(None, description="encoder of the items' images")
-    id: IdEmbeddingConfig | None = Field(None, description="a learned vector for every item besides its content")
+    id: IdEmbeddingConfig | None = Field(
+        None, description="a learned vector for every item, in addition to its content"
+    )
     fusion: FusionConfig = Field(
         SumConfig(), description="how the vectors are combined: a name, or a name with settings"
     )
@@ -50,15 +52,19 @@ class MultimodalEncoderConfig(Config):
     @model_validator(mode="after")
     def _several(self) -> Self:
         if len(self.parts) < 2:
-            raise ValueError("set at least two of text, image and id; for a single one, use its own item encoder")
+            raise ValueError(
+                "multimodal combines at least two of text, image and id: set another, or use the item encoder of that "
+                "modality"
+            )
         return self
 
     @model_validator(mode="after")
     def _tokens_are_averaged(self) -> Self:
         other = [name for name, part in (("text", self.text), ("image", self.image)) if part and part.pooling != "mean"]
         if self.reads_tokens and other:
+            settings = " and ".join(f"{name}.pooling" for name in other)
             raise ValueError(
-                f"fusion.granularity=tokens reads the tokens that pooling averages: set {other[0]}.pooling to mean"
+                f"fusion.granularity=tokens requires mean pooling: set {settings} to mean, or granularity to pooled"
             )
         return self
 
@@ -99,7 +105,8 @@ class MultimodalEncoderConfig(Config):
 class MultimodalEncoder(ItemEncoder):
     """e = Fusion({LN(e_s) : s present}) of the vectors e_s of an item's modalities; zero for an item without any.
 
-    With `granularity: tokens`, e_s are those of its word pieces and patches, each projected and normalised by itself.
+    With `granularity: tokens`, e_s are the vectors of the item's word pieces and patches, each projected and normalised
+    separately.
     """
 
     def __init__(self, config: MultimodalEncoderConfig, width: int, num_items: int):

@@ -49,8 +49,8 @@ def pool(backbone: "transformers.PreTrainedModel", pooling: Pooling, states_nTH:
 
 
 def tokens(backbone: "transformers.PreTrainedModel", states_nTH: Tensor, mask: Tensor | None) -> Tensor:
-    """States over which `mean` averages: all of a text, where the mask tells which are padding, or those of an image's
-    patches and prompts."""
+    """States over which `mean` averages: all of a text, including padding, which the mask excludes, or those of an
+    image's patches and prompts."""
     return _patches(backbone, states_nTH) if mask is None else states_nTH
 
 

@@ -21,7 +21,7 @@ class LinearGELU(nn.Linear):
 
 
 class MLP(nn.Module):
-    """W₂ GELU(W₁ √W · x / |x| + b₁) + b₂, as wide inside as the features, whose lengths it ignores."""
+    """W₂ GELU(W₁ √W · x / |x| + b₁) + b₂, with W hidden units; the length of x has no effect."""
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()

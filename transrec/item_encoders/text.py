@@ -131,7 +131,9 @@ class TextContent:
     def _text(self, record: dict[str, Any]) -> str:
         missing = [field for field in self.config.fields if field not in record]
         if missing:
-            raise ConfigError(f"`fields`: an item has no {missing[0]!r}, only {', '.join(sorted(record))}")
+            raise ConfigError(
+                f"`fields`: an item has no {missing[0]!r}: choose among its fields, {', '.join(sorted(record))}"
+            )
         text = " ".join(str(record[field]) for field in self.config.fields if record[field])
         return text.lower() if self.config.lowercase else text
 
@@ -150,10 +152,10 @@ class TextContent:
 class TextEncoder(BackboneEncoder):
     """e = GELU(W pool(Backbone(tokens)) + b): the text encoder of TransRec.
 
-    Paper: Fu et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024; W is the
-    DTL of its figure. Deviations: each distinct item is encoded once, with padding of at most a fifth of
-    a chunk, which gives the same loss and gradients as encoding every occurrence (with dropout, the occurrences
-    share one mask); the unused pooler is not built; mean pooling is also supported.
+    Paper: Fu et al., "Exploring Adapter-based Transfer Learning for Recommender Systems", WSDM 2024, whose figure calls
+    W the DTL. Deviations: each distinct item is encoded once, with padding of at most a fifth of a chunk, which gives
+    the same loss and gradients as encoding every occurrence (with dropout, the occurrences share one mask); the unused
+    pooler is not built; mean pooling is also supported.
     """
 
     modality = "text"
@@ -170,6 +172,7 @@ class TextEncoder(BackboneEncoder):
         longest = families.max_tokens(backbone.config)
         if config.max_tokens > longest:
             raise ConfigError(
-                f"`max_tokens`: {config.max_tokens} exceeds the {longest} positions of backbone {config.backbone!r}"
+                f"`max_tokens` is {config.max_tokens}, but backbone {config.backbone!r} has only {longest} positions: "
+                "choose a smaller value"
             )
         super().__init__(backbone, config.pooling, width, config.projection)

@@ -11,7 +11,7 @@ INIT_STD = 0.02
 
 
 class MaskToken(nn.Module):
-    """Learned vector that replaces hidden items in training, and the next, unknown item in evaluation."""
+    """Learned vector that replaces hidden items in training and stands for the next, unknown item in evaluation."""
 
     def __init__(self, width: int):
         super().__init__()

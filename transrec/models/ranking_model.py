@@ -92,20 +92,20 @@ class RankingModelConfig(ModelSettings):
         }
         for key, asked in reads_content.items():
             if asked and (self.item_encoder is None or not self.item_encoder.content()):
-                raise ValueError(f"{key} needs an item_encoder that reads content")
+                raise ValueError(f"{key} needs an item_encoder that reads content: set one, or remove {key}")
         fuses_tokens = isinstance(self.item_encoder, MultimodalEncoderConfig) and self.item_encoder.reads_tokens
         if self.principal_components and fuses_tokens:
             raise ValueError(
-                "principal_components reads one vector of each modality: set it to false, or "
-                "item_encoder.fusion.granularity to pooled"
+                "principal_components needs one vector of each modality: set principal_components=false or "
+                "item_encoder.fusion.granularity=pooled"
             )
         if not of_items and (self.id_interest is not None or self.objective.content_id_contrast is not None):
             raise ValueError(
-                "id_interest and objective.content_id_contrast need an item feature in model.features, such as "
-                "{of: item_id}"
+                "id_interest and objective.content_id_contrast need a feature of items: add one to model.features, "
+                "such as {of: item_id}"
             )
         if not self.features and self.item_encoder is None:
-            raise ValueError("there is nothing to predict from: set features, item_encoder or both")
+            raise ValueError("the model has no inputs: set features, item_encoder or both")
         return self
 
     @property
@@ -141,7 +141,7 @@ class RankingModelConfig(ModelSettings):
     def known_from(self, export: Path) -> "RankingModelConfig":
         """
         Raises:
-            ConfigError: the export lacks its vocabularies, or they are damaged.
+            ConfigError: the vocabularies of the export are missing or damaged.
         """
         path = export / FEATURES_FILE
         try:
@@ -165,8 +165,8 @@ _AXES = TypeAdapter(dict[str, Axes])
 class RankingModel(Model):
     """logits_H = DNN([ids of user, item, context; interest in ids; content; interest in content; similarity]).
 
-    With `content_interest`, `content_id_contrast` and a Q-Former as the fusion it is EM3 (arXiv 2404.06078); with ids
-    and DIN it is DIN (KDD 2018). Which parts a run has is decided by its configuration alone.
+    With `content_interest`, `content_id_contrast` and a Q-Former as the fusion, it is EM3 (arXiv 2404.06078); with ids
+    and the interest DIN, it is DIN (KDD 2018). Only the configuration decides which of these inputs a run has.
     """
 
     def __init__(self, config: RankingModelConfig, num_items: int) -> None:

@@ -71,13 +71,15 @@ class SequentialRecommenderConfig(ModelSettings):
                 "data.examples.name=task and model.objective.name=classification belong together: set both or neither"
             )
         if kind == "task" and self.output == "untied":
-            raise ValueError("a task has its own table of targets instead of one of items: set model.output=tied")
+            raise ValueError(
+                "a task has its own table of targets, so it cannot use one of items: set model.output=tied"
+            )
         if kind == "task" and self.evidence:
-            raise ValueError("evidence scores items, and a task has other targets: leave out model.evidence")
+            raise ValueError("evidence scores items, but a task has other targets: remove model.evidence")
         if kind == "task" and self.similarity == "cosine":
             raise ValueError("a task scores its targets by inner products: set model.similarity=dot")
         if kind == "task" and self.max_length < 3:
-            raise ValueError("a task's token takes the place of up to two items: model.max_length must be at least 3")
+            raise ValueError("a task's token replaces up to two items: set model.max_length to 3 or more")
 
     def looked_up(self) -> Sequence[EvidenceConfig]:
         return self.evidence
@@ -86,11 +88,11 @@ class SequentialRecommenderConfig(ModelSettings):
     def _can_score_by_cosines(self) -> Self:
         if self.similarity == "cosine" and "temperature" not in type(self.objective).model_fields:
             raise ValueError(
-                f"similarity=cosine: cosines differ too little for {self.objective.name}, which has no temperature: "
-                "choose a softmax objective, or similarity=dot"
+                f"similarity=cosine needs a temperature, which {self.objective.name} lacks: choose a softmax "
+                "objective, or set similarity=dot"
             )
         if self.similarity == "cosine" and self.output == "untied":
-            raise ValueError("similarity=cosine: an untied output has biases, which cosines ignore: set output=tied")
+            raise ValueError("similarity=cosine ignores the biases of an untied output: set output=tied")
         return self
 
     @model_validator(mode="after")
@@ -102,8 +104,8 @@ class SequentialRecommenderConfig(ModelSettings):
     def _predicts_what_it_has_not_seen(self) -> Self:
         if self.sampling.positions == "all" and not self.sampling.masked and not self.user_encoder.causal:
             raise ValueError(
-                f"a user encoder that is not causal has seen the items that {self.objective.name} predicts: "
-                "choose the objective cloze, or user_encoder.causal=true"
+                f"a user encoder that is not causal reads the items that {self.objective.name} predicts: choose the "
+                "objective cloze, or set user_encoder.causal=true"
             )
         return self
 
@@ -139,7 +141,7 @@ class SequentialRecommender(Model):
         self._cosine = config.similarity == "cosine"
 
     def answer(self, targets: Targets) -> None:
-        """Predict `targets` from now on; those of a task get a new head."""
+        """Predict `targets` from now on; the targets of a task get a new head."""
         if not targets.of_items:
             self.task = TaskHead(self._width, targets.size, self._causal)
 
@@ -206,7 +208,7 @@ class SequentialRecommender(Model):
         return vectors
 
     def target_vectors(self, items: Tensor, some: Tensor | None = None) -> Tensor:
-        """As declared; with `some` (V,), only the vectors of these targets, without a copy of all."""
+        """Vectors of all targets, or of the targets `some` (V,), without copying the others."""
         vectors = self.encode_targets(items)
         return self._unit(vectors if some is None else vectors[some.to(vectors.device)])
 

@@ -15,11 +15,11 @@ class CompilerError(TransRecError, RuntimeError):
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` at its first call, once for all sizes of its tensors.
 
-    The function compiled is a plain attribute of its module, not a module around it, so that parameters keep their
-    names.
+    The compiled function is kept as a plain attribute of its module, not as a module around it, so that parameters keep
+    their names.
 
     Raises:
-        CompilerError: (from its calls) there is no working compiler.
+        CompilerError: (when the result is called) there is no working compiler.
     """
     from torch._dynamo.exc import BackendCompilerFailed  # a second of imports that other runs need not wait for
 

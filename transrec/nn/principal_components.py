@@ -19,9 +19,9 @@ class Axes(NamedTuple):
 
 
 def axes_of(features: NDArray[np.float32]) -> Axes | None:
-    """The axes along which features (M, W) vary more than along an average one (Kaiser's criterion).
+    """The axes along which features (M, W) vary more than along an average axis (Kaiser's criterion).
 
-    None if all of them are the same, or there are none.
+    None if all features are the same, or there are none.
     """
     if not len(features):
         return None
@@ -37,8 +37,8 @@ def axes_of(features: NDArray[np.float32]) -> Axes | None:
 class PrincipalComponents(nn.Module):
     """A (x - c): components of mean 0 and variance 1 over the items from which the axes were computed.
 
-    Without it, the part that all features share, and directions in which they hardly differ, would affect every step of
-    a projection, because Adam moves each of its weights equally far.
+    Without this, the mean of all features, and directions in which they hardly differ, would affect every step of a
+    projection, because Adam moves all its weights by similar amounts.
     """
 
     centre: Tensor

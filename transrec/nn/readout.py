@@ -59,7 +59,7 @@ class Modalities:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether a modality has another number of vectors than one."""
+        """Whether any modality has several vectors, or none."""
         return any(length != 1 for length in self.lengths)
 
     def averaged(self) -> "Modalities":
@@ -89,7 +89,7 @@ class Readout(nn.Module):
 
     @property
     def reads_all(self) -> bool:
-        """Whether an adapter reads other states besides the last."""
+        """Whether an adapter reads states other than the last."""
         return hasattr(self, "adapter")
 
     @property
@@ -110,7 +110,7 @@ class Readout(nn.Module):
         return hidden.pooled(hidden.states[-1])
 
     def pooled(self, hidden: Hidden) -> Tensor:
-        """Pooled and concatenated states (n, S·H) that are read, the input of `from_pooled`."""
+        """The states that are read, pooled and concatenated to (n, S·H): the input of `from_pooled`."""
         return torch.cat([hidden.pooled(hidden.states[read]) for read in self.reads], dim=-1)
 
     def from_pooled(self, pooled: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class Readout(nn.Module):
         return tensor
 
     def placed(self, states: Tensor) -> list[Any]:
-        """Split `states` (…, S·H) into the states that are read, each at its index; None at the others."""
+        """Split `states` (…, S·H) into the states that are read, each at its index; None at all other indices."""
         places: list[Any] = [None] * len(self.widths)
         for read, state in zip(self.reads, states.chunk(len(self.reads), dim=-1), strict=True):
             places[read] = state
@@ -127,7 +127,7 @@ class Readout(nn.Module):
 
 
 def mean_over(present: Tensor, vectors: Tensor) -> Tensor:
-    """Mean (U, D) of the vectors (U, K, D) that are present (U, K); zeros if none is."""
+    """Mean (U, D) of the vectors (U, K, D) that are present (U, K); zeros if none is present."""
     weights_UK = present / present.sum(1, keepdim=True).clamp(min=1)
     return (vectors * weights_UK.to(vectors.dtype).unsqueeze(-1)).sum(1)
 

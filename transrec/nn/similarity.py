@@ -23,7 +23,7 @@ def similarity_statistics(vectors: Tensor, known: Tensor, candidates: Tensor, hi
     inputs of a ranking model as in SimTier (arXiv 2407.19467), which counts them in bins instead.
 
     Args:
-        vectors: (U, W) features minus their mean over all items, which tells nothing, scaled to unit length.
+        vectors: (U, W) features minus their mean over all items, scaled to unit length.
         known: (U,) bool, items with content.
         candidates: (B,) rows.
         history: (B, L) rows.

@@ -22,7 +22,7 @@ class SparseTerm:
 
     @cached_property
     def _columns(self) -> Tensor:
-        """(E,) in the memory of the host, where a chunk's entries are found without waiting for the device."""
+        """(E,) on the host, so that a chunk's entries are found without waiting for the device."""
         return self.scores.columns.cpu()
 
     @cached_property
@@ -32,13 +32,13 @@ class SparseTerm:
         return values.detach().abs().amax() if len(values) else values.new_zeros(())
 
     def add_to(self, scores: Tensor, a: int, b: int) -> None:
-        """Add the columns a..b-1 to `scores` (B, b - a), in place."""
+        """Add the columns a..b-1 to `scores` (B, b - a), a contiguous table, in place."""
         first, last = torch.searchsorted(self._columns, torch.tensor([a, b])).tolist()
-        places = (self.scores.rows[first:last], self.scores.columns[first:last] - a)
-        scores[places] = scores[places] + self.scores.values[first:last]
+        places = self.scores.rows[first:last] * (b - a) + self.scores.columns[first:last] - a
+        scores.view(-1).scatter_add_(0, places, self.scores.values[first:last])
 
     def at(self, rows: Tensor, items: Tensor) -> Tensor:
-        """(P,) the values of users `rows` and `items`, 0 where there are none."""
+        """(P,) the values of user rows and items, pair by pair; 0 without an entry."""
         keys = self._keys
         if not len(keys):
             return torch.zeros(len(rows), device=rows.device)
@@ -80,7 +80,7 @@ class JoinedTerm:
             term.add_to(scores[slice(*rows)], a, b)
 
     def at(self, rows: Tensor, items: Tensor) -> Tensor:
-        """(P,) the values of users `rows` and `items`, 0 where there are none."""
+        """(P,) the values of user rows and items, pair by pair; 0 without an entry."""
         pieces = [term.at(rows - first, items) for term, first in zip(self._terms, self._firsts, strict=True)]
         return torch.stack(pieces).sum(dim=0)  # each user has entries in only one term
 

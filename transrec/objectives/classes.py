@@ -2,7 +2,7 @@
 
 Designs considered for classes across ranks. Loaders that read the windows of all ranks: they know the whole pool, but
 every window is read once per rank. A class for each rank's copy of an item: popular items count several times, so the
-loss depends on the number of ranks. Taken: the pools are gathered with their item numbers. If several ranks hold an
+loss depends on the number of ranks. Chosen: the pools are gathered with their item numbers. If several ranks hold an
 item, the first copy is its class; all copies come from the same weights, so the gradient is the same as with one
 process. The ranks agree on the size of the largest pool beforehand, so that no host waits for a size.
 

@@ -17,7 +17,7 @@ from transrec.protocols import Objective
 
 
 class ClassificationConfig(Config):
-    """`softmax` is over all targets; `logistic` and `bpr` sample `negatives`, never targets of the same user."""
+    """`softmax` compares all targets; `logistic` and `bpr` sample `negatives`, never targets of the same user."""
 
     name: Literal["classification"] = Field("classification", description="predict the targets of a task")
     loss: Literal["softmax", "logistic", "bpr"] = Field(

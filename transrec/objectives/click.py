@@ -19,7 +19,7 @@ class ClickConfig(Config):
     name: Literal["click"] = Field("click", description="binary cross-entropy of each head")
     heads: list[str] = Field(["click"], min_length=1, description="the heads, as in data.examples.heads")
     content_id_contrast: ContentIDContrastConfig | None = Field(
-        None, description="loss that also brings the content and the id of an item together; null: none"
+        None, description="additional loss that brings the content and the id of an item together; null: none"
     )
 
 

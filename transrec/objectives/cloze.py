@@ -10,10 +10,10 @@ from transrec.objectives.next_item import FullSoftmax, SampledSoftmax, Softmax
 
 
 class ClozeConfig(Config):
-    """For bidirectional user encoders; in evaluation the mask token follows a user's items.
+    """For bidirectional user encoders; in evaluation, the mask token follows a user's items.
 
-    Paper: Sun et al., "BERT4Rec", CIKM 2019; with `masked` 0.3 the pretraining of PeterRec (Yuan et al., SIGIR 2020)
-    with its encoder of Yuan et al., "Future Data Helps Training" (GRec), WWW 2020.
+    Paper: Sun et al., "BERT4Rec", CIKM 2019. With `masked: 0.3`, it is the pretraining of PeterRec (Yuan et al., SIGIR
+    2020) with the encoder of Yuan et al., "Future Data Helps Training" (GRec), WWW 2020.
     """
 
     name: Literal["cloze"] = Field("cloze", description="predict items that are hidden in the window")

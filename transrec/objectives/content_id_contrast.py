@@ -41,7 +41,7 @@ class Sides(NamedTuple):
 class ContentIDContrast(nn.Module):
     """½ Σ [CE(c·i⁺, c·i⁻) + CE(i·c⁺, i·c⁻)] with c = W_c content / |W_c content| and i = W_i id / |W_i id|, over τ.
 
-    Paper: EM3 (arXiv 2404.06078), with the details of its public code: both sides learn, and negatives are drawn
+    Paper: EM3 (arXiv 2404.06078), with the details of its public code: both sides are trained, and negatives are drawn
     uniformly. Deviations: a negative that is the anchor itself is left out, and so are items without content.
     """
 

@@ -91,8 +91,8 @@ class BinaryCrossEntropy(Objective):
     """Σ softplus(−⟨h, e⁺⟩) + (1/K) Σₖ softplus(⟨h, e⁻ₖ⟩): one target, K sampled negatives per position.
 
     Paper: Kang and McAuley, ICDM 2018, section III-E; Fu et al., WSDM 2024 (two means, added, K = 1).
-    Deviation: with K > 1 the negatives' terms are averaged, so that K does not change the balance between
-    target and negatives.
+    Deviation: with K > 1, the negatives' terms are averaged, so that K does not change the balance between target and
+    negatives.
     """
 
     def forward(self, states: Tensor, pool: Tensor, batch: SequenceBatch) -> Tensor:
@@ -119,7 +119,7 @@ class Temperature(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor([math.log(temperature)])) if learned else None
 
     def forward(self, users: Tensor) -> Tensor:
-        """`users` is (B, D), and so is the result."""
+        """Scaled user vectors (B, D) of `users` (B, D)."""
         if self.log_temperature is None:
             return users / self.temperature
         return users * (-self.log_temperature.float()).exp()

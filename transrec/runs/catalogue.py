@@ -89,15 +89,27 @@ class Catalogue:
         The first call reads the records of all items.
 
         Raises:
-            ConfigError: the items have no such column.
+            ConfigError: see `check_filters`.
         """
+        self.check_filters(filters)
         allowed = np.ones(len(self.item_ids) + 1, np.bool_)
         allowed[0] = False
         for name, values in filters.items():
-            if name not in self._values:
-                raise ConfigError(f"the items have no column {name!r}, only {', '.join(self.columns)}")
             allowed[1:] &= np.isin(self._values[name], list(values))
         return allowed
+
+    def check_filters(self, filters: Filters) -> None:
+        """
+        Raises:
+            ConfigError: the items have no such column, or its values are not a list.
+        """
+        if not isinstance(filters, Mapping):
+            raise ConfigError(f"filters: give each column a list of values, found {shortened(repr(filters))}")
+        for name, values in filters.items():
+            if isinstance(values, str):  # also a sequence: of its characters
+                raise ConfigError(f"filters: give a list of values, as in {{{name!r}: [{values!r}]}}")
+            if name not in self.columns:
+                raise ConfigError(f"the items have no column {name!r}, only {', '.join(self.columns)}")
 
     def prepare(self) -> None:
         """Read the data for filters and searches now instead of on first use."""
@@ -154,17 +166,20 @@ class Catalogue:
         return [title.casefold() for title in self.titles]
 
 
-def check_ids(history: Sequence[str]) -> None:
+def check_ids(ids: Sequence[str], what: str = "a history") -> None:
     """
+    Args:
+        what: the beginning of the error message.
+
     Raises:
-        ConfigError: `history` is not a list of strings.
+        ConfigError: `ids` is not a list of strings.
     """
-    if isinstance(history, str):  # also a sequence: of its characters
-        raise ConfigError(f"a history is a list of item ids, found the string {history!r}")
+    if isinstance(ids, str):  # also a sequence: of its characters
+        raise ConfigError(f"{what} is a list of item ids, found the string {ids!r}")
     try:
-        others = [item for item in history if not isinstance(item, str)]
+        others = [item for item in ids if not isinstance(item, str)]
     except TypeError:
-        raise ConfigError(f"a history is a list of item ids, found {history!r}") from None
+        raise ConfigError(f"{what} is a list of item ids, found {ids!r}") from None
     if others:
         raise ConfigError(f"item ids are strings, found {shortened(repr(others[0]))}")
 

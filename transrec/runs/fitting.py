@@ -1,5 +1,6 @@
 """Fits the weights of a trained model's evidence to the targets of its validation."""
 
+import sys
 from collections.abc import Mapping, Set
 from itertools import compress
 
@@ -50,6 +51,14 @@ def fit_evidence(
         for name, number in one._asdict().items()
     }
     weights.load_strictly(model, numbers, weights.names(model))
+    if world.is_main and initial:
+        print(told(dict(zip(initial, fitted.kinds, strict=True)), fitted.network), file=sys.stderr, flush=True)
+
+
+def told(kinds: Mapping[str, Fitted], network: float) -> str:
+    """The fitted weights as one line."""
+    listed = ", ".join(f"{key} {one.weight:.3g}" for key, one in kinds.items())
+    return f"weights of evidence, fitted to the validation: {listed}; factor of the network's logits: {network:.3g}"
 
 
 class _Together:

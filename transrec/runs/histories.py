@@ -1,7 +1,8 @@
 """Users to recommend items to, as JSON lines: `{"user": …, "history": [item ids, oldest first]}`.
 
-A line may also hold `candidates`, the ids of the items to rank, and for a ranking model `time` (seconds since 1970),
-`context` and `profile` (columns of impressions and users).
+A line may also hold `candidates`, the ids of the items to rank, `exclude`, the ids of items that are not recommended,
+`filters`, the allowed values of columns of the items, `repeats`, whether items of the history may be recommended again,
+and for a ranking model `time` (seconds since 1970), `context` and `profile` (columns of impressions and users).
 """
 
 import json
@@ -16,8 +17,7 @@ from transrec.files import json_lines
 from transrec.runs.answers.click_scores import Visit
 from transrec.terminal import shortened
 
-_KEYS = {"user", "history", "candidates", "time", "context", "profile"}  # of a line
-_OF_REQUESTS = {"k", "exclude", "filters"}  # of requests to `transrec serve`; ignoring them would give wrong results
+_KEYS = {"user", "history", "candidates", "exclude", "filters", "repeats", "time", "context", "profile"}  # of a line
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,17 @@ class UserHistory:
     history: list[str]  # item ids, oldest first
     candidates: list[str] | None = None  # ids of the items to rank; None: all
     visit: Visit = field(default_factory=Visit)
+    repeats: bool = False  # whether items of the history may be recommended again
+    exclude: list[str] = field(default_factory=list)  # ids of items that are not recommended
+    filters: dict[str, list[str]] = field(default_factory=dict)  # allowed values of columns of the items
 
 
-def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHistory]:
-    """The users of a file, one per line; `name` is the file, for messages.
+def read_histories(lines: Iterable[bytes], name: str | Path, repeats: bool = False) -> Iterator[UserHistory]:
+    """The users of a file, one per line.
+
+    Args:
+        name: the file, for messages.
+        repeats: for lines without this key.
 
     Raises:
         TransRecError: a line is not JSON, or not an object with a list of ids; the message names the line and user.
@@ -46,22 +53,28 @@ def read_histories(lines: Iterable[bytes], name: str | Path) -> Iterator[UserHis
         where = f"{where}, user {shortened(json.dumps(user, ensure_ascii=False))}"
         candidates = record.get("candidates")
         chosen = None if candidates is None else ids_of(candidates, where, "candidates")
-        yield UserHistory(where, user, ids_of(record["history"], where), chosen, _visit(record, where))
+        again = record.get("repeats", repeats)
+        if not isinstance(again, bool):
+            raise ConfigError(f"{where}: `repeats` is true or false, found {_shown(again)}")
+        history, visit = ids_of(record["history"], where), _visit(record, where)
+        exclude = ids_of(record.get("exclude", []), where, "exclude")
+        yield UserHistory(where, user, history, chosen, visit, again, exclude, _filters(record, where))
 
 
 def _check_keys(record: dict[str, Any], where: str) -> None:
-    """Refuse keys of requests, and keys that look misspelt, because they would be ignored; allow other keys."""
-    if others := sorted(record.keys() & _OF_REQUESTS):
-        raise ConfigError(
-            f"{where}: {others[0]!r} is for requests to `transrec serve`, and does nothing here: remove it"
-        )
+    """Refuse `k`, and keys that look misspelt, because they would be ignored; allow other keys."""
+    if "k" in record:
+        raise ConfigError(f"{where}: 'k' is for requests to `transrec serve`: use --top")
     for key in record.keys() - _KEYS:
         if near := get_close_matches(key, _KEYS - record.keys(), 1):
             raise ConfigError(f"{where}: {shortened(repr(key))} is not a known key: did you mean {near[0]!r}?")
 
 
-def users_of(place: Path | str) -> list[UserHistory]:
+def users_of(place: Path | str, repeats: bool = False) -> list[UserHistory]:
     """The users of a file.
+
+    Args:
+        repeats: for lines without this key.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -69,7 +82,7 @@ def users_of(place: Path | str) -> list[UserHistory]:
     """
     try:
         with Path(place).open("rb") as file:
-            return list(read_histories(file, place))
+            return list(read_histories(file, place, repeats))
     except OSError as error:
         raise ConfigError(f"cannot read {place}: {error.strerror}") from None
 
@@ -100,6 +113,15 @@ def _visit(record: dict[str, Any], where: str) -> Visit:
         return Visit(str(record.get("user", "")), time, context, profile)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _filters(record: dict[str, Any], where: str) -> dict[str, list[str]]:
+    filters = record.get("filters", {})
+    listed = isinstance(filters, dict) and all(isinstance(values, list) and values for values in filters.values())
+    if not listed or any(not isinstance(value, str) for values in filters.values() for value in values):
+        raise ConfigError(f"{where}: `filters` gives each column a list of texts, found {_shown(filters)}")
+    found: dict[str, list[str]] = filters
+    return found
 
 
 def _text(value: Any) -> str | None:

@@ -134,6 +134,9 @@ class Recommender:
         candidates: Sequence[str] | None = None,
         visit: Visit = NOBODY,
         *,
+        exclude: Sequence[str] = (),
+        filters: Filters | None = None,
+        repeats: bool = False,
         first_stage: "Recommender | None" = None,
         first_stage_top: int = FIRST_STAGE_TOP,
     ) -> list[dict[str, Any]]:
@@ -144,10 +147,13 @@ class Recommender:
 
         Args:
             history: item ids, oldest first; the model reads the newest `model.max_length` of them.
-            top: maximum number of results. Items of the history are excluded, unless they are `candidates` of a
-                ranking model.
-            candidates: ids of the items to choose from, or to rank; None: the whole catalogue; []: none.
+            top: maximum number of results.
+            candidates: ids of the items to choose from, or to rank, even if they are in the history; None: the whole
+                catalogue without the items of the history; []: none.
             visit: for a ranking model, its inputs besides the history.
+            exclude: ids of items that are not recommended; ids that the catalogue lacks are passed over.
+            filters: the allowed values for each column of the items, as in `{"brand": ["nordlys"]}`.
+            repeats: whether items of the history may be recommended again.
             first_stage: for a ranking model, a run that recommends the next item and finds the candidates. Items that
                 it finds but this catalogue lacks are left out.
             first_stage_top: number of items that it finds.
@@ -158,10 +164,10 @@ class Recommender:
             `{"target", "probability"}`, from a softmax over all T targets.
 
         Raises:
-            ConfigError: an id is not in the catalogue, the history is empty where a model needs one, `top` is
-                below 1, or the first stage does not fit (see `check_first_stage`).
+            ConfigError: an id is not in the catalogue, the history is empty where a model needs one, the items have no
+                column to filter by, `top` is below 1, or the first stage does not fit (see `check_first_stage`).
         """
-        query = Query(history, top, candidates, visit)
+        query = Query(history, top, candidates, visit, exclude, {} if filters is None else filters, repeats)
         return self.recommend_many([query], first_stage, first_stage_top)[0]
 
     def recommend_many(
@@ -173,7 +179,7 @@ class Recommender:
         `recommend`. A first stage applies the filters and leaves out items before it counts.
 
         Raises:
-            ConfigError: as for `recommend`, or the items have no column of that name to filter by.
+            ConfigError: as for `recommend`.
         """
         if not queries:
             return []
@@ -215,13 +221,13 @@ class Recommender:
             )
 
     def similar(
-        self, item_id: str, top: int = 10, left_out: Sequence[str] = (), filters: Filters | None = None
+        self, item_id: str, top: int = 10, exclude: Sequence[str] = (), filters: Filters | None = None
     ) -> list[dict[str, Any]]:
         """The items whose vectors are closest to that of the given item, by cosine similarity.
 
         Args:
             top: maximum number of results; the item itself is excluded.
-            left_out: ids of other items to exclude.
+            exclude: ids of other items that are not returned.
             filters: the allowed values for each column of the items.
 
         Returns:
@@ -230,13 +236,14 @@ class Recommender:
         Raises:
             ConfigError: an id is not in the catalogue, there is no such column, or `top` is below 1.
         """
-        query = Query([item_id], top, left_out=left_out, filters=filters or {})
+        narrowed = {} if filters is None else filters
+        query = Query([item_id], top, exclude=exclude, filters=narrowed)  # the item itself is left out as well
         check_top(top)
         (item,) = self.catalogue.indices(query.history)
         directions = self._encoded.directions
         score = InnerProducts(directions[[item]], directions)
-        excluded = [item, *query.excluded(self.catalogue)]
-        (found,) = best_items(self._encoded, score, [excluded], [top], [query.allowed(self.catalogue)])
+        excluded, allowed = query.excluded(self.catalogue), query.allowed(self.catalogue)
+        (found,) = best_items(self._encoded, score, [excluded], [top], [allowed])
         return [
             {name: value for name, value in row.items() if name != "score"} | {"similarity": row["score"]}
             for row in found

@@ -22,7 +22,7 @@ from transrec.evaluation.report import as_json, table
 from transrec.experiment import Experiment
 from transrec.files import plain_json, read_json, replace_atomically, write_text
 from transrec.protocols import Examples
-from transrec.terminal import console
+from transrec.terminal import console, read_by_program
 from transrec.training.checkpoint import TrainState
 from transrec.training.cost import Cost
 from transrec.training.records import flatten
@@ -191,7 +191,8 @@ def show(
         sep="\n",
         highlight=False,
     )
-    print(json.dumps(plain_json({"run": str(folder), "test": summary["test"]})))
+    if read_by_program():
+        print(json.dumps(plain_json({"run": str(folder), "test": summary["test"]})))
 
 
 def chosen(summary: Mapping[str, Any]) -> str:
@@ -215,7 +216,8 @@ def untrained_ahead(experiment: Experiment, tested: Mapping[str, Mapping[str, Es
         return ""
     listed = ", ".join(f"{other} ({value:.4f})" for other, value in better.items())
     kind = "a far simpler baseline" if len(better) == 1 else "far simpler baselines"
-    near = " So small a difference can be chance." if all(own.low <= v <= own.high for v in better.values()) else ""
+    small = all(own.low <= value <= own.high for value in better.values())
+    near = " The difference is small enough to be chance." if small else ""
     return f"{name}: this run ({own.value:.4f}) is behind {kind}: {listed}.{near}"
 
 
@@ -241,5 +243,5 @@ def cost_table(summary: dict[str, Any]) -> Table:
     if "energy_joules" in summary:
         view.add_row("energy of training", energy(summary["energy_joules"]))
     for name, size in summary["export_bytes"].items():
-        view.add_row(f"export/{name}", f"{size / 2**20:,.2f} MiB")
+        view.add_row(f"trained weights, export/{name}", f"{size / 2**20:,.2f} MiB")
     return view

@@ -7,6 +7,7 @@ candidates that an index finds are ranked by `recommend` or `serve`, which use t
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from transrec import __version__, weights
 from transrec.config import ConfigError
+from transrec.files import writing
 from transrec.runs import portable_tower, vector_index
 from transrec.runs.encoded_catalogue import KnownVectors
 from transrec.runs.histories import UserHistory
@@ -64,6 +66,11 @@ class Wanted:
             vector_index.faiss()
         portable_tower.check_installed(self.towers)
 
+    def and_of(self, earlier: Manifest) -> "Wanted":
+        """This together with what an earlier export holds, which an update must not lose."""
+        towers = [kind for kind, suffix in SUFFIXES.items() if f"{TOWER}{suffix}" in earlier.files]
+        return Wanted(self.index or earlier.index, [*dict.fromkeys([*self.towers, *towers])])
+
 
 def export_vectors(
     recommender: Recommender,
@@ -76,6 +83,8 @@ def export_vectors(
 
     Args:
         new_items: `output` is an earlier export of this run, whose vectors are kept for items with the same content.
+            What it holds besides is written again, except for the vectors of users, which stay as they are without
+            `users`.
 
     Raises:
         BusyError: another process writes to `output`.
@@ -85,13 +94,21 @@ def export_vectors(
     """
     wanted.check()
     recommender.check_vectors()
+    before = None
     if new_items:
         recommender = recommender.with_known(earlier(recommender, output))
-    replaced = read_manifest(output).files if new_items else None
+        before = read_manifest(output)
+        wanted = wanted.and_of(before)
+        wanted.check()
     remedy = "choose another --output, or add to it with --new-items"
-    with output_folder(output, MANIFEST_FILE, replaced, remedy) as partial:
+    with output_folder(output, MANIFEST_FILE, None if before is None else before.files, remedy) as partial:
         errors = _write_items(recommender, wanted, partial)
-        counts = None if users is None else _write_users(recommender, users, partial / USERS_FILE)
+        counts = None if before is None else before.users
+        if users is not None:
+            counts = _write_users(recommender, users, partial / USERS_FILE)
+        elif counts is not None:
+            with writing(partial):
+                shutil.copy2(output / USERS_FILE, partial)
         manifest = _describe(recommender, wanted, errors, counts, partial)
         write_manifest(partial, manifest)
     return manifest

@@ -1,18 +1,20 @@
 """The web application: the paths of the routes, and the responses to errors."""
 
 import json
+from difflib import get_close_matches
 from typing import Any
 
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel
 
 from transrec import __version__
 from transrec.errors import TransRecError
 from transrec.serving.batching import FullError
 from transrec.serving.guard import Guard
-from transrec.serving.messages import Refusal
+from transrec.serving.messages import RecommendRequest, Refusal, SimilarRequest
 from transrec.serving.service import Service
 
 _DESCRIPTION = "Recommendations of a trained run, or of adapters over one base. Each of them is a channel."
@@ -26,6 +28,7 @@ _REFUSALS = {
     422: "The request cannot be understood or answered.",
     503: "Too many requests are waiting.",
 }
+_REQUESTS: dict[str, type[BaseModel]] = {"/recommend": RecommendRequest, "/similar": SimilarRequest}
 _OF_ALL = (401, 403, 413, 421, 422)
 
 
@@ -67,7 +70,22 @@ async def not_understood(request: Request, error: Any) -> Response:
     """The response to an invalid body or query; it names the first error, without the values of the request."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
+    if first["type"] == "json_invalid":
+        return refusal(422, f"the body is not JSON: {first['ctx']['error']} (character {place})")
+    if first["type"] == "extra_forbidden":
+        return refusal(422, f"{place}: {unknown_key(place, request.scope['route'].path)}")
+    if not place and first["type"] == "model_attributes_type":
+        if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+            return refusal(422, "the body was not read as JSON: send the header Content-Type: application/json")
+        return refusal(422, "the body: expected a JSON object, such as {…}")
     return refusal(422, f"{place or 'the body'}: {first['msg']}")
+
+
+def unknown_key(key: str, path: str) -> str:
+    """The advice for a key that requests to a path do not have."""
+    keys = list(_REQUESTS[path].model_fields)
+    near = get_close_matches(key, keys, 1)
+    return f"unknown key; {f'did you mean {near[0]}? The' if near else 'the'} keys are {', '.join(keys)}"
 
 
 async def refused_by_a_route(request: Request, error: Any) -> Response:

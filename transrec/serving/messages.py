@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 
 from transrec.runs.answers.click_scores import LATEST_SECOND
 
@@ -27,7 +27,10 @@ Filters = Annotated[
 Columns = Annotated[dict[Text, Text | None], Field(max_length=64)]
 Channel = Annotated[Text | None, Field(description="name of a channel; may be left out if there is only one")]
 Results = Annotated[StrictInt, Field(ge=1, description="maximum number of results")]
-LeftOut = Annotated[list[ItemId], Field(max_length=MOST_IDS, description="items that are not recommended")]
+Excluded = Annotated[
+    list[ItemId],
+    Field(max_length=MOST_IDS, description="items that are not recommended; unknown ids are passed over, not reported"),
+]
 
 
 class _Message(BaseModel):
@@ -40,10 +43,11 @@ class RecommendRequest(_Message):
     history: list[ItemId] = Field(max_length=MOST_SEEN, description="item ids, oldest first")
     channel: Channel = None
     k: Results = 10
-    exclude: LeftOut = []
+    exclude: Excluded = []
     candidates: list[ItemId] | None = Field(
         None, min_length=1, max_length=MOST_IDS, description="items to rank instead of the whole catalogue"
     )
+    repeats: StrictBool = Field(False, description="whether items of the history may be recommended again")
     filters: Filters = {}
     unknown: Literal["skip", "error"] = Field(
         "skip",
@@ -61,7 +65,7 @@ class SimilarRequest(_Message):
     item_id: ItemId
     channel: Channel = None
     k: Results = 10
-    exclude: LeftOut = []
+    exclude: Excluded = []
     filters: Filters = {}
 
 
@@ -72,6 +76,7 @@ class RecommendAnswer(BaseModel):
     generation: int = Field(description="generation of the catalogues; each reload that finds changes increases it")
     recommendations: list[dict[str, Any]]
     unknown: list[str] = Field([], description="ids of the history and the candidates that the catalogue lacks")
+    note: str | None = Field(None, description="the reason why there are no recommendations, otherwise null")
 
 
 class SimilarAnswer(BaseModel):

@@ -1,7 +1,6 @@
 """Runs the web application until it is stopped; SIGHUP reloads the catalogues."""
 
 import asyncio
-import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from transrec.serving.channels import Generation
 from transrec.serving.service import Service
 from transrec.serving.settings import Settings
 
-_log = logging.getLogger("transrec.serving")
 _background: set[asyncio.Task[None]] = set()  # tasks need a reference
 
 
@@ -84,9 +82,6 @@ def in_background(service: Service) -> None:
 
 
 async def reload(service: Service) -> None:
-    """Reload the catalogues and log the result."""
-    try:
-        found = await service.reload()
-        _log.warning("generation %d of the catalogue has %d items", found.generation, found.items)
-    except HTTPException as error:
-        _log.error("%s", error.detail)
+    """Reload the catalogues; the service logs the result."""
+    with suppress(HTTPException):
+        await service.reload()

@@ -1,8 +1,10 @@
 """The routes of the web application."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import HTTPException, Query, Response
@@ -12,6 +14,7 @@ from transrec.data.shards.bad_samples import BadSample
 from transrec.errors import TransRecError
 from transrec.runs.answers.click_scores import Visit
 from transrec.runs.answers.query import Query as RecommenderQuery
+from transrec.runs.answers.query import why_none
 from transrec.runs.catalogue import Catalogue
 from transrec.serving.batching import Batcher
 from transrec.serving.channels import Generation
@@ -28,6 +31,8 @@ from transrec.serving.messages import (
 from transrec.serving.metrics import Metrics
 from transrec.serving.page import page
 from transrec.serving.settings import Settings
+
+_log = logging.getLogger("transrec.serving")
 
 MOST_FOUND = 50
 ChannelName = Annotated[str | None, Query(max_length=LONGEST_TEXT)]
@@ -54,7 +59,7 @@ class Service:
         await self.batcher.stop()
 
     async def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-        """The best items for a user, without those of the history, unless they are `candidates` of a ranking model."""
+        """The best items for a user, without those of the history, unless these are `candidates` or may repeat."""
         generation = self.generation
         recommender = generation.channel(request.channel).recommender
         self._check_results(request.k)
@@ -68,12 +73,14 @@ class Service:
         known = catalogue.known(history)
         among = None if candidates is None else catalogue.known(candidates)
         visit = Visit(request.user, request.time, request.context, request.profile)
-        query = RecommenderQuery(known, request.k, among, visit, request.exclude, request.filters)
+        query = RecommenderQuery(known, request.k, among, visit, request.exclude, request.filters, request.repeats)
         answerable = known or not recommender.needs_history
         found = await self.batcher.ask(recommender, query) if answerable else []
         rows = [pictured(catalogue, row) for row in found]
+        why = partial(why_none, query, history, catalogue, recommender.needs_history)
+        note = None if rows else await self.batcher.run(why)
         return RecommendAnswer(
-            channel=recommender.name, generation=generation.number, recommendations=rows, unknown=missing
+            channel=recommender.name, generation=generation.number, recommendations=rows, unknown=missing, note=note
         )
 
     async def similar(self, request: SimilarRequest) -> SimilarAnswer:
@@ -121,17 +128,20 @@ class Service:
     async def reload(self) -> Reloaded:
         """Read the catalogues again and encode new items. Until this is done, the old catalogues remain in use."""
         if self._reloading.locked():
+            _log.error("a reload was refused because another is under way")
             raise HTTPException(409, "a reload is under way")
         async with self._reloading:
             try:
                 renewed = await asyncio.to_thread(self.generation.renewed)
             except TransRecError as error:
                 self.metrics.reloaded("failed")
+                _log.error("the old catalogue remains in use: %s", error)
                 raise HTTPException(409, f"the old catalogue remains in use: {error}") from None
             changed = renewed is not self.generation
             self.generation = renewed
         self.metrics.reloaded("changed" if changed else "unchanged")
         self.metrics.catalogue(renewed.items, renewed.number)
+        _log.warning("generation %d of the catalogue has %d items", renewed.number, renewed.items)
         return Reloaded(generation=renewed.number, changed=changed, items=renewed.items)
 
     def healthz(self) -> dict[str, str]:

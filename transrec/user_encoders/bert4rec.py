@@ -14,7 +14,7 @@ from transrec.user_encoders.sasrec import SASRec, TransformerSettings
 class BERT4RecConfig(TransformerSettings):
     """Configuration of `BERT4Rec`."""
 
-    name: Literal["bert4rec"] = Field("bert4rec", description="a bidirectional transformer, for the objective cloze")
+    name: Literal["bert4rec"] = Field("bert4rec", description="a bidirectional transformer, for the `cloze` objective")
 
     causal: ClassVar[bool] = False
     activation: ClassVar[type[nn.Module]] = nn.GELU

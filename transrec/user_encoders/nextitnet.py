@@ -1,9 +1,9 @@
 """NextItNet: dilated convolutions over a user's items, causal or bidirectional.
 
-Designs considered for a convolution: `nn.Conv1d` needs channels before positions, and so two transpositions each, and
-hides what adapters need (its input at a position, a matrix to add a low-rank update to). Chosen: one linear map of the
-concatenated vectors under the kernel. It is as fast, takes memory for `kernel` copies of its input, and adapters and
-their merging work as on any other linear map.
+Designs considered for a convolution: `nn.Conv1d` needs channels before positions, so each convolution transposes twice,
+and hides what adapters need (its input at a position, a matrix to add a low-rank update to). Chosen: one linear map of
+the concatenated vectors under the kernel. It is as fast, takes memory for `kernel` copies of its input, and adapters
+and their merging work as on any other linear map.
 
 Shape letters: B users, L positions, D width, k width of the kernel.
 """
@@ -34,7 +34,7 @@ class NextItNetConfig(Config):
         [1, 4] * 4, min_length=1, description="dilation of each block's first convolution; the second has twice that"
     )
     kernel: int = Field(3, ge=2, description="width of a convolution's kernel in positions")
-    causal: bool = Field(True, description="a position reads earlier items only; false: later ones too")
+    causal: bool = Field(True, description="a position reads only earlier items; false: also later ones")
 
     def build(self, width: int, max_length: int) -> "NextItNet":
         return NextItNet(self, width)
@@ -44,10 +44,10 @@ class NextItNet(UserEncoder):
     """x, then per block: x = x + ReLU(LN(DC_2l(ReLU(LN(DC_l(x)))))).
 
     Paper: Yuan et al., "A Simple Convolutional Generative Network for Next Item Recommendation", WSDM 2019, as the
-    backbone of PeterRec (Yuan et al., SIGIR 2020); `causal: false` is its bidirectional encoder. As in PeterRec,
-    there is no dropout and no position embedding; with the default dilations a state sees 121 items. Deviation: padding
-    is zero at every layer, so that a user's states do not depend on the window's length; in the released code padding
-    is a token with its own vector.
+    backbone of PeterRec (Yuan et al., SIGIR 2020); `causal: false` is its bidirectional encoder. As in PeterRec, there
+    is no dropout and no position embedding; with the default dilations, a state reads 121 items. Deviation: padding is
+    zero at every layer, so that a user's states do not depend on the window's length; in the released code, padding is
+    a token with its own vector.
     """
 
     def __init__(self, config: NextItNetConfig, width: int):

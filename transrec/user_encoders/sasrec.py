@@ -66,7 +66,7 @@ class SASRec(UserEncoder):
     def __init__(self, config: TransformerSettings, width: int, max_length: int):
         super().__init__()
         if width % config.heads:
-            raise ConfigError(f"`user_encoder.heads`: {config.heads} does not divide the width {width}")
+            raise ConfigError(f"`user_encoder.heads` is {config.heads}, but must divide `model.width`, {width}")
         self.positions = nn.Embedding(max_length, width)
         self.input_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)

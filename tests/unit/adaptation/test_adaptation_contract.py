@@ -194,8 +194,8 @@ def test_an_export_loads_into_the_same_model_built_anew(adapted, run, tmp_path, 
 
 @pytest.mark.parametrize(("key", "family"), sorted(NOWHERE))
 def test_a_method_without_a_place_in_a_backbone_says_so(build, key, family):
-    no_site = r"item tower, has no site '(embeddings|ffn_norm|query|key)'; its sites: .*ffn_output"
-    with pytest.raises(ConfigError, match=f"{no_site}|need an item encoder of text and image"):
+    no_site = r"item tower, has no site '(embeddings|ffn_norm|query|key)': choose among .*ffn_output"
+    with pytest.raises(ConfigError, match=f"{no_site}|need an item encoder that reads text and image"):
         CONFIGS[key].apply(build(family))
 
 
@@ -209,7 +209,7 @@ def test_a_list_is_a_combination_and_stays_one_when_written_down():
 def test_two_adapters_at_one_site_are_an_error_that_names_both(build):
     methods = TypeAdapter(AdaptationConfig).validate_python([{"name": "ia3"}, {"name": "lora"}])
     with pytest.raises(
-        ConfigError, match=r"item\.value\[0\] already has an adapter, Scale, so LowRank cannot be added"
+        ConfigError, match=r"item\.value\[0\] already has an adapter, Scale: .* another site for LowRank"
     ):
         methods.apply(build())
 
@@ -221,7 +221,7 @@ def test_one_modality_of_several_can_be_adapted_alone(build, key):
     trained = weights.trainable_names(model)
     assert trained
     assert all(name.startswith("item_encoder.image.") for name in trained)
-    with pytest.raises(ConfigError, match="the model has no image tower; it has: item, text, user"):
+    with pytest.raises(ConfigError, match=r"the model has no image tower: choose among .*item, text, user"):
         type(CONFIGS[key])(towers=["image"]).apply(build("bert"))
 
 

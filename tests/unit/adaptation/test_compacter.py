@@ -54,5 +54,7 @@ def test_both_towers_share_one_parameter_that_is_named_and_saved_once(build, tmp
 
 
 def test_terms_that_do_not_divide_a_width_are_an_error(build):
-    with pytest.raises(ConfigError, match=r"`terms`: 3 does not divide both 32 and 64 at item\.attention_output\[0\]"):
+    with pytest.raises(
+        ConfigError, match=r"`terms` is 3, but must divide both widths at item\.attention_output\[0\], 32 and 64"
+    ):
         CompacterConfig(terms=3).apply(build())

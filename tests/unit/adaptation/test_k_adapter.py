@@ -78,11 +78,13 @@ def test_a_block_is_the_references(build):
 
 
 def test_what_cannot_be_read_is_a_readable_error(build):
-    with pytest.raises(ConfigError, match=r"`layers`: 3 of the item tower is not one of its layers 0\.\.2"):
+    with pytest.raises(ConfigError, match=r"`layers`: the item tower cannot be read at layer 3: choose layers 0\.\.2"):
         KAdapterConfig(layers=[3]).apply(build())
-    with pytest.raises(ConfigError, match=r"`layers`: 0 of the item tower is not .* with the width of the last, 32"):
+    with pytest.raises(
+        ConfigError, match=r"`layers`: the item tower cannot be read at layer 0: .* has the width of the last, 32"
+    ):
         KAdapterConfig(layers=[0]).apply(build("swin"))
-    with pytest.raises(ConfigError, match=r"`heads.item`: 12 does not divide `bottleneck.item`, 20"):
+    with pytest.raises(ConfigError, match=r"`heads.item` is 12, but must divide `bottleneck.item`, 20"):
         KAdapterConfig(bottleneck=Widths(item=20)).apply(build())
 
 

@@ -49,7 +49,7 @@ def test_of_a_transformer_whole_blocks_train():
 
 
 def test_more_layers_than_there_are_is_explained():
-    with pytest.raises(ConfigError, match="has 4 layers, not 5"):
+    with pytest.raises(ConfigError, match="is 5, but the user encoder has only 4"):
         trained(LastLayersConfig(layers=5), NextItNetConfig(dilations=[1, 4]))
 
 

@@ -65,7 +65,7 @@ def test_merging_changes_the_base_and_not_the_function(trained, build, run):
 def test_what_cannot_be_merged_is_a_readable_error(build):
     model = build()
     HoulsbyConfig().apply(model)
-    with pytest.raises(ConfigError, match="no LoRA in the model"):
+    with pytest.raises(ConfigError, match="the model has no LoRA"):
         merge(model)
     released = build()
     LoRAConfig(variant="released").apply(released)

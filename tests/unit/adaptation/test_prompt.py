@@ -52,5 +52,5 @@ def test_words_start_as_the_embeddings_of_words_and_patches_at_zero(build):
 
 
 def test_more_prompts_than_positions_are_an_error(build):
-    with pytest.raises(ConfigError, match="`tokens`: 513 exceeds the 512"):
+    with pytest.raises(ConfigError, match="is 513, but the backbone has only 512 positions"):
         PromptConfig(tokens=513).apply(build())

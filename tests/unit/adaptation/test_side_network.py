@@ -55,9 +55,11 @@ def test_it_sees_one_vector_of_each_layer(build, run):
 
 
 def test_layers_that_are_not_there_are_a_readable_error(build):
-    with pytest.raises(ConfigError, match=r"`layers`: 3 of the item tower is not one of its layers 0\.\.2"):
+    with pytest.raises(ConfigError, match=r"`layers`: the item tower cannot be read at layer 3: choose layers 0\.\.2"):
         SideNetworkConfig(layers=[0, 3]).apply(build())
-    with pytest.raises(ConfigError, match=r"`layers`: 0 of the item tower.*width of the last states, 32"):
+    with pytest.raises(
+        ConfigError, match=r"`layers`: the item tower cannot be read at layer 0: .* width of the last states, 32"
+    ):
         SideNetworkConfig(layers=[0]).apply(build("swin"))
 
 
@@ -120,11 +122,11 @@ def test_towers_of_unequal_depth_meet_at_evenly_spaced_layers():
 
 
 def test_between_modalities_there_have_to_be_two(build):
-    with pytest.raises(ConfigError, match=r"an item encoder of text and image; this one reads text"):
+    with pytest.raises(ConfigError, match="reads text and image, but this one reads text"):
         SideNetworkConfig(inter_modal=True).apply(build())
-    with pytest.raises(ConfigError, match=r"an item encoder of text and image; this one reads neither"):
+    with pytest.raises(ConfigError, match="reads text and image, but this one reads neither"):
         SideNetworkConfig(inter_modal=True, towers=["item"]).apply(build("id_embedding"))
-    with pytest.raises(ValidationError, match="`towers` must contain item"):
+    with pytest.raises(ValidationError, match="add item to `towers`"):
         SideNetworkConfig(inter_modal=True, towers=["text"])
 
 
@@ -132,6 +134,6 @@ def test_states_of_two_widths_cannot_be_mixed(build):
     model = build("multimodal")
     model.item_encoder.image.hidden_size = 64
     with pytest.raises(
-        ConfigError, match="`inter_modal`: the backbones must have the same width, but theirs are text 32, image 64"
+        ConfigError, match="`inter_modal` needs backbones of the same width, but their widths are text 32, image 64"
     ):
         SideNetworkConfig(inter_modal=True).apply(model)

@@ -76,6 +76,59 @@ def test_more_results_than_items_are_all_items(recommender: Recommender, capsys:
     assert {*items(line)} == {f"item-{number}" for number in range(80)} - {"item-1"}
 
 
+def test_a_line_excludes_items_and_filters_by_columns(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = recommender.recommend(["item-1"], 80)
+    titles = [row["title"] for row in every[:3]]
+    some = {"history": ["item-1"], "exclude": [every[0]["item_id"], "gone"], "filters": {"title": titles}}
+    (line,) = answered(recommender, capsys, some, top=80)
+    assert line["recommendations"] == [row for row in every[1:] if row["title"] in titles]
+    assert "unknown" not in line, "an item that does not exist is not recommended anyway"
+
+
+def test_an_answer_without_recommendations_has_a_note(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = {"history": ["item-1"]}
+    lines = answered(
+        recommender,
+        capsys,
+        some,
+        {"history": []},
+        {"history": ["gone"]},
+        some | {"filters": {"topic": ["nordlys"]}},
+        some | {"candidates": ["gone"]},
+        some | {"candidates": ["item-2"], "exclude": ["item-2"]},
+    )
+    assert [line.get("note") for line in lines] == [
+        None,
+        "the history is empty",
+        "no item of the history is in the catalogue",
+        "no item has topic nordlys",
+        "no candidate is in the catalogue",
+        "candidates, filters and exclusions leave no item",
+    ]
+
+
+def test_a_filter_by_no_column_is_named_before_the_first_answer(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"history": ["item-1"]}, {"user": "eve", "history": ["item-1"], "filters": {"colour": ["red"]}}]
+    with pytest.raises(ConfigError, match=r'line 2, user "eve": the items have no column .colour., only title'):
+        answered(recommender, capsys, *lines)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_line_decides_whether_its_history_may_be_recommended(
+    recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = {"history": ["item-1", "item-2"]}
+    without, repeated = answered(recommender, capsys, some, some | {"repeats": True}, top=80)
+    assert {*items(repeated)} - {*items(without)} == {"item-1", "item-2"}
+    assert len(items(repeated)) == 80
+
+
 def test_names_that_are_no_characters_come_back(recommender: Recommender, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = answered(recommender, capsys, {"user": "\ud800", "history": ["item-1", "\udfff"]})
     assert (line["user"], line["unknown"]) == ("\ud800", ["\udfff"])

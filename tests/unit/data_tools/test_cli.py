@@ -31,11 +31,11 @@ def test_a_date_where_a_number_is_expected_names_the_option_that_reads_it(
     assert main(["build", "--source", "tables", "--input", str(folder), "--output", out]) == 1
     assert (
         f"timestamp is {date!r}, a time written as text: read it with --source csv and its format, such as "
-        "--time-format '%Y-%m-%d %H:%M:%S'"
+        "--time-format iso, or '%d.%m.%Y %H:%M'"
     ) in capsys.readouterr().err
     given = ["--interactions", str(folder / "interactions.tsv"), "--items", str(folder / "items.tsv")]
     assert main(["build", "--source", "csv", *given, "--output", out]) == 1
-    assert ": give its format, such as --time-format '%Y-%m-%d %H:%M:%S'" in capsys.readouterr().err
+    assert ": give its format, such as --time-format iso, or '%d.%m.%Y %H:%M'" in capsys.readouterr().err
 
 
 def test_columns_of_interactions_that_nothing_reads_are_listed_once(

@@ -79,9 +79,9 @@ def test_an_axis_without_variance_is_not_blown_up():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"layers": 2}, "`layers` needs a `backbone` of its own"),
-        ({"max_tokens": 9}, "`max_tokens` needs a `backbone` of its own"),
-        ({"modality": "image", "backbone": "vit", "fields": ["title"]}, "`fields` needs modality: text"),
+        ({"layers": 2}, "`layers` has no effect without a `backbone`"),
+        ({"max_tokens": 9}, "`max_tokens` has no effect without a `backbone`"),
+        ({"modality": "image", "backbone": "vit", "fields": ["title"]}, "`fields` applies only to text"),
     ],
 )
 def test_a_setting_that_nothing_reads_is_refused(values, message):

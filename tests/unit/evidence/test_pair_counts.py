@@ -120,7 +120,7 @@ def test_only_the_strongest_neighbours_are_kept(tmp_path):
 
 def test_sequences_that_do_not_fit_are_refused(tmp_path):
     bad = [np.array([1, ITEMS + 1])]
-    with pytest.raises(ValueError, match=f"item indices 1..{ITEMS}"):
+    with pytest.raises(ValueError, match=f"must be 1..{ITEMS}"):
         counted(EVERYTHING, bad, tmp_path / "counts")
 
 

@@ -87,7 +87,7 @@ def test_pickled_weights_are_not_read(tiny_bert, tmp_path):
 def test_model_types_outside_the_table_are_refused_by_name(tmp_path, model_type):
     values = {"model_type": model_type, "auto_map": {"AutoModel": "remote_code.Model"}}
     (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(ConfigError, match=r"known: bert, clip, clip_text_model, .*dinov2, .*swin, vit, vit_mae"):
+    with pytest.raises(ConfigError, match=r"choose among bert, clip, clip_text_model, .*dinov2, .*swin, vit, vit_mae"):
         load(tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_a_tokenizer_with_more_tokens_than_are_embedded_is_an_error(tiny_bert, t
         tokenizer = backbones.load_tokenizer(str(folder))
         tokenizer.add_tokens(["boot"])
         tokenizer.save_pretrained(folder)
-    message = "has the token 'boot' with number 12, but the backbone embeds 12 tokens, 0 to 11: take"
+    message = "has the token 'boot' with number 12, but the backbone embeds 12 tokens, 0 to 11: use"
     with pytest.raises(ConfigError, match="embeds 11 tokens, 0 to 10" if added else message):
         backbones.load_tokenizer(str(folder))
 

@@ -313,7 +313,7 @@ def test_principal_components_are_those_of_pooled_features(values: dict[str, Any
     fusion = {"name": "fq_former", "granularity": "tokens"}
     encoder = {"name": "multimodal"} | values | {"fusion": fusion}
     asked = {"name": "ranking_model", "item_encoder": encoder, "principal_components": True}
-    with pytest.raises(ConfigError, match="principal_components reads one vector of each modality"):
+    with pytest.raises(ConfigError, match="principal_components needs one vector of each modality"):
         validate(RankingModelConfig, asked)
     fusion["granularity"] = "pooled"
     assert validate(RankingModelConfig, asked)

@@ -173,8 +173,8 @@ def test_an_export_whose_features_are_damaged_is_named(tmp_path: Path, damaged: 
         ({"similarity": True}, "needs an item_encoder that reads content"),
         ({"principal_components": True}, "needs an item_encoder that reads content"),
         ({"objective": {"content_id_contrast": {}}}, "needs an item_encoder that reads content"),
-        ({"features": {"user": {"of": "user_id"}}}, "need an item feature"),
-        ({"features": {}, "item_encoder": None, "id_interest": None}, "nothing to predict from"),
+        ({"features": {"user": {"of": "user_id"}}}, "need a feature of items"),
+        ({"features": {}, "item_encoder": None, "id_interest": None}, "the model has no inputs"),
     ],
 )
 def test_what_it_cannot_read_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -293,7 +293,7 @@ def test_what_has_seen_both_ways_cannot_predict_the_next_item_of_every_position(
     values = {"item_encoder": {"name": "id_embedding"}, "user_encoder": {"name": "nextitnet", "causal": False}}
     for name in ("cloze", "cpc"):
         SequentialRecommenderConfig.model_validate(values | {"objective": {"name": name}})
-    with pytest.raises(ValidationError, match="has seen the items that full_softmax predicts: choose the objective"):
+    with pytest.raises(ValidationError, match="reads the items that full_softmax predicts: choose the objective"):
         SequentialRecommenderConfig.model_validate(values | {"objective": {"name": "full_softmax"}})
 
 
@@ -343,8 +343,8 @@ def test_cosines_ignore_the_lengths_of_vectors(bert_folder):
 @pytest.mark.parametrize(
     ("objective", "values", "message"),
     [
-        ("next_item", {}, "which has no temperature: choose a softmax objective"),
-        ("full_softmax", {"output": "untied"}, "has biases, which cosines ignore"),
+        ("next_item", {}, "needs a temperature, which next_item lacks"),
+        ("full_softmax", {"output": "untied"}, "ignores the biases of an untied output"),
     ],
 )
 def test_what_cosines_cannot_score_is_refused(bert_folder, objective, values, message):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -142,8 +143,27 @@ def test_an_undefined_metric_is_null_in_the_file_and_not_a_number_when_read(tmp_
 
 def test_a_difference_within_the_interval_of_the_run_is_called_so():
     tested = results_of("HR@10", most_popular=0.31) | {"this run": {"HR@10": Estimate(0.3, 0.25, 0.35)}}
-    assert untrained_ahead(experiment("HR@10"), tested).endswith("So small a difference can be chance.")
+    assert untrained_ahead(experiment("HR@10"), tested).endswith("The difference is small enough to be chance.")
     tested["transitions"] = {"HR@10": Estimate(0.4, 0.35, 0.45)}
     told = untrained_ahead(experiment("HR@10"), {"transitions": tested.pop("transitions"), **tested})
     assert "transitions (0.4000), most_popular (0.3100)" in told
     assert "chance" not in told
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_line_of_json_follows_the_tables_only_for_programs(monkeypatch, capsys, terminal):
+    measured = {
+        "parameters": {"towers": {}, "trainable": 1, "total": 2},
+        "users_per_second": 3,
+        "peak_memory_bytes": 4,
+        "export_bytes": {"adapter_model.safetensors": 2**20},
+        "remarks": [],
+        "steps": 5,
+        "best_step": 5,
+        "test": {"HR@10": 0.5},
+    }
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    summary.show(experiment("HR@10"), results_of("HR@10", **{"this run": 0.5}), {}, measured, None, "")
+    shown = capsys.readouterr().out.splitlines()
+    assert any("trained weights, export/adapter_model.safetensors" in line for line in shown)
+    assert shown[-1].startswith("Recommend ") if terminal else json.loads(shown[-1])["test"] == {"HR@10": 0.5}

@@ -70,11 +70,33 @@ def test_candidates_that_are_no_list_are_called_so() -> None:
         list(read_histories([line], "x"))
 
 
-@pytest.mark.parametrize("key", ["k", "exclude", "filters"])
-def test_a_key_of_requests_to_a_service_is_refused_as_it_would_do_nothing(key: str) -> None:
-    line = json.dumps({"history": ["a"], key: ["b"]}).encode()
-    with pytest.raises(ConfigError, match=f"x, line 1: '{key}' is for requests to `transrec serve`"):
+def test_a_key_of_requests_to_a_service_is_refused_as_it_would_do_nothing() -> None:
+    line = json.dumps({"history": ["a"], "k": 5}).encode()
+    with pytest.raises(ConfigError, match="x, line 1: 'k' is for requests to `transrec serve`: use --top"):
         list(read_histories([line], "x"))
+
+
+def test_a_line_may_exclude_items_and_filter_by_columns() -> None:
+    [found] = read_histories([b'{"history": [1], "exclude": [2, "a"], "filters": {"brand": ["x", "y"]}}'], "x")
+    assert (found.exclude, found.filters) == (["2", "a"], {"brand": ["x", "y"]})
+
+
+@pytest.mark.parametrize("value", [["brand"], {"brand": "x"}, {"brand": []}, {"brand": [1]}, "x", None])
+def test_filters_that_are_no_lists_of_values_are_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match="x, line 1, user 1: `filters` gives each column a list of texts, found"):
+        list(read_histories([json.dumps({"history": ["1"], "filters": value}).encode()], "x"))
+
+
+@pytest.mark.parametrize("value", ["true", 1, None])
+def test_repeats_are_true_or_false(value: Any) -> None:
+    with pytest.raises(ConfigError, match="x, line 1, user 1: `repeats` is true or false, found"):
+        list(read_histories([json.dumps({"history": ["1"], "repeats": value}).encode()], "x"))
+
+
+def test_a_line_that_has_no_repeats_takes_those_of_the_command() -> None:
+    lines = [b'{"history": []}', b'{"history": [], "repeats": false}', b'{"history": [], "repeats": true}']
+    for default in (False, True):
+        assert [one.repeats for one in read_histories(lines, "x", default)] == [default, False, True]
 
 
 def test_a_key_that_is_given_twice_is_refused() -> None:

@@ -14,10 +14,9 @@ from safetensors.numpy import load_file, save_file
 from tiny_world import Tiny
 from untrained_runs import export_run, make
 
-from transrec import load_run
+from transrec import Query, load_run
 from transrec.config import ConfigError, validate
 from transrec.experiment import Experiment
-from transrec.runs.answers.query import Query
 from transrec.runs.histories import UserHistory
 from transrec.runs.recommender import Recommender
 from transrec.runs.vector_export import Wanted, export_vectors
@@ -147,6 +146,26 @@ def test_vectors_of_another_model_are_not_kept(tiny: Tiny, tmp_path: Path) -> No
         export_vectors(other, tmp_path / "out", Wanted())
 
 
+def test_an_update_keeps_what_else_the_folder_holds(sasrec: Recommender, tmp_path: Path) -> None:
+    users = [UserHistory("line 1", "ann", ["item-3"])]
+    before = export_vectors(sasrec, tmp_path / "out", Wanted(towers=["torch"]), users)
+    after = export_vectors(sasrec, tmp_path / "out", Wanted(), new_items=True)
+    assert (after.users, after.files.keys()) == (before.users, before.files.keys())
+    assert after.files["users.parquet"] == before.files["users.parquet"]
+    assert VectorFolder.read(tmp_path / "out").manifest == after
+    again = export_vectors(sasrec, tmp_path / "out", Wanted(), [*users, *users], new_items=True)
+    assert again.users is not None
+    assert again.users.written == 2
+
+
+def test_an_update_keeps_the_index(sasrec: Recommender, tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    export_vectors(sasrec, tmp_path / "out", Wanted(index="flat"))
+    assert export_vectors(sasrec, tmp_path / "out", Wanted(), new_items=True).index == "flat"
+    assert export_vectors(sasrec, tmp_path / "out", Wanted(index="hnsw"), new_items=True).index == "hnsw"
+    assert VectorFolder.read(tmp_path / "out").manifest.index == "hnsw"
+
+
 def test_ids_have_no_vectors_for_new_items(tiny: Tiny, tmp_path: Path) -> None:
     export_run(make(tmp_path / "ids", tiny.shards))
     with pytest.raises(ConfigError, match="embeds item ids: it has no vectors for new items"):
@@ -241,7 +260,7 @@ def tied(scores: list[float], place: int) -> bool:
 def test_many_queries_in_one_pass_have_the_answers_of_each_alone(recommender: Recommender) -> None:
     ids = recommender.catalogue.item_ids
     queries = [
-        Query(history, 1 + i % 12, ids[: 20 + i] if i % 3 == 0 else None, left_out=ids[i : 2 * i])
+        Query(history, 1 + i % 12, ids[: 20 + i] if i % 3 == 0 else None, exclude=ids[i : 2 * i])
         for i, history in enumerate(random_ids(ids, 30))
     ]
     together, alone = recommender.recommend_many(queries), [recommender.recommend_many([one])[0] for one in queries]
@@ -251,7 +270,8 @@ def test_many_queries_in_one_pass_have_the_answers_of_each_alone(recommender: Re
         swapped = [place for place, rows in enumerate(zip(found_rows, expected_rows, strict=True)) if differ(*rows)]
         assert all(tied(expected, place) for place in swapped)
         assert len(found_rows) <= query.top
-        assert not {row["item_id"] for row in found_rows} & {*query.left_out, *query.history}
+        barred = {*query.exclude} if query.candidates else {*query.exclude, *query.history}
+        assert not {row["item_id"] for row in found_rows} & barred
         if query.candidates is not None:
             assert {row["item_id"] for row in found_rows} <= {*query.candidates}
     assert recommender.recommend_many([]) == []
@@ -268,7 +288,7 @@ def test_items_are_similar_by_the_cosine_of_their_vectors(sasrec: Recommender) -
     assert [float(cosines[ids.index(item_id)]) for item_id in best] == pytest.approx(
         cosines.topk(5).values.tolist(), abs=2e-6
     )
-    assert best[0] not in {row["item_id"] for row in sasrec.similar(ids[3], 5, left_out=best[:1])}
+    assert best[0] not in {row["item_id"] for row in sasrec.similar(ids[3], 5, exclude=best[:1])}
     title = sasrec.catalogue.title(best[1])
     assert {row["title"] for row in sasrec.similar(ids[3], 5, filters={"title": [title]})} <= {title}
     with pytest.raises(ConfigError, match="the items have no column 'colour', only title, text"):

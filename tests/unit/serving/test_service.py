@@ -67,8 +67,12 @@ def test_unknown_items_are_left_out_and_listed_or_refused(client: Client, run: R
     status, found = client.post("/recommend", history=["item-3", "gone", 17])
     assert (status, found["unknown"]) == (200, ["gone", "17"])
     assert [row["item_id"] for row in found["recommendations"]] == [row["item_id"] for row in run.recommend(["item-3"])]
-    assert client.post("/recommend", history=["gone"])[1]["recommendations"] == []
-    assert client.post("/recommend", history=[])[1]["recommendations"] == []
+    assert found["note"] is None
+    for history, note in ((["gone"], "no item of the history is in the catalogue"), ([], "the history is empty")):
+        _, found = client.post("/recommend", history=history)
+        assert (found["recommendations"], found["note"]) == ([], note)
+    _, found = client.post("/recommend", history=["item-3"], candidates=["lost"])
+    assert (found["recommendations"], found["note"]) == ([], "no candidate is in the catalogue")
     _, found = client.post("/recommend", history=["item-3", "gone"], candidates=["item-5", "lost"])
     assert (found["unknown"], [row["item_id"] for row in found["recommendations"]]) == (["gone", "lost"], ["item-5"])
     status, found = client.post("/recommend", history=["gone"], unknown="error")
@@ -90,8 +94,22 @@ def test_what_may_be_recommended_can_be_narrowed(client: Client, run: Recommende
     expected = [item_id for item_id in every if allowed[run.catalogue.index_of[item_id]]][:20]
     assert [row["item_id"] for row in found["recommendations"]] == expected
     assert 0 < len(expected) < 79
-    _, found = client.post("/recommend", history=["item-3"], filters={"topic": ["none"]})
-    assert found["recommendations"] == []
+    _, found = client.post("/recommend", history=["item-3"], filters={"topic": ["none", "nil"]})
+    assert (found["recommendations"], found["note"]) == ([], "no item has topic none or nil")
+    _, found = client.post("/recommend", history=["item-3"], candidates=["item-5"], exclude=["item-5"])
+    assert (found["recommendations"], found["note"]) == ([], "candidates, filters and exclusions leave no item")
+
+
+def test_items_of_the_history_are_recommended_if_asked_or_named(client: Client, run: Recommender) -> None:
+    history = ["item-3", "item-17"]
+    _, found = client.post("/recommend", history=history, candidates=["item-5", *history], repeats=False)
+    assert [row["item_id"] for row in found["recommendations"]] == [
+        row["item_id"] for row in run.recommend(history, candidates=["item-5", *history])
+    ]
+    assert len(found["recommendations"]) == 3
+    _, found = client.post("/recommend", history=history, k=20, repeats=True)
+    expected = [row | {"picture": False} for row in run.recommend(history, 20, repeats=True)]
+    assert found["recommendations"] == expected
 
 
 @pytest.mark.parametrize(
@@ -110,7 +128,21 @@ def test_what_may_be_recommended_can_be_narrowed(client: Client, run: Recommende
             "candidates: unknown item ids: gone",
         ),
         ("/recommend", {"history": ["item-3"], "filters": {"colour": ["red"]}}, "the items have no column 'colour'"),
-        ("/recommend", {"history": ["item-3"], "colour": "red"}, "colour: Extra inputs are not permitted"),
+        (
+            "/recommend",
+            {"history": ["item-3"], "top": 5},
+            "top: unknown key; the keys are history, channel, k, exclude, candidates, repeats, filters, unknown, u",
+        ),
+        (
+            "/recommend",
+            {"history": ["item-3"], "filter": {}},
+            "filter: unknown key; did you mean filters? The keys are h",
+        ),
+        (
+            "/similar",
+            {"item_id": "item-3", "top": 5},
+            "top: unknown key; the keys are item_id, channel, k, exclude, filt",
+        ),
         ("/recommend", {"history": ["x" * 1001]}, "history.0"),
         ("/similar", {"item_id": "gone"}, "unknown item ids: gone"),
         ("/similar", {"item_id": "item-3", "filters": {"colour": ["red"]}}, "the items have no column 'colour'"),
@@ -129,6 +161,26 @@ def test_a_body_that_is_no_request_is_refused(client: Client, body: bytes) -> No
     answer = client.http.post("/recommend", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422)
     assert set(answer.json()) == {"detail"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "message"),
+    [
+        (
+            b'{"history": ["item-3"]}',
+            {},
+            "the body was not read as JSON: send the header Content-Type: application/json",
+        ),
+        (b"[]", {"Content-Type": "application/json"}, "the body: expected a JSON object, such as {…}"),
+        (b'{"history": ', {"Content-Type": "application/json"}, "the body is not JSON: Expecting value (character 1"),
+    ],
+)
+def test_a_body_that_is_no_json_is_refused_with_a_sentence(
+    client: Client, body: bytes, headers: dict[str, str], message: str
+) -> None:
+    answer = client.http.post("/recommend", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert message in answer.json()["detail"]
 
 
 def test_one_bad_query_spoils_no_other_in_its_batch(client: Client, run: Recommender) -> None:
@@ -195,7 +247,9 @@ def test_pictures_come_from_the_shards(tmp_path: Path) -> None:
         assert {row["picture"] for row in found["recommendations"]} == {True, False}
 
 
-def test_a_reload_encodes_what_is_new_and_changes_nothing_else(tmp_path: Path, tiny: Tiny, build_shards) -> None:
+def test_a_reload_encodes_what_is_new_and_changes_nothing_else(
+    tmp_path: Path, tiny: Tiny, build_shards, caplog: pytest.LogCaptureFixture
+) -> None:
     histories = {f"user-{i}": [1 + (i + step) % 8 for step in (0, 3, 5, 1, 2, 7)] for i in range(12)}
     before, after = build_shards(histories, 8), build_shards(histories, 11)
     untrained(tmp_path / "run", tiny, before)
@@ -217,6 +271,9 @@ def test_a_reload_encodes_what_is_new_and_changes_nothing_else(tmp_path: Path, t
         assert "the old catalogue remains in use: " in refusal["detail"]
         assert client.post("/recommend", history=["item-9"])[0] == 200
         assert 'transrec_reloads_total{result="failed"} 1.0' in client.http.get("/metrics").text
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("transrec.serving")]
+    assert messages[:2] == ["generation 1 of the catalogue has 8 items", "generation 2 of the catalogue has 11 items"]
+    assert messages[2].startswith("the old catalogue remains in use: ")
 
 
 def renew(place: Path, target: Path) -> None:

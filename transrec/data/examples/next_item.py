@@ -20,6 +20,8 @@ from transrec.data.shards.schema import CATALOGUE_FILE, CATALOGUE_SCHEMA
 from transrec.data.shards.user_shards import UserBlock, UserShards
 from transrec.protocols import Part
 
+_FEW_REPEATS = 0.01  # share of the targets below which repeats are not worth a remark
+
 
 class NextItemExamplesConfig(Config):
     """Predict the next item of a history."""
@@ -118,18 +120,38 @@ class NextItemExamples(HistoryExamples):
         return {}
 
     def remarks(self, part: Part) -> list[str]:
-        """Whether the order of targets and the items before them is known."""
-        tied = asked = 0
+        """How many users are too short to have a target, whether the order of targets and the items before them is
+        known, and how many targets are already in the history."""
+        tied = repeated = asked = few = users = 0
         for number in range(len(self.shards)):
             block = self.block(number)
             positions = self._positions(block, part)
             places = (block.offsets[:-1] + positions)[positions > 0]
             tied += int((block.timestamps[places] == block.timestamps[places - 1]).sum())
+            repeated += _repeated(block, positions)
             asked += len(places)
-        if not tied:
-            return []
-        share = f"{tied:,} of {asked:,} targets of this {part} ({tied / asked:.0%})"
-        return [f"{share} have the same time as the item before, so the two are in the order of the rows."]
+            few += int((block.lengths < self.config.min_interactions).sum())
+            users += len(block)
+
+        def share(count: int) -> str:
+            return f"{count:,} of {asked:,} targets of this {part} ({count / asked:.0%})"
+
+        remarks = []
+        if few:
+            remarks.append(
+                f"{few:,} of {users:,} users have fewer than {self.config.min_interactions} interactions "
+                f"(data.min_interactions) and are no part of this {part}."
+            )
+        if tied:
+            remarks.append(
+                f"{share(tied)} have the same time as the item before, so the two are in the order of the rows."
+            )
+        if repeated and repeated >= _FEW_REPEATS * asked:
+            remarks.append(
+                f"{share(repeated)} are already in the user's history: evaluation.repeats=count ranks them, miss "
+                "counts them as misses; recommend and serve recommend them only with `repeats`."
+            )
+        return remarks
 
     @property
     def block_sizes(self) -> Ints:
@@ -143,6 +165,16 @@ class NextItemExamples(HistoryExamples):
             block, stops = self.block(number), self.train_stops(number)
             trained = positions(block) < np.repeat(stops, block.lengths)
             yield block.items[trained].astype(np.int64), stops
+
+
+def _repeated(block: UserBlock, asked: Ints) -> int:
+    """The number of users whose target, at the position `asked` (users,) of the history, also occurs before it."""
+    if not (asked > 0).any():  # in a block without interactions, there are no items to index
+        return 0
+    users = np.repeat(np.arange(len(block)), block.lengths)
+    targets = block.items[np.maximum(block.offsets[:-1] + asked, 0)]
+    same = (block.items == targets[users]) & (positions(block) < asked[users])
+    return len(np.unique(users[same]))
 
 
 def _moments(shards: UserShards, config: HistoriesConfig, peers: Peers) -> tuple[int, int] | None:

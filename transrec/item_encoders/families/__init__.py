@@ -36,7 +36,9 @@ def check_known(model_type: str) -> None:
     """
     known = FAMILIES.keys() | TWO_TOWERS.keys()
     if model_type not in known:
-        raise ConfigError(f"`backbone`: model type {model_type!r} is not supported; known: {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"`backbone`: model type {model_type!r} is not supported: choose among {', '.join(sorted(known))}"
+        )
 
 
 def family_of(backbone: "transformers.PreTrainedModel") -> Family:

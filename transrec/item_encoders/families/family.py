@@ -12,7 +12,7 @@ Modality = Literal["text", "image"]
 Layers = Callable[["transformers.PretrainedConfig"], list[tuple[str, ...]]]
 Widths = Callable[["transformers.PretrainedConfig"], list[int]]
 Cut = Callable[["transformers.PretrainedConfig", int], None]
-Context = Callable[[int], dict[str, Any]]  # layer index -> arguments of the layer besides the states
+Context = Callable[[int], dict[str, Any]]  # layer index -> arguments of the layer in addition to the states
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def run_layer(backbone: Any, paths: tuple[str, ...], states: Tensor, context: di
 def bidirectional(backbone: Any, states: Tensor, mask: Tensor | None) -> Context:
     """Context in which every position attends to all positions except padding.
 
-    Transformers would leave out a mask without padding, for which the host has to wait for the device.
+    Transformers would omit a mask without padding; to find out, the host has to wait for the device.
     """
     attendable = transformers.masking_utils.create_bidirectional_mask(
         config=backbone.config, inputs_embeds=states, attention_mask=mask, allow_is_bidirectional_skip=mask is None
@@ -57,7 +57,7 @@ def cut_stack(config: "transformers.PretrainedConfig", layers: int) -> None:
 
 
 def cut_stages(config: "transformers.PretrainedConfig", layers: int) -> None:
-    """Keep the first `layers` layers, and only their stage names; else the saved configuration cannot be loaded."""
+    """Keep the first `layers` layers, and only their stage names, so that the saved configuration can be loaded."""
     cut_stack(config, layers)
     config.stage_names = config.stage_names[: layers + 1]
     config.out_features = config.stage_names[-1:]

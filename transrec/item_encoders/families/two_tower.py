@@ -3,7 +3,7 @@
 A checkpoint holds both towers; the modality selects one. Each tower is pooled as it was trained:
 
 CLIP, text      the state of the last token, the end of the text, which attends causally to all others
-CLIP, image     the class token; the norm that CLIP applies to this token only is applied to the patches too
+CLIP, image     the class token; the norm that CLIP applies to this token only is also applied to the patches
 SigLIP, text    the state of the last position, through a linear layer; texts are padded to full length
 SigLIP, image   a learned query attends to all patches
 

@@ -20,7 +20,7 @@ class ConcatConfig(Config):
 
 
 class Concat(nn.Module):
-    """W2 GELU(W1 [e_1; …; e_S; p] + b1) + b2, where p marks the modalities present by 1, others by 0."""
+    """W2 GELU(W1 [e_1; …; e_S; p] + b1) + b2, where p is 1 for the modalities present and 0 for others."""
 
     def __init__(self, modalities: int, width: int) -> None:
         super().__init__()

@@ -36,9 +36,9 @@ class FusionQFormer(TokenFusion):
 
     Paper: EM3 (arXiv 2404.06078), with the layers of its public code: no cross-attention and no feed-forward network.
     The paper does not state what a token is. Deviations: missing modalities are masked, which the public code never
-    does; the attention has no biases; the last term, over the modalities present, is ours. It passes on the information
-    in each modality by itself, so that the queries have to learn only what the modalities tell together
-    (`docs/results/ranking.md` shows its effect); in it, modalities count alike, however many tokens they have.
+    does; the attention has no biases; the last term, over the modalities present, is ours. This term passes on the
+    information in each modality by itself, so the queries only have to learn how the modalities interact
+    (`docs/results/ranking.md` shows its effect); all modalities have the same weight, however many tokens they have.
     """
 
     def __init__(self, config: FusionQFormerConfig, width: int) -> None:
@@ -59,8 +59,8 @@ class FusionQFormer(TokenFusion):
         for attention, norm in others:
             z = norm(z + self.dropout(attention(z, mask)))
         attention, norm = last
-        # Only the queries' states are read, and computing all costs ten times as much with tokens. Without, it costs
-        # little, and leaving some out would change the draws of dropout, and so the results of earlier runs.
+        # Only the queries' states are read. With tokens, computing all states costs ten times as much. Without tokens,
+        # it costs little, and computing only some would change the draws of dropout and the results of earlier runs.
         read = z[:, : len(self.queries)] if x.has_tokens else z
         z = norm(read + self.dropout(attention(read, mask, z)))
         fused_UD: Tensor = self.output(z[:, : len(self.queries)].flatten(1))

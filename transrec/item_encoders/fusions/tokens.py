@@ -35,7 +35,7 @@ class TokenFusion(nn.Module):
 
     @abstractmethod
     def fuse(self, x: Modalities) -> Tensor:
-        """Fused vectors (U, D); finite, whatever is missing."""
+        """Fused vectors (U, D); finite, whichever modalities are missing."""
 
     @staticmethod
     def attendable(present: Tensor, before: int) -> Tensor:

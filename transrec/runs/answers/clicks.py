@@ -57,8 +57,7 @@ class Clicks:
             allowed = query.allowed(catalogue)
             every = np.arange(1, len(catalogue.item_ids) + 1)
             items = every if allowed is None else np.flatnonzero(allowed.numpy())
-        left_out = query.excluded(catalogue) + (seen if query.candidates is None else [])
-        return Request(seen, query.visit, items[~np.isin(items, left_out)], shown=len(items))
+        return Request(seen, query.visit, items[~np.isin(items, query.excluded(catalogue))], shown=len(items))
 
     def _best_shown(self, request: Request, logits: Tensor, top: int) -> list[Row]:
         """The items of a request with the highest logits (n,)."""

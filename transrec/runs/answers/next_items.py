@@ -71,8 +71,7 @@ class NextItems(HistoryAnswers):
 
     def to(self, queries: Sequence[Query]) -> list[list[Row]]:
         catalogue = self.encoded.catalogue
-        seen = [catalogue.indices(query.history) for query in queries]
-        left_out = [items + query.excluded(catalogue) for items, query in zip(seen, queries, strict=True)]
+        left_out = [query.excluded(catalogue) for query in queries]
         allowed = [query.allowed(catalogue) for query in queries]
         with inference(self.encoded.model):
             return best_items(self.encoded, self.scores(queries), left_out, [query.top for query in queries], allowed)

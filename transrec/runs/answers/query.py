@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from transrec.runs.answers.click_scores import Visit
-from transrec.runs.catalogue import Catalogue, Filters
+from transrec.runs.catalogue import Catalogue, Filters, check_ids
+from transrec.terminal import shortened
 
 Row = dict[str, Any]  # one result
 NOBODY = Visit()
@@ -22,8 +23,9 @@ class Query:
     top: int = 10
     candidates: Sequence[str] | None = None
     visit: Visit = NOBODY
-    left_out: Sequence[str] = ()  # ids of items that are not recommended, besides those of the history
+    exclude: Sequence[str] = ()  # ids of items that are not recommended, besides those of the history
     filters: Filters = field(default_factory=dict)
+    repeats: bool = False  # whether items of the history may be recommended again; `candidates` always may
 
     def allowed(self, catalogue: Catalogue) -> Tensor | None:
         """(N + 1,) a mask of the N items to choose from, by `candidates` and `filters`; None: all.
@@ -42,8 +44,31 @@ class Query:
         return allowed & chosen
 
     def excluded(self, catalogue: Catalogue) -> list[int]:
-        """Indices of `left_out`; items that the catalogue lacks are not recommended anyway."""
-        return [catalogue.index_of[item_id] for item_id in catalogue.known(self.left_out)]
+        """Indices of `exclude` and, unless they may be recommended, of the history; unknown ids are passed over.
+
+        Raises:
+            ConfigError: `exclude` is not a list of strings.
+        """
+        check_ids(self.exclude, "`exclude`")
+        history = () if self.repeats or self.candidates is not None else self.history
+        return [catalogue.index_of[item_id] for item_id in catalogue.known([*self.exclude, *history])]
+
+
+def why_none(query: Query, history: Sequence[str], catalogue: Catalogue, needs_history: bool) -> str:
+    """The reason why a query without results has none.
+
+    Args:
+        query: the query, with only those ids of the user's history and the candidates that the catalogue has.
+        history: all ids of the user's history.
+    """
+    if needs_history and not query.history:
+        return "no item of the history is in the catalogue" if history else "the history is empty"
+    if query.candidates is not None and not query.candidates:
+        return "no candidate is in the catalogue"
+    for column, values in query.filters.items():
+        if not catalogue.where({column: values}).any():
+            return f"no item has {column} {' or '.join(map(shortened, values[:5]))}"
+    return "candidates, filters and exclusions leave no item"
 
 
 class Answers(Protocol):

@@ -84,6 +84,36 @@ def test_targets_at_the_time_of_the_item_before_are_remarked(
     assert not interactions.remarks("valid")
 
 
+def test_users_with_too_few_interactions_are_remarked(
+    scan: Callable[..., HistoryExamples], build_shards: Callable[..., Path]
+) -> None:
+    path = build_shards({"long": [1, 2, 3, 4, 5], "four": [1, 2, 3, 4], "three": [1, 2, 3]}, n_items=5)
+    assert scan(path=path, min_interactions=4).remarks("test") == [
+        "1 of 3 users have fewer than 4 interactions (data.min_interactions) and are no part of this test."
+    ]
+    assert scan(path=path, min_interactions=3).remarks("test") == []
+
+
+def test_targets_that_are_in_the_history_are_remarked(scan: Callable[..., HistoryExamples], build_shards) -> None:
+    """`again` buys its last item once more, and `twice` another item, which is no target."""
+    histories = {"again": [1, 2, 3, 4, 1], "twice": [2, 2, 3, 4, 5]}
+    interactions = scan(path=build_shards(histories, n_items=5), min_interactions=3)
+    assert interactions.remarks("test") == [
+        "1 of 2 targets of this test (50%) are already in the user's history: evaluation.repeats=count ranks them, "
+        "miss counts them as misses; recommend and serve recommend them only with `repeats`."
+    ]
+    assert not interactions.remarks("valid")
+
+
+def test_a_few_targets_in_the_history_are_no_cause_for_remarks(
+    scan: Callable[..., HistoryExamples], build_shards
+) -> None:
+    histories = {"again": [1, 2, 3, 4, 1]} | {f"plain-{i}": [1, 2, 3, 4, 5] for i in range(99)}
+    assert len(scan(path=build_shards(histories, n_items=5), min_interactions=3).remarks("test")) == 1
+    histories["plain"] = [1, 2, 3, 4, 5]
+    assert not scan(path=build_shards(histories, n_items=5), min_interactions=3).remarks("test")
+
+
 def test_last_windows_shorter_than_the_minimum_are_refused(
     scan: Callable[..., HistoryExamples], given_shards: Path
 ) -> None:

@@ -68,6 +68,32 @@ def test_a_name_that_is_none_of_interactions_is_refused(tmp_path: Path, wrong: s
         make_source("csv", *options, "--columns", f"user_id=uid,item_id=sku,timestamp=when,{wrong}")
 
 
+@pytest.mark.parametrize(
+    ("items", "columns", "message"),
+    [
+        (
+            "sku,title\n",
+            "item_id=skuu",
+            r"clicks\.csv: no column item_id; --columns item_id=skuu: .* did you mean sku\?",
+        ),
+        ("sku,title\n", "item=sku", r"clicks\.csv: no column item_id; --columns item=sku: did you mean item_id=sku\?"),
+        ("sku,title\n", "item_id=xyz", r"--columns item_id=xyz: the file has no column xyz; it has uid, sku, when"),
+        (
+            "sku,descr\n",
+            "item_id=sku,text=desc",
+            r"needs a column title or text; .* no column desc; did you mean descr\?",
+        ),
+        ("sku,descr\n", "item_id=sku,titel=descr", r"--columns titel=descr: did you mean title=descr\?"),
+        ("sku,descr\n", "item_id=sku", r"needs a column title or text; map one with --columns, it has sku, descr"),
+    ],
+)
+def test_a_misspelt_mapping_is_named(tmp_path: Path, items: str, columns: str, message: str) -> None:
+    clicks = write(tmp_path, "clicks.csv", "uid,sku,when\n")
+    options = ["--interactions", clicks, "--items", write(tmp_path, "items.csv", items)]
+    with pytest.raises(SourceError, match=message):
+        make_source("csv", *options, "--columns", f"user_id=uid,timestamp=when,{columns}")
+
+
 def test_other_columns_of_items_users_and_impressions_may_be_renamed(tmp_path: Path) -> None:
     log = write(tmp_path, "log.csv", "user_id,item_id,timestamp,click,place\n7,a1,1000,1,top\n")
     users = write(tmp_path, "users.csv", "user_id,years\n7,30\n")

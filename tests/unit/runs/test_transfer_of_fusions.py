@@ -1,6 +1,7 @@
 """A transfer between models with different fusions, from folders whose paths are spelled in another way."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pictured import build_pictured, random_histories, vision_model
@@ -15,7 +16,7 @@ from transrec.runs.build import build
 ITEMS = 12
 
 
-def multimodal(folder: Path, fusion: str, **more: object) -> Experiment:
+def multimodal(folder: Path, fusion: str, **more: Any) -> Experiment:
     def backbone(name: str) -> str:
         return str(folder / "elsewhere" / ".." / name if more else folder / name)
 

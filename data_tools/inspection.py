@@ -13,9 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from data_tools.shard_reader import read_blocks, read_catalogue
+from data_tools.progress import step
+from data_tools.shard_reader import read_blocks, read_catalogue, read_records
 from transrec.data.shards.schema import LABEL_PREFIX, ShardIndex
-from transrec.files import parsed_json
 from transrec.terminal import shortened
 
 BAR_CELLS = 16
@@ -23,6 +23,7 @@ SAMPLE_ITEMS = 3
 SAMPLE_HISTORY = 5
 _FIRST_YEAR = 366 * 86_400  # seconds: times in the year 1970 are assumed to be positions
 _NO_LENGTHS = np.zeros(0, np.int32)
+_OWN_NAMES = ("item_id", "title", "text")  # of every item; `build` never leaves one of them blank
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -45,18 +46,27 @@ class UserSummary(NamedTuple):
     sample: dict[str, Any] | None  # one user, as a row of USER_COLUMNS and profile columns; None: no interactions
 
 
+class ItemSummary(NamedTuple):
+    """How many items lack interactions, a text, or other fields."""
+
+    without_interactions: int
+    blank_texts: int  # items whose text is the title, as `build` writes it if one of the two is blank
+    filled: dict[str, int]  # another text field -> number of items in which it is not blank
+
+
 def inspect(folder: Path, console: Console) -> None:
     """Print counts, shares, histograms and samples of the shards in `folder`.
 
     Raises:
-        ShardSetError: the folder is not a complete set of shards.
+        ShardSetError: the folder is not a complete set of shards, or an item cannot be read.
     """
     index = ShardIndex.load(folder)
     catalogue = read_catalogue(folder)
     users = _summarise_users(folder, index.heads)
     popularity = catalogue["interactions"].to_numpy()
+    items = _summarise_items(folder, catalogue, index.text_fields)
     console.print(Text(_headline(index), style="bold"))
-    console.print(_facts(index, users))
+    console.print(_facts(index, users, items))
     console.print(
         Columns(
             [
@@ -74,16 +84,21 @@ def facts(folder: Path) -> dict[str, Any]:
     """The numbers that `inspect` prints, without the samples, as a JSON object.
 
     Raises:
-        ShardSetError: the folder is not a complete set of shards.
+        ShardSetError: the folder is not a complete set of shards, or an item cannot be read.
     """
     index = ShardIndex.load(folder)
     users = _summarise_users(folder, index.heads)
-    popularity = read_catalogue(folder)["interactions"].to_numpy()
+    catalogue = read_catalogue(folder)
+    popularity = catalogue["interactions"].to_numpy()
+    items = _summarise_items(folder, catalogue, index.text_fields)
     fields = {"build", "counts", "text_fields", "heads", "context_columns", "user_columns"}
     return index.model_dump(mode="json", include=fields) | {
         "density": _density(index),
         "history_length": length_figures(users.lengths) | {"users_by_length": dict(log_bins(users.lengths))},
         "items_by_interactions": dict(log_bins(popularity)),
+        "items_without_interactions": items.without_interactions,
+        "blank_texts": items.blank_texts,  # items whose text is blank or equal to the title
+        "filled": items.filled,
         "first_timestamp": users.first_time,  # a small number if the data has positions instead of times
         "last_timestamp": users.last_time,
         "tied_interactions": users.tied,
@@ -125,13 +140,14 @@ def _headline(index: ShardIndex) -> str:
     return f"{counts.users:,} users, {counts.items:,} items, {counts.interactions:,} interactions"
 
 
-def _facts(index: ShardIndex, users: UserSummary) -> Table:
+def _facts(index: ShardIndex, users: UserSummary, items: ItemSummary) -> Table:
     counts = index.counts
     size = sum(file.bytes for file in index.files)
     options = ", ".join(f"{key}={value}" for key, value in index.build.items() if key != "source")
     rows = {
         "source": f"{index.build.get('source')} ({options})",
-        "images": f"{counts.images:,} items ({counts.images / counts.items:.1%})",
+        "images": _items(counts.images, counts.items),
+        "no interactions": _items(items.without_interactions, counts.items),
         "density": f"{_density(index):.3%}",
         "history": "median {median:,.0f}, mean {mean:,.1f}, longest {longest:,}".format(
             **length_figures(users.lengths)
@@ -139,7 +155,8 @@ def _facts(index: ShardIndex, users: UserSummary) -> Table:
         "dates": _times(users),
         "order": _order(users),
         "impressions": _impressions(index, users.shown),
-        "text fields": ", ".join(index.text_fields),
+        "blank texts": f"{_items(items.blank_texts, counts.items)}, whose text is blank or equal to the title",
+        "text fields": ", ".join(_field(name, items.filled, counts.items) for name in index.text_fields),
         "profiles": ", ".join(index.user_columns) or "none",
         "cleaned of markup": ", ".join(f"{name} {n:,}" for name, n in counts.cleaned.items()) or "nothing",
         "dropped": ", ".join(f"{name} {rows:,}" for name, rows in counts.dropped.items()) or "nothing",
@@ -167,22 +184,34 @@ def _histogram(values: np.ndarray, unit: str) -> Table:
     return table
 
 
+def _items(part: int, whole: int) -> str:
+    return f"{part:,} items ({part / whole:.1%})"
+
+
+def _field(name: str, filled: dict[str, int], items: int) -> str:
+    return f"{name} ({filled[name] / items:.1%} filled)" if name in filled else name
+
+
 def _sample_items(folder: Path, catalogue: pa.Table) -> Panel:
-    """The first, middle and last item of the catalogue, read through its offsets."""
+    """The first, middle and last item of the catalogue."""
     last = len(catalogue) - 1
     positions = sorted({last * step // (SAMPLE_ITEMS - 1) for step in range(SAMPLE_ITEMS)})
     lines = []
-    for row in catalogue.take(positions).to_pylist():
-        with (folder / row["shard"]).open("rb") as file:
-            file.seek(row["json_offset"])
-            content = parsed_json(file.read(row["json_bytes"]))
+    rows = catalogue.take(positions)
+    for row, content in zip(rows.to_pylist(), read_records(folder, rows), strict=True):
+        others = [
+            f"{name}: {shortened(value, 40)}"
+            for name in content
+            if name not in _OWN_NAMES and (value := _value(content, name))
+        ]
         image = "no image" if row["image_offset"] is None else f"image {row['image_bytes'] / 1000:,.1f} kB"
         lines.append(
             Text.assemble(
-                (f"{row['index']:,}  ", "dim"),
+                (f"{shortened(row['item_id'])}  ", "dim"),
                 (shortened(row["title"]), "bold"),
                 (f"  ×{row['interactions']:,}, {image}\n", "dim"),
-                shortened(content["text"], 400),
+                shortened(_value(content, "text"), 400),
+                (f"\n{shortened(', '.join(others), 400)}" if others else "", "dim"),
             )
         )
     return Panel(Group(*lines), title="items", title_align="left")
@@ -199,6 +228,23 @@ def _sample_user(catalogue: pa.Table, user: dict[str, Any]) -> Panel:
     ]
     caption = ", ".join([f"{shortened(user['user_id'])}: last {len(lines)} of {len(user['items']):,}", *profile])
     return Panel(Group(Text(caption, style="dim"), *lines), title="user", title_align="left")
+
+
+def _summarise_items(folder: Path, catalogue: pa.Table, text_fields: list[str]) -> ItemSummary:
+    blank_texts, filled = 0, {name: 0 for name in text_fields if name not in _OWN_NAMES}
+    with step("items", len(catalogue)) as advance:
+        for record in read_records(folder, catalogue):
+            blank_texts += _value(record, "text") == _value(record, "title")
+            for name in filled:
+                filled[name] += bool(_value(record, name))
+            advance(1)
+    unused = int((catalogue["interactions"].to_numpy() == 0).sum())
+    return ItemSummary(unused, blank_texts, filled)
+
+
+def _value(record: dict[str, str | None], name: str) -> str:
+    """The value of a field; empty if it is blank or missing."""
+    return (record.get(name) or "").strip()
 
 
 def _summarise_users(folder: Path, heads: list[str]) -> UserSummary:

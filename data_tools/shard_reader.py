@@ -9,6 +9,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from transrec.data.shards.schema import BLOCKS_FILE, CATALOGUE_FILE, CATALOGUE_SCHEMA, ShardIndex, ShardSetError
+from transrec.files import parsed_json
 
 _NONE = pa.array([], pa.int32())
 
@@ -34,6 +35,21 @@ class UserBlock(NamedTuple):
 def read_catalogue(folder: Path) -> pa.Table:
     """The catalogue, checked against its schema."""
     return _read_table(folder / CATALOGUE_FILE, CATALOGUE_SCHEMA)
+
+
+def read_records(folder: Path, catalogue: pa.Table) -> Iterator[dict[str, str | None]]:
+    """Yield the id and text fields of the items in `catalogue`, whole or in part, in its order.
+
+    Raises:
+        ShardFileError: a shard is missing, or a record is not at its offset.
+    """
+    shard, data = "", pa.py_buffer(b"")
+    for rows in catalogue.select(["shard", "item_id", "json_offset", "json_bytes"]).to_batches():
+        for row in rows.to_pylist():
+            if row["shard"] != shard:
+                shard = row["shard"]
+                data = _map_file(folder / shard)
+            yield _decode_record(data, row)
 
 
 def read_block_table(folder: Path) -> pa.Table:
@@ -73,6 +89,19 @@ def _decode_block(data: pa.Buffer, row: dict[str, Any]) -> pa.RecordBatch:
     except (pa.ArrowException, ValueError, IndexError) as error:
         raise ShardFileError(row["shard"], f"no readable block at offset {row['offset']}: {error}") from None
     return users
+
+
+def _decode_record(data: pa.Buffer, row: dict[str, Any]) -> dict[str, str | None]:
+    try:
+        record = parsed_json(data.slice(row["json_offset"], row["json_bytes"]).to_pybytes())
+        if isinstance(record, dict) and all(isinstance(value, str | None) for value in record.values()):
+            return record
+        reason = "not a JSON object whose values are strings or null"
+    except (ValueError, IndexError) as error:
+        reason = str(error)
+    raise ShardFileError(
+        row["shard"], f"item {row['item_id']!r} cannot be read at offset {row['json_offset']}: {reason}"
+    )
 
 
 def _read_table(path: Path, schema: pa.Schema) -> pa.Table:

@@ -10,8 +10,9 @@ from rich.console import Console
 from shard_sets import make_version_3
 
 from data_tools.build import build
-from data_tools.inspection import draw_bar, inspect, log_bins
+from data_tools.inspection import draw_bar, facts, inspect, log_bins
 from data_tools.sources.tables import TablesSource
+from transrec.data.shards.schema import ShardSetError
 
 
 def test_shows_counts_and_samples(shards: Path) -> None:
@@ -46,10 +47,52 @@ def test_a_set_without_impressions_says_so(shards: Path) -> None:
 
 
 def impressions_line(folder: Path) -> str:
+    return line_of(folder, "impressions")
+
+
+def line_of(folder: Path, name: str) -> str:
+    """What stands beside `name` in the table of facts."""
     out = io.StringIO()
     inspect(folder, Console(file=out, width=150))
-    [line] = [line for line in out.getvalue().splitlines() if line.startswith("impressions")]
-    return line.removeprefix("impressions").strip()
+    [line] = [line for line in out.getvalue().splitlines() if line.startswith(f"{name}  ")]
+    return line.removeprefix(name).strip()
+
+
+@pytest.fixture
+def sparse(write_tables: Callable[..., Path], tmp_path: Path) -> Path:
+    """Four items: nobody interacted with two, one text is blank and one is the title, and two brands are blank."""
+    items = (
+        "item_id\ttitle\ttext\tbrand\tcolour\n"
+        "sku-7\tAlpha\tFirst letter\tNordlys\tred\nsku-8\tBeta\t \t\tblue\n"
+        "sku-9\tGamma\tGamma\t  \tred\nsku-10\tDelta\tFourth\tFjord\tred\n"
+    )
+    interactions = "user_id\titem_id\ttimestamp\nu1\tsku-7\t1\nu1\tsku-10\t2\n"
+    build(TablesSource(write_tables(items=items, interactions=interactions)), "tables", tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_items_without_interactions_and_blank_fields_are_counted(sparse: Path) -> None:
+    assert line_of(sparse, "no interactions") == "2 items (50.0%)"
+    assert line_of(sparse, "blank texts") == "2 items (50.0%), whose text is blank or equal to the title"
+    assert line_of(sparse, "text fields") == "title, text, brand (50.0% filled), colour (100.0% filled)"
+    found = facts(sparse)
+    assert (found["items_without_interactions"], found["blank_texts"]) == (2, 2)
+    assert found["filled"] == {"brand": 2, "colour": 4}
+
+
+def test_an_item_that_cannot_be_read_is_named(sparse: Path) -> None:
+    shard = next(sparse.glob("items-*.tar"))
+    shard.write_bytes(shard.read_bytes().replace(b'{"item_id": "sku-9"', b'["item_id": "sku-9"'))
+    with pytest.raises(ShardSetError, match=r"items-\S+tar: item 'sku-9' cannot be read at offset \d+: "):
+        facts(sparse)
+
+
+def test_items_are_shown_by_their_ids_with_their_other_fields(sparse: Path) -> None:
+    out = io.StringIO()
+    inspect(sparse, Console(file=out, width=100))
+    lines = [" ".join(line.strip("│ ").split()) for line in out.getvalue().splitlines()]
+    for line in ("sku-7 Alpha ×1, no image", "brand: Nordlys, colour: red", "sku-8 Beta ×0, no image", "colour: blue"):
+        assert line in lines
 
 
 def test_a_block_of_users_without_interactions_is_no_hindrance(

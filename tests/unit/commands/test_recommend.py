@@ -115,7 +115,7 @@ def test_a_filter_by_no_column_is_named_before_the_first_answer(
     recommender: Recommender, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [{"history": ["item-1"]}, {"user": "eve", "history": ["item-1"], "filters": {"colour": ["red"]}}]
-    with pytest.raises(ConfigError, match=r'line 2, user "eve": the items have no column .colour., only title'):
+    with pytest.raises(ConfigError, match=r'line 2, user "eve": the items have no column .colour.: choose from title'):
         answered(recommender, capsys, *lines)
     assert capsys.readouterr().out == ""
 

@@ -1,4 +1,4 @@
-# The commands of README, the pages and continuous integration.
+# The commands used by README, the documentation and continuous integration.
 
 PYTHON ?= python3.11
 VENV ?= .venv

@@ -54,16 +54,16 @@ setup(
         "baselines": ["scikit-learn>=1.9,<2"],  # logistic regression as a baseline for tasks
         "faiss": ["faiss-cpu>=1.12,<2"],  # closest texts or images among more than 200,000 items; indexes of vectors
         "onnx": ["onnx>=1.18,<2", "onnxscript>=0.5.4,<0.8", "onnxruntime>=1.22.1,<2"],  # user towers for other programs
-        # `transrec serve`; the pages of FastAPI's documentation without a content delivery network.
+        # `transrec serve`; FastAPI's documentation pages without a content delivery network.
         "serve": [
             "fastapi>=0.115.12,<0.200",
             "fastapi-offline>=1.7.3,<2",
             "uvicorn>=0.30.6,<1",
             "prometheus-client>=0.20,<1",
         ],
-        "energy": ["nvidia-ml-py>=12.535,<14"],  # the energy that GPUs count
+        "energy": ["nvidia-ml-py>=12.535,<14"],  # the energy counters of GPUs
         "completion": ["shtab>=1.13,<2"],  # completion of commands in bash, zsh and fish
-        "wandb": ["wandb>=0.19,<1"],  # the trackers of runs, beside TensorBoard
+        "wandb": ["wandb>=0.19,<1"],  # trackers of runs, in addition to TensorBoard
         "mlflow": ["mlflow-skinny>=3,<4", "sqlalchemy>=2,<3", "alembic>=1.14,<2"],  # its database in the run folder
         # The pages in docs/; ruff breaks the lines of signatures.
         "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2", "ruff>=0.17.6,<0.18"],

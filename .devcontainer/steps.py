@@ -3,11 +3,11 @@
 
 The steps are read from the Dockerfile, so that the two cannot drift apart. FROM becomes a virtual environment of the
 same Python, WORKDIR a folder below a temporary one, and the build context the files that git knows. Packages of apt are
-looked up with `apt-cache` instead of installed, because installing needs root. An index of pip's that cannot be reached
-is replaced by the one that pip is set up with. At the end, the installed command must start.
+looked up with `apt-cache` instead of installed, because installing needs root. A package index that cannot be reached
+is replaced by the one that pip is configured with. At the end, the installed command must start.
 
-With --check nothing is installed: every step must be one that this program knows, name files, packages and extras that
-exist, and be valid for the shell.
+With --check, nothing is installed. The program checks that it knows every step, that the files, packages and extras
+named exist, and that the shell accepts the commands.
 """
 
 import argparse
@@ -29,7 +29,9 @@ from string import Template
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCKERFILE = REPOSITORY / ".devcontainer" / "Dockerfile"
 STARTS = "transrec --version && python -m pip check"  # what must work in the finished container
-_KEPT = re.compile(r"(PIP_|SSL_|REQUESTS_|HOME$|LANG$)|_proxy$", re.IGNORECASE)  # how this machine reaches an index
+_KEPT = re.compile(
+    r"(PIP_|SSL_|REQUESTS_|HOME$|LANG$)|_proxy$", re.IGNORECASE
+)  # settings by which this machine reaches an index
 
 
 class StepError(Exception):
@@ -77,7 +79,7 @@ class Container:
     folder: Path = Path()
 
     def do(self, step: Step) -> str:
-        """Do a step; returns a remark about what was done otherwise than Docker does it.
+        """Do a step; returns a remark about any difference from Docker.
 
         Raises:
             StepError: the step failed, or this program does not know its kind.
@@ -92,26 +94,26 @@ class Container:
             "CMD": self._start,
         }
         if step.name not in known:
-            raise StepError(f"{step.name} is not known to {Path(__file__).name}: add it there")
+            raise StepError(f"{step.name} is not known to {Path(__file__).name}; add it there")
         return known[step.name](step.value)
 
     def _from(self, image: str) -> str:
         found = re.match(r"python:(\d+\.\d+)", image)
         if found is None:
-            raise StepError("the image is not one of Python")
+            raise StepError("the image is not one of Python; use `python:X.Y`")
         self.environment = {name: value for name, value in os.environ.items() if _KEPT.search(name)}
         self.environment["PATH"] = os.pathsep.join([str(self.root / "venv" / "bin"), "/usr/bin", "/bin"])
         if self.runs:
             python = sys.executable if sys.version.startswith(f"{found[1]}.") else shutil.which(f"python{found[1]}")
             if python is None:
-                raise StepError(f"there is no python{found[1]} on this machine")
+                raise StepError(f"there is no python{found[1]} on this machine; install it")
             subprocess.run([python, "-m", "venv", self.root / "venv"], check=True)
         return f"a virtual environment of Python {found[1]}"
 
     def _set(self, value: str) -> str:
         pairs = [pair.partition("=") for pair in shlex.split(value)]
         if not all(equals for _, equals, _ in pairs):
-            raise StepError("a value is missing")
+            raise StepError("a value is missing; write NAME=value")
         self.environment |= {name: text for name, _, text in pairs}
         return ""
 
@@ -141,19 +143,19 @@ class Container:
         if "apt-get" in command:
             return _look_up(apt_packages(command))
         if subprocess.run(["/bin/sh", "-n", "-c", command]).returncode:
-            raise StepError("the shell does not understand it")
+            raise StepError("the shell does not understand it; correct its syntax")
         self._check_install(shlex.split(command))
         index = re.search(r"--index-url (\S+) ", command)
         if index is None or not self.runs or reachable(Template(index[1]).substitute(self.environment)):
             return self._shell(command)
         self._shell(command.replace(index[0], ""))
-        return f"from the index that pip is set up with, as {index[1]} cannot be reached from here"
+        return f"from the index that pip is configured with, as {index[1]} cannot be reached from here"
 
     def _check_install(self, words: list[str]) -> None:
         """Fail unless the constraints and the extras of `pip install` exist."""
         for option, value in pairwise(words):
             if option == "--constraint" and not (self.folder / value).is_file():
-                raise StepError(f"{value} was not copied")
+                raise StepError(f"{value} was not copied; copy it in an earlier step")
             if option == "--editable":
                 extras = {name for name in re.findall(r"\[(.*)\]", value) for name in name.split(",")}
                 unknown = extras - set(re.findall(r'^ {8}"([\w-]+)": \[', _setup(), re.MULTILINE))

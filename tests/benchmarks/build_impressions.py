@@ -3,9 +3,9 @@
     python tests/benchmarks/build_impressions.py --folder /scratch/build_impressions --rows 1000000 10000000
 
 Makes Parquet tables of that many impressions, 20 a request and 400 a user, with a click, a request id and two columns
-of context, and a twentieth as many interactions, over the same 20,000 items; and builds each with one worker. Peak
-memory is that of `/usr/bin/time -v`. A task holds half a million rows whatever their number, so the memory of smaller
-sets does not tell that of larger ones.
+of context, and a twentieth as many interactions, over the same 20,000 items; builds each table with one worker. Peak
+memory is that of `/usr/bin/time -v`. A task holds half a million rows, whatever the size of the data, so sets smaller
+than that do not predict the memory of larger ones.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def write_tables(folder: Path, rows: int) -> None:
-    """Requests in order of time, so that every piece of them has most of the users."""
+    """Requests in order of time, so that every part of the table has most of the users."""
     folder.mkdir()
     rng = np.random.default_rng(rows)
     n_users = max(1, rows // ROWS_PER_USER)

@@ -1,16 +1,16 @@
-"""What building costs as the data grows: peak memory, rows per second, and two workers against one.
+"""The cost of building as the data grows: peak memory, rows per second, and two workers against one.
 
     python tests/benchmarks/build_scale.py --folder /scratch/build_scale --rows 1000000 10000000 50000000
 
-Makes Parquet tables of that many interactions, of 50 a user over the same 20,000 items, and builds each. Peak memory is
-that of `/usr/bin/time -v` for one worker, which is one process; for two it is the sum over the processes of what each
-holds (PSS, so that what they share counts once), looked at ten times a second.
+Makes Parquet tables of that many interactions, 50 a user over the same 20,000 items, and builds each. Peak memory is
+that of `/usr/bin/time -v` for one worker, which is one process; for two, it is the sum of their memory (PSS, so that
+shared pages count once), sampled ten times a second.
 
-The last two columns hold a build against `webdataset.ShardWriter` as it is commonly fed: the interactions are in memory
-and grouped by user already, and each user is a sample, with the id as key and three arrays (`items.npy`,
-`timestamps.npy`, `ratings.npy`). Its time is that of encoding and writing these samples and nothing else: no reading,
-no checks, no grouping, no profiles, all of which a build does. Its speed does not change with the number of users, so
-it writes the first 50,000 only. The ratio is the build's rows per second over its.
+The last two columns compare a build with `webdataset.ShardWriter` as it is commonly used: the interactions are already
+in memory and grouped by user, and each user is a sample, with the id as key and three arrays (`items.npy`,
+`timestamps.npy`, `ratings.npy`). The writer's time is that of encoding and writing these samples and nothing else: no
+reading, checks, grouping or profiles, all of which a build does. Its speed does not change with the number of users, so
+it writes only the first 50,000. The ratio is the build's rows per second over the writer's.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def write_tables(folder: Path, rows: int) -> None:
-    """Interactions in order of time, so that every piece of them has most of the users."""
+    """Interactions in order of time, so that every part of the table has most of the users."""
     folder.mkdir()
     rng = np.random.default_rng(rows)
     n_users = max(1, rows // ROWS_PER_USER)
@@ -124,7 +124,7 @@ def _proportional_bytes(process: psutil.Process) -> int:
 
 
 def write_with_webdataset(shards: Path, folder: Path) -> float:
-    """Rows per second of the plain writer, for users of `shards`, a sample each."""
+    """Rows per second of the plain writer, for users of `shards`, with a sample for each."""
     folder.mkdir()
     users = list(islice(_read_users(shards), PLAIN_USERS))
     start = time.perf_counter()

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/evidence_cost.py --data SHARDS [--config transrec/text_sasrec] [KEY=VALUE ...]
 
-With and without evidence take turns in one process, so that whatever else the machine does hits both alike. An
-evaluation encodes the catalogue and ranks a validation.
+Evaluations with and without evidence take turns in one process, so that other load on the machine affects both alike.
+An evaluation encodes the catalogue and ranks a validation.
 """
 
 import argparse

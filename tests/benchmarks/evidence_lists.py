@@ -2,7 +2,7 @@
 
     python tests/benchmarks/evidence_lists.py [--items N] [--interactions N] [--processes N]
 
-Users of twenty interactions on average, in blocks of 2,048 as shards have them; items by a power law.
+Users have twenty interactions on average and are in blocks of 2,048, as in shards; items follow a power law.
 """
 
 import argparse
@@ -25,7 +25,7 @@ USERS_IN_A_BLOCK, INTERACTIONS_OF_A_USER = 2048, 20
 
 
 class Synthetic:
-    """Sequences that are drawn anew, alike, whenever they are read."""
+    """Sequences that are drawn again, identically, at every read."""
 
     def __init__(self, items: int, interactions: int) -> None:
         self.catalogue_size = items

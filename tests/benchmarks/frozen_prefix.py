@@ -1,10 +1,10 @@
-"""What starting behind the frozen layers saves, by method: users/s, operations and memory beside full fine-tuning.
+"""Savings from starting behind the frozen layers, by method: users/s, operations and memory.
 
     python tests/benchmarks/frozen_prefix.py --data SHARDS [--layers 6] [--steps 5]
 
-Every row is measured in a process of its own, in turn, on the same batches: training steps of a MiniLM text tower,
-without the pass that fills the cache. Each cell is a ratio to full fine-tuning, then one to the same method without the
-cache. `loss` is the largest difference between the losses of the two.
+Each method is measured in processes of its own, one after another, on the same batches: training steps of a MiniLM text
+tower, without the pass that fills the cache. Each cell has the ratio to full fine-tuning, then the ratio to the same
+method without the cache. `loss` is the largest difference between the losses with and without the cache.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main() -> None:
 def in_own_process(arguments: argparse.Namespace, method: str, mode: str) -> dict[str, Any]:
     options = ["--data", arguments.data, "--layers", str(arguments.layers), "--steps", str(arguments.steps)]
     command = [sys.executable, __file__, *options, "--measure", method]
-    for wanted in ("fill", mode) if mode == "auto" else (mode,):  # filling the cache is not what is measured
+    for wanted in ("fill", mode) if mode == "auto" else (mode,):  # filling the cache is not measured
         finished = subprocess.run(
             [*command, wanted], check=True, capture_output=True, text=True, cwd=ROOT, env=os.environ
         )

@@ -1,13 +1,13 @@
-"""Time and operations of ranks over a whole catalogue, by rough scores with exact ones in doubt, and in other ways.
+"""Time and operations of ranking a whole catalogue, with rough scores that are made exact in doubt, and in other ways.
 
     python tests/benchmarks/full_ranking.py [--items 80000] [--users 4096] [--width 64] [--history 30] [--rounds 5]
 
-rough      what an evaluation does: blocks of 256 users are joined, scored in float32, and again where that is in doubt
+rough      as in an evaluation: blocks of 256 users are joined and scored in float32, doubtful scores again in float64
 exact      every score in float64, a block at a time
 released   the loop of Adapter4Rec's `metrics.py`: a product and a full sort for each user, on a tenth of the users
 
-They take turns in one process, so that whatever else the machine does hits all alike; of each the median counts, in
-processor time where there is no accelerator. All must find the same ranks, but for the ties of the last.
+They take turns in one process, so that other load on the machine affects all alike. Reported are medians, in processor
+time if there is no accelerator. All must find the same ranks, except for the ties of `released`.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""A run of many items from build to summary on one machine: time of each phase, and peak memory of each rank.
+"""A run with many items, from build to summary on one machine: time of each phase, and peak memory of each rank.
 
     python tests/benchmarks/full_rehearsal.py --folder DIR [--items 1000000] [--interactions 10000000] [--ranks 2]
 
 The data are synthetic, with 20 interactions for each user. The model is that of `recommended.yaml` over a tiny frozen
 language model, with the objective for large catalogues, and evidence and baselines from counts. The memory of a rank
-is what it and its loaders hold (PSS, so that shared pages count once), looked at twice a second.
+includes its loaders (PSS, so that shared pages count once) and is sampled twice a second.
 """
 
 import argparse

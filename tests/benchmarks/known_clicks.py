@@ -2,7 +2,7 @@
 WORLD:LABEL:RUN …`.
 
 The runs were trained on sets of `--source synthetic --impressions`, whose probabilities of a click are recorded. The
-first run of each world is what the others are measured from. Intervals are of 95 %, over users, paired within a world.
+others are measured from the first run of each world. Intervals are of 95 %, over users, paired within a world.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def probabilities(shards: Path) -> dict[tuple[str, str], float]:
 
 
 def rows_of(world: str, runs: dict[str, Path]) -> list[Row]:
-    """The runs of a world; the first is what the others are measured from."""
+    """The runs of a world; the others are measured from the first."""
     first = next(iter(runs.values()))
     known = probabilities(Path(yaml.safe_load((first / "config.yaml").read_text())["data"]["path"]))
     tests = {label: pq.read_table(run / "test_users.parquet") for label, run in runs.items()}

@@ -1,9 +1,9 @@
-"""One pass over the users of all channels against a pass for each.
+"""Time of one pass over the users of all channels, against a pass for each channel.
 
     python tests/benchmarks/mixed_channels.py RUN ADAPTER …
 
 `transrec serve` makes a pass for each channel of a batch. One pass for all would stack the weights that differ and map
-over them (`torch.func`). This measures both for user encoders, in turn, in one process on one core.
+over them (`torch.func`). This measures both for user encoders, alternating in one process on one core.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Plans against runs: rehearsals at sizes a decade apart, and the check of a plan that has them all.
+"""Plans against runs: rehearsals at sizes a factor of ten apart, and the check of a plan that uses all of them.
 
     python tests/benchmarks/plan_rehearsals.py --folder DIR [--users 1000 10000 100000] [--kind text|id]
 
-A set has a tenth as many items as users, and 20 interactions for each user. `text` is a frozen tiny language model with
-SASRec and all baselines, `id` SASRec over a table of item ids with the most popular one. Runs that are in the folder
-are not trained again.
+A set has a tenth as many items as users, and 20 interactions for each user. `text` is a tiny frozen language model with
+SASRec and all baselines; `id` is SASRec over a table of item ids, with `most_popular` as its only baseline. Runs that
+are already in the folder are not trained again.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def build(folder: Path, users: int) -> Path:
-    """The set of that many users."""
+    """The shards of this many users."""
     shards = folder / f"shards-{users}"
     if not (shards / "index.json").exists():
         sizes = ["--users", str(users), "--items", str(users // 10), "--interactions", str(20 * users)]

@@ -1,10 +1,10 @@
-"""What of a profile can be read from what: logistic regression of a user column, on what a pretrained network sees.
+"""How well a user column can be predicted from histories: logistic regression on inputs and states of a network.
 
     python tests/benchmarks/profile_probe.py --run PRETRAINED [PRETRAINED …] --column age --bands 25 35 50
 
-Features, from the most to the least that is left of a history: how often each item is in it; the same of the newest
-items, which the network reads; the mean of their frozen vectors; the frozen state that a task's token would ask. Fitted
-to the users who train and tested on those who test, as the task's own runs are; means over the runs.
+Features, in the order in which they lose information: the counts of items in the history; those among the newest items,
+which the network reads; the mean of the frozen vectors of these; the frozen state that a task's token would read. The
+regression is fitted to the training users of the task's own runs and tested on their test users; means over the runs.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def probe(run: Path, task: dict[str, object]) -> dict[str, tuple[float, float]]:
 
 
 def trained(interactions: TaskExamples) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int32]]]:
-    """(whole history, what the network reads of it, class) of blocks of users."""
+    """(whole history, its part that the network reads, class) of blocks of users."""
     for histories, classes in interactions.training_histories():
         if histories:
             history = left_padded(histories)

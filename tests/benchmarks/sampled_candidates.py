@@ -1,7 +1,7 @@
 """Time of making the batches of a sampled softmax: `python tests/benchmarks/sampled_candidates.py [ITEMS ...]`.
 
-64 windows of 21 items by a power law, a fifth of the catalogue as candidates, processor time of one core. The last
-column is a hash of the candidates and their rows, to compare versions by.
+A batch has 64 windows of 21 items that follow a power law, and a fifth of the catalogue as candidates. The time is
+processor time of one core. The last column is a hash of the candidates and their rows, for comparing versions.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Measures the cost and throughput of a served run: `python tests/benchmarks/serving.py RUN [--requests 4000]`.
 
-Prints JSON: users/s with batches of 64 as a multiple of one by one, and the share of equal answers; over HTTP, the
-statuses of many requests with a reload in their midst and the sizes of batches; and, for the vectors without evidence,
-how many of the 10 best items a flat index and a graph find.
+Prints JSON: users/s in batches of 64, as a multiple of users/s one by one, and the share of equal answers; over HTTP,
+the statuses of many requests, with reloads among them, and the sizes of batches; and, for the vectors without evidence,
+the share of the 10 best items that a flat index and a graph find.
 """
 
 import argparse

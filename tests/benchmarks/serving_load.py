@@ -1,8 +1,8 @@
 """Measures a service under the load of other processes: `python tests/benchmarks/serving_load.py RUN [ADAPTER …]`.
 
 Needs `wrk`. Prints JSON: requests/s under full load; median and 99th percentile of the time to an answer at half that
-rate; failures among many requests while the catalogue is reloaded; and, with adapters, one process for all of them
-against a process each: requests/s and memory.
+rate; failures among many requests while the catalogue is reloaded; and, with adapters, requests/s and memory of one
+process for all of them against one process for each.
 """
 
 import argparse
@@ -54,7 +54,7 @@ end
 
 @dataclass(frozen=True)
 class Server:
-    """A service in a process of its own."""
+    """A service in its own process."""
 
     address: str
     pid: int
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 class Load:
-    """Requests of users with random histories."""
+    """Requests for users with random histories."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

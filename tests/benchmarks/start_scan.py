@@ -1,11 +1,11 @@
-"""Measures the start-up pass over the users, at two sizes a decade apart.
+"""Measures the start-up pass over the users, at two sizes a factor of ten apart.
 
     python tests/benchmarks/start_scan.py --folder /tmp/start_scan
 
-Builds two synthetic sets where they are not there yet: 20,000 users × 10,000 items and 200,000 users × 100,000 items,
-20 interactions a user. Prints for each, and for each split: CPU time per interaction; the blocks that a rank of four
-reads, and how many times; the pages of memory that it touches per interaction. All are the same at both sizes where the
-cost is linear in the interactions.
+Builds two synthetic sets unless they exist: 20,000 users × 10,000 items and 200,000 users × 100,000 items,
+20 interactions a user. Prints for each, and for each split: CPU time per interaction; the blocks that one of
+four ranks reads, and how many times; the pages of memory that it touches per interaction. If the cost is linear in the
+interactions, all numbers per interaction are the same at both sizes.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Counted:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="of the shards")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the shards")
     folder = parser.parse_args().folder
     counted = Counted()
     UserShards.read = lambda shards, number: counted(shards, number)  # type: ignore[method-assign]

@@ -1,11 +1,10 @@
-"""A training step over item ids, by number of ids and optimizer of their table.
+"""Time of a training step over item ids, by number of ids and optimizer of their table.
 
     python tests/benchmarks/table_rows.py [--rows 10000 1000000] [--width 64] [--batch 64] [--rounds 7]
 
 The batches are those of a small synthetic set whose items are renumbered at random within each catalogue, so that only
-the size of the table differs. Steps are those of DeepSpeed's engine without ZeRO, with clipping; the optimizers
-take turns, a step at a time, and of each the median step counts. Popularity, which a run has for each item, is that of
-the small set.
+the size of the table differs. Steps are those of DeepSpeed's engine without ZeRO, with clipping. The optimizers
+take turns, a step at a time; the median of each is reported. Item popularity is that of the small set.
 """
 
 import argparse
@@ -75,7 +74,7 @@ def measure(arguments: argparse.Namespace, shards: Path, objective: str, rows: i
 
 
 def renumbered(batch: SequenceBatch, rows: int, random: torch.Generator) -> SequenceBatch:
-    """The batch with other items of a catalogue of `rows`; the padding item stays."""
+    """The batch with its items renumbered within a catalogue of `rows` items; the padding item is kept."""
     items = torch.randint(1, rows + 1, batch.content.items.shape, generator=random)
     return replace(batch, content=replace(batch.content, items=items.where(batch.content.items > 0, 0)))
 

@@ -1,11 +1,11 @@
-"""What training costs in memory and in time to its first batch, by number of interactions.
+"""Memory of training, and the time to its first batch, by number of interactions.
 
     python tests/benchmarks/train_memory.py --folder /tmp/train_memory --interactions 1000000 20000000
 
-Builds a synthetic set per size, where it is not there yet (20 interactions a user, 20,000 items). Then prints, each
-measured in processes of its own: resident memory of a scan of the interactions, the time to a first batch of a cold
-start and of one at 90 % of an epoch, and (with `--train`) the peak memory of two ranks that train 100 steps, the larger
-of them; they are stopped then, for the tests of the larger sets would take hours.
+Builds a synthetic set of each size unless it exists (20 interactions a user, 20,000 items). Then prints, each measured
+in processes of its own: resident memory of a scan of the interactions; the time to the first batch of a cold start, and
+of a start at 90 % of an epoch; and, with `--train`, the peak memory of training 100 steps, the larger of two ranks.
+Training is then stopped, because the tests of the larger sets would take hours.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What a batch of training windows costs to make, without content: milliseconds, and a hash of the batches.
+"""Time of making a batch of training windows, without content, in milliseconds, and a hash of the batches.
 
     python tests/benchmarks/train_stream.py --folder /tmp/train_stream
 
-Builds a synthetic set where it is not there yet (100,000 users of 20 interactions, 20,000 items) and makes batches of
-256 windows with one negative per position, ahead of time as a loader process would. Equal hashes: equal batches.
+Builds a synthetic set unless it exists (100,000 users of 20 interactions, 20,000 items), and makes batches of 256
+windows with one negative per position, ahead of time, as a loader process would. Equal hashes mean equal batches.
 """
 
 import argparse
@@ -27,7 +27,7 @@ MAX_LENGTH, BATCH, STEPS = 20, 256, 50
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="of the shards")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the shards")
     folder = parser.parse_args().folder
     if not folder.exists():
         build(SyntheticSource(USERS, ITEMS, INTERACTIONS), "synthetic", folder)

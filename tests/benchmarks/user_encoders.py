@@ -1,11 +1,10 @@
-"""Users/s of a causal NextItNet beside SASRec of the same width, over item ids, on the same batches.
+"""Users/s of a causal NextItNet compared with SASRec of the same width, over item ids, on the same batches.
 
     python tests/benchmarks/user_encoders.py --data SHARDS [--width 64] [--length 20] [--batch 128] [--rounds 8]
 
-Both train in one process and take turns, a step at a time, so that whatever else the machine does hits both alike; of
-each the median step counts, in processor time where there is no accelerator. Then where a step of each goes, by
-operator. The figures in docs/results/speed.md are of ml-1m's pairs, an interactions.parquet whose timestamp is the
-number of the row.
+Both are trained in one process and take turns, a step at a time, so that other load on the machine affects both alike.
+Reported are the median step, in processor time if there is no accelerator, and the time of a step by operator. The
+figures in docs/results/speed.md are for ml-1m's pairs, an interactions.parquet whose timestamps are the row numbers.
 """
 
 import argparse

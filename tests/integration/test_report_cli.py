@@ -141,7 +141,7 @@ def test_two_sizes_draw_no_law_and_say_so(tmp_path: Path) -> None:
     write_sweep(tmp_path / "few", AXES | {"source_fraction": [0.1, 1.0], "seed": [0]}, loss)
     assert main([str(tmp_path / "few")]) == 0
     text = (tmp_path / "few/report/report.md").read_text()
-    assert "it needs 4 sizes, but there are 2" in text
+    assert "needs 4 sizes, but there are 2" in text
     assert "Every setting has only one seed" in text
     assert "not enough sizes for a fit" in (tmp_path / "few/report/index.html").read_text()
 

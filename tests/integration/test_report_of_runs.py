@@ -134,7 +134,7 @@ def test_what_is_no_finished_run_is_refused(runs: list[Path], capsys: pytest.Cap
     assert f"{runs[1]} has no results by user: write them with" in message
     assert f"launch/evaluate.py --run {runs[1]} --save-users" in message
     (runs[2] / "summary.json").unlink()
-    assert f"{runs[2]} is not a finished run: it has no summary.json" in error([runs[0], runs[2]], capsys)
+    assert f"{runs[2]} has no summary.json: name the folder of a finished run" in error([runs[0], runs[2]], capsys)
     assert f"{runs[0]} is named twice" in error([runs[0], runs[0]], capsys)
 
 
@@ -144,7 +144,7 @@ def test_runs_over_impressions_are_refused(runs: list[Path], capsys: pytest.Capt
     summary["data"] = {"users": 10, "impressions": 100, "clicks": 10, "windows": 10}
     summary["test"] = {"AUC": 0.6, "AUC_interval": [0.5, 0.7]}
     path.write_text(json.dumps(summary))
-    assert f"{path} is about a test with impressions, which reports do not compare" in error(runs, capsys)
+    assert f"{path} is from a test with impressions, which reports cannot compare" in error(runs, capsys)
 
 
 def test_a_sweep_is_not_compared_with_runs(
@@ -181,7 +181,7 @@ def test_one_run_has_a_report_of_its_own(runs: list[Path], capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("{", "is missing or unreadable"),
+        ("{", "is missing or unreadable: train the run again"),
         ('{"test": {"AUC": "high"}}', "is damaged (`test.AUC"),
         ('{"test": {"AUC": 0.5}}', "AUC is not a number with an interval): train the run again"),
         (

@@ -53,7 +53,7 @@ def test_a_fit_of_too_few_sizes_is_refused_before_anything_is_spent(
     config = write_sweep(tmp_path, shards, fit=["size"])
     done = ForkedCommands(tmp_path).run("sweep", "--config", config, *only)
     assert done.code == 1
-    assert "'size' has 2 sizes: a power law needs 3" in done.stderr
+    assert "'size' has 2 sizes, but a power law needs 3" in done.stderr
     assert not (tmp_path / "storage").exists()
 
 

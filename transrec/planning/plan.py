@@ -266,13 +266,15 @@ def _remarks(setting: Setting, largest: Rehearsal | None) -> list[str]:
         if not 1 / 2 <= now / then <= 2:
             found.append(
                 f"A rank trains on {now:,.3g} windows per step, but on {then:,.3g} in the rehearsal: the time of a "
-                f"step is then not proportional. Set train.batch_size={round(then * setting.ranks)}, or rehearse with "
+                f"step is not proportional. Set train.batch_size={round(then * setting.ranks)}, or rehearse with "
                 f"train.batch_size={max(1, round(now * largest.setting.ranks))}."
             )
     if setting.ranks > 1 and (largest is None or largest.setting.ranks != setting.ranks):
         exchanged = BYTES_OF_A_NUMBER * setting.parameters.dense * (3 if setting.experiment.zero.stage == 3 else 2)
         sent = exchanged * (setting.ranks - 1) / setting.ranks / 2**20
-        found.append(f"A rank also sends {sent:,.1f} MiB in each step; rehearsals on fewer ranks do not show its time.")
+        found.append(
+            f"A rank also sends {sent:,.1f} MiB in each step; rehearsals on fewer ranks do not show the time for it."
+        )
     if setting.experiment.model.sampling.pool == "catalogue":
         found.append("The objective scores the whole catalogue in each step: for many items, choose sampled_softmax.")
     return found

@@ -1,4 +1,4 @@
-"""Reads from a finished run what its phases took."""
+"""Reads the measurements of each phase from a finished run."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ def training_speed(summary: Mapping[str, Any]) -> float:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A finished run, its size, and what it measured."""
+    """A finished run, its size, and its measurements."""
 
     folder: Path
     setting: Setting
@@ -57,8 +57,8 @@ class Rehearsal:
         return {kind: self.phases["scan"].get(f"bytes_of_{kind}", 0.0) for kind in kinds}
 
     def measured(self, phase: str, clock: str = "seconds") -> float | None:
-        """The seconds of a phase: for `steps`, of one epoch; for a phase that a run may enter several times, of one
-        time; for others, of the whole phase. None if the run did not have this phase.
+        """The seconds of a phase: for `steps`, of one epoch; for a phase that a run may enter several times, of
+        entering it once; for others, of the whole phase. None if the run did not have this phase.
 
         Args:
             clock: `seconds`, or `processor_seconds` of the main process.
@@ -93,14 +93,14 @@ def read_rehearsals(
         parameters: returns the parameters of a run with a given number of items.
 
     Raises:
-        ConfigError: a run is not finished, did not measure its phases, or has another configuration or device.
+        ConfigError: a run is not finished, did not measure its phases, or has a different configuration or device.
     """
     found = [_read(folder, parameters) for folder in folders]
     for one in found:
         if kind_of(comparable(one.setting.experiment)) != kind_of(comparable(experiment)):
             raise ConfigError(
-                f"{one.folder} has another model, adaptation or precision than the configuration: give runs that were "
-                "trained with the same `model`, `adaptation` and `train.precision`"
+                f"{one.folder} was trained with a different model, adaptation or precision: give runs with the same "
+                "`model`, `adaptation` and `train.precision` as the configuration"
             )
         if one.device != found[0].device:
             raise ConfigError(
@@ -113,13 +113,13 @@ def read_rehearsals(
 def _read(folder: Path, parameters: Callable[[int], Parameters]) -> Rehearsal:
     experiment, summary = load(folder), read_summary(folder)
     if summary is None:
-        raise ConfigError(f"{folder} is not finished: it has no readable {SUMMARY_FILE}")
+        raise ConfigError(f"{folder} is not finished (no readable {SUMMARY_FILE}): give the folder of a finished run")
     phases = summary.get("phases", {})
     missing = [name for name in _NEEDED if name not in phases]
     if missing:
         raise ConfigError(
-            f"{folder} did not measure its {missing[0]}: give a run that this version trained from its first step to "
-            "its end in one go, with at least two steps"
+            f"{folder} did not measure its {missing[0]}: give a run that this version trained without "
+            "interruption, with at least two steps"
         )
     try:
         setting = _setting(experiment, summary, parameters)

@@ -84,7 +84,7 @@ class Setting:
 
     @property
     def epochs(self) -> float | None:
-        """The passes over the training data that the configuration asks for, at most."""
+        """The maximum number of passes over the training data."""
         train, steps = self.experiment.train, self.steps
         if train.steps is None:
             return float(train.epochs)

@@ -17,7 +17,7 @@ from transrec.serving.guard import Guard
 from transrec.serving.messages import RecommendRequest, Refusal, SimilarRequest
 from transrec.serving.service import Service
 
-_DESCRIPTION = "Recommendations of a trained run, or of adapters over one base. Each of them is a channel."
+_DESCRIPTION = "Recommendations of a trained run, or of adapters over one base. Each run or adapter is a channel."
 _REFUSALS = {
     401: "The token is missing or wrong.",
     403: "The request comes from a page of another site.",

@@ -1,6 +1,6 @@
 """Answers concurrent queries in batches.
 
-Designs considered. Waiting some milliseconds for more queries: a lone query would wait for nothing. One thread per
+Designs considered. Waiting some milliseconds for more queries: a lone query would wait in vain. One thread per
 query: the threads would compete for the same cores, and each pass would have a single user. Chosen: the queries that
 arrive while a batch is computed form the next batch. A batch holds the queries of all channels, with one pass for each
 channel over the weights that they share. One pass for all channels, with stacked adapters, would make the user encoder

@@ -58,14 +58,15 @@ class Generation:
 
     @classmethod
     def load(cls, recommenders: Sequence[Recommender]) -> "Generation":
-        """
+        """Load the channels.
+
         Raises:
             ConfigError: two channels have the same name.
             TransRecError: a run or its shards cannot be read.
         """
         names = [recommender.name for recommender in recommenders]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigError(f"two channels are named {doubled[0]}, after their folders: rename one of them")
+            raise ConfigError(f"two channels are named {doubled[0]}, after their folders: rename one of the folders")
         for recommender in recommenders:
             recommender.open()  # raises before the work begins
         return cls({recommender.name: Served.load(recommender) for recommender in recommenders})
@@ -82,7 +83,8 @@ class Generation:
         return Generation(channels, self.number + 1)
 
     def channel(self, name: str | None) -> Served:
-        """
+        """The channel with this name; if it is None, the only channel.
+
         Raises:
             ConfigError: there is no channel with this name, or there are several channels and no name is given.
         """

@@ -1,7 +1,7 @@
-"""Checks every request before it is parsed, so that no route can forget a limit or refusal, and records metrics.
+"""Checks every request before it is parsed, so that no route can forget a limit or a refusal; and records metrics.
 
 Pages of other websites can send requests to a service on this machine through a user's browser. The `Origin` header of
-such requests differs from the service's address, and if a site lets a domain name of its own point to this machine, the
+such requests differs from the service's address. If a site makes a domain name of its own point to this machine, the
 `Host` header is not one of the service's names.
 """
 

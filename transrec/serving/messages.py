@@ -51,7 +51,7 @@ class RecommendRequest(_Message):
     filters: Filters = {}
     unknown: Literal["skip", "error"] = Field(
         "skip",
-        description="ids in the history or candidates that the catalogue lacks: leave out and list them, or refuse",
+        description="ids that the catalogue lacks: `skip` leaves them out and lists them, `error` refuses the request",
     )
     user: Text = Field("", description="for a ranking model: the user's id")
     time: StrictInt = Field(0, ge=0, le=LATEST_SECOND, description="for a ranking model: seconds since 1970")
@@ -113,6 +113,6 @@ class Reloaded(BaseModel):
 
 
 class Refusal(BaseModel):
-    """Why a request was refused."""
+    """The reason for refusing a request."""
 
     detail: str

@@ -16,7 +16,7 @@ from transrec.serving.channels import Generation
 from transrec.serving.service import Service
 from transrec.serving.settings import Settings
 
-_background: set[asyncio.Task[None]] = set()  # tasks need a reference
+_background: set[asyncio.Task[None]] = set()  # the event loop itself holds only weak references
 
 
 def serve(recommenders: Sequence[Recommender], settings: Settings, ready: Callable[[str], None]) -> None:

@@ -129,7 +129,7 @@ class Service:
         """Read the catalogues again and encode new items. Until this is done, the old catalogues remain in use."""
         if self._reloading.locked():
             _log.error("a reload was refused because another is under way")
-            raise HTTPException(409, "a reload is under way")
+            raise HTTPException(409, "a reload is under way: try again when it has finished")
         async with self._reloading:
             try:
                 renewed = await asyncio.to_thread(self.generation.renewed)
@@ -163,5 +163,5 @@ class Service:
 
 
 def pictured(catalogue: Catalogue, row: dict[str, Any]) -> dict[str, Any]:
-    """A row of an answer; for an item, with `picture`, which says whether `/picture` has a picture of it."""
+    """A row of an answer; for an item, with `picture`: whether `/picture` has a picture of it."""
     return row | {"picture": catalogue.has_picture(row["item_id"])} if "item_id" in row else row

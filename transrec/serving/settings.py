@@ -10,7 +10,7 @@ TOKEN_VARIABLE = "TRANSREC_TOKEN"
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the service listens, and its limits.
+    """The address of the service, and its limits.
 
     Raises:
         ConfigError: other machines can reach the service, and there is no token; or the token is empty.

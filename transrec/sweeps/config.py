@@ -94,7 +94,7 @@ class Resources(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.cpus + self.gpus == 0:
-            raise ValueError("a worker needs a CPU or a GPU")
+            raise ValueError("a worker needs a CPU or a GPU; set `cpus` or `gpus` above 0")
         if self.workers > 1 and self.gpus % 1:
             raise ValueError(
                 "with several workers, `gpus` must be a whole number: otherwise ranks of one run would share a GPU"
@@ -127,9 +127,7 @@ class Sweep(Config):
     grid: dict[str, Any] | list[dict[str, Any]] = Field({}, description="values by axis; a list holds several grids")
     search: dict[str, Search] = Field({}, description="axes whose values are drawn at random, each with its key")
     samples: int = Field(1, ge=1, description="draws of the searched axes, the same at every point of the grid")
-    fit: list[str] = Field(
-        [], description="axes of sizes along which laws are fitted; refused if they have too few sizes"
-    )
+    fit: list[str] = Field([], description="size axes along which laws are fitted; refused if these have too few sizes")
     resources: Resources = Field(Resources(), description="resources of each run")
     concurrent: int | None = Field(None, ge=1, description="most runs at once; null: as many as the resources allow")
     stopping: Annotated[Asha | Median, Field(discriminator="name")] | None = Field(
@@ -180,20 +178,26 @@ def read_axis(name: str, values: Any, with_source: bool) -> dict[Any, dict[str, 
         stages = STAGES if with_source else STAGES[1:]
         return {seed: {f"{stage}.seed": seed for stage in stages} for seed in values}
     if not isinstance(values, Mapping) or not values:
-        raise ValueError(f"grid.{name}: write {{KEY: [value, …]}} or {{LABEL: {{KEY: value, …}}, …}}")
+        raise ValueError(
+            f"grid.{name} is {values!r}: write {{KEY: [value, …]}} or {{LABEL: {{KEY: value, …}}, …}} instead"
+        )
     if len(values) == 1 and isinstance(listed := next(iter(values.values())), list):
         key = next(iter(values))
         _check_key(name, key, with_source)
         if any(isinstance(value, list | dict) for value in listed):
             raise ValueError(
-                f"grid.{name}: values other than numbers and words need labels: {{LABEL: {{{key}: value}}}}"
+                f"grid.{name}: values other than numbers and words need labels, as in {{LABEL: {{{key}: value}}}}"
             )
-        if len(listed) != len(set(listed)) or not listed:
-            raise ValueError(f"grid.{name}: list each value of {key} once")
+        if not listed:
+            raise ValueError(f"grid.{name}: {key} has no values; list at least one")
+        if twice := [value for value in listed if listed.count(value) > 1]:
+            raise ValueError(f"grid.{name}: {key} lists {twice[0]!r} more than once; list each value once")
         return {value: {key: value} for value in listed}
     for label, bundle in values.items():
         if not isinstance(bundle, Mapping):
-            raise ValueError(f"grid.{name}.{label}: write {{KEY: value, …}}, the keys that this label overrides")
+            raise ValueError(
+                f"grid.{name}.{label} is {bundle!r}: write {{KEY: value, …}} of the keys that this label overrides"
+            )
         for key, value in bundle.items():
             if key == NO_SOURCE and value is None and with_source:
                 continue
@@ -211,9 +215,9 @@ def _check_key(axis: str, key: str, with_source: bool) -> None:
     if stage not in STAGES or not field:
         raise ValueError(f"{axis}: {key!r} must begin with `source.` or `target.`")
     if stage == "source" and not with_source:
-        raise ValueError(f"{axis}: {key!r} belongs to the source, but this sweep has none")
+        raise ValueError(f"{axis}: {key!r} belongs to the source, but this sweep has none; add one, or remove the key")
     if field in _set_by_the_sweep(with_source):
-        raise ValueError(f"{axis}: {key!r} is set by the sweep: leave it out")
+        raise ValueError(f"{axis}: {key!r} is set by the sweep; leave it out")
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -242,7 +246,7 @@ def stage_values(values: Mapping[str, Any], stage: str, overrides: Mapping[str, 
 
 
 def _check_overlap(sweep: "Sweep", axes: Mapping[str, "Axis"]) -> None:
-    """Refuse axes of which one overwrites what another sets, which would make the labels of the other wrong.
+    """Refuse an axis that overwrites a key set by another, because the labels of the other would then be wrong.
 
     Raises:
         ValueError: two axes, or two keys of one label, conflict; the message names both.
@@ -272,7 +276,7 @@ def _check_overlap(sweep: "Sweep", axes: Mapping[str, "Axis"]) -> None:
 
 
 def _lost(sweep: "Sweep", overrides: Mapping[str, Any]) -> Iterator[str]:
-    """The keys whose value is missing from the configuration after all overrides."""
+    """The keys whose values are missing from the configuration after all overrides."""
     stages = {stage: stage_values(getattr(sweep, stage) or {}, stage, overrides) for stage in STAGES}
     for key, value in overrides.items():
         found: Any = stages

@@ -1,8 +1,8 @@
 """Carries out a plan: pretrainings first, then the adaptations that start from them; retries failed runs.
 
 All state is kept in the sweep's folder, where a later driver finds it: a run is finished once it has a `summary.json`,
-whichever sweep in the storage trained it; an unfinished run resumes from its own checkpoint. Therefore a driver may be
-killed at any moment, and the storage may be moved.
+whichever sweep in the storage trained it; an unfinished run resumes from its own checkpoint. A driver can therefore
+be killed at any moment, and the storage can be moved.
 
 The caller supplies the function that executes runs; `ray_executor.py` has one for Ray. Considered for recovery from
 failures: Ray Tune's own `Tuner.restore` (bound to one search space and one path, and its state is a pickle) and its
@@ -185,7 +185,7 @@ def lock_storage(sweep: Sweep) -> AbstractContextManager[None]:
 
 
 def is_finished(run: Run) -> bool:
-    """Whether a run is finished: it has been tested."""
+    """Whether a run is finished, that is, tested."""
     return (run.experiment.run_dir / SUMMARY_FILE).exists()
 
 
@@ -202,7 +202,7 @@ def _with_accumulation(run: Run, accumulation: int | None) -> Run:
 
 
 def _link_if_finished_elsewhere(run: Run, storage: Path) -> None:
-    """Link to the run if another sweep in the storage finished it. The link is relative: the storage can be moved."""
+    """Link to the run if another sweep in the storage finished it; relatively, so that the storage can be moved."""
     here = run.experiment.run_dir
     found = next(storage.absolute().glob(f"*/{RUNS_FOLDER}/{run.hash}/{SUMMARY_FILE}"), None)
     if found is not None and not here.exists() and not here.is_symlink():

@@ -110,7 +110,7 @@ def _work(windows: int, kind: Kind, speeds: Mapping[Kind, Speed]) -> Work:
 
 
 def _flops_per_second(wanted: Speed, speeds: Mapping[Kind, Speed]) -> float:
-    """Operations per second, interpolated in log-log between the cheapest and most expensive kind of known speed."""
+    """Operations per second, interpolated in log-log between the cheapest and the most expensive of known speed."""
     known = sorted((s.flops_per_window, s.windows_per_second) for s in speeds.values() if s.windows_per_second)
     (low, slow), (high, fast) = known[0], known[-1]
     share = 0.0 if low == high else math.log(wanted.flops_per_window / low) / math.log(high / low)
@@ -120,7 +120,7 @@ def _flops_per_second(wanted: Speed, speeds: Mapping[Kind, Speed]) -> float:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A run's training data, and its model for measurements, without the weights that the run starts from."""
+    """The training data of a run, and its model for measurements, without the weights that the run starts from."""
 
     experiment: Experiment
     examples: Examples

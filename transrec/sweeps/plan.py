@@ -43,7 +43,7 @@ STAGES: tuple[Stage, ...] = ("pretraining", "adaptation")  # in order of executi
 
 @dataclass(frozen=True)
 class Run:
-    """One training with its test, in the folder `runs/<hash>`."""
+    """A training with its test, in the folder `runs/<hash>`."""
 
     hash: str
     stage: Stage
@@ -114,7 +114,7 @@ def check(sweep: Sweep) -> None:
 
 
 def remarks(sweep: Sweep) -> list[str]:
-    """A warning for every two labels of an axis that differ only in name, since their configurations are the same."""
+    """A warning for each label whose configuration is the same as that of an earlier label of its axis."""
     found = []
     for axes in sweep.grids:
         for axis, labels in axes.items():
@@ -204,10 +204,10 @@ def _experiment(
         experiment = validate(Experiment, own)
         check_settings(experiment)
         if sweep.stopping is not None and stage == "adaptation" and experiment.train.evaluate_every == "never":
-            raise ConfigError("`stopping` compares validations, and there are none: set `target.train.evaluate_every`")
+            raise ConfigError("`stopping` compares validations, but there are none: set `target.train.evaluate_every`")
     except ConfigError as error:
         at = ", ".join(f"{name} {label}" for name, label in axes.items())
-        raise ConfigError(f"{stage} of the trial at {at or 'no axes'}: {error}") from None
+        raise ConfigError(f"{stage} of the trial{f' at {at}' if at else ''}: {error}") from None
     return experiment
 
 
@@ -219,7 +219,7 @@ class _Hashes:
         self._weights: dict[Path, str | None] = {}
 
     def of(self, experiment: Experiment, source: Run | None) -> str:
-        """The hash of everything that determines a run's results, and of nothing else, such as its folder."""
+        """The hash of everything that determines a run's results, and nothing else; its folder does not count."""
         fields = flatten(experiment.model_dump(mode="json", exclude={"run_dir", "init_from"}))
         how = may_differ(experiment)
         known = {key: value for key, value in fields.items() if not is_among(key, how)}
@@ -275,7 +275,7 @@ def _rivals(sweep: Sweep, axes: Mapping[str, Any], points: list[tuple[dict[str, 
     """The group of runs compared for early stopping: those with the same sizes on the axes in `fit`.
 
     A run with less data is worse than the others, but the law needs its point just as much. None at the largest size of
-    an axis, where no run is stopped early because the fit depends on it most, and in a sweep without `stopping`.
+    an axis, where no run is stopped early because the fit depends most on that size, and in a sweep without `stopping`.
     """
     sizes = {name: axes[name] for name in sweep.fit}
     largest = any(size == max(other[name] for other, _ in points) for name, size in sizes.items())
@@ -293,9 +293,9 @@ def check_identifiable(sweep: Sweep, points: list[dict[str, Any]]) -> None:
     for name in sweep.fit:
         values = {axes.get(name) for axes in points}
         if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-            raise ConfigError(f"`fit`: {name!r} is not an axis of numbers in every grid")
+            raise ConfigError(f"`fit`: {name!r} is not an axis of numbers in every grid; remove it, or add it to each")
         if len(values) < 3:
-            raise ConfigError(f"`fit`: {name!r} has {len(values)} sizes: a power law needs 3")
+            raise ConfigError(f"`fit`: {name!r} has {len(values)} sizes, but a power law needs 3; add sizes")
     parameters = 1 + 2 * len(sweep.fit)
     cells = {tuple(axes[name] for name in sweep.fit) for axes in points}
     if sweep.fit and len(cells) <= parameters:

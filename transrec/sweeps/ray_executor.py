@@ -1,7 +1,7 @@
-"""Runs of a sweep as trials of Ray Tune. A run with one worker trains in the trial's own process, a run with several
-under Ray Train. Results are written to the run folders; Ray's own state is not needed afterwards.
+"""Runs of a sweep as trials of Ray Tune. A run with one worker trains in the trial's own process; a run with several
+trains under Ray Train. Results are written to the run folders; Ray's own state is not needed afterwards.
 
-Ray imports this module on the nodes of a cluster to call its functions, so TransRec must be installed there, too.
+Ray imports this module on the nodes of a cluster to call its functions, so TransRec must be installed there.
 """
 
 import itertools
@@ -163,7 +163,8 @@ def connect(address: str | None, log_to_driver: bool = False) -> None:
     try:
         context = ray.init(address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **local)
     except Exception as error:  # Ray also raises plain exceptions
-        raise SweepError(f"no Ray cluster {f'at {address}' if address else 'on this machine'}: {error}") from None
+        wanted = f"reach a Ray cluster at {address}" if address else "start Ray on this machine"
+        raise SweepError(f"cannot {wanted}: {error}") from None
     dashboard = context.dashboard_url
     if dashboard and is_open_to_anyone(dashboard):
         ray.shutdown()
@@ -209,7 +210,10 @@ def runs_at_once(resources: Resources) -> int:
     wanted = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * resources.gpus}
     for kind, amount in wanted.items():
         if amount > there.get(kind, 0):
-            raise SweepError(f"`resources`: a run needs {amount:g} {kind}, but the cluster has {there.get(kind, 0):g}")
+            raise SweepError(
+                f"a run needs {amount:g} {kind}, but the cluster has {there.get(kind, 0):g}: reduce "
+                "`resources`, or use a larger cluster"
+            )
     return min(int(there[kind] / amount) for kind, amount in wanted.items() if amount)
 
 

@@ -42,7 +42,7 @@ class Record:
 
 
 _RECORD = TypeAdapter(Record)
-_REWRITE = "`transrec sweep --resume` rewrites the file"
+_REWRITE = "to rewrite the file, run `transrec sweep` again with the same arguments and --resume"
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
@@ -69,6 +69,6 @@ def read(folder: Path) -> list[Record]:
         raise RecordsError(f"{error}: {_REWRITE}") from None
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"])) or "it"
+        where = ".".join(map(str, fault["loc"])) or "the line"
         raise RecordsError(f"{path}, line {number}, is not a trial ({where}: {fault['msg']}): {_REWRITE}") from None
     return records

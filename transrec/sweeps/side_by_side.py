@@ -34,7 +34,7 @@ REMARKS = (
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Runs on the same test; runs go by name, in the order given."""
+    """Runs compared on the same test, by name, in the order given."""
 
     runs: dict[str, Outcome]
     values: dict[str, dict[str, Estimate]]  # run -> measure -> value
@@ -132,7 +132,7 @@ def compare_runs(folders: Sequence[Path], margin: float = MARGIN) -> SideBySide:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of the paths, as many as tell the folders apart."""
+    """The shortest ends of the paths that distinguish the folders."""
     resolved = [folder.resolve() for folder in folders]
     for number, folder in enumerate(resolved):
         if folder in resolved[:number]:
@@ -144,9 +144,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _check(folder: Path) -> None:
     if (folder / TRIALS_FILE).exists():
-        raise ResultsError(f"{folder} is a sweep: give a sweep alone, or runs only")
+        raise ResultsError(f"{folder} is a sweep: name one sweep, or only runs")
     if not (folder / SUMMARY_FILE).exists():
-        raise ResultsError(f"{folder} is not a finished run: it has no {SUMMARY_FILE}")
+        raise ResultsError(f"{folder} has no {SUMMARY_FILE}: name the folder of a finished run")
     if not (folder / USERS_FILE).exists():
         raise ResultsError(
             f"{folder} has no results by user: write them with `python launch/evaluate.py --run {folder} --save-users`"

@@ -55,7 +55,7 @@ def test_another_configuration_or_device_is_refused(tmp_path: Path) -> None:
     one, other = invent(tmp_path / "one", 100, 30), invent(tmp_path / "other", 10, 3, device="NVIDIA H100")
     with pytest.raises(ConfigError, match=r"a CPU \(1 thread\), .*other on NVIDIA H100"):
         read_rehearsals([one, other], experiment(tmp_path), none)
-    with pytest.raises(ConfigError, match="has another model, adaptation or precision"):
+    with pytest.raises(ConfigError, match="with a different model, adaptation or precision"):
         read_rehearsals([one], experiment(tmp_path, train={"precision": "bf16"}), none)
 
 

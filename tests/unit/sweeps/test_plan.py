@@ -154,7 +154,7 @@ def test_a_trial_that_is_no_experiment_is_named_by_its_axes(make_sweep: Any) -> 
 @pytest.mark.parametrize(
     ("grid", "fit", "told"),
     [
-        ({"size": {"source.data.fraction": [0.5, 1.0]}}, ["size"], "'size' has 2 sizes: a power law needs 3"),
+        ({"size": {"source.data.fraction": [0.5, 1.0]}}, ["size"], "'size' has 2 sizes, but a power law needs 3"),
         ({"size": SIZES}, ["size"], "the law of size has 3 parameters, and there are 3 sizes"),
         ({"method": METHODS}, ["method"], "not an axis of numbers"),
         ({"size": SIZES}, ["sise"], "not an axis of numbers"),
@@ -180,7 +180,7 @@ def test_runs_that_are_never_validated_cannot_be_stopped(make_sweep: Any) -> Non
     sweep = sweep.model_copy(update={"stopping": Asha(name="asha", grace=1)})
     with pytest.raises(
         ConfigError,
-        match=r"at every never: `stopping` compares validations, and there are none: set `target\.train\.eval",
+        match=r"at every never: `stopping` compares validations, but there are none: set `target\.train\.eval",
     ):
         make_plan(sweep)
 

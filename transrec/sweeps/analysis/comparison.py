@@ -20,7 +20,7 @@ class Comparison:
     baseline: float
     low: float  # bounds of the 95 % interval of the difference
     high: float
-    p: float  # p-value: twice the probability of the other side of zero
+    p: float  # p-value: twice the probability that the difference is on the other side of zero
     margin: float  # largest difference that counts as equivalent, in the unit of the measure
     equivalent: bool  # two one-sided tests at 5 %: the 90 % interval lies within the margin
     seeds: int
@@ -46,8 +46,8 @@ def compare(
     """Compare the means over seeds; entry s of both has the same seed and was tested on the same users.
 
     Args:
-        margin: relative to the baseline's mean or, for a metric above one half, to one minus that mean: 0.975 has
-            half the errors of 0.95.
+        margin: relative to the baseline's mean or, for a metric above one half, to one minus that mean, because
+            0.975 has half the errors of 0.95.
     """
     differences = trials.minus(baseline)
     draws = mean_draws(differences, np.random.default_rng(seed))

@@ -68,7 +68,7 @@ Surface = tuple[tuple[str, str], Floats, list[int]]
 def surfaces(results: Results, first: str, second: str) -> dict[str, Surface]:
     """For each series, an amount of `AMOUNTS` for each of two axes, the sizes (n, 2) of its trials, and their numbers.
 
-    {} if no amount grows along one of the axes, or the first that does is the same for both.
+    {} if no amount grows along one of the axes, or if the first amount that does is the same for both.
     """
     along = [next(iter(curves(results, axis).values()), []) for axis in (first, second)]
     if not all(along) or along[0][0].amount == along[1][0].amount:
@@ -85,7 +85,7 @@ def surfaces(results: Results, first: str, second: str) -> dict[str, Surface]:
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure of every outcome, its error, and analyses of curves in it."""
+    """A measure of every outcome, its error, and the analyses of curves in this measure."""
 
     measure: str
     values: Resampled  # of all outcomes; the measure determines whether higher is better
@@ -110,7 +110,7 @@ class Measured:
         return analyse(sizes[:, None], self.errors.of(numbers), self.delta)
 
     def points(self, curve: Curve) -> tuple[Floats, Floats, Floats]:
-        """Mean error at each size and the ends of its 95 % interval, (m,) each."""
+        """Mean error at each size and the bounds of its 95 % interval, (m,) each."""
         cells = [self.errors.of(members) for members in curve.members]
         ends = [mean_interval(cell) for cell in cells]
         return np.array([c.values.mean() for c in cells]), *np.array(ends).T

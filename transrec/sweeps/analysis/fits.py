@@ -163,7 +163,7 @@ def _fittable(law: Law, sizes: Floats) -> bool:
 
 def _too_few(law: Law, sizes: Floats) -> str:
     parameters = len(law.parameters)
-    return f"{law.formula} has {parameters} parameters: it needs {parameters + 1} sizes, but there are {len(sizes)}"
+    return f"{law.formula}, with {parameters} parameters, needs {parameters + 1} sizes, but there are {len(sizes)}"
 
 
 def _chance(law: Law, richer: Law, sizes: Floats, errors: Floats) -> float:

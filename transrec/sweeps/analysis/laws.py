@@ -71,7 +71,7 @@ class Constant:
 class PowerLaw:
     """E plus terms that fall with the sizes, each a level times powers of the sizes of its axes.
 
-    One exponent belongs to each axis, whatever the number of terms that it occurs in.
+    Each axis has one exponent, which is the same in all terms.
     """
 
     name: str = "power law"
@@ -138,18 +138,18 @@ class PowerLaw:
 POWER = PowerLaw()
 
 ADDITIVE = PowerLaw("additive law", "E + A·N^-α + B·D^-β", ("E", "A", "α", "B", "β"), ((0,), (1,)))
-"""Hoffmann et al. 2022, equation 2: what one size lacks, the other cannot make up for."""
+"""Hoffmann et al. 2022, equation 2: more of one size cannot make up for a lack of the other."""
 
 MULTIPLICATIVE = PowerLaw("multiplicative law", "E + A·N^-α·D^-β", ("E", "A", "α", "β"), ((0, 1),))
-"""Zhang et al., "When Scaling Meets LLM Finetuning", ICLR 2024: the more there is of one size, the less the other is
-worth."""
+"""Zhang et al., "When Scaling Meets LLM Finetuning", ICLR 2024: the larger one size is, the
+less the other matters."""
 
 JOINT_LAWS = (ADDITIVE, MULTIPLICATIVE)
 
 COMBINED = PowerLaw(
     "combined law", "E + A·N^-α + B·D^-β + C·N^-α·D^-β", ("E", "A", "α", "B", "β", "C"), ((0,), (1,), (0, 1))
 )
-"""The additive law with a term for both sizes together; without the terms of one, the multiplicative law."""
+"""The additive law with a term for both sizes together. Without the terms for a single size, the multiplicative law."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ def written(p: float) -> str:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p-values: below α, the probability of any false claim in the table is below α, for any dependence.
+    """Adjusted p-values: if all below α are claimed, the probability of a false claim is below α, for any dependence.
 
     Paper: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 1979.
     """
@@ -24,7 +24,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(p: Sequence[float]) -> list[float]:
-    """Adjusted p-values: of the claims below α, the expected false share is at most α, if they are independent.
+    """Adjusted p-values: if all below α are claimed, the expected share of false claims is at most α, if independent.
 
     Paper: Benjamini and Hochberg, "Controlling the False Discovery Rate", Journal of the Royal Statistical Society B
     1995.

@@ -105,7 +105,7 @@ def p_value(seeds: Resampled) -> float:
     """Twice the probability that the mean over runs is on the other side of zero, under the law of `mean_draws`.
 
     Student's part of the law is integrated rather than drawn, and for a single run the draws are taken as normal: a
-    share of R draws is never below 2 / R, which an adjustment for many comparisons makes too large to conclude from.
+    p-value counted from R draws cannot resolve less than 2 / R, too much after adjustment for many comparisons.
     """
     count, shared = len(seeds.values), shared_draws(seeds)
     spread = np.sqrt(seeds.values.var(ddof=1) / count) if count > 1 else 0.0
@@ -119,7 +119,7 @@ def p_value(seeds: Resampled) -> float:
 
 
 def mean_interval(seeds: Resampled) -> tuple[float, float]:
-    """95 % interval of the mean of a measure; its lower end is cut at zero, as measures are not negative."""
+    """95 % interval of the mean of a measure; its lower bound is cut at zero, as measures are not negative."""
     low, high = interval(mean_draws(seeds, np.random.default_rng(0)))
     return max(0.0, low), high
 

@@ -102,8 +102,8 @@ class Outcome:
     record: Record
     summary: dict[str, Any]
     quantities: dict[str, float]  # the known ones among `QUANTITIES`
-    monitor: str | None  # the metric that chose the run's best weights
-    protocol: dict[str, Any]  # settings by which the same test gives other ranks
+    monitor: str | None  # the metric by which the best weights were chosen
+    protocol: dict[str, Any]  # settings that change the ranks of the same test
     shards: str  # path of the shards it was trained on
     source_shards: str | None
     users: tuple[str, ...]  # the user of each target; with next items as targets, each user has one
@@ -186,7 +186,7 @@ class Results:
 
     @cached_property
     def task_axes(self) -> list[str]:
-        """Axes whose labels are tested on different targets, so that they cannot be compared with each other."""
+        """Axes whose labels were tested on different targets, so that the labels cannot be compared with each other."""
         labelled = [axis for axis in self.varying if axis not in self.size_axes]
         return [
             axis for axis in labelled if not any(self._is_shared(axis, group) for group in self.groups(axis).values())
@@ -267,7 +267,10 @@ def read_outcome(folder: Path, record: Record) -> Outcome:
     try:
         tested = pq.read_table(path)
     except (OSError, pa.ArrowException):
-        raise ResultsError(f"{path} is missing or unreadable") from None
+        raise ResultsError(
+            f"{path} is missing or unreadable: write it again with `python launch/evaluate.py --run {path.parent} "
+            "--save-users`"
+        ) from None
     for name, kind in _COLUMNS.items():
         if name not in tested.column_names:
             raise ResultsError(f"{path} has no column `{name}`: train the run again with this version")
@@ -296,7 +299,7 @@ def _summary(run: Path) -> dict[str, Any]:
     """The summary of a run, which has all keys that a report reads."""
     path, (found, summary) = run / SUMMARY_FILE, read_keys(run, _Summary)
     if "impressions" in summary.data:
-        raise ResultsError(f"{path} is about a test with impressions, which reports do not compare")
+        raise ResultsError(f"{path} is from a test with impressions, which reports cannot compare: leave the run out")
     for name in {LOSS, *filter(_is_kept, summary.test)}:
         value, interval = (summary.test.get(key) for key in (name, f"{name}_interval"))
         if not isinstance(value, float) or not isinstance(interval, tuple):
@@ -313,7 +316,7 @@ def read_keys(run: Path, keys: type[Keys]) -> tuple[dict[str, Any], Keys]:
     """
     path, found = run / SUMMARY_FILE, read_summary(run)
     if found is None:
-        raise ResultsError(f"{path} is missing or unreadable")
+        raise ResultsError(f"{path} is missing or unreadable: train the run again")
     try:
         return found, keys.model_validate(found)
     except ValidationError as error:
@@ -354,7 +357,7 @@ def _config(run: Path) -> dict[str, Any]:
         float(config["train"]["batch_size"]), config["data"]["path"]
         return config
     except (ConfigError, KeyError, TypeError, ValueError):
-        raise ResultsError(f"{run / 'config.yaml'} is missing or unreadable") from None
+        raise ResultsError(f"{run / 'config.yaml'} is missing or unreadable: train the run again") from None
 
 
 def _by_instances(outcomes: Sequence[Outcome]) -> Iterable[tuple[Any, list[int]]]:

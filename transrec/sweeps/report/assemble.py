@@ -73,7 +73,7 @@ def _about(results: Results) -> str:
     pretrained = f"pretrained on {', '.join(sources)}, " if sources else ""
     return (
         f"{len(outcomes)} of {len(results.records)} trials: {pretrained}trained on {', '.join(targets)} "
-        f"and tested on {' or '.join(tested)} of its users{results.sample}."
+        f"and tested on {' or '.join(tested)} users{results.sample}."
     )
 
 

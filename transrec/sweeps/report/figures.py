@@ -116,7 +116,7 @@ def _draw_law(drawing: Drawing, ax: Axes, curve: Curve, scaling: Scaling) -> Non
 
 
 def in_short(scaling: Scaling) -> str:
-    """The result of a fit, short enough for a legend."""
+    """The result of a fit, in the few words of a legend."""
     if scaling.fit is None:
         return "not enough sizes for a fit" if "needs" in scaling.why_not else scaling.why_not
     low, high = scaling.intervals()["α"]
@@ -203,9 +203,9 @@ def _draw_cost(
 def reliability_figure(name: str, heads: Mapping[str, Sequence[Bin]]) -> Drawing:
     """The share of responses against the predicted probability of each head, over a histogram of the predictions."""
     caption = (
-        "Share of impressions with the response against the mean predicted probability, in bins of equally many "
-        "impressions. Points on the dashed line are calibrated; below it, the probabilities are too high. The lower "
-        "panel has the share of impressions by predicted probability; its last bar includes all higher probabilities."
+        "Share of impressions with the response against the mean predicted probability, in bins with the same "
+        "number of impressions. Points on the dashed line are calibrated; below it, the probabilities are too high. "
+        "The lower panel shows the share of impressions by predicted probability; the last bar includes all above it."
     )
     figure = Figure(figsize=(_PANEL[0] * 1.2, _PANEL[1] * 1.5), layout="constrained")
     drawing = Drawing(name, caption, figure, list(heads))

@@ -18,7 +18,7 @@ _LEVEL = 0.05  # of the adjusted p-values that are counted
 
 @dataclass
 class Findings:
-    """The sentences at the start of a report: findings, and questions that the trials do not answer."""
+    """The sentences at the start of a report: findings, and open questions."""
 
     found: list[str] = field(default_factory=list)
     unsaid: list[str] = field(default_factory=list)

@@ -185,7 +185,7 @@ def test_the_prediction_is_the_fit_of_the_smaller_sizes() -> None:
 def test_three_sizes_are_too_few() -> None:
     found = analyse(*grid(power, 0, sizes=SIZES[:3]))
     assert found.verdict == "not fitted"
-    assert "it needs 4 sizes, but there are 3" in found.why_not
+    assert "needs 4 sizes, but there are 3" in found.why_not
 
 
 def test_more_seeds_are_not_more_sizes() -> None:

@@ -1,4 +1,4 @@
-"""Costs of every setting: what it trains, how long, what it saves, and the memory it takes."""
+"""Costs of every setting: trained parameters, seconds, weights saved, and peak memory."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,8 +16,8 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "peak memory in MiB": ("peak_memory_bytes", lambda size: f"{size / 2**20:,.0f}"),
 }
 EXPLAINED = (
-    "Seconds are wall-clock time from the first step to the last, with validations and checkpoints, without filling "
-    "caches and the test. The weights saved are those of `export/`: for an adapted run, only what was trained."
+    "Seconds are wall-clock time from the first step to the last, including validations and checkpoints, but "
+    "not filling caches or the test. The weights saved are those in `export/`: for an adapted run, only the trained."
 )
 
 

@@ -47,8 +47,9 @@ class Query:
         """Indices of `exclude` and, unless they may be recommended, of the history; unknown ids are passed over.
 
         Raises:
-            ConfigError: `exclude` is not a list of strings.
+            ConfigError: the history or `exclude` is not a list of strings.
         """
+        check_ids(self.history)
         check_ids(self.exclude, "`exclude`")
         history = () if self.repeats or self.candidates is not None else self.history
         return [catalogue.index_of[item_id] for item_id in catalogue.known([*self.exclude, *history])]

@@ -220,7 +220,7 @@ def test_runs_that_were_trained(tiny: Tiny, commands: ForkedCommands, tmp_path: 
     assert asked is not None
     other = build_shards(tmp_path / "other", users=120, items=60, interactions=1500, seed=5)
     message = refused(commands.run(asked[1], *asked[2].split(), "--data", other))
-    assert f"{folders[1]} was trained on shards other than {other}, so --save-users" in message
+    assert f"{folders[1]} was trained on shards other than {other}, so the run folder" in message
     assert not kept.exists()
     moved = shutil.copytree(tiny.shards, tmp_path / "moved")
     written = commands.run(asked[1], *asked[2].split(), "--data", moved)

@@ -65,7 +65,7 @@ class Filters:
         return max(self.min_length or 1, self.k_core or 1)
 
     def of_impressions(self) -> Self:
-        """The filters of rows that apply to impressions."""
+        """These filters without `min_rating`, which does not apply to impressions."""
         return replace(self, min_rating=None)
 
     def keep_rows(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Counter[str]]:

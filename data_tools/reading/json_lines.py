@@ -100,7 +100,8 @@ def _load_literal(text: str) -> Any:
     except ValueError as not_json:
         if len(text) > _LONGEST_LITERAL:
             raise ValueError(
-                f"{not_json}; too long to be read as a Python literal (more than {_LONGEST_LITERAL:,} characters)"
+                f"{not_json}; the line is too long to be read as a Python literal (more than {_LONGEST_LITERAL:,} "
+                "characters)"
             ) from None
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Converts raw columns to those of interactions, of impressions or to strings, rejecting the rows that do not parse.
+"""Converts raw columns to interaction columns, impression columns or strings, and rejects rows that cannot be parsed.
 
 Whole columns are cast at once; only the rows that fail are examined one by one.
 """
@@ -136,7 +136,7 @@ def to_strings(batch: Batch, id_column: str, reject: RejectSink) -> Batch:
 
 
 def iterate_rows(batch: Batch) -> Iterator[tuple[int, dict[str, str]]]:
-    """Iterate over (line, row), as Python objects."""
+    """Iterate over pairs (line number, row as a dict)."""
     return zip(batch.lines.to_pylist(), batch.rows.to_pylist(), strict=True)
 
 

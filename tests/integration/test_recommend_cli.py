@@ -163,9 +163,9 @@ def test_a_mistake_is_explained(
         ('{"user": 1, "history": {"item-3": 1}}', "line 2, user 1: the history must be a list of item ids, found {"),
         (
             '{"user": 1, "history": ["item-3", true]}',
-            "line 2, user 1: an item id is a string or a whole number, found t",
+            "line 2, user 1: an item id must be a string or a whole number, found t",
         ),
-        ('{"user": 1, "history": [1.5]}', "line 2, user 1: an item id is a string or a whole number, found 1.5"),
+        ('{"user": 1, "history": [1.5]}', "line 2, user 1: an item id must be a string or a whole number, found 1.5"),
     ],
 )
 def test_a_bad_line_is_named_before_anything_is_answered(

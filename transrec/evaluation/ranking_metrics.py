@@ -175,7 +175,7 @@ def _checked(scores: Tensor, labels: Tensor) -> tuple[Floats, Floats]:
     if len(scores) != len(labels):
         raise ValueError(f"impressions: expected as many scores as labels, found {len(scores)} and {len(labels)}")
     if not torch.isin(labels, torch.tensor([0, 1], dtype=labels.dtype)).all():
-        raise ValueError("labels: expected 0 (not clicked) and 1 (clicked)")
+        raise ValueError("labels: expected only 0 (not clicked) and 1 (clicked)")
     if scores.isnan().any():
         raise ValueError("scores: expected numbers, found NaN")
     return scores.cpu().double().numpy(), labels.cpu().double().numpy()

@@ -47,7 +47,7 @@ class Result:
 
     @property
     def sample(self) -> str:
-        """A description of the evaluated users; empty: all users."""
+        """A description of the evaluated users; empty if all users were evaluated."""
         return "" if self.found.sample is None else str(self.found.sample)
 
     @cached_property
@@ -157,7 +157,9 @@ def data_of(channel: Channel, data: Path | str | None = None) -> DataConfig:
     check_shards(channel.folder, own, "--data")
     trained_on, place = read_export(channel.export).shards_sha256, open_folder(own)
     if trained_on not in (None, place.index_sha256):
-        raise ConfigError(f"{channel.folder} was trained on shards other than {place}: name the shards with --data")
+        raise ConfigError(
+            f"{channel.folder} was trained on shards other than {place}: name the shards to evaluate on with --data"
+        )
     return own
 
 

@@ -202,8 +202,10 @@ class VectorFolder:
 
     def _check(self, users: Floats, left_out: Sequence[Sequence[str]] | None) -> None:
         width = self.targets.shape[1]
-        if np.ndim(users) != 2 or np.shape(users)[1] != width or not np.isfinite(users).all():
-            raise ConfigError(f"users: expected finite vectors (users, {width}), found shape {np.shape(users)}")
+        if np.ndim(users) != 2 or np.shape(users)[1] != width:
+            raise ConfigError(f"users: expected vectors of shape (users, {width}), found shape {np.shape(users)}")
+        if not np.isfinite(users).all():
+            raise ConfigError("users: expected finite numbers, found NaN or infinity")
         if isinstance(left_out, str) or (left_out and len(left_out) != len(users)):
             raise ConfigError(f"left_out: expected a list of item ids for each of {len(users):,} users")
         for ids in left_out or ():

@@ -187,9 +187,10 @@ _ATTENTION_ON_CPU = {
 
 
 def count_parameters(model: Model) -> dict[str, Any]:
-    """Numbers of parameters: totals, by parameter group and by tower; call before ZeRO partitions the parameters.
+    """Numbers of parameters: totals, by parameter group and by tower. Call this before ZeRO partitions the parameters.
 
-    A tower is its body only; the layers that connect it to the rest, such as a projection, belong to the head.
+    A tower's numbers cover only its body; the layers that connect it to the rest, such as a projection, belong to the
+    head.
     """
     groups = {group: [member.parameter for member in members] for group, members in parameter_groups(model).items()}
     bodies = {id(p): name for name, encoder in _leaves(model).items() for p in _body_parameters(encoder)}

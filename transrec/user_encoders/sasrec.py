@@ -66,7 +66,9 @@ class SASRec(UserEncoder):
     def __init__(self, config: TransformerSettings, width: int, max_length: int):
         super().__init__()
         if width % config.heads:
-            raise ConfigError(f"`user_encoder.heads` is {config.heads}, but must divide `model.width`, {width}")
+            raise ConfigError(
+                f"`model.user_encoder.heads` is {config.heads}, but it must divide `model.width` ({width})"
+            )
         self.positions = nn.Embedding(max_length, width)
         self.input_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)

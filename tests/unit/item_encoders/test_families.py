@@ -215,7 +215,7 @@ def test_a_dropout_that_cannot_be_applied_is_an_error(
     for forgotten in kind.dropout:
         other = tuple("a_field_that_nobody_reads" if field == forgotten else field for field in kind.dropout)
         monkeypatch.setitem(FAMILIES, model_type, replace(kind, dropout=other))
-        with pytest.raises(ConfigError, match=r"`dropout`: set to 0\.2, but .*(drop|\.p).* is 0\.1"):
+        with pytest.raises(ConfigError, match=r"`dropout` is 0\.2, but the rate of .*(drop|\.p).* is 0\.1"):
             load(tmp_path, model_type, pretrained=False, dropout=0.2)
 
 

@@ -122,7 +122,7 @@ def test_other_sizes_are_read(folders, model_type):
 def test_sizes_that_cannot_be_read(folders):
     with pytest.raises(ConfigError, match="18 is not a multiple"):
         encoder(folders["vit"], image_size=18)
-    with pytest.raises(ConfigError, match="reads 16 only"):
+    with pytest.raises(ConfigError, match="reads only 16"):
         encoder(folders["swin"], image_size=24, pooling="mean")
 
 

@@ -45,7 +45,7 @@ def of_nobody(evidence: Sequence[Evidence]) -> tuple[SparseScores, ...]:
 
 
 def by_column(scores: Any) -> SparseScores:
-    """The entries of a sparse matrix of scores (B, N + 1) by column and row, in time that does not depend on N."""
+    """The entries of a sparse matrix of scores (B, N + 1), sorted by column and row, in time independent of N."""
     if scores.shape[1] <= scores.nnz:
         columns = scores.tocsc()  # counts the entries of each column, which is faster than sorting them
         return _tensors(columns.indices, np.repeat(np.arange(scores.shape[1]), np.diff(columns.indptr)), columns.data)

@@ -58,7 +58,10 @@ class ImpressionsConfig(Config):
     @model_validator(mode="after")
     def _thins_one_head(self) -> Self:
         if self.keep_negatives < 1 and len(self.heads) > 1:
-            raise ValueError("keep_negatives corrects the probability of a single head: list only one in `heads`")
+            raise ValueError(
+                f"`keep_negatives` below 1 works with only one head, found {len(self.heads)}: list one in `heads`, or "
+                "set `keep_negatives` to 1"
+            )
         return self
 
     def scan(self, config: HistoriesConfig, max_length: int, peers: Peers) -> "ImpressionExamples":

@@ -212,6 +212,11 @@ def _set_by_the_sweep(with_source: bool) -> tuple[str, ...]:
 
 def _check_key(axis: str, key: str, with_source: bool) -> None:
     stage, _, field = key.partition(".")
+    if key == NO_SOURCE and not with_source:
+        raise ValueError(
+            f"{axis}: this sweep has no `source` to switch off: to train from scratch, write `target.init_from: null` "
+            "instead"
+        )
     if stage not in STAGES or not field:
         raise ValueError(f"{axis}: {key!r} must begin with `source.` or `target.`")
     if stage == "source" and not with_source:

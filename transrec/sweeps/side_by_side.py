@@ -26,7 +26,7 @@ from transrec.sweeps.report.sections.costs import COSTS, EXPLAINED, cost_cells
 
 REMARKS = (
     "Brackets are 95 % intervals over resampled users. Differences are paired by user. p (Holm) is adjusted for all "
-    "comparisons of the table.",
+    "comparisons of the table; verdicts use the intervals, which are not adjusted.",
     "One run each does not show how much results vary with the seed: to choose a method, compare several seeds in "
     "a sweep.",
 )

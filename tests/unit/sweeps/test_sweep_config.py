@@ -64,7 +64,7 @@ def test_without_a_source_seeds_are_the_targets() -> None:
         ({"grid": {"m": {"target.train.steps": []}}}, "target.train.steps has no values"),
         ({"grid": {"m": {"target.init_from": [1]}}, "source": {}}, "set by the sweep"),
         ({"grid": {"m": {"source.seed": [1]}}, "source": None}, "this sweep has none"),
-        ({"grid": {"m": {"scratch": {"source": None}}}, "source": None}, "must begin with"),
+        ({"grid": {"m": {"scratch": {"source": None}}}, "source": None}, "write `target.init_from: null` instead"),
         ({"grid": {"m": {"scratch": {"source": {}}}}}, "must begin with"),
         ({"target": {"run_dir": "x"}}, "target.run_dir is set by the sweep"),
         ({"name": "../x"}, "name"),

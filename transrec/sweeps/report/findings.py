@@ -175,11 +175,13 @@ class Findings:
             )
 
     def agreement(self, axis: str, measure: str, main: str, found: Sequence[tuple[str, Verdict, Verdict]]) -> None:
-        """Add whether a measure gives the same verdicts as the main one.
+        """Add whether a measure gives the same verdicts as the main one, unless all of them are undecided.
 
         Args:
             found: for each comparison of the axis, the name of the choice and the verdicts of `main` and `measure`.
         """
+        if {verdict for _, *verdicts in found for verdict in verdicts} == {"undecided"}:
+            return
         same = sum(one == other for _, one, other in found)
         told = f"{measure} agrees with {main} in "
         if same == len(found):

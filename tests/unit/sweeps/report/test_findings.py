@@ -148,3 +148,9 @@ def test_the_other_metrics_agree_or_contradict(pairs: list[tuple[str, str, str]]
     findings = Findings()
     findings.agreement("method", "HR@10", "NDCG@10", pairs)
     assert findings.found == [told]
+
+
+def test_verdicts_that_are_all_undecided_are_no_agreement() -> None:
+    findings = Findings()
+    findings.agreement("method", "HR@10", "NDCG@10", [(name, "undecided", "undecided") for name in ("lora", "ia3")])
+    assert findings.found == []

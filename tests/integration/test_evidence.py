@@ -61,7 +61,7 @@ def test_weights_of_evidence_are_fitted(train: Train, objective: str) -> None:
     }
     for kind in TERMS[:2]:
         assert abs(weights[f"evidence.{kind}.weight"].item() - 1) > 1e-4
-    assert weights["evidence.cold_text_similarity.weight"].item() == pytest.approx(0.3)
+    assert weights["evidence.cold_text_similarity.weight"].item() == pytest.approx(ColdSimilarityConfig().weight)
 
 
 def test_the_network_is_trained_as_without_evidence(train: Train) -> None:

@@ -13,6 +13,8 @@ from commands import Finished, ForkedCommands, json_lines, refused
 from run_folder import exported, hashes, losses
 from tiny_world import COMPARABLE, Tiny, build_shards
 
+from transrec.evidence.cold_similarity import ColdSimilarityConfig
+
 KINDS = "co_occurrence", "content_similarity", "cold_similarity"
 EVIDENCE = f"model.evidence=[{', '.join(f'{{name: {kind}, neighbours: 20}}' for kind in KINDS)}]"
 OBJECTIVES = {

@@ -120,8 +120,8 @@ def test_arguments_of_another_kind_are_a_sentence(run: Path) -> None:
             loaded.recommend(HISTORY, top)  # type: ignore[arg-type]
     for history, fault in (
         (None, "found None"),
-        ([HISTORY], "item ids are strings"),
-        ([3], "item ids are strings, found 3"),
+        ([HISTORY], "item ids must be strings"),
+        ([3], "item ids must be strings, found 3"),
     ):
         with pytest.raises(ConfigError, match=fault):
             loaded.recommend(history)  # type: ignore[arg-type]

@@ -50,8 +50,8 @@ def test_exclusions_and_filters_narrow_what_is_recommended(run: Recommender) -> 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"exclude": "item-5"}, "`exclude` is a list of item ids, found the string 'item-5'"),
-        ({"exclude": [5]}, "item ids are strings, found 5"),
+        ({"exclude": "item-5"}, "`exclude` must be a list of item ids, found the string 'item-5'"),
+        ({"exclude": [5]}, "item ids must be strings, found 5"),
         ({"filters": {"colour": ["red"]}}, "the items have no column 'colour': choose from title, text, topic"),
         ({"filters": {"title": "red"}}, "filters: give a list of values, as in {'title': ['red']}"),
         ({"filters": ["title"]}, "filters: give each column a list of values, found ['title']"),

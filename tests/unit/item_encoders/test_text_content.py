@@ -36,7 +36,7 @@ def test_fields_are_joined_by_a_space_and_empty_ones_left_out(tiny_bert):
 
 
 def test_a_field_that_items_do_not_have_is_named(tiny_bert):
-    with pytest.raises(ConfigError, match="no 'titel', only text, title"):
+    with pytest.raises(ConfigError, match="no 'titel': choose among its fields, text, title"):
         content(tiny_bert, fields=["titel"]).encode([{"title": "red", "text": "shoe"}])
 
 

@@ -43,7 +43,7 @@ def test_advice_names_the_fusion_and_no_path_that_is_the_same(folder: Path) -> N
     with pytest.raises(ConfigError) as raised:
         build(multimodal(folder, "concat", init_from=str(source)), World())
     message = str(raised.value)
-    assert "model.item_encoder.fusion.name is gated there, concat here" in message
+    assert "model.item_encoder.fusion.name is gated in the source run but concat in this run" in message
     assert "set init_except=[item_encoder.fusion]" in message
     assert "backbone is" not in message
 

@@ -82,5 +82,5 @@ def test_tables_have_the_same_pieces(commands: ForkedCommands, tiny: Tiny, rehea
 
 def test_another_run_is_no_rehearsal(commands: ForkedCommands, tiny: Tiny, rehearsals: list[Path]) -> None:
     told = ["--config", tiny.config, *FULL, "run_dir=unwritten"]
-    assert "another model" in refused(commands.run("plan", *told, "--run", rehearsals[0], "model.width=8"))
+    assert "a different model" in refused(commands.run("plan", *told, "--run", rehearsals[0], "model.width=8"))
     assert "does not exist" in refused(commands.run("plan", *told, "--run", "nowhere"))

@@ -123,7 +123,7 @@ def test_without_one_of_the_labels_there_is_no_auc():
     [
         ([], [], "expected at least one, found none"),
         ([1.0], [1.0, 0.0], "found 1 and 2"),
-        ([1.0], [0.5], "expected 0 .* and 1"),
+        ([1.0], [0.5], "expected only 0 .* and 1"),
         ([float("nan")], [1.0], "found NaN"),
     ],
 )

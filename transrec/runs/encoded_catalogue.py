@@ -53,12 +53,7 @@ class EncodedCatalogue:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """
-        Raises:
-            ConfigError: no catalogue was given, and the model is an export without its run folder, or its shards have
-                moved.
-            TransRecError: there are no shards.
-        """
+        """The items; see `Recommender.catalogue` for the errors."""
         data = self.channel.experiment.data
         if self.place is None and not self.channel.has_data:
             raise ConfigError(f"{self.channel.folder} is not in its run folder: name shards with --catalogue")

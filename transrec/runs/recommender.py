@@ -23,8 +23,9 @@ from transrec.nn.dot_product import InnerProducts
 from transrec.protocols import Model, Part
 from transrec.runs.answers.click_scores import Visit
 from transrec.runs.answers.clicks import Clicks
-from transrec.runs.answers.next_items import NextItems, TaskTargets, best_items
+from transrec.runs.answers.next_items import NextItems, best_items
 from transrec.runs.answers.query import NOBODY, Answers, Query
+from transrec.runs.answers.task_targets import TaskTargets
 from transrec.runs.catalogue import Catalogue, Filters, check_top
 from transrec.runs.channels import Channel, Channels
 from transrec.runs.encoded_catalogue import EncodedCatalogue, KnownVectors

@@ -51,7 +51,7 @@ def impressions_line(folder: Path) -> str:
 
 
 def line_of(folder: Path, name: str) -> str:
-    """What stands beside `name` in the table of facts."""
+    """The value of the row `name` in the table of facts."""
     out = io.StringIO()
     inspect(folder, Console(file=out, width=150))
     [line] = [line for line in out.getvalue().splitlines() if line.startswith(f"{name}  ")]

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transrec.config import ConfigError
 from transrec.data.examples.evidence import of_questions
 from transrec.data.examples.questions import Histories, left_padded, newest
 from transrec.evaluation.evaluator import inference
@@ -78,35 +77,6 @@ class NextItems(HistoryAnswers):
 
     def check_first_stage(self) -> None:
         """Does nothing: another model can rank the next items."""
-
-
-class TaskTargets(HistoryAnswers):
-    """The targets of a task, with the probabilities of a softmax over all of them, as in training."""
-
-    def __init__(self, encoded: EncodedCatalogue, targets: Sequence[str]) -> None:
-        super().__init__(encoded)
-        self.targets = targets
-
-    def to(self, queries: Sequence[Query]) -> list[list[Row]]:
-        with inference(self.encoded.model):
-            probabilities = self.scores(queries)(1, len(self.targets) + 1).softmax(1)
-        found = []
-        for row, query in zip(probabilities, queries, strict=True):
-            best = row.topk(min(query.top, len(self.targets)))
-            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            found.append([{"target": self.targets[i], "probability": round(p, 6)} for i, p in pairs])
-        return found
-
-    def check_vectors(self) -> None:
-        raise ConfigError(
-            f"{self.encoded.channel.folder} predicts the targets of a task, not items: it has no vectors to search"
-        )
-
-    def check_first_stage(self) -> None:
-        raise ConfigError(
-            f"{self.encoded.channel.folder} predicts the targets of a task, so it cannot be a first stage: name a run "
-            "that recommends the next item"
-        )
 
 
 def best_items(
